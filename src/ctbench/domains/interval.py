@@ -1,0 +1,81 @@
+"""Interval bound propagation (IBP): Gowal et al. 2018, "On the effectiveness of interval bound propagation".
+
+A box [c - r, c + r] goes through the network node by node:
+
+    affine        c' = W c + b,  r' = |W| r
+    elementwise   [min f, max f] on [l, u]
+    output        the last affine layer is merged with the specification first, which is exact for that layer
+
+    boxes = interval.boxes(graph, region)
+    margins = interval.lower_bounds(graph, region, spec, inner=boxes)
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from torch import Tensor
+
+from ctbench.domains.linear_form import LinearForm
+from ctbench.domains.unsupported import no_rule
+from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
+from ctbench.graph.ops import Add, Reshape
+from ctbench.regions import Box, Region
+
+
+def boxes(graph: Graph, region: Region) -> list[Box]:
+    """A box for each node of a frozen graph, [B, *node]."""
+    return walk_forward(graph, forward, region.hull)
+
+
+def lower_bounds(graph: Graph, region: Region, spec: Tensor, *, inner: list[Box] | None = None) -> Tensor:
+    """Lower bounds of S linear forms of the output over the region.
+
+    Args:
+        graph: a frozen graph.
+        region: the inputs, for B samples.
+        spec: the forms, [B, S, *output].
+        inner: the boxes of all nodes, where they are at hand.
+
+    Returns:
+        The bounds, [B, S].
+    """
+    inner = boxes(graph, region) if inner is None else inner
+    form, at = merge_last_layer(graph, LinearForm(spec, 0.0))
+    return form.minimum(region if at == 0 else inner[at])
+
+
+def merge_last_layer(graph: Graph, form: LinearForm) -> tuple[LinearForm, int]:
+    """Carry a form of the output back through the last affine layer; also says to which node."""
+    at = len(graph.nodes) - 1
+    while isinstance(op := graph.nodes[at].op, Affine):
+        form, (at,) = form.through(op), graph.nodes[at].inputs
+        if not isinstance(op, Reshape):
+            break
+    return form, at
+
+
+def forward(node: Node, *inputs: Box) -> Box:
+    """The box of a node, from the boxes of its inputs."""
+    return _image(node.op, *inputs)
+
+
+@singledispatch
+def _image(op: Op, *inputs: Box) -> Box:
+    raise no_rule("interval", op)
+
+
+@_image.register
+def _(op: Affine, box: Box) -> Box:
+    center, radius = op(box.center), op.magnitude(box.radius)
+    return Box(center - radius, center + radius)
+
+
+@_image.register
+def _(op: Elementwise, box: Box) -> Box:
+    return Box(*op.image(box.lower, box.upper))
+
+
+@_image.register
+def _(op: Add, first: Box, second: Box) -> Box:
+    return Box(first.lower + second.lower, first.upper + second.upper)

@@ -1,0 +1,20 @@
+"""A network as data: ops, graphs, the two walks, and tracing from torch."""
+
+from ctbench.graph.graph import Graph, Node, freeze, walk_backward, walk_forward
+from ctbench.graph.ops import Affine, Elementwise, Lines, Op, UnsupportedLayerError, lower
+from ctbench.graph.trace import trace
+
+__all__ = [
+    "Affine",
+    "Elementwise",
+    "Graph",
+    "Lines",
+    "Node",
+    "Op",
+    "UnsupportedLayerError",
+    "freeze",
+    "lower",
+    "trace",
+    "walk_backward",
+    "walk_forward",
+]

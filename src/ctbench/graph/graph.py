@@ -1,0 +1,106 @@
+"""A network as data, and the two walks over it. Knows nothing of bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from ctbench.graph.ops import Op, Shape
+
+State = TypeVar("State")
+
+
+class Summable(Protocol):
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+Form = TypeVar("Form", bound=Summable)
+
+
+@dataclass(frozen=True)
+class Node:
+    name: str  # the path of its layer in the module, as "3" or "layers.block1.conv"
+    op: Op
+    inputs: tuple[int, ...]  # positions of its inputs in the graph
+    shape: Shape  # of its output, without the batch
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in an order in which inputs come first: the first is the input, the last the output."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.nodes[0].shape
+
+    @property
+    def classes(self) -> int:
+        return self.nodes[-1].shape[-1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The output for inputs [B, *input_shape]."""
+
+        def evaluate(node: Node, *values: Tensor) -> Tensor:
+            return node.op(*values)
+
+        return walk_forward(self, evaluate, x)[-1]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Graph:
+        """The same (frozen) graph with each of its tensors changed."""
+        return Graph(tuple(replace(node, op=node.op.map(change)) for node in self.nodes))
+
+    def to(self, dtype: torch.dtype) -> Graph:
+        """The same (frozen) graph in another precision."""
+        return self.map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+
+    def detach(self) -> Graph:
+        """The same (frozen) graph, through which no gradient reaches a parameter."""
+        return self.map(torch.Tensor.detach)
+
+
+def walk_forward(graph: Graph, rule: Callable[..., State], start: State) -> list[State]:
+    """A state for each node: `start` at the input, then rule(node, *states of its inputs)."""
+    states = [start]
+    for node in graph.nodes[1:]:
+        states.append(rule(node, *(states[i] for i in node.inputs)))
+    return states
+
+
+def walk_backward(graph: Graph, rule: Callable[[Node, Form], tuple[Form, ...]], form: Form, at: int = -1) -> Form:
+    """Carry a form from node `at` back to the input: rule(node, form) gives one share per input, shares add up."""
+    at = range(len(graph.nodes))[at]
+    forms = {at: form}
+    for index in range(at, 0, -1):
+        if index not in forms:
+            continue
+        node = graph.nodes[index]
+        for source, share in zip(node.inputs, rule(node, forms.pop(index)), strict=True):
+            forms[source] = forms[source] + share if source in forms else share
+    return forms[0]
+
+
+def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, Tensor]:
+    """The clean pass: a graph in which nothing depends on the batch any more, and the logits of x.
+
+    Every batch norm becomes the affine map that its statistics make, so that the attack, the bounds and the loss of a
+    step all see the same one. With `training` these are the statistics of x (with gradients; the running statistics
+    are updated once), otherwise the running statistics. Whether the module was in train or eval mode plays no part.
+
+    Raises:
+        ValueError: x does not have the shape that the graph was traced for.
+    """
+    if tuple(x.shape[1:]) != graph.input_shape:
+        raise ValueError(f"the network takes inputs of shape {graph.input_shape}, these have {tuple(x.shape[1:])}")
+    nodes, values = [graph.nodes[0]], [x]
+    for node in graph.nodes[1:]:
+        inputs = [values[i] for i in node.inputs]
+        op = node.op.freeze(*inputs, training=training)
+        nodes.append(replace(node, op=op))
+        values.append(op(*inputs))
+    return Graph(tuple(nodes)), values[-1]

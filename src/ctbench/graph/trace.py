@@ -1,0 +1,168 @@
+"""nn.Module -> Graph, by torch.fx over leaf layers, each lowered at once to an op.
+
+    graph = trace(model, input_shape=(1, 28, 28))
+
+Functions are read as the layer they equal (F.relu as nn.ReLU), so each op has one way in. torch.export is not used:
+it bakes in the mode and the batch size, which training needs open.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from ctbench.graph.graph import Graph, Node
+from ctbench.graph.ops import Add, Input, Op, Reshape, Shape, UnsupportedLayerError, lower
+
+
+def trace(model: nn.Module, input_shape: Shape) -> Graph:
+    """The graph of a network for inputs of one shape (without the batch), with its parameters held, not copied.
+
+    The graph is that of the network at test time; what batch norms do is chosen later, by `freeze`.
+
+    Raises:
+        UnsupportedLayerError: a layer or function has no op; names its path, its type and what to register.
+        ValueError: the network cannot take inputs of this shape, or its forward depends on values of the input.
+    """
+    if isinstance(model, nn.Module) and not any(True for _ in model.children()) and _has_op(model):
+        model = nn.Sequential(model)  # fx traces into the root, so a single layer needs one around it
+    with _test_time(model):
+        try:
+            traced = _Tracer().trace(model)
+        except (fx.proxy.TraceError, TypeError) as error:
+            raise ValueError(
+                f"{type(model).__name__}.forward cannot be traced ({error}): it must not branch on values of its input"
+            ) from error
+    return _Builder(model, tuple(input_shape)).build(traced)
+
+
+def _has_op(module: nn.Module) -> bool:
+    return lower.dispatch(type(module)) is not lower.dispatch(object)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _has_op(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+@contextmanager
+def _test_time(model: nn.Module) -> Iterator[None]:
+    """Modules in eval mode, and then each in its own mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A node of the graph under construction, as an argument of what follows."""
+
+    index: int
+    shape: Shape
+
+
+class _Batch:
+    """The size of the batch, which a graph leaves open."""
+
+
+# The layer that a function or method equals, given its arguments but for the tensor.
+_FUNCTIONS: dict[Callable[..., Any] | str, Callable[..., nn.Module]] = {
+    F.relu: lambda inplace=False: nn.ReLU(),
+    torch.relu: nn.ReLU,
+    "relu": nn.ReLU,
+    torch.flatten: lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim),
+    "flatten": lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim),
+    F.avg_pool2d: nn.AvgPool2d,
+}
+_SUMS = (operator.add, operator.iadd, torch.add, "add")
+_RESHAPES = (torch.reshape, "reshape", "view")
+
+
+class _Builder:
+    def __init__(self, model: nn.Module, input_shape: Shape) -> None:
+        self.model = model
+        self.nodes = [Node("input", Input(), (), input_shape)]
+        self.values: dict[fx.Node, Any] = {}
+
+    def build(self, traced: fx.Graph) -> Graph:
+        for node in traced.nodes:
+            args = fx.node.map_arg(node.args, lambda n: self.values[n])
+            kwargs = fx.node.map_arg(node.kwargs, lambda n: self.values[n])
+            if node.op == "output":
+                return self.finish(args[0])
+            self.values[node] = self.read(node, args, kwargs)
+        raise AssertionError("a traced graph ends in its output")
+
+    def finish(self, result: Any) -> Graph:
+        if not isinstance(result, _Value):
+            raise ValueError(f"the network must return one tensor, its forward returns {type(result).__name__}")
+        if len(result.shape) != 1:
+            raise ValueError(f"the network must return one vector of logits a sample, it returns shape {result.shape}")
+        return Graph(tuple(self.nodes[: result.index + 1]))
+
+    def read(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What one traced node stands for: a new node of ours, or a plain value such as a shape."""
+        target: Any = node.target
+        if node.op == "placeholder":
+            if node.prev.op == "placeholder":
+                raise ValueError(f"the network must take one tensor, its forward has a second argument {target!r}")
+            return _Value(0, self.nodes[0].shape)
+        if node.op == "call_module":
+            return self.layer(target, self.model.get_submodule(target), *args)
+        if node.op in ("call_function", "call_method"):
+            if target in _FUNCTIONS:
+                return self.layer(node.name, _FUNCTIONS[target](*args[1:], **kwargs), args[0])
+            if target in _SUMS and not kwargs and all(isinstance(arg, _Value) for arg in args):
+                return self.append(node.name, Add(), *args)
+            if target in _RESHAPES and not kwargs:
+                sizes = args[1:] if isinstance(args[1], int | _Batch) else tuple(args[1])
+                return self.append(node.name, _reshape(args[0].shape, sizes), args[0])
+            if target == "size" or (target is getattr and args[1] == "shape"):
+                sizes = (_Batch(), *args[0].shape)
+                return sizes[args[1]] if target == "size" and len(args) > 1 else sizes
+            if target is operator.getitem and isinstance(args[0], tuple):
+                return args[0][args[1]]
+        raise UnsupportedLayerError(
+            f"'{node.name}' ({node.op} {getattr(target, '__name__', target)}) is not supported: make it a layer of "
+            f"its own and register an op for that with @ctbench.graph.lower.register"
+        )
+
+    def layer(self, path: str, module: nn.Module, *inputs: Any) -> _Value:
+        if len(inputs) != 1 or not isinstance(inputs[0], _Value):
+            raise UnsupportedLayerError(f"layer '{path}' ({type(module).__name__}) must be called with one tensor")
+        try:
+            op = lower(module, inputs[0].shape)
+        except UnsupportedLayerError as error:
+            raise UnsupportedLayerError(f"layer '{path}': {error}") from None
+        return self.append(path, op, *inputs)
+
+    def append(self, path: str, op: Op, *inputs: _Value) -> _Value:
+        try:
+            shape = op.shape(*(value.shape for value in inputs))
+        except ValueError as error:
+            raise ValueError(f"layer '{path}' ({type(op).__name__}): {error}") from None
+        self.nodes.append(Node(path, op, tuple(value.index for value in inputs), shape))
+        return _Value(len(self.nodes) - 1, shape)
+
+
+def _reshape(shape: Shape, sizes: tuple[Any, ...]) -> Op:
+    """A reshape that leaves the batch alone: x.view(len(x), ...) or x.view(-1, ...)."""
+    first, rest = sizes[0], list(sizes[1:])
+    if not isinstance(first, _Batch) and first != -1:
+        raise UnsupportedLayerError(f"a reshape to {sizes} fixes the batch size: write x.flatten(1) or x.view(len(x), ...)")
+    if -1 in rest:
+        known = math.prod(size for size in rest if size != -1)
+        rest[rest.index(-1)] = math.prod(shape) // known
+    return Reshape(shape, tuple(rest))

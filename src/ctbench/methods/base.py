@@ -1,0 +1,56 @@
+"""What a training method is: a frozen dataclass whose fields are its hyper-parameters and whose call is its formula.
+
+    method(net, batch) -> RobustLoss
+
+A method sees a frozen graph, so its attack, its bounds and its loss all use the statistics of the clean batch, and it
+returns everything that it found out: nothing is left on the network.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ctbench.graph import Graph
+from ctbench.regions import Box, Region
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    x: Tensor  # [B, *shape], pixels in [0, 1]
+    y: Tensor  # [B]
+    region: Region  # around x, at this step's eps
+    logits: Tensor  # [B, K], of the clean pass
+    generator: torch.Generator | None = None  # the source of all randomness
+
+
+@dataclass(frozen=True, eq=False)
+class RobustLoss:
+    per_sample: Tensor  # [B]
+    correct: Tensor  # [B] bool: right over the whole region, by the method's own estimate
+    boxes: list[Box] | None = None  # of every node, where the method has computed them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A training method. Fields carry the defaults of its paper; any of them can be set in a recipe."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
+        """The robust loss of a batch on a frozen network, differentiable in its parameters."""
+
+
+def methods() -> dict[str, type[Method]]:
+    """Every method by its name: those of this package, found by walking it, and any other that is defined."""
+    package = importlib.import_module("ctbench.methods")
+    for info in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{info.name}")
+    return {method.name: method for method in sorted(Method.__subclasses__(), key=lambda m: m.name)}

@@ -1,0 +1,23 @@
+"""Standard training: the cross-entropy of the clean inputs.
+
+    loss = CE(z(x), y)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+
+from ctbench.graph import Graph
+from ctbench.methods.base import Batch, Method, RobustLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standard(Method):
+    name: ClassVar[str] = "standard"
+
+    def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
+        loss = F.cross_entropy(batch.logits, batch.y, reduction="none")
+        return RobustLoss(loss, correct=batch.logits.argmax(1) == batch.y)

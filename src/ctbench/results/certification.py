@@ -1,0 +1,100 @@
+"""What a certification found out: one record a sample, and the accuracies that follow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Verdict(StrEnum):
+    CERTIFIED = "certified"  # proved right over the whole region
+    FALSIFIED = "falsified"  # right at the clean input, wrong at a point of the region that was replayed
+    UNKNOWN = "unknown"  # right at the clean input, and nothing proved
+    MISCLASSIFIED = "misclassified"  # wrong at the clean input
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRecord:
+    index: int  # of the sample in the data set
+    label: int
+    prediction: int  # at the clean input
+    verdict: Verdict
+    stage: str  # that reached the verdict; the last one that tried, where it is unknown
+    bound: float | None  # the best lower bound of the least margin z_y - z_k over the region
+    seconds: float  # this sample's share of the time that its batches took
+    reason: str = ""  # why nothing could be said, where a stage failed
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> SampleRecord:
+        """Raises ValueError where the record is not one of a certification."""
+        try:
+            return cls(**{**record, "verdict": Verdict(record["verdict"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not the record of a certified sample ({error}): {record}") from None
+
+
+@dataclass(frozen=True)
+class Certification:
+    """The records of a set of samples, in the order of their indices."""
+
+    records: tuple[SampleRecord, ...]
+
+    @classmethod
+    def of(cls, records: Iterable[SampleRecord]) -> Certification:
+        """Raises ValueError where a sample has two records."""
+        ordered = tuple(sorted(records, key=lambda record: record.index))
+        twice = [a.index for a, b in zip(ordered, ordered[1:], strict=False) if a.index == b.index]
+        if twice:
+            raise ValueError(f"sample {twice[0]} has two records")
+        return cls(ordered)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[SampleRecord]:
+        return iter(self.records)
+
+    def __getitem__(self, position: int) -> SampleRecord:
+        return self.records[position]
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """How many samples have each verdict."""
+        found = Counter(record.verdict for record in self.records)
+        return {verdict: found[verdict] for verdict in Verdict}
+
+    @property
+    def stages(self) -> dict[str, dict[Verdict, int]]:
+        """How many samples each stage decided, by verdict; the open ones count for the last that tried."""
+        found: dict[str, Counter[Verdict]] = {}
+        for record in self.records:
+            found.setdefault(record.stage, Counter())[record.verdict] += 1
+        return {stage: dict(counts) for stage, counts in found.items()}
+
+    @property
+    def natural_accuracy(self) -> float:
+        """The share that is right at the clean input."""
+        return self._share(Verdict.CERTIFIED, Verdict.FALSIFIED, Verdict.UNKNOWN)
+
+    @property
+    def adversarial_accuracy(self) -> float:
+        """The share that is right, and that no attack could turn."""
+        return self._share(Verdict.CERTIFIED, Verdict.UNKNOWN)
+
+    @property
+    def certified_accuracy(self) -> float:
+        """The share that is proved right over its whole region."""
+        return self._share(Verdict.CERTIFIED)
+
+    @property
+    def seconds(self) -> float:
+        return sum(record.seconds for record in self.records)
+
+    def _share(self, *verdicts: Verdict) -> float:
+        return sum(self.counts[verdict] for verdict in verdicts) / len(self.records) if self.records else 0.0

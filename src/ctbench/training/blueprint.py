@@ -1,0 +1,37 @@
+"""What it takes to build a network again: its architecture and the shape and normalisation of its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ctbench.datasets import Data
+from ctbench.networks import Architecture
+from ctbench.training import initialization
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint:
+    """Stands in the metadata of a weights file, so that the file alone makes the network."""
+
+    network: Architecture
+    input_shape: tuple[int, ...]
+    classes: int
+    mean: tuple[float, ...] | None = None  # of the Normalize layer; None for none
+    std: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, network: Architecture, data: Data) -> Blueprint:
+        """The blueprint of an architecture for a data set, normalised as the data set says."""
+        return cls(
+            network=network, input_shape=data.input_shape, classes=data.classes, mean=data.mean, std=data.std
+        )
+
+    def build(self, *, initialization_name: str = "kaiming", seed: int = 0) -> nn.Module:
+        """A network with new weights."""
+        return initialization.build(
+            lambda: self.network.build(self.input_shape, self.classes, mean=self.mean, std=self.std),
+            initialization=initialization_name,
+            seed=seed,
+        )

@@ -1,0 +1,129 @@
+"""Weights and training states as safetensors files: never pickles, never half-written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ctbench.results.jsonl import write_whole
+from ctbench.training import codec
+from ctbench.training.blueprint import Blueprint
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that a run needs to go on after a whole epoch; randomness is a function of seed and epoch."""
+
+    epochs_done: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]  # "3.exp_avg": what the optimiser keeps about parameter 3
+    recipe_hash: str
+
+
+def save_network(model: nn.Module, blueprint: Blueprint, path: Path) -> None:
+    """Write the weights of a network, with its blueprint beside them."""
+    about = {"blueprint": json.dumps(codec.encode(blueprint))}
+    write_whole(path, safetensors.torch.save(_contiguous(model.state_dict()), metadata=about))
+
+
+def load_network(path: Path | str) -> nn.Module:
+    """The network of a weights file that `save_network` wrote, in eval mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or has no blueprint: build its network and use `load_weights`.
+    """
+    tensors, about = _read(Path(path))
+    if "blueprint" not in about:
+        raise ValueError(f"{path} does not say which network it is for: name the network and the data set")
+    model = codec.decode(Blueprint, json.loads(about["blueprint"])).build()
+    _fit(model, tensors, Path(path))
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: Path | str) -> None:
+    """Load weights into a network that has exactly these parameters and buffers.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds the weights of another network; says how they differ.
+    """
+    tensors, _ = _read(Path(path))
+    _fit(model, tensors, Path(path))
+
+
+def _fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    expected = model.state_dict()
+    missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    differing = [
+        f"{name} is {list(tensors[name].shape)}, the network's is {list(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if expected[name].shape != tensors[name].shape
+    ]
+    problems = [
+        f"it lacks {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}" if missing else "",
+        f"it has {', '.join(unexpected[:3])}{' ...' * (len(unexpected) > 3)} too many" if unexpected else "",
+        *sorted(differing)[:2],
+    ]
+    if any(problems):
+        raise ValueError(f"{path} holds the weights of another network: {'; '.join(p for p in problems if p)}")
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{path}: {name} holds NaN or infinite values")
+    model.load_state_dict(dict(tensors))
+
+
+def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int, recipe_hash: str) -> None:
+    kept = {
+        f"optimizer/{index}.{key}": value
+        for index, entries in optimizer.state_dict()["state"].items()
+        for key, value in entries.items()
+    }
+    weights = {f"model/{name}": value for name, value in model.state_dict().items()}
+    about = {"epochs_done": json.dumps(epochs_done), "recipe_hash": recipe_hash}
+    write_whole(path, safetensors.torch.save(_contiguous(weights | kept), metadata=about))
+
+
+def load_state(path: Path) -> State:
+    """Raises ValueError where the file is damaged."""
+    tensors, about = _read(path)
+    try:
+        epochs_done, recipe_hash = int(about["epochs_done"]), about["recipe_hash"]
+    except (KeyError, ValueError):
+        raise ValueError(f"{path} is not the state of a run") from None
+    return State(epochs_done, _under("model/", tensors), _under("optimizer/", tensors), recipe_hash)
+
+
+def restore(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Put a state back into a network and its optimiser."""
+    _fit(model, state.model, path)
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, value in state.optimizer.items():
+        index, _, key = name.partition(".")
+        entries.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from None
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}

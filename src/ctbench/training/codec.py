@@ -1,0 +1,190 @@
+"""Frozen dataclasses as JSON, and back with every value checked against its field's type.
+
+A field whose type is an abstract dataclass (a method, a network, ...) is written as an object with the member's
+`name` beside its fields, and read by looking that name up among the subclasses there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import types
+import typing
+from dataclasses import MISSING
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+T = TypeVar("T")
+
+
+def encode(value: Any) -> Json:
+    """A value of dataclasses, tuples, numbers and strings as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        content = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"name": type(value).name, **content} if _is_member(type(value)) else content
+    if isinstance(value, tuple):
+        return [encode(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"a {type(value).__name__} cannot stand in a recipe: {value!r}")
+
+
+def decode(kind: type[T], content: Json, path: str = "") -> T:
+    """The value of this type that JSON values stand for.
+
+    Raises:
+        ValueError: names the path of the field, what it holds and what it may hold.
+    """
+    decoded: T = _decode(kind, content, path)
+    return decoded
+
+
+def with_changes(value: T, changes: list[str]) -> T:
+    """A dataclass with the fields changed that "path.to.field=value" name; values are JSON, or else plain text."""
+    content = encode(value)
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals:
+            raise ValueError(f"{change!r} is no change: write path.to.field=value")
+        _set(type(value), content, path.split("."), _parse(text), path)
+        # each change is checked by itself, so that the error is about it; later ones may build on it
+        content = encode(decode(type(value), content))
+    return decode(type(value), content)
+
+
+def members(base: type) -> dict[str, type]:
+    """Every concrete subclass of an abstract dataclass, by its name."""
+    found: dict[str, type] = {}
+    for subclass in base.__subclasses__():
+        if not inspect.isabstract(subclass):
+            found[subclass.name] = subclass
+        found |= members(subclass)
+    return dict(sorted(found.items()))
+
+
+def _is_member(kind: type) -> bool:
+    """Whether a dataclass is one of several behind an abstract one, told apart by the class variable `name`."""
+    return isinstance(kind.__dict__.get("name"), str) and "name" not in {f.name for f in dataclasses.fields(kind)}
+
+
+def _parse(text: str) -> Json:
+    try:
+        parsed: Json = json.loads(text)
+    except json.JSONDecodeError:
+        return {"True": True, "False": False, "None": None}.get(text, text)
+    return parsed
+
+
+def _set(kind: Any, content: Any, path: list[str], value: Json, whole: str) -> None:
+    """Put a value into the JSON of a dataclass, at a path whose every part must be a field."""
+    kind = _class_of(kind, content, whole)
+    hints = _hints(kind)
+    field, *rest = path
+    if field not in hints:
+        raise ValueError(f"{whole!r}: {_titled(kind)} has no field {field!r}; its fields are {_listed(hints)}")
+    if rest:
+        if not isinstance(content[field], dict):
+            raise ValueError(f"{whole!r}: {field!r} is a plain value, it has no field {rest[0]!r}")
+        _set(hints[field], content[field], rest, value, whole)
+        return
+    named = isinstance(value, str) and isinstance(content[field], dict)
+    content[field] = {"name": value} if named else value
+
+
+def _decode(hint: Any, content: Any, path: str) -> Any:
+    origin, options = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _decode_union(options, content, path)
+    if origin is Literal:
+        if content not in options:
+            raise _unfit(path, content, f"one of {_listed(options)}")
+        return content
+    if origin is tuple:
+        return _decode_tuple(options, content, path)
+    if dataclasses.is_dataclass(hint):
+        return _decode_dataclass(hint, content, path)
+    return _decode_plain(hint, content, path)
+
+
+def _decode_union(options: tuple[Any, ...], content: Any, path: str) -> Any:
+    if content is None and type(None) in options:
+        return None
+    kinds = [option for option in options if option is not type(None)]
+    assert len(kinds) == 1, "a recipe's field has one type, or that type and None"
+    return _decode(kinds[0], content, path)
+
+
+def _decode_tuple(items: tuple[Any, ...], content: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(content, list):
+        raise _unfit(path, content, "a list, as [1, 2]")
+    if items[-1] is Ellipsis:
+        return tuple(_decode(items[0], item, path) for item in content)
+    if len(content) != len(items):
+        raise _unfit(path, content, f"a list of {len(items)} values")
+    return tuple(_decode(kind, item, path) for kind, item in zip(items, content, strict=True))
+
+
+def _decode_dataclass(kind: Any, content: Any, path: str) -> Any:
+    if isinstance(content, str):
+        content = {"name": content}
+    if not isinstance(content, dict):
+        raise _unfit(path, content, f"an object with the fields of {_titled(kind)}")
+    concrete = _class_of(kind, content, path)
+    given = {key: value for key, value in content.items() if not (key == "name" and _is_member(concrete))}
+    hints = _hints(concrete)
+    unknown = [key for key in given if key not in hints]
+    if unknown:
+        where = f"{path}.{unknown[0]}" if path else unknown[0]
+        raise ValueError(f"{where!r}: {_titled(concrete)} has no field {unknown[0]!r}; its fields are {_listed(hints)}")
+    missing = [
+        f.name
+        for f in dataclasses.fields(concrete)
+        if f.name not in given and f.default is MISSING and f.default_factory is MISSING
+    ]
+    if missing:
+        raise ValueError(f"{path or 'the recipe'}: {_titled(concrete)} needs a value for {_listed(missing)}")
+    values = {key: _decode(hints[key], value, f"{path}.{key}" if path else key) for key, value in given.items()}
+    try:
+        return concrete(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}" if path else str(error)) from None
+
+
+def _class_of(kind: Any, content: Any, path: str) -> Any:
+    """The concrete class that an object stands for: the one its name says, where the field's type is abstract."""
+    if not inspect.isabstract(kind):
+        return kind
+    known = members(kind)
+    name = content.get("name")
+    if name not in known:
+        raise _unfit(path, name, f"the name of a {kind.__name__.lower()}: {_listed(known)}")
+    return known[name]
+
+
+def _decode_plain(kind: Any, content: Any, path: str) -> Any:
+    if kind is float and isinstance(content, int) and not isinstance(content, bool):
+        return float(content)
+    if type(content) is not kind:
+        described = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+        raise _unfit(path, content, described.get(kind, str(kind)))
+    return content
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+
+
+def _titled(kind: type) -> str:
+    return f"{kind.__name__} ({kind.__dict__['name']!r})" if _is_member(kind) else kind.__name__
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(str(name) for name in names)
+
+
+def _unfit(path: str, content: Any, expected: str) -> ValueError:
+    return ValueError(f"{path} is {json.dumps(content)}: it must be {expected}")

@@ -1,0 +1,38 @@
+"""How weights start, as a function of the seed alone.
+
+    shi       N(0, (sqrt(2 pi) / fan_in)^2) on every weight but the last layer's: interval widths neither grow nor
+              shrink in expectation (Shi et al. 2021, section 3.2)
+    kaiming   uniform with gain sqrt(2) over the fan-in (He et al. 2015)
+
+Biases, the last layer under `shi`, and batch norms keep torch's own start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+def shi(layers: list[nn.Conv2d | nn.Linear]) -> None:
+    for layer in layers[:-1]:
+        nn.init.normal_(layer.weight, std=math.sqrt(2 * math.pi) / layer.weight[0].numel())
+
+
+def kaiming(layers: list[nn.Conv2d | nn.Linear]) -> None:
+    for layer in layers:
+        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+
+
+INITIALIZATIONS: dict[str, Callable[[list[nn.Conv2d | nn.Linear]], None]] = {"shi": shi, "kaiming": kaiming}
+
+
+def build(make: Callable[[], nn.Module], *, initialization: str, seed: int) -> nn.Module:
+    """A new network with weights drawn from the seed; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make()
+        INITIALIZATIONS[initialization]([m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)])
+    return model

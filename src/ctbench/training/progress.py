@@ -1,0 +1,65 @@
+"""What a person sees of a run: bars on a terminal, a line per epoch elsewhere, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+@dataclass(frozen=True)
+class Display:
+    """Shows a run. Without a terminal `bars` is None and only whole epochs are told."""
+
+    console: Console
+    epochs: int
+    steps: int
+    bars: Progress | None
+    tasks: tuple[TaskID, TaskID] | None
+
+    def step(self, done: int, **shown: float) -> None:
+        if self.bars and self.tasks:
+            self.bars.update(self.tasks[1], completed=done, text=_listed(shown))
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        text = _listed({name: metrics[name] for name in SHOWN if name in metrics})
+        if self.bars and self.tasks:
+            self.bars.update(self.tasks[0], completed=metrics["epoch"], text=text)
+            return
+        self.console.print(f"epoch {metrics['epoch']}/{self.epochs}  {text}", highlight=False, soft_wrap=True)
+
+
+SHOWN = ("loss", "natural_accuracy", "robust_accuracy", "eps", "seconds")
+
+
+def _listed(shown: dict[str, float]) -> str:
+    return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in shown.items())
+
+
+@contextmanager
+def display(title: str, *, epochs: int, steps: int, done: int, quiet: bool) -> Iterator[Display]:
+    """Show a run of `epochs` times `steps`, of which `done` epochs lie behind.
+
+    Progress goes to standard error, so that standard output holds results alone.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    if quiet or not console.is_terminal:
+        yield Display(console, epochs, steps, None, None)
+        return
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks = (
+            bars.add_task(title, total=epochs, completed=done, text=""),
+            bars.add_task("step", total=steps, text=""),
+        )
+        yield Display(console, epochs, steps, bars, tasks)
