@@ -20,12 +20,17 @@ class Verdict(StrEnum):
 class SampleRecord:
     index: int  # of the sample in the data set
     label: int
-    prediction: int  # at the clean input
+    prediction: int  # at the clean input; -1 where the logits are not finite
     verdict: Verdict
     stage: str  # that reached the verdict; the last one that tried, where it is unknown
     bound: float | None  # the best lower bound of the least margin z_y - z_k over the region
     seconds: float  # this sample's share of the time that its batches took
-    reason: str = ""  # why nothing could be said, where a stage failed
+    reason: str = ""  # what failed, where a stage could not say anything
+
+    @property
+    def right(self) -> bool:
+        """Whether the network is right at the clean input."""
+        return self.prediction == self.label
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -80,21 +85,21 @@ class Certification:
     @property
     def natural_accuracy(self) -> float:
         """The share that is right at the clean input."""
-        return self._share(Verdict.CERTIFIED, Verdict.FALSIFIED, Verdict.UNKNOWN)
+        return self._share(record.right for record in self.records)
 
     @property
     def adversarial_accuracy(self) -> float:
         """The share that is right, and that no attack could turn."""
-        return self._share(Verdict.CERTIFIED, Verdict.UNKNOWN)
+        return self._share(record.right and record.verdict is not Verdict.FALSIFIED for record in self.records)
 
     @property
     def certified_accuracy(self) -> float:
         """The share that is proved right over its whole region."""
-        return self._share(Verdict.CERTIFIED)
+        return self._share(record.verdict is Verdict.CERTIFIED for record in self.records)
 
     @property
     def seconds(self) -> float:
         return sum(record.seconds for record in self.records)
 
-    def _share(self, *verdicts: Verdict) -> float:
-        return sum(self.counts[verdict] for verdict in verdicts) / len(self.records) if self.records else 0.0
+    def _share(self, chosen: Iterable[bool]) -> float:
+        return sum(chosen) / len(self.records) if self.records else 0.0

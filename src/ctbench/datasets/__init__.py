@@ -1,0 +1,44 @@
+"""Data sets: plain tensors, read from files whose content is checked.
+
+    data = MNIST().load()
+    data = datasets()["digits"]().load()
+
+A new data set is a file in this package with a dataclass that has a `name` and `load`.
+"""
+
+import importlib
+import inspect
+import pkgutil
+
+from ctbench.datasets.augmentation import Augmentation
+from ctbench.datasets.base import Data, Dataset, Images, split
+from ctbench.datasets.cifar import CIFAR10
+from ctbench.datasets.digits import Digits
+from ctbench.datasets.folder import Folder
+from ctbench.datasets.mnist import MNIST
+from ctbench.datasets.tinyimagenet import TinyImageNet
+
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "Augmentation",
+    "Data",
+    "Dataset",
+    "Digits",
+    "Folder",
+    "Images",
+    "TinyImageNet",
+    "datasets",
+    "split",
+]
+
+
+def datasets() -> dict[str, type[Dataset]]:
+    """Every data set of this package by its name, found by walking the package."""
+    found: dict[str, type[Dataset]] = {}
+    for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
+        for member in vars(importlib.import_module(module.name)).values():
+            if inspect.isclass(member) and issubclass(member, Dataset) and not inspect.isabstract(member):
+                assert found.get(member.name, member) is member, f"two data sets are named {member.name}"
+                found[member.name] = member
+    return dict(sorted(found.items()))

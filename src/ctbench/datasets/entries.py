@@ -1,0 +1,77 @@
+"""Reading the files inside a folder, a tar (compressed or not) or a zip, all in one way.
+
+Archives are read straight into memory. Nothing is unpacked to disk, so the names and links inside an
+archive cannot reach any file outside it.
+"""
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+
+Wanted = Callable[[PurePosixPath], bool]
+
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    LZMAError,
+    EOFError,
+    OSError,
+    NotImplementedError,  # a zip compressed in a way that zipfile does not know
+    RuntimeError,  # an encrypted zip
+)
+
+
+def entries(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """The files inside `path` whose names are wanted: (name inside it, content), in the order they lie.
+
+    Raises:
+        ValueError: an archive is damaged, cut short, or of an unknown kind, or a wanted entry is a link.
+    """
+    if path.is_dir():
+        yield from _folder(path, wanted)
+        return
+    try:
+        yield from _zip(path, wanted) if zipfile.is_zipfile(path) else _tar(path, wanted)
+    except DAMAGE as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())  # on one line
+        raise ValueError(
+            f"{path} is not a complete tar or zip archive ({reason}); "
+            "get it again, or unpack it and use the folder"
+        ) from error
+
+
+def _folder(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+    for file in sorted(path.rglob("*")):
+        name = PurePosixPath(file.relative_to(path).as_posix())
+        if wanted(name) and file.is_file():
+            yield name, file.read_bytes()
+
+
+def _zip(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.is_dir() and wanted(name := PurePosixPath(member.filename)):
+                yield name, archive.read(member)
+
+
+def _tar(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = PurePosixPath(member.name)
+            if member.isdir() or not wanted(name):
+                continue
+            content = archive.extractfile(member) if member.isreg() else None
+            if content is None:
+                raise ValueError(f"{path}: {name} is a link or a device; pack plain files only")
+            yield name, content.read()
+        # tarfile takes a damaged or missing header for the end, so a tar cut between two files looks whole
+        assert archive.fileobj is not None
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("it ends without its end mark")
+        while archive.fileobj.read(1 << 20):  # the checksum of a gzip comes last
+            pass

@@ -1,0 +1,147 @@
+"""Finding the files of a data set, and downloading those that are missing.
+
+The root folder is the one given, or the one that CTBENCH_DATA names, or the user's cache. A file is looked
+for in the data set's own folder below the root, then in the root itself; one that is missing is downloaded
+into the data set's own folder. CTBENCH_MIRROR names a base URL to try before the public ones.
+"""
+
+import contextlib
+import hashlib
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch  # type: ignore[import-untyped]
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+CHUNK = 1 << 18  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """A file that can be downloaded: its name, its SHA-256, and the base URLs that have it, best first."""
+
+    name: str
+    sha256: str
+    mirrors: tuple[str, ...]
+
+    def urls(self) -> list[str]:
+        """Where to ask for it, in order."""
+        own = os.environ.get("CTBENCH_MIRROR")
+        return [f"{base.rstrip('/')}/{self.name}" for base in ((own, *self.mirrors) if own else self.mirrors)]
+
+
+def data_root(root: Path | None) -> Path:
+    """The folder with the data: the one given, or CTBENCH_DATA, or the user's cache."""
+    if root is None:
+        root = Path(os.environ.get("CTBENCH_DATA") or pooch.os_cache("ctbench"))
+    return root.expanduser()
+
+
+def find(root: Path, folder: str, names: Sequence[str]) -> Path | None:
+    """The first of these names that is there, in `root/folder` or in `root`; None where none is."""
+    places = (place / name for name in names for place in (root / folder, root))
+    return next((path for path in places if path.exists()), None)
+
+
+def locate(root: Path | None, folder: str, names: Sequence[str], remote: Remote) -> Path:
+    """The first of these names that is there, or else `remote`, downloaded into `root/folder`.
+
+    Raises:
+        FileNotFoundError: neither; the message names every place and every mirror tried, and what to do.
+    """
+    root = data_root(root)
+    found = find(root, folder, names)
+    if found is not None:
+        return found
+    try:
+        return download(remote, root / folder)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{' or '.join(names)} is neither in {root / folder} nor in {root}, and {remote.name} could not "
+            f"be downloaded: {error}; put it there by hand, or give the folder that has it as the data "
+            "folder or in CTBENCH_DATA"
+        ) from error
+
+
+def download(remote: Remote, folder: Path) -> Path:
+    """Download a file into a folder; it appears there whole and with the right SHA-256, or not at all.
+
+    Raises:
+        ConnectionError: no mirror gave the file; the message has the reason of each.
+        OSError: the folder cannot be written.
+    """
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} is not writable")
+    reasons = []
+    for url in remote.urls():
+        try:
+            return _retrieve(url, remote, folder)
+        except (OSError, ValueError) as error:  # no connection or a bad answer; or the wrong SHA-256
+            reasons.append(f"{url} ({textwrap.shorten(f'{type(error).__name__}: {error}', 300)})")
+    if new:
+        with contextlib.suppress(OSError):  # somebody has put a file there meanwhile
+            folder.rmdir()
+    raise ConnectionError("; ".join(reasons))
+
+
+def check_sha256(path: Path, expected: str, *, content: bytes | None = None) -> None:
+    """Check a file, or the content that was unpacked from it.
+
+    Raises:
+        ValueError: the SHA-256 is not the expected one.
+    """
+    if content is None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    else:
+        found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        unpacked = "" if content is None else "unpacked "
+        raise ValueError(
+            f"{path}: the {unpacked}SHA-256 is {found}, expected {expected}; "
+            "the file is damaged or another one: delete it, and it will be downloaded again"
+        )
+
+
+def _retrieve(url: str, remote: Remote, folder: Path) -> Path:
+    """Download from one URL, with a progress bar where a person is watching."""
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        downloader = pooch.HTTPDownloader(progressbar=_Bar(progress, remote.name), chunk_size=CHUNK)
+        known_hash = f"sha256:{remote.sha256}"
+        return Path(pooch.retrieve(url, known_hash, remote.name, folder, downloader=downloader))
+
+
+class _Bar:
+    """A progress bar as pooch drives one: it sets `total`, then calls `update`, `reset` and `close`."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(name, total=None)
+
+    @property
+    def total(self) -> float | None:
+        """The length of the file in bytes; None where the server does not say."""
+        return self._progress.tasks[self._task].total
+
+    @total.setter
+    def total(self, length: int) -> None:
+        self._progress.update(self._task, total=length or None)
+
+    def update(self, length: int) -> None:
+        """Count bytes that have arrived."""
+        self._progress.update(self._task, advance=length)
+
+    def reset(self) -> None:
+        """Count from 0 again."""
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        """Nothing: the bar ends with its `with` block, also when the download fails."""

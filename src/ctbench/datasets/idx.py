@@ -1,0 +1,58 @@
+"""The IDX format of MNIST: arrays of bytes behind a header of big-endian integers.
+
+    00 00 08 D    D sizes of 4 bytes each    the values, last index fastest        (08: unsigned bytes)
+
+After the description at http://yann.lecun.com/exdb/mnist.
+"""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def read(path: Path) -> bytes:
+    """The content of a file, unpacked where its name ends in .gz.
+
+    Raises:
+        ValueError: the gzip data are damaged or cut short.
+    """
+    content = path.read_bytes()
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(
+            f"{path} is not a complete gzip file ({error}); delete it, and it will be downloaded again"
+        ) from error
+
+
+def parse(content: bytes, path: Path, *, dimensions: int) -> NDArray[np.uint8]:
+    """The array of bytes in the content of an IDX file.
+
+    Args:
+        content: of the file, unpacked.
+        path: of the file, for errors.
+        dimensions: that the array must have.
+
+    Raises:
+        ValueError: the header is another one, or the length does not match it.
+    """
+    magic = bytes((0, 0, 8, dimensions))
+    if content[:4] != magic:
+        raise ValueError(
+            f"{path} begins with {content[:4].hex(' ') or 'nothing'}, and an IDX file of bytes in "
+            f"{dimensions} dimensions with {magic.hex(' ')}; check that the file has its right name"
+        )
+    header = 4 + 4 * dimensions
+    shape = [int.from_bytes(content[start : start + 4]) for start in range(4, header, 4)]
+    if len(content) != header + math.prod(shape):
+        raise ValueError(
+            f"{path} is {len(content)} bytes long, and its header promises an array {shape} in "
+            f"{header + math.prod(shape)} bytes; get the file again"
+        )
+    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)

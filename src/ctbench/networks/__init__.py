@@ -1,0 +1,44 @@
+"""Architectures: frozen records of sizes that build plain torch networks.
+
+    net = CNN7(width=32).build((3, 32, 32), 10, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    net = architectures()["cnn7"]().build((1, 28, 28), 10)
+
+A new architecture is a file in this package with a dataclass that has a `name` and `layers`.
+"""
+
+import importlib
+import inspect
+import pkgutil
+
+from ctbench.networks.base import Architecture
+from ctbench.networks.cnn import CNN3, CNN5, CNN7, CNN7Narrow, CNN7TinyImageNet, ConvSmall
+from ctbench.networks.mlp import MLP
+from ctbench.networks.normalize import Normalize
+
+__all__ = [
+    "CNN3",
+    "CNN5",
+    "CNN7",
+    "MLP",
+    "Architecture",
+    "CNN7Narrow",
+    "CNN7TinyImageNet",
+    "ConvSmall",
+    "Normalize",
+    "architectures",
+]
+
+
+def architectures() -> dict[str, type[Architecture]]:
+    """Every architecture of this package by its name, found by walking the package."""
+    found: dict[str, type[Architecture]] = {}
+    for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
+        for member in vars(importlib.import_module(module.name)).values():
+            if (
+                inspect.isclass(member)
+                and issubclass(member, Architecture)
+                and not inspect.isabstract(member)
+            ):
+                assert found.get(member.name, member) is member, f"two architectures are named {member.name}"
+                found[member.name] = member
+    return dict(sorted(found.items()))

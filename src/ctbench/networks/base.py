@@ -1,0 +1,77 @@
+"""What every architecture is: a frozen record of sizes that can build a plain torch network."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from torch import nn
+
+from ctbench.networks.normalize import Normalize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(ABC):
+    """The shape of a network, apart from the data that it will see.
+
+    A member is a frozen dataclass whose fields are its sizes; `layers` is all it has to write. Its `name`
+    is the one used in recipes and on the command line.
+
+    Raises:
+        ValueError: a size is no whole number, or below 1.
+    """
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for size in value if isinstance(value, tuple) else (value,):
+                if not isinstance(size, int) or (size < 1 and not isinstance(size, bool)):
+                    raise ValueError(
+                        f"{self.name}: {field.name} is {value!r}, which is no size; "
+                        "give a whole number of 1 or more, or a tuple of them"
+                    )
+
+    @abstractmethod
+    def layers(self, input_shape: tuple[int, ...], classes: int) -> list[nn.Module]:
+        """The layers in order, from inputs of `input_shape` (without the batch) to logits [B, classes]."""
+
+    def build(
+        self,
+        input_shape: tuple[int, ...],
+        classes: int,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> nn.Sequential:
+        """A new network with torch's own initialisation, from [B, *input_shape] to logits [B, classes].
+
+        Args:
+            input_shape: the shape of one input: [C, H, W] for images.
+            classes: the number of logits.
+            mean: per channel, in units of the pixels; with `std`, the network begins with `Normalize`.
+            std: per channel, in units of the pixels.
+
+        Raises:
+            ValueError: the shape, the number of classes or the normalisation makes no network.
+        """
+        if not input_shape or min(input_shape) < 1:
+            raise ValueError(
+                f"{self.name}: an input of shape {input_shape} is empty; give sizes of 1 or more"
+            )
+        if classes < 1:
+            raise ValueError(f"{self.name}: cannot tell {classes} classes apart; give 1 or more")
+        layers = self.layers(input_shape, classes)
+        if mean is None and std is None:
+            return nn.Sequential(*layers)
+        if mean is None or std is None:
+            raise ValueError(
+                "normalisation needs both mean and std, and one of them is None; give both or neither"
+            )
+        if len(mean) != input_shape[0]:
+            raise ValueError(
+                f"mean and std have {len(mean)} values for an input of shape {input_shape}; "
+                f"give one per channel, {input_shape[0]}"
+            )
+        return nn.Sequential(Normalize(mean, std, spatial=len(input_shape) - 1), *layers)

@@ -1,0 +1,232 @@
+"""Certification: a cascade of stages over batches of samples, each stage only on what the former left open.
+
+    certify(model, x, y, eps=0.1).certified_accuracy
+
+A sample is certified when a lower bound of its least margin is positive (0 is not) in double precision, too. It is
+falsified when a point of its region, replayed in double precision, has a negative margin. A stage that fails or finds
+NaN leaves its samples open, and their records say why.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctbench.graph import Graph, freeze, trace
+from ctbench.regions import Linf, Threat
+from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, jsonl
+from ctbench.specification import check_labels, margins
+from ctbench.verify.problem import Findings, Problem
+from ctbench.verify.stages import DEFAULT_STAGES, Stage
+
+CHUNK = 512  # samples that go through all stages before their records are written
+
+
+def certify(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    clip: tuple[float, float] | None = (0.0, 1.0),
+    stages: Sequence[Stage] = DEFAULT_STAGES,
+    confirm: bool = True,
+    seed: int = 0,
+    files: CertificationFiles | None = None,
+    about: dict[str, Any] | None = None,
+    resume: bool = False,
+    watch: Callable[[SampleRecord], None] | None = None,
+) -> Certification:
+    """Prove for each sample that the network's answer is right on the whole linf ball of radius eps.
+
+    The network is taken as at test time, whatever mode it is in. Samples are worked on in chunks of fixed places, so an
+    interrupted and resumed certification gives the records of an uninterrupted one.
+
+    Args:
+        model: any network of supported layers, normalisation inside.
+        x: inputs in the data range, [N, *shape].
+        y: labels, [N] integers.
+        eps: the radius, in [0, 1] pixel space.
+        clip: the range of the data, which the ball does not leave; None for no range.
+        stages: the cascade, after the clean prediction.
+        confirm: compute every bound that certifies once more in double precision.
+        seed: of the attacks.
+        files: where to append the records as they come; None keeps them in memory alone.
+        about: what else the records depend on, kept in the files' settings (as the hash of the weights).
+        resume: keep the records that the files hold, and certify only the rest.
+        watch: called with each new record.
+
+    Returns:
+        A record for each sample, and the accuracies.
+
+    Raises:
+        UnsupportedLayerError: a layer without an op; says which and what to register.
+        ValueError: an eps, input or label that cannot be, or files that were made under other settings.
+    """
+    threat = Linf(eps=eps, clip=clip)
+    cascade = Cascade.of(model, x, y, threat=threat, stages=tuple(stages), confirm=confirm, seed=seed)
+    done: dict[int, SampleRecord] = {}
+    if files is not None:
+        settings = {"threat": repr(threat), "stages": [repr(s) for s in stages], "confirm": confirm, "seed": seed}
+        done = files.start({**settings, **(about or {})}, resume=resume)
+    for chunk in cascade.chunks(done):
+        if files is not None:
+            jsonl.append(files.records, (record.to_json() for record in chunk))
+        for record in chunk:
+            done[record.index] = record
+            if watch is not None:
+                watch(record)
+    return Certification.of(done[index] for index in range(len(y)))
+
+
+@dataclass(frozen=True, eq=False)
+class Cascade:
+    """The stages, and the problems of all samples in the network's own and in double precision."""
+
+    screening: Problem
+    exact: Problem
+    stages: tuple[Stage, ...]
+    confirm: bool
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        threat: Threat,
+        stages: tuple[Stage, ...],
+        confirm: bool,
+        seed: int,
+    ) -> Cascade:
+        if len(x) != len(y) or not len(x):
+            raise ValueError(f"there are {len(x)} inputs and {len(y)} labels: give one label per input, at least one")
+        threat.check(x)
+        like = next((p for p in model.parameters() if p.is_floating_point()), x)
+        x, y = x.to(like.device), y.to(like.device)
+        with torch.no_grad():
+            net = _frozen(model, x[:1].to(like.dtype))
+        check_labels(y, net.classes)
+        screening = Problem(net, x.to(like.dtype), y, threat)
+        exact = Problem(net.to(torch.float64), x.to(torch.float64), y, threat)
+        return cls(screening, exact, stages, confirm, seed)
+
+    def chunks(self, done: dict[int, SampleRecord]) -> Iterator[list[SampleRecord]]:
+        """The records of all samples that are not done yet, chunk by chunk."""
+        samples = range(len(self.screening))
+        for chunk in (samples[start : start + CHUNK] for start in samples[::CHUNK]):
+            if any(index not in done for index in chunk):
+                yield [record for record in self.certify(chunk) if record.index not in done]
+
+    @torch.no_grad()
+    def certify(self, samples: range) -> list[SampleRecord]:
+        """The records of some samples, after all stages."""
+        records = {record.index: record for record in self._clean(samples)}
+        generator = torch.Generator(self.screening.x.device).manual_seed((self.seed << 32) + samples.start)
+        for stage in self.stages:
+            standing = [r for r in records.values() if r.verdict is Verdict.UNKNOWN and r.prediction == r.label]
+            for start in range(0, len(standing), stage.batch_size):
+                for record in self._look(stage, standing[start : start + stage.batch_size], generator):
+                    records[record.index] = record
+        return list(records.values())
+
+    def _clean(self, samples: range) -> Iterator[SampleRecord]:
+        """What the network says at the clean inputs: the first stage."""
+        start = time.perf_counter()
+        problem = self.screening.select(torch.as_tensor(samples, device=self.screening.y.device))
+        logits = problem.net(problem.x)
+        seconds = (time.perf_counter() - start) / len(samples)
+        columns = (problem.y, logits.argmax(1), torch.isfinite(logits).all(1))
+        rows = zip(samples, *(column.tolist() for column in columns), strict=True)
+        for index, label, prediction, finite in rows:
+            wrong = finite and prediction != label
+            yield SampleRecord(
+                index=index,
+                label=label,
+                prediction=prediction if finite else -1,
+                verdict=Verdict.MISCLASSIFIED if wrong else Verdict.UNKNOWN,
+                stage="clean",
+                bound=None,
+                seconds=seconds,
+                reason="" if finite else "clean: the logits are NaN or infinite",
+            )
+
+    def _look(self, stage: Stage, records: list[SampleRecord], generator: torch.Generator) -> list[SampleRecord]:
+        """The records of a batch of open samples, after one more stage."""
+        start = time.perf_counter()
+        samples = torch.tensor([record.index for record in records], device=self.screening.y.device)
+        reason = ""
+        try:
+            bound, falsified = self._findings(stage, samples, generator)
+        except Exception as error:  # whatever happens in a stage, its samples are unknown, and the record says why
+            reason = f"{stage.title}: {type(error).__name__}: {error}"
+            bound, falsified = [None] * len(records), [False] * len(records)
+        seconds = (time.perf_counter() - start) / len(records)
+        return [
+            _after(record, stage.title, reason, *found, seconds)
+            for record, *found in zip(records, bound, falsified, strict=True)
+        ]
+
+    def _findings(
+        self, stage: Stage, samples: Tensor, generator: torch.Generator
+    ) -> tuple[list[float | None], list[bool]]:
+        """A lower bound (those above 0 confirmed) and whether a counterexample was replayed, for each sample."""
+        findings = stage(self.screening.select(samples), generator)
+        bound: list[float | None] = [None] * len(samples)
+        falsified = [False] * len(samples)
+        if findings.bound is not None:
+            bound = self._confirmed(stage, samples, findings.bound.double(), generator).tolist()
+        if findings.witness is not None:
+            falsified = self._replay(samples, findings).tolist()
+        return bound, falsified
+
+    def _confirmed(self, stage: Stage, samples: Tensor, bound: Tensor, generator: torch.Generator) -> Tensor:
+        """The bounds, those that would certify replaced by what the stage finds in double precision."""
+        positive = bound > 0
+        if not self.confirm or not bool(positive.any()):
+            return bound
+        again = stage(self.exact.select(samples[positive]), generator).bound
+        assert again is not None, "a stage that bounds in one precision bounds in the other"
+        return bound.masked_scatter(positive, again)
+
+    def _replay(self, samples: Tensor, findings: Findings) -> Tensor:
+        """Whether the witnesses, moved into the exact regions, have negative margins in double precision."""
+        assert findings.witness is not None
+        exact = self.exact.select(samples)
+        point = exact.region.project(findings.witness.double())
+        return margins(exact.net(point), exact.y).amin(1) < 0
+
+
+def _frozen(model: nn.Module, x: Tensor) -> Graph:
+    graph, _ = freeze(trace(model, tuple(x.shape[1:])), x)
+    return graph.detach()
+
+
+def _after(
+    record: SampleRecord, stage: str, reason: str, bound: float | None, falsified: bool, seconds: float
+) -> SampleRecord:
+    """The record of an open sample with what one more stage found out."""
+    verdict = Verdict.UNKNOWN
+    if bound is not None and math.isnan(bound):
+        bound, reason = None, f"{stage}: the bound is NaN"
+    if bound is not None and bound > 0:
+        verdict = Verdict.CERTIFIED
+    elif falsified:
+        verdict = Verdict.FALSIFIED
+    known = [b for b in (record.bound, bound) if b is not None and math.isfinite(b)]
+    return replace(
+        record,
+        verdict=verdict,
+        stage=stage,
+        bound=max(known, default=None),
+        seconds=record.seconds + seconds,
+        reason="" if verdict is not Verdict.UNKNOWN else "; ".join(r for r in (record.reason, reason) if r),
+    )

@@ -1,0 +1,89 @@
+"""The stages of a certification: each looks at the samples that are still open, in batches.
+
+    Bound(domain="crown")      is the lower bound of the least margin positive?       then certified
+    Falsify(attack=PGD(...))   is there a point of the region with a negative margin?  then falsified
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+
+from ctbench import attacks
+from ctbench.domains import domain
+from ctbench.specification import violation_at
+from ctbench.verify.problem import Findings, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(ABC):
+    """A way to decide problems; batch_size is how many samples it takes at once."""
+
+    batch_size: int = 256
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What records call it."""
+
+    @abstractmethod
+    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
+        """Look at all samples of a problem."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound(Stage):
+    """A lower bound of every margin over the region.
+
+    Args:
+        domain: the domain's name, as "interval", "crown-ibp" or "crown".
+    """
+
+    domain: str
+
+    @property
+    def title(self) -> str:
+        return self.domain
+
+    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
+        margins = domain(self.domain).lower_bounds(problem.net, problem.region, problem.spec)
+        return Findings(bound=margins.amin(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Falsify(Stage):
+    """An attack on the least margin. Restarts go one after the other, on the samples that withstood the former.
+
+    Args:
+        attack: the search.
+        rounds: how often it is repeated.
+    """
+
+    attack: attacks.PGD = field(default_factory=lambda: attacks.PGD(steps=40, step_size=0.25))
+    rounds: int = 3
+
+    @property
+    def title(self) -> str:
+        return self.attack.name
+
+    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
+        witness = problem.x.clone()
+        standing = torch.arange(len(problem), device=problem.y.device)
+        for _ in range(self.rounds):
+            if not len(standing):
+                break
+            rest = problem.select(standing)
+            violation = violation_at(rest.net, rest.y)
+            witness[standing] = self.attack(violation, rest.region, rest.x, generator)
+            standing = standing[violation(witness[standing].unsqueeze(0))[0] <= 0]
+        return Findings(witness=witness)
+
+
+DEFAULT_STAGES: tuple[Stage, ...] = (
+    Bound(domain="interval"),
+    Falsify(),
+    Bound(domain="crown-ibp"),
+    Bound(domain="crown", batch_size=32),
+)

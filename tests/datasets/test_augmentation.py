@@ -1,0 +1,94 @@
+"""Flips and crops against the same done image by image."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ctbench.datasets import Augmentation
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.rand(64, 3, 5, 7, generator=seeded(1))
+
+
+def crops(image: Tensor, padding: int) -> list[Tensor]:
+    """Every crop of one image [C, H, W], by torch's own replicate padding."""
+    _, height, width = image.shape
+    padded = F.pad(image[None], (padding,) * 4, mode="replicate")[0]
+    places = range(2 * padding + 1)
+    return [padded[:, top : top + height, left : left + width] for top in places for left in places]
+
+
+def test_no_augmentation_is_the_same_tensor_and_draws_nothing(x: Tensor):
+    generator = seeded()
+    state = generator.get_state()
+    assert Augmentation()(x, generator) is x
+    assert torch.equal(generator.get_state(), state)
+
+
+def test_a_flip_mirrors_about_half_of_the_images_and_leaves_the_others(x: Tensor):
+    y = Augmentation(flip=True)(x, seeded())
+    same = [torch.equal(a, b) for a, b in zip(x, y, strict=True)]
+    mirrored = [torch.equal(a.flip(-1), b) for a, b in zip(x, y, strict=True)]
+    assert all(a != b for a, b in zip(same, mirrored, strict=True))
+    assert 16 <= sum(mirrored) <= 48
+
+
+@pytest.mark.parametrize("padding", [1, 2, 6])
+def test_a_crop_is_one_of_the_crops_of_the_padded_image(padding: int, x: Tensor):
+    y = Augmentation(crop_padding=padding)(x, seeded())
+    chosen = [
+        [number for number, crop in enumerate(crops(a, padding)) if torch.equal(crop, b)]
+        for a, b in zip(x, y, strict=True)
+    ]
+    assert all(chosen), "an image that is no crop of its source"
+    places = (2 * padding + 1) ** 2
+    assert len({numbers[0] for numbers in chosen}) > min(places, 64) // 2, "crops hardly differ"
+
+
+def test_every_place_of_a_crop_is_reached():
+    image = torch.arange(9.0).view(1, 1, 3, 3).expand(400, 1, 3, 3) / 9
+    y = Augmentation(crop_padding=1)(image, seeded())
+    centres, counts = y[:, 0, 1, 1].unique(return_counts=True)
+    assert torch.equal(centres, torch.arange(9.0) / 9)
+    assert counts.min() > 20
+
+
+def test_flip_and_crop_together_equal_a_loop_over_images(x: Tensor):
+    y = Augmentation(flip=True, crop_padding=2)(x, seeded(5))
+    generator = seeded(5)
+    shifts = torch.randint(-2, 3, (2, 64, 1), generator=generator)[:, :, 0] + 2
+    coins = torch.randint(2, (64, 1), generator=generator)[:, 0]
+    for number in range(64):
+        crop = crops(x[number], 2)[int(shifts[0, number]) * 5 + int(shifts[1, number])]
+        assert torch.equal(y[number], crop.flip(-1) if coins[number] else crop)
+
+
+def test_it_is_a_function_of_the_generator(x: Tensor):
+    augment = Augmentation(flip=True, crop_padding=2)
+    state = torch.get_rng_state()
+    assert torch.equal(augment(x, seeded(3)), augment(x, seeded(3)))
+    assert not torch.equal(augment(x, seeded(3)), augment(x, seeded(4)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_bytes_stay_bytes():
+    x = torch.randint(256, (4, 1, 6, 6), dtype=torch.uint8, generator=seeded())
+    assert Augmentation(flip=True, crop_padding=1)(x, seeded()).dtype == torch.uint8
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_device_does_not_change_the_result(x: Tensor):
+    augment = Augmentation(flip=True, crop_padding=2)
+    assert torch.equal(augment(x.cuda(), seeded(3)).cpu(), augment(x, seeded(3)))
+
+
+def test_negative_padding_is_refused():
+    with pytest.raises(ValueError, match=r"crop_padding is -1; give 0 \(no crop\) or more pixels"):
+        Augmentation(crop_padding=-1)
