@@ -1,8 +1,8 @@
 """ctbench: train networks whose robustness can be proved, and prove it.
 
-    run = ctbench.train(ctbench.recipe("digits_ibp"))
-    result = ctbench.certify(run.model, x, y, eps=0.1)
-    lower, upper = ctbench.bounds(model, x, eps=0.1, domain="crown")
+run = ctbench.train(ctbench.recipe("digits_ibp"))
+result = ctbench.certify(run.model, x, y, eps=0.1)
+lower, upper = ctbench.bounds(model, x, eps=0.1, domain="crown")
 """
 
 from ctbench.domains.bounds import bounds, margin_bounds

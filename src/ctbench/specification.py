@@ -63,7 +63,7 @@ def cross_entropy_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Te
 
 
 def violation_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
-    """How far the least margin is below zero: points [R, B, *shape] to [R, B], positive where they are misclassified."""
+    """How far the least margin is below zero: points [R, B, *shape] to [R, B], positive where misclassified."""
 
     def objective(points: Tensor) -> Tensor:
         logits = net(points.flatten(0, 1))

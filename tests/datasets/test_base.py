@@ -145,9 +145,7 @@ def test_split_is_stratified_complete_and_ordered():
 def test_split_is_a_function_of_the_seed():
     everything = images(200, classes=4)
     state = torch.get_rng_state()
-    choices = [
-        split(everything, fraction=0.2, seed=seed)[1].pixels[:, 0, 0, 0].tolist() for seed in (1, 1, 2)
-    ]
+    choices = [split(everything, fraction=0.2, seed=seed)[1].pixels[:, 0, 0, 0].tolist() for seed in (1, 1, 2)]
     assert choices[0] == choices[1] != choices[2]
     assert torch.equal(torch.get_rng_state(), state)
 

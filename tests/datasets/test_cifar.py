@@ -24,9 +24,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def batch(seed: int) -> tuple[np.ndarray, list[int]]:
     random = np.random.default_rng(seed)
-    return random.integers(256, size=(RECORDS, 3072), dtype=np.uint8), random.integers(
-        10, size=RECORDS
-    ).tolist()
+    return random.integers(256, size=(RECORDS, 3072), dtype=np.uint8), random.integers(10, size=RECORDS).tolist()
 
 
 def binary(pixels: np.ndarray, labels: list[int]) -> bytes:
@@ -47,9 +45,7 @@ def python2(pixels: np.ndarray, labels: list[int]) -> bytes:
         b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
     )
     array = (
-        b"cnumpy.core.multiarray\n_reconstruct\nq\x05cnumpy\nndarray\nq\x06K\x00\x85"
-        + short(b"b")
-        + b"\x87Rq\x07"
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x05cnumpy\nndarray\nq\x06K\x00\x85" + short(b"b") + b"\x87Rq\x07"
         b"(K\x01" + number(len(labels)) + number(3072) + b"\x86" + dtype + b"\x89"
         b"T" + struct.pack("<i", pixels.size) + pixels.tobytes() + b"tb"  # BINSTRING
     )
@@ -65,9 +61,7 @@ def python2(pixels: np.ndarray, labels: list[int]) -> bytes:
 
 def pickled(pixels: np.ndarray, labels: list[int], protocol: int, *, as_bytes: bool = False) -> bytes:
     entries = {"batch_label": "one", "labels": labels, "data": pixels, "filenames": ["a.png"] * RECORDS}
-    return pickle.dumps(
-        {key.encode(): value for key, value in entries.items()} if as_bytes else entries, protocol
-    )
+    return pickle.dumps({key.encode(): value for key, value in entries.items()} if as_bytes else entries, protocol)
 
 
 def check(images, batches: list[tuple[np.ndarray, list[int]]]) -> None:
@@ -120,9 +114,7 @@ def test_python_2_batches_and_the_pickle_agree():
 
 def test_a_pickle_is_never_run(tmp_path: Path):
     trap = b"cpathlib\nPath\n(V" + str(tmp_path / "sprung").encode() + b"\ntR."
-    with pytest.raises(
-        ValueError, match="some has 0 labels and 0 bytes of pixels, and a batch 20 and 61440; get"
-    ):
+    with pytest.raises(ValueError, match="some has 0 labels and 0 bytes of pixels, and a batch 20 and 61440; get"):
         python_batch(b"cbuiltins\nexec\n(Vraise SystemExit\ntR0" + trap, "some")
 
 
@@ -146,9 +138,7 @@ def test_a_binary_batch_of_another_length_is_refused():
 def test_a_missing_batch_is_named(tmp_path: Path, folder):
     contents = {f"{name}.bin": binary(*batch(0)) for name in NAMES if name != "data_batch_3"}
     folder(tmp_path / "cifar-10-batches-bin", contents)
-    with pytest.raises(
-        FileNotFoundError, match=r"cifar-10-batches-bin lacks data_batch_3.bin; get all six batches"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"cifar-10-batches-bin lacks data_batch_3.bin; get all six batches"):
         CIFAR10().load(tmp_path)
 
 
@@ -163,14 +153,10 @@ def test_a_label_that_names_no_class_is_refused(tmp_path: Path, folder):
 
 def test_another_archive_is_refused(tmp_path: Path, tarred):
     tarred(tmp_path / "cifar-10-binary.tar.gz", {"a": b""})
-    with pytest.raises(
-        ValueError, match=r"cifar-10-binary.tar.gz: the SHA-256 is .*, expected c4a38c50.*: delete it"
-    ):
+    with pytest.raises(ValueError, match=r"cifar-10-binary.tar.gz: the SHA-256 is .*, expected c4a38c50.*: delete it"):
         CIFAR10().load(tmp_path)
 
 
 def test_a_missing_data_set_names_what_was_looked_for(tmp_path: Path):
-    with pytest.raises(
-        FileNotFoundError, match=r"cifar-10-batches-bin or cifar-10-batches-py or .*cs.toronto.edu"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"cifar-10-batches-bin or cifar-10-batches-py or .*cs.toronto.edu"):
         CIFAR10().load(tmp_path)

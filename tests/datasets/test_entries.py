@@ -59,9 +59,7 @@ def test_an_archive_cut_short_anywhere_is_refused(suffix: str, tmp_path: Path, z
     end = len(content.rstrip(b"\0") if suffix == ".tar" else content)  # a tar may lack zeros at its end
     for length in range(0, end, 256 if suffix == ".tar" else 17):
         cut.write_bytes(content[:length])
-        with pytest.raises(
-            ValueError, match=r"cut.* is not a complete tar or zip archive .*; get it again"
-        ) as error:
+        with pytest.raises(ValueError, match=r"cut.* is not a complete tar or zip archive .*; get it again") as error:
             read(cut)
         assert "\n" not in str(error.value)
 

@@ -44,9 +44,7 @@ def remote(*mirrors: str) -> Remote:
     return Remote(name="data.bin", sha256=SHA256, mirrors=mirrors)
 
 
-def test_the_root_is_the_one_given_or_ctbench_data_or_the_cache(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_the_root_is_the_one_given_or_ctbench_data_or_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("CTBENCH_DATA", "/named/by/variable")
     assert data_root(tmp_path) == tmp_path
     assert data_root(None) == Path("/named/by/variable")
@@ -91,9 +89,7 @@ def test_when_no_mirror_has_it_the_error_names_every_reason_and_leaves_nothing(s
         locate(root, "set", ("data.bin", "data"), remote(*mirrors))
     message = str(error.value)
     assert "\n" not in message
-    assert message.startswith(
-        f"data.bin or data is neither in {root / 'set'} nor in {root}, and data.bin could not be"
-    )
+    assert message.startswith(f"data.bin or data is neither in {root / 'set'} nor in {root}, and data.bin could not be")
     assert f"{CLOSED}/data.bin (ConnectionError: " in message
     assert f"{server}/nowhere/data.bin (HTTPError: 404" in message
     found = hashlib.sha256(b"something else").hexdigest()
@@ -114,9 +110,7 @@ def test_a_failed_download_leaves_an_older_folder_alone(tmp_path: Path):
 
 def test_a_root_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(files.os, "access", lambda path, mode: False)
-    with pytest.raises(
-        FileNotFoundError, match=r"data.bin could not be downloaded: .*set is not writable; put it"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"data.bin could not be downloaded: .*set is not writable; put it"):
         locate(tmp_path, "set", ("data.bin",), remote(CLOSED))
     (tmp_path / "file").touch()
     with pytest.raises(FileNotFoundError, match=r"could not be downloaded: .*Not a directory"):
@@ -144,9 +138,7 @@ def test_a_wrong_checksum_names_the_file_and_both_values(tmp_path: Path):
     path.write_bytes(CONTENT)
     check_sha256(path, SHA256)
     check_sha256(path, hashlib.sha256(b"unpacked").hexdigest(), content=b"unpacked")
-    with pytest.raises(
-        ValueError, match=rf"data.bin: the SHA-256 is {SHA256}, expected 00; .*: delete it, and it"
-    ):
+    with pytest.raises(ValueError, match=rf"data.bin: the SHA-256 is {SHA256}, expected 00; .*: delete it, and it"):
         check_sha256(path, "00")
     with pytest.raises(ValueError, match="the unpacked SHA-256 is"):
         check_sha256(path, "00", content=b"unpacked")

@@ -44,12 +44,8 @@ def test_every_packing(kind: str, prefix: str, contents, tmp_path: Path, folder,
     assert data.mean is data.std is None
 
 
-def test_the_root_comes_before_the_working_folder(
-    contents, tmp_path: Path, folder, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(
-        folder(tmp_path / "here", {f"mine/{name}": content for name, content in contents.items()})
-    )
+def test_the_root_comes_before_the_working_folder(contents, tmp_path: Path, folder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder(tmp_path / "here", {f"mine/{name}": content for name, content in contents.items()}))
     assert len(Folder(path="mine").load(tmp_path / "elsewhere").train) == 3
     extra = {f"mine/{name}": content for name, content in contents.items()} | {
         "mine/test/cat/b.png": contents[NAMES[0]]
@@ -112,9 +108,7 @@ def sixteen_bits() -> bytes:
     ],
 )
 @pytest.mark.parametrize("kind", ["folder", "tar"])
-def test_what_is_wrong_is_named(
-    kind: str, change, message: str, contents, tmp_path: Path, folder, tarred, png
-):
+def test_what_is_wrong_is_named(kind: str, change, message: str, contents, tmp_path: Path, folder, tarred, png):
     whole = contents["train/dog/a.png"]
     special = {"half": whole[: len(whole) // 2], "copy": whole, "large": png(np.zeros((8, 9, 3), np.uint8))}
     for name, content in change.items():

@@ -34,9 +34,7 @@ def arrays(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("place", ["mnist", "."])
 @pytest.mark.parametrize("packed", [True, False])
-def test_files_are_read_packed_or_not(
-    place: str, packed: bool, arrays: dict[str, np.ndarray], tmp_path: Path
-):
+def test_files_are_read_packed_or_not(place: str, packed: bool, arrays: dict[str, np.ndarray], tmp_path: Path):
     (tmp_path / place).mkdir(exist_ok=True)
     for name, array in arrays.items():
         content = gzip.compress(idx(array)) if packed else idx(array)
@@ -55,9 +53,7 @@ def test_another_content_is_refused(arrays: dict[str, np.ndarray], tmp_path: Pat
         changed = array.copy()
         changed.flat[0] ^= 1
         (tmp_path / name).write_bytes(idx(changed if name.startswith("t10k-images") else array))
-    with pytest.raises(
-        ValueError, match=r"t10k-images-idx3-ubyte: the unpacked SHA-256 is .*, expected .*: delete it"
-    ):
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte: the unpacked SHA-256 is .*, expected .*: delete it"):
         MNIST().load(tmp_path)
 
 
@@ -78,9 +74,7 @@ def test_a_gzip_cut_short_is_refused(kept: int, tmp_path: Path):
     path = tmp_path / "some.gz"
     path.write_bytes(gzip.compress(np.random.default_rng(0).bytes(100))[:kept])
     if kept:
-        with pytest.raises(
-            ValueError, match=r"some.gz is not a complete gzip file .*; delete it, and it will be"
-        ):
+        with pytest.raises(ValueError, match=r"some.gz is not a complete gzip file .*; delete it, and it will be"):
             read(path)
     else:
         assert read(path) == b"", "an empty file unpacks to nothing, which is no IDX file"

@@ -67,9 +67,7 @@ class CIFAR10(Dataset):
         parse, suffix = (binary_batch, ".bin") if binary else (python_batch, "")
         train = [f"data_batch_{number}{suffix}" for number in range(1, 6)]
         test = [f"test_batch{suffix}"]
-        contents = {
-            file.name: content for file, content in entries(path, lambda file: file.name in train + test)
-        }
+        contents = {file.name: content for file, content in entries(path, lambda file: file.name in train + test)}
         missing = [name for name in train + test if name not in contents]
         if missing:
             raise FileNotFoundError(f"{path} lacks {', '.join(missing)}; get all six batches")

@@ -1,17 +1,19 @@
-"""Digits: 1,797 handwritten digits of 8 x 8 pixels, grey, which come with scikit-learn.
+"""Digits: 1,797 handwritten digits of 8 x 8 pixels, grey, embedded in the package.
 
 The test part of Alpaydin & Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning
-Repository, 1998. Nothing has to be downloaded, and a small network learns it in seconds.
+Repository, 1998, as scikit-learn distributes it. Nothing is downloaded, and a small network learns it in seconds.
 """
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from ctbench.datasets.base import Data, Dataset, Images
+
+DIGITS = Path(__file__).with_name("digits.npz")  # pixels [1797, 8, 8] from 0 to 16, labels [1797]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +26,10 @@ class Digits(Dataset):
     name: ClassVar[str] = "digits"
 
     def load(self, root: Path | None = None) -> Data:
-        """Take the digits out of scikit-learn; `root` is not used.
-
-        Raises:
-            ModuleNotFoundError: scikit-learn is not installed.
-        """
-        try:
-            source = importlib.import_module("sklearn.datasets")
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "the digits come with scikit-learn, which is not installed: run pip install scikit-learn"
-            ) from error
-        bunch = source.load_digits()
-        everything = Images(
-            torch.from_numpy(bunch.images / 16).float().unsqueeze(1),
-            torch.from_numpy(bunch.target).long(),
-        )
+        """Read the embedded digits; `root` is not used."""
+        with np.load(DIGITS, allow_pickle=False) as file:
+            pixels, labels = torch.from_numpy(file["pixels"]), torch.from_numpy(file["labels"])
+        everything = Images(pixels.unsqueeze(1) / 16, labels.long())
         test = torch.zeros(len(everything), dtype=torch.bool)
         for digit in range(10):
             test[(everything.labels == digit).nonzero().flatten()[2::5]] = True

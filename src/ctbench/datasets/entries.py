@@ -39,8 +39,7 @@ def entries(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]
     except DAMAGE as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())  # on one line
         raise ValueError(
-            f"{path} is not a complete tar or zip archive ({reason}); "
-            "get it again, or unpack it and use the folder"
+            f"{path} is not a complete tar or zip archive ({reason}); get it again, or unpack it and use the folder"
         ) from error
 
 

@@ -20,6 +20,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 CHUNK = 1 << 18  # bytes
 
+pooch.get_logger().setLevel("WARNING")  # the progress bar and the errors say what its messages would
+
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:

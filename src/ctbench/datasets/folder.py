@@ -47,9 +47,7 @@ class Folder(Dataset):
         pictures: dict[str, dict[PurePosixPath, NDArray[np.uint8]]] = {part: {} for part in PARTS}
         for name, content in entries(path, _is_image):
             if name.parts[-3:-2] not in [(part,) for part in PARTS]:
-                raise ValueError(
-                    f"{path}/{name} does not lie in a folder train/CLASS or test/CLASS; move or remove it"
-                )
+                raise ValueError(f"{path}/{name} does not lie in a folder train/CLASS or test/CLASS; move or remove it")
             pictures[name.parts[-3]][name] = decode(content, f"{path}/{name}", grey=self.grey, size=self.size)
         return _assemble(path, pictures)
 
@@ -78,8 +76,7 @@ def _assemble(path: Path, pictures: Mapping[str, Mapping[PurePosixPath, NDArray[
     one_sided = sorted(classes["train"] ^ classes["test"])
     if one_sided:
         raise ValueError(
-            f"{path}: only one of train and test has images of {', '.join(one_sided)}; "
-            "give both the same classes"
+            f"{path}: only one of train and test has images of {', '.join(one_sided)}; give both the same classes"
         )
     class_names = tuple(sorted(classes["train"]))
     number = {name: index for index, name in enumerate(class_names)}

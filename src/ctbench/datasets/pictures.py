@@ -9,9 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 
-def decode(
-    content: bytes, name: str, *, grey: bool = False, size: tuple[int, int] | None = None
-) -> NDArray[np.uint8]:
+def decode(content: bytes, name: str, *, grey: bool = False, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """One image file as bytes [C, H, W]: three channels, or one where `grey`.
 
     Args:

@@ -21,9 +21,7 @@ from ctbench.regions import Box, Region
 class Domain(Protocol):
     def boxes(self, graph: Graph, region: Region) -> list[Box]: ...
 
-    def lower_bounds(
-        self, graph: Graph, region: Region, spec: Tensor, *, inner: list[Box] | None = None
-    ) -> Tensor: ...
+    def lower_bounds(self, graph: Graph, region: Region, spec: Tensor, *, inner: list[Box] | None = None) -> Tensor: ...
 
 
 def domains() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Bounds of any torch module, in one call.
 
-    lower, upper = bounds(model, x, eps=0.1, domain="crown")
-    margins = margin_bounds(model, x, y, eps=0.1)          # positive everywhere but at y: proved robust
+lower, upper = bounds(model, x, eps=0.1, domain="crown")
+margins = margin_bounds(model, x, y, eps=0.1)          # positive everywhere but at y: proved robust
 """
 
 from __future__ import annotations

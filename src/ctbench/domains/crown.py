@@ -122,10 +122,10 @@ def _refine(
         place = torch.arange(start, min(start + rows, most), device=like.device)
         index = torch.where(place < count, order[:, place], size)
         spec = like.new_zeros(batch, len(place), size + 1).scatter(2, index.unsqueeze(2), 1.0)
-        spec = spec[:, :, :size].unflatten(2, shape)
+        spec = spec[:, :, :size].reshape(batch, len(place), *shape)
         lower = lower.scatter(1, index, _back_to_input(graph, region, spec, inner, slope, at))
         upper = upper.scatter(1, index, -_back_to_input(graph, region, -spec, inner, slope, at))
-    return Box(lower[:, :size].unflatten(1, shape), upper[:, :size].unflatten(1, shape))
+    return Box(lower[:, :size].reshape(neurons.shape), upper[:, :size].reshape(neurons.shape))
 
 
 def _back_to_input(

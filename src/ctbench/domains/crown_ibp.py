@@ -1,6 +1,6 @@
 """CROWN-IBP: one backward CROWN pass over interval bounds. Zhang et al. 2020, "Towards stable and efficient training".
 
-    bound = CROWN's, with the pre-activation bounds of interval propagation
+bound = CROWN's, with the pre-activation bounds of interval propagation
 """
 
 from __future__ import annotations

@@ -10,5 +10,5 @@ def no_rule(domain: str, op: Op) -> ValueError:
     if isinstance(op, BatchNorm):
         return ValueError("this graph's batch norms have no statistics yet: call freeze(graph, x) first")
     return UnsupportedLayerError(
-        f"the {domain} domain has no rule for {type(op).__name__}: make it an Affine or Elementwise op, or register a rule"
+        f"the {domain} domain has no rule for {type(op).__name__}: make it an Affine or an Elementwise op"
     )

@@ -198,9 +198,16 @@ class Conv2d(Affine):
             )
         )
         back = F.conv_transpose2d(
-            a.flatten(0, 1), self.weight, None, self.stride, self.padding, left_over, self.groups, self.dilation
+            a.flatten(0, 1),
+            self.weight,
+            None,
+            self.stride,
+            self.padding,
+            left_over,
+            self.groups,
+            self.dilation,
         )
-        return back.unflatten(0, a.shape[:2])
+        return back.reshape(*a.shape[:2], *self.input_shape)
 
     def offset(self, a: Tensor) -> Tensor | float:
         return 0.0 if self.bias is None else a.sum(dim=(3, 4)) @ self.bias
@@ -317,10 +324,10 @@ class Scale(Affine):
         return (a * self.bias).flatten(2).sum(2)
 
     def shape(self, *inputs: Shape) -> Shape:
-        out = tuple(torch.broadcast_shapes(inputs[0], self.weight.shape, self.bias.shape))
-        if out != inputs[0]:
+        factors = (1,) * (len(inputs[0]) - self.weight.dim()) + tuple(self.weight.shape)
+        if any(size not in (1, n) for n, size in zip(inputs[0], factors, strict=True)):
             raise ValueError(f"factors of shape {tuple(self.weight.shape)} do not fit inputs of shape {inputs[0]}")
-        return out
+        return inputs[0]
 
 
 @lower.register

@@ -161,7 +161,9 @@ def _reshape(shape: Shape, sizes: tuple[Any, ...]) -> Op:
     """A reshape that leaves the batch alone: x.view(len(x), ...) or x.view(-1, ...)."""
     first, rest = sizes[0], list(sizes[1:])
     if not isinstance(first, _Batch) and first != -1:
-        raise UnsupportedLayerError(f"a reshape to {sizes} fixes the batch size: write x.flatten(1) or x.view(len(x), ...)")
+        raise UnsupportedLayerError(
+            f"a reshape to {sizes} fixes the batch size: write x.flatten(1) or x.view(len(x), ...)"
+        )
     if -1 in rest:
         known = math.prod(size for size in rest if size != -1)
         rest[rest.index(-1)] = math.prod(shape) // known

@@ -1,6 +1,6 @@
 """Adversarial training with PGD: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks".
 
-    loss = CE(z(x'), y),   x' = argmax over the region of CE(z(x'), y), searched by PGD; no gradient through x'
+loss = CE(z(x'), y),   x' = argmax over the region of CE(z(x'), y), searched by PGD; no gradient through x'
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Standard training: the cross-entropy of the clean inputs.
 
-    loss = CE(z(x), y)
+loss = CE(z(x), y)
 """
 
 from __future__ import annotations

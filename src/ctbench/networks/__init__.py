@@ -34,11 +34,7 @@ def architectures() -> dict[str, type[Architecture]]:
     found: dict[str, type[Architecture]] = {}
     for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
         for member in vars(importlib.import_module(module.name)).values():
-            if (
-                inspect.isclass(member)
-                and issubclass(member, Architecture)
-                and not inspect.isabstract(member)
-            ):
+            if inspect.isclass(member) and issubclass(member, Architecture) and not inspect.isabstract(member):
                 assert found.get(member.name, member) is member, f"two architectures are named {member.name}"
                 found[member.name] = member
     return dict(sorted(found.items()))

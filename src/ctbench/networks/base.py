@@ -57,18 +57,14 @@ class Architecture(ABC):
             ValueError: the shape, the number of classes or the normalisation makes no network.
         """
         if not input_shape or min(input_shape) < 1:
-            raise ValueError(
-                f"{self.name}: an input of shape {input_shape} is empty; give sizes of 1 or more"
-            )
+            raise ValueError(f"{self.name}: an input of shape {input_shape} is empty; give sizes of 1 or more")
         if classes < 1:
             raise ValueError(f"{self.name}: cannot tell {classes} classes apart; give 1 or more")
         layers = self.layers(input_shape, classes)
         if mean is None and std is None:
             return nn.Sequential(*layers)
         if mean is None or std is None:
-            raise ValueError(
-                "normalisation needs both mean and std, and one of them is None; give both or neither"
-            )
+            raise ValueError("normalisation needs both mean and std, and one of them is None; give both or neither")
         if len(mean) != input_shape[0]:
             raise ValueError(
                 f"mean and std have {len(mean)} values for an input of shape {input_shape}; "

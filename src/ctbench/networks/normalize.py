@@ -32,9 +32,7 @@ class Normalize(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float], *, spatial: int = 2) -> None:
         super().__init__()
         if not mean or len(mean) != len(std):
-            raise ValueError(
-                f"mean has {len(mean)} values and std has {len(std)}; give one of each per channel"
-            )
+            raise ValueError(f"mean has {len(mean)} values and std has {len(std)}; give one of each per channel")
         if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise ValueError(
                 f"cannot normalise with mean {tuple(mean)} and std {tuple(std)}; "
@@ -50,7 +48,5 @@ class Normalize(nn.Module):
 
     def extra_repr(self) -> str:
         """The constants, as they were given."""
-        mean, std = (
-            [float(f"{value:.6g}") for value in buffer.flatten()] for buffer in (self.mean, self.std)
-        )
+        mean, std = ([float(f"{value:.6g}") for value in buffer.flatten()] for buffer in (self.mean, self.std))
         return f"{mean}, {std}"

@@ -15,9 +15,11 @@ def recipes() -> dict[str, Callable[[], Recipe]]:
     found: dict[str, Callable[[], Recipe]] = {}
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{info.name}")
-        for name, function in inspect.getmembers(module, inspect.isfunction):
-            if function.__module__ == module.__name__ and not name.startswith("_"):
-                found[name] = function
+        found |= {
+            name: function
+            for name, function in inspect.getmembers(module, inspect.isfunction)
+            if function.__module__ == module.__name__ and not name.startswith("_")
+        }
     return dict(sorted(found.items()))
 
 

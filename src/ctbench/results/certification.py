@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 
@@ -54,7 +55,7 @@ class Certification:
     def of(cls, records: Iterable[SampleRecord]) -> Certification:
         """Raises ValueError where a sample has two records."""
         ordered = tuple(sorted(records, key=lambda record: record.index))
-        twice = [a.index for a, b in zip(ordered, ordered[1:], strict=False) if a.index == b.index]
+        twice = [a.index for a, b in pairwise(ordered) if a.index == b.index]
         if twice:
             raise ValueError(f"sample {twice[0]} has two records")
         return cls(ordered)

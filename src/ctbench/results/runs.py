@@ -1,11 +1,11 @@
 """The files of a run folder, and what can be read from them without torch.
 
-    recipe.json          the recipe
-    versions.json        of the library (with its git commit), torch and Python
-    metrics.jsonl        a record for each epoch
-    state.safetensors    weights and optimiser after the last whole epoch: where to resume
-    weights.safetensors  the trained weights: the run is complete
-    certified/NAME.jsonl  records of a certification, and NAME.json its settings
+recipe.json          the recipe
+versions.json        of the library (with its git commit), torch and Python
+metrics.jsonl        a record for each epoch
+state.safetensors    weights and optimiser after the last whole epoch: where to resume
+weights.safetensors  the trained weights: the run is complete
+certified/NAME.jsonl  records of a certification, and NAME.json its settings
 """
 
 from __future__ import annotations

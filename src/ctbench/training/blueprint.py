@@ -24,9 +24,7 @@ class Blueprint:
     @classmethod
     def of(cls, network: Architecture, data: Data) -> Blueprint:
         """The blueprint of an architecture for a data set, normalised as the data set says."""
-        return cls(
-            network=network, input_shape=data.input_shape, classes=data.classes, mean=data.mean, std=data.std
-        )
+        return cls(network=network, input_shape=data.input_shape, classes=data.classes, mean=data.mean, std=data.std)
 
     def build(self, *, initialization_name: str = "kaiming", seed: int = 0) -> nn.Module:
         """A network with new weights."""

@@ -80,7 +80,9 @@ def _fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     model.load_state_dict(dict(tensors))
 
 
-def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int, recipe_hash: str) -> None:
+def save_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int, recipe_hash: str
+) -> None:
     kept = {
         f"optimizer/{index}.{key}": value
         for index, entries in optimizer.state_dict()["state"].items()
@@ -116,7 +118,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FileNotFoundError(f"there is no file {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = file.keys()  # the handle itself cannot be iterated over
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from None
 

@@ -23,7 +23,7 @@ def encode(value: Any) -> Json:
     """A value of dataclasses, tuples, numbers and strings as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         content = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"name": type(value).name, **content} if _is_member(type(value)) else content
+        return {"name": vars(type(value))["name"], **content} if _is_member(type(value)) else content
     if isinstance(value, tuple):
         return [encode(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
@@ -57,16 +57,17 @@ def with_changes(value: T, changes: list[str]) -> T:
 def members(base: type) -> dict[str, type]:
     """Every concrete subclass of an abstract dataclass, by its name."""
     found: dict[str, type] = {}
-    for subclass in base.__subclasses__():
-        if not inspect.isabstract(subclass):
-            found[subclass.name] = subclass
+    subclasses: list[type] = base.__subclasses__()
+    for subclass in subclasses:
+        if _is_member(subclass) and not inspect.isabstract(subclass):
+            found[vars(subclass)["name"]] = subclass
         found |= members(subclass)
     return dict(sorted(found.items()))
 
 
 def _is_member(kind: type) -> bool:
     """Whether a dataclass is one of several behind an abstract one, told apart by the class variable `name`."""
-    return isinstance(kind.__dict__.get("name"), str) and "name" not in {f.name for f in dataclasses.fields(kind)}
+    return isinstance(vars(kind).get("name"), str) and "name" not in {f.name for f in dataclasses.fields(kind)}
 
 
 def _parse(text: str) -> Json:
@@ -179,7 +180,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _titled(kind: type) -> str:
-    return f"{kind.__name__} ({kind.__dict__['name']!r})" if _is_member(kind) else kind.__name__
+    return f"{kind.__name__} ({vars(kind)['name']!r})" if _is_member(kind) else kind.__name__
 
 
 def _listed(names: Any) -> str:

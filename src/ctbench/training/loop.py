@@ -207,9 +207,7 @@ class _Training:
         measured = (loss, natural, right, robust_loss, robust.correct.double().mean())
         return torch.stack([value.detach().double() for value in measured])
 
-    def _regularization(
-        self, net: Graph, batch: Batch, robust: RobustLoss, eps: float, epoch: int
-    ) -> Tensor | float:
+    def _regularization(self, net: Graph, batch: Batch, robust: RobustLoss, eps: float, epoch: int) -> Tensor | float:
         recipe, total = self.recipe, torch.zeros((), device=self.device)
         if recipe.shi and epoch < recipe.ramp.end:
             if robust.boxes is None:
@@ -253,7 +251,8 @@ class _Training:
     def _batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """The training set in random order, augmented; the last batch may be smaller."""
         order = torch.randperm(len(self.images), generator=generator, device=self.device)
-        for chosen in order.split(self.recipe.batch_size):
+        for start in range(0, len(order), self.recipe.batch_size):
+            chosen = order[start : start + self.recipe.batch_size]
             x, y = self.images[chosen]
             yield self.recipe.dataset.augmentation(x, generator), y
 

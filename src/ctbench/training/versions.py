@@ -33,7 +33,10 @@ def commit() -> str | None:
             check=True,
         )
         ours = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=source, capture_output=True, check=False
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name],
+            cwd=source,
+            capture_output=True,
+            check=False,
         )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -73,7 +73,12 @@ def certify(
     cascade = Cascade.of(model, x, y, threat=threat, stages=tuple(stages), confirm=confirm, seed=seed)
     done: dict[int, SampleRecord] = {}
     if files is not None:
-        settings = {"threat": repr(threat), "stages": [repr(s) for s in stages], "confirm": confirm, "seed": seed}
+        settings = {
+            "threat": repr(threat),
+            "stages": [repr(s) for s in stages],
+            "confirm": confirm,
+            "seed": seed,
+        }
         done = files.start({**settings, **(about or {})}, resume=resume)
     for chunk in cascade.chunks(done):
         if files is not None:
@@ -166,13 +171,13 @@ class Cascade:
         reason = ""
         try:
             bound, falsified = self._findings(stage, samples, generator)
-        except Exception as error:  # whatever happens in a stage, its samples are unknown, and the record says why
+        except Exception as error:  # whatever happens in a stage, its samples stay open, and the record says why
             reason = f"{stage.title}: {type(error).__name__}: {error}"
             bound, falsified = [None] * len(records), [False] * len(records)
         seconds = (time.perf_counter() - start) / len(records)
         return [
-            _after(record, stage.title, reason, *found, seconds)
-            for record, *found in zip(records, bound, falsified, strict=True)
+            _after(record, stage.title, reason, lower, turned, seconds)
+            for record, lower, turned in zip(records, bound, falsified, strict=True)
         ]
 
     def _findings(

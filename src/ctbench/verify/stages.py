@@ -1,7 +1,7 @@
 """The stages of a certification: each looks at the samples that are still open, in batches.
 
-    Bound(domain="crown")      is the lower bound of the least margin positive?       then certified
-    Falsify(attack=PGD(...))   is there a point of the region with a negative margin?  then falsified
+Bound(domain="crown")      is the lower bound of the least margin positive?       then certified
+Falsify(attack=PGD(...))   is there a point of the region with a negative margin?  then falsified
 """
 
 from __future__ import annotations

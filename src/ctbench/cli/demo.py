@@ -1,0 +1,44 @@
+"""`ctbench demo`: standard, PGD and IBP training on real handwritten digits, certified and compared."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from ctbench.cli.certify import sha256
+from ctbench.cli.compare import show
+from ctbench.cli.options import Commands
+from ctbench.recipes import recipe
+from ctbench.training import train
+from ctbench.verify import certify
+
+RECIPES = ("digits_standard", "digits_pgd", "digits_ibp")
+
+
+def add_to(commands: Commands) -> None:
+    command = commands.add_parser("demo", help="train, certify and compare three networks, in a minute")
+    command.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    console = Console(stderr=True)
+    folders = []
+    for name in RECIPES:
+        console.print(f"[bold]{name}[/bold]: training")
+        trained = train(recipe(name), out=args.out / name, resume=True, quiet=not console.is_terminal)
+        x, y = trained.recipe.dataset.load().test[:]
+        eps = trained.recipe.threat.eps
+        console.print(f"[bold]{name}[/bold]: certifying {len(x)} test images at eps {eps:g}")
+        about = {
+            "eps": eps,
+            "dataset": trained.recipe.dataset.name,
+            "network": trained.recipe.network.name,
+            "weights": sha256(trained.folder.weights),
+        }
+        files = trained.folder.certification(f"linf-{eps:g}")
+        certify(trained.model, x, y, eps=eps, files=files, about=about, resume=True)
+        folders.append(trained.folder.path)
+    show(folders)

@@ -1,0 +1,66 @@
+"""`ctbench list`: what there is to choose from."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from ctbench.cli.options import Commands
+from ctbench.datasets import datasets
+from ctbench.methods import methods
+from ctbench.networks import architectures
+from ctbench.recipes import recipes
+
+KINDS = ("recipes", "methods", "networks", "datasets")
+
+
+def add_to(commands: Commands) -> None:
+    command = commands.add_parser("list", help="list what there is to choose from")
+    command.add_argument("kind", choices=KINDS)
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading, style in (("name", "bold"), ("about", ""), ("fields", "dim")):
+        table.add_column(heading, style=style, no_wrap=heading == "name")
+    for name, about, fields in _entries(args.kind):
+        table.add_row(name, about, fields)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 200)
+
+
+def _entries(kind: str) -> list[tuple[str, str, str]]:
+    """Name, one line about it, and its fields with their defaults."""
+    if kind == "recipes":
+        made = [make() for make in recipes().values()]
+        return [
+            (
+                recipe.name,
+                f"{recipe.dataset.name}, {recipe.network.name}, {recipe.method.name}, eps {recipe.threat.eps:g}, "
+                f"{recipe.epochs} epochs",
+                recipe.source,
+            )
+            for recipe in made
+        ]
+    members: dict[str, Callable[[], Mapping[str, type]]] = {
+        "methods": methods,
+        "networks": architectures,
+        "datasets": datasets,
+    }
+    return [(name, _about(member), _fields(member)) for name, member in members[kind]().items()]
+
+
+def _about(member: type) -> str:
+    """The first sentence of its file, which says what it is."""
+    text = inspect.getdoc(sys.modules[member.__module__]) or ""
+    return text.partition("\n\n")[0].replace("\n", " ")
+
+
+def _fields(member: type) -> str:
+    return str(inspect.signature(member)).partition(" -> ")[0].replace("(*, ", "(").replace("'", "")

@@ -1,0 +1,37 @@
+"""Options and types that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TypeAlias
+
+from rich.console import Console
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="where data sets lie (default: $CTBENCH_DATA, else the user's cache)",
+    )
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="cpu", help='where to compute, as "cpu" or "cuda" (default: cpu)')
+
+
+def wide_console() -> Console:
+    """Standard output; where it is no terminal there is no width for tables to keep to."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)

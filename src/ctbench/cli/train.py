@@ -1,0 +1,45 @@
+"""`ctbench train`: from a recipe to a run folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ctbench.cli.options import Commands, add_data, add_device
+from ctbench.recipes import recipe
+from ctbench.results import jsonl
+from ctbench.training import Recipe, train
+
+
+def add_to(commands: Commands) -> None:
+    command = commands.add_parser("train", help="train a network by a recipe")
+    command.add_argument("recipe", metavar="RECIPE", help="a recipe's name (ctbench list recipes) or a recipe.json")
+    command.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change a field of the recipe, as epochs=5, optimizer.lr=0.001 or method=ibp; may be repeated",
+    )
+    command.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/NAME-HASH)")
+    command.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_data(command)
+    add_device(command)
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    start = (
+        Recipe.from_json(jsonl.read_json(Path(args.recipe))) if args.recipe.endswith(".json") else recipe(args.recipe)
+    )
+    trained = train(
+        start.with_changes(args.changes),
+        out=args.out,
+        resume=args.resume,
+        data=args.data,
+        device=args.device,
+        quiet=args.quiet,
+    )
+    print(trained.folder.path)

@@ -1,0 +1,5 @@
+"""Tables made of results alone."""
+
+from ctbench.report.comparison import Row, markdown, rows, table
+
+__all__ = ["Row", "markdown", "rows", "table"]

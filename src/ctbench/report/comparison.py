@@ -1,0 +1,109 @@
+"""Runs side by side: one row for each certification, made of the files of the run folders alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ctbench.results import Certification, RunFolder, jsonl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    run: str
+    dataset: str
+    network: str
+    method: str
+    eps: float | None
+    certification: Certification | None  # None where the run has not been certified
+    training_seconds: float | None
+
+    def cells(self) -> list[str]:
+        found = self.certification
+        shares = [found.natural_accuracy, found.adversarial_accuracy, found.certified_accuracy] if found else [None] * 3
+        return [
+            self.run,
+            self.dataset,
+            self.network,
+            self.method,
+            "-" if self.eps is None else f"{self.eps:.4g}",
+            str(len(found)) if found else "-",
+            *("-" if share is None else f"{100 * share:.2f}" for share in shares),
+            _duration(self.training_seconds),
+            _duration(found.seconds if found else None),
+        ]
+
+
+HEADINGS = (
+    "run",
+    "data",
+    "network",
+    "method",
+    "eps",
+    "samples",
+    "natural %",
+    "adversarial %",
+    "certified %",
+    "train",
+    "certify",
+)
+TEXTS = 4  # the first columns hold text, the others numbers
+
+
+def rows(folders: Iterable[Path]) -> list[Row]:
+    """The rows of some run folders, in their order; a run with several certifications has several.
+
+    Raises:
+        FileNotFoundError: a folder is not there, or holds neither a run nor a certification.
+        ValueError: a file in it is damaged.
+    """
+    return [row for path in folders for row in _rows_of(RunFolder(path))]
+
+
+def _rows_of(folder: RunFolder) -> list[Row]:
+    certifications = folder.certifications()
+    if not certifications:
+        folder.require()
+    recipe: dict[str, Any] = jsonl.read_json(folder.recipe) if folder.recipe.exists() else {}
+    epochs = jsonl.read(folder.metrics)
+    about = {
+        "run": folder.path.name,
+        "method": recipe.get("method", {}).get("name", "-"),
+        "training_seconds": sum(epoch["seconds"] for epoch in epochs) if epochs else None,
+    }
+    if not certifications:
+        names = {part: recipe.get(part, {}).get("name", "-") for part in ("dataset", "network")}
+        return [Row(**about, **names, eps=None, certification=None)]
+    found = []
+    for files in certifications:
+        settings = jsonl.read_json(files.settings)
+        names = {part: settings.get(part, "-") for part in ("dataset", "network")}
+        found.append(Row(**about, **names, eps=settings.get("eps"), certification=files.read()))
+    return found
+
+
+def table(found: Iterable[Row]) -> Table:
+    """The rows for a terminal."""
+    made = Table()
+    for place, heading in enumerate(HEADINGS):
+        made.add_column(heading, justify="left" if place < TEXTS else "right")
+    for row in found:
+        made.add_row(*row.cells())
+    return made
+
+
+def markdown(found: Iterable[Row]) -> str:
+    """The rows as a table for a document."""
+    rule = ["---" if place < TEXTS else "---:" for place in range(len(HEADINGS))]
+    lines = [HEADINGS, rule, *(row.cells() for row in found)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
