@@ -8,38 +8,14 @@ The best of all S + 1 points of all restarts is kept, sample by sample.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ctbench.attacks.base import Attack, Objective
 from ctbench.regions import Region
-
-# points [R, B, *shape] to what the adversary wants large there, [R, B]
-Objective = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attack(ABC):
-    """A search for the point of a region at which an objective is large."""
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def __call__(
-        self, objective: Objective, region: Region, x: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """The best point found for each sample, [B, *shape], without gradient.
-
-        Args:
-            objective: points [R, B, *shape] to values [R, B]; samples do not influence one another.
-            region: where to search.
-            x: the clean inputs, [B, *shape].
-            generator: the source of all randomness.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +74,7 @@ class PGD(Attack):
         best, highest = points, points.new_full(points.shape[:2], -math.inf)
         for size in self.step_sizes():
             with torch.enable_grad():
-                points = points.requires_grad_()
+                points = points.detach().requires_grad_()
                 values = objective(points)
                 (gradient,) = torch.autograd.grad(values.sum(), points)
             best, highest = _better(points.detach(), values.detach(), best, highest)

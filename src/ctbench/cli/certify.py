@@ -20,7 +20,9 @@ from ctbench.networks import architectures
 from ctbench.results import Certification, CertificationFiles, RunFolder, SampleRecord, Verdict
 from ctbench.training import load_network, load_run, load_weights
 from ctbench.training.blueprint import Blueprint
-from ctbench.verify import certify
+from ctbench.verify import DEFAULT_STAGES, certify
+
+CASCADE = ("clean", *(stage.title for stage in DEFAULT_STAGES))
 
 
 def add_to(commands: Commands) -> None:
@@ -141,8 +143,9 @@ def _progress(samples: int, *, quiet: bool) -> Iterator[Callable[[SampleRecord],
 def show(found: Certification, eps: float) -> None:
     """Print the accuracies, and what each stage decided."""
     table = Table("stage", *(str(verdict) for verdict in Verdict))
-    for stage, counts in found.stages.items():
-        table.add_row(stage, *(str(counts.get(verdict, 0)) for verdict in Verdict))
+    decided = found.stages
+    for stage in (stage for stage in CASCADE if stage in decided):
+        table.add_row(stage, *(str(decided[stage].get(verdict, 0)) for verdict in Verdict))
     table.add_row("[bold]all", *(f"[bold]{count}" for count in found.counts.values()))
     console = Console()
     console.print(table)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 
-from rich.console import Console
 from rich.table import Table
 
-from ctbench.cli.options import Commands
+from ctbench.cli.options import Commands, wide_console
 from ctbench.datasets import datasets
 from ctbench.methods import methods
 from ctbench.networks import architectures
@@ -31,8 +30,7 @@ def run(args: argparse.Namespace) -> None:
         table.add_column(heading, style=style, no_wrap=heading == "name")
     for name, about, fields in _entries(args.kind):
         table.add_row(name, about, fields)
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 200)
+    wide_console().print(table)
 
 
 def _entries(kind: str) -> list[tuple[str, str, str]]:
@@ -57,10 +55,16 @@ def _entries(kind: str) -> list[tuple[str, str, str]]:
 
 
 def _about(member: type) -> str:
-    """The first sentence of its file, which says what it is."""
-    text = inspect.getdoc(sys.modules[member.__module__]) or ""
-    return text.partition("\n\n")[0].replace("\n", " ")
+    """The first paragraph about it."""
+    return (inspect.getdoc(member) or "").partition("\n\n")[0].replace("\n", " ")
 
 
 def _fields(member: type) -> str:
-    return str(inspect.signature(member)).partition(" -> ")[0].replace("(*, ", "(").replace("'", "")
+    """Its fields with their defaults, as "width=16, batch_norm=True"."""
+    told = []
+    for field in dataclasses.fields(member):
+        if field.default_factory is not dataclasses.MISSING:
+            told.append(f"{field.name}={field.default_factory()!r}")
+        else:
+            told.append(field.name if field.default is dataclasses.MISSING else f"{field.name}={field.default!r}")
+    return ", ".join(told)

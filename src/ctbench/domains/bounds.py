@@ -33,7 +33,7 @@ def bounds(
 ) -> LogitBounds:
     """Bounds of the logits over the linf ball of radius eps around each input.
 
-    The network is taken as at test time (running statistics, no dropout), whatever mode it is in. Gradients reach its
+    The network is taken as at test time (running statistics), whatever mode it is in. Gradients reach its
     parameters and x.
 
     Args:

@@ -152,7 +152,8 @@ def _(op: Elementwise, form: LinearForm, inputs: list[Box], slope: SlopeRule) ->
     (box,) = inputs
     lines = op.lines(box.lower, box.upper, slope(box.lower, box.upper))
     positive, negative = form.coefficients.clamp(min=0), form.coefficients.clamp(max=0)
-    coefficients = positive * lines.lower_slope.unsqueeze(1) + negative * lines.upper_slope.unsqueeze(1)
+    coefficients = positive * lines.lower_slope.unsqueeze(1)
+    coefficients = torch.addcmul(coefficients, negative, lines.upper_slope.unsqueeze(1))
     offset = _inner_product(positive, lines.lower_offset) + _inner_product(negative, lines.upper_offset)
     return (LinearForm(coefficients, form.constant + offset),)
 

@@ -356,10 +356,15 @@ class BatchNorm(Op):
     def freeze(self, *inputs: Tensor, training: bool) -> Op:
         (x,) = inputs
         module = self.module
-        if training or module.running_mean is None or module.running_var is None:
+        if training:
             mean, variance = self._batch_statistics(x)
-        else:
+        elif module.running_mean is not None and module.running_var is not None:
             mean, variance = module.running_mean, module.running_var
+        else:
+            raise ValueError(
+                "this batch norm keeps no running statistics, so its network answers a batch, not a sample: "
+                "set track_running_stats=True"
+            )
         factor = (variance + module.eps).rsqrt()
         if module.weight is not None:
             factor = factor * module.weight

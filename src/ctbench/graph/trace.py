@@ -18,8 +18,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.nn.utils import parametrize
 
-from ctbench.graph.graph import Graph, Node
+from ctbench.graph.graph import Graph, Node, freeze
 from ctbench.graph.ops import Add, Input, Op, Reshape, Shape, UnsupportedLayerError, lower
 
 
@@ -28,24 +29,48 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
 
     The graph is that of the network at test time; what batch norms do is chosen later, by `freeze`.
 
+    The graph is checked against the network on random inputs: what a trace cannot see, as a hook or a sum in place, is an
+    error and not a wrong bound.
+
     Raises:
         UnsupportedLayerError: a layer or function has no op; names its path, its type and what to register.
-        ValueError: the network cannot take inputs of this shape, or its forward depends on values of the input.
+        ValueError: the network cannot take inputs of this shape, its forward depends on values of the input, or the
+            graph does not compute what the network does.
     """
     if isinstance(model, nn.Module) and not any(True for _ in model.children()) and _has_op(model):
         model = nn.Sequential(model)  # fx traces into the root, so a single layer needs one around it
     with _test_time(model):
         try:
             traced = _Tracer().trace(model)
-        except (fx.proxy.TraceError, TypeError) as error:
+        except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
             raise ValueError(
-                f"{type(model).__name__}.forward cannot be traced ({error}): it must not branch on values of its input"
+                f"{type(model).__name__}.forward cannot be traced ({error}): it must not branch on values of its input, "
+                f"and must ask for x.size(0), not len(x)"
             ) from error
-    return _Builder(model, tuple(input_shape)).build(traced)
+        graph = _Builder(model, tuple(input_shape)).build(traced)
+        _check_agreement(model, graph)
+    return graph
+
+
+@torch.no_grad()
+def _check_agreement(model: nn.Module, graph: Graph) -> None:
+    like = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.zeros(()))
+    x = torch.rand(4, *graph.input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
+    x[2:] = 4 * x[2:] - 2  # inside and outside the pixels' range, so that a ReLU at the input is seen on both sides
+    expected, found = model(x.clone()), freeze(graph, x)[1]
+    scale = float(expected.abs().nan_to_num().max())
+    tolerance = max(1.0, scale) * (1e-9 if like.dtype == torch.float64 else 1e-3)
+    if not torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True):
+        raise ValueError(
+            f"the graph of {type(model).__name__} does not compute what the network does: look for sums "
+            f"written in place (a += b, which a trace takes for a + b), for hooks, and for ops registered wrongly"
+        )
 
 
 def _has_op(module: nn.Module) -> bool:
-    return lower.dispatch(type(module)) is not lower.dispatch(object)
+    """Whether `lower` knows this very layer: a subclass with a forward of its own is another one."""
+    known = next((kind for kind in type(module).__mro__ if kind in lower.registry and kind is not object), None)
+    return known is not None and getattr(type(module), "forward", None) is getattr(known, "forward", None)
 
 
 class _Tracer(fx.Tracer):
@@ -71,6 +96,7 @@ class _Value:
 
     index: int
     shape: Shape
+    storage: int  # the node whose memory it lies in: its own, or that of the value it is a view of
 
 
 class _Batch:
@@ -79,14 +105,14 @@ class _Batch:
 
 # The layer that a function or method equals, given its arguments but for the tensor.
 _FUNCTIONS: dict[Callable[..., Any] | str, Callable[..., nn.Module]] = {
-    F.relu: lambda inplace=False: nn.ReLU(),
+    F.relu: nn.ReLU,
     torch.relu: nn.ReLU,
     "relu": nn.ReLU,
     torch.flatten: lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim),
     "flatten": lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim),
     F.avg_pool2d: nn.AvgPool2d,
 }
-_SUMS = (operator.add, operator.iadd, torch.add, "add")
+_SUMS = (operator.add, torch.add, "add")
 _RESHAPES = (torch.reshape, "reshape", "view")
 
 
@@ -95,6 +121,8 @@ class _Builder:
         self.model = model
         self.nodes = [Node("input", Input(), (), input_shape)]
         self.values: dict[fx.Node, Any] = {}
+        self.storages = [0]  # of each node
+        self.overwritten: set[int] = set()  # nodes whose memory a later layer has written into
 
     def build(self, traced: fx.Graph) -> Graph:
         for node in traced.nodes:
@@ -108,6 +136,7 @@ class _Builder:
     def finish(self, result: Any) -> Graph:
         if not isinstance(result, _Value):
             raise ValueError(f"the network must return one tensor, its forward returns {type(result).__name__}")
+        self.check_intact(result, "output")
         if len(result.shape) != 1:
             raise ValueError(f"the network must return one vector of logits a sample, it returns shape {result.shape}")
         return Graph(tuple(self.nodes[: result.index + 1]))
@@ -118,12 +147,12 @@ class _Builder:
         if node.op == "placeholder":
             if node.prev.op == "placeholder":
                 raise ValueError(f"the network must take one tensor, its forward has a second argument {target!r}")
-            return _Value(0, self.nodes[0].shape)
+            return _Value(0, self.nodes[0].shape, 0)
         if node.op == "call_module":
             return self.layer(target, self.model.get_submodule(target), *args)
         if node.op in ("call_function", "call_method"):
             if target in _FUNCTIONS:
-                return self.layer(node.name, _FUNCTIONS[target](*args[1:], **kwargs), args[0])
+                return self.layer(node.name, _FUNCTIONS[target](*args[1:], **kwargs), *args[:1])
             if target in _SUMS and not kwargs and all(isinstance(arg, _Value) for arg in args):
                 return self.append(node.name, Add(), *args)
             if target in _RESHAPES and not kwargs:
@@ -134,6 +163,12 @@ class _Builder:
                 return sizes[args[1]] if target == "size" and len(args) > 1 else sizes
             if target is operator.getitem and isinstance(args[0], tuple):
                 return args[0][args[1]]
+        if node.op == "get_attr":
+            owner = self.model.get_submodule(target.rpartition(".")[0])
+            raise UnsupportedLayerError(
+                f"parameter '{target}' is used in the forward of {type(owner).__name__}, which is no known layer: register "
+                f"an op for {type(owner).__name__} with @ctbench.graph.lower.register"
+            )
         raise UnsupportedLayerError(
             f"'{node.name}' ({node.op} {getattr(target, '__name__', target)}) is not supported: make it a layer of "
             f"its own and register an op for that with @ctbench.graph.lower.register"
@@ -142,27 +177,46 @@ class _Builder:
     def layer(self, path: str, module: nn.Module, *inputs: Any) -> _Value:
         if len(inputs) != 1 or not isinstance(inputs[0], _Value):
             raise UnsupportedLayerError(f"layer '{path}' ({type(module).__name__}) must be called with one tensor")
+        if parametrize.is_parametrized(module):
+            raise UnsupportedLayerError(
+                f"layer '{path}' ({type(module).__name__}) computes its weights: fix them with "
+                f"torch.nn.utils.parametrize.remove_parametrizations"
+            )
         try:
             op = lower(module, inputs[0].shape)
         except UnsupportedLayerError as error:
             raise UnsupportedLayerError(f"layer '{path}': {error}") from None
-        return self.append(path, op, *inputs)
+        return self.append(path, op, *inputs, in_place=getattr(module, "inplace", False) is True)
 
-    def append(self, path: str, op: Op, *inputs: _Value) -> _Value:
+    def append(self, path: str, op: Op, *inputs: _Value, in_place: bool = False) -> _Value:
         try:
             shape = op.shape(*(value.shape for value in inputs))
         except ValueError as error:
             raise ValueError(f"layer '{path}' ({type(op).__name__}): {error}") from None
+        for value in inputs:
+            self.check_intact(value, path)
+        index = len(self.nodes)
+        storage = inputs[0].storage if in_place or isinstance(op, Reshape) else index
+        if in_place:
+            self.overwritten |= {other for other, memory in enumerate(self.storages) if memory == storage}
         self.nodes.append(Node(path, op, tuple(value.index for value in inputs), shape))
-        return _Value(len(self.nodes) - 1, shape)
+        self.storages.append(storage)
+        return _Value(index, shape, storage)
+
+    def check_intact(self, value: _Value, path: str) -> None:
+        if value.index in self.overwritten:
+            raise UnsupportedLayerError(
+                f"'{path}' uses the output of '{self.nodes[value.index].name}' after a layer has written into it: "
+                f"set inplace=False there"
+            )
 
 
 def _reshape(shape: Shape, sizes: tuple[Any, ...]) -> Op:
-    """A reshape that leaves the batch alone: x.view(len(x), ...) or x.view(-1, ...)."""
+    """A reshape that leaves the batch alone: x.view(x.size(0), ...) or x.view(-1, ...)."""
     first, rest = sizes[0], list(sizes[1:])
     if not isinstance(first, _Batch) and first != -1:
         raise UnsupportedLayerError(
-            f"a reshape to {sizes} fixes the batch size: write x.flatten(1) or x.view(len(x), ...)"
+            f"a reshape to {sizes} fixes the batch size: write x.flatten(1) or x.view(x.size(0), ...)"
         )
     if -1 in rest:
         known = math.prod(size for size in rest if size != -1)

@@ -53,4 +53,4 @@ def methods() -> dict[str, type[Method]]:
     package = importlib.import_module("ctbench.methods")
     for info in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{info.name}")
-    return {method.name: method for method in sorted(Method.__subclasses__(), key=lambda m: m.name)}
+    return {method.name: method for method in sorted(Method.__subclasses__(), key=lambda method: method.name)}

@@ -17,6 +17,8 @@ from ctbench.specification import margin_rows, robust_cross_entropy
 
 @dataclass(frozen=True, kw_only=True)
 class IBP(Method):
+    """Interval bound propagation: the loss of the interval bounds over the region."""
+
     name: ClassVar[str] = "ibp"
 
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:

@@ -18,7 +18,7 @@ from ctbench.specification import cross_entropy_at
 
 @dataclass(frozen=True, kw_only=True)
 class PGD(Method):
-    """Adversarial training.
+    """Adversarial training: the loss at the worst point that PGD finds.
 
     Args:
         attack: the search for x'.

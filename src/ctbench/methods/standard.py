@@ -16,6 +16,8 @@ from ctbench.methods.base import Batch, Method, RobustLoss
 
 @dataclass(frozen=True, kw_only=True)
 class Standard(Method):
+    """No robustness: the cross-entropy of the clean inputs."""
+
     name: ClassVar[str] = "standard"
 
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:

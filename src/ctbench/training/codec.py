@@ -7,8 +7,10 @@ A field whose type is an abstract dataclass (a method, a network, ...) is writte
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import json
+import pkgutil
 import types
 import typing
 from dataclasses import MISSING
@@ -55,14 +57,23 @@ def with_changes(value: T, changes: list[str]) -> T:
 
 
 def members(base: type) -> dict[str, type]:
-    """Every concrete subclass of an abstract dataclass, by its name."""
-    found: dict[str, type] = {}
+    """Every concrete subclass of an abstract dataclass, by its name.
+
+    Where the abstract one is defined in a package's `base`, that package's files are read for members first.
+    """
+    package, _, module = base.__module__.rpartition(".")
+    if module == "base":
+        for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            importlib.import_module(f"{package}.{info.name}")
+    return dict(sorted(_concrete(base).items()))
+
+
+def _concrete(base: type) -> dict[str, type]:
     subclasses: list[type] = base.__subclasses__()
-    for subclass in subclasses:
-        if _is_member(subclass) and not inspect.isabstract(subclass):
-            found[vars(subclass)["name"]] = subclass
-        found |= members(subclass)
-    return dict(sorted(found.items()))
+    found = {vars(kind)["name"]: kind for kind in subclasses if _is_member(kind) and not inspect.isabstract(kind)}
+    for kind in subclasses:
+        found |= _concrete(kind)
+    return found
 
 
 def _is_member(kind: type) -> bool:

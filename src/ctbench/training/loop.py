@@ -76,14 +76,16 @@ def train(
     """
     device = torch.device(device)
     folder = RunFolder(Path(out) if out is not None else Path("runs") / f"{recipe.name}-{recipe.hash}")
-    _claim(folder, recipe, resume)
+    _check_folder(folder, recipe, resume)
     if folder.weights.exists():
         return load_run(folder.path, device=device)
     loaded = recipe.dataset.load(None if data is None else Path(data))
     blueprint = Blueprint.of(recipe.network, loaded)
     model = blueprint.build(initialization_name=recipe.initialization, seed=recipe.seed).to(device)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    jsonl.write_json(folder.recipe, recipe.to_json())
     jsonl.write_json(folder.versions, versions(device))
-    _Training(recipe, folder, model, loaded, device).run(quiet)
+    Training(recipe, folder, model, loaded, device).run(quiet)
     checkpoints.save_network(model, blueprint, folder.weights)
     return Run(recipe, model.eval(), folder)
 
@@ -103,25 +105,23 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
     return Run(recipe, checkpoints.load_network(folder.weights).to(device), folder)
 
 
-def _claim(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
-    """Make the folder this recipe's, or make sure that it is."""
-    if folder.recipe.exists():
-        found = Recipe.from_json(jsonl.read_json(folder.recipe))
-        if found.hash != recipe.hash:
-            raise ValueError(
-                f"{folder.path} holds the run of another recipe ({found.name}, {found.hash}; this one is "
-                f"{recipe.name}, {recipe.hash}): choose another folder"
-            )
-        if not resume:
-            raise ValueError(f"{folder.path} holds this run already: resume it, or choose another folder")
+def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
+    """Raise ValueError unless the folder is free, or holds this recipe's run and that is to be resumed."""
+    if not folder.recipe.exists():
+        if folder.path.exists() and any(folder.path.iterdir()):
+            raise ValueError(f"{folder.path} holds other files: choose an empty or a new folder")
         return
-    if folder.path.exists() and any(folder.path.iterdir()):
-        raise ValueError(f"{folder.path} holds other files: choose an empty or a new folder")
-    folder.path.mkdir(parents=True, exist_ok=True)
-    jsonl.write_json(folder.recipe, recipe.to_json())
+    found = Recipe.from_json(jsonl.read_json(folder.recipe))
+    if found.hash != recipe.hash:
+        raise ValueError(
+            f"{folder.path} holds the run of another recipe ({found.name}, {found.hash}; this one is "
+            f"{recipe.name}, {recipe.hash}): choose another folder"
+        )
+    if not resume and (folder.state.exists() or folder.weights.exists()):
+        raise ValueError(f"{folder.path} holds this run already: resume it, or choose another folder")
 
 
-class _Training:
+class Training:
     """One run: its data on the device, and the network and optimiser that its steps change."""
 
     def __init__(self, recipe: Recipe, folder: RunFolder, model: nn.Module, data: Data, device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
     certify(model, x, y, eps=0.1).certified_accuracy
 
-A sample is certified when a lower bound of its least margin is positive (0 is not) in double precision, too. It is
+A sample is certified when a lower bound of its least margin is positive in double precision, too (0 is not). It is
 falsified when a point of its region, replayed in double precision, has a negative margin. A stage that fails or finds
 NaN leaves its samples open, and their records say why.
 """
@@ -26,6 +26,7 @@ from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import DEFAULT_STAGES, Stage
 
 CHUNK = 512  # samples that go through all stages before their records are written
+ROUNDING = 1e-9  # a bound must exceed this to count: more than rounding in double precision makes of a bound of 0
 
 
 def certify(
@@ -222,7 +223,7 @@ def _after(
     verdict = Verdict.UNKNOWN
     if bound is not None and math.isnan(bound):
         bound, reason = None, f"{stage}: the bound is NaN"
-    if bound is not None and bound > 0:
+    if bound is not None and bound > ROUNDING:
         verdict = Verdict.CERTIFIED
     elif falsified:
         verdict = Verdict.FALSIFIED

@@ -1,0 +1,1 @@
+"""Speed of the hot paths, as ratios within one run: machines differ and are noisy, ratios much less so."""

@@ -1,0 +1,63 @@
+"""What tests of several parts share: a training run of a few hundredths of a second, and real data where they are."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ctbench.datasets import Digits
+from ctbench.methods.ibp import IBP
+from ctbench.networks import CNN3
+from ctbench.regions import Linf
+from ctbench.training import Adam, Recipe, Smooth
+
+torch.set_num_threads(1)  # the networks of tests are so small that threads only wait for one another
+
+MNIST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Recipe]:
+    """IBP on digits in three epochs of six steps, with fields replaced."""
+
+    def make(**changes: Any) -> Recipe:
+        fields: dict[str, Any] = {
+            "name": "tiny",
+            "dataset": Digits(),
+            "network": CNN3(width=2),
+            "threat": Linf(eps=0.05),
+            "method": IBP(),
+            "ramp": Smooth(start=0.0, end=2.0),
+            "initialization": "shi",
+            "shi": 0.5,
+            "optimizer": Adam(lr=0.01),
+            "epochs": 3,
+            "batch_size": 256,
+        }
+        return Recipe(**(fields | changes))
+
+    return make
+
+
+@pytest.fixture
+def real_mnist() -> Path:
+    """The folder of CTBENCH_DATA, where it has the real MNIST."""
+    root = os.environ.get("CTBENCH_DATA")
+    if not root:
+        pytest.skip("CTBENCH_DATA is not set: no real MNIST")
+    places = (Path(root), Path(root) / "mnist")
+    if not all(any((place / f"{n}{end}").exists() for place in places for end in ("", ".gz")) for n in MNIST_FILES):
+        pytest.skip(f"{root} has no MNIST")
+    return Path(root)
+
+
+@pytest.fixture
+def kw_mnist(real_mnist: Path) -> Path:
+    """The weights that Wong & Kolter's network came with."""
+    path = real_mnist.parent / "pretrained" / "kw_mnist.safetensors"
+    if not path.exists():
+        pytest.skip(f"there is no {path}")
+    return path

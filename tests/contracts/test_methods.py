@@ -1,0 +1,135 @@
+"""What every training method must satisfy, built from the defaults of its paper."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ctbench.attacks import PGD
+from ctbench.graph import freeze, trace
+from ctbench.methods import Batch, RobustLoss, methods
+from ctbench.specification import cross_entropy_at
+
+METHODS = {n: m for n, m in methods().items() if m.__module__.startswith("ctbench.")}
+BOUNDING = ["ibp"]  # methods whose loss bounds the loss at every point of the region
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest):
+    return METHODS[request.param]()
+
+
+def run(method, sample, eps: float, *, training: bool = True, dtype=torch.float64) -> tuple[RobustLoss, torch.Tensor]:
+    graph, logits = freeze(trace(sample.model, (2, 6, 6)), sample.x, training=training)
+    generator = torch.Generator().manual_seed(2)
+    return method(graph, Batch(sample.x, sample.y, sample.region(eps), logits, generator)), logits
+
+
+def test_methods_are_found_by_walking_the_package():
+    assert {"standard", "pgd", "ibp"} <= set(METHODS)
+    assert set(BOUNDING) <= set(METHODS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
+def test_every_sample_gets_a_finite_loss(case, method, dtype):
+    result, _ = run(method, case(dtype), 0.1)
+    assert result.per_sample.shape == (3,)
+    assert result.per_sample.dtype == dtype
+    assert torch.isfinite(result.per_sample).all()
+    assert (result.per_sample > 0).all()
+    assert result.correct.shape == (3,)
+    assert result.correct.dtype == torch.bool
+
+
+def test_radius_zero_gives_the_clean_cross_entropy(case, method):
+    sample = case()
+    result, logits = run(method, sample, 0.0)
+    clean = F.cross_entropy(logits, sample.y, reduction="none")
+    torch.testing.assert_close(result.per_sample, clean, rtol=0, atol=1e-6)
+    assert torch.equal(result.correct, logits.argmax(1) == sample.y)
+
+
+def test_samples_that_are_correct_have_a_small_loss(case, method):
+    result, _ = run(method, case(), 0.01)
+    # all margins positive: at most log K; some margin not positive: at least log 2
+    assert (result.per_sample[result.correct] < torch.tensor(4.0).log()).all()
+    assert (result.per_sample[~result.correct] >= torch.tensor(2.0).log() - 1e-9).all()
+
+
+def test_the_gradient_reaches_every_parameter(case, method):
+    sample = case()
+    result, _ = run(method, sample, 0.1, training=False)
+    result.per_sample.sum().backward()
+    for path, parameter in sample.model.named_parameters():
+        assert parameter.grad is not None, path
+        assert torch.isfinite(parameter.grad).all(), path
+        assert parameter.grad.abs().sum() > 0, path
+
+
+def test_nothing_is_left_on_the_network(case, method):
+    sample = case()
+    graph, logits = freeze(trace(sample.model, (2, 6, 6)), sample.x, training=True)
+    before = {name: value.clone() for name, value in sample.model.state_dict().items()}
+    attributes = {name: set(vars(module)) for name, module in sample.model.named_modules()}
+    generator = torch.Generator().manual_seed(2)
+    method(graph, Batch(sample.x, sample.y, sample.region(0.1), logits, generator))
+    after = sample.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert {name: set(vars(module)) for name, module in sample.model.named_modules()} == attributes
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in sample.model.parameters())
+    assert sample.x.grad is None
+    assert not sample.x.requires_grad
+
+
+def test_a_method_is_a_function_of_its_batch(case, method):
+    first, _ = run(method, case(), 0.1)
+    second, _ = run(method, case(), 0.1)
+    assert torch.equal(first.per_sample, second.per_sample)
+
+
+def test_boxes_are_those_of_every_node(case, method):
+    sample = case()
+    result, _ = run(method, sample, 0.1)
+    if result.boxes is not None:
+        shapes = [(3, *node.shape) for node in sample.graph.nodes]
+        assert [tuple(box.lower.shape) for box in result.boxes] == shapes
+        assert all((box.lower <= box.upper).all() for box in result.boxes)
+
+
+@pytest.mark.parametrize("name", BOUNDING)
+@pytest.mark.parametrize("eps", [0.01, 0.1])
+def test_the_loss_bounds_the_loss_at_every_point(case, name, eps):
+    sample = case()
+    graph, logits = freeze(trace(sample.model, (2, 6, 6)), sample.x, training=True)
+    region, generator = sample.region(eps), torch.Generator().manual_seed(2)
+    bound = METHODS[name]()(graph, Batch(sample.x, sample.y, region, logits, generator)).per_sample
+    objective = cross_entropy_at(graph.detach(), sample.y)
+    attacked = PGD(steps=20, restarts=5)(objective, region, sample.x, generator)
+    points = torch.cat([region.sample(50, generator), attacked[None], sample.x[None]])
+    assert (objective(points) <= bound + 1e-9).all()
+    assert (bound > objective(attacked[None])[0]).any()
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["batch statistics", "running statistics"])
+@pytest.mark.parametrize("name", BOUNDING)
+def test_gradients_equal_finite_differences(case, name, training):
+    sample = case()
+    parameters = list(sample.model.parameters())
+    torch.manual_seed(4)
+    direction = [torch.randn_like(p) for p in parameters]
+
+    def loss(step: float) -> torch.Tensor:
+        with torch.no_grad():
+            for parameter, d in zip(parameters, direction, strict=True):
+                parameter += step * d
+        try:
+            return run(METHODS[name](), sample, 0.02, training=training)[0].per_sample.mean()
+        finally:
+            with torch.no_grad():
+                for parameter, d in zip(parameters, direction, strict=True):
+                    parameter -= step * d
+
+    run(METHODS[name](), sample, 0.02, training=training)[0].per_sample.mean().backward()
+    slope = sum((p.grad * d).sum().item() for p, d in zip(parameters, direction, strict=True))
+    with torch.no_grad():
+        estimate = (loss(1e-6) - loss(-1e-6)).item() / 2e-6
+    assert slope == pytest.approx(estimate, rel=1e-4, abs=1e-6)
