@@ -10,6 +10,7 @@ import sys
 import torch
 
 import benchmarks
+from ctbench.cli.memory import keep_freed_memory
 
 
 def main() -> int:
@@ -19,6 +20,7 @@ def main() -> int:
     if unknown:
         print(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
+    keep_freed_memory()  # as the commands do
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     for name in chosen:
         importlib.import_module(f"benchmarks.{name}").main()

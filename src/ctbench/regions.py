@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -50,18 +51,36 @@ class Region(ABC):
         """The same region in another precision."""
 
 
-@dataclass(frozen=True, eq=False)
 class Box(Region):
-    """All x' with lower <= x' <= upper, coordinate by coordinate."""
+    """All x' with lower <= x' <= upper, coordinate by coordinate.
 
-    lower: Tensor  # [B, *shape]
-    upper: Tensor  # [B, *shape]
+    Made of its corners, or with `around` of its centre and radius; the other pair is computed when it is asked for. All
+    four are [B, *shape].
+    """
 
-    @property
+    def __init__(self, lower: Tensor, upper: Tensor) -> None:
+        vars(self).update(lower=lower, upper=upper)
+
+    @classmethod
+    def around(cls, center: Tensor, radius: Tensor) -> Box:
+        """All x' with |x' - center| <= radius."""
+        box = cls.__new__(cls)
+        vars(box).update(center=center, radius=radius)
+        return box
+
+    @cached_property
+    def lower(self) -> Tensor:
+        return self.center - self.radius
+
+    @cached_property
+    def upper(self) -> Tensor:
+        return self.center + self.radius
+
+    @cached_property
     def center(self) -> Tensor:
         return (self.lower + self.upper) / 2
 
-    @property
+    @cached_property
     def radius(self) -> Tensor:
         return (self.upper - self.lower) / 2
 

@@ -40,7 +40,9 @@ def robust_cross_entropy(margins: Tensor) -> Tensor:
 
 
 def check_labels(y: Tensor, classes: int) -> None:
-    """Raise ValueError unless every label is an integer in 0..classes-1."""
+    """Raise ValueError unless there is one label a sample, [B], and each is an integer in 0..classes-1."""
+    if y.dim() != 1:
+        raise ValueError(f"labels must be a vector, one label a sample; these have shape {tuple(y.shape)}")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise ValueError(f"labels must be integers, these are {y.dtype}")
     wrong = ((y < 0) | (y >= classes)).nonzero()

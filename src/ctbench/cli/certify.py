@@ -20,6 +20,7 @@ from ctbench.networks import architectures
 from ctbench.results import Certification, CertificationFiles, RunFolder, SampleRecord, Verdict
 from ctbench.training import load_network, load_run, load_weights
 from ctbench.training.blueprint import Blueprint
+from ctbench.training.checkpoints import blueprint_of
 from ctbench.verify import DEFAULT_STAGES, certify
 
 CASCADE = ("clean", *(stage.title for stage in DEFAULT_STAGES))
@@ -101,7 +102,7 @@ def _of_file(args: argparse.Namespace) -> _Subject:
     dataset = datasets()[args.dataset]()
     folder = RunFolder(Path("runs") / args.run_path.stem)
     if args.network is None:
-        model, name = load_network(args.run_path), "-"
+        model, name = load_network(args.run_path), blueprint_of(args.run_path).network.name
     else:
         architecture = architectures()[args.network]()
         blueprint = Blueprint.of(architecture, dataset.load(args.data))

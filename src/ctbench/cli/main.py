@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from ctbench.cli import certify, compare, demo, listing, train
+from ctbench.cli.memory import keep_freed_memory
 
 COMMANDS = (train, certify, compare, listing, demo)
 
@@ -32,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, or 1 for an error, 130 for an interruption."""
+    keep_freed_memory()
     args = parser().parse_args(arguments)
     try:
         args.run(args)

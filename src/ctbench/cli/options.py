@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
 from rich.console import Console
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -21,13 +22,24 @@ def add_data(command: argparse.ArgumentParser) -> None:
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--device", default="cpu", help='where to compute, as "cpu" or "cuda" (default: cpu)')
+    command.add_argument("--device", type=device, default="cpu", help="where to compute: cpu (the default) or cuda")
 
 
 def wide_console() -> Console:
     """Standard output; where it is no terminal there is no width for tables to keep to."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
+
+
+def device(text: str) -> torch.device:
+    """A device that is there."""
+    try:
+        found = torch.device(text)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise argparse.ArgumentTypeError(f"there is no device {text!r} to compute on ({reason})") from None
+    return found
 
 
 def positive(text: str) -> int:

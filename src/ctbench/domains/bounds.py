@@ -73,6 +73,7 @@ def margin_bounds(
     threat.check(x)
     graph, logits = freeze(trace(model, tuple(x.shape[1:])), x)
     check_labels(y, graph.classes)
+    y = y.long()
     spec = margin_rows(y, graph.classes, dtype=logits.dtype)
     rows = method.lower_bounds(graph, threat.region(x), spec)
     return logits.new_zeros(len(x), graph.classes).scatter(1, wrong_classes(y, graph.classes), rows)

@@ -27,7 +27,7 @@ from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_backward
 from ctbench.graph.ops import Add, Reshape, Scale
 from ctbench.regions import Box, Region
 
-DEFAULT_MEMORY = 2**30
+DEFAULT_MEMORY = 2**27
 
 
 def lower_bounds(

@@ -67,8 +67,7 @@ def _image(op: Op, *inputs: Box) -> Box:
 
 @_image.register
 def _(op: Affine, box: Box) -> Box:
-    center, radius = op(box.center), op.magnitude(box.radius)
-    return Box(center - radius, center + radius)
+    return Box.around(op(box.center), op.magnitude(box.radius))
 
 
 @_image.register

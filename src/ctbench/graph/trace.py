@@ -29,8 +29,8 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
 
     The graph is that of the network at test time; what batch norms do is chosen later, by `freeze`.
 
-    The graph is checked against the network on random inputs: what a trace cannot see, as a hook or a sum in place, is an
-    error and not a wrong bound.
+    The graph is checked against the network on random inputs: what a trace cannot see, as a hook or a sum in place, is
+    an error and not a wrong bound.
 
     Raises:
         UnsupportedLayerError: a layer or function has no op; names its path, its type and what to register.
@@ -44,8 +44,8 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
             traced = _Tracer().trace(model)
         except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
             raise ValueError(
-                f"{type(model).__name__}.forward cannot be traced ({error}): it must not branch on values of its input, "
-                f"and must ask for x.size(0), not len(x)"
+                f"{type(model).__name__}.forward cannot be traced ({error}): it must not branch on values of its "
+                f"input, and must ask for x.size(0), not len(x)"
             ) from error
         graph = _Builder(model, tuple(input_shape)).build(traced)
         _check_agreement(model, graph)
@@ -166,8 +166,8 @@ class _Builder:
         if node.op == "get_attr":
             owner = self.model.get_submodule(target.rpartition(".")[0])
             raise UnsupportedLayerError(
-                f"parameter '{target}' is used in the forward of {type(owner).__name__}, which is no known layer: register "
-                f"an op for {type(owner).__name__} with @ctbench.graph.lower.register"
+                f"parameter '{target}' is used in the forward of {type(owner).__name__}, which is no known layer: "
+                f"register an op for {type(owner).__name__} with @ctbench.graph.lower.register"
             )
         raise UnsupportedLayerError(
             f"'{node.name}' ({node.op} {getattr(target, '__name__', target)}) is not supported: make it a layer of "

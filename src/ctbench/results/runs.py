@@ -37,11 +37,18 @@ class CertificationFiles:
         Raises:
             ValueError: there are records and resume is off, or they were made under other settings.
         """
+        if self.records.suffix != ".jsonl":
+            raise ValueError(f"{self.records} is no place for records: choose a name that ends in .jsonl")
         self.records.parent.mkdir(parents=True, exist_ok=True)
-        if not (self.settings.exists() and self.records.exists()):
+        made = self.records.exists(), self.settings.exists()
+        if made == (False, False) or (not made[1] and not self.records.stat().st_size):
+            # the empty records come first: a kill between the two leaves what can be told from files of others
             jsonl.rewrite(self.records, [])
             jsonl.write_json(self.settings, settings)
             return {}
+        if made != (True, True):
+            there, missing = (self.records, self.settings) if made[0] else (self.settings, self.records)
+            raise ValueError(f"{there} exists, but not {missing.name} beside it: choose another place")
         if not resume:
             raise ValueError(f"{self.records} exists already: resume it, or choose another place")
         before = jsonl.read_json(self.settings)

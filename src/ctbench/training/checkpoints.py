@@ -33,18 +33,26 @@ def save_network(model: nn.Module, blueprint: Blueprint, path: Path) -> None:
     write_whole(path, safetensors.torch.save(_contiguous(model.state_dict()), metadata=about))
 
 
-def load_network(path: Path | str) -> nn.Module:
-    """The network of a weights file that `save_network` wrote, in eval mode.
+def blueprint_of(path: Path | str) -> Blueprint:
+    """What network a weights file is for.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or has no blueprint: build its network and use `load_weights`.
+        ValueError: the file is damaged, or does not say: `save_network` did not write it.
     """
-    tensors, about = _read(Path(path))
+    _, about = _read(Path(path))
     if "blueprint" not in about:
         raise ValueError(f"{path} does not say which network it is for: name the network and the data set")
-    model = codec.decode(Blueprint, json.loads(about["blueprint"])).build()
-    _fit(model, tensors, Path(path))
+    return codec.decode(Blueprint, json.loads(about["blueprint"]))
+
+
+def load_network(path: Path | str) -> nn.Module:
+    """The network of a weights file that `save_network` wrote, in eval mode.
+
+    Raises as `blueprint_of` and `load_weights` do.
+    """
+    model = blueprint_of(path).build()
+    load_weights(model, path)
     return model.eval()
 
 

@@ -195,7 +195,7 @@ def _titled(kind: type) -> str:
 
 
 def _listed(names: Any) -> str:
-    return ", ".join(str(name) for name in names)
+    return ", ".join(str(name) for name in names) or "none"
 
 
 def _unfit(path: str, content: Any, expected: str) -> ValueError:

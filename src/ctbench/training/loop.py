@@ -102,13 +102,18 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
     recipe = Recipe.from_json(jsonl.read_json(folder.recipe))
     if not folder.weights.exists():
         raise FileNotFoundError(f"the run {folder.path} is not complete: train it on with resume")
+    found = checkpoints.blueprint_of(folder.weights).network
+    if found != recipe.network:
+        raise ValueError(
+            f"{folder.weights} holds the weights of another network: {found}, the recipe's is {recipe.network}"
+        )
     return Run(recipe, checkpoints.load_network(folder.weights).to(device), folder)
 
 
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     """Raise ValueError unless the folder is free, or holds this recipe's run and that is to be resumed."""
     if not folder.recipe.exists():
-        if folder.path.exists() and any(folder.path.iterdir()):
+        if folder.path.exists() and any(file.suffix != ".unfinished" for file in folder.path.iterdir()):
             raise ValueError(f"{folder.path} holds other files: choose an empty or a new folder")
         return
     found = Recipe.from_json(jsonl.read_json(folder.recipe))
@@ -143,8 +148,8 @@ class Training:
         with display(recipe.name, epochs=recipe.epochs, steps=self.steps, done=done, quiet=quiet) as shown:
             for epoch in range(done, recipe.epochs):
                 metrics = self.epoch(epoch, shown)
-                checkpoints.save_state(self.folder.state, self.model, self.optimizer, epoch + 1, recipe.hash)
                 jsonl.append(self.folder.metrics, [metrics])
+                checkpoints.save_state(self.folder.state, self.model, self.optimizer, epoch + 1, recipe.hash)
                 shown.epoch(metrics)
 
     def _go_on(self) -> int:
@@ -156,9 +161,9 @@ class Training:
         if state.recipe_hash != self.recipe.hash:
             raise ValueError(f"{self.folder.state} is the state of another recipe ({state.recipe_hash})")
         checkpoints.restore(state, self.model, self.optimizer, self.folder.state)
-        # the epoch's record comes after its state: a kill between the two loses the record, never doubles it
-        kept = {record["epoch"]: record for record in jsonl.read(self.folder.metrics)}
-        jsonl.rewrite(self.folder.metrics, (kept[epoch] for epoch in sorted(kept) if epoch <= state.epochs_done))
+        # an epoch's record comes before its state: after a kill between the two the epoch is trained and recorded again
+        kept = [record for record in jsonl.read(self.folder.metrics) if record["epoch"] <= state.epochs_done]
+        jsonl.rewrite(self.folder.metrics, kept)
         return state.epochs_done
 
     def epoch(self, epoch: int, shown: Display) -> dict[str, float]:
@@ -176,7 +181,7 @@ class Training:
             totals += self.step(x, y, eps, epoch, number, generator) * len(x)
             seen += len(x)
             if shown.bars:
-                shown.step(number + 1, loss=float(totals[0]) / seen, natural=float(totals[2]) / seen, eps=eps)
+                shown.step(number + 1, loss=float(totals[0]) / seen, accuracy=float(totals[2]) / seen, eps=eps)
         means = dict(zip(MEANS, (totals / len(self.images)).tolist(), strict=True))
         last = epoch + 1 == recipe.epochs
         if recipe.precise_bn and (last or self.held_out is not None):
@@ -201,7 +206,7 @@ class Training:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip_norm)
         if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-            raise TrainingDivergedError(self._diverged(float(loss), float(norm), eps, epoch, number))
+            raise TrainingDivergedError(self._diverged(float(loss.detach()), float(norm), eps, epoch, number))
         self.optimizer.step()
         right = (logits.argmax(1) == y).double().mean()
         measured = (loss, natural, right, robust_loss, robust.correct.double().mean())

@@ -99,7 +99,10 @@ class Recipe:
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value}: it must be >= 0")
         if self.train_eps is not None:
-            replace(self.threat, eps=self.train_eps)  # meets the same checks as the eps at test
+            try:
+                replace(self.threat, eps=self.train_eps)  # meets the same checks as the eps at test
+            except ValueError as error:
+                raise ValueError(f"train_eps: {error}") from None
 
     @property
     def final_eps(self) -> float:
@@ -114,7 +117,8 @@ class Recipe:
 
     def to_json(self) -> dict[str, codec.Json]:
         """The recipe as JSON values; `from_json` makes it again."""
-        encoded = codec.encode(self)
+        # a float may have been given as a whole number: reading it back makes 15 and 15.0 the same recipe
+        encoded = codec.encode(codec.decode(Recipe, codec.encode(self)))
         assert isinstance(encoded, dict)
         return encoded
 

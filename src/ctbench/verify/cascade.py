@@ -9,6 +9,7 @@ NaN leaves its samples open, and their records say why.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -117,13 +118,15 @@ class Cascade:
             raise ValueError(f"there are {len(x)} inputs and {len(y)} labels: give one label per input, at least one")
         threat.check(x)
         like = next((p for p in model.parameters() if p.is_floating_point()), x)
-        x, y = x.to(like.device), y.to(like.device)
-        with torch.no_grad():
-            net = _frozen(model, x[:1].to(like.dtype))
+        x = x.to(like.device)
+        # frozen in double precision from the start: constants that were rounded first would be those of another network
+        net = _frozen(model, x[:1].to(like.dtype))
+        exact = _frozen(copy.deepcopy(model).double(), x[:1].double())
         check_labels(y, net.classes)
-        screening = Problem(net, x.to(like.dtype), y, threat)
-        exact = Problem(net.to(torch.float64), x.to(torch.float64), y, threat)
-        return cls(screening, exact, stages, confirm, seed)
+        y = y.to(like.device, torch.long)
+        return cls(
+            Problem(net, x.to(like.dtype), y, threat), Problem(exact, x.double(), y, threat), stages, confirm, seed
+        )
 
     def chunks(self, done: dict[int, SampleRecord]) -> Iterator[list[SampleRecord]]:
         """The records of all samples that are not done yet, chunk by chunk."""
@@ -147,7 +150,7 @@ class Cascade:
     def _clean(self, samples: range) -> Iterator[SampleRecord]:
         """What the network says at the clean inputs: the first stage."""
         start = time.perf_counter()
-        problem = self.screening.select(torch.as_tensor(samples, device=self.screening.y.device))
+        problem = self.exact.select(torch.as_tensor(samples, device=self.exact.y.device))
         logits = problem.net(problem.x)
         seconds = (time.perf_counter() - start) / len(samples)
         columns = (problem.y, logits.argmax(1), torch.isfinite(logits).all(1))
@@ -185,7 +188,7 @@ class Cascade:
         self, stage: Stage, samples: Tensor, generator: torch.Generator
     ) -> tuple[list[float | None], list[bool]]:
         """A lower bound (those above 0 confirmed) and whether a counterexample was replayed, for each sample."""
-        findings = stage(self.screening.select(samples), generator)
+        findings = _checked(stage(self.screening.select(samples), generator), len(samples))
         bound: list[float | None] = [None] * len(samples)
         falsified = [False] * len(samples)
         if findings.bound is not None:
@@ -199,9 +202,9 @@ class Cascade:
         positive = bound > 0
         if not self.confirm or not bool(positive.any()):
             return bound
-        again = stage(self.exact.select(samples[positive]), generator).bound
+        again = _checked(stage(self.exact.select(samples[positive]), generator), int(positive.sum())).bound
         assert again is not None, "a stage that bounds in one precision bounds in the other"
-        return bound.masked_scatter(positive, again)
+        return bound.masked_scatter(positive, again.double())
 
     def _replay(self, samples: Tensor, findings: Findings) -> Tensor:
         """Whether the witnesses, moved into the exact regions, have negative margins in double precision."""
@@ -211,6 +214,17 @@ class Cascade:
         return margins(exact.net(point), exact.y).amin(1) < 0
 
 
+def _checked(findings: Findings, samples: int) -> Findings:
+    """The findings of a stage, if they are about this many samples."""
+    bound, witness = findings.bound, findings.witness
+    if bound is not None and tuple(bound.shape) != (samples,):
+        raise ValueError(f"the stage gave bounds of shape {tuple(bound.shape)} for {samples} samples")
+    if witness is not None and len(witness) != samples:
+        raise ValueError(f"the stage gave {len(witness)} witnesses for {samples} samples")
+    return findings
+
+
+@torch.no_grad()
 def _frozen(model: nn.Module, x: Tensor) -> Graph:
     graph, _ = freeze(trace(model, tuple(x.shape[1:])), x)
     return graph.detach()
@@ -220,14 +234,15 @@ def _after(
     record: SampleRecord, stage: str, reason: str, bound: float | None, falsified: bool, seconds: float
 ) -> SampleRecord:
     """The record of an open sample with what one more stage found out."""
+    if bound is not None and not math.isfinite(bound):
+        reason = f"{stage}: the bound is {'NaN' if math.isnan(bound) else 'infinite'}"
+        bound = None
     verdict = Verdict.UNKNOWN
-    if bound is not None and math.isnan(bound):
-        bound, reason = None, f"{stage}: the bound is NaN"
-    if bound is not None and bound > ROUNDING:
-        verdict = Verdict.CERTIFIED
-    elif falsified:
+    if falsified:
         verdict = Verdict.FALSIFIED
-    known = [b for b in (record.bound, bound) if b is not None and math.isfinite(b)]
+    elif bound is not None and bound > ROUNDING:
+        verdict = Verdict.CERTIFIED
+    known = [b for b in (record.bound, bound) if b is not None]
     return replace(
         record,
         verdict=verdict,

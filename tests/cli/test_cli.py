@@ -1,0 +1,510 @@
+"""The command line: what it prints, where it writes, and one line for everything that can go wrong."""
+
+import gzip
+import json
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pooch
+import pytest
+import torch
+from PIL import Image
+
+from ctbench.cli import demo, main
+from ctbench.networks import CNN3, MLP
+from ctbench.results import CertificationFiles, RunFolder, jsonl
+from ctbench.training import Recipe, load_run, train
+from ctbench.training.blueprint import Blueprint
+from ctbench.training.checkpoints import save_network
+
+TINY = [f"--set={change}" for change in ("epochs=2", "batch_size=256", "network.width=2", "threat.eps=0.05")]
+SHORT = ["train", "digits_ibp", *TINY, "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    """Nothing is downloaded, and nothing is written outside the test's folder."""
+
+    def offline(*_: object, **__: object) -> None:
+        raise ConnectionError("no network in tests")
+
+    monkeypatch.setattr(pooch, "retrieve", offline)
+    monkeypatch.delenv("CTBENCH_MIRROR", raising=False)
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory) -> Path:
+    """A run folder; copy it before writing to it."""
+    recipe = tiny(network=MLP(hidden=(20,)), epochs=4, batch_size=64, name="tiny")
+    return train(recipe, out=tmp_path_factory.mktemp("cli") / "run", quiet=True).folder.path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A run folder of the test's own."""
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for path in trained.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    return copy
+
+
+@pytest.fixture
+def succeeds(capsys) -> Callable[..., str]:
+    """Run a command that must work; returns what it prints."""
+
+    def call(*arguments: object) -> str:
+        assert main([str(argument) for argument in arguments]) == 0
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def fails(capsys) -> Callable[..., str]:
+    """Run a command that must fail, with a status and one line on standard error, which it returns."""
+
+    def call(*arguments: object) -> str:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            status = error.code
+        said = capsys.readouterr()
+        assert isinstance(status, int)
+        assert status > 0
+        assert said.out == ""
+        assert said.err.endswith("\n")
+        assert said.err.count("\n") == 1, said.err
+        assert re.match(r"ctbench[\w ]*: error: ", said.err), said.err
+        return said.err
+
+    return call
+
+
+# ---------------------------------------------------------------------------------------------- train
+
+
+def test_train_writes_a_run_folder_and_prints_its_path(succeeds):
+    out = succeeds(*SHORT, "--out", "here/run")
+    assert out == "here/run\n"
+    loaded = load_run("here/run")
+    assert (loaded.recipe.epochs, loaded.recipe.network, loaded.recipe.threat.eps) == (2, CNN3(width=2), 0.05)
+    assert [record["epoch"] for record in jsonl.read(Path("here/run/metrics.jsonl"))] == [1, 2]
+
+
+def test_train_names_the_folder_by_the_recipe(succeeds):
+    out = succeeds(*SHORT, "--set", "name=mine")
+    assert re.fullmatch(r"runs/mine-[0-9a-f]{12}\n", out)
+    assert load_run(out.strip()).recipe.hash in out
+
+
+def test_train_resumes(succeeds, fails):
+    succeeds(*SHORT, "--out", "run")
+    before = Path("run/weights.safetensors").read_bytes()
+    assert "holds this run already: resume it, or choose another folder" in fails(*SHORT, "--out", "run")
+    assert succeeds(*SHORT, "--out", "run", "--resume") == "run\n"
+    assert Path("run/weights.safetensors").read_bytes() == before
+    Path("run/weights.safetensors").unlink()
+    succeeds(*SHORT, "--out", "run", "--resume")
+    assert Path("run/weights.safetensors").read_bytes() == before
+
+
+def test_train_takes_a_recipe_file(succeeds, tiny):
+    jsonl.write_json(Path("mine.json"), tiny(epochs=1).to_json())
+    succeeds("train", "mine.json", "--set", "seed=7", "--out", "run", "--quiet")
+    assert load_run("run").recipe == tiny(epochs=1, seed=7)
+
+
+def test_train_tells_epochs_on_standard_error(capsys):
+    assert main([*SHORT[:-1], "--out", "run"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "run\n"
+    assert [line.split()[1] for line in said.err.splitlines()] == ["1/2", "2/2"]
+
+
+# ---------------------------------------------------------------------------------------------- certify
+
+
+def shares(text: str) -> dict[str, float]:
+    return {name: float(value) for name, value in re.findall(r"(natural|adversarial|certified) ([\d.]+) %", text)}
+
+
+def test_certify_proves_the_test_images_of_a_run(succeeds, run):
+    out = succeeds("certify", run, "--samples", 60)
+    files = RunFolder(run).certification("linf-0.05")
+    found = files.read()
+    assert [record.index for record in found] == list(range(60))
+    said = shares(out)
+    assert said["certified"] == pytest.approx(100 * found.certified_accuracy, abs=0.01)
+    assert said["adversarial"] == pytest.approx(100 * found.adversarial_accuracy, abs=0.01)
+    assert said["natural"] == pytest.approx(100 * found.natural_accuracy, abs=0.01)
+    assert 0 < said["certified"] <= said["adversarial"] <= said["natural"]
+    assert out.splitlines()[-1] == str(files.records)
+    assert "60 samples, linf eps 0.05" in out
+
+
+def test_certify_counts_by_stage(succeeds, run):
+    out = succeeds("certify", run, "--samples", 60)
+    found = RunFolder(run).certification("linf-0.05").read()
+    rows = {line.split()[1]: [int(n) for n in re.findall(r"\b\d+\b", line)] for line in out.splitlines() if "│" in line}
+    assert rows.pop("all") == list(found.counts.values())
+    assert rows.keys() == found.stages.keys()
+    assert [sum(column) for column in zip(*rows.values(), strict=True)] == list(found.counts.values())
+
+
+def test_certify_takes_the_radius_of_the_recipe_or_another(succeeds, run):
+    usual = shares(succeeds("certify", run, "--samples", 60))
+    small = shares(succeeds("certify", run, "--samples", 60, "--eps", 0.001))
+    assert small["natural"] == usual["natural"]
+    assert small["certified"] > usual["certified"]
+    names = [files.records.name for files in RunFolder(run).certifications()]
+    assert names == ["linf-0.001.jsonl", "linf-0.05.jsonl"]
+
+
+def test_certify_resumes(succeeds, fails, run):
+    succeeds("certify", run, "--samples", 20)
+    files = RunFolder(run).certification("linf-0.05")
+    first = files.records.read_text().splitlines()
+    assert "exists already: resume it, or choose another place" in fails("certify", run, "--samples", 20)
+    files.records.write_text("\n".join(first[:11]))  # the eleventh is torn: it has no end
+    out = succeeds("certify", run, "--samples", 30, "--resume")
+    records = jsonl.read(files.records)
+    assert [json.loads(line) for line in first[:10]] == records[:10]
+    assert sorted(record["index"] for record in records) == list(range(30))
+    assert "30 samples" in out
+    assert "made under other settings (confirm was True, now False)" in fails(
+        "certify", run, "--samples", 30, "--resume", "--no-confirm"
+    )
+
+
+def test_certify_writes_where_it_is_told(succeeds, run):
+    out = succeeds("certify", run, "--samples", 10, "--out", "records.jsonl")
+    assert out.splitlines()[-1] == "records.jsonl"
+    assert len(CertificationFiles(Path("records.jsonl")).read()) == 10
+    assert not (run / "certified").exists()
+
+
+def test_certify_never_overwrites_other_files(fails, run):
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for name in ("metrics.jsonl", "recipe.jsonl", "recipe.json", "weights.safetensors"):
+        fails("certify", run, "--samples", 5, "--out", run / name)
+        assert {path.name: path.read_bytes() for path in run.iterdir()} == before, name
+
+
+def test_certify_takes_a_file_of_weights(succeeds, run):
+    from_run = shares(succeeds("certify", run, "--samples", 60))
+    weights = run / "weights.safetensors"
+    out = succeeds("certify", weights, "--dataset", "digits", "--eps", 0.05, "--samples", 60)
+    assert shares(out) == from_run
+    assert out.splitlines()[-1] == "runs/weights/certified/linf-0.05.jsonl"
+
+
+def test_certify_takes_weights_of_a_network_that_is_named(succeeds, fails):
+    blueprint = Blueprint(network=CNN3(), input_shape=(1, 8, 8), classes=10)
+    save_network(blueprint.build(), blueprint, Path("other.safetensors"))
+    certify = ["certify", "other.safetensors", "--dataset", "digits", "--eps", 0.01, "--samples", 5]
+    assert "5 samples" in succeeds(*certify, "--network", "cnn3", "--out", "a.jsonl")
+    assert json.loads(Path("a.json").read_text())["network"] == "cnn3"
+    assert "holds the weights of another network" in fails(*certify, "--network", "mlp", "--out", "b.jsonl")
+
+
+def test_certify_names_a_stage_that_failed(succeeds, run, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    for name in ("interval", "crown"):
+        monkeypatch.setattr(f"ctbench.domains.{name}.lower_bounds", broken)
+    out = succeeds("certify", run, "--samples", 9)
+    found = RunFolder(run).certification("linf-0.05").read()
+    left = [record.index for record in found if record.reason]
+    assert shares(out)["certified"] == 0 < len(left)
+    expected = (
+        f"{len(left)} samples stayed open because a stage failed, as sample {left[0]}: interval: RuntimeError: out"
+    )
+    assert expected in out
+
+
+def test_certify_wong_and_kolters_network_on_real_mnist(succeeds, real_mnist, kw_mnist):
+    out = succeeds(
+        "certify", kw_mnist, "--network", "conv-small", "--dataset", "mnist", "--data", real_mnist, "--eps", 0.001,
+        "--samples", 20,
+    )  # fmt: skip
+    assert shares(out)["certified"] == shares(out)["natural"] == 95  # one of them is a famous mistake
+    assert "20 samples" in out
+
+
+# ------------------------------------------------------------------------------------ compare, list, demo
+
+
+def test_compare_shows_runs_side_by_side(succeeds, run, trained):
+    succeeds("certify", run, "--samples", 20)
+    found = RunFolder(run).certification("linf-0.05").read()
+    table = succeeds("compare", run, trained)
+    assert "adversarial %" in table
+    (line,) = [line for line in table.splitlines() if " 0.05 " in line]
+    for share in (found.natural_accuracy, found.adversarial_accuracy, found.certified_accuracy):
+        assert f" {100 * share:.2f} " in line
+    lines = succeeds("compare", run, trained, "--markdown").splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("| run | data | network | method | eps |")
+    assert lines[2].startswith("| run | digits | mlp | ibp | 0.05 | 20 |")
+    assert lines[3].startswith("| run | digits | mlp | ibp | - | - |")
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("recipes", ["digits_ibp", "digits_pgd", "digits_standard", "mnist_small_ibp"]),
+        ("methods", ["ibp", "pgd", "standard"]),
+        ("networks", ["cnn3", "cnn5", "cnn7", "cnn7-narrow", "cnn7-tinyimagenet", "conv-small", "mlp"]),
+        ("datasets", ["cifar10", "digits", "folder", "mnist", "tinyimagenet"]),
+    ],
+)
+def test_list_names_what_there_is(succeeds, kind, names):
+    lines = succeeds("list", kind).splitlines()
+    listed = [line.split()[0] for line in lines[1:] if line[:1].strip()]
+    assert set(names) <= set(listed)
+    assert lines[0].split() == ["name", "about", "fields"]
+
+
+def shortened(name: str) -> Recipe:
+    from ctbench.recipes import recipe
+
+    made = recipe(name)
+    return replace(made, network=CNN3(width=2), epochs=2, batch_size=256, ramp=replace(made.ramp, end=0))
+
+
+def test_demo_trains_certifies_and_compares(succeeds, monkeypatch):
+    monkeypatch.setattr(demo, "recipe", shortened)
+    table = succeeds("demo", "--out", "demo")
+    for name in demo.RECIPES:
+        assert any(line.split()[1:2] == [name] and " 359 " in line for line in table.splitlines()), name
+        assert len(RunFolder(Path("demo") / name).certification("linf-0.1").read()) == 359
+
+
+def test_demo_can_be_run_again(succeeds, monkeypatch):
+    """It then shows what it has found."""
+    monkeypatch.setattr(demo, "recipe", shortened)
+    first = succeeds("demo", "--out", "demo")
+    assert succeeds("demo", "--out", "demo") == first
+
+
+def test_version_and_help_are_no_errors(capsys):
+    for arguments, said in (
+        (["--version"], "ctbench 0"),
+        (["--help"], "usage: ctbench"),
+        (["train", "--help"], "--set"),
+    ):
+        with pytest.raises(SystemExit) as leaving:
+            main(arguments)
+        assert leaving.value.code == 0
+        assert said in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["tarin"], "invalid choice: 'tarin'"),
+        (["train"], "the following arguments are required: RECIPE"),
+        (["train", "digits_ibp", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
+        (["list", "colours"], "invalid choice: 'colours'"),
+        (["compare"], "the following arguments are required: RUN"),
+    ],
+)
+def test_wrong_arguments_are_explained_in_a_line(fails, arguments, said):
+    line = fails(*arguments)
+    assert said in line
+    assert "--help" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("epoch=3", "'epoch': Recipe has no field 'epoch'; its fields are name, dataset, network"),
+        ("optimizer.rate=3", "Adam has no field 'rate'; its fields are lr, milestones, decay, clip_norm"),
+        ("threat.eps=-0.1", "eps is -0.1: a radius must be a number >= 0"),
+        ("threat.eps=1.5", "eps is 1.5, wider than the data range [0, 1]"),
+        ("threat.eps=NaN", "eps is nan"),
+        ("epochs=many", 'epochs is "many": it must be a whole number'),
+        ("method=magic", 'method is "magic": it must be the name of a method:'),
+        ("epochs", "'epochs' is no change: write path.to.field=value"),
+    ],
+)
+def test_a_bad_change_of_a_recipe_is_explained_and_nothing_is_made(fails, change, said):
+    assert said in fails("train", "digits_ibp", "--set", change)
+    assert list(Path().iterdir()) == []
+
+
+def test_an_unknown_recipe_lists_those_there_are(fails):
+    line = fails("train", "digits_magic")
+    assert "no recipe is called 'digits_magic'; there are digits_ibp" in line
+    assert "nowhere.json" in fails("train", "nowhere.json")
+
+
+def test_a_damaged_recipe_file_is_named(fails):
+    Path("mine.json").write_text("{")
+    assert "mine.json is not a JSON file" in fails("train", "mine.json")
+    Path("mine.json").write_text('{"name": "mine"}')
+    assert "Recipe needs a value for dataset, network" in fails("train", "mine.json")
+
+
+def test_a_folder_of_another_recipe_is_refused(fails, run):
+    line = fails(*SHORT, "--out", run, "--resume")
+    assert "holds the run of another recipe (tiny, " in line
+    Path("full").mkdir()
+    Path("full/thesis.tex").touch()
+    assert "full holds other files: choose an empty or a new folder" in fails(*SHORT, "--out", "full")
+
+
+@pytest.mark.parametrize("command", ["train", "certify"])
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(fails, run, command, device):
+    arguments = [*SHORT, "--out", "new"] if command == "train" else ["certify", run, "--samples", 3]
+    fails(*arguments, "--device", device)
+
+
+@pytest.mark.parametrize("samples", ["0", "-1", "1.5", "many", ""])
+def test_a_number_of_samples_must_be_one(fails, run, samples):
+    assert f"{samples!r} is not a whole number of 1 or more" in fails("certify", run, f"--samples={samples}")
+
+
+@pytest.mark.parametrize(
+    ("eps", "said"),
+    [
+        ("-0.1", "must be a number >= 0"),
+        ("1.5", "wider than the data range"),
+        ("nan", "eps is nan"),
+        ("8/255", "invalid"),
+    ],
+)
+def test_a_radius_must_be_one(fails, run, eps, said):
+    assert said in fails("certify", run, f"--eps={eps}")
+    assert not (run / "certified").exists()
+
+
+def test_certify_needs_a_run(fails, run):
+    assert "there is no run folder nowhere" in fails("certify", "nowhere")
+    assert "there is no file nowhere.safetensors" in fails(
+        "certify", "nowhere.safetensors", "--dataset", "digits", "--eps", 0.1
+    )
+    Path("empty").mkdir()
+    assert "empty is no run folder" in fails("certify", "empty")
+    assert "give --eps and --dataset" in fails("certify", run / "weights.safetensors")
+    assert "a run has its own" in fails("certify", run, "--dataset", "digits")
+    (run / "weights.safetensors").unlink()
+    assert "is not complete: train it on with resume" in fails("certify", run)
+
+
+@pytest.mark.parametrize("kept", [0, 10, -50])
+def test_truncated_weights_are_named(fails, run, kept):
+    weights = run / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    assert "weights.safetensors is damaged or not a safetensors file" in fails("certify", run)
+
+
+def test_weights_for_images_of_another_shape_are_refused(fails):
+    blueprint = Blueprint(network=MLP(hidden=(4,)), input_shape=(1, 28, 28), classes=10)
+    save_network(blueprint.build(), blueprint, Path("mnist.safetensors"))
+    line = fails("certify", "mnist.safetensors", "--dataset", "digits", "--eps", 0.1)
+    assert "takes 784 features, its input has shape (64,)" in line
+
+
+def test_labels_that_the_network_has_no_class_for_are_refused(fails):
+    blueprint = Blueprint(network=MLP(hidden=(4,)), input_shape=(1, 8, 8), classes=3)
+    save_network(blueprint.build(), blueprint, Path("three.safetensors"))
+    line = fails("certify", "three.safetensors", "--dataset", "digits", "--eps", 0.1)
+    assert re.search(r"label \d of sample \d+ is out of range: the network has 3 classes, so labels are 0..2", line)
+
+
+def test_weights_of_another_network_in_a_run_are_refused(fails, run):
+    """The network of the recipe is not that of the weights."""
+    blueprint = Blueprint(network=MLP(hidden=(4,)), input_shape=(1, 28, 28), classes=10)
+    save_network(blueprint.build(), blueprint, run / "weights.safetensors")
+    fails("certify", run, "--samples", 3)
+
+
+@pytest.mark.parametrize("width", [5, 21])
+def test_weights_of_another_size_in_a_run_are_refused(fails, run, width):
+    blueprint = Blueprint(network=MLP(hidden=(width,)), input_shape=(1, 8, 8), classes=10)
+    save_network(blueprint.build(), blueprint, run / "weights.safetensors")
+    assert "another network" in fails("certify", run, "--samples", 3)
+
+
+# ---------------------------------------------------------------------------------------------- bad data
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def test_data_that_cannot_be_had_are_named(fails):
+    line = fails("train", "mnist_small_ibp", "--data", "nowhere", "--quiet", "--out", "run")
+    assert "train-images-idx3-ubyte" in line
+    assert "could not be downloaded" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("train-images-idx3-ubyte", b"not an idx file", "begins with"),
+        ("train-images-idx3-ubyte", idx(np.zeros((2, 28, 28), np.uint8)), "SHA-256 is"),
+        ("train-images-idx3-ubyte", idx(np.zeros((2, 28, 28), np.uint8))[:-1], "bytes long"),
+        ("train-images-idx3-ubyte.gz", b"not packed", "is not a complete gzip file"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(bytes(1000))[:-3], "is not a complete gzip file"),
+    ],
+    ids=["no idx", "other images", "cut short", "not gzip", "gzip cut short"],
+)
+def test_damaged_data_are_named(fails, name, content, said):
+    Path("data/mnist").mkdir(parents=True)
+    Path("data/mnist", name).write_bytes(content)
+    line = fails("train", "mnist_small_ibp", "--data", "data", "--quiet", "--out", "run")
+    assert name in line
+    assert said in line
+
+
+def test_images_of_several_shapes_are_refused(fails):
+    for part in ("train", "test"):
+        for label, size in (("a", 8), ("b", 9)):
+            folder = Path("pictures", part, label)
+            folder.mkdir(parents=True)
+            Image.fromarray(np.zeros((size, size), np.uint8)).save(folder / "0.png")
+    change = 'dataset={"name": "folder", "path": "pictures", "grey": true}'
+    line = fails("train", "digits_ibp", "--set", change, "--quiet", "--out", "run")
+    assert "pictures" in line
+    assert re.search(r"8.*9|9.*8", line)
+
+
+def test_training_that_diverges_says_so_in_a_line(fails, monkeypatch):
+    from ctbench.training.loop import Training
+
+    def nan(self, *_: object) -> torch.Tensor:
+        return torch.tensor(float("nan"))
+
+    monkeypatch.setattr(Training, "_regularization", nan)
+    assert "diverged in epoch 1, step 1 of 6" in fails(*SHORT, "--out", "run")
+
+
+def test_an_interruption_says_how_to_go_on(capsys, monkeypatch):
+    from ctbench.training.loop import Training
+
+    def interrupted(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "step", interrupted)
+    assert main([*SHORT, "--out", "run"]) == 130
+    assert "interrupted; what was finished is kept, --resume goes on from there" in capsys.readouterr().err
+
+
+def test_a_traceback_is_shown_on_demand():
+    with pytest.raises(ValueError, match="no recipe is called"):
+        main(["--traceback", "train", "nothing"])

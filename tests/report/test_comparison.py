@@ -1,0 +1,128 @@
+"""Runs side by side."""
+
+import json
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from ctbench import report
+from ctbench.report.comparison import HEADINGS
+from ctbench.results import RunFolder, SampleRecord, Verdict, jsonl
+
+RECIPE = {"dataset": {"name": "digits"}, "network": {"name": "cnn3"}, "method": {"name": "ibp"}}
+
+
+def record(index: int, verdict: str, prediction: int = 1) -> dict:
+    return SampleRecord(
+        index=index,
+        label=1,
+        prediction=prediction,
+        verdict=Verdict(verdict),
+        stage="interval",
+        bound=None,
+        seconds=20.0,
+    ).to_json()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run with two epochs, certified on four samples."""
+    run = RunFolder(tmp_path / "my-run")
+    run.path.mkdir()
+    jsonl.write_json(run.recipe, RECIPE)
+    jsonl.append(run.metrics, [{"epoch": 1, "seconds": 1.5}, {"epoch": 2, "seconds": 2.25}])
+    files = run.certification("linf-0.1")
+    files.start({"eps": 0.1, "dataset": "digits", "network": "cnn3"}, resume=False)
+    verdicts = ("certified", "falsified", "unknown", "certified", "certified", "certified", "unknown")
+    jsonl.append(files.records, [record(index, verdict) for index, verdict in enumerate(verdicts)])
+    jsonl.append(files.records, [record(7, "misclassified", prediction=0)])
+    return run
+
+
+def test_a_row_says_what_the_files_say(folder):
+    (row,) = report.rows([folder.path])
+    assert (row.run, row.dataset, row.network, row.method) == ("my-run", "digits", "cnn3", "ibp")
+    assert (row.eps, row.training_seconds) == (0.1, 3.75)
+    assert row.certification == folder.certification("linf-0.1").read()
+    cells = ["my-run", "digits", "cnn3", "ibp", "0.1", "8", "87.50", "75.00", "50.00", "3.8 s", "2.7 min"]
+    assert row.cells() == cells
+
+
+def test_each_certification_has_a_row(folder):
+    files = folder.certification("linf-0.05")
+    files.start({"eps": 8 / 255, "dataset": "digits", "network": "cnn3"}, resume=False)
+    jsonl.append(files.records, [record(0, "certified")])
+    first, second = report.rows([folder.path])
+    assert [first.cells()[4:9], second.cells()[4:6]] == [["0.03137", "1", "100.00", "100.00", "100.00"], ["0.1", "8"]]
+
+
+def test_a_run_without_a_certification_has_a_row_too(tmp_path):
+    (tmp_path / "bare").mkdir()
+    jsonl.write_json(tmp_path / "bare" / "recipe.json", RECIPE)
+    (row,) = report.rows([tmp_path / "bare"])
+    assert row.cells() == ["bare", "digits", "cnn3", "ibp", *["-"] * 7]
+
+
+def test_a_certified_file_of_weights_has_a_row_without_a_recipe(tmp_path):
+    files = RunFolder(tmp_path / "kw_mnist").certification("linf-0.1")
+    files.start({"eps": 0.1, "dataset": "mnist", "network": "conv-small"}, resume=False)
+    jsonl.append(files.records, [record(0, "certified")])
+    (row,) = report.rows([tmp_path / "kw_mnist"])
+    expected = ["kw_mnist", "mnist", "conv-small", "-", "0.1", "1", "100.00", "100.00", "100.00", "-", "20.0 s"]
+    assert row.cells() == expected
+
+
+def test_rows_keep_the_order_of_the_folders(folder, tmp_path):
+    (tmp_path / "a").mkdir()
+    jsonl.write_json(tmp_path / "a" / "recipe.json", RECIPE)
+    assert [row.run for row in report.rows([folder.path, tmp_path / "a"])] == ["my-run", "a"]
+    assert [row.run for row in report.rows([tmp_path / "a", folder.path])] == ["a", "my-run"]
+
+
+def test_the_markdown_table_is_whole(folder):
+    assert report.markdown(report.rows([folder.path])).splitlines() == [
+        f"| {' | '.join(HEADINGS)} |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| my-run | digits | cnn3 | ibp | 0.1 | 8 | 87.50 | 75.00 | 50.00 | 3.8 s | 2.7 min |",
+    ]
+
+
+def test_the_table_shows_every_cell(folder):
+    rows, shown = report.rows([folder.path]), StringIO()
+    Console(file=shown, width=200).print(report.table(rows))
+    text = shown.getvalue()
+    assert all(heading in text for heading in HEADINGS)
+    assert all(cell in text for cell in rows[0].cells())
+
+
+def test_folders_that_hold_nothing_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no run folder .*nowhere"):
+        report.rows([tmp_path / "nowhere"])
+    with pytest.raises(FileNotFoundError, match=r"is no run folder: it has no recipe\.json"):
+        report.rows([tmp_path])
+
+
+def test_damaged_files_are_named(folder):
+    good = folder.recipe.read_text()
+    folder.recipe.write_text(good[:-5])
+    with pytest.raises(ValueError, match=r"recipe\.json is not a JSON file"):
+        report.rows([folder.path])
+    folder.recipe.write_text(good)
+    records = folder.certification("linf-0.1").records
+    records.write_text("{}\n" + records.read_text())
+    with pytest.raises(ValueError, match="not the record of a certified sample"):
+        report.rows([folder.path])
+
+
+def test_a_record_too_many_is_named(folder):
+    jsonl.append(folder.certification("linf-0.1").records, [record(3, "certified")])
+    with pytest.raises(ValueError, match="sample 3 has two records"):
+        report.rows([folder.path])
+
+
+def test_the_files_are_only_read(folder):
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    report.markdown(report.rows([folder.path]))
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+    assert json.loads(before[folder.recipe]) == RECIPE

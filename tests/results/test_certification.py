@@ -1,0 +1,173 @@
+"""Records of a certification, the accuracies that follow, and the files that hold them."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from ctbench.results import Certification, CertificationFiles, RunFolder, SampleRecord, Verdict, jsonl
+
+SOURCE = Path(__file__).parents[2] / "src" / "ctbench"
+
+
+def record(index: int, verdict: str, stage: str = "interval", *, label: int = 1, prediction: int = 1, **fields):
+    values = {"bound": None, "seconds": 0.5} | fields
+    return SampleRecord(
+        index=index, label=label, prediction=prediction, verdict=Verdict(verdict), stage=stage, **values
+    )
+
+
+RECORDS = [
+    record(3, "unknown", "crown", bound=-0.25),
+    record(0, "certified", bound=0.5),
+    record(1, "certified", "crown", bound=0.125),
+    record(2, "falsified", "pgd", bound=-3.0),
+    record(4, "misclassified", "clean", prediction=0),
+    record(7, "misclassified", "clean", prediction=2),
+    record(6, "unknown", "clean", prediction=-1, reason="clean: the logits are NaN or infinite"),
+    record(5, "certified", bound=2.0),
+]
+
+
+def test_accuracies_are_shares_of_all_samples():
+    found = Certification.of(RECORDS)
+    assert len(found) == 8
+    assert found.natural_accuracy == 5 / 8
+    assert found.adversarial_accuracy == 4 / 8
+    assert found.certified_accuracy == 3 / 8
+    assert found.seconds == 4.0
+
+
+def test_verdicts_are_counted():
+    assert Certification.of(RECORDS).counts == {
+        Verdict.CERTIFIED: 3,
+        Verdict.FALSIFIED: 1,
+        Verdict.UNKNOWN: 2,
+        Verdict.MISCLASSIFIED: 2,
+    }
+    assert Certification.of(RECORDS).stages == {
+        "interval": {Verdict.CERTIFIED: 2},
+        "crown": {Verdict.CERTIFIED: 1, Verdict.UNKNOWN: 1},
+        "pgd": {Verdict.FALSIFIED: 1},
+        "clean": {Verdict.MISCLASSIFIED: 2, Verdict.UNKNOWN: 1},
+    }
+
+
+def test_records_stand_in_the_order_of_their_indices():
+    found = Certification.of(RECORDS)
+    assert [r.index for r in found] == list(range(8))
+    assert found[2] == RECORDS[3]
+
+
+def test_a_sample_with_two_records_is_refused():
+    with pytest.raises(ValueError, match="sample 3 has two records"):
+        Certification.of([*RECORDS, record(3, "certified")])
+
+
+def test_no_samples_have_no_accuracy():
+    found = Certification.of([])
+    assert (len(found), found.natural_accuracy, found.certified_accuracy, found.seconds) == (0, 0, 0, 0)
+    assert set(found.counts.values()) == {0}
+
+
+@pytest.mark.parametrize("sample", RECORDS, ids=lambda r: str(r.index))
+def test_a_record_is_the_same_after_json(sample):
+    again = SampleRecord.from_json(json.loads(json.dumps(sample.to_json())))
+    assert again == sample
+    assert isinstance(again.verdict, Verdict)
+    assert sample.to_json().keys() == {
+        "index",
+        "label",
+        "prediction",
+        "verdict",
+        "stage",
+        "bound",
+        "seconds",
+        "reason",
+    }
+
+
+@pytest.mark.parametrize(
+    "change", [{"verdict": "proved"}, {"verdict": None}, {"extra": 1}], ids=["verdict", "no verdict", "extra"]
+)
+def test_other_records_are_refused(change):
+    with pytest.raises(ValueError, match="not the record of a certified sample"):
+        SampleRecord.from_json(RECORDS[0].to_json() | change)
+
+
+@pytest.mark.parametrize("missing", ["verdict", "index", "seconds"])
+def test_records_that_lack_a_field_are_refused(missing):
+    content = RECORDS[0].to_json()
+    del content[missing]
+    with pytest.raises(ValueError, match="not the record of a certified sample"):
+        SampleRecord.from_json(content)
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def test_files_begin_with_settings_and_no_record(tmp_path):
+    files = CertificationFiles(tmp_path / "new" / "linf.jsonl")
+    assert files.start({"eps": 0.1}, resume=False) == {}
+    assert json.loads((tmp_path / "new" / "linf.json").read_text()) == {"eps": 0.1}
+    assert files.records.read_bytes() == b""
+
+
+def test_resuming_gives_the_whole_records_and_drops_a_torn_one(tmp_path):
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    files.start({"eps": 0.1}, resume=False)
+    jsonl.append(files.records, [r.to_json() for r in RECORDS[:3]])
+    with files.records.open("a") as file:
+        file.write('{"index": 4, "label"')
+    assert files.start({"eps": 0.1}, resume=True) == {r.index: r for r in RECORDS[:3]}
+    jsonl.append(files.records, [RECORDS[4].to_json()])
+    assert files.read() == Certification.of([*RECORDS[:3], RECORDS[4]])
+
+
+def test_a_file_of_something_else_is_not_overwritten(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="metrics"):
+            CertificationFiles(tmp_path / "metrics.jsonl").start({"eps": 0.1}, resume=resume)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1}\n'
+
+
+def test_a_file_beside_the_records_is_not_overwritten(tmp_path):
+    """The settings of recipe.jsonl would lie in recipe.json."""
+    (tmp_path / "recipe.json").write_text('{"name": "ibp"}')
+    with pytest.raises(ValueError, match="recipe"):
+        CertificationFiles(tmp_path / "recipe.jsonl").start({"eps": 0.1}, resume=False)
+    assert (tmp_path / "recipe.json").read_text() == '{"name": "ibp"}'
+
+
+def test_records_and_settings_are_two_files(tmp_path):
+    with pytest.raises(ValueError, match="jsonl"):
+        CertificationFiles(tmp_path / "linf.json").start({"eps": 0.1}, resume=False)
+
+
+def test_a_run_folder_names_its_files(tmp_path):
+    folder = RunFolder(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"is no run folder: it has no recipe\.json"):
+        folder.require()
+    assert folder.certifications() == []
+    for name in ("linf-0.2", "linf-0.1"):
+        folder.certification(name).start({}, resume=False)
+    folder.recipe.write_text("{}")
+    folder.require()
+    assert [files.records.name for files in folder.certifications()] == ["linf-0.1.jsonl", "linf-0.2.jsonl"]
+    assert folder.certification("linf-0.1").settings == tmp_path / "certified" / "linf-0.1.json"
+
+
+@pytest.mark.parametrize("part", ["results", "report"])
+def test_results_and_reports_are_made_without_torch(part):
+    files = sorted((SOURCE / part).glob("*.py"))
+    assert len(files) >= 2
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.partition(".")[0] != "torch", f"{path.name} imports {name}"
+                if name.startswith("ctbench"):
+                    assert name.split(".")[1] in ("results", "report"), f"{path.name} imports {name}"

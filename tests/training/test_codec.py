@@ -1,0 +1,256 @@
+"""Recipes as JSON, their hash, and changes from the command line."""
+
+import json
+import re
+from dataclasses import dataclass, replace
+
+import pytest
+
+from ctbench import attacks
+from ctbench.datasets import CIFAR10, MNIST, Augmentation, Digits, Folder
+from ctbench.methods.pgd import PGD
+from ctbench.methods.standard import Standard
+from ctbench.networks import CNN3, CNN7, MLP
+from ctbench.recipes import recipes
+from ctbench.regions import Linf
+from ctbench.training import Adam, Constant, Linear, Recipe, Smooth, codec
+
+RECIPES = recipes()
+
+
+def through_json(recipe: Recipe) -> Recipe:
+    return Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_the_same_after_json(name: str):
+    recipe = RECIPES[name]()
+    again = through_json(recipe)
+    assert again == recipe
+    assert json.dumps(again.to_json()) == json.dumps(through_json(again).to_json())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_keeps_its_hash_through_json(name: str):
+    recipe = RECIPES[name]()
+    assert through_json(recipe).hash == recipe.hash
+
+
+def test_whole_numbers_in_float_fields_hash_as_floats(tiny):
+    whole, real = (
+        tiny(ramp=Smooth(start=0, end=2), threat=Linf(eps=1)),
+        tiny(ramp=Smooth(start=0.0, end=2.0), threat=Linf(eps=1.0)),
+    )
+    assert whole == real
+    assert whole.hash == real.hash
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset": Folder(path="pictures", size=(8, 8), grey=True)},
+        {"dataset": CIFAR10(augmentation=Augmentation(flip=True, crop_padding=2))},
+        {"network": MLP(hidden=(3, 4, 5), batch_norm=True)},
+        {"network": MLP(hidden=())},
+        {"method": PGD(attack=attacks.PGD(steps=3, decay_at=(0.5, 0.75), decay=0.1))},
+        {"threat": Linf(eps=0.5, clip=None)},
+        {"threat": Linf(eps=2.0, clip=(-1.0, 1.0))},
+        {"ramp": Linear(start=1.0, end=2.5), "train_eps": 0.07},
+        {"optimizer": Adam(lr=1e-3, milestones=(5, 7), decay=0.5, clip_norm=1.0)},
+    ],
+    ids=str,
+)
+def test_every_kind_of_value_is_the_same_after_json(tiny, changes):
+    recipe = tiny(**changes)
+    again = through_json(recipe)
+    assert again == recipe
+    for field in changes:
+        assert type(getattr(again, field)) is type(getattr(recipe, field))
+
+
+def test_json_names_the_member_beside_its_fields(tiny):
+    content = tiny(method=PGD(attack=attacks.PGD(steps=3))).to_json()
+    assert content["network"] == {"name": "cnn3", "width": 2, "batch_norm": True}
+    assert content["method"]["name"] == "pgd"
+    assert content["method"]["attack"]["name"] == "pgd"
+    assert content["method"]["attack"]["steps"] == 3
+
+
+def test_the_hash_ignores_the_name_and_the_source(tiny):
+    recipe = tiny()
+    assert re.fullmatch("[0-9a-f]{12}", recipe.hash)
+    assert replace(recipe, name="another", source="elsewhere").hash == recipe.hash
+
+
+CHANGED = {
+    "dataset": Digits(augmentation=Augmentation(flip=True)),
+    "network": CNN3(width=3),
+    "threat": Linf(eps=0.06),
+    "method": Standard(),
+    "train_eps": 0.05,
+    "ramp": Linear(start=0.0, end=2.0),
+    "robust_weight": 0.5,
+    "shi": 0.25,
+    "l1": 1e-6,
+    "initialization": "kaiming",
+    "optimizer": Adam(lr=0.01, clip_norm=9.0),
+    "epochs": 4,
+    "batch_size": 255,
+    "precise_bn": False,
+    "validation": 0.1,
+    "seed": 1,
+}
+
+
+def test_the_hash_changes_with_every_other_field(tiny):
+    recipe = tiny()
+    assert set(CHANGED) == set(recipe.to_json()) - {"name", "source"}
+    hashes = {field: replace(recipe, **{field: value}).hash for field, value in CHANGED.items()}
+    assert len({recipe.hash, *hashes.values()}) == 1 + len(CHANGED), hashes
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("epochs=5", {"epochs": 5}),
+        ("optimizer.lr=0.002", {"optimizer": Adam(lr=0.002)}),
+        ("optimizer.lr=1", {"optimizer": Adam(lr=1.0)}),
+        ("optimizer.milestones=[3, 4]", {"optimizer": Adam(lr=0.01, milestones=(3, 4))}),
+        ("method=standard", {"method": Standard()}),
+        ("method=pgd", {"method": PGD()}),
+        ('method={"name": "pgd", "attack": {"name": "pgd", "steps": 3}}', {"method": PGD(attack=attacks.PGD(steps=3))}),
+        ("network=cnn7", {"network": CNN7()}),
+        ("network.width=5", {"network": CNN3(width=5)}),
+        ("network.batch_norm=false", {"network": CNN3(width=2, batch_norm=False)}),
+        ("network.batch_norm=False", {"network": CNN3(width=2, batch_norm=False)}),
+        ("dataset=mnist", {"dataset": MNIST()}),
+        ("dataset.augmentation.flip=true", {"dataset": Digits(augmentation=Augmentation(flip=True))}),
+        ("ramp=constant", {"ramp": Constant()}),
+        ("train_eps=0.07", {"train_eps": 0.07}),
+        ("train_eps=1", {"train_eps": 1.0}),
+        ("train_eps=null", {"train_eps": None}),
+        ("train_eps=None", {"train_eps": None}),
+        ("threat.clip=null", {"threat": Linf(eps=0.05, clip=None)}),
+        ("threat.clip=[-1, 1.5]", {"threat": Linf(eps=0.05, clip=(-1.0, 1.5))}),
+        ("threat.eps=1", {"threat": Linf(eps=1.0)}),
+        ("precise_bn=false", {"precise_bn": False}),
+        ("initialization=kaiming", {"initialization": "kaiming"}),
+        ("name=a=b", {"name": "a=b"}),
+    ],
+)
+def test_a_change_replaces_one_field(tiny, change, expected):
+    changed = tiny(train_eps=0.04).with_changes([change])
+    assert changed == tiny(**({"train_eps": 0.04} | expected))
+
+
+def test_whole_numbers_become_floats_where_a_float_is_meant(tiny):
+    changed = tiny().with_changes(["threat.eps=1", "optimizer.lr=2", "threat.clip=[0, 1]", "ramp.end=1"])
+    values = (changed.threat.eps, changed.optimizer.lr, *changed.threat.clip, changed.ramp.end)
+    assert [type(value) for value in values] == [float] * 5
+
+
+def test_later_changes_build_on_earlier_ones(tiny):
+    changed = tiny().with_changes(["method=pgd", "method.attack.steps=3", "method.attack.decay_at=[0.5]", "epochs=1"])
+    assert changed == tiny(method=PGD(attack=attacks.PGD(steps=3, decay_at=(0.5,))), epochs=1)
+
+
+def test_no_change_is_the_same_recipe(tiny):
+    assert tiny().with_changes([]) == tiny()
+
+
+def test_changes_leave_the_recipe_as_it_was(tiny):
+    recipe = tiny()
+    recipe.with_changes(["threat.eps=0.2", "epochs=9"])
+    assert recipe == tiny()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("epoch=3", r"'epoch': Recipe has no field 'epoch'; its fields are name, dataset, network, .*epochs, .*source"),
+        (
+            "optimizer.rate=1",
+            r"'optimizer.rate': Adam has no field 'rate'; its fields are lr, milestones, decay, clip_",
+        ),
+        ("method.attack.steps=3", r"'method.attack.steps': IBP \('ibp'\) has no field 'attack'"),
+        ("network.depth=3", r"'network.depth': CNN3 \('cnn3'\) has no field 'depth'; its fields are width, batch_norm"),
+        ("epochs.x=3", r"'epochs.x': 'epochs' is a plain value, it has no field 'x'"),
+        ("train_eps.x=3", r"'train_eps.x': 'train_eps' is a plain value"),
+        ('network={"name": "mlp", "width": 3}', r"'network.width': MLP \('mlp'\) has no field 'width'; .*hidden"),
+        ("epochs", r"'epochs' is no change: write path.to.field=value"),
+        ("", r"'' is no change: write path.to.field=value"),
+        ("=3", r"Recipe has no field ''"),
+        ("epochs=many", r'epochs is "many": it must be a whole number'),
+        ("epochs=5.5", r"epochs is 5.5: it must be a whole number"),
+        ("epochs=5.0", r"epochs is 5.0: it must be a whole number"),
+        ("epochs=true", r"epochs is true: it must be a whole number"),
+        ("epochs=null", r"epochs is null: it must be a whole number"),
+        ("optimizer.lr=fast", r'optimizer.lr is "fast": it must be a number'),
+        ("optimizer.lr=true", r"optimizer.lr is true: it must be a number"),
+        ("precise_bn=1", r"precise_bn is 1: it must be true or false"),
+        ("precise_bn=yes", r'precise_bn is "yes": it must be true or false'),
+        ("name=[]", r"name is \[\]: it must be text"),
+        ("optimizer.milestones=3", r"optimizer.milestones is 3: it must be a list, as \[1, 2\]"),
+        ("optimizer.milestones=[1.5]", r"optimizer.milestones is 1.5: it must be a whole number"),
+        ("threat.clip=[0]", r"threat.clip is \[0\]: it must be a list of 2 values"),
+        ("optimizer=3", r"optimizer is 3: it must be an object with the fields of Adam"),
+        ("initialization=he", r'initialization is "he": it must be one of shi, kaiming'),
+        ("method=magic", r'method is "magic": it must be the name of a method: .*ibp.*pgd.*standard'),
+        ("network=vgg", r'network is "vgg": it must be the name of an? architecture: cnn3, cnn5, cnn7, .*mlp'),
+        (
+            "dataset=imagenet",
+            r'dataset is "imagenet": it must be the name of a dataset: cifar10, digits, folder, mnist',
+        ),
+        ("ramp=cosine", r'ramp is "cosine": it must be the name of a ramp: constant, linear, smooth'),
+        ("method={}", r"method is null: it must be the name of a method"),
+        ("dataset=folder", r"dataset: Folder \('folder'\) needs a value for path"),
+        ("threat.eps=-0.1", r"threat: eps is -0.1: a radius must be a number >= 0"),
+        ("threat.eps=1.5", r"threat: eps is 1.5, wider than the data range \[0, 1\]: eps is in pixel space, so 8/255"),
+        ("threat.eps=NaN", r"threat: eps is nan: a radius must be a number >= 0"),
+        ("threat.eps=Infinity", r"threat: eps is inf: a radius must be a number >= 0"),
+        ("threat.eps=8/255", r'threat.eps is "8/255": it must be a number'),
+        ("train_eps=-0.1", r"eps is -0.1: a radius must be a number >= 0"),
+        ("train_eps=1.5", r"eps is 1.5, wider than the data range"),
+        ("threat.clip=[1, 0]", r"threat: clip is \(1.0, 0.0\): the range of the data must be \(low, high\)"),
+        ("epochs=0", r"epochs and batch_size must be >= 1, got 0 and 256"),
+        ("robust_weight=1.5", r"robust_weight is 1.5: it is a share, in \[0, 1\]"),
+        ("robust_weight=NaN", r"robust_weight is nan: it is a share"),
+        ("validation=1", r"validation is 1.0: it is a share of the training set"),
+        ("shi=-1", r"shi is -1.0: it must be >= 0"),
+        ("seed=-1", r"seed is -1: it must be >= 0"),
+        ("optimizer.lr=0", r"optimizer.lr is 0.0: it must be > 0"),
+        ("optimizer.lr=NaN", r"optimizer.lr is nan: it must be > 0"),
+        ("ramp.end=-1", r"ramp: a ramp needs 0 <= start <= end \(in epochs\), got 0.0 and -1.0"),
+        ("ramp.start=3", r"ramp: a ramp needs 0 <= start <= end \(in epochs\), got 3.0 and 2.0"),
+        ("network.width=0", r"network: cnn3: width is 0, which is no size"),
+    ],
+)
+def test_a_change_that_cannot_be_is_explained(tiny, change, message):
+    with pytest.raises(ValueError, match=message):
+        tiny().with_changes([change])
+
+
+def test_the_error_is_about_the_first_bad_change(tiny):
+    with pytest.raises(ValueError, match=r"epochs is 0\.5"):
+        tiny().with_changes(["seed=3", "epochs=0.5", "nonsense"])
+
+
+@pytest.mark.parametrize("content", [None, 3, "tiny", [], {}, {"name": "tiny"}])
+def test_json_that_is_no_recipe_is_refused(content):
+    with pytest.raises(ValueError, match=r"needs a value for|an object with the fields of Recipe"):
+        Recipe.from_json(content)
+
+
+def test_a_field_that_a_recipe_file_lacks_takes_its_default(tiny):
+    content = tiny().to_json()
+    del content["seed"], content["optimizer"]
+    assert Recipe.from_json(content) == tiny(optimizer=Adam())
+
+
+def test_a_value_without_json_is_refused():
+    @dataclass(frozen=True)
+    class Odd:
+        value: object
+
+    with pytest.raises(ValueError, match="a set cannot stand in a recipe"):
+        codec.encode(Odd({1}))

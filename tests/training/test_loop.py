@@ -1,0 +1,635 @@
+"""A training run: what it computes, what it leaves behind, and what happens when it is cut short."""
+
+import copy
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import ctbench
+from ctbench.datasets import Augmentation, Digits, split
+from ctbench.methods.base import Batch, Method, RobustLoss
+from ctbench.methods.ibp import IBP
+from ctbench.methods.pgd import PGD
+from ctbench.methods.standard import Standard
+from ctbench.networks import CNN3, MLP
+from ctbench.regions import Linf
+from ctbench.results import RunFolder, jsonl
+from ctbench.training import Adam, Linear, Recipe, Smooth, TrainingDivergedError, load_run, train
+from ctbench.training.blueprint import Blueprint
+from ctbench.training.checkpoints import load_state
+from ctbench.training.loop import Training
+
+STEPS = 6  # an epoch of 1,438 digits in batches of 256
+LAST_BATCH = 1438 - 5 * 256
+MEASURED = {"epoch", "eps", "lr", "loss", "natural_loss", "natural_accuracy", "robust_loss", "robust_accuracy"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(Method):
+    """The clean cross-entropy, with a note of every call; NaN from call `nan_at` on."""
+
+    name: ClassVar[str] = "watched"
+    calls: ClassVar[list[Batch]] = []
+    nan_at: int = 10**9
+
+    def __call__(self, net, batch: Batch) -> RobustLoss:
+        self.calls.append(batch)
+        loss = F.cross_entropy(batch.logits, batch.y, reduction="none")
+        if len(self.calls) > self.nan_at:
+            loss = loss * math.nan
+        return RobustLoss(loss, correct=batch.logits.argmax(1) == batch.y)
+
+
+@pytest.fixture(autouse=True)
+def _no_calls_yet():
+    Watched.calls.clear()
+
+
+class Killed(BaseException):
+    """Stands for what no code can catch."""
+
+
+def weights(run: ctbench.Run) -> dict[str, torch.Tensor]:
+    return run.model.state_dict()
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def untimed(path) -> list[dict[str, float]]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in jsonl.read(path)]
+
+
+def interrupt_at(monkeypatch, call: int) -> None:
+    """Stop the process, as it were, in the step that is counted so."""
+    step, made = Training.step, []
+
+    def stopping(self, *args, **kwargs):
+        made.append(None)
+        if len(made) == call:
+            raise Killed
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Training, "step", stopping)
+
+
+def cut_short(monkeypatch, recipe: Recipe, call: int, out, *, resume: bool = False) -> None:
+    """Train, and die in the step that is counted so."""
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, call)
+        with pytest.raises(Killed):
+            train(recipe, out=out, resume=resume, quiet=True)
+
+
+def single(recipe: Recipe, tmp_path) -> tuple[Training, torch.Tensor, torch.Tensor]:
+    """A run that has not begun, and a first batch."""
+    data = recipe.dataset.load()
+    model = Blueprint.of(recipe.network, data).build(initialization_name=recipe.initialization, seed=recipe.seed)
+    training = Training(recipe, RunFolder(tmp_path), model, data, torch.device("cpu"))
+    return training, *data.train[:64]
+
+
+def one_step(training: Training, x, y, eps: float, epoch: int = 0) -> dict[str, float]:
+    measured = training.step(x, y, eps, epoch, 0, torch.Generator().manual_seed(0))
+    return dict(
+        zip(("loss", "natural", "natural_accuracy", "robust", "robust_accuracy"), measured.tolist(), strict=True)
+    )
+
+
+# ---------------------------------------------------------------------------------------------- determinism
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"method": PGD(), "shi": 0.0}, {"dataset": Digits(augmentation=Augmentation(flip=True, crop_padding=1))}],
+    ids=["ibp", "pgd", "augmented"],
+)
+def test_a_run_is_a_function_of_its_recipe(tiny, tmp_path, changes):
+    recipe = tiny(epochs=2, **changes)
+    first = train(recipe, out=tmp_path / "first", quiet=True)
+    torch.rand(5)
+    again = train(recipe, out=tmp_path / "again", quiet=True)
+    assert same(weights(first), weights(again))
+    assert untimed(first.folder.metrics) == untimed(again.folder.metrics)
+
+
+def test_another_seed_gives_other_weights(tiny, tmp_path):
+    first = train(tiny(epochs=1), out=tmp_path / "first", quiet=True)
+    other = train(tiny(epochs=1, seed=1), out=tmp_path / "other", quiet=True)
+    for name in ("0.weight", "0.bias", "3.weight", "7.weight", "7.bias"):
+        assert not torch.equal(weights(first)[name], weights(other)[name])
+
+
+def test_another_seed_takes_the_images_in_another_order(tiny, tmp_path):
+    for seed in (0, 1):
+        train(tiny(method=Watched(), shi=0.0, epochs=2, seed=seed), out=tmp_path / str(seed), quiet=True)
+    batches = [call.x for call in Watched.calls]
+    assert [len(x) for x in batches] == 4 * [256, 256, 256, 256, 256, LAST_BATCH]
+    firsts = batches[::STEPS]
+    assert not any(torch.equal(a, b) for n, a in enumerate(firsts) for b in firsts[:n])
+
+
+def test_an_epoch_sees_every_image_once(tiny, tmp_path):
+    recipe = tiny(method=Watched(), shi=0.0, epochs=1)
+    train(recipe, out=tmp_path, quiet=True)
+    seen = torch.cat([call.x for call in Watched.calls]).flatten(1)
+    everything = recipe.dataset.load().train[:][0].flatten(1)
+    assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, everything.tolist()))
+
+
+def test_the_global_random_state_plays_no_part_and_is_left_alone(tiny, tmp_path):
+    before = torch.get_rng_state()
+    train(tiny(epochs=1, validation=0.1), out=tmp_path, quiet=True)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---------------------------------------------------------------------------------------------- run folder
+
+
+def test_a_run_folder_holds_all_there_is_to_know(tiny, tmp_path):
+    recipe = tiny()
+    run = train(recipe, out=tmp_path / "run", quiet=True)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "metrics.jsonl",
+        "recipe.json",
+        "state.safetensors",
+        "versions.json",
+        "weights.safetensors",
+    ]
+    assert Recipe.from_json(json.loads(run.folder.recipe.read_text())) == recipe
+    versions = json.loads(run.folder.versions.read_text())
+    assert versions.keys() == {"ctbench", "commit", "torch", "python", "device", "threads"}
+    assert (versions["torch"], versions["threads"]) == (torch.__version__, torch.get_num_threads())
+    metrics = jsonl.read(run.folder.metrics)
+    assert [record["epoch"] for record in metrics] == [1, 2, 3]
+    assert all(record.keys() == MEASURED | {"seconds"} for record in metrics)
+    assert all(0 < record["seconds"] < 60 for record in metrics)
+    assert metrics[-1]["natural_loss"] < metrics[0]["natural_loss"]
+    assert not run.model.training
+
+
+def test_a_complete_run_is_loaded_as_it_was(tiny, tmp_path):
+    run = train(tiny(), out=tmp_path, quiet=True)
+    loaded = load_run(tmp_path)
+    assert loaded.recipe == run.recipe
+    assert same(weights(loaded), weights(run))
+    assert not loaded.model.training
+    x = torch.rand(4, 1, 8, 8)
+    assert torch.equal(loaded.model(x), run.model(x))
+
+
+def test_a_complete_run_is_not_trained_again(tiny, tmp_path, monkeypatch):
+    run = train(tiny(), out=tmp_path, quiet=True)
+    interrupt_at(monkeypatch, 1)
+    assert same(weights(train(tiny(), out=tmp_path, resume=True, quiet=True)), weights(run))
+
+
+def test_the_default_folder_is_named_by_the_recipe(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = tiny(epochs=1)
+    run = train(recipe, quiet=True)
+    assert (tmp_path / "runs" / f"tiny-{recipe.hash}" / "weights.safetensors").exists()
+    assert run.folder.path.name == f"tiny-{recipe.hash}"
+
+
+def test_quiet_shows_nothing_and_otherwise_standard_error_tells_epochs(tiny, tmp_path, capfd):
+    train(tiny(), out=tmp_path / "quiet", quiet=True)
+    assert capfd.readouterr() == ("", "")
+    train(tiny(), out=tmp_path / "told")
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert [line.split("  ")[0] for line in shown.err.splitlines()] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert "robust accuracy" in shown.err
+
+
+# --------------------------------------------------------------------------------------- claimed by another
+
+
+def test_a_folder_of_another_recipe_is_refused(tiny, tmp_path):
+    train(tiny(epochs=1), out=tmp_path, quiet=True)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for resume in (True, False):
+        with pytest.raises(ValueError, match=r"holds the run of another recipe \(tiny, .*: choose another folder"):
+            train(tiny(epochs=2), out=tmp_path, resume=resume, quiet=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_that_is_there_is_not_overwritten(tiny, tmp_path):
+    train(tiny(epochs=1), out=tmp_path, quiet=True)
+    with pytest.raises(ValueError, match="holds this run already: resume it, or choose another folder"):
+        train(tiny(epochs=1), out=tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_with_other_files_is_refused(tiny, tmp_path, resume):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="holds other files: choose an empty or a new folder"):
+        train(tiny(epochs=1), out=tmp_path, resume=resume, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_of_this_recipe_under_another_name_is_the_same_run(tiny, tmp_path):
+    run = train(tiny(epochs=1), out=tmp_path, quiet=True)
+    again = train(tiny(epochs=1, name="other", source="elsewhere"), out=tmp_path, resume=True, quiet=True)
+    assert same(weights(run), weights(again))
+
+
+def test_resume_begins_where_there_is_nothing_yet(tiny, tmp_path):
+    run = train(tiny(epochs=1), out=tmp_path / "new", resume=True, quiet=True)
+    assert len(jsonl.read(run.folder.metrics)) == 1
+
+
+def test_a_recipe_with_whole_numbers_can_be_resumed(tiny, tmp_path):
+    recipe = tiny(epochs=1, ramp=Smooth(start=0, end=2))
+    run = train(recipe, out=tmp_path, quiet=True)
+    assert same(weights(train(recipe, out=tmp_path, resume=True, quiet=True)), weights(run))
+
+
+def test_an_incomplete_run_is_not_loaded(tiny, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, STEPS + 2)
+    with pytest.raises(Killed):
+        train(tiny(), out=tmp_path, quiet=True)
+    with pytest.raises(FileNotFoundError, match="is not complete: train it on with resume"):
+        load_run(tmp_path)
+
+
+def test_a_folder_that_is_no_run_is_not_loaded(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is no run folder: it has no recipe\.json"):
+        load_run(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no run folder"):
+        load_run(tmp_path / "nowhere")
+
+
+# ---------------------------------------------------------------------------------------------- cut short
+
+
+@pytest.mark.parametrize("call", [1, 4, STEPS + 1, 2 * STEPS, 2 * STEPS + 3])
+@pytest.mark.parametrize("changes", [{}, {"validation": 0.2, "method": PGD(), "shi": 0.0}], ids=["ibp", "validated"])
+def test_an_interrupted_run_ends_in_the_weights_of_one_that_was_not(tiny, tmp_path, monkeypatch, call, changes):
+    recipe = tiny(optimizer=Adam(lr=0.01, milestones=(2,)), **changes)
+    whole = train(recipe, out=tmp_path / "whole", quiet=True)
+    cut_short(monkeypatch, recipe, call, tmp_path / "cut")
+    folder = RunFolder(tmp_path / "cut")
+    assert not folder.weights.exists()
+    resumed = train(recipe, out=tmp_path / "cut", resume=True, quiet=True)
+    assert same(weights(resumed), weights(whole))
+    assert untimed(folder.metrics) == untimed(whole.folder.metrics)
+    assert same(weights(load_run(tmp_path / "cut")), weights(whole))
+
+
+def test_an_interrupted_run_may_be_interrupted_again(tiny, tmp_path, monkeypatch):
+    whole = train(tiny(), out=tmp_path / "whole", quiet=True)
+    for resume in (False, True):
+        cut_short(monkeypatch, tiny(), STEPS + 2, tmp_path / "cut", resume=resume)
+    assert load_state(tmp_path / "cut" / "state.safetensors").epochs_done == 2
+    assert same(weights(train(tiny(), out=tmp_path / "cut", resume=True, quiet=True)), weights(whole))
+    assert [record["epoch"] for record in jsonl.read(tmp_path / "cut" / "metrics.jsonl")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("function", ["append", "write_whole"], ids=["before the record", "before the state"])
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+def test_a_kill_between_state_and_record_neither_loses_nor_doubles_an_epoch(
+    tiny, tmp_path, monkeypatch, function, after
+):
+    """However the two follow one another, a kill around either leaves a run with one record an epoch."""
+    whole = train(tiny(), out=tmp_path / "whole", quiet=True)
+    module = jsonl if function == "append" else sys.modules["ctbench.training.checkpoints"]
+    original, made = getattr(module, function), []
+
+    def killing(*args, **kwargs):
+        made.append(None)
+        if len(made) == 2 and not after:
+            raise Killed
+        original(*args, **kwargs)
+        if len(made) == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, function, killing)
+        with pytest.raises(Killed):
+            train(tiny(), out=tmp_path / "cut", quiet=True)
+    resumed = train(tiny(), out=tmp_path / "cut", resume=True, quiet=True)
+    assert same(weights(resumed), weights(whole))
+    assert untimed(resumed.folder.metrics) == untimed(whole.folder.metrics)
+
+
+def test_a_torn_last_record_is_written_anew(tiny, tmp_path, monkeypatch):
+    cut_short(monkeypatch, tiny(), STEPS + 2, tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "eps"')
+    train(tiny(), out=tmp_path, resume=True, quiet=True)
+    assert [record["epoch"] for record in jsonl.read(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+
+
+def test_a_damaged_state_is_named(tiny, tmp_path, monkeypatch):
+    cut_short(monkeypatch, tiny(), STEPS + 2, tmp_path)
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"state.safetensors is damaged or not a safetensors file"):
+        train(tiny(), out=tmp_path, resume=True, quiet=True)
+
+
+VICTIM = """
+import json, sys, time
+import torch
+torch.set_num_threads(1)
+from ctbench.training import Recipe, train
+from ctbench.training.loop import Training
+
+step = Training.step
+
+def hanging(self, x, y, eps, epoch, number, generator):
+    if (epoch, number) == (1, 3):
+        print("in the middle of an epoch", flush=True)
+        time.sleep(600)
+    return step(self, x, y, eps, epoch, number, generator)
+
+Training.step = hanging
+train(Recipe.from_json(json.loads(sys.argv[1])), out=sys.argv[2], quiet=True)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_in_the_same_weights(tiny, tmp_path):
+    recipe = tiny()
+    whole = train(recipe, out=tmp_path / "whole", quiet=True)
+    command = [sys.executable, "-c", VICTIM, json.dumps(recipe.to_json()), str(tmp_path / "killed")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as victim:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == "in the middle of an epoch\n"
+        os.kill(victim.pid, signal.SIGKILL)
+        assert victim.wait() == -signal.SIGKILL
+    folder = RunFolder(tmp_path / "killed")
+    assert [record["epoch"] for record in jsonl.read(folder.metrics)] == [1]
+    assert not folder.weights.exists()
+    resumed = train(recipe, out=folder.path, resume=True, quiet=True)
+    assert same(weights(resumed), weights(whole))
+    assert folder.weights.read_bytes() == whole.folder.weights.read_bytes()
+    assert untimed(folder.metrics) == untimed(whole.folder.metrics)
+
+
+# ---------------------------------------------------------------------------------------------- divergence
+
+
+def test_a_nan_stops_the_run_and_keeps_the_last_good_state(tiny, tmp_path):
+    recipe = tiny(method=Watched(nan_at=STEPS + 2), shi=0.0)
+    with pytest.raises(TrainingDivergedError) as error:
+        train(recipe, out=tmp_path, quiet=True)
+    message = str(error.value)
+    assert "tiny diverged in epoch 2, step 3 of 6: the loss is nan" in message
+    assert "Likely causes: a learning rate (0.01) too high, eps (now 0.0" in message
+    assert f"the state after epoch 1 is in {tmp_path / 'state.safetensors'}" in message
+    assert not (tmp_path / "weights.safetensors").exists()
+    state = load_state(tmp_path / "state.safetensors")
+    assert state.epochs_done == 1
+    assert all(torch.isfinite(value).all() for value in (*state.model.values(), *state.optimizer.values()))
+    assert [record["epoch"] for record in jsonl.read(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_a_nan_in_the_first_epoch_leaves_no_state(tiny, tmp_path):
+    with pytest.raises(TrainingDivergedError, match=r"epoch 1, step 1 of 6: .*no epoch was completed"):
+        train(tiny(method=Watched(nan_at=0), shi=0.0), out=tmp_path, quiet=True)
+    assert not (tmp_path / "state.safetensors").exists()
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_an_infinite_gradient_stops_the_run_before_it_reaches_a_weight(tiny, tmp_path, value):
+    training, x, y = single(tiny(method=Standard(), shi=0.0), tmp_path)
+    before = [p.detach().clone() for p in training.parameters]
+    training.parameters[0].register_hook(lambda gradient: torch.full_like(gradient, value))
+    with pytest.raises(TrainingDivergedError, match=f"its gradient's norm {value}"):
+        one_step(training, x, y, 0.0)
+    assert all(torch.equal(p, old) for p, old in zip(training.parameters, before, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------- a step
+
+
+@pytest.mark.parametrize(("network", "steps"), [(CNN3(width=2), 1), (MLP(hidden=(7,)), 3)], ids=["cnn3", "mlp"])
+def test_a_standard_step_is_the_plain_step_of_torch(tiny, tmp_path, network, steps):
+    training, x, y = single(tiny(network=network, method=Standard(), shi=0.0), tmp_path)
+    plain = copy.deepcopy(training.model).train()
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.01)
+    for _ in range(steps):
+        measured = one_step(training, x, y, 0.05)
+        optimizer.zero_grad()
+        logits = plain(x)
+        loss = F.cross_entropy(logits, y)
+        loss.backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), 10.0)
+        optimizer.step()
+        for name in ("loss", "natural", "robust"):
+            assert measured[name] == pytest.approx(loss.item(), abs=1e-6)
+        accuracy = (logits.argmax(1) == y).double().mean().item()
+        assert measured["natural_accuracy"] == measured["robust_accuracy"] == pytest.approx(accuracy)
+    # the gradient of a bias before a batch norm is 0 but for rounding, which Adam's first step blows up
+    noise = {"0.bias", "3.bias"} if network.name == "cnn3" else set()
+    gradients = dict(training.model.named_parameters())
+    assert all(gradients[name].grad.abs().max() < 1e-6 for name in noise)
+    for name, value in plain.state_dict().items():
+        if name not in noise:
+            torch.testing.assert_close(training.model.state_dict()[name], value, rtol=0, atol=1e-6)
+
+
+def by_hand(model: nn.Sequential, x, y, eps: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Natural loss, IBP loss and sum of weights of Flatten, Linear, ReLU, Linear."""
+    first, last = model[1], model[3]
+    natural = F.cross_entropy(model(x), y)
+    low, high = (x - eps).clamp(0, 1).flatten(1), (x + eps).clamp(0, 1).flatten(1)
+    up, down = first.weight.clamp(min=0), first.weight.clamp(max=0)
+    l, u = low @ up.T + high @ down.T + first.bias, high @ up.T + low @ down.T + first.bias  # noqa: E741
+    l, u = l.relu(), u.relu()  # noqa: E741
+    worst = []
+    for i, label in enumerate(y.tolist()):
+        rows = torch.stack([last.weight[k] - last.weight[label] for k in range(10)])
+        offsets = torch.stack([last.bias[k] - last.bias[label] for k in range(10)])
+        worst.append(rows.clamp(min=0) @ u[i] + rows.clamp(max=0) @ l[i] + offsets)
+    robust = torch.stack(worst).logsumexp(1).mean()
+    return natural, robust, first.weight.abs().sum() + last.weight.abs().sum()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("l1", [0.0, 1e-3])
+def test_the_loss_is_composed_as_the_recipe_says(tiny, tmp_path, weight, l1):
+    recipe = tiny(network=MLP(hidden=(7,)), robust_weight=weight, l1=l1, shi=0.0, optimizer=Adam(clip_norm=1e9))
+    training, x, y = single(recipe, tmp_path)
+    other = copy.deepcopy(training.model)
+    natural, robust, l1_sum = by_hand(other, x, y, 0.03)
+    loss = (1 - weight) * natural + weight * robust + l1 * l1_sum
+    gradients = torch.autograd.grad(loss, list(other.parameters()))
+    measured = one_step(training, x, y, 0.03)
+    assert measured["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert measured["natural"] == pytest.approx(natural.item(), rel=1e-5)
+    assert measured["robust"] == pytest.approx(robust.item(), rel=1e-5)
+    for parameter, expected in zip(training.parameters, gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_by_their_total_norm(tiny, tmp_path):
+    gradients = {}
+    for clip_norm in (1e-3, 1e9):
+        training, x, y = single(tiny(optimizer=Adam(clip_norm=clip_norm), shi=0.0), tmp_path)
+        one_step(training, x, y, 0.05)
+        gradients[clip_norm] = torch.cat([p.grad.flatten() for p in training.parameters])
+    free, clipped = gradients[1e9], gradients[1e-3]
+    assert free.norm() > 0.1
+    assert clipped.norm().item() == pytest.approx(1e-3, rel=1e-3)
+    torch.testing.assert_close(clipped / clipped.norm(), free / free.norm(), rtol=1e-3, atol=1e-5)
+
+
+def test_short_gradients_are_not_clipped(tiny, tmp_path):
+    gradients = []
+    for clip_norm in (1e3, 1e9):
+        training, x, y = single(tiny(optimizer=Adam(clip_norm=clip_norm), shi=0.0), tmp_path)
+        one_step(training, x, y, 0.05)
+        gradients.append([p.grad for p in training.parameters])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_the_regulariser_of_shi_is_in_force_while_the_radius_grows(tiny, tmp_path):
+    run = train(tiny(ramp=Linear(start=0.0, end=2.0)), out=tmp_path, quiet=True)
+    extra = [record["loss"] - record["robust_loss"] for record in jsonl.read(run.folder.metrics)]
+    assert extra[0] > 1e-3
+    assert extra[1] > 1e-4
+    assert abs(extra[2]) < 1e-9
+
+
+def test_the_regulariser_fades_with_the_radius(tiny, tmp_path):
+    extra = []
+    for eps in (0.01, 0.04, 0.05):
+        training, x, y = single(tiny(shi=0.5, robust_weight=1.0), tmp_path)
+        measured = one_step(training, x, y, eps)
+        extra.append(
+            (measured["loss"] - measured["robust"]) / (1 - eps / 0.05)
+            if eps < 0.05
+            else measured["loss"] - measured["robust"]
+        )
+    assert extra[0] > 0.01
+    assert extra[1] > 0.01
+    assert extra[2] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_regulariser_at_radius_zero_is_that_of_a_tiny_one(tiny, tmp_path):
+    losses = []
+    for eps in (0.0, 1e-6):
+        training, x, y = single(tiny(shi=0.5), tmp_path)
+        measured = one_step(training, x, y, eps)
+        losses.append(measured["loss"] - measured["robust"])
+    assert losses[0] > 0.01
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_the_regulariser_needs_boxes(tiny, tmp_path):
+    message = "shi is 0.5 but the method 'standard' computes no interval bounds: set shi=0"
+    with pytest.raises(ValueError, match=message):
+        train(tiny(method=Standard()), out=tmp_path, quiet=True)
+
+
+# ---------------------------------------------------------------------------------------------- schedules
+
+
+@pytest.mark.parametrize("train_eps", [None, 0.08])
+def test_every_step_has_the_radius_of_the_ramp(tiny, tmp_path, train_eps):
+    recipe = tiny(
+        method=Watched(), shi=0.0, ramp=Smooth(start=0.5, end=2.0), threat=Linf(eps=0.05), train_eps=train_eps
+    )
+    run = train(recipe, out=tmp_path, quiet=True)
+    final = 0.05 if train_eps is None else 0.08
+    assert recipe.final_eps == final
+    expected = [final * recipe.ramp.share(step, STEPS) for step in range(3 * STEPS)]
+    assert expected[3] == 0
+    assert expected[12:] == [final] * 6
+    for call, eps in zip(Watched.calls, expected, strict=True):
+        torch.testing.assert_close(call.region.lower, (call.x - eps).clamp(0, 1), rtol=0, atol=1e-7)
+        torch.testing.assert_close(call.region.upper, (call.x + eps).clamp(0, 1), rtol=0, atol=1e-7)
+    assert [record["eps"] for record in jsonl.read(run.folder.metrics)] == expected[5::6]
+
+
+def test_the_learning_rate_falls_at_its_milestones(tiny, tmp_path, monkeypatch):
+    used, step = [], Training.step
+
+    def noting(self, *args, **kwargs):
+        used.append(self.optimizer.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Training, "step", noting)
+    recipe = tiny(epochs=4, optimizer=Adam(lr=0.01, milestones=(1, 3), decay=0.1))
+    run = train(recipe, out=tmp_path, quiet=True)
+    expected = [0.01, 0.001, 0.001, 0.0001]
+    assert [record["lr"] for record in jsonl.read(run.folder.metrics)] == pytest.approx(expected, rel=1e-12)
+    assert used == pytest.approx([lr for lr in expected for _ in range(STEPS)], rel=1e-12)
+
+
+# ---------------------------------------------------------------------------------------------- evaluation
+
+
+@pytest.mark.parametrize("network", [MLP(hidden=(20,)), CNN3(width=2)], ids=["mlp", "cnn3"])
+def test_validation_reports_on_images_that_are_held_out(tiny, tmp_path, network):
+    recipe = tiny(network=network, validation=0.25, ramp=Smooth(start=0.0, end=1.0), threat=Linf(eps=0.02), seed=3)
+    run = train(recipe, out=tmp_path, quiet=True)
+    metrics = jsonl.read(run.folder.metrics)
+    assert all(
+        record.keys() == MEASURED | {"seconds", "validation_natural_accuracy", "validation_robust_accuracy"}
+        for record in metrics
+    )
+    _, held_out = split(recipe.dataset.load().train, fraction=0.25, seed=3)
+    x, y = held_out[:]
+    margins = ctbench.margin_bounds(run.model, x, y, eps=0.02, domain="interval")
+    others = F.one_hot(y, 10) == 0
+    robust = ((margins > 0) | ~others).all(1).double().mean().item()
+    natural = (run.model(x).argmax(1) == y).double().mean().item()
+    assert 0 < robust < natural
+    assert metrics[-1]["validation_natural_accuracy"] == pytest.approx(natural, abs=2 / len(y))
+    assert metrics[-1]["validation_robust_accuracy"] == pytest.approx(robust, abs=2 / len(y))
+
+
+def test_held_out_images_are_not_trained_on(tiny, tmp_path):
+    recipe = tiny(method=Watched(), shi=0.0, validation=0.5, epochs=1)
+    train(recipe, out=tmp_path, quiet=True)
+    training, held_out = split(recipe.dataset.load().train, fraction=0.5, seed=0)
+    seen = [tuple(x) for call in Watched.calls[: math.ceil(len(training) / 256)] for x in call.x.flatten(1).tolist()]
+    assert sorted(seen) == sorted(map(tuple, training[:][0].flatten(1).tolist()))
+    later = [tuple(x) for call in Watched.calls[math.ceil(len(training) / 256) :] for x in call.x.flatten(1).tolist()]
+    assert later == list(map(tuple, held_out[:][0].flatten(1).tolist()))
+
+
+def test_validation_does_not_change_the_run_of_batch_norms(tiny, tmp_path):
+    """The statistics for a validation are computed in every epoch; the weights follow from the batches alone."""
+    recipe = tiny(validation=0.25)
+    plain = train(replace(recipe, precise_bn=False), out=tmp_path / "plain", quiet=True)
+    precise = train(recipe, out=tmp_path / "precise", quiet=True)
+    names = [name for name, _ in plain.model.named_parameters()]
+    assert all(torch.equal(weights(plain)[name], weights(precise)[name]) for name in names)
+
+
+def test_the_last_epoch_ends_with_precise_statistics(tiny, tmp_path):
+    recipe = tiny(network=CNN3(width=2))
+    run = train(recipe, out=tmp_path / "precise", quiet=True)
+    follow = train(replace(recipe, precise_bn=False), out=tmp_path / "follow", quiet=True)
+    x, _ = recipe.dataset.load().train[:]
+    z = run.model[0](x)  # the first batch norm's input
+    # the average over batches that partition the training set, up to the weight of the smaller last batch
+    torch.testing.assert_close(run.model[1].running_mean, z.mean((0, 2, 3)), rtol=0.03, atol=0.03)
+    distance = [(m.model[1].running_mean - z.mean((0, 2, 3))).abs().max().item() for m in (run, follow)]
+    assert distance[0] < distance[1] / 3
+    assert torch.equal(run.model[0].weight, follow.model[0].weight)
+
+
+def test_ibp_trains_what_can_be_certified(tiny, tmp_path):
+    recipe = tiny(network=MLP(hidden=(40,)), epochs=6, batch_size=64, threat=Linf(eps=0.03))
+    run = train(recipe, out=tmp_path, quiet=True)
+    x, y = recipe.dataset.load().test[:]
+    found = ctbench.certify(run.model, x, y, eps=0.03)
+    assert found.certified_accuracy > 0.6
+    assert IBP() == run.recipe.method

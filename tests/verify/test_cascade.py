@@ -1,0 +1,751 @@
+"""The cascade: what it says is true, whatever the stages do, and however often it is interrupted."""
+
+import copy
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import nn
+
+import ctbench
+from ctbench.attacks import PGD
+from ctbench.networks import MLP, Normalize
+from ctbench.regions import Linf
+from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, jsonl
+from ctbench.specification import margins, violation_at
+from ctbench.training import train
+from ctbench.verify import DEFAULT_STAGES, Bound, Falsify, Findings, Problem, Stage, certify
+
+cascade = sys.modules["ctbench.verify.cascade"]
+BOUNDS = tuple(Bound(domain=name) for name in ("interval", "crown-ibp", "crown"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Custom(Stage):
+    """A stage of the test's making."""
+
+    look: Callable[[Problem], Findings]
+    called: str = "custom"
+
+    @property
+    def title(self) -> str:
+        return self.called
+
+    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
+        return self.look(problem)
+
+
+def small(seed: int, *, batch_norm: bool = False) -> nn.Sequential:
+    torch.manual_seed(seed)
+    model = MLP(hidden=(12, 8), batch_norm=batch_norm).build((4,), 3).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.3, 1.5)
+    return model
+
+
+def inputs(model: nn.Module, count: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs whose labels are the model's own answers, but for every seventh."""
+    x = torch.rand(count, 4, generator=torch.Generator().manual_seed(5))
+    y = model(x).argmax(1).detach()
+    y[::7] = (y[::7] + 1) % 3
+    return x, y
+
+
+def linear(weight: list[list[float]], bias: list[float]) -> nn.Sequential:
+    layer = nn.Linear(len(weight[0]), len(weight))
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weight))
+        layer.bias.copy_(torch.tensor(bias))
+    return nn.Sequential(layer)
+
+
+def double(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).double().eval()
+
+
+def least_margin(model: nn.Module, points: torch.Tensor, label: int) -> float:
+    """The least margin at any of the points, in double precision."""
+    labels = torch.full((len(points),), label)
+    with torch.no_grad():
+        return margins(double(model)(points.double()), labels).min().item()
+
+
+def timeless(found: Certification) -> list[SampleRecord]:
+    return [replace(record, seconds=0.0) for record in found]
+
+
+@pytest.fixture(scope="module")
+def digits(tiny, tmp_path_factory):
+    """A network that is certified on some digits, falsified on others, wrong on others."""
+    recipe = tiny(network=MLP(hidden=(20, 20)), epochs=4, batch_size=64, optimizer=replace(tiny().optimizer, lr=0.005))
+    run = train(recipe, out=tmp_path_factory.mktemp("digits") / "run", quiet=True)
+    x, y = recipe.dataset.load().test[:]
+    return run.model, x[:150], y[:150]
+
+
+# ---------------------------------------------------------------------------------------------- soundness
+
+
+@pytest.mark.parametrize(("seed", "batch_norm"), [(0, False), (2, False), (0, True)])
+def test_certified_samples_withstand_dense_sampling_and_attack(seed, batch_norm):
+    model = small(seed, batch_norm=batch_norm)
+    x, y = inputs(model)
+    found = certify(model, x, y, eps=0.08)
+    assert found.counts[Verdict.CERTIFIED] > 5
+    assert found.counts[Verdict.FALSIFIED] > 0
+    assert found.counts[Verdict.MISCLASSIFIED] == 9
+    exact, generator = double(model), torch.Generator().manual_seed(0)
+    region = Linf(eps=0.08).region(x.double())
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 4)
+    attacked = PGD(steps=30, restarts=5)(violation_at(exact, y), region, x.double(), generator)
+    for record in found:
+        if record.verdict is Verdict.CERTIFIED:
+            low, high = region.lower[record.index], region.upper[record.index]
+            random = low + torch.rand(2000, 4, dtype=torch.float64, generator=generator) * (high - low)
+            points = torch.cat([random, low + corners * (high - low), attacked[record.index][None]])
+            least = least_margin(model, points, record.label)
+            assert least > 0
+            assert least >= record.bound - 1e-6
+
+
+def test_falsified_samples_have_a_counterexample_that_replays():
+    model = small(0)
+    x, y = inputs(model)
+    found = certify(model, x, y, eps=0.08)
+    falsified = [record.index for record in found if record.verdict is Verdict.FALSIFIED]
+    assert falsified
+    region = Linf(eps=0.08).region(x.double())
+    violation = violation_at(double(model), y)
+    points = PGD(steps=100, restarts=20, step_size=0.25)(
+        violation, region, x.double(), torch.Generator().manual_seed(0)
+    )
+    assert (violation(points[None])[0][falsified] > 0).all()
+    assert (violation(x.double()[None])[0][falsified] < 0).all(), "right at the clean input"
+
+
+def test_accuracies_are_in_order_and_counted_by_hand(digits):
+    model, x, y = digits
+    found = certify(model, x, y, eps=0.05)
+    natural = (model(x).argmax(1) == y).double().mean().item()
+    assert found.natural_accuracy == pytest.approx(natural)
+    assert 0 < found.certified_accuracy < found.adversarial_accuracy < found.natural_accuracy < 1
+    assert [record.index for record in found] == list(range(len(y)))
+    assert [record.label for record in found] == y.tolist()
+    assert [record.prediction for record in found] == model(x).argmax(1).tolist()
+
+
+def test_radius_zero_certifies_all_that_is_right(digits):
+    model, x, y = digits
+    found = certify(model, x, y, eps=0.0)
+    assert found.certified_accuracy == found.natural_accuracy
+    assert {record.stage for record in found} == {"clean", "interval"}
+
+
+def test_the_data_range_is_not_left_unless_there_is_none():
+    model = linear([[1.0], [0.0]], [0.0, -0.05])  # turns at x = -0.05, outside the data range
+    x, y = torch.tensor([[0.0]]), torch.tensor([0])
+    assert certify(model, x, y, eps=0.2)[0].verdict is Verdict.CERTIFIED
+    assert certify(model, x, y, eps=0.2, clip=None)[0].verdict is Verdict.FALSIFIED
+
+
+@pytest.mark.parametrize("confirm", [True, False])
+def test_a_margin_of_exactly_zero_is_not_certified(confirm):
+    model, x, y = linear([[1.0], [0.0]], [0.0, 0.5]), torch.tensor([[0.75]]), torch.tensor([0])
+    tie = certify(model, x, y, eps=0.25, confirm=confirm)
+    assert (tie[0].verdict, tie[0].bound) == (Verdict.UNKNOWN, 0.0)
+    nearly = certify(model, x, y, eps=0.2499, confirm=confirm)
+    assert (nearly[0].verdict, nearly[0].stage) == (Verdict.CERTIFIED, "interval")
+
+
+def test_a_tie_at_the_clean_input_is_not_certified():
+    model = linear([[0.0], [0.0]], [1.0, 1.0])
+    assert certify(model, torch.tensor([[0.5]]), torch.tensor([0]), eps=0.1)[0].verdict is Verdict.UNKNOWN
+
+
+def spike(at: float, width: float) -> nn.Module:
+    """Margin 1 everywhere but on [at, at + 2 width], where it falls to -2."""
+    model = nn.Sequential(nn.Linear(1, 3), nn.ReLU(), nn.Linear(3, 2))
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        model[0].bias.copy_(-torch.tensor([at, at + width, at + 2 * width]))
+        model[2].weight.copy_(torch.tensor([[-1.0, 2.0, -1.0], [0.0, 0.0, 0.0]]) * 3 / width)
+        model[2].bias.copy_(torch.tensor([1.0, 0.0]))
+    return model
+
+
+def test_a_narrow_spike_that_attacks_miss_is_never_certified():
+    model, x, y = spike(0.3, 2**-12), torch.tensor([[0.5]]), torch.tensor([0])
+    assert least_margin(model, torch.tensor([[0.3 + 2**-12]]), 0) < -1.9
+    for stages in (DEFAULT_STAGES, *((stage,) for stage in DEFAULT_STAGES)):
+        for confirm in (True, False):
+            found = certify(model, x, y, eps=0.25, stages=stages, confirm=confirm)
+            assert found[0].verdict is Verdict.UNKNOWN, stages
+            assert found.adversarial_accuracy == 1
+
+
+def test_a_spike_outside_the_region_does_no_harm():
+    model, x, y = spike(0.125, 2**-6), torch.tensor([[0.5]]), torch.tensor([0])
+    found = certify(model, x, y, eps=0.25)
+    assert (found[0].verdict, found[0].stage) == (Verdict.CERTIFIED, "crown-ibp")
+    assert found[0].bound == pytest.approx(1, abs=1e-3)
+
+
+def test_certified_is_meant_for_the_network_itself_in_double_precision():
+    """The constants of the first layer are rounded once more in single precision: no bound may rest on that."""
+    falling = []
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        mean, std = (torch.rand(2, generator=generator) * 0.5 + 0.01).tolist()
+        model = nn.Sequential(Normalize([mean], [std * 1e-3], spatial=0), *linear([[1.0], [0.0]], [0.0, 0.0]))
+        exact = double(model)
+        worst = torch.tensor([[0.625]], dtype=torch.float64) - 0.125
+        # the other logit lies in the middle of what rounding makes of the worst point
+        with torch.no_grad():
+            model[1].bias[1] = exact(worst)[0, 0]
+        found = certify(model, torch.tensor([[0.625]]), torch.tensor([0]), eps=0.125)
+        if found[0].verdict is Verdict.CERTIFIED and least_margin(model, worst, 0) <= 0:
+            falling.append((seed, found[0].bound, least_margin(model, worst, 0)))
+    assert not falling
+
+
+def test_batch_norm_without_running_statistics_is_refused():
+    """Its answer depends on the other samples of a batch, so there is nothing to prove about one."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.ReLU(), nn.Linear(6, 3))
+    with pytest.raises(ValueError, match="running statistics"):
+        certify(model.eval(), torch.rand(5, 4), torch.tensor([0, 1, 2, 0, 1]), eps=0.01)
+    conv = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(), nn.Linear(8, 3)
+    )
+    with pytest.raises(ValueError, match="running statistics"):
+        certify(conv.eval(), torch.rand(5, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1]), eps=0.01)
+
+
+# ---------------------------------------------------------------------------------------------- stages
+
+
+def test_a_stage_sees_only_what_former_ones_left_open():
+    model = small(0)
+    x, y = inputs(model)
+    alone = {stage: certify(model, x, y, eps=0.08, stages=[stage]) for stage in DEFAULT_STAGES}
+    seen: list[list[int]] = [[] for _ in range(len(DEFAULT_STAGES) + 1)]
+
+    def spy(place: int) -> Custom:
+        def look(problem: Problem) -> Findings:
+            seen[place] += [int((row == x).all(1).nonzero()) for row in problem.x]
+            return Findings()
+
+        return Custom(look=look, called=f"spy {place}")
+
+    stages = [s for place, stage in enumerate(DEFAULT_STAGES) for s in (spy(place), stage)]
+    found = certify(model, x, y, eps=0.08, stages=[*stages, spy(len(DEFAULT_STAGES))])
+    expected = [record.index for record in found if record.right]
+    for place, stage in enumerate(DEFAULT_STAGES):
+        assert seen[place] == expected
+        decided = {r.index for r in alone[stage] if r.verdict in (Verdict.CERTIFIED, Verdict.FALSIFIED)}
+        if isinstance(stage, Bound):
+            expected = [index for index in expected if index not in decided]
+        else:
+            expected = [index for index in expected if found[index].verdict is not Verdict.FALSIFIED]
+    assert seen[-1] == expected == [record.index for record in found if record.verdict is Verdict.UNKNOWN]
+    assert len(seen[0]) > len(seen[1]) > len(seen[2]) > len(seen[3]) >= len(seen[4])
+
+
+def test_a_stage_gets_batches_of_its_size():
+    model = small(0)
+    x, y = inputs(model)
+    right = int((model(x).argmax(1) == y).sum())
+    sizes: list[int] = []
+
+    def look(problem: Problem) -> Findings:
+        sizes.append(len(problem))
+        assert problem.region.lower.shape == problem.x.shape == (len(problem), 4)
+        assert problem.spec.shape == (len(problem), 2, 3)
+        return Findings()
+
+    certify(model, x, y, eps=0.01, stages=[Custom(look=look, batch_size=20)])
+    assert sizes == [20, 20, right - 40]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 256])
+def test_the_size_of_batches_changes_no_verdict(batch_size):
+    model = small(0)
+    x, y = inputs(model)
+    stages = tuple(replace(stage, batch_size=batch_size) for stage in BOUNDS)
+    found, usual = certify(model, x, y, eps=0.08, stages=stages), certify(model, x, y, eps=0.08, stages=BOUNDS)
+    assert [(r.verdict, r.stage) for r in found] == [(r.verdict, r.stage) for r in usual]
+    assert [r.bound for r in found] == pytest.approx([r.bound for r in usual], abs=1e-5)
+
+
+@pytest.mark.parametrize("stages", [BOUNDS, DEFAULT_STAGES], ids=["bounds", "default"])
+def test_the_place_of_a_sample_in_its_batch_plays_no_part(stages):
+    model = small(0)
+    x, y = inputs(model)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
+    straight = certify(model, x, y, eps=0.08, stages=stages)
+    mixed = certify(model, x[order], y[order], eps=0.08, stages=stages)
+    for place, index in enumerate(order.tolist()):
+        assert (mixed[place].verdict, mixed[place].stage) == (straight[index].verdict, straight[index].stage)
+
+
+def test_the_same_seed_gives_the_same_records(digits):
+    model, x, y = digits
+    assert timeless(certify(model, x, y, eps=0.05)) == timeless(certify(model, x, y, eps=0.05))
+
+
+def test_the_global_random_state_is_left_alone(digits):
+    before = torch.get_rng_state()
+    certify(digits[0], digits[1][:20], digits[2][:20], eps=0.05)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def constant(screening: float, exact: float | None = None) -> Callable[[Problem], Findings]:
+    """A stage that says one bound in single precision and another one in double."""
+
+    def look(problem: Problem) -> Findings:
+        value = exact if exact is not None and problem.x.dtype == torch.float64 else screening
+        return Findings(bound=problem.x.new_full((len(problem),), value))
+
+    return look
+
+
+def raising(problem: Problem) -> Findings:
+    raise RuntimeError("out of luck")
+
+
+def raising_in_double(problem: Problem) -> Findings:
+    if problem.x.dtype == torch.float64:
+        raise RuntimeError("out of luck")
+    return Findings(bound=problem.x.new_ones(len(problem)))
+
+
+def silent_in_double(problem: Problem) -> Findings:
+    return Findings() if problem.x.dtype == torch.float64 else constant(1.0)(problem)
+
+
+def too_many(problem: Problem) -> Findings:
+    return Findings(bound=problem.x.new_ones(len(problem) + 1))
+
+
+def too_few(problem: Problem) -> Findings:
+    return Findings(bound=problem.x.new_ones(len(problem) - 1))
+
+
+def one_a_margin(problem: Problem) -> Findings:
+    return Findings(bound=problem.x.new_ones(len(problem), 2))
+
+
+def misshapen(problem: Problem) -> Findings:
+    return Findings(witness=problem.x.new_ones(len(problem), 5))
+
+
+FAILING = {
+    "raises": (raising, r"custom: RuntimeError: out of luck"),
+    "raises in double": (raising_in_double, r"custom: RuntimeError: out of luck"),
+    "says nothing in double": (silent_in_double, r"custom: AssertionError"),
+    "NaN": (constant(math.nan), r"custom: the bound is NaN"),
+    "NaN in double": (constant(1.0, math.nan), r"custom: the bound is NaN"),
+    "infinite": (constant(math.inf), r"custom: .*infinite"),
+    "infinite in double": (constant(1.0, math.inf), r"custom: .*infinite"),
+    "too many": (too_many, r"custom: "),
+    "too few": (too_few, r"custom: "),
+    "one a margin": (one_a_margin, r"custom: "),
+    "a witness of another shape": (misshapen, r"custom: RuntimeError"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "confirm"), [(n, c) for n in FAILING for c in (True, False) if c or "in double" not in n]
+)
+def test_a_stage_that_fails_certifies_nothing_and_the_record_says_why(name, confirm):
+    look, reason = FAILING[name]
+    model = small(0)
+    x, y = inputs(model, 20)
+    found = certify(model, x, y, eps=0.01, stages=[Custom(look=look)], confirm=confirm)
+    right = [record for record in found if record.right]
+    assert len(right) > 10
+    for record in right:
+        assert (record.verdict, record.stage) == (Verdict.UNKNOWN, "custom")
+        assert record.bound is None
+        assert re.search(reason, record.reason), record.reason
+
+
+@pytest.mark.parametrize(
+    ("screening", "exact"), [(math.inf, -1.0), (1.0, -1e-9), (1.0, 0.0), (1e-9, -1e-9), (math.inf, -math.inf)]
+)
+def test_what_double_precision_does_not_confirm_is_not_certified(screening, exact):
+    model = small(0)
+    x, y = inputs(model, 20)
+    found = certify(model, x, y, eps=0.01, stages=[Custom(look=constant(screening, exact))])
+    right = [record for record in found if record.right]
+    assert {record.verdict for record in right} == {Verdict.UNKNOWN}
+    assert {record.bound for record in right} == {exact if math.isfinite(exact) else None}
+
+
+def test_without_confirmation_single_precision_is_trusted():
+    model = small(0)
+    x, y = inputs(model, 20)
+    stage = Custom(look=constant(1.0, -1.0))
+    assert certify(model, x, y, eps=0.01, stages=[stage], confirm=True).certified_accuracy == 0
+    unconfirmed = certify(model, x, y, eps=0.01, stages=[stage], confirm=False)
+    assert unconfirmed.certified_accuracy == unconfirmed.natural_accuracy > 0
+
+
+def test_confirmation_asks_only_about_what_would_be_certified():
+    model = small(0)
+    x, y = inputs(model, 20)
+    asked: dict[torch.dtype, int] = {torch.float32: 0, torch.float64: 0}
+
+    def look(problem: Problem) -> Findings:
+        asked[problem.x.dtype] += len(problem)
+        return Findings(bound=problem.x[:, 0] - 0.5)
+
+    found = certify(model, x, y, eps=0.01, stages=[Custom(look=look)])
+    right = [record.index for record in found if record.right]
+    above = [index for index in right if x[index, 0] > 0.5]
+    assert asked == {torch.float32: len(right), torch.float64: len(above)}
+    assert [record.index for record in found if record.verdict is Verdict.CERTIFIED] == above
+    assert [found[i].bound for i in right] == pytest.approx([x[i, 0].item() - 0.5 for i in right], abs=1e-7)
+
+
+def test_a_witness_is_moved_into_the_region_and_replayed():
+    model, y = linear([[1.0], [0.0]], [0.0, 0.5]), torch.tensor([0])
+    outside = Custom(look=lambda problem: Findings(witness=torch.zeros_like(problem.x)))
+    assert certify(model, torch.tensor([[0.8]]), y, eps=0.1, stages=[outside])[0].verdict is Verdict.UNKNOWN
+    assert certify(model, torch.tensor([[0.55]]), y, eps=0.1, stages=[outside])[0].verdict is Verdict.FALSIFIED
+    missing = Custom(look=lambda problem: Findings(witness=torch.full_like(problem.x, math.nan)))
+    assert certify(model, torch.tensor([[0.55]]), y, eps=0.1, stages=[missing])[0].verdict is Verdict.UNKNOWN
+
+
+def test_a_replayed_counterexample_outweighs_any_bound():
+    model, x, y = linear([[1.0], [0.0]], [0.0, 0.5]), torch.tensor([[0.55]]), torch.tensor([0])
+
+    def look(problem: Problem) -> Findings:
+        return Findings(bound=problem.x.new_ones(len(problem)), witness=problem.x - 0.1)
+
+    assert certify(model, x, y, eps=0.1, stages=[Custom(look=look)])[0].verdict is not Verdict.CERTIFIED
+
+
+def test_what_one_stage_cannot_do_a_later_one_may():
+    model = small(0)
+    x, y = inputs(model, 20)
+    found = certify(model, x, y, eps=0.01, stages=[Custom(look=raising), Bound(domain="crown")])
+    assert found.certified_accuracy > 0.5
+    assert all(not record.reason for record in found if record.verdict is Verdict.CERTIFIED)
+    failed = certify(model, x, y, eps=0.01, stages=[Bound(domain="interval"), Custom(look=raising)])
+    left = [record for record in failed if record.reason]
+    assert all(record.verdict is Verdict.UNKNOWN and math.isfinite(record.bound) for record in left)
+
+
+def test_the_best_finite_bound_is_kept():
+    model = small(0)
+    x, y = inputs(model, 20)
+    stages = [Custom(look=constant(value)) for value in (-2.0, -math.inf, -1.0, -3.0)]
+    found = certify(model, x, y, eps=0.01, stages=stages)
+    assert {record.bound for record in found if record.right} == {-1.0}
+    assert {record.bound for record in found if not record.right} == {None}
+
+
+def test_an_unknown_domain_leaves_samples_open():
+    model = small(0)
+    x, y = inputs(model, 10)
+    found = certify(model, x, y, eps=0.01, stages=[Bound(domain="zonotopes")])
+    assert found.certified_accuracy == 0
+    assert all("no domain is called 'zonotopes'" in record.reason for record in found if record.right)
+
+
+def test_a_user_who_interrupts_a_stage_is_heard():
+    def interrupting(problem: Problem) -> Findings:
+        raise KeyboardInterrupt
+
+    model = small(0)
+    with pytest.raises(KeyboardInterrupt):
+        certify(model, *inputs(model, 5), eps=0.01, stages=[Custom(look=interrupting)])
+
+
+# ---------------------------------------------------------------------------------------------- networks
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_leave_samples_open(value):
+    model = small(0)
+    with torch.no_grad():
+        model[-1].weight[0, 0] = value
+        model[-3].bias[0] = 5.0  # the neuron behind that weight is active everywhere
+    x, y = inputs(small(0))
+    found = certify(model, x, y, eps=0.01)
+    assert {record.verdict for record in found} == {Verdict.UNKNOWN}
+    assert {record.prediction for record in found} == {-1}
+    assert {record.reason for record in found} == {"clean: the logits are NaN or infinite"}
+    assert found.natural_accuracy == found.adversarial_accuracy == found.certified_accuracy == 0
+
+
+def test_a_network_in_train_mode_is_taken_as_at_test_time_and_left_as_it_was():
+    model = small(1, batch_norm=True)
+    x, y = inputs(model)
+    expected = certify(model, x, y, eps=0.05)
+    model.train()
+    model[2].eval()  # each module has its own mode
+    modes = [module.training for module in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    found = certify(model, x, y, eps=0.05)
+    assert timeless(found) == timeless(expected)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    model.eval()
+    assert [record.prediction for record in found] == model(x).argmax(1).tolist()
+
+
+def test_a_network_in_double_precision_is_certified_in_it():
+    model = small(0)
+    x, y = inputs(model)
+    found = certify(model.double(), x, y, eps=0.08, stages=BOUNDS)
+    expected = certify(model.float(), x, y, eps=0.08, stages=BOUNDS)
+    assert [record.verdict for record in found] == [record.verdict for record in expected]
+    assert found.certified_accuracy > 0.1
+
+
+def test_an_unsupported_layer_is_named():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Softmax(dim=1))
+    with pytest.raises(ctbench.UnsupportedLayerError, match=r"layer '1': layer type torch.nn.*Softmax is not supp"):
+        certify(model, torch.rand(2, 4), torch.tensor([0, 1]), eps=0.1)
+
+
+def test_wong_and_kolters_network_is_certified_on_real_mnist(real_mnist, kw_mnist):
+    model = ctbench.networks.ConvSmall().build((1, 28, 28), 10)
+    ctbench.load_weights(model, kw_mnist)
+    x, y = ctbench.datasets.MNIST().load(real_mnist).test[:]
+    with torch.no_grad():
+        assert (model(x).argmax(1) != y).sum() == 180
+    found = certify(model, x[:2], y[:2], eps=0.1, stages=[Bound(domain="crown")])
+    assert found.certified_accuracy == 1
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+def test_bad_input_is_explained():
+    model, x, y = small(0), torch.rand(3, 4), torch.tensor([0, 1, 2])
+    cases = [
+        ({"y": torch.tensor([0, 1, 3])}, r"label 3 of sample 2 is out of range: the network has 3 classes"),
+        ({"y": torch.tensor([0, -1, 2])}, r"label -1 of sample 1 is out of range"),
+        ({"y": y.float()}, r"labels must be integers, these are torch.float32"),
+        ({"y": y > 0}, r"labels must be integers, these are torch.bool"),
+        ({"y": y[:2]}, r"there are 3 inputs and 2 labels"),
+        ({"x": x[:0], "y": y[:0]}, r"there are 0 inputs and 0 labels: .* at least one"),
+        ({"x": torch.rand(3, 5)}, r"takes 4 features, its input has shape \(5,\)"),
+        ({"x": x + 1}, r"the inputs lie in \[1.*\] but the data range is \[0, 1\]: give raw pixels"),
+        ({"x": x - 1}, r"the inputs lie in \[-"),
+        ({"x": x * math.nan}, r"the inputs hold NaN or infinite values"),
+        ({"x": x * math.inf, "clip": None}, r"the inputs hold NaN or infinite values"),
+        ({"eps": 1.5}, r"eps is 1.5, wider than the data range"),
+        ({"eps": -0.1}, r"eps is -0.1: a radius must be a number >= 0"),
+        ({"eps": math.nan}, r"eps is nan: a radius must be a number >= 0"),
+        ({"eps": math.inf, "clip": None}, r"eps is inf: a radius must be a number >= 0"),
+        ({"clip": (1.0, 0.0)}, r"clip is \(1.0, 0.0\)"),
+    ]
+    for changes, message in cases:
+        with pytest.raises(ValueError, match=message):
+            certify(**({"model": model, "x": x, "y": y, "eps": 0.1} | changes))
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (3, 2)])
+def test_labels_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="label"):
+        certify(small(0), torch.rand(3, 4), torch.zeros(shape, dtype=torch.int64), eps=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_labels_of_any_integer_type_mean_the_same(dtype):
+    model = small(0)
+    x, y = inputs(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = certify(model, x, y.to(dtype), eps=0.08)
+    assert timeless(found) == timeless(certify(model, x, y, eps=0.08))
+
+
+def test_bad_input_is_found_before_a_file_is_made(tmp_path):
+    files = CertificationFiles(tmp_path / "certified" / "linf.jsonl")
+    with pytest.raises(ValueError, match="eps is 2"):
+        certify(small(0), torch.rand(3, 4), torch.tensor([0, 1, 2]), eps=2.0, files=files)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------- interruptions
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(cascade, "CHUNK", 16)
+
+
+class Killed(BaseException):
+    """Stands for what no code can catch."""
+
+
+def killer(after: int) -> Callable[[SampleRecord], None]:
+    seen: list[SampleRecord] = []
+
+    def watch(record: SampleRecord) -> None:
+        seen.append(record)
+        if len(seen) == after:
+            raise Killed
+
+    return watch
+
+
+def indices(files: CertificationFiles) -> list[int]:
+    return [record["index"] for record in jsonl.read(files.records)]
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("after", [1, 16, 30])
+@pytest.mark.parametrize("torn", [0, 1, 40, 400])
+def test_an_interrupted_certification_ends_in_the_same_records(digits, tmp_path, after, torn):
+    model, x, y = digits
+    whole = certify(model, x, y, eps=0.05)
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    with pytest.raises(Killed):
+        certify(model, x, y, eps=0.05, files=files, watch=killer(after))
+    kept = files.records.read_bytes()
+    assert len(indices(files)) == 16 * math.ceil(after / 16)
+    files.records.write_bytes(kept[: len(kept) - torn])
+    before = indices(files)
+    watched: list[int] = []
+    resumed = certify(
+        model, x, y, eps=0.05, files=files, resume=True, watch=lambda record: watched.append(record.index)
+    )
+    assert timeless(resumed) == timeless(whole)
+    assert sorted(indices(files)) == list(range(len(y)))
+    assert sorted(before + watched) == list(range(len(y)))
+    assert timeless(files.read()) == timeless(whole)
+
+
+VICTIM = """
+import sys, time
+import torch
+torch.set_num_threads(1)
+from ctbench.results import CertificationFiles
+from ctbench.training import load_network
+import ctbench.verify
+from pathlib import Path
+
+sys.modules["ctbench.verify.cascade"].CHUNK = 16
+seen = []
+
+def watch(record):
+    seen.append(record)
+    if len(seen) == 40:
+        print("in the middle", flush=True)
+        time.sleep(600)
+
+weights, data, out = map(Path, sys.argv[1:])
+x, y = torch.load(data, weights_only=True)
+ctbench.verify.certify(load_network(weights), x, y, eps=0.05, files=CertificationFiles(out), watch=watch)
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("small_chunks")
+def test_a_killed_certification_ends_in_the_same_records(tiny, tmp_path):
+    run = train(tiny(epochs=2), out=tmp_path / "run", quiet=True)
+    x, y = run.recipe.dataset.load().test[:100]
+    torch.save((x, y), tmp_path / "data.pt")
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    arguments = [str(run.folder.weights), str(tmp_path / "data.pt"), str(files.records)]
+    with subprocess.Popen([sys.executable, "-c", VICTIM, *arguments], stdout=subprocess.PIPE, text=True) as victim:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == "in the middle\n"
+        os.kill(victim.pid, signal.SIGKILL)
+        assert victim.wait() == -signal.SIGKILL
+    assert indices(files) == list(range(48))
+    resumed = certify(run.model, x, y, eps=0.05, files=files, resume=True)
+    assert sorted(indices(files)) == list(range(100))
+    assert timeless(resumed) == timeless(certify(run.model, x, y, eps=0.05))
+
+
+def test_a_finished_certification_is_read_and_not_repeated(digits, tmp_path):
+    model, x, y = digits
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    first = certify(model, x[:30], y[:30], eps=0.05, files=files)
+    kept = files.records.read_bytes()
+    again = certify(model, x[:30], y[:30], eps=0.05, files=files, resume=True, watch=killer(1))
+    assert again == first
+    assert files.records.read_bytes() == kept
+    assert files.read() == first
+
+
+def test_more_samples_can_be_added(digits, tmp_path):
+    model, x, y = digits
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    certify(model, x[:30], y[:30], eps=0.05, files=files)
+    found = certify(model, x[:50], y[:50], eps=0.05, files=files, resume=True)
+    assert [record.index for record in found] == list(range(50))
+    assert sorted(indices(files)) == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"eps": 0.06}, r"threat was 'Linf\(eps=0.05, clip=\(0.0, 1.0\)\)', now 'Linf\(eps=0.06"),
+        ({"clip": (-1.0, 1.0)}, r"threat was .*now 'Linf\(eps=0.05, clip=\(-1.0, 1.0\)\)'"),
+        ({"seed": 1}, r"seed was 0, now 1"),
+        ({"confirm": False}, r"confirm was True, now False"),
+        ({"stages": BOUNDS}, r"stages was \[.*PGD.*\], now \["),
+        ({"about": {"weights": "b"}}, r"weights was 'a', now 'b'"),
+        ({"about": {}}, r"weights was 'a', now None"),
+        ({"seed": 1, "confirm": False}, r"confirm was True, now False; seed was 0, now 1"),
+    ],
+    ids=["eps", "clip", "seed", "confirm", "stages", "weights", "no weights", "two"],
+)
+def test_records_of_other_settings_are_not_mixed(digits, tmp_path, changes, told):
+    model, x, y = (digits[0], digits[1][:5], digits[2][:5])
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    certify(model, x, y, eps=0.05, about={"weights": "a"}, files=files)
+    kept = files.records.read_bytes()
+    arguments = {"eps": 0.05, "about": {"weights": "a"}} | changes
+    with pytest.raises(ValueError, match=rf"made under other settings \({told}.*: choose another place"):
+        certify(model, x, y, files=files, resume=True, **arguments)
+    assert files.records.read_bytes() == kept
+
+
+def test_records_that_are_there_are_not_overwritten(digits, tmp_path):
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, files=files)
+    kept = files.records.read_bytes()
+    with pytest.raises(ValueError, match="exists already: resume it, or choose another place"):
+        certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, files=files)
+    assert files.records.read_bytes() == kept
+
+
+def test_settings_say_what_the_records_depend_on(digits, tmp_path):
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, files=files, about={"weights": "abc"})
+    settings = json.loads(files.settings.read_text())
+    assert settings["threat"] == "Linf(eps=0.05, clip=(0.0, 1.0))"
+    assert settings["stages"] == [repr(stage) for stage in DEFAULT_STAGES]
+    assert (settings["confirm"], settings["seed"], settings["weights"]) == (True, 0, "abc")
+
+
+def test_falsify_stops_at_what_it_has_found():
+    model = linear([[1.0], [0.0]], [0.0, 0.5])
+    graph = ctbench.graph.freeze(ctbench.graph.trace(model, (1,)), torch.zeros(1, 1))[0].detach()
+    problem = Problem(graph, torch.tensor([[0.55], [0.9]]), torch.tensor([0, 0]), Linf(eps=0.1))
+    findings = Falsify()(problem, torch.Generator().manual_seed(0))
+    assert findings.bound is None
+    assert findings.witness[0].item() < 0.5
+    assert findings.witness[1].item() == pytest.approx(0.8, abs=0.01)
