@@ -230,9 +230,20 @@ def test_a_change_that_cannot_be_is_explained(tiny, change, message):
         tiny().with_changes([change])
 
 
-def test_the_error_is_about_the_first_bad_change(tiny):
-    with pytest.raises(ValueError, match=r"epochs is 0\.5"):
-        tiny().with_changes(["seed=3", "epochs=0.5", "nonsense"])
+def test_a_recipe_is_checked_after_all_its_changes(tiny):
+    changed = tiny().with_changes(["ramp.start=3", "ramp.end=4"])  # the first alone would end before it starts
+    assert (changed.ramp.start, changed.ramp.end) == (3, 4)
+    with pytest.raises(ValueError, match="'nonsense' is no change"):
+        tiny().with_changes(["epochs=0.5", "nonsense"])
+
+
+def test_a_member_is_chosen_by_name_and_then_filled(tiny):
+    changed = tiny().with_changes(["dataset=folder", "dataset.path=pictures", "dataset.augmentation.flip=true"])
+    assert changed.dataset == Folder(path="pictures", augmentation=Augmentation(flip=True))
+    with pytest.raises(ValueError, match=r"Folder .* needs a value for path"):
+        tiny().with_changes(["dataset=folder"])
+    deep = tiny().with_changes(["method=pgd", "method.attack.steps=3"])
+    assert deep.method == PGD(attack=attacks.PGD(steps=3))
 
 
 @pytest.mark.parametrize("content", [None, 3, "tiny", [], {}, {"name": "tiny"}])

@@ -1,9 +1,9 @@
 """Memory that is freed is kept for the next step.
 
 A training step frees hundreds of megabytes of activations at its end. glibc hands them back to the operating system,
-and the next step waits for as many to be cleared: an IBP step on cnn7 took 1.7 times as long so (2 cores, November 2026).
-A process that trains or certifies had better keep them. The setting is the whole process's, so commands make it, and
-the library does not.
+and the next step waits for as many to be cleared: an IBP step on cnn7 took 1.7 times as long so (2 cores, November
+2026). A process that trains or certifies had better keep them. The setting is the whole process's, so commands make it,
+and the library does not.
 """
 
 from __future__ import annotations

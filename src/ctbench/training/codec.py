@@ -51,8 +51,6 @@ def with_changes(value: T, changes: list[str]) -> T:
         if not equals:
             raise ValueError(f"{change!r} is no change: write path.to.field=value")
         _set(type(value), content, path.split("."), _parse(text), path)
-        # each change is checked by itself, so that the error is about it; later ones may build on it
-        content = encode(decode(type(value), content))
     return decode(type(value), content)
 
 
@@ -97,12 +95,26 @@ def _set(kind: Any, content: Any, path: list[str], value: Json, whole: str) -> N
     if field not in hints:
         raise ValueError(f"{whole!r}: {_titled(kind)} has no field {field!r}; its fields are {_listed(hints)}")
     if rest:
-        if not isinstance(content[field], dict):
+        if not isinstance(content.get(field), dict):
             raise ValueError(f"{whole!r}: {field!r} is a plain value, it has no field {rest[0]!r}")
         _set(hints[field], content[field], rest, value, whole)
         return
-    named = isinstance(value, str) and isinstance(content[field], dict)
-    content[field] = {"name": value} if named else value
+    if isinstance(value, str) and inspect.isabstract(hints[field]):
+        content[field] = _of_name(hints[field], value, whole)
+    else:
+        content[field] = value
+
+
+def _of_name(kind: Any, name: str, path: str) -> dict[str, Json]:
+    """The JSON of a member with its defaults; fields without one are left to later changes."""
+    concrete = _class_of(kind, {"name": name}, path)
+    content: dict[str, Json] = {"name": name}
+    for field in dataclasses.fields(concrete):
+        if field.default_factory is not MISSING:
+            content[field.name] = encode(field.default_factory())
+        elif field.default is not MISSING:
+            content[field.name] = encode(field.default)
+    return content
 
 
 def _decode(hint: Any, content: Any, path: str) -> Any:
