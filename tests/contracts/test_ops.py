@@ -188,11 +188,11 @@ def check_lines(op: Elementwise, lower: torch.Tensor, upper: torch.Tensor, slope
     lines = op.lines(lower, upper, torch.full_like(lower, slope))
     points = grid(lower, upper)
     values, slack = op(points), 1e-14 * (1 + lower.abs() + upper.abs())
-    assert (lines.lower_slope * points + lines.lower_offset <= values + slack).all()
-    assert (lines.upper_slope * points + lines.upper_offset >= values - slack).all()
-    exact = op.exact(lower, upper)
-    below = lines.lower_slope * points + lines.lower_offset
+    below = lines.lower_slope * points + (0 if lines.lower_offset is None else lines.lower_offset)
     above = lines.upper_slope * points + lines.upper_offset
+    assert (below <= values + slack).all()
+    assert (above >= values - slack).all()
+    exact = op.exact(lower, upper)
     torch.testing.assert_close(below[:, exact], values[:, exact], rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(above[:, exact], values[:, exact], rtol=1e-13, atol=1e-13)
 
@@ -220,7 +220,7 @@ def test_lines_touch_the_function_and_have_finite_gradients(name):
     lines = op.lines(lower, upper, torch.full_like(lower, 0.3))
     points = grid(lower, upper).detach()
     above = lines.upper_slope * points + lines.upper_offset - op(points)
-    below = op(points) - lines.lower_slope * points - lines.lower_offset
+    below = op(points) - lines.lower_slope * points - (0 if lines.lower_offset is None else lines.lower_offset)
     assert above.amin(0).max() < 1e-12  # a line that touches nowhere could be moved
     assert below.amin(0).max() < 1e-12
     wide = upper - lower > 1e-9

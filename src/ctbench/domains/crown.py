@@ -13,18 +13,18 @@ The lines need bounds of the pre-activations (`inner`). By default these are CRO
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import singledispatch
 
 import torch
 from torch import Tensor
 
 from ctbench.domains import interval
-from ctbench.domains.linear_form import LinearForm
+from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import SlopeRule, adaptive
 from ctbench.domains.unsupported import no_rule
-from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_backward
-from ctbench.graph.ops import Add, Reshape, Scale
+from ctbench.domains.window_form import WindowForm
+from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Op, walk_backward
+from ctbench.graph.ops import Add, Reshape, Scale, Shape
 from ctbench.regions import Box, Region
 
 DEFAULT_MEMORY = 2**27
@@ -51,7 +51,8 @@ def lower_bounds(
         The bounds, [B, S].
     """
     inner = boxes(graph, region, slope=slope) if inner is None else inner
-    return _back_to_input(graph, region, spec, inner, slope)
+    lines = {node: _lines(node, inner, slope) for node in graph.nodes if isinstance(node.op, Elementwise)}
+    return _back_to_input(graph, region, LinearForm(spec, 0.0), lines)
 
 
 def boxes(
@@ -77,18 +78,26 @@ def boxes(
     Returns:
         One box a node, [B, *node].
     """
-    found = [region.hull]
+    found, lines = [region.hull], dict[Node, Lines]()
     for at, node in enumerate(graph.nodes[1:], start=1):
         box = interval.forward(node, *(found[i] for i in node.inputs))
-        relaxed = [n.op for n in graph.nodes if isinstance(n.op, Elementwise) and at in n.inputs]
-        if relaxed and not _exact_by_intervals(graph, at, region):
+        readers = {n: n.op for n in graph.nodes if isinstance(n.op, Elementwise) and at in n.inputs}
+        if readers and not _exact_by_intervals(graph, at, region):
             open_neurons = torch.zeros_like(box.lower, dtype=torch.bool)
-            for op in relaxed:
+            for op in readers.values():
                 open_neurons |= ~op.exact(box.lower, box.upper) | pure
-            refined = _refine(graph, region, at, open_neurons, found, slope, memory)
+            refined = _refine(graph, region, at, open_neurons, lines, memory)
             box = refined if pure else box.intersect(refined)
         found.append(box)
+        lines |= {reader: _lines(reader, found, slope) for reader in readers}
     return found
+
+
+def _lines(node: Node, inner: list[Box], slope: SlopeRule) -> Lines:
+    """The relaxation of an elementwise node."""
+    assert isinstance(node.op, Elementwise)
+    box = inner[node.inputs[0]]
+    return node.op.lines(box.lower, box.upper, slope(box.lower, box.upper))
 
 
 def _exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
@@ -103,9 +112,7 @@ def _exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
     return mixing <= 1 and isinstance(region, Box)
 
 
-def _refine(
-    graph: Graph, region: Region, at: int, neurons: Tensor, inner: list[Box], slope: SlopeRule, memory: int
-) -> Box:
+def _refine(graph: Graph, region: Region, at: int, neurons: Tensor, lines: dict[Node, Lines], memory: int) -> Box:
     """Backward bounds of some neurons of node `at` ([B, *node] bool); infinite for the others."""
     shape, chosen = neurons.shape[1:], neurons.flatten(1)
     batch, size = chosen.shape
@@ -116,53 +123,63 @@ def _refine(
     like = region.hull.lower
     lower = like.new_full((batch, size + 1), -math.inf)
     upper = like.new_full((batch, size + 1), math.inf)
-    widest = max(math.prod(node.shape) for node in graph.nodes[: at + 1])
+    widest = _widest(graph, _neurons(order[:, :1], shape, 1.0, like), lines, at)
     rows = max(1, memory // (4 * batch * widest * like.element_size()))
     for start in range(0, most, rows):
         place = torch.arange(start, min(start + rows, most), device=like.device)
         index = torch.where(place < count, order[:, place], size)
-        spec = like.new_zeros(batch, len(place), size + 1).scatter(2, index.unsqueeze(2), 1.0)
-        spec = spec[:, :, :size].reshape(batch, len(place), *shape)
-        lower = lower.scatter(1, index, _back_to_input(graph, region, spec, inner, slope, at))
-        upper = upper.scatter(1, index, -_back_to_input(graph, region, -spec, inner, slope, at))
+        least, most_negative = (
+            _back_to_input(graph, region, _neurons(index, shape, sign, like), lines, at) for sign in (1.0, -1.0)
+        )
+        lower, upper = lower.scatter(1, index, least), upper.scatter(1, index, -most_negative)
     return Box(lower[:, :size].reshape(neurons.shape), upper[:, :size].reshape(neurons.shape))
 
 
-def _back_to_input(
-    graph: Graph, region: Region, spec: Tensor, inner: list[Box], slope: SlopeRule, at: int = -1
-) -> Tensor:
-    def rule(node: Node, form: LinearForm) -> tuple[LinearForm, ...]:
-        return _shares(node.op, form, [inner[i] for i in node.inputs], slope)
+def _widest(graph: Graph, form: Form, lines: dict[Node, Lines], at: int) -> int:
+    """The most coefficients that a form has on its way back from node `at`."""
+    widths = [form.width]
 
-    return walk_backward(graph, rule, LinearForm(spec, 0.0), at).minimum(region)
+    def rule(node: Node, form: Form) -> tuple[Form, ...]:
+        shares = _shares(node.op, form, lines.get(node))
+        widths.extend(share.width for share in shares)
+        return shares
+
+    walk_backward(graph, rule, form, at)
+    return max(widths)
+
+
+def _neurons(index: Tensor, shape: Shape, sign: float, like: Tensor) -> Form:
+    """sign times single neurons of a node: index [B, S] into the flat node, or its size for an empty form."""
+    if len(shape) == 3:
+        return WindowForm.neurons(index, shape, sign, like)
+    size = math.prod(shape)
+    rows = like.new_zeros(*index.shape, size + 1).scatter(2, index.unsqueeze(2), sign)[:, :, :size]
+    return LinearForm(rows.reshape(*index.shape, *shape), 0.0)
+
+
+def _back_to_input(graph: Graph, region: Region, form: Form, lines: dict[Node, Lines], at: int = -1) -> Tensor:
+    def rule(node: Node, form: Form) -> tuple[Form, ...]:
+        return _shares(node.op, form, lines.get(node))
+
+    return walk_backward(graph, rule, form, at).minimum(region)
 
 
 @singledispatch
-def _shares(op: Op, form: LinearForm, inputs: list[Box], slope: SlopeRule) -> tuple[LinearForm, ...]:
+def _shares(op: Op, form: Form, lines: Lines | None) -> tuple[Form, ...]:
     raise no_rule("CROWN", op)
 
 
 @_shares.register
-def _(op: Affine, form: LinearForm, inputs: list[Box], slope: SlopeRule) -> tuple[LinearForm, ...]:
+def _(op: Affine, form: Form, lines: Lines | None) -> tuple[Form, ...]:
     return (form.through(op),)
 
 
 @_shares.register
-def _(op: Elementwise, form: LinearForm, inputs: list[Box], slope: SlopeRule) -> tuple[LinearForm, ...]:
-    (box,) = inputs
-    lines = op.lines(box.lower, box.upper, slope(box.lower, box.upper))
-    positive, negative = form.coefficients.clamp(min=0), form.coefficients.clamp(max=0)
-    coefficients = positive * lines.lower_slope.unsqueeze(1)
-    coefficients = torch.addcmul(coefficients, negative, lines.upper_slope.unsqueeze(1))
-    offset = _inner_product(positive, lines.lower_offset) + _inner_product(negative, lines.upper_offset)
-    return (LinearForm(coefficients, form.constant + offset),)
-
-
-def _inner_product(a: Tensor, offset: Tensor) -> Tensor:
-    """<a, offset>: [B, S, *node] and [B, *node] to [B, S]."""
-    return (a.flatten(2) @ offset.flatten(1).unsqueeze(-1)).squeeze(-1)
+def _(op: Elementwise, form: Form, lines: Lines | None) -> tuple[Form, ...]:
+    assert lines is not None
+    return (form.relaxed(lines),)
 
 
 @_shares.register
-def _(op: Add, form: LinearForm, inputs: list[Box], slope: SlopeRule) -> tuple[LinearForm, ...]:
-    return form, replace(form, constant=0.0)  # the constant belongs to the sum: count it once
+def _(op: Add, form: Form, lines: Lines | None) -> tuple[Form, ...]:
+    return form, form.without_constant()  # the constant belongs to the sum: count it once

@@ -75,7 +75,7 @@ class Lines(NamedTuple):
     """lower_slope z + lower_offset <= f(z) <= upper_slope z + upper_offset, for all z in [l, u]."""
 
     lower_slope: Tensor
-    lower_offset: Tensor
+    lower_offset: Tensor | None  # None is 0 everywhere
     upper_slope: Tensor
     upper_offset: Tensor
 
@@ -275,10 +275,13 @@ class AvgPool2d(Affine):
         return self(r)
 
     def adjoint(self, a: Tensor) -> Tensor:
+        return self.as_convolution(a).adjoint(a)
+
+    def as_convolution(self, like: Tensor) -> Conv2d:
+        """The same map, with weights of this precision."""
         channels = self.input_shape[0]
-        weight = a.new_full((channels, 1, *self.kernel), 1 / math.prod(self.kernel))
-        as_convolution = Conv2d(weight, None, self.stride, self.padding, (1, 1), channels, self.input_shape)
-        return as_convolution.adjoint(a)
+        weight = like.new_full((channels, 1, *self.kernel), 1 / math.prod(self.kernel))
+        return Conv2d(weight, None, self.stride, self.padding, (1, 1), channels, self.input_shape)
 
     def offset(self, a: Tensor) -> Tensor | float:
         return 0.0
@@ -471,7 +474,7 @@ class ReLU(Elementwise):
         chord = torch.where(active, 1.0, torch.where(inactive, 0.0, upper / width))
         lower_slope = torch.where(active, 1.0, torch.where(inactive, 0.0, slope))
         lift = torch.where(active | inactive, 0.0, -lower * chord)
-        return Lines(lower_slope, torch.zeros_like(lift), chord, lift)
+        return Lines(lower_slope, None, chord, lift)
 
     def exact(self, lower: Tensor, upper: Tensor) -> Tensor:
         return (lower >= 0) | (upper <= 0)
