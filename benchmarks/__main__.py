@@ -10,7 +10,7 @@ import sys
 import torch
 
 import benchmarks
-from ctbench.cli.memory import keep_freed_memory
+from ctbench.memory import keep_freed_memory
 
 
 def main() -> int:

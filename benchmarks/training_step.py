@@ -86,7 +86,7 @@ def _step(method: Method, data: Data, folder: RunFolder) -> Callable[[], object]
         epochs=1,
         batch_size=BATCH,
     )
-    model = Blueprint.of(recipe.network, data).build(initialization_name="shi")
+    model = Blueprint.of(recipe.network, data).build(initialization="shi")
     _narrow_logits(model, data)
     training = Training(recipe, folder, model, data, torch.device("cpu"))
     for group in training.optimizer.param_groups:

@@ -37,6 +37,8 @@ def tiny() -> Callable[..., Recipe]:
             "epochs": 3,
             "batch_size": 256,
         }
+        if "epochs" in changes:
+            fields["ramp"] = Smooth(start=0.0, end=min(2.0, changes["epochs"]))
         return Recipe(**(fields | changes))
 
     return make

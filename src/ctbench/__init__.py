@@ -7,6 +7,7 @@ lower, upper = ctbench.bounds(model, x, eps=0.1, domain="crown")
 
 from ctbench.domains.bounds import bounds, margin_bounds
 from ctbench.graph import UnsupportedLayerError
+from ctbench.memory import keep_freed_memory
 from ctbench.recipes import recipe
 from ctbench.regions import Linf
 from ctbench.results import Certification, SampleRecord, Verdict
@@ -23,6 +24,7 @@ __all__ = [
     "Verdict",
     "bounds",
     "certify",
+    "keep_freed_memory",
     "load_network",
     "load_run",
     "load_weights",

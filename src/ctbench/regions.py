@@ -39,6 +39,10 @@ class Region(ABC):
         """`count` random points for each sample, [count, B, *shape]."""
 
     @abstractmethod
+    def start(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`count` random points near each x for a search to start from, [count, B, *shape]."""
+
+    @abstractmethod
     def ascend(self, x: Tensor, gradient: Tensor, step: float) -> Tensor:
         """One step of steepest ascent from x, as long as `step` times the radius, kept in the region."""
 
@@ -92,9 +96,16 @@ class Box(Region):
         return torch.clamp(x, self.lower, self.upper)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.project(self.lower + self._shares(count, generator) * (self.upper - self.lower))
+
+    def start(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+        # around x, not around the centre: at the edge of the data range half of the coordinates stay at the edge
+        return self.project(x + (self._shares(count, generator) - 0.5) * (self.upper - self.lower))
+
+    def _shares(self, count: int, generator: torch.Generator | None) -> Tensor:
+        """Uniform in [0, 1], [count, B, *shape]."""
         shape = (count, *self.lower.shape)
-        share = torch.rand(shape, generator=generator, dtype=self.lower.dtype, device=self.lower.device)
-        return self.project(self.lower + share * (self.upper - self.lower))
+        return torch.rand(shape, generator=generator, dtype=self.lower.dtype, device=self.lower.device)
 
     def ascend(self, x: Tensor, gradient: Tensor, step: float) -> Tensor:
         return self.project(x + step * self.radius * gradient.sign())
@@ -138,6 +149,8 @@ class Threat(ABC):
 
     def check(self, x: Tensor) -> None:
         """Raise ValueError where x cannot be the centre of a region: not finite, or outside the data range."""
+        if not isinstance(x, Tensor):
+            raise ValueError(f"the inputs are a {type(x).__name__}: give a torch tensor")
         if not bool(torch.isfinite(x).all()):
             raise ValueError("the inputs hold NaN or infinite values")
         if self.clip is not None and x.numel():

@@ -21,7 +21,9 @@ from ctbench.training import Recipe, load_run, train
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.checkpoints import save_network
 
-TINY = [f"--set={change}" for change in ("epochs=2", "batch_size=256", "network.width=2", "threat.eps=0.05")]
+TINY = [
+    f"--set={change}" for change in ("epochs=2", "ramp.end=1", "batch_size=256", "network.width=2", "threat.eps=0.05")
+]
 SHORT = ["train", "digits_ibp", *TINY, "--quiet"]
 
 
@@ -270,14 +272,14 @@ def test_list_names_what_there_is(succeeds, kind, names):
     lines = succeeds("list", kind).splitlines()
     listed = [line.split()[0] for line in lines[1:] if line[:1].strip()]
     assert set(names) <= set(listed)
-    assert lines[0].split() == ["name", "about", "fields"]
+    assert lines[0].split() == ["name", "about", "source" if kind == "recipes" else "fields"]
 
 
 def shortened(name: str) -> Recipe:
     from ctbench.recipes import recipe
 
     made = recipe(name)
-    return replace(made, network=CNN3(width=2), epochs=2, batch_size=256, ramp=replace(made.ramp, end=0))
+    return replace(made, network=CNN3(width=2), epochs=2, batch_size=256, ramp=replace(made.ramp, end=1))
 
 
 def test_demo_trains_certifies_and_compares(succeeds, monkeypatch):

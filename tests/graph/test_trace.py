@@ -180,6 +180,59 @@ def test_a_forward_hook_is_not_left_out_silently():
         trace(model, (3,))
 
 
+def late(output: Tensor) -> Tensor:
+    """Does nothing on the inputs that a check would try."""
+    return torch.where(output.abs() > 1e3, -output, output)
+
+
+def test_hooks_are_refused_even_where_random_inputs_do_not_show_them():
+    inner = nn.Sequential(nn.Linear(3, 2))
+    inner[0].register_forward_hook(lambda module, inputs, output: late(output))
+    outer = nn.Sequential(nn.Linear(3, 2))
+    outer.register_forward_pre_hook(lambda module, inputs: (late(inputs[0]),))
+    patched = nn.Sequential(nn.Linear(3, 2))
+    forward = patched[0].forward
+    patched[0].forward = lambda x: late(forward(x))
+    for model in (inner, outer, patched):
+        with pytest.raises(UnsupportedLayerError, match="has forward hooks or a forward of its own instance"):
+            trace(model, (3,))
+
+
+def test_layers_that_compute_their_weights_are_refused():
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
+    with pytest.raises(UnsupportedLayerError, match=r"layer '0' .* computes its weights: fix them with"):
+        trace(model, (3,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(dtype):
+    with pytest.raises(ValueError, match=r"parameter '0.weight' is .* too coarse for bounds: use model.float\(\)"):
+        trace(nn.Sequential(nn.Linear(3, 2)).to(dtype), (3,))
+
+
+def test_a_sum_in_place_is_refused_where_random_inputs_do_not_show_it():
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        h = kept = m.first(x.flatten(1))
+        h += nn.functional.relu(m.dead(x.flatten(1)))
+        return m.second(h + kept)
+
+    torch.manual_seed(0)
+    model = Wrap(forward)
+    model.dead = nn.Linear(6, 6)
+    nn.init.constant_(model.dead.bias, -1e3)  # on all inputs that a check would try
+    assert "after a layer has written into it" in (refusal(model) or "")
+
+
+def test_a_view_of_what_is_overwritten_is_refused():
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        h = m.first(x.flatten(1))
+        view = h.flatten(1)
+        rectified = nn.functional.relu(h, inplace=True)
+        return m.second(view + rectified)
+
+    assert "after a layer has written into it" in (refusal(Wrap(forward)) or "")
+
+
 def test_modes_stay_as_they_were():
     model = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(4), nn.ReLU()), nn.Linear(4, 2)).train()
     model[1][0].eval()

@@ -137,3 +137,16 @@ def test_inputs_that_fit_are_accepted():
     Linf(eps=0.1).check(torch.empty(0, 2))
     Linf(eps=0.1, clip=None).check(torch.tensor([[-7.0, 9.0]]))
     Linf(eps=0.1, clip=(-1, 1)).check(torch.tensor([[-1.0, 1.0]]))
+
+
+def test_searches_start_around_the_input_not_around_the_middle_of_a_clipped_region():
+    x = torch.tensor([[0.0, 0.5, 1.0]], dtype=torch.float64)
+    points = Linf(eps=0.1).region(x).start(x, 4000, torch.Generator().manual_seed(0))
+    assert points.shape == (4000, 1, 3)
+    at_the_edge = (points == x).double().mean(0)[0]
+    assert at_the_edge[0] == pytest.approx(0.5, abs=0.03)
+    assert at_the_edge[1] == 0
+    assert at_the_edge[2] == pytest.approx(0.5, abs=0.03)
+    assert points[..., 0].max() <= 0.05  # half the width of the region that is left
+    assert points[..., 1].min() < 0.41
+    assert points[..., 1].max() > 0.59

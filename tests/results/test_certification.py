@@ -77,6 +77,7 @@ def test_a_record_is_the_same_after_json(sample):
     assert again == sample
     assert isinstance(again.verdict, Verdict)
     assert sample.to_json().keys() == {
+        "digest",
         "index",
         "label",
         "prediction",

@@ -125,7 +125,7 @@ def test_the_hash_changes_with_every_other_field(tiny):
         ("network.batch_norm=False", {"network": CNN3(width=2, batch_norm=False)}),
         ("dataset=mnist", {"dataset": MNIST()}),
         ("dataset.augmentation.flip=true", {"dataset": Digits(augmentation=Augmentation(flip=True))}),
-        ("ramp=constant", {"ramp": Constant()}),
+        ("ramp.start=1", {"ramp": Smooth(start=1, end=2)}),
         ("train_eps=0.07", {"train_eps": 0.07}),
         ("train_eps=1", {"train_eps": 1.0}),
         ("train_eps=null", {"train_eps": None}),
@@ -150,8 +150,8 @@ def test_whole_numbers_become_floats_where_a_float_is_meant(tiny):
 
 
 def test_later_changes_build_on_earlier_ones(tiny):
-    changed = tiny().with_changes(["method=pgd", "method.attack.steps=3", "method.attack.decay_at=[0.5]", "epochs=1"])
-    assert changed == tiny(method=PGD(attack=attacks.PGD(steps=3, decay_at=(0.5,))), epochs=1)
+    changed = tiny().with_changes(["method=pgd", "method.attack.steps=3", "method.attack.decay_at=[0.5]", "epochs=9"])
+    assert changed == replace(tiny(), method=PGD(attack=attacks.PGD(steps=3, decay_at=(0.5,))), epochs=9)
 
 
 def test_no_change_is_the_same_recipe(tiny):
@@ -202,7 +202,7 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
             r'dataset is "imagenet": it must be the name of a dataset: cifar10, digits, folder, mnist',
         ),
         ("ramp=cosine", r'ramp is "cosine": it must be the name of a ramp: constant, linear, smooth'),
-        ("method={}", r"method is null: it must be the name of a method"),
+        ("method={}", r"method: the object must say its name beside its fields, one of ibp, pgd, standard"),
         ("dataset=folder", r"dataset: Folder \('folder'\) needs a value for path"),
         ("threat.eps=-0.1", r"threat: eps is -0.1: a radius must be a number >= 0"),
         ("threat.eps=1.5", r"threat: eps is 1.5, wider than the data range \[0, 1\]: eps is in pixel space, so 8/255"),
@@ -218,10 +218,14 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("validation=1", r"validation is 1.0: it is a share of the training set"),
         ("shi=-1", r"shi is -1.0: it must be >= 0"),
         ("seed=-1", r"seed is -1: it must be >= 0"),
-        ("optimizer.lr=0", r"optimizer.lr is 0.0: it must be > 0"),
-        ("optimizer.lr=NaN", r"optimizer.lr is nan: it must be > 0"),
+        ("optimizer.lr=0", r"optimizer: lr is 0.0: it must be > 0"),
+        ("optimizer.lr=NaN", r"optimizer: lr is nan: it must be > 0"),
         ("ramp.end=-1", r"ramp: a ramp needs 0 <= start <= end \(in epochs\), got 0.0 and -1.0"),
         ("ramp.start=3", r"ramp: a ramp needs 0 <= start <= end \(in epochs\), got 3.0 and 2.0"),
+        ("epochs=1", r"ramp.end is 2, after the last of 1 epochs: .* set ramp.end, too"),
+        ("ramp.end=0", r"shi is 0.5 but is in force only while the radius grows: set ramp.end > 0"),
+        ("seed=9223372036854775808", r"seed is 9223372036854775808: it must be below 2\^63"),
+        ("optimizer.milestones=[9,7]", r"optimizer: milestones are \[9, 7\]: give epochs in ascending order"),
         ("network.width=0", r"network: cnn3: width is 0, which is no size"),
     ],
 )
@@ -231,10 +235,15 @@ def test_a_change_that_cannot_be_is_explained(tiny, change, message):
 
 
 def test_a_recipe_is_checked_after_all_its_changes(tiny):
-    changed = tiny().with_changes(["ramp.start=3", "ramp.end=4"])  # the first alone would end before it starts
+    changed = tiny().with_changes(["ramp.start=3", "ramp.end=4", "epochs=4"])  # the first would end before it starts
     assert (changed.ramp.start, changed.ramp.end) == (3, 4)
     with pytest.raises(ValueError, match="'nonsense' is no change"):
         tiny().with_changes(["epochs=0.5", "nonsense"])
+
+
+def test_another_ramp_is_chosen_by_name(tiny):
+    assert tiny().with_changes(["ramp=linear", "ramp.end=2"]).ramp == Linear(end=2)
+    assert tiny(shi=0.0).with_changes(["ramp=constant"]).ramp == Constant()
 
 
 def test_a_member_is_chosen_by_name_and_then_filled(tiny):

@@ -95,7 +95,7 @@ def cut_short(monkeypatch, recipe: Recipe, call: int, out, *, resume: bool = Fal
 def single(recipe: Recipe, tmp_path) -> tuple[Training, torch.Tensor, torch.Tensor]:
     """A run that has not begun, and a first batch."""
     data = recipe.dataset.load()
-    model = Blueprint.of(recipe.network, data).build(initialization_name=recipe.initialization, seed=recipe.seed)
+    model = Blueprint.of(recipe.network, data).build(initialization=recipe.initialization, seed=recipe.seed)
     training = Training(recipe, RunFolder(tmp_path), model, data, torch.device("cpu"))
     return training, *data.train[:64]
 
@@ -251,7 +251,7 @@ def test_resume_begins_where_there_is_nothing_yet(tiny, tmp_path):
 
 
 def test_a_recipe_with_whole_numbers_can_be_resumed(tiny, tmp_path):
-    recipe = tiny(epochs=1, ramp=Smooth(start=0, end=2))
+    recipe = tiny(ramp=Smooth(start=0, end=2))
     run = train(recipe, out=tmp_path, quiet=True)
     assert same(weights(train(recipe, out=tmp_path, resume=True, quiet=True)), weights(run))
 
@@ -633,3 +633,23 @@ def test_ibp_trains_what_can_be_certified(tiny, tmp_path):
     found = ctbench.certify(run.model, x, y, eps=0.03)
     assert found.certified_accuracy > 0.6
     assert IBP() == run.recipe.method
+
+
+def test_training_images_are_augmented(tiny, tmp_path):
+    plain = tiny(method=Watched(), shi=0.0, epochs=1)
+    seen = {}
+    for name, augmentation in (("plain", Augmentation()), ("flipped", Augmentation(flip=True))):
+        Watched.calls.clear()
+        train(replace(plain, dataset=Digits(augmentation=augmentation)), out=tmp_path / name, quiet=True)
+        seen[name] = torch.cat([batch.x for batch in Watched.calls])
+    columns = torch.arange(8.0)
+    mirrored = {name: ((x * columns).sum((1, 2, 3)) / x.sum((1, 2, 3))).mean() for name, x in seen.items()}
+    assert abs(mirrored["flipped"] - 3.5) < 0.02 < abs(mirrored["plain"] - 3.5)  # the mean column of all ink
+
+
+def test_validation_is_at_the_radius_of_the_test_where_training_goes_beyond(tiny, tmp_path):
+    Watched.calls.clear()
+    train(tiny(method=Watched(), shi=0.0, epochs=2, train_eps=0.2, validation=0.1), out=tmp_path, quiet=True)
+    radii = [float(batch.region.hull.radius.max()) for batch in Watched.calls]
+    assert max(radii) > 0.09  # of training: the box is clipped at 0 and 1
+    assert radii[-1] == pytest.approx(0.05, abs=1e-6)  # the last batch is of the validation

@@ -479,11 +479,19 @@ def test_a_user_who_interrupts_a_stage_is_heard():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_logits_that_are_no_numbers_leave_samples_open(value):
+def test_weights_that_are_no_numbers_are_refused(value):
     model = small(0)
     with torch.no_grad():
         model[-1].weight[0, 0] = value
-        model[-3].bias[0] = 5.0  # the neuron behind that weight is active everywhere
+    with pytest.raises(ValueError, match="holds NaN or infinite values"):
+        certify(model, *inputs(small(0)), eps=0.01)
+
+
+def test_logits_that_are_no_numbers_leave_samples_open():
+    model = small(0).double()
+    with torch.no_grad():
+        model[-1].weight[0, 0] = 1e308
+        model[-3].bias[0] = 1e3  # the neuron behind that weight is active everywhere: their product is infinite
     x, y = inputs(small(0))
     found = certify(model, x, y, eps=0.01)
     assert {record.verdict for record in found} == {Verdict.UNKNOWN}
@@ -749,3 +757,58 @@ def test_falsify_stops_at_what_it_has_found():
     assert findings.bound is None
     assert findings.witness[0].item() < 0.5
     assert findings.witness[1].item() == pytest.approx(0.8, abs=0.01)
+
+
+# ------------------------------------------------------------------------------------- what records are about
+
+
+def test_records_of_another_network_are_not_taken_over(tmp_path):
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    x, y = inputs(small(0), 6)
+    certify(small(0), x, y, eps=0.01, files=files)
+    other = small(0)
+    with torch.no_grad():
+        other[-1].bias[0] += 1e-3
+    with pytest.raises(ValueError, match=r"was made under other settings .*network_digest"):
+        certify(other, x, y, eps=0.01, files=files, resume=True)
+
+
+def test_records_of_other_inputs_or_labels_are_not_taken_over(tmp_path):
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    model = small(0)
+    x, y = inputs(model, 6)
+    before = certify(model, x[:4], y[:4], eps=0.01, files=files)
+    moved = x.clone()
+    moved[2] = moved[2].flip(-1)
+    with pytest.raises(ValueError, match="the record of sample 2 is about another input or label"):
+        certify(model, moved, y, eps=0.01, files=files, resume=True)
+    relabelled = y.clone()
+    relabelled[1] = (y[1] + 1) % 3
+    with pytest.raises(ValueError, match="the record of sample 1 is about another input or label"):
+        certify(model, x, relabelled, eps=0.01, files=files, resume=True)
+    after = certify(model, x, y, eps=0.01, files=files, resume=True)  # more samples of the same are welcome
+    assert list(after)[:4] == list(before)
+    assert len(after) == 6
+
+
+def test_a_margin_that_rounding_could_have_made_is_not_certified():
+    torch.manual_seed(0)
+    weight = 1e6 * torch.rand(1, 200, dtype=torch.float64)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(200, 2)).double()
+    x = torch.rand(1, 200, dtype=torch.float64)
+    with torch.no_grad():
+        model[1].weight.copy_(torch.cat([weight, torch.zeros(1, 200)]))
+        model[1].bias.copy_(torch.stack([-(weight @ x[0]).squeeze() + 1e-6, torch.tensor(0.0)]))
+    (record,) = certify(model, x, torch.zeros(1, dtype=torch.long), eps=0.0)  # a margin of 1e-6 of sums of 1e8
+    assert record.bound == pytest.approx(1e-6, abs=1e-7)
+    assert record.verdict is Verdict.UNKNOWN
+    with torch.no_grad():
+        model[1].bias[0] += 1e-3
+    (record,) = certify(model, x, torch.zeros(1, dtype=torch.long), eps=0.0)
+    assert record.verdict is Verdict.CERTIFIED
+
+
+def test_a_network_of_one_class_is_refused():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+    with pytest.raises(ValueError, match="the network has 1 output: a margin needs two classes or more"):
+        certify(model, torch.rand(2, 1, 2, 2), torch.zeros(2, dtype=torch.long), eps=0.1)

@@ -1,6 +1,6 @@
 """Projected gradient descent (PGD): Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks".
 
-    x_{t+1} = project(x_t + eta r sign(grad objective(x_t))),   x_0 uniform in the region, r its radius
+    x_{t+1} = project(x_t + eta r sign(grad objective(x_t))),   x_0 = project(x + uniform in [-r, r]), r the radius
 
 The best of all S + 1 points of all restarts is kept, sample by sample.
 """
@@ -42,7 +42,7 @@ class PGD(Attack):
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1:
             raise ValueError(f"an attack takes steps >= 0 and restarts >= 1, got {self.steps} and {self.restarts}")
-        if self.step_size is not None and not self.step_size > 0:
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise ValueError(f"step_size is {self.step_size}: a step must be > 0 (as a share of the radius)")
 
     def step_sizes(self) -> list[float]:
@@ -68,7 +68,7 @@ class PGD(Attack):
     def __call__(
         self, objective: Objective, region: Region, x: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        points = region.sample(self.restarts, generator)
+        points = region.start(x, self.restarts, generator)
         if self.clean_start:
             points[0] = region.project(x)
         best, highest = points, points.new_full(points.shape[:2], -math.inf)

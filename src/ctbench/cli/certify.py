@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -33,6 +32,7 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--samples", type=positive, metavar="N", help="only the first N test images")
     command.add_argument("--network", choices=sorted(architectures()), help="for a file of weights alone")
     command.add_argument("--dataset", choices=sorted(datasets()), help="for a file of weights alone")
+    command.add_argument("--dataset-path", metavar="PATH", help="of the images, with --dataset folder")
     command.add_argument("--normalize", action="store_true", help="with --network: begin with the data's normalisation")
     command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
     command.add_argument("--resume", action="store_true", help="keep the records there are, certify the rest")
@@ -55,7 +55,6 @@ class _Subject:
     model: nn.Module
     dataset: Dataset
     network: str
-    weights: Path
     eps: float
     folder: RunFolder
 
@@ -64,12 +63,11 @@ def run(args: argparse.Namespace) -> None:
     subject = _of_file(args) if args.run_path.suffix == ".safetensors" else _of_run(args)
     eps = subject.eps
     x, y = subject.dataset.load(args.data).test[: args.samples]
-    files = CertificationFiles(args.out) if args.out else subject.folder.certification(f"linf-{eps:g}")
+    files = CertificationFiles(args.out) if args.out else subject.folder.certification(f"linf-{eps:.10g}")
     about = {
         "eps": eps,
         "dataset": subject.dataset.name,
         "network": subject.network,
-        "weights": sha256(subject.weights),
     }
     with _progress(len(x), quiet=args.quiet) as watch:
         found = certify(
@@ -88,18 +86,28 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _of_run(args: argparse.Namespace) -> _Subject:
+    if args.run_path.is_file():
+        raise ValueError(f"{args.run_path} is neither a run folder nor a .safetensors file of weights")
     if args.network or args.dataset or args.normalize:
         raise ValueError("--network, --dataset and --normalize are for a file of weights; a run has its own")
     loaded = load_run(args.run_path)
     recipe, folder = loaded.recipe, loaded.folder
     eps = recipe.threat.eps if args.eps is None else args.eps
-    return _Subject(loaded.model, recipe.dataset, recipe.network.name, folder.weights, eps, folder)
+    return _Subject(loaded.model, recipe.dataset, recipe.network.name, eps, folder)
+
+
+def _dataset(args: argparse.Namespace) -> Dataset:
+    kind = datasets()[args.dataset]
+    takes_path = any(field.name == "path" for field in fields(kind))
+    if takes_path != (args.dataset_path is not None):
+        raise ValueError(f"--dataset {args.dataset} {'needs' if takes_path else 'takes no'} --dataset-path")
+    return kind(path=args.dataset_path) if takes_path else kind()  # type: ignore[call-arg]
 
 
 def _of_file(args: argparse.Namespace) -> _Subject:
     if args.eps is None or args.dataset is None:
         raise ValueError("a file of weights says neither its eps nor its data: give --eps and --dataset")
-    dataset = datasets()[args.dataset]()
+    dataset = _dataset(args)
     folder = RunFolder(Path("runs") / args.run_path.stem)
     if args.network is None:
         model, name = load_network(args.run_path), blueprint_of(args.run_path).network.name
@@ -110,12 +118,7 @@ def _of_file(args: argparse.Namespace) -> _Subject:
             blueprint = replace(blueprint, mean=None, std=None)
         model, name = blueprint.build(), architecture.name
         load_weights(model, args.run_path)
-    return _Subject(model, dataset, name, args.run_path, args.eps, folder)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _Subject(model, dataset, name, args.eps, folder)
 
 
 @contextmanager

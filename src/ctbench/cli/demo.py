@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ctbench.cli.certify import sha256
 from ctbench.cli.compare import show
 from ctbench.cli.options import Commands
 from ctbench.recipes import recipe
@@ -18,7 +17,7 @@ RECIPES = ("digits_standard", "digits_pgd", "digits_ibp")
 
 
 def add_to(commands: Commands) -> None:
-    command = commands.add_parser("demo", help="train, certify and compare three networks, in a minute")
+    command = commands.add_parser("demo", help="train, certify and compare three networks on real digits")
     command.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
     command.set_defaults(run=run)
 
@@ -36,9 +35,8 @@ def run(args: argparse.Namespace) -> None:
             "eps": eps,
             "dataset": trained.recipe.dataset.name,
             "network": trained.recipe.network.name,
-            "weights": sha256(trained.folder.weights),
         }
-        files = trained.folder.certification(f"linf-{eps:g}")
+        files = trained.folder.certification(f"linf-{eps:.10g}")
         certify(trained.model, x, y, eps=eps, files=files, about=about, resume=True)
         folders.append(trained.folder.path)
     show(folders)

@@ -26,7 +26,8 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     table = Table(box=None, pad_edge=False)
-    for heading, style in (("name", "bold"), ("about", ""), ("fields", "dim")):
+    details = "source" if args.kind == "recipes" else "fields"
+    for heading, style in (("name", "bold"), ("about", ""), (details, "dim")):
         table.add_column(heading, style=style, no_wrap=heading == "name")
     for name, about, fields in _entries(args.kind):
         table.add_row(name, about, fields)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from ctbench.cli import certify, compare, demo, listing, train
-from ctbench.cli.memory import keep_freed_memory
+from ctbench.memory import keep_freed_memory
 
 COMMANDS = (train, certify, compare, listing, demo)
 

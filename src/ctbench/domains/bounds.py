@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ctbench.domains import domain as find_domain
 from ctbench.domains.linear_form import every_output
-from ctbench.graph import freeze, trace
-from ctbench.regions import Linf
+from ctbench.graph import Graph, freeze, trace
+from ctbench.regions import Linf, Threat
 from ctbench.specification import check_labels, margin_rows, wrong_classes
 
 
@@ -34,7 +34,8 @@ def bounds(
     """Bounds of the logits over the linf ball of radius eps around each input.
 
     The network is taken as at test time (running statistics), whatever mode it is in. Gradients reach its
-    parameters and x.
+    parameters and x. Bounds are computed in the network's precision, and rounded like everything in it: for bounds to
+    rely on, give a network in double precision.
 
     Args:
         model: any network of supported layers, normalisation inside.
@@ -48,8 +49,7 @@ def bounds(
         ValueError: an eps, input or domain that cannot be; says which.
     """
     threat, method = Linf(eps=eps, clip=clip), find_domain(domain)
-    threat.check(x)
-    graph, logits = freeze(trace(model, tuple(x.shape[1:])), x)
+    graph, x, logits = _prepared(model, x, threat)
     spec = every_output(len(x), graph.classes, like=logits)
     both = method.lower_bounds(graph, threat.region(x), torch.cat([spec, -spec], dim=1))
     return LogitBounds(both[:, : graph.classes], -both[:, graph.classes :])
@@ -70,10 +70,19 @@ def margin_bounds(
         ValueError: also for labels y ([B], integers) that the network has no class for.
     """
     threat, method = Linf(eps=eps, clip=clip), find_domain(domain)
-    threat.check(x)
-    graph, logits = freeze(trace(model, tuple(x.shape[1:])), x)
+    graph, x, logits = _prepared(model, x, threat)
     check_labels(y, graph.classes)
     y = y.long()
     spec = margin_rows(y, graph.classes, dtype=logits.dtype)
     rows = method.lower_bounds(graph, threat.region(x), spec)
     return logits.new_zeros(len(x), graph.classes).scatter(1, wrong_classes(y, graph.classes), rows)
+
+
+def _prepared(model: nn.Module, x: Tensor, threat: Threat) -> tuple[Graph, Tensor, Tensor]:
+    """The frozen graph, the inputs in its precision, and the logits."""
+    threat.check(x)
+    graph = trace(model, tuple(x.shape[1:]))
+    like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), x)
+    x = x.to(like)
+    graph, logits = freeze(graph, x)
+    return graph, x, logits

@@ -24,7 +24,7 @@ from ctbench.domains.relaxations import SlopeRule, adaptive
 from ctbench.domains.unsupported import no_rule
 from ctbench.domains.window_form import WindowForm
 from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Op, walk_backward
-from ctbench.graph.ops import Add, Reshape, Scale, Shape
+from ctbench.graph.ops import Add, Shape
 from ctbench.regions import Box, Region
 
 DEFAULT_MEMORY = 2**27
@@ -107,7 +107,7 @@ def _exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
         op = graph.nodes[at].op
         if not isinstance(op, Affine):
             return False
-        mixing += not isinstance(op, Scale | Reshape)
+        mixing += op.mixes
         (at,) = graph.nodes[at].inputs
     return mixing <= 1 and isinstance(region, Box)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, Self, TypeVar
 
 import torch
@@ -62,6 +63,21 @@ class Graph:
     def detach(self) -> Graph:
         """The same (frozen) graph, through which no gradient reaches a parameter."""
         return self.map(torch.Tensor.detach)
+
+    def digest(self) -> str:
+        """A SHA-256 of all that a frozen graph computes: its ops, their tensors and how they are joined."""
+        found = hashlib.sha256()
+        for node in self.nodes:
+            told: list[object] = [type(node.op).__name__, node.inputs, node.shape]
+            for field in fields(node.op):  # type: ignore[arg-type]
+                value = getattr(node.op, field.name)
+                if isinstance(value, Tensor):
+                    told += [field.name, tuple(value.shape), value.dtype]
+                    found.update(value.detach().cpu().contiguous().numpy().tobytes())
+                else:
+                    told += [field.name, value]
+            found.update(repr(told).encode())
+        return found.hexdigest()
 
 
 def walk_forward(graph: Graph, rule: Callable[..., State], start: State) -> list[State]:

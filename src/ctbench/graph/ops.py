@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import singledispatch
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,8 @@ class Op(ABC):
 
 class Affine(Op):
     """x -> W x + b."""
+
+    mixes: ClassVar[bool] = True  # whether an output may depend on several inputs
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor: ...  # type: ignore[override]
@@ -146,7 +148,9 @@ class Linear(Affine):
         return a @ self.weight
 
     def offset(self, a: Tensor) -> Tensor | float:
-        return 0.0 if self.bias is None else (a @ self.bias).flatten(2).sum(2) if a.dim() > 3 else a @ self.bias
+        if self.bias is None:
+            return 0.0
+        return (a @ self.bias).flatten(2).sum(2) if a.dim() > 3 else a @ self.bias
 
     def shape(self, *inputs: Shape) -> Shape:
         out, expected = self.weight.shape
@@ -311,6 +315,7 @@ def _(module: nn.AvgPool2d, shape: Shape) -> Op:
 class Scale(Affine):
     """x -> weight * x + bias, both broadcast over the input: normalisation, and batch norm once it is frozen."""
 
+    mixes: ClassVar[bool] = False
     weight: Tensor  # broadcasts to the input's shape, as [C, 1, 1]
     bias: Tensor
 
@@ -418,6 +423,7 @@ def _(module: nn.BatchNorm2d, shape: Shape) -> Op:
 
 @dataclass(frozen=True)
 class Reshape(Affine):
+    mixes: ClassVar[bool] = False
     input_shape: Shape
     output_shape: Shape
 
@@ -471,7 +477,9 @@ class ReLU(Elementwise):
         active, inactive = lower >= 0, upper <= 0
         # a stable neuron's width may be 0: divide by 1 there, or 0/0 would reach the gradients through where()
         width = torch.where(active | inactive, 1.0, upper - lower)
-        chord = torch.where(active, 1.0, torch.where(inactive, 0.0, upper / width))
+        # an infinite width would make the chord 0, and that is no bound: NaN certifies nothing
+        slanted = torch.where(width.isinf(), math.nan, upper / width)
+        chord = torch.where(active, 1.0, torch.where(inactive, 0.0, slanted))
         lower_slope = torch.where(active, 1.0, torch.where(inactive, 0.0, slope))
         lift = torch.where(active | inactive, 0.0, -lower * chord)
         return Lines(lower_slope, None, chord, lift)

@@ -29,20 +29,21 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
 
     The graph is that of the network at test time; what batch norms do is chosen later, by `freeze`.
 
-    The graph is checked against the network on random inputs: what a trace cannot see, as a hook or a sum in place, is
-    an error and not a wrong bound.
+    What a trace cannot see, as hooks, is refused; beyond that the graph is checked against the network on random
+    inputs.
 
     Raises:
         UnsupportedLayerError: a layer or function has no op; names its path, its type and what to register.
         ValueError: the network cannot take inputs of this shape, its forward depends on values of the input, or the
             graph does not compute what the network does.
     """
-    if isinstance(model, nn.Module) and not any(True for _ in model.children()) and _has_op(model):
+    _check_plain(model)
+    if not any(True for _ in model.children()) and _has_op(model):
         model = nn.Sequential(model)  # fx traces into the root, so a single layer needs one around it
     with _test_time(model):
         try:
             traced = _Tracer().trace(model)
-        except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+        except Exception as error:  # whatever a forward raises when it is given a proxy
             raise ValueError(
                 f"{type(model).__name__}.forward cannot be traced ({error}): it must not branch on values of its "
                 f"input, and must ask for x.size(0), not len(x)"
@@ -50,6 +51,26 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
         graph = _Builder(model, tuple(input_shape)).build(traced)
         _check_agreement(model, graph)
     return graph
+
+
+def _check_plain(model: nn.Module) -> None:
+    """Refuse what runs beside the forward of a class, where a trace does not see it, and too low a precision."""
+    for path, module in model.named_modules():
+        where = f"layer '{path}' ({type(module).__name__})" if path else type(module).__name__
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            raise UnsupportedLayerError(
+                f"{where} has forward hooks or a forward of its own instance, which no bound takes into account: "
+                f"remove them (torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, handle.remove())"
+            )
+        if parametrize.is_parametrized(module):
+            raise UnsupportedLayerError(
+                f"{where} computes its weights: fix them with torch.nn.utils.parametrize.remove_parametrizations"
+            )
+    for name, tensor in model.named_parameters():
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"parameter '{name}' is {tensor.dtype}, too coarse for bounds: use model.float()")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"parameter '{name}' holds NaN or infinite values")
 
 
 @torch.no_grad()
@@ -62,8 +83,8 @@ def _check_agreement(model: nn.Module, graph: Graph) -> None:
     tolerance = max(1.0, scale) * (1e-9 if like.dtype == torch.float64 else 1e-3)
     if not torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True):
         raise ValueError(
-            f"the graph of {type(model).__name__} does not compute what the network does: look for sums "
-            f"written in place (a += b, which a trace takes for a + b), for hooks, and for ops registered wrongly"
+            f"the graph of {type(model).__name__} does not compute what the network does: look for ops that are "
+            f"registered wrongly, and for a forward that changes what it is given"
         )
 
 
@@ -73,7 +94,17 @@ def _has_op(module: nn.Module) -> bool:
     return known is not None and getattr(type(module), "forward", None) is getattr(known, "forward", None)
 
 
+class _Proxy(fx.Proxy):
+    """A traced value that tells a += b, which writes into a, from a + b."""
+
+    def __iadd__(self, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return _has_op(m) or super().is_leaf_module(m, module_qualified_name)
 
@@ -112,7 +143,7 @@ _FUNCTIONS: dict[Callable[..., Any] | str, Callable[..., nn.Module]] = {
     "flatten": lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim),
     F.avg_pool2d: nn.AvgPool2d,
 }
-_SUMS = (operator.add, torch.add, "add")
+_SUMS = (operator.add, operator.iadd, torch.add, "add")
 _RESHAPES = (torch.reshape, "reshape", "view")
 
 
@@ -152,9 +183,9 @@ class _Builder:
             return self.layer(target, self.model.get_submodule(target), *args)
         if node.op in ("call_function", "call_method"):
             if target in _FUNCTIONS:
-                return self.layer(node.name, _FUNCTIONS[target](*args[1:], **kwargs), *args[:1])
+                return self.layer(node.name, _as_layer(target, args[1:], kwargs), *args[:1])
             if target in _SUMS and not kwargs and all(isinstance(arg, _Value) for arg in args):
-                return self.append(node.name, Add(), *args)
+                return self.append(node.name, Add(), *args, in_place=target is operator.iadd)
             if target in _RESHAPES and not kwargs:
                 sizes = args[1:] if isinstance(args[1], int | _Batch) else tuple(args[1])
                 return self.append(node.name, _reshape(args[0].shape, sizes), args[0])
@@ -177,11 +208,6 @@ class _Builder:
     def layer(self, path: str, module: nn.Module, *inputs: Any) -> _Value:
         if len(inputs) != 1 or not isinstance(inputs[0], _Value):
             raise UnsupportedLayerError(f"layer '{path}' ({type(module).__name__}) must be called with one tensor")
-        if parametrize.is_parametrized(module):
-            raise UnsupportedLayerError(
-                f"layer '{path}' ({type(module).__name__}) computes its weights: fix them with "
-                f"torch.nn.utils.parametrize.remove_parametrizations"
-            )
         try:
             op = lower(module, inputs[0].shape)
         except UnsupportedLayerError as error:
@@ -209,6 +235,14 @@ class _Builder:
                 f"'{path}' uses the output of '{self.nodes[value.index].name}' after a layer has written into it: "
                 f"set inplace=False there"
             )
+
+
+def _as_layer(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
+    try:
+        return _FUNCTIONS[target](*args, **kwargs)
+    except TypeError as error:
+        name = getattr(target, "__name__", target)
+        raise UnsupportedLayerError(f"{name} is called in a way that is not supported ({error})") from None
 
 
 def _reshape(shape: Shape, sizes: tuple[Any, ...]) -> Op:

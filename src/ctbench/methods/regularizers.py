@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ctbench.graph import Affine, Graph
-from ctbench.graph.ops import ReLU, Reshape, Scale
+from ctbench.graph.ops import ReLU
 from ctbench.regions import Box
 
 TAU = 0.5
@@ -25,7 +25,7 @@ TINY = 1e-12
 
 def shi(graph: Graph, boxes: list[Box]) -> Tensor:
     """The regulariser R (a scalar), from the boxes of every node."""
-    mixing = (n for n in graph.nodes if isinstance(n.op, Affine) and not isinstance(n.op, Scale | Reshape))
+    mixing = (node for node in graph.nodes if isinstance(node.op, Affine) and node.op.mixes)
     first = next(mixing, graph.nodes[-1])
     input_radius = boxes[first.inputs[0]].radius.mean()
     relus = [boxes[node.inputs[0]] for node in graph.nodes if isinstance(node.op, ReLU)]

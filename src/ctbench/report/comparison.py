@@ -69,11 +69,13 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     if not certifications:
         folder.require()
     recipe: dict[str, Any] = jsonl.read_json(folder.recipe) if folder.recipe.exists() else {}
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{folder.recipe} is no recipe: it holds {type(recipe).__name__}")
     epochs = jsonl.read(folder.metrics)
     about = {
         "run": folder.path.name,
         "method": recipe.get("method", {}).get("name", "-"),
-        "training_seconds": sum(epoch["seconds"] for epoch in epochs) if epochs else None,
+        "training_seconds": sum(epoch.get("seconds", 0.0) for epoch in epochs) if epochs else None,
     }
     if not certifications:
         names = {part: recipe.get(part, {}).get("name", "-") for part in ("dataset", "network")}

@@ -26,6 +26,7 @@ class SampleRecord:
     stage: str  # that reached the verdict; the last one that tried, where it is unknown
     bound: float | None  # the best lower bound of the least margin z_y - z_k over the region
     seconds: float  # this sample's share of the time that its batches took
+    digest: str = ""  # of the input and its label, by which a resumed certification knows them again
     reason: str = ""  # what failed, where a stage could not say anything
 
     @property

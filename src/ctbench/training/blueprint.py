@@ -8,7 +8,7 @@ from torch import nn
 
 from ctbench.datasets import Data
 from ctbench.networks import Architecture
-from ctbench.training import initialization
+from ctbench.training.initialization import build
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,10 @@ class Blueprint:
         """The blueprint of an architecture for a data set, normalised as the data set says."""
         return cls(network=network, input_shape=data.input_shape, classes=data.classes, mean=data.mean, std=data.std)
 
-    def build(self, *, initialization_name: str = "kaiming", seed: int = 0) -> nn.Module:
+    def build(self, *, initialization: str = "kaiming", seed: int = 0) -> nn.Module:
         """A network with new weights."""
-        return initialization.build(
+        return build(
             lambda: self.network.build(self.input_shape, self.classes, mean=self.mean, std=self.std),
-            initialization=initialization_name,
+            initialization=initialization,
             seed=seed,
         )

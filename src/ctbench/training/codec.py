@@ -183,7 +183,10 @@ def _class_of(kind: Any, content: Any, path: str) -> Any:
     known = members(kind)
     name = content.get("name")
     if name not in known:
-        raise _unfit(path, name, f"the name of a {kind.__name__.lower()}: {_listed(known)}")
+        if name is None:
+            raise ValueError(f"{path}: the object must say its name beside its fields, one of {_listed(known)}")
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise _unfit(path, name, f"the name of {article} {kind.__name__.lower()}: {_listed(known)}")
     return known[name]
 
 
@@ -211,4 +214,4 @@ def _listed(names: Any) -> str:
 
 
 def _unfit(path: str, content: Any, expected: str) -> ValueError:
-    return ValueError(f"{path} is {json.dumps(content)}: it must be {expected}")
+    return ValueError(f"{path or 'the recipe'} is {json.dumps(content)}: it must be {expected}")

@@ -81,7 +81,7 @@ def train(
         return load_run(folder.path, device=device)
     loaded = recipe.dataset.load(None if data is None else Path(data))
     blueprint = Blueprint.of(recipe.network, loaded)
-    model = blueprint.build(initialization_name=recipe.initialization, seed=recipe.seed).to(device)
+    model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed).to(device)
     folder.path.mkdir(parents=True, exist_ok=True)
     jsonl.write_json(folder.recipe, recipe.to_json())
     jsonl.write_json(folder.versions, versions(device))
@@ -116,13 +116,15 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
         if folder.path.exists() and any(file.suffix != ".unfinished" for file in folder.path.iterdir()):
             raise ValueError(f"{folder.path} holds other files: choose an empty or a new folder")
         return
+    if not (folder.state.exists() or folder.weights.exists()):
+        return  # nothing was trained yet: a run that could not even begin does not claim its folder
     found = Recipe.from_json(jsonl.read_json(folder.recipe))
     if found.hash != recipe.hash:
         raise ValueError(
             f"{folder.path} holds the run of another recipe ({found.name}, {found.hash}; this one is "
             f"{recipe.name}, {recipe.hash}): choose another folder"
         )
-    if not resume and (folder.state.exists() or folder.weights.exists()):
+    if not resume:
         raise ValueError(f"{folder.path} holds this run already: resume it, or choose another folder")
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 
 from ctbench.datasets import Dataset
@@ -35,9 +36,11 @@ class Adam:
     clip_norm: float = 10.0
 
     def __post_init__(self) -> None:
-        _positive("optimizer.lr", self.lr)
-        _positive("optimizer.decay", self.decay)
-        _positive("optimizer.clip_norm", self.clip_norm)
+        _positive("lr", self.lr)
+        _positive("decay", self.decay)
+        _positive("clip_norm", self.clip_norm)
+        if any(a >= b for a, b in pairwise((-1, *self.milestones))):
+            raise ValueError(f"milestones are {list(self.milestones)}: give epochs in ascending order, from 0 on")
 
     def lr_at(self, epoch: int) -> float:
         return self.lr * self.decay ** sum(epoch >= milestone for milestone in self.milestones)
@@ -98,6 +101,15 @@ class Recipe:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value}: it must be >= 0")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed}: it must be below 2^63")
+        if self.ramp.end > self.epochs:
+            raise ValueError(
+                f"ramp.end is {self.ramp.end:g}, after the last of {self.epochs} epochs: the radius would never reach "
+                f"its end; set ramp.end, too"
+            )
+        if self.shi and not self.ramp.end:
+            raise ValueError(f"shi is {self.shi} but is in force only while the radius grows: set ramp.end > 0")
         if self.train_eps is not None:
             try:
                 replace(self.threat, eps=self.train_eps)  # meets the same checks as the eps at test

@@ -2,7 +2,8 @@
 
     certify(model, x, y, eps=0.1).certified_accuracy
 
-A sample is certified when a lower bound of its least margin is positive in double precision, too (0 is not). It is
+A sample is certified when a lower bound of its least margin is positive in double precision, too (0 is not), by more
+than rounding could add. It is
 falsified when a point of its region, replayed in double precision, has a negative margin. A stage that fails or finds
 NaN leaves its samples open, and their records say why.
 """
@@ -10,6 +11,7 @@ NaN leaves its samples open, and their records say why.
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctbench.graph import Graph, freeze, trace
+from ctbench.graph import Affine, Graph, Node, freeze, trace, walk_forward
 from ctbench.regions import Linf, Threat
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, jsonl
 from ctbench.specification import check_labels, margins
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import DEFAULT_STAGES, Stage
 
-CHUNK = 512  # samples that go through all stages before their records are written
-ROUNDING = 1e-9  # a bound must exceed this to count: more than rounding in double precision makes of a bound of 0
+CHUNK = 128  # samples that go through all stages before their records are written
+ROUNDING = 1e-12  # of the largest sums in a network: more than rounding in double precision can add to a margin
 
 
 def certify(
@@ -60,7 +62,7 @@ def certify(
         confirm: compute every bound that certifies once more in double precision.
         seed: of the attacks.
         files: where to append the records as they come; None keeps them in memory alone.
-        about: what else the records depend on, kept in the files' settings (as the hash of the weights).
+        about: what else to say in the files' settings, as the name of the data set.
         resume: keep the records that the files hold, and certify only the rest.
         watch: called with each new record.
 
@@ -69,19 +71,22 @@ def certify(
 
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
-        ValueError: an eps, input or label that cannot be, or files that were made under other settings.
+        ValueError: an eps, input or label that cannot be, or files that were made under other settings, of another
+            network or of other inputs.
     """
     threat = Linf(eps=eps, clip=clip)
     cascade = Cascade.of(model, x, y, threat=threat, stages=tuple(stages), confirm=confirm, seed=seed)
     done: dict[int, SampleRecord] = {}
     if files is not None:
         settings = {
+            "network_digest": cascade.exact.net.digest(),
             "threat": repr(threat),
-            "stages": [repr(s) for s in stages],
+            "stages": [repr(stage) for stage in stages],
             "confirm": confirm,
             "seed": seed,
         }
         done = files.start({**settings, **(about or {})}, resume=resume)
+        cascade.recognize(done)
     for chunk in cascade.chunks(done):
         if files is not None:
             jsonl.append(files.records, (record.to_json() for record in chunk))
@@ -122,11 +127,25 @@ class Cascade:
         # frozen in double precision from the start: constants that were rounded first would be those of another network
         net = _frozen(model, x[:1].to(like.dtype))
         exact = _frozen(copy.deepcopy(model).double(), x[:1].double())
+        if net.classes < 2:
+            raise ValueError(f"the network has {net.classes} output: a margin needs two classes or more")
         check_labels(y, net.classes)
         y = y.to(like.device, torch.long)
         return cls(
             Problem(net, x.to(like.dtype), y, threat), Problem(exact, x.double(), y, threat), stages, confirm, seed
         )
+
+    def recognize(self, done: dict[int, SampleRecord]) -> None:
+        """Raise ValueError where a record is not about the input and label that stand in its place."""
+        samples = range(len(self.exact))
+        for index in sorted(done.keys() & set(samples)):
+            if done[index].digest != self.digest(index):
+                raise ValueError(f"the record of sample {index} is about another input or label: choose another place")
+
+    def digest(self, index: int) -> str:
+        """What a sample is known by."""
+        content = self.exact.x[index].cpu().contiguous().numpy().tobytes()
+        return hashlib.sha256(content + str(int(self.exact.y[index])).encode()).hexdigest()[:16]
 
     def chunks(self, done: dict[int, SampleRecord]) -> Iterator[list[SampleRecord]]:
         """The records of all samples that are not done yet, chunk by chunk."""
@@ -165,6 +184,7 @@ class Cascade:
                 stage="clean",
                 bound=None,
                 seconds=seconds,
+                digest=self.digest(index),
                 reason="" if finite else "clean: the logits are NaN or infinite",
             )
 
@@ -172,30 +192,30 @@ class Cascade:
         """The records of a batch of open samples, after one more stage."""
         start = time.perf_counter()
         samples = torch.tensor([record.index for record in records], device=self.screening.y.device)
-        reason = ""
         try:
-            bound, falsified = self._findings(stage, samples, generator)
+            outcomes = self._outcomes(stage, samples, generator)
         except Exception as error:  # whatever happens in a stage, its samples stay open, and the record says why
-            reason = f"{stage.title}: {type(error).__name__}: {error}"
-            bound, falsified = [None] * len(records), [False] * len(records)
+            outcomes = [_Outcome(reason=f"{type(error).__name__}: {error}")] * len(records)
         seconds = (time.perf_counter() - start) / len(records)
         return [
-            _after(record, stage.title, reason, lower, turned, seconds)
-            for record, lower, turned in zip(records, bound, falsified, strict=True)
+            _after(record, stage.title, outcome, seconds) for record, outcome in zip(records, outcomes, strict=True)
         ]
 
-    def _findings(
-        self, stage: Stage, samples: Tensor, generator: torch.Generator
-    ) -> tuple[list[float | None], list[bool]]:
-        """A lower bound (those above 0 confirmed) and whether a counterexample was replayed, for each sample."""
+    def _outcomes(self, stage: Stage, samples: Tensor, generator: torch.Generator) -> list[_Outcome]:
+        """What a stage finds out about each sample, with what would decide it confirmed or replayed."""
         findings = _checked(stage(self.screening.select(samples), generator), len(samples))
-        bound: list[float | None] = [None] * len(samples)
-        falsified = [False] * len(samples)
+        slack = self._slack(samples)
+        outcomes = [_Outcome()] * len(samples)
         if findings.bound is not None:
-            bound = self._confirmed(stage, samples, findings.bound.double(), generator).tolist()
+            bound = self._confirmed(stage, samples, findings.bound.double(), generator)
+            outcomes = [_Outcome.of(*pair) for pair in zip(bound.tolist(), slack.tolist(), strict=True)]
         if findings.witness is not None:
-            falsified = self._replay(samples, findings).tolist()
-        return bound, falsified
+            wrong = (self._replay(samples, findings.witness) < -slack).tolist()
+            outcomes = [
+                replace(outcome, falsified=turned, certified=outcome.certified and not turned)
+                for outcome, turned in zip(outcomes, wrong, strict=True)
+            ]
+        return outcomes
 
     def _confirmed(self, stage: Stage, samples: Tensor, bound: Tensor, generator: torch.Generator) -> Tensor:
         """The bounds, those that would certify replaced by what the stage finds in double precision."""
@@ -206,12 +226,40 @@ class Cascade:
         assert again is not None, "a stage that bounds in one precision bounds in the other"
         return bound.masked_scatter(positive, again.double())
 
-    def _replay(self, samples: Tensor, findings: Findings) -> Tensor:
-        """Whether the witnesses, moved into the exact regions, have negative margins in double precision."""
-        assert findings.witness is not None
+    def _replay(self, samples: Tensor, witness: Tensor) -> Tensor:
+        """The least margins of the witnesses, moved into the exact regions, in double precision."""
         exact = self.exact.select(samples)
-        point = exact.region.project(findings.witness.double())
-        return margins(exact.net(point), exact.y).amin(1) < 0
+        point = exact.region.project(witness.double())
+        return margins(exact.net(point), exact.y).amin(1)
+
+    def _slack(self, samples: Tensor) -> Tensor:
+        """What rounding in double precision may add to a margin, [B]: a share of the largest sum of |terms|."""
+        exact = self.exact.select(samples)
+
+        def evaluate(node: Node, *values: Tensor) -> Tensor:
+            if isinstance(node.op, Affine):
+                sums.append(node.op.magnitude(values[0].abs()).flatten(1).amax(1))
+            return node.op(*values)
+
+        sums: list[Tensor] = [exact.x.flatten(1).amax(1)]
+        walk_forward(exact.net, evaluate, exact.x)
+        return ROUNDING * (1 + torch.stack(sums).amax(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What a stage found out about one sample."""
+
+    bound: float | None = None
+    certified: bool = False
+    falsified: bool = False
+    reason: str = ""
+
+    @classmethod
+    def of(cls, bound: float, slack: float) -> _Outcome:
+        if not math.isfinite(bound):
+            return cls(reason=f"the bound is {'NaN' if math.isnan(bound) else 'infinite'}")
+        return cls(bound=bound, certified=bound > slack)
 
 
 def _checked(findings: Findings, samples: int) -> Findings:
@@ -230,24 +278,19 @@ def _frozen(model: nn.Module, x: Tensor) -> Graph:
     return graph.detach()
 
 
-def _after(
-    record: SampleRecord, stage: str, reason: str, bound: float | None, falsified: bool, seconds: float
-) -> SampleRecord:
+def _after(record: SampleRecord, stage: str, outcome: _Outcome, seconds: float) -> SampleRecord:
     """The record of an open sample with what one more stage found out."""
-    if bound is not None and not math.isfinite(bound):
-        reason = f"{stage}: the bound is {'NaN' if math.isnan(bound) else 'infinite'}"
-        bound = None
     verdict = Verdict.UNKNOWN
-    if falsified:
+    if outcome.falsified:
         verdict = Verdict.FALSIFIED
-    elif bound is not None and bound > ROUNDING:
+    elif outcome.certified:
         verdict = Verdict.CERTIFIED
-    known = [b for b in (record.bound, bound) if b is not None]
+    reasons = [record.reason, f"{stage}: {outcome.reason}" if outcome.reason else ""]
     return replace(
         record,
         verdict=verdict,
         stage=stage,
-        bound=max(known, default=None),
+        bound=max((bound for bound in (record.bound, outcome.bound) if bound is not None), default=None),
         seconds=record.seconds + seconds,
-        reason="" if verdict is not Verdict.UNKNOWN else "; ".join(r for r in (record.reason, reason) if r),
+        reason="" if verdict is not Verdict.UNKNOWN else "; ".join(reason for reason in reasons if reason),
     )
