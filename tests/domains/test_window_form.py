@@ -125,3 +125,33 @@ def test_crown_uses_windows_and_finds_the_bounds_of_dense_forms(monkeypatch):
 
 
 neurons = WindowForm.neurons
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Conv2d(1, 1, 3), nn.ReLU(), nn.Conv2d(1, 1, 3, padding=8, dilation=3)],
+        [
+            nn.Conv2d(1, 1, 3),
+            nn.ReLU(),
+            nn.Conv2d(1, 1, 1, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(1, 1, 3, padding=5, dilation=2),
+        ],
+        [nn.ReLU(), nn.Conv2d(1, 2, 3)],
+    ],
+)
+def test_crown_holds_where_windows_lie_wholly_in_the_padding_and_where_a_relu_comes_first(layers):
+    torch.manual_seed(0)
+    model = nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)).double()
+    x = torch.rand(2, 1, 12, 12, dtype=torch.float64) - 0.5
+    model(x)
+    graph, _ = freeze(trace(model, (1, 12, 12)), x)
+    region = Linf(eps=0.1, clip=None).region(x)
+    points = region.sample(200, torch.Generator().manual_seed(0))
+    boxes = crown.boxes(graph, region)
+    for sample in range(2):
+        logits = model(points[:, sample])
+        assert (logits >= boxes[-1].lower[sample] - 1e-9).all()
+        assert (logits <= boxes[-1].upper[sample] + 1e-9).all()
+    assert (boxes[-1].upper - boxes[-1].lower).max() < 10

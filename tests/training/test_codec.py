@@ -274,3 +274,15 @@ def test_a_value_without_json_is_refused():
 
     with pytest.raises(ValueError, match="a set cannot stand in a recipe"):
         codec.encode(Odd({1}))
+
+
+def test_a_part_that_cannot_be_read_back_is_refused(tiny):
+    @dataclass(frozen=True, kw_only=True)
+    class Hidden(Adam):
+        """Would be written, hashed and read back as Adam."""
+
+        def lr_at(self, epoch: int) -> float:
+            return 0.123
+
+    with pytest.raises(ValueError, match="holds a part that cannot be read back by its name"):
+        _ = tiny(optimizer=Hidden()).hash

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -812,3 +813,34 @@ def test_a_network_of_one_class_is_refused():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
     with pytest.raises(ValueError, match="the network has 1 output: a margin needs two classes or more"):
         certify(model, torch.rand(2, 1, 2, 2), torch.zeros(2, dtype=torch.long), eps=0.1)
+
+
+def test_rounding_is_judged_over_the_whole_region():
+    verdicts = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        weight, eps = 1e4 * torch.rand(784, dtype=torch.float64), 8 / 255
+        model = nn.Sequential(nn.Flatten(), nn.Linear(784, 2)).double()
+        least = sum(Fraction(float(value)) for value in weight) * Fraction(eps)
+        bias = float(least)
+        while Fraction(bias) > least:  # so that the least margin of all is 0 or a little below
+            bias = math.nextafter(bias, 0.0)
+        with torch.no_grad():
+            model[1].weight.copy_(torch.stack([-weight, torch.zeros(784)]))
+            model[1].bias.copy_(torch.tensor([bias, 0.0], dtype=torch.float64))
+        x = torch.zeros(1, 1, 28, 28, dtype=torch.float64)
+        verdicts.append(certify(model, x, torch.tensor([0]), eps=eps)[0].verdict)
+    assert set(verdicts) == {Verdict.UNKNOWN}
+
+
+def test_what_is_said_about_records_cannot_hide_what_they_depend_on(tmp_path):
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    model = small(0)
+    x, y = inputs(model, 3)
+    about = {"threat": "any", "seed": 0, "shape": (1, 2)}
+    certify(model, x, y, eps=0.01, files=files, about=about)
+    assert len(certify(model, x, y, eps=0.01, files=files, about=about, resume=True)) == 3
+    with pytest.raises(ValueError, match="threat was"):
+        certify(model, x, y, eps=0.5, files=files, about=about, resume=True)
+    with pytest.raises(ValueError, match="seed is 4294967296"):
+        certify(model, x, y, eps=0.01, seed=2**32)

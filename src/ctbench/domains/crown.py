@@ -78,9 +78,9 @@ def boxes(
     Returns:
         One box a node, [B, *node].
     """
-    found, lines = [region.hull], dict[Node, Lines]()
-    for at, node in enumerate(graph.nodes[1:], start=1):
-        box = interval.forward(node, *(found[i] for i in node.inputs))
+    found, lines = list[Box](), dict[Node, Lines]()
+    for at, node in enumerate(graph.nodes):
+        box = interval.forward(node, *(found[i] for i in node.inputs)) if at else region.hull
         readers = {n: n.op for n in graph.nodes if isinstance(n.op, Elementwise) and at in n.inputs}
         if readers and not _exact_by_intervals(graph, at, region):
             open_neurons = torch.zeros_like(box.lower, dtype=torch.bool)

@@ -72,7 +72,7 @@ class WindowForm(Form):
         ky, kx = op.weight.shape[2:]
         size = (h - 1) * sy + dy * (ky - 1) + 1, (w - 1) * sx + dx * (kx - 1) + 1
         _, height, width = op.input_shape
-        if size[0] * size[1] >= height * width or py >= dy * ky or px >= dx * kx:
+        if size[0] * size[1] >= height * width or py > dy * (ky - 1) or px > dx * (kx - 1):
             return self.dense().through(op)
         constant = self.constant if op.bias is None else self.constant + self._over(op.bias.view(-1, 1, 1))
         spread = self._spread(op)

@@ -180,6 +180,10 @@ class _Builder:
                 raise ValueError(f"the network must take one tensor, its forward has a second argument {target!r}")
             return _Value(0, self.nodes[0].shape, 0)
         if node.op == "call_module":
+            if kwargs:
+                raise UnsupportedLayerError(
+                    f"layer '{target}' is called with {', '.join(kwargs)}=...: leave the names out"
+                )
             return self.layer(target, self.model.get_submodule(target), *args)
         if node.op in ("call_function", "call_method"):
             if target in _FUNCTIONS:
@@ -187,7 +191,7 @@ class _Builder:
             if target in _SUMS and not kwargs and all(isinstance(arg, _Value) for arg in args):
                 return self.append(node.name, Add(), *args, in_place=target is operator.iadd)
             if target in _RESHAPES and not kwargs:
-                sizes = args[1:] if isinstance(args[1], int | _Batch) else tuple(args[1])
+                sizes = tuple(args[1]) if isinstance(args[1], tuple | list) else args[1:]
                 return self.append(node.name, _reshape(args[0].shape, sizes), args[0])
             if target == "size" or (target is getattr and args[1] == "shape"):
                 sizes = (_Batch(), *args[0].shape)
@@ -247,6 +251,8 @@ def _as_layer(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.
 
 def _reshape(shape: Shape, sizes: tuple[Any, ...]) -> Op:
     """A reshape that leaves the batch alone: x.view(x.size(0), ...) or x.view(-1, ...)."""
+    if not all(isinstance(size, int | _Batch) for size in sizes):
+        raise UnsupportedLayerError(f"a view or reshape to {sizes} is not supported: give sizes")
     first, rest = sizes[0], list(sizes[1:])
     if not isinstance(first, _Batch) and first != -1:
         raise UnsupportedLayerError(

@@ -10,6 +10,7 @@ certified/NAME.jsonl  records of a certification, and NAME.json its settings
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class CertificationFiles:
             raise ValueError(f"{there} exists, but not {missing.name} beside it: choose another place")
         if not resume:
             raise ValueError(f"{self.records} exists already: resume it, or choose another place")
-        before = jsonl.read_json(self.settings)
+        before, settings = jsonl.read_json(self.settings), json.loads(json.dumps(settings))
         different = sorted(key for key in settings.keys() | before.keys() if settings.get(key) != before.get(key))
         if different:
             told = "; ".join(f"{key} was {before.get(key)!r}, now {settings.get(key)!r}" for key in different)

@@ -84,7 +84,7 @@ def train(
     model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed).to(device)
     folder.path.mkdir(parents=True, exist_ok=True)
     jsonl.write_json(folder.recipe, recipe.to_json())
-    jsonl.write_json(folder.versions, versions(device))
+    _note_versions(folder, versions(device))
     Training(recipe, folder, model, loaded, device).run(quiet)
     checkpoints.save_network(model, blueprint, folder.weights)
     return Run(recipe, model.eval(), folder)
@@ -126,6 +126,13 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
         )
     if not resume:
         raise ValueError(f"{folder.path} holds this run already: resume it, or choose another folder")
+
+
+def _note_versions(folder: RunFolder, now: dict[str, str | int | None]) -> None:
+    """Write what the run is made with; where a run goes on with something else, both are told."""
+    before = jsonl.read_json(folder.versions) if folder.versions.exists() and folder.state.exists() else now
+    told = {key: value for key, value in before.items() if key != "resumed_with"}
+    jsonl.write_json(folder.versions, told if told == now else {**told, "resumed_with": now})
 
 
 class Training:

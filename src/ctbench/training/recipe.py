@@ -130,7 +130,10 @@ class Recipe:
     def to_json(self) -> dict[str, codec.Json]:
         """The recipe as JSON values; `from_json` makes it again."""
         # a float may have been given as a whole number: reading it back makes 15 and 15.0 the same recipe
-        encoded = codec.encode(codec.decode(Recipe, codec.encode(self)))
+        again = codec.decode(Recipe, codec.encode(self))
+        if again != self:
+            raise ValueError(f"the recipe {self.name!r} holds a part that cannot be read back by its name: {self}")
+        encoded = codec.encode(again)
         assert isinstance(encoded, dict)
         return encoded
 

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctbench.graph import Affine, Graph, Node, freeze, trace, walk_forward
-from ctbench.regions import Linf, Threat
+from ctbench.domains import interval
+from ctbench.graph import Affine, Graph, freeze, trace
+from ctbench.regions import Box, Linf, Threat
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, jsonl
 from ctbench.specification import check_labels, margins
 from ctbench.verify.problem import Findings, Problem
@@ -75,17 +76,20 @@ def certify(
             network or of other inputs.
     """
     threat = Linf(eps=eps, clip=clip)
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed is {seed}: it must be a whole number in [0, 2^31)")
     cascade = Cascade.of(model, x, y, threat=threat, stages=tuple(stages), confirm=confirm, seed=seed)
     done: dict[int, SampleRecord] = {}
     if files is not None:
         settings = {
             "network_digest": cascade.exact.net.digest(),
+            "precision": str(cascade.screening.x.dtype),
             "threat": repr(threat),
             "stages": [repr(stage) for stage in stages],
             "confirm": confirm,
             "seed": seed,
         }
-        done = files.start({**settings, **(about or {})}, resume=resume)
+        done = files.start({**(about or {}), **settings}, resume=resume)
         cascade.recognize(done)
     for chunk in cascade.chunks(done):
         if files is not None:
@@ -204,16 +208,16 @@ class Cascade:
     def _outcomes(self, stage: Stage, samples: Tensor, generator: torch.Generator) -> list[_Outcome]:
         """What a stage finds out about each sample, with what would decide it confirmed or replayed."""
         findings = _checked(stage(self.screening.select(samples), generator), len(samples))
-        slack = self._slack(samples)
         outcomes = [_Outcome()] * len(samples)
         if findings.bound is not None:
             bound = self._confirmed(stage, samples, findings.bound.double(), generator)
-            outcomes = [_Outcome.of(*pair) for pair in zip(bound.tolist(), slack.tolist(), strict=True)]
+            certified = self._beyond_rounding(samples, bound)
+            outcomes = [_Outcome.of(*pair) for pair in zip(bound.tolist(), certified.tolist(), strict=True)]
         if findings.witness is not None:
-            wrong = (self._replay(samples, findings.witness) < -slack).tolist()
+            falsified = self._beyond_rounding(samples, -self._replay(samples, findings.witness))
             outcomes = [
                 replace(outcome, falsified=turned, certified=outcome.certified and not turned)
-                for outcome, turned in zip(outcomes, wrong, strict=True)
+                for outcome, turned in zip(outcomes, falsified.tolist(), strict=True)
             ]
         return outcomes
 
@@ -232,18 +236,24 @@ class Cascade:
         point = exact.region.project(witness.double())
         return margins(exact.net(point), exact.y).amin(1)
 
-    def _slack(self, samples: Tensor) -> Tensor:
-        """What rounding in double precision may add to a margin, [B]: a share of the largest sum of |terms|."""
+    def _beyond_rounding(self, samples: Tensor, values: Tensor) -> Tensor:
+        """Where values ([B], of margins) are positive by more than rounding in double precision could have made them."""
+        if not bool((values > 0).any()):
+            return torch.zeros_like(values, dtype=torch.bool)
         exact = self.exact.select(samples)
-
-        def evaluate(node: Node, *values: Tensor) -> Tensor:
+        boxes = interval.boxes(exact.net, exact.region)
+        largest = [_reach(boxes[0])]
+        for node in exact.net.nodes:
             if isinstance(node.op, Affine):
-                sums.append(node.op.magnitude(values[0].abs()).flatten(1).amax(1))
-            return node.op(*values)
+                reach = _reach(boxes[node.inputs[0]])
+                largest.append(node.op.magnitude(reach) + node.op(torch.zeros_like(reach)).abs())
+        sums = torch.stack([terms.flatten(1).amax(1) for terms in largest])  # of |terms|, anywhere over the regions
+        return values > ROUNDING * (1 + sums.amax(0))
 
-        sums: list[Tensor] = [exact.x.flatten(1).amax(1)]
-        walk_forward(exact.net, evaluate, exact.x)
-        return ROUNDING * (1 + torch.stack(sums).amax(0))
+
+def _reach(box: Box) -> Tensor:
+    """The greatest |value| in a box, coordinate by coordinate."""
+    return torch.maximum(box.lower.abs(), box.upper.abs())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,10 +266,10 @@ class _Outcome:
     reason: str = ""
 
     @classmethod
-    def of(cls, bound: float, slack: float) -> _Outcome:
+    def of(cls, bound: float, certified: bool) -> _Outcome:
         if not math.isfinite(bound):
             return cls(reason=f"the bound is {'NaN' if math.isnan(bound) else 'infinite'}")
-        return cls(bound=bound, certified=bound > slack)
+        return cls(bound=bound, certified=certified)
 
 
 def _checked(findings: Findings, samples: int) -> Findings:
