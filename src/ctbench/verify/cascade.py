@@ -237,7 +237,7 @@ class Cascade:
         return margins(exact.net(point), exact.y).amin(1)
 
     def _beyond_rounding(self, samples: Tensor, values: Tensor) -> Tensor:
-        """Where values ([B], of margins) are positive by more than rounding in double precision could have made them."""
+        """Where values ([B], of margins) are positive by more than rounding in double precision could make them."""
         if not bool((values > 0).any()):
             return torch.zeros_like(values, dtype=torch.bool)
         exact = self.exact.select(samples)
