@@ -150,7 +150,7 @@ def test_a_state_comes_back_whole(tmp_path):
     model, optimizer = optimized()
     save_state(tmp_path / "state", model, optimizer, 4, "abc")
     state = load_state(tmp_path / "state")
-    assert (state.epochs_done, state.recipe_hash) == (4, "abc")
+    assert (state.epochs_done, state.made_of) == (4, "abc")
     other, fresh = SMALL.build(seed=9), None
     fresh = torch.optim.Adam(other.parameters(), fused=True)
     restore(state, other, fresh, tmp_path / "state")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import ctbench
-from ctbench.datasets import Augmentation, Digits, split
+from ctbench.datasets import Augmentation, Data, Digits, Images, split
 from ctbench.methods.base import Batch, Method, RobustLoss
 from ctbench.methods.ibp import IBP
 from ctbench.methods.pgd import PGD
@@ -653,3 +654,18 @@ def test_validation_is_at_the_radius_of_the_test_where_training_goes_beyond(tiny
     radii = [float(batch.region.hull.radius.max()) for batch in Watched.calls]
     assert max(radii) > 0.09  # of training: the box is clipped at 0 and 1
     assert radii[-1] == pytest.approx(0.05, abs=1e-6)  # the last batch is of the validation
+
+
+def test_a_run_does_not_go_on_with_other_images(tiny, tmp_path, monkeypatch):
+    recipe = tiny(method=Watched(nan_at=8), shi=0.0)
+    with pytest.raises(TrainingDivergedError):
+        train(recipe, out=tmp_path, quiet=True)
+    load = Digits.load
+
+    def altered(self: Digits, root: Path | None = None) -> Data:
+        data = load(self, root)
+        return replace(data, train=Images(data.train.pixels.flip(0), data.train.labels))
+
+    monkeypatch.setattr(Digits, "load", altered)
+    with pytest.raises(ValueError, match="was trained by another recipe or on other images"):
+        train(recipe, out=tmp_path, resume=True, quiet=True)

@@ -24,7 +24,7 @@ class State:
     epochs_done: int
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]  # "3.exp_avg": what the optimiser keeps about parameter 3
-    recipe_hash: str
+    made_of: str  # stands for the recipe and the training images
 
 
 def save_network(model: nn.Module, blueprint: Blueprint, path: Path) -> None:
@@ -88,16 +88,14 @@ def _fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     model.load_state_dict(dict(tensors))
 
 
-def save_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int, recipe_hash: str
-) -> None:
+def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int, made_of: str) -> None:
     kept = {
         f"optimizer/{index}.{key}": value
         for index, entries in optimizer.state_dict()["state"].items()
         for key, value in entries.items()
     }
     weights = {f"model/{name}": value for name, value in model.state_dict().items()}
-    about = {"epochs_done": json.dumps(epochs_done), "recipe_hash": recipe_hash}
+    about = {"epochs_done": json.dumps(epochs_done), "made_of": made_of}
     write_whole(path, safetensors.torch.save(_contiguous(weights | kept), metadata=about))
 
 
@@ -105,10 +103,10 @@ def load_state(path: Path) -> State:
     """Raises ValueError where the file is damaged."""
     tensors, about = _read(path)
     try:
-        epochs_done, recipe_hash = int(about["epochs_done"]), about["recipe_hash"]
+        epochs_done, made_of = int(about["epochs_done"]), about["made_of"]
     except (KeyError, ValueError):
         raise ValueError(f"{path} is not the state of a run") from None
-    return State(epochs_done, _under("model/", tensors), _under("optimizer/", tensors), recipe_hash)
+    return State(epochs_done, _under("model/", tensors), _under("optimizer/", tensors), made_of)
 
 
 def restore(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:

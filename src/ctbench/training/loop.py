@@ -135,6 +135,13 @@ def _note_versions(folder: RunFolder, now: dict[str, str | int | None]) -> None:
     jsonl.write_json(folder.versions, told if told == now else {**told, "resumed_with": now})
 
 
+def _digest(images: Images) -> str:
+    """What a set of images is known by."""
+    found = hashlib.sha256(images.labels.cpu().numpy().tobytes())
+    found.update(images.pixels.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
 class Training:
     """One run: its data on the device, and the network and optimiser that its steps change."""
 
@@ -144,6 +151,7 @@ class Training:
         if recipe.validation:
             training, held_out = split(data.train, fraction=recipe.validation, seed=recipe.seed)
             self.held_out = held_out.to(device)
+        self.made_of = f"{recipe.hash}/{_digest(training)}"
         self.images = training.to(device)
         self.steps = math.ceil(len(self.images) / recipe.batch_size)
         self.graph = trace(model, data.input_shape)
@@ -158,7 +166,7 @@ class Training:
             for epoch in range(done, recipe.epochs):
                 metrics = self.epoch(epoch, shown)
                 jsonl.append(self.folder.metrics, [metrics])
-                checkpoints.save_state(self.folder.state, self.model, self.optimizer, epoch + 1, recipe.hash)
+                checkpoints.save_state(self.folder.state, self.model, self.optimizer, epoch + 1, self.made_of)
                 shown.epoch(metrics)
 
     def _go_on(self) -> int:
@@ -167,8 +175,11 @@ class Training:
             jsonl.rewrite(self.folder.metrics, [])
             return 0
         state = checkpoints.load_state(self.folder.state)
-        if state.recipe_hash != self.recipe.hash:
-            raise ValueError(f"{self.folder.state} is the state of another recipe ({state.recipe_hash})")
+        if state.made_of != self.made_of:
+            raise ValueError(
+                f"{self.folder.state} was trained by another recipe or on other images ({state.made_of}, now "
+                f"{self.made_of}): choose another folder, or give the data of before"
+            )
         checkpoints.restore(state, self.model, self.optimizer, self.folder.state)
         # an epoch's record comes before its state: after a kill between the two the epoch is trained and recorded again
         kept = [record for record in jsonl.read(self.folder.metrics) if record["epoch"] <= state.epochs_done]
