@@ -669,3 +669,10 @@ def test_a_run_does_not_go_on_with_other_images(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(Digits, "load", altered)
     with pytest.raises(ValueError, match="was trained by another recipe or on other images"):
         train(recipe, out=tmp_path, resume=True, quiet=True)
+
+
+def test_a_recipe_that_no_run_has_written_is_not_overwritten(tiny, tmp_path):
+    jsonl.write_json(RunFolder(tmp_path).recipe, tiny(seed=5).to_json())
+    with pytest.raises(ValueError, match="holds the run of another recipe"):
+        train(tiny(), out=tmp_path, quiet=True)
+    assert Recipe.from_json(jsonl.read_json(RunFolder(tmp_path).recipe)).seed == 5

@@ -18,18 +18,22 @@ SlopeRule = Callable[[Tensor, Tensor], Tensor]
 
 
 def adaptive(lower: Tensor, upper: Tensor) -> Tensor:
+    """The slope whose line leaves the smaller area; all rules take and give [B, *node]."""
     return (upper > -lower).to(lower.dtype)
 
 
 def parallel(lower: Tensor, upper: Tensor) -> Tensor:
+    """The slope of the chord."""
     unstable = (lower < 0) & (upper > 0)
     # only unstable neurons take the slope; dividing by the width of the others could be 0/0
     return upper / torch.where(unstable, upper - lower, 1.0)
 
 
 def zero(lower: Tensor, upper: Tensor) -> Tensor:
+    """The flat line."""
     return torch.zeros_like(lower)
 
 
 def one(lower: Tensor, upper: Tensor) -> Tensor:
+    """The line of an active neuron."""
     return torch.ones_like(lower)

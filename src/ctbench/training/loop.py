@@ -116,15 +116,15 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
         if folder.path.exists() and any(file.suffix != ".unfinished" for file in folder.path.iterdir()):
             raise ValueError(f"{folder.path} holds other files: choose an empty or a new folder")
         return
-    if not (folder.state.exists() or folder.weights.exists()):
-        return  # nothing was trained yet: a run that could not even begin does not claim its folder
+    if folder.versions.exists() and not (folder.state.exists() or folder.weights.exists()):
+        return  # a run was begun and no epoch trained: it does not claim its folder
     found = Recipe.from_json(jsonl.read_json(folder.recipe))
     if found.hash != recipe.hash:
         raise ValueError(
             f"{folder.path} holds the run of another recipe ({found.name}, {found.hash}; this one is "
             f"{recipe.name}, {recipe.hash}): choose another folder"
         )
-    if not resume:
+    if folder.versions.exists() and not resume:
         raise ValueError(f"{folder.path} holds this run already: resume it, or choose another folder")
 
 
