@@ -3,32 +3,43 @@
 run = ctbench.train(ctbench.recipe("digits_ibp"))
 result = ctbench.certify(run.model, x, y, eps=0.1)
 lower, upper = ctbench.bounds(model, x, eps=0.1, domain="crown")
+model = ctbench.load_onnx("network.onnx")
 """
 
 from ctbench.domains.bounds import bounds, margin_bounds
 from ctbench.graph import UnsupportedLayerError
 from ctbench.memory import keep_freed_memory
+from ctbench.onnx import load_onnx, save_onnx
 from ctbench.recipes import recipe
-from ctbench.regions import Linf
+from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Segments
 from ctbench.results import Certification, SampleRecord, Verdict
 from ctbench.training import Recipe, Run, load_network, load_run, load_weights, train
-from ctbench.verify import certify
+from ctbench.verify import certify, read_vnnlib, write_robustness
 
 __all__ = [
+    "L1",
+    "L2",
+    "Box",
     "Certification",
+    "FirstCoordinate",
     "Linf",
     "Recipe",
     "Run",
     "SampleRecord",
+    "Segments",
     "UnsupportedLayerError",
     "Verdict",
     "bounds",
     "certify",
     "keep_freed_memory",
     "load_network",
+    "load_onnx",
     "load_run",
     "load_weights",
     "margin_bounds",
+    "read_vnnlib",
     "recipe",
+    "save_onnx",
     "train",
+    "write_robustness",
 ]

@@ -1,4 +1,4 @@
-"""The small networks that every domain, attack and method must work on."""
+"""The small networks, the regions and the points that every domain, attack and method must work on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ctbench.attacks import PGD
 from ctbench.graph import Graph, freeze, trace
 from ctbench.networks import Normalize
-from ctbench.regions import Linf
+from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Region, Segments, linf_box
 
 SHAPE, CLASSES, BATCH = (2, 6, 6), 4, 3
 
@@ -30,6 +31,80 @@ class Residual(nn.Module):
         x = torch.relu(self.bn1(self.conv1(x)) + x)
         x = torch.relu(self.bn2(self.conv2(x)) + self.shortcut(x))
         return self.linear(x.flatten(1))
+
+
+class Dense(nn.Module):
+    """Two layers that also hand on what they are given, as in a densely connected network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(5, 2, 3, padding=1)
+        self.last, self.linear = nn.Conv2d(7, 3, 3, stride=2), nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([x, torch.relu(self.first(x))], dim=1)
+        x = torch.cat([torch.relu(self.second(x)), x], dim=1)
+        return self.linear(torch.relu(self.last(x)).flatten(1))
+
+
+class Sorted(nn.Module):
+    """Pairs of channels, the greater before the smaller (MaxMin: Anil et al. 2019), of images and of vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.Conv2d(4, 2, 2)
+        self.third, self.linear = nn.Linear(8, 6), nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.sort(self.first(x)))
+        return self.linear(self.sort(self.third(x.flatten(1))))
+
+    @staticmethod
+    def sort(x: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=1)
+        return torch.cat([torch.maximum(first, second), torch.minimum(first, second)], dim=1)
+
+
+class Moves(nn.Module):
+    """Slices, padding, permutations and arithmetic with numbers and parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 3, 3)
+        self.factor, self.bias = nn.Parameter(torch.rand(4, 1, 1)), nn.Parameter(torch.rand(6, 6))
+        self.pad, self.linear = nn.ReflectionPad2d(1), nn.Linear(24, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.factor * self.first(2 * x - 0.7) + self.bias - 0.25)
+        x = x[:, :2] - x[:, 2:].flip(3) / 4
+        x = torch.relu(1.5 - self.second(self.pad(x[:, :, 1:, ::2]))) + 0.125
+        return self.linear(x.permute(0, 2, 3, 1)[:, :, 1:].flatten(1).roll(5, 1)[:, :24])
+
+
+class Means(nn.Module):
+    """Adaptive pooling to uneven parts, and a mean over the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.pool = nn.Conv2d(2, 5, 3, padding=1), nn.AdaptiveAvgPool2d((4, 5))
+        self.second, self.linear = nn.Conv2d(5, 6, 2), nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(torch.relu(self.first(x)))
+        return self.linear(torch.relu(self.second(x)).mean((2, 3)))
+
+
+class Clipped(nn.Module):
+    """The absolute value, and values that are cut off at both ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 3, 3), nn.Conv2d(3, 4, 2, stride=2)
+        self.third, self.linear = nn.Linear(16, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.hardtanh(self.second(self.first(x).abs()), -0.3, 0.5)
+        return self.linear(nn.functional.relu6(self.third(x.flatten(1))))
 
 
 def mlp() -> nn.Module:
@@ -72,11 +147,91 @@ def pooled() -> nn.Module:
     )
 
 
+def leaky() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(3, 4, 3, stride=2, dilation=2, padding=1),
+        nn.LeakyReLU(-0.1),
+        nn.Flatten(),
+        nn.Linear(16, CLASSES),
+    )
+
+
+def sigmoids() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, stride=2),
+        nn.Sigmoid(),
+        nn.Flatten(),
+        nn.Linear(12, 8),
+        nn.Tanh(),
+        nn.Linear(8, CLASSES),
+    )
+
+
+def dipping() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, stride=2),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(12, 8),
+        nn.SiLU(),
+        nn.Linear(8, CLASSES),
+    )
+
+
+def maxpool() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        nn.Conv2d(3, 4, 2),
+        nn.MaxPool2d(2, stride=1),
+        nn.Flatten(),
+        nn.Linear(4, CLASSES),
+    )
+
+
+def conv1d() -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(2),
+        nn.Conv1d(2, 4, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv1d(4, 2, 3, dilation=2, groups=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(28, CLASSES),
+    )
+
+
+def transposed() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(4, 2, 3, stride=2, padding=1, output_padding=1, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(2, 2, 3, stride=3),
+        nn.Flatten(),
+        nn.Linear(8, CLASSES),
+    )
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mlp": mlp,
     "cnn": cnn,
     "residual": Residual,
     "pooled": pooled,
+    "leaky": leaky,
+    "sigmoids": sigmoids,
+    "dipping": dipping,
+    "clipped": Clipped,
+    "maxpool": maxpool,
+    "dense": Dense,
+    "conv1d": conv1d,
+    "transposed": transposed,
+    "sorted": Sorted,
+    "means": Means,
+    "moves": Moves,
 }
 
 
@@ -112,3 +267,59 @@ def case(request: pytest.FixtureRequest) -> Callable[..., Case]:
         return Case(model.to(dtype), x.to(dtype), torch.tensor([1, 3, 0]))
 
     return build
+
+
+def radii(x: Tensor) -> Tensor:
+    """A number from 0 to 2 for each feature, [*shape]; 0 for about a third of them."""
+    features = torch.arange(x[0].numel(), dtype=x.dtype)
+    return ((features * 7) % 11 - 3).clamp(min=0).view(x.shape[1:]) * (2 / 7)
+
+
+def segments(x: Tensor, eps: float) -> Region:
+    directions = torch.randn(5, *x.shape[1:], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return Segments(eps=eps, directions=directions).region(x)
+
+
+REGIONS: dict[str, Callable[[Tensor, float], Region]] = {
+    "linf": lambda x, eps: Linf(eps=eps).region(x),
+    "linf of each feature": lambda x, eps: linf_box(x, eps * radii(x)),
+    "box": lambda x, eps: Box.checked(x - eps * radii(x), x + 1.5 * eps * radii(x).flip(0)),
+    "l2": lambda x, eps: L2(eps=5 * eps).region(x),
+    "l2 unclipped": lambda x, eps: L2(eps=5 * eps, clip=None).region(x),
+    "l1": lambda x, eps: L1(eps=15 * eps).region(x),
+    "segments": segments,
+    "first coordinate": lambda x, eps: FirstCoordinate(eps=8 * eps).region(x),
+}
+
+
+@pytest.fixture(scope="session", params=REGIONS)
+def around(request: pytest.FixtureRequest) -> Callable[[Tensor, float], Region]:
+    """Each kind of region in turn, around inputs; a radius of 0 leaves the inputs alone."""
+    return REGIONS[request.param]
+
+
+@pytest.fixture(scope="session")
+def regions() -> dict[str, Callable[[Tensor, float], Region]]:
+    """Every kind of region by its name."""
+    return REGIONS
+
+
+@pytest.fixture(scope="session")
+def hard_points() -> Callable[..., Tensor]:
+    """Points of a region at which bounds would be violated first, [N, B, *shape]."""
+
+    def find(graph: Graph, region: Region, x: Tensor, spec: Tensor, *, count: int = 20, steps: int = 8) -> Tensor:
+        generator = torch.Generator().manual_seed(5)
+        sampled, hull = region.sample(2 * count, generator), region.hull
+        corners = region.project(torch.where(sampled > hull.center, hull.upper, hull.lower))
+        samples = torch.arange(len(x)).repeat(spec.shape[1])  # an attack on each form
+        rows = spec.transpose(0, 1).flatten(0, 1)
+
+        def objective(points: Tensor) -> Tensor:
+            return -(graph(points.flatten(0, 1)).unflatten(0, points.shape[:2]) * rows).sum(-1)
+
+        found = PGD(steps=steps, clean_start=True)(objective, region.take(samples), x[samples], generator)
+        attacked = found.unflatten(0, (spec.shape[1], len(x)))
+        return torch.cat([sampled[:count], corners, region.project(x)[None], attacked])
+
+    return find

@@ -2,13 +2,27 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ctbench.domains import crown, interval, relaxations
 from ctbench.graph import trace
+from ctbench.graph.ops import GELU, Abs, Clamp, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from ctbench.regions import Box
 
+RULES = [relaxations.adaptive, relaxations.parallel, relaxations.zero, relaxations.one]
 LOWER, UPPER = torch.tensor([-1.0, -1.0, -3.0, -1.0]).double(), torch.tensor([1.0, 3.0, 1.0, 1.5]).double()
+STABLE = torch.tensor([-2.0, 1.0, -2.0, 0.0, 0.0]).double(), torch.tensor([-1.0, 2.0, 0.0, 1.0, 0.0]).double()
+OPS = {
+    "relu": ReLU(),
+    "leaky": LeakyReLU(0.2),
+    "falling": LeakyReLU(-0.5),
+    "abs": Abs(),
+    "clamp": Clamp(-0.5, 0.7),
+    "sigmoid": Sigmoid(),
+    "tanh": Tanh(),
+    "gelu": GELU(),
+    "silu": SiLU(),
+}
 
 
 @pytest.mark.parametrize(
@@ -20,18 +34,81 @@ LOWER, UPPER = torch.tensor([-1.0, -1.0, -3.0, -1.0]).double(), torch.tensor([1.
         (relaxations.one, [1, 1, 1, 1]),
     ],
 )
-def test_slopes(rule, expected):
-    slope = rule(LOWER, UPPER)
-    assert slope.dtype == torch.float64
-    assert slope.tolist() == pytest.approx(expected)
+def test_slopes_of_a_relu(rule, expected):
+    low, high = rule(ReLU(), LOWER, UPPER)
+    assert low.dtype == high.dtype == torch.float64
+    assert low.tolist() == pytest.approx(expected)
+    assert high.tolist() == pytest.approx([0.5, 0.75, 0.25, 0.6])
+    for slope in rule(ReLU(), *STABLE):
+        assert slope.tolist() == [0, 1, 0, 1, 0]
 
 
-def test_the_parallel_slope_has_finite_gradients_where_the_width_is_zero():
-    lower = torch.tensor([0.0, 1.0, -1.0]).double().requires_grad_()
-    upper = torch.tensor([0.0, 1.0, 2.0]).double().requires_grad_()
-    relaxations.parallel(lower, upper)[2].backward()
-    assert torch.isfinite(lower.grad).all()
-    assert torch.isfinite(upper.grad).all()
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (relaxations.adaptive, [0.2, 1, 0.2]),
+        (relaxations.parallel, [1.2 / 2, 3.2 / 4, 1.4 / 3]),
+        (relaxations.zero, [0.2, 0.2, 0.2]),
+        (relaxations.one, [1, 1, 1]),
+    ],
+)
+def test_slopes_of_a_leaky_relu(rule, expected):
+    low, high = rule(LeakyReLU(0.2), torch.tensor([-1.0, -1.0, -2.0]).double(), torch.tensor([1.0, 3.0, 1.0]).double())
+    assert high.tolist() == pytest.approx([1.2 / 2, 3.2 / 4, 1.4 / 3])
+    assert low.tolist() == pytest.approx(expected)
+
+
+def intervals(*, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Wide and narrow intervals around many places, and single points."""
+    generator = torch.Generator().manual_seed(seed)
+    center = 3 * torch.randn(150, generator=generator, dtype=torch.float64)
+    radius = torch.rand(150, generator=generator, dtype=torch.float64) ** 4 * 4
+    return center - radius, torch.where(torch.arange(150) < 20, center - radius, center + radius)
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_lines_of_every_rule_hold_the_function_and_touch_it(name, rule):
+    op, (lower, upper) = OPS[name], intervals()
+    lines = op.lines(lower, upper, *rule(op, lower, upper))
+    points = lower + torch.linspace(0, 1, 301, dtype=torch.float64).unsqueeze(1) * (upper - lower)
+    lift = 0.0 if lines.lower_offset is None else lines.lower_offset
+    below = (op(points) - lines.lower_slope * points - lift).amin(0)
+    above = (lines.upper_slope * points + lines.upper_offset - op(points)).amin(0)
+    for gap in (below, above):
+        assert (gap >= -1e-9).all()
+        assert (gap <= 0.05 * (upper - lower) + 1e-9).all()  # up to the width of the grid
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_the_adaptive_rule_leaves_the_smallest_area(name):
+    op, (lower, upper) = OPS[name], intervals(seed=1)
+    middle = (lower + upper) / 2  # a line's area is its height here times the width
+
+    def heights(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        lines = op.lines(lower, upper, low, high)
+        below = lines.lower_slope * middle + (0.0 if lines.lower_offset is None else lines.lower_offset)
+        return below, lines.upper_slope * middle + lines.upper_offset
+
+    below, above = heights(*relaxations.adaptive(op, lower, upper))
+    least, greatest = op.slopes(lower, upper)
+    for share in torch.linspace(0, 1, 11, dtype=torch.float64):
+        slope = least + share * (greatest - least)
+        other_below, other_above = heights(slope, slope)
+        assert (below >= other_below - 1e-6).all()
+        assert (above <= other_above + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_slopes_have_finite_gradients_also_where_the_width_is_zero(name, rule):
+    lower = torch.tensor([0.0, 1.0, -1.0, -0.5, -60.0]).double().requires_grad_()
+    upper = torch.tensor([0.0, 1.0, 2.0, -0.5, 60.0]).double().requires_grad_()
+    lines = OPS[name].lines(lower, upper, *rule(OPS[name], lower, upper))
+    sum(line.sum() for line in lines if line is not None and line.requires_grad).backward()
+    for gradient in (lower.grad, upper.grad):
+        assert gradient is not None
+        assert torch.isfinite(gradient).all()
 
 
 def absolute() -> nn.Module:

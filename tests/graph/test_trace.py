@@ -1,13 +1,18 @@
 """Tracing: what a forward may be written in, that the graph equals the module, and errors."""
 
+import math
+import operator
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench import bounds
-from ctbench.graph import Elementwise, Lines, UnsupportedLayerError, freeze, lower, trace
-from ctbench.graph.ops import Add, Scale
+from ctbench.graph import UnsupportedLayerError, freeze, lower, trace
+from ctbench.graph.ops import Add, Conv2d, Input, Linear, Reshape, Scale, Smooth
 
 
 class Wrap(nn.Module):
@@ -169,8 +174,19 @@ def test_a_subclass_with_a_forward_of_its_own_is_not_taken_for_its_base():
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
 
-    with pytest.raises(ValueError, match=r"Doubled|does not compute what the network does"):
-        trace(nn.Sequential(Doubled(3, 2)), (3,))
+    torch.manual_seed(0)
+    model = nn.Sequential(Doubled(3, 2))
+    check(model, 3)
+    assert [type(node.op) for node in trace(model, (3,)).nodes] == [Input, Linear, Scale]
+
+
+def test_a_subclass_whose_forward_cannot_be_read_is_refused():
+    class Cubed(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) ** 3
+
+    with pytest.raises(UnsupportedLayerError, match=r"'0\.pow_1' \(call_function pow\) is not supported"):
+        trace(nn.Sequential(Cubed(3, 2)), (3,))
 
 
 def test_a_forward_hook_is_not_left_out_silently():
@@ -233,6 +249,98 @@ def test_a_view_of_what_is_overwritten_is_refused():
     assert "after a layer has written into it" in (refusal(Wrap(forward)) or "")
 
 
+OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+
+
+@pytest.mark.parametrize("operation", OPERATORS)
+@pytest.mark.parametrize("other", ["number", "parameter", "value"])
+def test_operators_in_place_end_the_value_that_they_write_into(operation, other):
+    """Also where they change nothing, as a factor of 1 does before it is trained."""
+
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        h = m.first(x.flatten(1))
+        others = {"number": 1.0, "parameter": m.one, "value": F.silu(h)}
+        return m.second(operation(h, others[other]) + h)
+
+    torch.manual_seed(0)
+    model = Wrap(forward)
+    model.one = nn.Parameter(torch.ones(()) if operation in (operator.imul, operator.itruediv) else torch.zeros(()))
+    message = refusal(model) or ""
+    if other == "value" and operation in (operator.imul, operator.itruediv):
+        assert "value of the network" in message
+    elif other == "parameter" and operation in (operator.isub, operator.itruediv):
+        assert "subtracts or divides by parameter 'one'" in message
+    else:
+        assert "uses the output of 'first' after a layer has written into it" in message
+
+
+VIEWS = {
+    "the value itself": lambda m, h: h,
+    "a flattened one": lambda m, h: h.flatten(1),
+    "a slice": lambda m, h: h[:, :3].repeat(1, 2),
+    "a part": lambda m, h: h.chunk(2, 1)[1].repeat(1, 2),
+    "a transposition": lambda m, h: h.unflatten(1, (2, 3)).transpose(1, 2).flatten(1),
+    "an expansion": lambda m, h: h.unsqueeze(1).expand(-1, 2, -1)[:, 0],
+    "an identity": lambda m, h: m.identity(h),
+    "a dropout": lambda m, h: m.dropout(h),
+    "a dropout as a function": lambda m, h: F.dropout(h, 0.5, m.training),
+}
+COPIES = {
+    "a clone": lambda m, h: h.clone(),
+    "a padded one": lambda m, h: F.pad(h, (0, 0)),
+    "a multiple": lambda m, h: h * 1,
+    "a rectified one": lambda m, h: F.relu(h),
+    "a joined one": lambda m, h: torch.cat([h], 1),
+}
+
+
+def with_extras(forward) -> Wrap:
+    torch.manual_seed(0)
+    model = Wrap(forward)
+    model.identity, model.dropout = nn.Identity(), nn.Dropout(0.5)
+    return model
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_ends_with_what_it_is_a_view_of(name):
+    def first_the_view(m: Wrap, x: Tensor) -> Tensor:
+        h = m.first(x.flatten(1))
+        kept = VIEWS[name](m, h)
+        h *= 2
+        return m.second(h + kept)
+
+    def through_the_view(m: Wrap, x: Tensor) -> Tensor:
+        h = m.first(x.flatten(1))
+        kept = h.flatten(1)
+        view = m.identity(m.dropout(kept))
+        view -= 1
+        return m.second(h if name == "the value itself" else VIEWS[name](m, h))
+
+    for forward in (first_the_view, through_the_view):
+        assert "after a layer has written into it" in (refusal(with_extras(forward)) or "")
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_outlives_what_it_was_made_of(name):
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        h = m.first(x.flatten(1))
+        kept = COPIES[name](m, h)
+        h *= 2
+        return m.second(h + kept)
+
+    check(with_extras(forward), 2, 3)
+
+
+def test_an_input_that_is_overwritten_is_read_as_changed():
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        x -= 0.5
+        x /= 0.25
+        return m.second(m.relu(x).flatten(1))
+
+    torch.manual_seed(0)
+    check(Wrap(forward), 2, 3)
+
+
 def test_modes_stay_as_they_were():
     model = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(4), nn.ReLU()), nn.Linear(4, 2)).train()
     model[1][0].eval()
@@ -241,7 +349,7 @@ def test_modes_stay_as_they_were():
     assert False in before
     trace(model, (3,))
     assert [module.training for module in model.modules()] == before
-    model.append(nn.Sigmoid())
+    model.append(nn.Softmax(1))
     with pytest.raises(UnsupportedLayerError):
         trace(model, (3,))
     assert [module.training for module in model.modules()] == [*before, True]
@@ -251,7 +359,7 @@ def test_a_branch_on_the_mode_takes_the_test_side():
     class Branch(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.linear, self.extra = nn.Linear(3, 2), nn.Sigmoid()
+            self.linear, self.extra = nn.Linear(3, 2), nn.Softmax(1)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.extra(self.linear(x)) if self.training else self.linear(x)
@@ -262,8 +370,11 @@ def test_a_branch_on_the_mode_takes_the_test_side():
 
 
 def test_an_unsupported_layer_is_named_with_its_path_type_and_remedy():
-    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Sigmoid()))
-    message = r"layer '1\.0': layer type torch\.nn\.\S*\.Sigmoid is not supported: .*@ctbench\.graph\.lower\.register"
+    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Softmax(1)))
+    message = (
+        r"layer '1\.0' \(Softmax\): layer type torch\.nn\.\S*\.Softmax is not supported: "
+        r".*@ctbench\.graph\.lower\.register"
+    )
     with pytest.raises(UnsupportedLayerError, match=message):
         trace(model, (3,))
     assert issubclass(UnsupportedLayerError, ValueError)
@@ -273,14 +384,17 @@ def test_an_unsupported_layer_is_named_with_its_path_type_and_remedy():
     ("forward", "message"),
     [
         (lambda m, x: m.second(torch.sin(x.flatten(1))), r"'sin' .*sin.* is not supported: .*lower\.register"),
-        (lambda m, x: m.second(x.flatten(1)) + 1.0, r"'add' .* is not supported"),
-        (lambda m, x: torch.add(m.second(x.flatten(1)), m.second(x.flatten(1)), alpha=2), "'add' .* not supported"),
-        (lambda m, x: m.second(x.view(5, 6)), "fixes the batch size: write"),
-        (lambda m, x: m.second(torch.flatten(x)), r"Flatten\(start_dim=0\) mixes the samples"),
+        (lambda m, x: m.second(x.flatten(1)) ** 2, r"'pow_1' .* is not supported: .*lower\.register"),
         (
-            lambda m, x: m.second(x.view(-1, 3, 1).view(-1, 6)),
-            r"layer 'view' .*\(2, 3\) cannot be reshaped to \(3, 1\)",
+            lambda m, x: torch.add(m.second(x.flatten(1)), m.second(x.flatten(1)), alpha=2),
+            r"'add': add is called in a way that is not supported .*alpha.*lower\.register",
         ),
+        (lambda m, x: m.second(x.view(5, 6)), r"'view' .* \(2, 3\), .* write -1 or x\.size\(0\) for its size"),
+        (lambda m, x: m.second(torch.flatten(x)), r"'flatten' .* makes \(12,\) of 2 samples of shape \(2, 3\)"),
+        (lambda m, x: m.second(x.view(-1, 3, 1).view(-1, 6)), r"'view' .* makes \(4, 3, 1\) of 2 samples"),
+        (lambda m, x: m.second(x), r"layer 'second' \(Linear\): the layer takes 6 features.*\(2, 3\)"),
+        (lambda m, x: m.second(x, x), r"layer 'second' \(Linear\) must be called with one value"),
+        (lambda m, x: m.second(2.0), r"layer 'second' \(Linear\) must be called with one value"),
         (lambda m, x: m.second(x.flatten(1)) + m.first(x.flatten(1)), r"layer 'add' .*\(4,\) and \(6,\)"),
         (lambda m, x: (m.second(x.flatten(1)), x), "must return one tensor, its forward returns tuple"),
         (lambda m, x: m.relu(x), r"one vector of logits a sample, it returns shape \(2, 3\)"),
@@ -321,54 +435,97 @@ def test_a_wrong_input_shape_names_the_layer():
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(1, 1, 3, padding="same"),
-        nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"),
         nn.AvgPool2d(2, ceil_mode=True),
         nn.AvgPool2d(2, padding=1, count_include_pad=False),
         nn.AvgPool2d(2, divisor_override=3),
         nn.Flatten(0),
+        nn.MaxPool2d(2, return_indices=True),
+        nn.GELU(approximate="tanh"),
+        nn.ConstantPad2d(1, math.inf),
     ],
     ids=str,
 )
 def test_options_without_a_rule_are_refused(layer):
-    with pytest.raises(UnsupportedLayerError, match="layer '0'"):
+    with pytest.raises(UnsupportedLayerError, match=rf"layer '0' \({type(layer).__name__}\): "):
         trace(nn.Sequential(layer, nn.Flatten()), (1, 4, 4))
 
 
-class Shift(nn.Module):
+@pytest.mark.parametrize("options", [{"padding": "same"}, {"padding_mode": "reflect"}], ids=str)
+def test_options_of_one_dimension_without_a_rule_are_refused(options):
+    with pytest.raises(UnsupportedLayerError, match=r"layer '0' \(Conv1d\): .* give the zeros to pad as numbers"):
+        trace(nn.Sequential(nn.Conv1d(1, 1, 3, **options), nn.Flatten()), (1, 4))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Unflatten(1, (3, 3)),
+        nn.PixelShuffle(2),
+        nn.ReflectionPad2d(5),
+        nn.MaxPool2d(5),
+        nn.Conv2d(1, 1, 5),
+        nn.Conv2d(1, 1, 3, padding=9, padding_mode="circular"),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Conv1d(4, 1, 3),
+        nn.ConvTranspose2d(2, 1, 3),
+        nn.BatchNorm2d(2),
+    ],
+    ids=str,
+)
+def test_layers_that_do_not_fit_are_named(layer):
+    shape = (16,) if isinstance(layer, nn.AdaptiveAvgPool2d) else (1, 4, 4)
+    with pytest.raises(ValueError, match=r"layer '0' \("):
+        trace(nn.Sequential(layer, nn.Flatten()), shape)
+
+
+def test_padding_of_equal_sides_is_part_of_the_convolution():
+    """So that CROWN carries windows through it, as through any other convolution."""
+    torch.manual_seed(0)
+    for padding in ("same", "valid", 1):
+        model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=padding), nn.Flatten())
+        check(model, 1, 4, 4)
+        assert [type(node.op) for node in trace(model, (1, 4, 4)).nodes] == [Input, Conv2d, Reshape]
+
+
+def test_settings_that_are_changed_later_count():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.Flatten())
+    model[0].stride, model[0].padding = (1, 1), (2, 0)
+    check(model, 1, 4, 4)
+
+
+class Offset(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x + 2
+        return torch.sin(x) * 0 + x + 2  # not to be read, but for its op
 
 
-class Absolute(nn.Module):
+class Huber(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.abs()
+        return F.huber_loss(x, torch.zeros_like(x), reduction="none")
 
 
-class Abs(Elementwise):
+@dataclass(frozen=True)
+class HuberOp(Smooth):
+    """z^2 / 2 in [-1, 1], |z| - 1/2 outside."""
+
+    inflections: ClassVar[tuple[float, ...]] = (0.0,)
+
     def __call__(self, x: Tensor) -> Tensor:
-        return x.abs()
+        return torch.where(x.abs() < 1, x**2 / 2, x.abs() - 0.5)
 
-    def image(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        crosses = (lower < 0) & (upper > 0)
-        ends = torch.stack([lower.abs(), upper.abs()])
-        return torch.where(crosses, 0.0, ends.amin(0)), ends.amax(0)
-
-    def lines(self, lower: Tensor, upper: Tensor, slope: Tensor) -> Lines:
-        chord = (upper.abs() - lower.abs()) / (upper - lower)
-        return Lines(chord, torch.zeros_like(chord), chord, lower.abs() - chord * lower)
-
-    def exact(self, lower: Tensor, upper: Tensor) -> Tensor:
-        return (lower >= 0) | (upper <= 0)
+    def derivative(self, x: Tensor) -> Tensor:
+        return x.clamp(-1, 1)
 
 
 def test_a_registered_layer_works_end_to_end():
-    lower.register(Shift, lambda module, shape: Scale(torch.ones(1).double(), torch.full((1,), 2.0).double()))
-    lower.register(Absolute, lambda module, shape: Abs())
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 5), Shift(), Absolute(), nn.Linear(5, 2)).double()
+    model = nn.Sequential(nn.Linear(3, 5), Offset(), Huber(), nn.Linear(5, 2)).double()
+    with pytest.raises(UnsupportedLayerError, match=r"'1\.sin' \(call_function sin\) is not supported"):
+        trace(model, (3,))
+    lower.register(Offset, lambda module, shape: Scale(torch.ones(1).double(), torch.full((1,), 2.0).double()))
+    lower.register(Huber, lambda module, shape: HuberOp())
     check(model, 3)
-    check(nn.Sequential(Absolute()), 3)
+    check(nn.Sequential(Huber()), 3)
     x = torch.rand(2, 3).double()
     points = x + 0.3 * (2 * torch.rand(500, 2, 3).double() - 1)
     values = model(points).detach()

@@ -1,7 +1,8 @@
 """Over-approximations of what a network can answer: one file per domain.
 
-A domain is a module with two functions on frozen graphs:
+A domain is a module with three functions on frozen graphs:
 
+    footprint(graph, forms) -> int                                  numbers held at once for a sample, about
     boxes(graph, region) -> [Box]                                   a box per node
     lower_bounds(graph, region, spec, inner=None) -> Tensor         spec [B, S, *output] to bounds [B, S]
 """
@@ -19,9 +20,13 @@ from ctbench.regions import Box, Region
 
 
 class Domain(Protocol):
+    def footprint(self, graph: Graph, forms: int) -> int: ...
+
     def boxes(self, graph: Graph, region: Region) -> list[Box]: ...
 
-    def lower_bounds(self, graph: Graph, region: Region, spec: Tensor, *, inner: list[Box] | None = None) -> Tensor: ...
+    def lower_bounds(
+        self, graph: Graph, region: Region, spec: Tensor, *, inner: list[Box] | None = None, **options: Any
+    ) -> Tensor: ...
 
 
 def domains() -> dict[str, Any]:

@@ -1,21 +1,29 @@
 """Bounds of any torch module, in one call.
 
 lower, upper = bounds(model, x, eps=0.1, domain="crown")
-margins = margin_bounds(model, x, y, eps=0.1)          # positive everywhere but at y: proved robust
+margins = margin_bounds(model, x, y, eps=0.5, norm="l2")      # positive everywhere but at y: proved robust
+lower, upper = bounds(model, box=(low, high), domain="alpha-crown", steps=50)
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import inspect
+from types import EllipsisType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ctbench.domains import Domain
 from ctbench.domains import domain as find_domain
+from ctbench.domains.crown import DEFAULT_MEMORY
 from ctbench.domains.linear_form import every_output
 from ctbench.graph import Graph, freeze, trace
-from ctbench.regions import Linf, Threat
+from ctbench.regions import Box, Region, linf_box, threat
 from ctbench.specification import check_labels, margin_rows, wrong_classes
+
+Eps = float | Tensor
+Clip = tuple[float, float] | EllipsisType | None
 
 
 class LogitBounds(NamedTuple):
@@ -25,13 +33,18 @@ class LogitBounds(NamedTuple):
 
 def bounds(
     model: nn.Module,
-    x: Tensor,
+    x: Tensor | None = None,
     *,
-    eps: float,
-    clip: tuple[float, float] | None = (0.0, 1.0),
+    eps: Eps | None = None,
+    norm: str | float = "linf",
+    clip: Clip = ...,
+    box: tuple[Tensor, Tensor] | None = None,
+    region: Region | None = None,
     domain: str = "crown",
+    memory: int = DEFAULT_MEMORY,
+    **options: Any,
 ) -> LogitBounds:
-    """Bounds of the logits over the linf ball of radius eps around each input.
+    """Bounds of the logits over a region of each input: a ball around x, a box, or any other `Region`.
 
     The network is taken as at test time (running statistics), whatever mode it is in. Gradients reach its
     parameters and x. Bounds are computed in the network's precision, and rounded like everything in it: for bounds to
@@ -39,50 +52,124 @@ def bounds(
 
     Args:
         model: any network of supported layers, normalisation inside.
-        x: inputs in the data range, [B, *shape].
-        eps: the radius, in [0, 1] pixel space.
-        clip: the range of the data, which the ball does not leave; None for no range.
-        domain: "interval", "crown-ibp" or "crown".
+        x: inputs in the data range, [B, *shape]; with eps.
+        eps: the radius, in [0, 1] pixel space; for linf also a tensor that broadcasts to one input, as [C, 1, 1].
+        norm: "linf", "l2", "l1", "first-coordinate", or math.inf, 2, 1.
+        clip: the range of the data, which a ball does not leave; None for no range. By default (0, 1) for the norms.
+        box: in place of x and eps, the lower and upper ends of each input, [B, *shape], in any range.
+        region: in place of x and eps, a region.
+        domain: one of `ctbench.domains.domains()`, as "interval", "zonotope", "crown-ibp", "crown", "alpha-crown".
+        memory: bytes that the bounds may take at once, about: large batches are cut. Not counted is what is kept for
+            gradients; use torch.no_grad() if none are wanted.
+        options: what the domain takes beside, as steps=50, intermediate=True or slope=relaxations.parallel.
 
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
-        ValueError: an eps, input or domain that cannot be; says which.
+        ValueError: an eps, norm, input, region, domain or option that cannot be; says which.
     """
-    threat, method = Linf(eps=eps, clip=clip), find_domain(domain)
-    graph, x, logits = _prepared(model, x, threat)
-    spec = every_output(len(x), graph.classes, like=logits)
-    both = method.lower_bounds(graph, threat.region(x), torch.cat([spec, -spec], dim=1))
+    where = _region(_precision(model), x, eps, norm, clip, box, region)
+    graph, where = _prepared(model, where)
+    method = _Method(domain, memory, options)
+    like = where.hull.lower
+    spec = every_output(len(like), graph.classes, like=like)
+    both = method.lower_bounds(graph, where, torch.cat([spec, -spec], dim=1))
     return LogitBounds(both[:, : graph.classes], -both[:, graph.classes :])
 
 
 def margin_bounds(
     model: nn.Module,
-    x: Tensor,
+    x: Tensor | None,
     y: Tensor,
     *,
-    eps: float,
-    clip: tuple[float, float] | None = (0.0, 1.0),
+    eps: Eps | None = None,
+    norm: str | float = "linf",
+    clip: Clip = ...,
+    box: tuple[Tensor, Tensor] | None = None,
+    region: Region | None = None,
     domain: str = "crown",
+    memory: int = DEFAULT_MEMORY,
+    **options: Any,
 ) -> Tensor:
-    """Lower bounds of the margins z_y - z_k over the linf ball, [B, K], 0 at k = y. Arguments as in `bounds`.
+    """Lower bounds of the margins z_y - z_k over the region, [B, K], 0 at k = y. Other arguments as in `bounds`.
 
     Raises:
         ValueError: also for labels y ([B], integers) that the network has no class for.
     """
-    threat, method = Linf(eps=eps, clip=clip), find_domain(domain)
-    graph, x, logits = _prepared(model, x, threat)
+    where = _region(_precision(model), x, eps, norm, clip, box, region)
+    graph, where = _prepared(model, where)
+    method = _Method(domain, memory, options)
+    like = where.hull.lower
     check_labels(y, graph.classes)
+    if len(y) != len(like):
+        raise ValueError(f"there are {len(y)} labels for {len(like)} inputs: give one for each")
     y = y.long()
-    spec = margin_rows(y, graph.classes, dtype=logits.dtype)
-    rows = method.lower_bounds(graph, threat.region(x), spec)
-    return logits.new_zeros(len(x), graph.classes).scatter(1, wrong_classes(y, graph.classes), rows)
+    rows = method.lower_bounds(graph, where, margin_rows(y, graph.classes, dtype=like.dtype))
+    return like.new_zeros(len(y), graph.classes).scatter(1, wrong_classes(y, graph.classes), rows)
 
 
-def _prepared(model: nn.Module, x: Tensor, threat: Threat) -> tuple[Graph, Tensor, Tensor]:
-    """The frozen graph, the inputs in its precision, and the logits."""
-    threat.check(x)
-    graph = trace(model, tuple(x.shape[1:]))
-    like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), x)
-    x = x.to(like)
-    graph, logits = freeze(graph, x)
-    return graph, x, logits
+def _precision(model: nn.Module) -> torch.dtype | None:
+    """That of the network's parameters; None where it has none."""
+    return next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), None)
+
+
+def _region(
+    precision: torch.dtype | None,
+    x: Tensor | None,
+    eps: Eps | None,
+    norm: str | float,
+    clip: Clip,
+    box: tuple[Tensor, Tensor] | None,
+    region: Region | None,
+) -> Region:
+    """The one region that the arguments name."""
+    named = [name for name, value in (("x", x), ("box", box), ("region", region)) if value is not None]
+    if len(named) != 1 or (x is None) != (eps is None):
+        given = " and ".join(named + ["eps"] * (eps is not None)) or "nothing"
+        raise ValueError(f"name the region in one way, x and eps, or box=(lower, upper), or region=; given is {given}")
+    if region is not None:
+        return region
+    if box is not None:
+        return Box.checked(*box)
+    assert x is not None
+    assert eps is not None
+    fields = {} if isinstance(clip, EllipsisType) else {"clip": clip}
+    radii = eps if isinstance(eps, Tensor) and eps.dim() else None
+    model = threat(norm, float(eps) if radii is None else 0.0, **fields)
+    model.check(x)
+    # 0.5 - 0.1 is 0.40000001 in single precision, which would leave out a part of the region of a double network
+    x = x.to(precision)
+    if radii is None:
+        return model.region(x)
+    if model.name != "linf":
+        raise ValueError(f"eps has the shape {list(radii.shape)}: only for linf may each feature have its own radius")
+    return linf_box(x, radii, model.clip)
+
+
+def _prepared(model: nn.Module, region: Region) -> tuple[Graph, Region]:
+    """The frozen graph, and the region in its precision."""
+    center = region.hull.center
+    graph = trace(model, tuple(center.shape[1:]))
+    region = region.to(_precision(model) or center.dtype)
+    return freeze(graph, region.hull.center)[0], region
+
+
+class _Method:
+    """A domain with its options, which cuts batches into parts that fit the memory."""
+
+    def __init__(self, name: str, memory: int, options: dict[str, Any]) -> None:
+        self.domain: Domain = find_domain(name)
+        if memory <= 0:
+            raise ValueError(f"memory is {memory}: give a number of bytes, as 2**30")
+        known = inspect.signature(self.domain.lower_bounds).parameters
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            free = sorted(set(known) - {"graph", "region", "spec", "inner", "memory"})
+            raise ValueError(f"{name} takes no {', '.join(unknown)}; it takes {', '.join(free) or 'no options'}")
+        self.memory, self.options = memory, options | ({"memory": memory} if "memory" in known else {})
+
+    def lower_bounds(self, graph: Graph, region: Region, spec: Tensor) -> Tensor:
+        one = self.domain.footprint(graph, spec.shape[1]) * spec.element_size()
+        parts = torch.arange(len(spec), device=spec.device).split(max(1, self.memory // one))
+        if len(parts) == 1:
+            return self.domain.lower_bounds(graph, region, spec, **self.options)
+        return torch.cat([self.domain.lower_bounds(graph, region.take(p), spec[p], **self.options) for p in parts])

@@ -4,6 +4,7 @@ A lower bound <a, z> + c of the specification goes from the output to the input,
 
     affine        a' = W^T a,                                    c' = c + <a, b>
     elementwise   a' = a+ s_low + a- s_up  (s, t the lines),     c' = c + <a+, t_low> + <a-, t_up>
+    maximum       as elementwise, with planes over the entries that it is taken of
     input         min over the region of <a, x>, plus c
 
 The lines need bounds of the pre-activations (`inner`). By default these are CROWN's own, layer by layer; with
@@ -13,6 +14,8 @@ The lines need bounds of the pre-activations (`inner`). By default these are CRO
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from functools import singledispatch
 
 import torch
@@ -20,14 +23,24 @@ from torch import Tensor
 
 from ctbench.domains import interval
 from ctbench.domains.linear_form import Form, LinearForm
-from ctbench.domains.relaxations import SlopeRule, adaptive
+from ctbench.domains.relaxations import SlopeRule, adaptive, parallel
 from ctbench.domains.unsupported import no_rule
 from ctbench.domains.window_form import WindowForm
 from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Op, walk_backward
-from ctbench.graph.ops import Add, Shape
+from ctbench.graph.ops import Add, Concat, Max, Shape
 from ctbench.regions import Box, Region
 
-DEFAULT_MEMORY = 2**27
+DEFAULT_MEMORY = 2**28
+LIVE_COPIES = 10  # of the coefficients, while a form goes through a layer
+MANY = 1 / 4  # of a node's neurons: from here on all are bounded, as windows at the same places cost less each
+
+Relax = Callable[[Node, Form], Form]
+
+
+def footprint(graph: Graph, forms: int) -> int:
+    """How many numbers are held at once for a sample: boxes, lines, and the coefficients of the forms on their way."""
+    widest = max(math.prod(node.shape) for node in graph.nodes)
+    return 2 * interval.footprint(graph, forms) + LIVE_COPIES * forms * widest
 
 
 def lower_bounds(
@@ -37,6 +50,7 @@ def lower_bounds(
     *,
     inner: list[Box] | None = None,
     slope: SlopeRule = adaptive,
+    memory: int = DEFAULT_MEMORY,
 ) -> Tensor:
     """Lower bounds of S linear forms of the output over the region.
 
@@ -46,13 +60,14 @@ def lower_bounds(
         spec: the forms, [B, S, *output].
         inner: sound boxes of all nodes; None computes CROWN's own.
         slope: the rule of the free slopes.
+        memory: as in `boxes`.
 
     Returns:
         The bounds, [B, S].
     """
-    inner = boxes(graph, region, slope=slope) if inner is None else inner
-    lines = {node: _lines(node, inner, slope) for node in graph.nodes if isinstance(node.op, Elementwise)}
-    return _back_to_input(graph, region, LinearForm(spec, 0.0), lines)
+    inner = boxes(graph, region, slope=slope, memory=memory) if inner is None else inner
+    lines = {node: lines_of(node, inner, slope) for node in graph.nodes if relaxes(node.op)}
+    return back_to_input(graph, LinearForm(spec, 0.0), by_lines(lines)).minimum(region)
 
 
 def boxes(
@@ -73,34 +88,50 @@ def boxes(
         region: the inputs, for B samples.
         slope: the rule of the free slopes.
         pure: bound every neuron backward and do not intersect with intervals, as in the paper.
-        memory: bytes that the coefficients of one pass may take; more neurons are bounded in several passes.
+        memory: bytes that the coefficients of one pass may take, with all that is made of them on the way; more
+            neurons are bounded in several passes.
 
     Returns:
         One box a node, [B, *node].
     """
     found, lines = list[Box](), dict[Node, Lines]()
+    one_slope = slope is parallel and not any(isinstance(node.op, Max) for node in graph.nodes)
     for at, node in enumerate(graph.nodes):
         box = interval.forward(node, *(found[i] for i in node.inputs)) if at else region.hull
-        readers = {n: n.op for n in graph.nodes if isinstance(n.op, Elementwise) and at in n.inputs}
-        if readers and not _exact_by_intervals(graph, at, region):
-            open_neurons = torch.zeros_like(box.lower, dtype=torch.bool)
-            for op in readers.values():
-                open_neurons |= ~op.exact(box.lower, box.upper) | pure
-            refined = _refine(graph, region, at, open_neurons, lines, memory)
-            box = refined if pure else box.intersect(refined)
+        readers = [n for n in graph.nodes if at in n.inputs and relaxes(n.op)]
+        if readers and not exact_by_intervals(graph, at, region):
+            wanted = torch.ones_like(box.lower, dtype=torch.bool) if pure else open_neurons(readers, box)
+            if bool(wanted.any()):
+                refined = _refine(graph, region, at, wanted, lines, memory, one_slope=one_slope)
+                box = refined if pure else box.intersect(refined)
         found.append(box)
-        lines |= {reader: _lines(reader, found, slope) for reader in readers}
+        lines |= {reader: lines_of(reader, found, slope) for reader in readers}
     return found
 
 
-def _lines(node: Node, inner: list[Box], slope: SlopeRule) -> Lines:
-    """The relaxation of an elementwise node."""
-    assert isinstance(node.op, Elementwise)
+def relaxes(op: Op) -> bool:
+    """Whether an op is relaxed, so that bounds of its input count."""
+    return isinstance(op, Elementwise | Max)
+
+
+def lines_of(node: Node, inner: list[Box], slope: SlopeRule) -> Lines:
+    """The relaxation of a node."""
     box = inner[node.inputs[0]]
-    return node.op.lines(box.lower, box.upper, slope(box.lower, box.upper))
+    if isinstance(node.op, Max):
+        return node.op.lines(box.lower, box.upper)
+    assert isinstance(node.op, Elementwise)
+    return node.op.lines(box.lower, box.upper, *slope(node.op, box.lower, box.upper))
 
 
-def _exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
+def open_neurons(readers: list[Node], box: Box) -> Tensor:
+    """The neurons whose bounds matter to one of the ops that read them, [B, *node]: an unstable ReLU's."""
+    found = torch.zeros_like(box.lower, dtype=torch.bool)
+    for reader in readers:
+        found |= ~reader.op.exact(box.lower, box.upper) if isinstance(reader.op, Elementwise) else True
+    return found
+
+
+def exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
     """Whether intervals are exact for a node: from a box, one affine op that mixes coordinates and any that do not."""
     mixing = 0
     while at != 0:
@@ -112,35 +143,64 @@ def _exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
     return mixing <= 1 and isinstance(region, Box)
 
 
-def _refine(graph: Graph, region: Region, at: int, neurons: Tensor, lines: dict[Node, Lines], memory: int) -> Box:
-    """Backward bounds of some neurons of node `at` ([B, *node] bool); infinite for the others."""
-    shape, chosen = neurons.shape[1:], neurons.flatten(1)
-    batch, size = chosen.shape
-    # each sample's neurons first; samples with fewer than others fill up with the place behind the last neuron
+def _refine(
+    graph: Graph, region: Region, at: int, wanted: Tensor, lines: dict[Node, Lines], memory: int, *, one_slope: bool
+) -> Box:
+    """Backward bounds of some neurons of node `at` ([B, *node] bool), infinite for the others."""
+    shape, chosen, like = wanted.shape[1:], wanted.flatten(1), region.hull.lower
+    signs = like.new_ones(1) if one_slope else like.new_tensor([1.0, -1.0])
+    relax = by_lines(lines)
+
+    def bound(form: Form) -> tuple[Tensor, Tensor]:
+        if one_slope:
+            form = back_to_input(graph, form.with_ceiling(), relax, at)
+            return form.minimum(region), form.maximum(region)
+        least, most_negative = back_to_input(graph, form, relax, at).minimum(region).chunk(2, dim=1)
+        return least, -most_negative
+
+    index = positions(chosen)
+    probe = neurons(index[:, :1], shape, signs)
+    row = LIVE_COPIES * len(chosen) * len(signs) * _widest(graph, probe, relax, at) * like.element_size()
+    rows = max(1, memory // row)
+    found = Box(
+        torch.full_like(wanted, -math.inf, dtype=like.dtype), torch.full_like(wanted, math.inf, dtype=like.dtype)
+    )
+    if len(shape) == 3 and index.shape[1] > MANY * chosen.shape[1]:
+        plane = shape[1] * shape[2]
+        every = torch.arange(chosen.shape[1], device=like.device).view(shape[0], plane)
+        for places in torch.arange(plane, device=like.device).split(max(1, rows // shape[0])):
+            part = every[:, places].flatten().expand(len(chosen), -1)
+            found = found.intersect(scattered(part, *bound(WindowForm.pixels(places, shape, signs)), wanted.shape))
+    else:
+        for part in index.split(rows, dim=1):
+            found = found.intersect(scattered(part, *bound(neurons(part, shape, signs)), wanted.shape))
+    # whether the others are bounded, too, is up to the whole batch, and no sample's bounds may be
+    return Box(torch.where(wanted, found.lower, -math.inf), torch.where(wanted, found.upper, math.inf))
+
+
+def scattered(index: Tensor, least: Tensor, greatest: Tensor, shape: Shape) -> Box:
+    """A box of this shape, [B, *node], from bounds of the neurons `index` [B, S]; infinite for the others."""
+    size = math.prod(shape[1:])
+    lower = least.new_full((shape[0], size + 1), -math.inf)
+    upper = (-lower).scatter(1, index, greatest)
+    lower = lower.scatter(1, index, least)
+    return Box(lower[:, :size].reshape(shape), upper[:, :size].reshape(shape))
+
+
+def positions(chosen: Tensor) -> Tensor:
+    """Which neurons are chosen, [B, size] bool to [B, most]: a sample with fewer fills up with `size`, for none."""
     order = chosen.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     count = chosen.sum(1, keepdim=True)
     most = int(count.max())
-    like = region.hull.lower
-    lower = like.new_full((batch, size + 1), -math.inf)
-    upper = like.new_full((batch, size + 1), math.inf)
-    widest = _widest(graph, _neurons(order[:, :1], shape, 1.0, like), lines, at)
-    rows = max(1, memory // (4 * batch * widest * like.element_size()))
-    for start in range(0, most, rows):
-        place = torch.arange(start, min(start + rows, most), device=like.device)
-        index = torch.where(place < count, order[:, place], size)
-        least, most_negative = (
-            _back_to_input(graph, region, _neurons(index, shape, sign, like), lines, at) for sign in (1.0, -1.0)
-        )
-        lower, upper = lower.scatter(1, index, least), upper.scatter(1, index, -most_negative)
-    return Box(lower[:, :size].reshape(neurons.shape), upper[:, :size].reshape(neurons.shape))
+    return torch.where(torch.arange(most, device=chosen.device) < count, order[:, :most], chosen.shape[1])
 
 
-def _widest(graph: Graph, form: Form, lines: dict[Node, Lines], at: int) -> int:
+def _widest(graph: Graph, form: Form, relax: Relax, at: int) -> int:
     """The most coefficients that a form has on its way back from node `at`."""
     widths = [form.width]
 
     def rule(node: Node, form: Form) -> tuple[Form, ...]:
-        shares = _shares(node.op, form, lines.get(node))
+        shares = _shares(node.op, node, form, relax)
         widths.extend(share.width for share in shares)
         return shares
 
@@ -148,38 +208,64 @@ def _widest(graph: Graph, form: Form, lines: dict[Node, Lines], at: int) -> int:
     return max(widths)
 
 
-def _neurons(index: Tensor, shape: Shape, sign: float, like: Tensor) -> Form:
-    """sign times single neurons of a node: index [B, S] into the flat node, or its size for an empty form."""
+def neurons(index: Tensor, shape: Shape, signs: Tensor) -> Form:
+    """Each sign [G] times single neurons of a node: index [B, P] into the flat node, or its size for no neuron."""
     if len(shape) == 3:
-        return WindowForm.neurons(index, shape, sign, like)
+        return WindowForm.neurons(index, shape, signs)
     size = math.prod(shape)
-    rows = like.new_zeros(*index.shape, size + 1).scatter(2, index.unsqueeze(2), sign)[:, :, :size]
-    return LinearForm(rows.reshape(*index.shape, *shape), 0.0)
+    rows = signs.new_zeros(*index.shape, size + 1).scatter(2, index.unsqueeze(2), 1.0)[:, :, :size]
+    rows = (signs.view(-1, 1, 1) * rows.unsqueeze(1)).flatten(1, 2)
+    return LinearForm(rows.reshape(len(index), -1, *shape), 0.0)
 
 
-def _back_to_input(graph: Graph, region: Region, form: Form, lines: dict[Node, Lines], at: int = -1) -> Tensor:
+def back_to_input(graph: Graph, form: Form, relax: Relax, at: int = -1) -> Form:
+    """The form over the input that bounds a form over node `at`; `relax` carries it through what is not affine."""
+
     def rule(node: Node, form: Form) -> tuple[Form, ...]:
-        return _shares(node.op, form, lines.get(node))
+        return _shares(node.op, node, form, relax)
 
-    return walk_backward(graph, rule, form, at).minimum(region)
+    return walk_backward(graph, rule, form, at)
+
+
+def by_lines(lines: dict[Node, Lines]) -> Relax:
+    """Relax each node by its lines."""
+
+    def relax(node: Node, form: Form) -> Form:
+        return under_maximum(form, lines[node]) if isinstance(node.op, Max) else form.relaxed(lines[node])
+
+    return relax
+
+
+def under_maximum(form: Form, lines: Lines) -> Form:
+    """A lower bound of a form of a maximum, over the entries [B, n, *node] that it is taken of."""
+    form, (below, _, above, rise) = form.dense(), lines
+    positive, negative = form.coefficients.clamp(min=0), form.coefficients.clamp(max=0)
+    coefficients = positive.unsqueeze(2) * below.unsqueeze(1) + negative.unsqueeze(2) * above.unsqueeze(1)
+    return LinearForm(coefficients, form.constant + (negative * form.view(rise)).flatten(2).sum(2))
 
 
 @singledispatch
-def _shares(op: Op, form: Form, lines: Lines | None) -> tuple[Form, ...]:
+def _shares(op: Op, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
     raise no_rule("CROWN", op)
 
 
 @_shares.register
-def _(op: Affine, form: Form, lines: Lines | None) -> tuple[Form, ...]:
+def _(op: Affine, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
     return (form.through(op),)
 
 
 @_shares.register
-def _(op: Elementwise, form: Form, lines: Lines | None) -> tuple[Form, ...]:
-    assert lines is not None
-    return (form.relaxed(lines),)
+def _(op: Elementwise | Max, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+    return (relax(node, form),)
 
 
 @_shares.register
-def _(op: Add, form: Form, lines: Lines | None) -> tuple[Form, ...]:
+def _(op: Add, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
     return form, form.without_constant()  # the constant belongs to the sum: count it once
+
+
+@_shares.register
+def _(op: Concat, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+    form = form.dense()
+    first, *others = op.split(form.coefficients)
+    return replace(form, coefficients=first), *(replace(form.without_constant(), coefficients=part) for part in others)

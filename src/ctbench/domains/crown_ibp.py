@@ -13,6 +13,11 @@ from ctbench.graph import Graph
 from ctbench.regions import Box, Region
 
 
+def footprint(graph: Graph, forms: int) -> int:
+    """How many numbers are held at once for a sample."""
+    return crown.footprint(graph, forms)
+
+
 def boxes(graph: Graph, region: Region) -> list[Box]:
     """The boxes of interval propagation: CROWN-IBP improves the output alone."""
     return interval.boxes(graph, region)

@@ -12,6 +12,7 @@ A box [c - r, c + r] goes through the network node by node:
 
 from __future__ import annotations
 
+import math
 from functools import singledispatch
 
 from torch import Tensor
@@ -19,8 +20,13 @@ from torch import Tensor
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
-from ctbench.graph.ops import Add, Reshape
+from ctbench.graph.ops import Add, Concat, Max, Reshape
 from ctbench.regions import Box, Region
+
+
+def footprint(graph: Graph, forms: int) -> int:
+    """How many numbers are held at once for a sample: both pairs that a box is made of, for every node."""
+    return 4 * sum(math.prod(node.shape) for node in graph.nodes)
 
 
 def boxes(graph: Graph, region: Region) -> list[Box]:
@@ -78,3 +84,8 @@ def _(op: Elementwise, box: Box) -> Box:
 @_image.register
 def _(op: Add, first: Box, second: Box) -> Box:
     return Box(first.lower + second.lower, first.upper + second.upper)
+
+
+@_image.register
+def _(op: Concat | Max, *boxes: Box) -> Box:
+    return Box(op(*(box.lower for box in boxes)), op(*(box.upper for box in boxes)))

@@ -4,13 +4,16 @@
     elementwise   <a, f(x)> + c    >=  <a+ s_low + a- s_up, x> + (c + <a+, t_low> + <a-, t_up>)
     region        min over it of <a, x>, plus c
 
-Every backward bound is made of these: intervals merge them with the last layer, CROWN carries them to the input. A form
-whose coefficients are zero but for a window of an image is a `WindowForm`, which is the same on less memory.
+Every backward bound is made of these: intervals merge them with the last layer, CROWN carries them to the input. Where
+both lines have one slope, the coefficients of a lower and of an upper bound are the same; a form with a `ceiling`
+carries both, which differ in the constant alone. A form whose coefficients are zero but for a window of an image is a
+`WindowForm`, which is the same on less memory.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -22,22 +25,55 @@ from ctbench.regions import Region
 
 
 class Form(ABC):
-    """<a, value of a node> + constant, for S forms of each of B samples."""
+    """<a, value of a node> + constant, for S forms of each of B samples; a lower bound of what it began as.
+
+    With a `ceiling`, <a, value of a node> + ceiling is an upper bound of it.
+    """
+
+    coefficients: Tensor
 
     @abstractmethod
     def __add__(self, other: Form) -> Form: ...
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """S, the number of forms a sample."""
+
+    @abstractmethod
+    def inside(self) -> Self:
+        """The form with a coefficient of 0 for everything that is not part of the node."""
 
     @abstractmethod
     def through(self, op: Affine) -> Form:
         """The same form, over the input of an affine op."""
 
     @abstractmethod
+    def view(self, image: Tensor) -> Tensor:
+        """What the form sees of a tensor over the node: [B, *node] to a shape that its coefficients broadcast with."""
+
     def relaxed(self, lines: Lines) -> Form:
-        """A lower bound of the form, over the input of an elementwise op between these lines."""
+        """A bound of the form over the input of an elementwise op between these lines, [B, *node].
+
+        A form with a ceiling takes both slopes to be the lower one.
+        """
+        return self.between(Lines(*(None if line is None else self.view(line) for line in lines)))  # type: ignore[arg-type]
+
+    @abstractmethod
+    def between(self, lines: Lines) -> Form:
+        """The same for lines of its own, which are as `view` gives them or have the shape of its coefficients."""
 
     @abstractmethod
     def minimum(self, region: Region) -> Tensor:
         """Its least value over a region, [B, S]."""
+
+    @abstractmethod
+    def maximum(self, region: Region) -> Tensor:
+        """The greatest value over a region of a form with a ceiling, [B, S]."""
+
+    @abstractmethod
+    def with_ceiling(self) -> Self:
+        """The form as an upper bound of itself, too."""
 
     @property
     @abstractmethod
@@ -46,7 +82,7 @@ class Form(ABC):
 
     @abstractmethod
     def without_constant(self) -> Self:
-        """The form with a constant of 0."""
+        """The form with a constant, and a ceiling, of 0."""
 
     @abstractmethod
     def dense(self) -> LinearForm:
@@ -57,40 +93,86 @@ class Form(ABC):
 class LinearForm(Form):
     coefficients: Tensor  # [B, S, *node]
     constant: Tensor | float  # [B, S]
+    ceiling: Tensor | float | None = None  # [B, S]
 
     def __add__(self, other: Form) -> LinearForm:
         other = other.dense()
-        return LinearForm(self.coefficients + other.coefficients, self.constant + other.constant)
+        ceiling = None if self.ceiling is None or other.ceiling is None else self.ceiling + other.ceiling
+        return LinearForm(self.coefficients + other.coefficients, self.constant + other.constant, ceiling)
+
+    @property
+    def count(self) -> int:
+        return self.coefficients.shape[1]
+
+    def inside(self) -> LinearForm:
+        return self
 
     def through(self, op: Affine) -> LinearForm:
-        return LinearForm(op.adjoint(self.coefficients), self.constant + op.offset(self.coefficients))
+        return self.moved(op.adjoint(self.coefficients), op.offset(self.coefficients))
 
-    def relaxed(self, lines: Lines) -> LinearForm:
-        positive, negative = self.coefficients.clamp(min=0), self.coefficients.clamp(max=0)
-        coefficients = positive * lines.lower_slope.unsqueeze(1)
-        coefficients = torch.addcmul(coefficients, negative, lines.upper_slope.unsqueeze(1))
-        constant = self.constant + _inner_product(negative, lines.upper_offset)
-        if lines.lower_offset is not None:
-            constant = constant + _inner_product(positive, lines.lower_offset)
-        return LinearForm(coefficients, constant)
+    def moved(self, coefficients: Tensor, offset: Tensor | float) -> LinearForm:
+        """The form with other coefficients, and an offset that counts for both bounds."""
+        ceiling = None if self.ceiling is None else self.ceiling + offset
+        return LinearForm(coefficients, self.constant + offset, ceiling)
+
+    def view(self, image: Tensor) -> Tensor:
+        return image.unsqueeze(1)
+
+    def between(self, lines: Lines) -> LinearForm:
+        return LinearForm(*slanted(self.coefficients, lines, self.constant, self.ceiling, _inner_product))
 
     def minimum(self, region: Region) -> Tensor:
-        return region.minimum(self.coefficients) + self.constant
+        return region.minimum(self._of_each(region)) + self.constant
+
+    def maximum(self, region: Region) -> Tensor:
+        assert self.ceiling is not None
+        return self.ceiling - region.minimum(-self._of_each(region))
+
+    def _of_each(self, region: Region) -> Tensor:
+        """Coefficients for each sample: windows without a relaxation behind them hold one set for all."""
+        return self.coefficients.expand(len(region.hull.lower), *self.coefficients.shape[1:])
+
+    def with_ceiling(self) -> LinearForm:
+        return replace(self, ceiling=self.constant)
 
     @property
     def width(self) -> int:
         return self.coefficients[0, 0].numel()
 
     def without_constant(self) -> LinearForm:
-        return replace(self, constant=0.0)
+        return replace(self, constant=0.0, ceiling=None if self.ceiling is None else 0.0)
 
     def dense(self) -> LinearForm:
         return self
 
 
+def slanted(
+    a: Tensor,
+    lines: Lines,
+    constant: Tensor | float,
+    ceiling: Tensor | float | None,
+    inner_product: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Coefficients, constant and ceiling of a form between lines: those of f(z) become those of z."""
+    low, lift, high, rise = lines
+    negative = a.clamp(max=0)
+    constant = constant + inner_product(negative, rise)
+    if ceiling is None and lift is None:
+        return torch.addcmul(a * low, negative, high - low), constant, None  # one pass less than with the positive part
+    positive = a.clamp(min=0)
+    if lift is not None:
+        constant = constant + inner_product(positive, lift)
+    if ceiling is None:
+        return torch.addcmul(positive * low, negative, high), constant, None
+    ceiling = ceiling + inner_product(positive, rise)
+    return a * low, constant, ceiling if lift is None else ceiling + inner_product(negative, lift)
+
+
 def _inner_product(a: Tensor, offset: Tensor) -> Tensor:
-    """<a, offset>: [B, S, *node] and [B, *node] to [B, S]."""
-    return (a.flatten(2) @ offset.flatten(1).unsqueeze(-1)).squeeze(-1)
+    """<a, offset>: [B, S, *node] and [B, 1, *node] or [B, S, *node] to [B, S]."""
+    if offset.shape[1] == 1:
+        return (a.flatten(2) @ offset.flatten(1).unsqueeze(-1)).squeeze(-1)
+    return (a * offset).flatten(2).sum(2)
 
 
 def every_output(batch: int, outputs: int, like: Tensor) -> Tensor:

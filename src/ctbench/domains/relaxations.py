@@ -1,39 +1,40 @@
-"""The free slope of a relaxation: which of the admissible lines lies below an unstable neuron.
+"""The free slopes of a relaxation: which of the lines around an activation are taken.
 
-A rule maps the pre-activation bounds l < 0 < u to a slope in [0, 1]. Those of ReLU:
+A rule maps an op and its pre-activation bounds l < u to the slopes of the lower and of the upper line, [B, *node]; the
+op adds the tightest offsets. With f' in [least, greatest] on [l, u], which is [0, 1] for an unstable ReLU:
 
-    adaptive   1 if u > -l else 0        the smaller area (Zhang et al. 2018, CROWN)
-    parallel   u / (u - l)               parallel to the chord (Weng et al. 2018, Fast-Lin; the COAP dual)
-    zero, one  0, 1
+    adaptive   the smallest area; for ReLU 1 if u > -l else 0     (Zhang et al. 2018, CROWN)
+    parallel   both lines parallel to the chord                   (Weng et al. 2018, Fast-Lin; the COAP dual)
+    zero, one  the least, the greatest slope below                (Zhang et al. 2018)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-SlopeRule = Callable[[Tensor, Tensor], Tensor]
+from ctbench.graph import Elementwise
+
+SlopeRule = Callable[[Elementwise, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def adaptive(lower: Tensor, upper: Tensor) -> Tensor:
-    """The slope whose line leaves the smaller area; all rules take and give [B, *node]."""
-    return (upper > -lower).to(lower.dtype)
+def adaptive(op: Elementwise, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """The lines that leave the smallest area."""
+    return op.tightest(lower, upper)
 
 
-def parallel(lower: Tensor, upper: Tensor) -> Tensor:
-    """The slope of the chord."""
-    unstable = (lower < 0) & (upper > 0)
-    # only unstable neurons take the slope; dividing by the width of the others could be 0/0
-    return upper / torch.where(unstable, upper - lower, 1.0)
+def parallel(op: Elementwise, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Both lines with the slope of the chord."""
+    chord = op.chord(lower, upper)
+    return chord, chord
 
 
-def zero(lower: Tensor, upper: Tensor) -> Tensor:
-    """The flat line."""
-    return torch.zeros_like(lower)
+def zero(op: Elementwise, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Below, the line of least slope: the flat one of an unstable ReLU."""
+    return op.slopes(lower, upper)[0], op.tightest(lower, upper)[1]
 
 
-def one(lower: Tensor, upper: Tensor) -> Tensor:
-    """The line of an active neuron."""
-    return torch.ones_like(lower)
+def one(op: Elementwise, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Below, the line of greatest slope: that of an active ReLU."""
+    return op.slopes(lower, upper)[1], op.tightest(lower, upper)[1]

@@ -6,9 +6,10 @@ padding p takes the rows
 
     top .. top + h - 1    to    top s - p .. (top + h - 1) s - p + k - 1
 
-so windows of one size travel together, each at a place of its own. A window may hang over the edge of the image; its
-coefficients there are zero. Where a layer does not keep windows, or they are no smaller than the image, the form
-becomes dense.
+so windows of one size travel together, each at a place of its own. G forms share each of P windows: the channels of a
+convolution at one place, or a lower and an upper bound. Where all samples, or all windows, have the same coefficients
+(as at the start) they are held once. A window may hang over the edge of the image, where lines and regions are zero.
+Where a layer does not keep windows, or they are no smaller than the image, the form becomes dense.
 """
 
 from __future__ import annotations
@@ -19,52 +20,90 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench.domains.linear_form import Form, LinearForm
+from ctbench.domains.linear_form import Form, LinearForm, slanted
 from ctbench.graph import Affine, Lines
-from ctbench.graph.ops import AvgPool2d, Conv2d, Scale, Shape
+from ctbench.graph.ops import AvgPool2d, Conv2d, Scale, Shape, Shift
 from ctbench.regions import Box, Region
+
+# to this many channels a convolution is one matrix product of the windows, unless the matrix has more entries than that
+FEW_CHANNELS, LARGEST_MATRIX = 4, 2**22
 
 
 @dataclass(frozen=True, eq=False)
 class WindowForm(Form):
-    coefficients: Tensor  # [B, S, channels, h, w]: zero where the window hangs over the edge
-    top: Tensor  # [B, S], row of the image that the window begins at; below 0 where it hangs over
-    left: Tensor  # [B, S], column likewise
+    coefficients: Tensor  # [B, G, P, channels, h, w]; B and P may be 1 for all samples and all windows
+    top: Tensor  # [B, P], or [1, P] for all samples: the row that the window begins at; below 0 where it hangs over
+    left: Tensor  # column likewise
     shape: Shape  # of the node, (channels, height, width)
-    constant: Tensor | float  # [B, S]
+    constant: Tensor | float = 0.0  # [B, G, P] likewise
+    ceiling: Tensor | float | None = None
+    clean: bool = True  # whether the coefficients beyond the edge are zero
 
     @classmethod
-    def neurons(cls, index: Tensor, shape: Shape, sign: float, like: Tensor) -> WindowForm:
-        """sign times single neurons of an image: index [B, S] into the flat image, or its size for an empty form."""
+    def neurons(cls, index: Tensor, shape: Shape, signs: Tensor) -> WindowForm:
+        """Each sign [G] times single neurons of an image: index [B, P] into the flat image, or its size for none."""
         channels, height, width = shape
         there = index < channels * height * width
         place = torch.where(there, index, 0)
         channel = torch.arange(channels, device=index.device) == (place // (height * width)).unsqueeze(-1)
-        coefficients = sign * (channel & there.unsqueeze(-1)).to(like.dtype)
-        return cls(
-            coefficients.unsqueeze(-1).unsqueeze(-1),
-            place % (height * width) // width,
-            place % width,
-            shape,
-            0.0,
-        )
+        coefficients = signs.view(-1, 1, 1) * (channel & there.unsqueeze(-1)).unsqueeze(1)  # [B, G, P, channels]
+        row, column = place % (height * width) // width, place % width
+        return cls(coefficients.unsqueeze(-1).unsqueeze(-1), row, column, shape)
+
+    @classmethod
+    def pixels(cls, place: Tensor, shape: Shape, signs: Tensor) -> WindowForm:
+        """Each sign times every channel at some places [P] of the flat image plane: G is signs x channels."""
+        every = torch.eye(shape[0], dtype=signs.dtype, device=signs.device)
+        coefficients = (signs.view(-1, 1, 1) * every).flatten(0, 1)  # [G, channels]
+        row, column = place // shape[2], place % shape[2]
+        return cls(coefficients[None, :, None, :, None, None], row[None], column[None], shape)
+
+    @property
+    def count(self) -> int:
+        return self.coefficients.shape[1] * self.top.shape[1]
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the window."""
-        return self.coefficients.shape[3], self.coefficients.shape[4]
+        return self.coefficients.shape[4], self.coefficients.shape[5]
 
     def __add__(self, other: Form) -> Form:
-        return self.dense() + other
+        if not isinstance(other, WindowForm) or self.top.shape != other.top.shape:
+            return self.dense() + other
+        down, right = other.top - self.top, other.left - self.left
+        dy, dx = int(down[0, 0]), int(right[0, 0])
+        # the windows of two branches begin at one distance from another: both fill up to the window around both
+        top, left = min(dy, 0), min(dx, 0)
+        h, w = (max(a, b + d) - c for a, b, d, c in zip(self.size, other.size, (dy, dx), (top, left), strict=True))
+        if not bool((down == dy).all() & (right == dx).all()) or h * w >= self.shape[1] * self.shape[2]:
+            return self.dense() + other
+
+        def filled(form: WindowForm, above: int, before: int) -> Tensor:
+            size = form.size
+            return F.pad(form.inside().coefficients, (before, w - size[1] - before, above, h - size[0] - above))
+
+        ceiling = None if self.ceiling is None or other.ceiling is None else self.ceiling + other.ceiling
+        return replace(
+            self,
+            coefficients=filled(self, -top, -left) + filled(other, dy - top, dx - left),
+            top=self.top + top,
+            left=self.left + left,
+            constant=self.constant + other.constant,
+            ceiling=ceiling,
+            clean=True,
+        )
 
     def through(self, op: Affine) -> Form:
         if isinstance(op, AvgPool2d):
             return self._through_convolution(op.as_convolution(self.coefficients))
         if isinstance(op, Conv2d):
             return self._through_convolution(op)
+        if isinstance(op, Shift) and op.bias.shape[-2:] == (1, 1):
+            inside = self.inside()
+            return inside._moved(inside.coefficients, op.bias)
         if isinstance(op, Scale) and op.weight.shape[-2:] == (1, 1) and op.bias.shape[-2:] == (1, 1):
-            coefficients = self.coefficients * op.weight
-            return replace(self, coefficients=coefficients, constant=self.constant + self._over(op.bias))
+            inside = self.inside()
+            return inside._moved(inside.coefficients * op.weight, op.bias)
         return self.dense().through(op)
 
     def _through_convolution(self, op: Conv2d) -> Form:
@@ -74,72 +113,108 @@ class WindowForm(Form):
         _, height, width = op.input_shape
         if size[0] * size[1] >= height * width or py > dy * (ky - 1) or px > dx * (kx - 1):
             return self.dense().through(op)
-        constant = self.constant if op.bias is None else self.constant + self._over(op.bias.view(-1, 1, 1))
-        spread = self._spread(op)
+        inside = self.inside()
+        moved = inside._moved(inside._spread(op), None if op.bias is None else op.bias.view(-1, 1, 1))
         top, left = self.top * sy - py, self.left * sx - px
-        rows, columns = _inside(top, size[0], height), _inside(left, size[1], width)
-        inside = (rows.unsqueeze(-1) & columns.unsqueeze(-2)).unsqueeze(2)
-        coefficients = spread.reshape(*self.top.shape, *spread.shape[1:]) * inside
-        return WindowForm(coefficients, top, left, op.input_shape, constant)
+        return replace(moved, top=top, left=left, shape=op.input_shape, clean=py == 0 and px == 0 and self.clean)
+
+    def _moved(self, coefficients: Tensor, bias: Tensor | None) -> WindowForm:
+        """The form with other coefficients, and constants that take in a bias, [channels or 1, 1, 1]."""
+        if bias is None:
+            return replace(self, coefficients=coefficients)
+        over = self.coefficients.flatten(3) @ bias.expand(self.coefficients.shape[3:]).flatten()
+        ceiling = None if self.ceiling is None else self.ceiling + over
+        return replace(self, coefficients=coefficients, constant=self.constant + over, ceiling=ceiling)
 
     def _spread(self, op: Conv2d) -> Tensor:
         """The coefficients over all pixels that a convolution reads for the window, in the padding, too."""
-        flat = self.coefficients.flatten(0, 1)
+        flat, leading = self.coefficients.flatten(0, 2), self.coefficients.shape[:3]
         if self.size == (1, 1) and op.groups == 1 and op.dilation == (1, 1):
-            return (flat.flatten(1) @ op.weight.flatten(1)).view(-1, *op.weight.shape[1:])
-        return F.conv_transpose2d(flat, op.weight, None, op.stride, 0, 0, op.groups, op.dilation)
+            return (flat.flatten(1) @ op.weight.flatten(1)).view(*leading, *op.weight.shape[1:])
 
-    def _over(self, bias: Tensor) -> Tensor:
-        """<a, bias> for a bias of each channel, [channels, 1, 1] to [B, S]."""
-        return (self.coefficients * bias).flatten(2).sum(2)
+        def carry(a: Tensor) -> Tensor:
+            return F.conv_transpose2d(a, op.weight, None, op.stride, 0, 0, op.groups, op.dilation)
 
-    def relaxed(self, lines: Lines) -> WindowForm:
-        positive, negative = self.coefficients.clamp(min=0), self.coefficients.clamp(max=0)
-        coefficients = torch.addcmul(positive * self._cut(lines.lower_slope), negative, self._cut(lines.upper_slope))
-        constant = self.constant + (negative * self._cut(lines.upper_offset)).flatten(2).sum(2)
-        if lines.lower_offset is not None:
-            constant = constant + (positive * self._cut(lines.lower_offset)).flatten(2).sum(2)
-        return replace(self, coefficients=coefficients, constant=constant)
+        entries = flat[0].numel()
+        if op.input_shape[0] <= FEW_CHANNELS and entries**2 <= LARGEST_MATRIX:
+            matrix = carry(torch.eye(entries, dtype=flat.dtype, device=flat.device).view(-1, *flat.shape[1:]))
+            return (flat.flatten(1) @ matrix.flatten(1)).view(*leading, *matrix.shape[1:])
+        spread = carry(flat)
+        return spread.view(*leading, *spread.shape[1:])
 
-    def minimum(self, region: Region) -> Tensor:
-        if not isinstance(region, Box):
-            return self.dense().minimum(region)
-        a = self.coefficients
-        least = a * self._cut(region.center) - a.abs() * self._cut(region.radius)
-        return least.flatten(2).sum(2) + self.constant
-
-    def _cut(self, image: Tensor) -> Tensor:
-        """Each form's window of an image, zero beyond the edge: [B, *shape] to [B, S, channels, h, w]."""
-        (h, w), columns = self.size, self.shape[2] + 2 * self.size[1]
-        # forms of all channels begin at the same places: cut a window at each place once, then pick
-        places, which = ((self.top + h) * columns + self.left + w).unique(return_inverse=True)
+    def view(self, image: Tensor) -> Tensor:
+        """Each window of an image, zero beyond the edge: [B, *shape] to [B, 1, P, channels, h, w]."""
+        h, w = self.size
+        # a window may begin far outside the image, where it sees nothing but zeros
+        top, left = (self.top + h).clamp(0, self.shape[1] + h), (self.left + w).clamp(0, self.shape[2] + w)
         views = F.pad(image, (w, w, h, h)).unfold(2, h, 1).unfold(3, w, 1)
+        if len(self.top) == 1:
+            return views[:, :, top[0], left[0]].transpose(1, 2).contiguous().unsqueeze(1)
+        # neurons of all channels are at the same places: cut a window at each place once, then pick
+        columns = views.shape[3]
+        places, which = (top * columns + left).unique(return_inverse=True)
         windows = views[:, :, places // columns, places % columns].transpose(1, 2).flatten(0, 1)
         first = torch.arange(len(image), device=image.device).unsqueeze(1) * len(places)
-        return windows.flatten(1).index_select(0, (first + which).flatten()).view(self.coefficients.shape)
+        picked = windows.flatten(1).index_select(0, (first + which).flatten())
+        return picked.view(len(image), 1, self.top.shape[1], *windows.shape[1:])
+
+    def between(self, lines: Lines) -> WindowForm:
+        a, constant, ceiling = slanted(self.coefficients, lines, self.constant, self.ceiling, _inner_product)
+        return replace(self, coefficients=a, constant=constant, ceiling=ceiling, clean=True)
+
+    def minimum(self, region: Region) -> Tensor:
+        return self._extremes(region)[0] if isinstance(region, Box) else self.dense().minimum(region)
+
+    def maximum(self, region: Region) -> Tensor:
+        return self._extremes(region)[1] if isinstance(region, Box) else self.dense().maximum(region)
+
+    def _extremes(self, box: Box) -> tuple[Tensor, Tensor]:
+        middle = _inner_product(self.coefficients, self.view(box.center))
+        spread = _inner_product(self.coefficients.abs(), self.view(box.radius))
+        ceiling = self.constant if self.ceiling is None else self.ceiling
+        return (middle - spread + self.constant).flatten(1), (middle + spread + ceiling).flatten(1)
+
+    def inside(self) -> WindowForm:
+        if self.clean:
+            return self
+        rows, columns = _inside(self.top, self.size[0], self.shape[1]), _inside(self.left, self.size[1], self.shape[2])
+        inside = (rows.unsqueeze(-1) & columns.unsqueeze(-2)).unsqueeze(1).unsqueeze(3)
+        return replace(self, coefficients=self.coefficients * inside, clean=True)
+
+    def with_ceiling(self) -> WindowForm:
+        return replace(self, ceiling=self.constant)
 
     @property
     def width(self) -> int:
-        return self.coefficients[0, 0].numel()
+        return self.coefficients[0, 0, 0].numel()
 
     def without_constant(self) -> WindowForm:
-        return replace(self, constant=0.0)
+        return replace(self, constant=0.0, ceiling=None if self.ceiling is None else 0.0)
 
     def dense(self) -> LinearForm:
         (h, w), (channels, height, width) = self.size, self.shape
-        batch, forms = self.top.shape
-        rows = self.top.unsqueeze(-1) + torch.arange(h, device=self.top.device) + h
-        columns = self.left.unsqueeze(-1) + torch.arange(w, device=self.top.device) + w
-        place = rows.unsqueeze(-1) * (width + 2 * w) + columns.unsqueeze(-2)
-        canvas = self.coefficients.new_zeros(batch, forms, channels, (height + 2 * h) * (width + 2 * w))
-        canvas = canvas.scatter(
-            3, place.flatten(2).unsqueeze(2).expand(-1, -1, channels, -1), self.coefficients.flatten(3)
-        )
-        whole = canvas.reshape(batch, forms, channels, height + 2 * h, width + 2 * w)
-        return LinearForm(whole[..., h : h + height, w : w + width], self.constant)
+        batch, forms, count = max(len(self.coefficients), len(self.top)), self.coefficients.shape[1], self.top.shape[1]
+        rows = (self.top + h).clamp(0, height + h).unsqueeze(-1) + torch.arange(h, device=self.top.device)
+        columns = (self.left + w).clamp(0, width + w).unsqueeze(-1) + torch.arange(w, device=self.top.device)
+        place = (rows.unsqueeze(-1) * (width + 2 * w) + columns.unsqueeze(-2)).flatten(2)  # [B, P, h w]
+        full = (batch, forms, count, channels, h * w)
+        canvas = self.coefficients.new_zeros(*full[:4], (height + 2 * h) * (width + 2 * w))
+        canvas = canvas.scatter(4, place[:, None, :, None].expand(full), self.coefficients.flatten(4).expand(full))
+        whole = canvas.view(batch, forms * count, channels, height + 2 * h, width + 2 * w)
+
+        def every(constant: Tensor | float) -> Tensor | float:
+            return constant.expand(full[:3]).flatten(1) if isinstance(constant, Tensor) else constant
+
+        ceiling = None if self.ceiling is None else every(self.ceiling)
+        return LinearForm(whole[..., h : h + height, w : w + width], every(self.constant), ceiling)
+
+
+def _inner_product(a: Tensor, offset: Tensor) -> Tensor:
+    """<a, offset> for each form: [B, G, P, *window] and [B, 1 or G, P, *window] to [B, G, P], sizes of 1 broadcast."""
+    return torch.einsum("bgpk,bhpk->bgp" if offset.shape[1] == 1 else "bgpk,bgpk->bgp", a.flatten(3), offset.flatten(3))
 
 
 def _inside(start: Tensor, size: int, limit: int) -> Tensor:
-    """Which of the rows from `start` on lie in the image: [B, S] to [B, S, size]."""
+    """Which of the rows from `start` on lie in the image: [B, P] to [B, P, size]."""
     place = start.unsqueeze(-1) + torch.arange(size, device=start.device)
     return (place >= 0) & (place < limit)

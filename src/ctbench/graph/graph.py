@@ -10,7 +10,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from ctbench.graph.ops import Op, Shape
+from ctbench.graph.ops import Input, Op, Shape
 
 State = TypeVar("State")
 
@@ -99,6 +99,25 @@ def walk_backward(graph: Graph, rule: Callable[[Node, Form], tuple[Form, ...]], 
         for source, share in zip(node.inputs, rule(node, forms.pop(index)), strict=True):
             forms[source] = forms[source] + share if source in forms else share
     return forms[0]
+
+
+def split(graph: Graph, at: int) -> tuple[Graph, Graph]:
+    """Cut a graph behind node `at`: back(front(x)) is the graph's output, and node `at` the input of the back.
+
+    Raises:
+        ValueError: a branch leads past the cut.
+    """
+    at = range(len(graph.nodes))[at]
+    cut, behind = graph.nodes[at], graph.nodes[at + 1 :]
+    for node in behind:
+        if min(node.inputs) < at:
+            passed = graph.nodes[min(node.inputs)]
+            raise ValueError(
+                f"the network cannot be cut behind {cut.name!r}: {node.name!r} also reads {passed.name!r}, which lies "
+                f"before the cut; cut where no branch leads past"
+            )
+    shifted = (replace(node, inputs=tuple(i - at for i in node.inputs)) for node in behind)
+    return Graph(graph.nodes[: at + 1]), Graph((Node(cut.name, Input(), (), cut.shape), *shifted))
 
 
 def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, Tensor]:

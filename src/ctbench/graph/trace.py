@@ -8,20 +8,19 @@ it bakes in the mode and the batch size, which training needs open.
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from ctbench.graph.graph import Graph, Node, freeze
-from ctbench.graph.ops import Add, Input, Op, Reshape, Shape, UnsupportedLayerError, lower
+from ctbench.graph.builder import REMEDY, Builder, Constant, Value
+from ctbench.graph.functions import READINGS
+from ctbench.graph.graph import Graph, freeze
+from ctbench.graph.ops import Shape, UnsupportedLayerError, lower
 
 
 def trace(model: nn.Module, input_shape: Shape) -> Graph:
@@ -48,7 +47,7 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
                 f"{type(model).__name__}.forward cannot be traced ({error}): it must not branch on values of its "
                 f"input, and must ask for x.size(0), not len(x)"
             ) from error
-        graph = _Builder(model, tuple(input_shape)).build(traced)
+        graph = _Reader(model, Builder(tuple(input_shape), _like(model))).read(traced)
         _check_agreement(model, graph)
     return graph
 
@@ -66,6 +65,12 @@ def _check_plain(model: nn.Module) -> None:
             raise UnsupportedLayerError(
                 f"{where} computes its weights: fix them with torch.nn.utils.parametrize.remove_parametrizations"
             )
+    precisions = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
+    if len(precisions) > 1:
+        raise ValueError(
+            f"the parameters of the network are {', '.join(sorted(map(str, precisions)))}, and a graph has one "
+            f"precision: use model.float() or model.double()"
+        )
     for name, tensor in model.named_parameters():
         if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"parameter '{name}' is {tensor.dtype}, too coarse for bounds: use model.float()")
@@ -73,15 +78,28 @@ def _check_plain(model: nn.Module) -> None:
             raise ValueError(f"parameter '{name}' holds NaN or infinite values")
 
 
+def _like(model: nn.Module) -> torch.Tensor:
+    """A tensor of the network's precision, on its device."""
+    return next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.zeros(()))
+
+
 @torch.no_grad()
 def _check_agreement(model: nn.Module, graph: Graph) -> None:
-    like = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.zeros(()))
+    like = _like(model)
     x = torch.rand(4, *graph.input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
     x[2:] = 4 * x[2:] - 2  # inside and outside the pixels' range, so that a ReLU at the input is seen on both sides
-    expected, found = model(x.clone()), freeze(graph, x)[1]
+    try:
+        expected, found = model(x.clone()), freeze(graph, x)[1]
+    except RuntimeError as error:  # torch's own word on a batch of another size than the forward was written for
+        raise ValueError(f"{type(model).__name__} cannot take 4 inputs of shape {graph.input_shape}: {error}") from None
     scale = float(expected.abs().nan_to_num().max())
     tolerance = max(1.0, scale) * (1e-9 if like.dtype == torch.float64 else 1e-3)
-    if not torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True):
+    if found.shape != expected.shape:
+        raise ValueError(
+            f"{type(model).__name__} makes {tuple(expected.shape)} of 4 inputs, and its graph {tuple(found.shape)}: "
+            f"the forward must take batches of any size, sample by sample"
+        )
+    if not torch.allclose(found, expected.to(found), rtol=0, atol=tolerance, equal_nan=True):
         raise ValueError(
             f"the graph of {type(model).__name__} does not compute what the network does: look for ops that are "
             f"registered wrongly, and for a forward that changes what it is given"
@@ -95,10 +113,18 @@ def _has_op(module: nn.Module) -> bool:
 
 
 class _Proxy(fx.Proxy):
-    """A traced value that tells a += b, which writes into a, from a + b."""
+    """A traced value that tells a += b, which writes into a, from a + b. All operators that tensors have in place."""
 
-    def __iadd__(self, other: object) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+def _writing(target: Any) -> Any:
+    def method(self: _Proxy, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", target, (self, other), {})
+
+    return method
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"):
+    setattr(_Proxy, f"__{_name}__", _writing(getattr(operator, _name)))
 
 
 class _Tracer(fx.Tracer):
@@ -111,154 +137,89 @@ class _Tracer(fx.Tracer):
 
 @contextmanager
 def _test_time(model: nn.Module) -> Iterator[None]:
-    """Modules in eval mode, and then each in its own mode again."""
-    training = [module for module in model.modules() if module.training]
+    """Modules in eval mode, and then each in its own mode again; fx leaves the tensors that a forward makes on them."""
+    training, own = [module for module in model.modules() if module.training], set(vars(model))
     model.eval()
     try:
         yield
     finally:
         for module in training:
             module.training = True
+        for name in set(vars(model)) - own:
+            delattr(model, name)
 
 
-@dataclass(frozen=True)
-class _Value:
-    """A node of the graph under construction, as an argument of what follows."""
-
-    index: int
-    shape: Shape
-    storage: int  # the node whose memory it lies in: its own, or that of the value it is a view of
+# Arithmetic on sizes, which is done at once.
+_ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg)
 
 
-class _Batch:
-    """The size of the batch, which a graph leaves open."""
+class _Reader:
+    """Reads a traced forward node by node into a graph."""
 
-
-# The layer that a function or method equals, given its arguments but for the tensor.
-_FUNCTIONS: dict[Callable[..., Any] | str, Callable[..., nn.Module]] = {
-    F.relu: nn.ReLU,
-    torch.relu: nn.ReLU,
-    "relu": nn.ReLU,
-    torch.flatten: lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim),
-    "flatten": lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim),
-    F.avg_pool2d: nn.AvgPool2d,
-}
-_SUMS = (operator.add, operator.iadd, torch.add, "add")
-_RESHAPES = (torch.reshape, "reshape", "view")
-
-
-class _Builder:
-    def __init__(self, model: nn.Module, input_shape: Shape) -> None:
-        self.model = model
-        self.nodes = [Node("input", Input(), (), input_shape)]
+    def __init__(self, model: nn.Module, build: Builder) -> None:
+        self.model, self.build = model, build
         self.values: dict[fx.Node, Any] = {}
-        self.storages = [0]  # of each node
-        self.overwritten: set[int] = set()  # nodes whose memory a later layer has written into
 
-    def build(self, traced: fx.Graph) -> Graph:
+    def read(self, traced: fx.Graph) -> Graph:
         for node in traced.nodes:
             args = fx.node.map_arg(node.args, lambda n: self.values[n])
             kwargs = fx.node.map_arg(node.kwargs, lambda n: self.values[n])
             if node.op == "output":
                 return self.finish(args[0])
-            self.values[node] = self.read(node, args, kwargs)
+            self.values[node] = self.value(node, args, kwargs)
         raise AssertionError("a traced graph ends in its output")
 
     def finish(self, result: Any) -> Graph:
-        if not isinstance(result, _Value):
+        if not isinstance(result, Value):
             raise ValueError(f"the network must return one tensor, its forward returns {type(result).__name__}")
-        self.check_intact(result, "output")
         if len(result.shape) != 1:
             raise ValueError(f"the network must return one vector of logits a sample, it returns shape {result.shape}")
-        return Graph(tuple(self.nodes[: result.index + 1]))
+        return self.build.graph(result)
 
-    def read(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What one traced node stands for: a new node of ours, or a plain value such as a shape."""
+    def value(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What one traced node stands for: a value of the graph, a constant, or a plain number such as a size."""
         target: Any = node.target
         if node.op == "placeholder":
             if node.prev.op == "placeholder":
                 raise ValueError(f"the network must take one tensor, its forward has a second argument {target!r}")
-            return _Value(0, self.nodes[0].shape, 0)
-        if node.op == "call_module":
-            if kwargs:
-                raise UnsupportedLayerError(
-                    f"layer '{target}' is called with {', '.join(kwargs)}=...: leave the names out"
-                )
-            return self.layer(target, self.model.get_submodule(target), *args)
-        if node.op in ("call_function", "call_method"):
-            if target in _FUNCTIONS:
-                return self.layer(node.name, _as_layer(target, args[1:], kwargs), *args[:1])
-            if target in _SUMS and not kwargs and all(isinstance(arg, _Value) for arg in args):
-                return self.append(node.name, Add(), *args, in_place=target is operator.iadd)
-            if target in _RESHAPES and not kwargs:
-                sizes = tuple(args[1]) if isinstance(args[1], tuple | list) else args[1:]
-                return self.append(node.name, _reshape(args[0].shape, sizes), args[0])
-            if target == "size" or (target is getattr and args[1] == "shape"):
-                sizes = (_Batch(), *args[0].shape)
-                return sizes[args[1]] if target == "size" and len(args) > 1 else sizes
-            if target is operator.getitem and isinstance(args[0], tuple):
-                return args[0][args[1]]
+            return self.build.input
         if node.op == "get_attr":
-            owner = self.model.get_submodule(target.rpartition(".")[0])
-            raise UnsupportedLayerError(
-                f"parameter '{target}' is used in the forward of {type(owner).__name__}, which is no known layer: "
-                f"register an op for {type(owner).__name__} with @ctbench.graph.lower.register"
-            )
-        raise UnsupportedLayerError(
-            f"'{node.name}' ({node.op} {getattr(target, '__name__', target)}) is not supported: make it a layer of "
-            f"its own and register an op for that with @ctbench.graph.lower.register"
-        )
+            return self._constant(target)
+        if node.op == "call_module":
+            inputs = (*args, *kwargs.values())
+            module = self.model.get_submodule(target)
+            if len(inputs) != 1 or not isinstance(inputs[0], Value):
+                raise UnsupportedLayerError(
+                    f"layer '{target}' ({type(module).__name__}) must be called with one value of the network: {REMEDY}"
+                )
+            return self.build.layer(target, module, inputs[0])
+        if target in _ARITHMETIC and all(isinstance(arg, int | float) for arg in args):
+            return target(*args)
+        return self._call(node, target, args, kwargs)
 
-    def layer(self, path: str, module: nn.Module, *inputs: Any) -> _Value:
-        if len(inputs) != 1 or not isinstance(inputs[0], _Value):
-            raise UnsupportedLayerError(f"layer '{path}' ({type(module).__name__}) must be called with one tensor")
-        try:
-            op = lower(module, inputs[0].shape)
-        except UnsupportedLayerError as error:
-            raise UnsupportedLayerError(f"layer '{path}': {error}") from None
-        return self.append(path, op, *inputs, in_place=getattr(module, "inplace", False) is True)
+    def _constant(self, path: str) -> Constant:
+        owner, _, name = path.rpartition(".")
+        module = self.model.get_submodule(owner)
+        tensor: torch.Tensor = getattr(module, name)
+        kind = "parameter" if isinstance(tensor, nn.Parameter) else "tensor"
+        found = Constant(tensor, f"{kind} '{name}' of {owner or 'the network'} ({type(module).__name__})")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{found.name} holds NaN or infinite values")
+        if tensor.grad_fn is not None:
+            raise UnsupportedLayerError(f"{found.name} is computed from parameters, whose training it would not follow")
+        return found
 
-    def append(self, path: str, op: Op, *inputs: _Value, in_place: bool = False) -> _Value:
-        try:
-            shape = op.shape(*(value.shape for value in inputs))
-        except ValueError as error:
-            raise ValueError(f"layer '{path}' ({type(op).__name__}): {error}") from None
-        for value in inputs:
-            self.check_intact(value, path)
-        index = len(self.nodes)
-        storage = inputs[0].storage if in_place or isinstance(op, Reshape) else index
-        if in_place:
-            self.overwritten |= {other for other, memory in enumerate(self.storages) if memory == storage}
-        self.nodes.append(Node(path, op, tuple(value.index for value in inputs), shape))
-        self.storages.append(storage)
-        return _Value(index, shape, storage)
-
-    def check_intact(self, value: _Value, path: str) -> None:
-        if value.index in self.overwritten:
-            raise UnsupportedLayerError(
-                f"'{path}' uses the output of '{self.nodes[value.index].name}' after a layer has written into it: "
-                f"set inplace=False there"
-            )
-
-
-def _as_layer(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
-    try:
-        return _FUNCTIONS[target](*args, **kwargs)
-    except TypeError as error:
+    def _call(self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        scopes = list(node.meta.get("nn_module_stack", {}).values())
+        path = ".".join([*(place for place, _ in scopes[-1:] if place), node.name])
         name = getattr(target, "__name__", target)
-        raise UnsupportedLayerError(f"{name} is called in a way that is not supported ({error})") from None
-
-
-def _reshape(shape: Shape, sizes: tuple[Any, ...]) -> Op:
-    """A reshape that leaves the batch alone: x.view(x.size(0), ...) or x.view(-1, ...)."""
-    if not all(isinstance(size, int | _Batch) for size in sizes):
-        raise UnsupportedLayerError(f"a view or reshape to {sizes} is not supported: give sizes")
-    first, rest = sizes[0], list(sizes[1:])
-    if not isinstance(first, _Batch) and first != -1:
-        raise UnsupportedLayerError(
-            f"a reshape to {sizes} fixes the batch size: write x.flatten(1) or x.view(x.size(0), ...)"
-        )
-    if -1 in rest:
-        known = math.prod(size for size in rest if size != -1)
-        rest[rest.index(-1)] = math.prod(shape) // known
-    return Reshape(shape, tuple(rest))
+        constants = [arg.name for arg in (*args, *kwargs.values()) if isinstance(arg, Constant)]
+        given = f" with {', '.join(constants)}" if constants else ""
+        if target not in READINGS:
+            raise UnsupportedLayerError(f"'{path}' ({node.op} {name}){given} is not supported: {REMEDY}")
+        try:
+            return READINGS[target](self.build, path, *args, **kwargs)
+        except (TypeError, AttributeError, IndexError) as error:  # arguments that the reading does not know
+            raise UnsupportedLayerError(
+                f"'{path}': {name}{given} is called in a way that is not supported ({error}): {REMEDY}"
+            ) from None

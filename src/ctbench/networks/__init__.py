@@ -3,7 +3,8 @@
     net = CNN7(width=32).build((3, 32, 32), 10, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     net = architectures()["cnn7"]().build((1, 28, 28), 10)
 
-A new architecture is a file in this package with a dataclass that has a `name` and `layers`.
+A new architecture is a file in this package with a dataclass that has a `name` and `layers`, or, of the kinds `ConvNet`
+and `ResidualNet`, the numbers of its convolutions.
 """
 
 import importlib
@@ -11,9 +12,12 @@ import inspect
 import pkgutil
 
 from ctbench.networks.base import Architecture
-from ctbench.networks.cnn import CNN3, CNN5, CNN7, CNN7Narrow, CNN7TinyImageNet, ConvSmall
+from ctbench.networks.blocks import Conv
+from ctbench.networks.cnn import CNN3, CNN5, CNN7, CNN7Narrow, CNN7TinyImageNet, ConvLarge, ConvNet, ConvSmall
 from ctbench.networks.mlp import MLP
 from ctbench.networks.normalize import Normalize
+from ctbench.networks.resnet import Block, ResidualNet, ResNet, ResNet2B, ResNet4B
+from ctbench.networks.wide_resnet import WideResNet
 
 __all__ = [
     "CNN3",
@@ -21,10 +25,19 @@ __all__ = [
     "CNN7",
     "MLP",
     "Architecture",
+    "Block",
     "CNN7Narrow",
     "CNN7TinyImageNet",
+    "Conv",
+    "ConvLarge",
+    "ConvNet",
     "ConvSmall",
     "Normalize",
+    "ResNet",
+    "ResNet2B",
+    "ResNet4B",
+    "ResidualNet",
+    "WideResNet",
     "architectures",
 ]
 

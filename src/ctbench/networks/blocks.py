@@ -1,12 +1,15 @@
-"""The two halves that the architectures here are made of: convolutions, then dense layers.
+"""The pieces that the architectures here are made of: convolutions, residual blocks and dense layers.
 
-Every layer has a bias, also where a batch norm follows, and stands in the order layer, batch norm, ReLU.
+Every layer has a bias, also where a batch norm follows, and stands in the order layer, batch norm, ReLU unless its
+architecture says otherwise.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
+
+Image = tuple[int, int, int]  # [C, H, W]
 
 
 class Conv(NamedTuple):
@@ -17,40 +20,69 @@ class Conv(NamedTuple):
     stride: int
     padding: int
 
-    def side(self, side: int) -> int:
-        """The side of the output for an input of this side; below 1 where the kernel does not fit."""
-        return (side + 2 * self.padding - self.kernel) // self.stride + 1
+    def shape(self, image: Image) -> Image:
+        """The shape that comes out for an image of this shape.
+
+        Raises:
+            ValueError: the kernel is larger than the padded image.
+        """
+        _, height, width = image
+        rows, columns = ((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in (height, width))
+        if min(rows, columns) < 1:
+            raise ValueError(
+                f"a convolution has a {self.kernel}x{self.kernel} kernel with padding {self.padding} and is given "
+                f"{height}x{width} pixels, which it does not fit; use larger images or a network with fewer strides"
+            )
+        return self.filters, rows, columns
+
+    def layers(self, image: Image, *, batch_norm: bool) -> list[nn.Module]:
+        """The convolution for images of this shape, and its batch norm."""
+        channels, _, _ = image
+        conv = nn.Conv2d(channels, self.filters, self.kernel, self.stride, self.padding)
+        return [conv, nn.BatchNorm2d(self.filters)] if batch_norm else [conv]
 
 
-def conv_blocks(
-    convs: Sequence[Conv], input_shape: tuple[int, ...], *, batch_norm: bool
-) -> tuple[list[nn.Module], tuple[int, int, int]]:
-    """Convolutions, each with its batch norm and ReLU, and the shape [C, H, W] that they put out.
+class Residual(nn.Module):
+    """x -> main(x) + shortcut(x)."""
+
+    def __init__(self, main: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.main = main
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W] -> the sum of what the two paths make of it; both must put out the same shape."""
+        main: Tensor = self.main(x)
+        shortcut: Tensor = self.shortcut(x)
+        return main + shortcut
+
+
+def image_shape(input_shape: tuple[int, ...]) -> Image:
+    """The same shape, as one of images.
 
     Raises:
-        ValueError: the input is not an image, or is too small for one of the kernels.
+        ValueError: it is not [C, H, W].
     """
     if len(input_shape) != 3:
         raise ValueError(
             f"a convolutional network takes images [C, H, W], and was given inputs of shape {input_shape}; "
             "use an mlp, or give the data this shape"
         )
-    layers: list[nn.Module] = []
     channels, height, width = input_shape
-    for number, conv in enumerate(convs, start=1):
-        out = conv.side(height), conv.side(width)
-        if min(out) < 1:
-            raise ValueError(
-                f"convolution {number} has a {conv.kernel}x{conv.kernel} kernel with padding {conv.padding} "
-                f"and is given {height}x{width} pixels (of inputs {input_shape}), which it does not fit; "
-                "use larger images or a network with fewer strides"
-            )
-        layers.append(nn.Conv2d(channels, conv.filters, conv.kernel, conv.stride, conv.padding))
-        if batch_norm:
-            layers.append(nn.BatchNorm2d(conv.filters))
-        layers.append(nn.ReLU())
-        channels, (height, width) = conv.filters, out
-    return layers, (channels, height, width)
+    return channels, height, width
+
+
+def conv_blocks(convs: Sequence[Conv], image: Image, *, batch_norm: bool) -> tuple[list[nn.Module], Image]:
+    """Convolutions, each with its batch norm and ReLU, and the shape that they put out.
+
+    Raises:
+        ValueError: the image is too small for one of the kernels.
+    """
+    layers: list[nn.Module] = []
+    for conv in convs:
+        layers += [*conv.layers(image, batch_norm=batch_norm), nn.ReLU()]
+        image = conv.shape(image)
+    return layers, image
 
 
 def dense_blocks(features: int, hidden: Sequence[int], classes: int, *, batch_norm: bool) -> list[nn.Module]:

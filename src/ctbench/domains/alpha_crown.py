@@ -1,0 +1,231 @@
+"""alpha-CROWN: CROWN whose free slopes are optimised. Xu et al. 2021, "Fast and complete".
+
+    bound = max over alpha in [0, 1] of CROWN's, with the lower slope  least + alpha (greatest - least)
+
+where [least, greatest] is the range of f' on the pre-activation bounds. Every form has slopes of its own; any of them
+are sound, so the ascent may end at any step, and the best bound of all steps counts. It begins at the adaptive slopes
+and is therefore never below CROWN with the same pre-activation bounds.
+
+    bounds = alpha_crown.lower_bounds(graph, region, spec, steps=20, intermediate=True)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ctbench.domains import crown
+from ctbench.domains.linear_form import Form, LinearForm
+from ctbench.domains.relaxations import adaptive
+from ctbench.graph import Elementwise, Graph, Lines, Node
+from ctbench.graph.ops import Max
+from ctbench.regions import Box, Region
+
+MEAN_DECAY, SQUARE_DECAY, TINY = 0.9, 0.999, 1e-8  # Adam's
+
+KEPT = 8  # tensors as large as the coefficients, for each node: slopes, Adam's memory, and what gradients need
+
+Key = tuple[int, str]  # the forms begin at this node, and are relaxed at the node of this name
+
+
+def footprint(graph: Graph, forms: int) -> int:
+    """How many numbers are held at once for a sample: CROWN's, and for each form what autograd keeps at every node."""
+    return crown.footprint(graph, forms) + KEPT * forms * sum(math.prod(node.shape) for node in graph.nodes)
+
+
+def boxes(graph: Graph, region: Region) -> list[Box]:
+    """CROWN's boxes: the slopes are optimised for a specification, and those of the boxes only along with it."""
+    return crown.boxes(graph, region)
+
+
+def lower_bounds(
+    graph: Graph,
+    region: Region,
+    spec: Tensor,
+    *,
+    inner: list[Box] | None = None,
+    steps: int = 20,
+    lr: float = 0.1,
+    decay: float = 0.98,
+    intermediate: bool = False,
+    stop: float | None = None,
+    memory: int = crown.DEFAULT_MEMORY,
+) -> Tensor:
+    """Lower bounds of S linear forms of the output over the region.
+
+    Args:
+        graph: a frozen graph.
+        region: the inputs, for B samples.
+        spec: the forms, [B, S, *output].
+        inner: sound boxes of all nodes; None computes CROWN's.
+        steps: of Adam on the slopes.
+        lr: the size of the first step; each later one is `decay` times as large.
+        decay: see `lr`.
+        intermediate: also optimise the slopes that the pre-activation bounds are made with: those of each unstable
+            neuron, for the sum of the bounds of its sample. Much tighter, and much more to compute and to hold.
+        stop: a form whose bound is above this is done; a sample whose forms all are is not worked on any more.
+        memory: as in `crown.boxes`, for the boxes that `inner` does not give.
+
+    Returns:
+        The bounds, [B, S].
+    """
+    base = crown.boxes(graph, region, memory=memory) if inner is None else list(inner)
+    targets = _targets(graph, region, base) if intermediate else {}
+    fixed = [Box(box.lower.detach(), box.upper.detach()) for box in base]
+    with torch.enable_grad():
+        best, slopes = _ascend(_Search(graph.detach(), region, fixed, spec.detach(), targets), steps, lr, decay, stop)
+    for at, index in targets.items():
+        base[at] = base[at].intersect(_box(index, best[at], base[at]))
+    final = _Search(graph, region, base, spec, {}).bounds(slopes)[-1]
+    # a form's best slopes were found with other boxes, and need not be as good with better ones
+    return torch.maximum(final, best[-1]) if intermediate else final
+
+
+@dataclass
+class _Slopes:
+    """The slopes of some forms at a node, as shares of the way from the least to the greatest one, and Adam's memory of
+    them. All are [N, B, S, entries]: N is 1, or 2 where the upper line is free, too."""
+
+    value: Tensor
+    best: Tensor
+    mean: Tensor
+    square: Tensor
+
+    @classmethod
+    def of(cls, value: Tensor) -> Self:
+        return cls(value, value, torch.zeros_like(value), torch.zeros_like(value))
+
+    def rise(self, gradient: Tensor, step: int, size: float) -> None:
+        """One step of Adam upward, the first of which is step 1."""
+        self.mean = self.mean.lerp(gradient, 1 - MEAN_DECAY)
+        self.square = self.square.lerp(gradient.square(), 1 - SQUARE_DECAY)
+        mean, square = self.mean / (1 - MEAN_DECAY**step), self.square / (1 - SQUARE_DECAY**step)
+        self.value = (self.value + size * mean / (square.sqrt() + TINY)).clamp(0, 1)
+
+    def keep(self, better: Tensor) -> None:
+        """Remember the slopes of the forms that are better than before, [B, S]."""
+        self.best = torch.where(better.unsqueeze(-1), self.value, self.best)
+
+    def take(self, samples: Tensor) -> _Slopes:
+        return _Slopes(*(tensor[:, samples] for tensor in (self.value, self.best, self.mean, self.square)))
+
+
+def _ascend(
+    search: _Search, steps: int, lr: float, decay: float, stop: float | None
+) -> tuple[dict[int, Tensor], dict[Key, Tensor]]:
+    """The best bounds of the specification and of the targets, [B, S], and the slopes that are best for each form."""
+    values = dict[Key, Tensor]()
+    bounds = search.bounds(values)
+    best = {at: bound.detach() for at, bound in bounds.items()}
+    slopes = {key: _Slopes.of(value.detach()) for key, value in values.items()}
+    result = {at: bound.clone() for at, bound in best.items()}
+    kept = {key: value.detach().clone() for key, value in values.items()}
+    samples = torch.arange(len(result[-1]), device=result[-1].device)  # those that are still worked on
+
+    for step in range(1, steps + 1):
+        done = torch.zeros_like(best[-1], dtype=torch.bool) if stop is None else best[-1] > stop
+        gain = bounds[-1].masked_fill(done, 0.0).sum()
+        if bool(done.all()) or not values:
+            break
+        gradients = torch.autograd.grad(gain, list(values.values()), materialize_grads=True)
+        for slope, gradient in zip(slopes.values(), gradients, strict=True):
+            slope.rise(gradient, step, lr * decay ** (step - 1))
+        if bool(done.all(1).any()):
+            on = ~done.all(1)
+            samples, search = samples[on], search.take(on)
+            slopes = {key: slope.take(on) for key, slope in slopes.items()}
+            best = {at: bound[on] for at, bound in best.items()}
+        # the slopes themselves must not require gradients, or every step would keep the ones before it alive
+        values = {key: slope.value.detach().requires_grad_() for key, slope in slopes.items()}
+        bounds = search.bounds(values)
+        for at, bound in bounds.items():
+            better = bound.detach() > best[at]
+            best[at] = torch.where(better, bound.detach(), best[at])
+            result[at][samples] = best[at]
+            for key, slope in slopes.items():
+                if key[0] == at:
+                    slope.keep(better)
+        for key, slope in slopes.items():
+            kept[key][:, samples] = slope.best.detach()
+    return result, kept
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Bounds of a specification, and of the neurons that it depends on, as a function of slopes."""
+
+    graph: Graph
+    region: Region
+    base: list[Box]
+    spec: Tensor  # [B, S, *output]
+    targets: dict[int, Tensor]  # the neurons to bound at a node, [B, P]
+
+    def take(self, samples: Tensor) -> _Search:
+        base = [Box(box.lower[samples], box.upper[samples]) for box in self.base]
+        targets = {at: index[samples] for at, index in self.targets.items()}
+        return _Search(self.graph, self.region.take(samples), base, self.spec[samples], targets)
+
+    def bounds(self, slopes: dict[Key, Tensor]) -> dict[int, Tensor]:
+        """Lower bounds [B, S] of the specification at -1, and at each target's node those of the neurons and of their
+        negatives. Slopes that are missing are put in, at the adaptive ones."""
+        found, bounds = list[Box](), dict[int, Tensor]()
+        for at, node in enumerate(self.graph.nodes):
+            box = self.base[at]
+            if at in self.targets:
+                form = crown.neurons(self.targets[at], node.shape, box.lower.new_tensor([1.0, -1.0]))
+                bounds[at] = self._back(form, at, found, slopes)
+                # not the better of this and the old box: where the old one is better no slope would get a gradient
+                box = _box(self.targets[at], bounds[at], box)
+            found.append(box)
+        bounds[-1] = self._back(LinearForm(self.spec, 0.0), len(found) - 1, found, slopes)
+        return bounds
+
+    def _back(self, form: Form, at: int, inner: list[Box], slopes: dict[Key, Tensor]) -> Tensor:
+        def relax(node: Node, form: Form) -> Form:
+            if isinstance(node.op, Max):
+                return crown.under_maximum(form, crown.lines_of(node, inner, adaptive))
+            assert isinstance(node.op, Elementwise)
+            form, box = form.inside(), inner[node.inputs[0]]
+            begin = -1 if at == len(self.graph.nodes) - 1 else at
+            return form.between(_lines(node.op, form, box, slopes, (begin, node.name)))
+
+        return crown.back_to_input(self.graph, form, relax, at).minimum(self.region)
+
+
+def _box(index: Tensor, bounds: Tensor, other: Box) -> Box:
+    """A box of these bounds for the neurons `index` [B, P] and their negatives, [B, 2 P], and the other one's else."""
+    least, most_negative = bounds.chunk(2, dim=1)
+    box = crown.scattered(index, least, -most_negative, other.lower.shape)
+    there = box.lower > -math.inf
+    return Box(torch.where(there, box.lower, other.lower), torch.where(there, box.upper, other.upper))
+
+
+def _targets(graph: Graph, region: Region, base: list[Box]) -> dict[int, Tensor]:
+    """The neurons of each node whose bounds count and can be better than those of intervals, [B, P]."""
+    found = dict[int, Tensor]()
+    for at, box in enumerate(base):
+        readers = [node for node in graph.nodes if at in node.inputs and crown.relaxes(node.op)]
+        if readers and not crown.exact_by_intervals(graph, at, region):
+            chosen = crown.open_neurons(readers, box).flatten(1)
+            if bool(chosen.any()):
+                found[at] = crown.positions(chosen)
+    return found
+
+
+def _lines(op: Elementwise, form: Form, box: Box, slopes: dict[Key, Tensor], key: Key) -> Lines:
+    """The lines at a form's own slopes."""
+    least, greatest = (form.view(slope) for slope in op.slopes(box.lower, box.upper))
+    if key not in slopes:
+        width = torch.where(greatest > least, greatest - least, 1.0)
+        tightest = op.tightest(box.lower, box.upper)
+        shares = [(form.view(slope) - least) / width for slope in tightest[: 1 if op.convex else 2]]
+        start = torch.stack([share.expand(form.coefficients.shape) for share in shares])
+        slopes[key] = start.reshape(len(start), len(start[0]), form.count, -1).detach().requires_grad_()
+    share = slopes[key].view(-1, *form.coefficients.shape)
+    low = least + share[0] * (greatest - least)
+    high = form.view(op.chord(box.lower, box.upper)) if op.convex else least + share[1] * (greatest - least)
+    return op.lines(form.view(box.lower), form.view(box.upper), low, high)

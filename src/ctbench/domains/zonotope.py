@@ -1,0 +1,253 @@
+"""Zonotopes (DeepZ): Singh et al. 2018, "Fast and effective robustness certification".
+
+The value of a node is affine in error terms e_i in [-1, 1] that all nodes share, and e of its own for each neuron:
+
+    z           = c + sum_i e_i g_i + e r                       so |z - c| <= sum_i |g_i| + r
+    affine        c' = W c + b,    g' = W g,    r' = |W| r
+    elementwise   c' = s c + m,    g' = s g and a new term h,    r' = |s| r      where |f(z) - s z - m| <= h on [l, u]
+    ReLU          s = u / (u - l), m = h = -s l / 2 if l < 0 < u;   s = 0 or 1, m = h = 0 if not
+
+s is the slope of the chord, for any f. Nothing is lost between a node and the last relaxation before it, also where
+branches meet: without `fold`, and `pure`, these are CROWN's bounds with parallel slopes, computed in one forward pass.
+
+    margins = zonotope.lower_bounds(graph, region, spec)
+    cheaper = zonotope.lower_bounds(graph, region, spec, fold=200)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import singledispatch
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ctbench.domains import interval
+from ctbench.domains.crown import positions, relaxes
+from ctbench.domains.linear_form import LinearForm
+from ctbench.domains.relaxations import parallel
+from ctbench.domains.unsupported import no_rule
+from ctbench.graph import Affine, Elementwise, Graph, Op
+from ctbench.graph.ops import Add, Concat, Max
+from ctbench.regions import Box, Region
+
+NO_TERM = -1  # of the rows that fill up a sample with fewer error terms
+
+
+def footprint(graph: Graph, forms: int) -> int:
+    """How many numbers are held at once for a sample, should every neuron be unstable."""
+    terms = math.prod(graph.input_shape) + sum(math.prod(node.shape) for node in graph.nodes if relaxes(node.op))
+    return 3 * terms * max(math.prod(node.shape) for node in graph.nodes)
+
+
+def boxes(graph: Graph, region: Region, *, fold: int | None = None, pure: bool = False) -> list[Box]:
+    """A box for each node of a frozen graph, [B, *node].
+
+    Args:
+        graph: a frozen graph.
+        region: the inputs, for B samples; one that is no box is taken as its hull.
+        fold: how many error terms a node keeps, at least 1: the smallest are folded into the radius r, which is sound
+            and cheaper; much is lost below the number of inputs. None keeps all.
+        pure: do not intersect with the interval images of the boxes before, as in the paper.
+
+    Raises:
+        ValueError: fold is below 1.
+    """
+    return _propagate(graph, region, None, fold, pure=pure)[1]
+
+
+def lower_bounds(
+    graph: Graph,
+    region: Region,
+    spec: Tensor,
+    *,
+    inner: list[Box] | None = None,
+    fold: int | None = None,
+    pure: bool = False,
+) -> Tensor:
+    """Lower bounds of S linear forms of the output over the region.
+
+    Args:
+        graph: a frozen graph.
+        region: the inputs, for B samples; one that is no box is taken as its hull.
+        spec: the forms, [B, S, *output].
+        inner: sound boxes of all nodes, for the relaxations; None takes those of the zonotopes.
+        fold: as in `boxes`.
+        pure: as in `boxes`; otherwise a bound that the boxes alone give counts where it is better.
+
+    Returns:
+        The bounds, [B, S].
+
+    Raises:
+        ValueError: fold is below 1.
+    """
+    zonotopes, inner = _propagate(graph, region, inner, fold, pure=pure)
+    form, at = interval.merge_last_layer(graph, LinearForm(spec, 0.0))
+    bound = zonotopes[at].minimum(form.coefficients) + form.constant
+    return bound if pure else torch.maximum(bound, form.minimum(region if at == 0 else inner[at]))
+
+
+@dataclass(frozen=True, eq=False)
+class Zonotope:
+    """All center + sum_i e_i generators_i + r with e_i in [-1, 1] and |r| <= radius.
+
+    `terms` tells which error term each generator belongs to: the number of the neuron that made it, counted through
+    all nodes. Branches that meet know by it what they share.
+    """
+
+    center: Tensor  # [B, *node]
+    generators: Tensor  # [B, E, *node]
+    terms: Tensor  # integers [B, E]
+    radius: Tensor  # [B, *node]
+
+    @classmethod
+    def of(cls, box: Box) -> Zonotope:
+        """A box, with the first numbers for its error terms."""
+        return cls(box.center, *_new_terms(box.radius, 0), torch.zeros_like(box.radius))
+
+    @property
+    def box(self) -> Box:
+        return Box.around(self.center, self.generators.abs().sum(1) + self.radius)
+
+    def minimum(self, a: Tensor) -> Tensor:
+        """The least value of <a, z>, for S linear forms a sample: [B, S, *node] to [B, S]."""
+        spread = a.flatten(2) @ self.generators.flatten(2).transpose(1, 2)
+        return Box.around(self.center, self.radius).minimum(a) - spread.abs().sum(2)
+
+    def within(self, band: Band, first: int) -> Zonotope:
+        """The values of a relaxed op, whose error terms are numbered from `first` on."""
+        center, radius = (band.linear(value.unsqueeze(1)).squeeze(1) for value in (self.center, self.radius))
+        generators, terms = _new_terms(band.half, first)
+        return Zonotope(
+            center + band.middle,
+            torch.cat([band.linear(self.generators), generators], dim=1),
+            torch.cat([self.terms, terms], dim=1),
+            radius.abs(),
+        )
+
+    def folded(self, most: int | None) -> Zonotope:
+        """A zonotope around this one with at most so many error terms: the smallest over the node become radius."""
+        if most is None or self.terms.shape[1] <= most:
+            return self
+        order = self.generators.abs().flatten(2).sum(2).argsort(dim=1, descending=True)
+        kept, rest = order[:, :most], order[:, most:]
+        return replace(
+            self,
+            generators=_rows(self.generators, kept),
+            terms=self.terms.gather(1, kept),
+            radius=self.radius + _rows(self.generators, rest).abs().sum(1),
+        )
+
+
+class Band(NamedTuple):
+    """|f(z) - slope z - middle| <= half for all z in a box: both lines of a relaxation, of one slope."""
+
+    slope: Tensor  # [B, *input]; for a maximum of n entries [B, n, *node], one of them 1
+    middle: Tensor  # [B, *node]
+    half: Tensor  # [B, *node]
+
+    def linear(self, rows: Tensor) -> Tensor:
+        """slope z for N values z a sample, [B, N, *input] to [B, N, *node]."""
+        scaled = self.slope.unsqueeze(1) * rows
+        return scaled.sum(2) if self.slope.dim() > self.half.dim() else scaled
+
+    @classmethod
+    def around(cls, op: Op, box: Box) -> Band:
+        """The band around an elementwise op along its chord; around a maximum, along the entry of greatest lower bound.
+
+        That entry is exceeded by no more than any other's upper bound exceeds its lower one.
+        """
+        if isinstance(op, Max):
+            first = op.lines(box.lower, box.upper).lower_slope
+            floor = (first * box.lower).sum(1)
+            half = (torch.where(first > 0, floor.unsqueeze(1), box.upper).amax(1) - floor) / 2
+            return cls(first, half, half)
+        assert isinstance(op, Elementwise)
+        slope, lift, _, rise = op.lines(box.lower, box.upper, *parallel(op, box.lower, box.upper))
+        return cls(slope, rise / 2, rise / 2) if lift is None else cls(slope, (rise + lift) / 2, (rise - lift) / 2)
+
+
+def by_row(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """A function of batches for N values a sample, [B, N, *input] to [B, N, *node]."""
+    found: Tensor = function(*(each.flatten(0, 1) for each in rows))
+    return found.view(*rows[0].shape[:2], *found.shape[1:])
+
+
+def _propagate(
+    graph: Graph, region: Region, inner: list[Box] | None, fold: int | None, *, pure: bool
+) -> tuple[list[Zonotope], list[Box]]:
+    """The zonotopes of all nodes, and `inner` or, without it, their boxes."""
+    if fold is not None and fold < 1:
+        raise ValueError(f"fold is {fold}: keep at least one error term, or give None to keep all")
+    start = region.hull
+    zonotopes, found, first = [Zonotope.of(start).folded(fold)], [start], math.prod(graph.input_shape)
+    for node in graph.nodes[1:]:
+        known = (found if inner is None else inner)[node.inputs[0]]
+        band = Band.around(node.op, known) if relaxes(node.op) else None
+        zonotope = _image(node.op, band, first, *(zonotopes[i] for i in node.inputs)).folded(fold)
+        box = zonotope.box
+        found.append(box if pure else box.intersect(interval.forward(node, *(found[i] for i in node.inputs))))
+        zonotopes.append(zonotope)
+        first += math.prod(node.shape)
+    return zonotopes, found if inner is None else inner
+
+
+@singledispatch
+def _image(op: Op, band: Band | None, first: int, *zonotopes: Zonotope) -> Zonotope:
+    raise no_rule("zonotope", op)
+
+
+@_image.register
+def _(op: Affine, band: Band | None, first: int, z: Zonotope) -> Zonotope:
+    return Zonotope(op(z.center), by_row(op.linear, z.generators), z.terms, op.magnitude(z.radius))
+
+
+@_image.register
+def _(op: Elementwise | Max, band: Band, first: int, z: Zonotope) -> Zonotope:
+    return z.within(band, first)
+
+
+@_image.register
+def _(op: Add | Concat, band: Band | None, first: int, *zonotopes: Zonotope) -> Zonotope:
+    terms, generators = _aligned(zonotopes)
+    center, radius = op(*(z.center for z in zonotopes)), op(*(z.radius for z in zonotopes))
+    return Zonotope(center, by_row(op, *generators), terms, radius)
+
+
+def _new_terms(half: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """A generator for every neuron that needs an error term, from half-widths [B, *node]; and their numbers."""
+    flat = half.flatten(1)
+    batch, size = flat.shape
+    index = positions(flat != 0)  # NaN is kept: it certifies nothing
+    if not index.shape[1]:
+        index = index.new_full((batch, 1), size)  # not none at all: no shape can be told from an empty batch
+    flat, at = F.pad(flat, (0, 1)), index.unsqueeze(2)
+    rows = flat.new_zeros(*index.shape, size + 1).scatter(2, at, flat.gather(1, index).unsqueeze(2))
+    return rows[:, :, :size].reshape(*index.shape, *half.shape[1:]), torch.where(index < size, first + index, NO_TERM)
+
+
+def _rows(rows: Tensor, index: Tensor) -> Tensor:
+    """Some of the rows of each sample: [B, N, *node] and [B, M] to [B, M, *node]."""
+    return rows.gather(1, index.view(*index.shape, *[1] * (rows.dim() - 2)).expand(-1, -1, *rows.shape[2:]))
+
+
+def _aligned(zonotopes: tuple[Zonotope, ...]) -> tuple[Tensor, list[Tensor]]:
+    """The error terms of some zonotopes together, [B, E], and the generators of each of them for all of these."""
+    terms = torch.cat([z.terms for z in zonotopes], dim=1)
+    ordered, order = terms.sort(dim=1)
+    rank = F.pad((ordered.diff(dim=1) > 0).long(), (1, 0)).cumsum(1)  # equal terms have one place
+    place, count = rank.scatter(1, order, rank), int(rank.max()) + 1
+    sample = torch.arange(len(terms), device=terms.device).unsqueeze(1) * count
+
+    def spread(z: Zonotope, at: Tensor) -> Tensor:
+        shape = z.generators.shape[2:]
+        rows = z.generators.new_zeros(len(terms) * count, *shape)
+        return rows.index_add(0, (sample + at).flatten(), z.generators.flatten(0, 1)).view(-1, count, *shape)
+
+    places = place.split([z.terms.shape[1] for z in zonotopes], dim=1)
+    together = terms.new_full((len(terms), count), NO_TERM).scatter(1, place, terms)
+    return together, [spread(z, at) for z, at in zip(zonotopes, places, strict=True)]

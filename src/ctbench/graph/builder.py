@@ -1,0 +1,123 @@
+"""A graph under construction: what is appended to it, and whose memory a value lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ctbench.graph.graph import Graph, Node
+from ctbench.graph.ops import BatchNorm, Dropout, Input, Op, Reshape, Shape, UnsupportedLayerError, lower, rearrangement
+
+REMEDY = "make it a layer of its own and register an op for that with @ctbench.graph.lower.register"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A node of the graph, as an argument of what follows."""
+
+    index: int
+    shape: Shape
+    storage: int  # the node whose memory it lies in: its own, or that of the value it is a view of
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A parameter or buffer that a forward uses by itself, or a view of it."""
+
+    tensor: Tensor
+    name: str  # as "parameter 'scale' of layers.0 (Block)"
+
+
+class Batch:
+    """The size of the batch, which a graph leaves open."""
+
+
+class Builder:
+    """Appends nodes one by one. Constants are put in the precision and on the device of the network."""
+
+    def __init__(self, input_shape: Shape, like: Tensor) -> None:
+        self.like = like
+        self.nodes = [Node("input", Input(), (), input_shape)]
+        self.storages = [0]  # of each node
+        self.overwritten: set[int] = set()  # nodes whose memory a later layer has written into
+
+    @property
+    def input(self) -> Value:
+        return Value(0, self.nodes[0].shape, 0)
+
+    def graph(self, result: Value) -> Graph:
+        """The graph whose output is this value."""
+        self._check_intact(result, "output")
+        return Graph(tuple(self.nodes[: result.index + 1]))
+
+    def layer(self, path: str, module: nn.Module, value: Value) -> Value:
+        """Append what a layer is lowered to."""
+        try:
+            lowered = lower(module, value.shape)
+        except ValueError as error:
+            raise located(f"layer '{path}' ({type(module).__name__}): {error}", error) from None
+        found = self.chain(path, lowered if isinstance(lowered, Sequence) else (lowered,), value)
+        return self.written(found, value) if getattr(module, "inplace", False) is True else found
+
+    def move(self, path: str, function: Callable[[Tensor], Tensor], value: Value, *, copies: bool = False) -> Value:
+        """Append a function that only moves entries: a view of its input, unless it `copies`."""
+        try:
+            ops = rearrangement(function, value.shape)
+        except ValueError as error:
+            raise located(f"'{path}' cannot be read: {error}", error) from None
+        found = self.chain(path, ops, value)
+        return self._placed_in(found.index if copies else value.storage, found)
+
+    def written(self, result: Value, into: Value) -> Value:
+        """The result as one that was written over the memory of a value, which ends all others that lie there."""
+        self.overwritten |= {index for index, storage in enumerate(self.storages) if storage == into.storage}
+        self.overwritten.discard(result.index)
+        return self._placed_in(into.storage, result)
+
+    def _placed_in(self, storage: int, value: Value) -> Value:
+        self.storages[value.index] = storage
+        return replace(value, storage=storage)
+
+    def chain(self, path: str, ops: Sequence[Op], value: Value) -> Value:
+        """Append ops one after the other."""
+        for op in ops:
+            value = self.append(path, op, value)
+        return value
+
+    def append(self, path: str, op: Op, *inputs: Value) -> Value:
+        try:
+            shape = op.shape(*(value.shape for value in inputs))
+        except ValueError as error:
+            raise ValueError(f"layer '{path}' ({type(op).__name__}): {error}") from None
+        for value in inputs:
+            self._check_intact(value, path)
+        index = len(self.nodes)
+        storage = inputs[0].storage if isinstance(op, Reshape) else index  # torch gives views of the input
+        self.nodes.append(Node(path, self._on_device(op), tuple(value.index for value in inputs), shape))
+        self.storages.append(storage)
+        return Value(index, shape, storage)
+
+    def number(self, value: float) -> Tensor:
+        """A number as a tensor of the network's precision."""
+        return torch.as_tensor(value, dtype=self.like.dtype, device=self.like.device)
+
+    def _on_device(self, op: Op) -> Op:
+        def place(tensor: Tensor) -> Tensor:
+            return tensor.to(self.like) if tensor.is_floating_point() else tensor.to(self.like.device)
+
+        return op if isinstance(op, BatchNorm) else op.map(place)
+
+    def _check_intact(self, value: Value, path: str) -> None:
+        if value.index in self.overwritten:
+            raise UnsupportedLayerError(
+                f"'{path}' uses the output of '{self.nodes[value.index].name}' after a layer has written into it: "
+                f"set inplace=False there, and write a = a + b for a += b"
+            )
+
+
+def located(message: str, error: ValueError) -> ValueError:
+    """An error of the same kind, with a message that says where it came from."""
+    return UnsupportedLayerError(message) if isinstance(error, UnsupportedLayerError) else ValueError(message)

@@ -1,0 +1,407 @@
+"""How the functions and methods of torch are read: as the layer they equal, as moves of entries, as sums and scales.
+
+    @reads(torch.add, operator.add, "add")
+    def _(build, path, first, second): ...
+
+A reading appends what the function is to the graph and returns its value. Methods stand by their name.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctbench.graph.builder import REMEDY, Batch, Builder, Constant, Value, located
+from ctbench.graph.ops import (
+    Absolute,
+    Add,
+    Concat,
+    Conv2d,
+    Linear,
+    Max,
+    Mean,
+    Scale,
+    Shape,
+    Shift,
+    UnsupportedLayerError,
+)
+from ctbench.graph.ops.linear import pair
+from ctbench.graph.ops.moves import broadcasts
+
+Reading = Callable[..., Any]
+R = TypeVar("R", bound=Reading)
+READINGS: dict[Any, Reading] = {}
+
+
+def reads(*targets: Any) -> Callable[[R], R]:
+    """Register a reading of functions, or of methods by their names."""
+
+    def register(reading: R) -> R:
+        READINGS.update(dict.fromkeys(targets, reading))
+        return reading
+
+    return register
+
+
+# -------------------------------------------------------------------------------------------- as their layers
+
+
+def _as_layer(layer: Callable[..., nn.Module]) -> Reading:
+    def reading(build: Builder, path: str, x: Value, *args: Any, **kwargs: Any) -> Value:
+        try:
+            module = layer(*args, **kwargs)
+        except ValueError as error:
+            raise located(f"'{path}': {error}", error) from None
+        return build.layer(path, module, x)
+
+    return reading
+
+
+def _clamp(min: float | None = None, max: float | None = None) -> nn.Module:  # noqa: A002 - torch's names
+    if not all(end is None or isinstance(end, int | float) for end in (min, max)):
+        raise UnsupportedLayerError("a clamp between tensors is not supported: give numbers")
+    return _hardtanh(-math.inf if min is None else min, math.inf if max is None else max)
+
+
+def _hardtanh(min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> nn.Module:
+    if not min_val < max_val:
+        raise ValueError(f"values cannot be clamped to [{min_val:g}, {max_val:g}]: give min < max")
+    return nn.Hardtanh(min_val, max_val, inplace)
+
+
+def _dropout(p: float = 0.5, training: bool = True, inplace: bool = False) -> nn.Module:
+    if training:
+        raise UnsupportedLayerError(
+            "a dropout that is never switched off has no test time: give training=self.training"
+        )
+    return nn.Dropout(p, inplace)
+
+
+_LAYERS: dict[Callable[..., nn.Module], tuple[Any, ...]] = {
+    nn.ReLU: (F.relu, torch.relu, "relu"),
+    nn.ReLU6: (F.relu6,),
+    nn.LeakyReLU: (F.leaky_relu,),
+    _hardtanh: (F.hardtanh,),
+    nn.Sigmoid: (torch.sigmoid, "sigmoid"),
+    nn.Tanh: (torch.tanh, "tanh"),
+    nn.GELU: (F.gelu,),
+    nn.SiLU: (F.silu,),
+    Absolute: (torch.abs, "abs", operator.abs),
+    _clamp: (torch.clamp, torch.clip, "clamp", "clip"),
+    nn.AvgPool2d: (F.avg_pool2d,),
+    nn.AdaptiveAvgPool2d: (F.adaptive_avg_pool2d,),
+    nn.MaxPool2d: (F.max_pool2d,),
+    _dropout: (F.dropout,),
+}
+for _layer, _targets in _LAYERS.items():
+    reads(*_targets)(_as_layer(_layer))
+
+
+# ----------------------------------------------------------------------------------------- as moves of entries
+
+
+def _as_move(function: Callable[..., Any], *, copies: bool = False) -> Reading:
+    def reading(build: Builder, path: str, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(x, Constant):
+            return _moved(path, x, function(x.tensor, *args, **kwargs))
+        if not isinstance(x, Value):
+            return function(x, *args, **kwargs)  # an entry of a plain tuple, such as a shape
+
+        def move(tensor: Tensor) -> Any:
+            return function(tensor, *_sized(args, len(tensor)), **_sized(kwargs, len(tensor)))
+
+        parts = move(torch.zeros(2, *x.shape)) if function in _PARTS else None
+        if parts is None:
+            return build.move(path, move, x, copies=copies)
+        picks = (lambda tensor, i=i: move(tensor)[i] for i in range(len(parts)))
+        return tuple(build.move(path, pick, x) for pick in picks)
+
+    return reading
+
+
+def _moved(path: str, constant: Constant, found: Any) -> Any:
+    """What a move makes of a constant. A parameter must stay one memory with it, so that training reaches both."""
+    parameter = constant.tensor.requires_grad
+    if isinstance(found, tuple):
+        if parameter:  # torch forbids to train through several views that one call gives
+            raise UnsupportedLayerError(f"'{path}' splits {constant.name}: take slices of it, one by one")
+        return tuple(_moved(path, constant, part) for part in found)
+    if parameter and found.untyped_storage().data_ptr() != constant.tensor.untyped_storage().data_ptr():
+        raise UnsupportedLayerError(
+            f"'{path}' copies {constant.name}, and a copy would not follow its training: move the values instead, or "
+            f"keep the parameter in the shape that it is used in"
+        )
+    return Constant(found, constant.name)
+
+
+def _sized(value: Any, batch: int) -> Any:
+    """Arguments in which the open size of the batch is a number, and constants are tensors."""
+    if isinstance(value, Batch):
+        return batch
+    if isinstance(value, Constant):
+        return value.tensor
+    if isinstance(value, tuple | list):
+        return type(value)(_sized(item, batch) for item in value)
+    return {key: _sized(item, batch) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+_PARTS = (torch.Tensor.chunk, torch.Tensor.split, torch.Tensor.unbind)
+_MOVES = (
+    *("flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "swapaxes", "movedim"),
+    *("t", "flip", "roll", "narrow", "select", "expand", "repeat", "tile", "contiguous"),
+    *("chunk", "split", "unbind"),
+)
+for _name in _MOVES:
+    _targets = (_name, getattr(torch, _name)) if hasattr(torch, _name) else (_name,)
+    reads(*_targets)(_as_move(getattr(torch.Tensor, _name)))
+reads(operator.getitem)(_as_move(operator.getitem))
+for _function in (F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle):
+    reads(_function)(_as_move(_function))
+reads(F.pad)(_as_move(F.pad, copies=True))
+reads(torch.clone, "clone")(_as_move(torch.clone, copies=True))
+
+
+# ---------------------------------------------------------------------------------------------- sums and scales
+
+
+def _in_place(reading: Reading) -> Reading:
+    """The same, written into the memory of the first operand."""
+
+    def writing(build: Builder, path: str, first: Any, second: Any) -> Value:
+        if not isinstance(first, Value):
+            raise UnsupportedLayerError(f"'{path}' writes into {_described(first)}: write a = a + b for a += b")
+        return build.written(reading(build, path, first, second), first)
+
+    return writing
+
+
+@reads(torch.add, operator.add, "add")
+def _add(build: Builder, path: str, first: Any, second: Any) -> Value:
+    if isinstance(first, Value) and isinstance(second, Value):
+        return build.append(path, Add(), first, second)
+    value, constant, _ = _told_apart(build, path, first, second)
+    return build.append(path, Shift(constant), value)
+
+
+@reads(torch.sub, operator.sub, "sub")
+def _sub(build: Builder, path: str, first: Any, second: Any) -> Value:
+    if isinstance(second, Value):
+        return _add(build, path, first, _negative(build, path, second))
+    value, constant, name = _told_apart(build, path, first, second)
+    return build.append(path, Shift(-_fixed(path, constant, name)), value)
+
+
+@reads(torch.mul, operator.mul, "mul")
+def _mul(build: Builder, path: str, first: Any, second: Any) -> Value:
+    value, constant, _ = _told_apart(build, path, first, second)
+    return build.append(path, Scale(constant, torch.zeros_like(constant)), value)
+
+
+@reads(torch.div, operator.truediv, "div")
+def _div(build: Builder, path: str, first: Any, second: Any) -> Value:
+    if isinstance(second, Value):
+        raise UnsupportedLayerError(
+            f"'{path}' divides by a value of the network, which only constants can do: {REMEDY}"
+        )
+    value, constant, name = _told_apart(build, path, first, second)
+    factor = 1 / _fixed(path, constant, name)
+    if not bool(factor.isfinite().all()):
+        raise ValueError(f"'{path}' divides by 0, or by a number so small that its inverse is not finite")
+    return build.append(path, Scale(factor, torch.zeros_like(factor)), value)
+
+
+@reads(torch.neg, operator.neg, "neg")
+def _negative(build: Builder, path: str, x: Value) -> Value:
+    return _mul(build, path, x, -1.0)
+
+
+for _operator, _reading in {
+    operator.iadd: _add,
+    operator.isub: _sub,
+    operator.imul: _mul,
+    operator.itruediv: _div,
+}.items():
+    reads(_operator)(_in_place(_reading))
+
+
+def _told_apart(build: Builder, path: str, first: Any, second: Any) -> tuple[Value, Tensor, str]:
+    """The value of the network among two operands; the constant, with as many dimensions as its shape; its name."""
+    value, other = (first, second) if isinstance(first, Value) else (second, first)
+    if not isinstance(value, Value):
+        raise UnsupportedLayerError(
+            f"'{path}' computes with {_described(first)} and {_described(second)}, of which neither is a value of the "
+            f"network: {REMEDY}"
+        )
+    if isinstance(other, Constant):
+        constant = other.tensor.to(build.like)
+    elif isinstance(other, int | float) and not isinstance(other, bool):
+        constant = build.number(other)
+    else:
+        raise UnsupportedLayerError(
+            f"'{path}' joins {_described(first)} with {_described(second)}: two values can be added and subtracted, "
+            f"and a product needs a constant; for anything else {REMEDY}"
+        )
+    rank, name = len(value.shape), _described(other)
+    if not bool(constant.isfinite().all()):
+        raise ValueError(f"'{path}' computes with {name}, which is not finite in {constant.dtype}")
+    if constant.dim() == rank + 1 and constant.shape[0] == 1:
+        constant = constant[0]
+    if not broadcasts(constant.shape, value.shape):
+        raise UnsupportedLayerError(
+            f"'{path}' joins values of shape {value.shape} with {name} of shape {tuple(constant.shape)}: it must "
+            f"broadcast to the values, without the batch; expand the values first where they are the smaller ones"
+        )
+    return value, constant.view((1,) * (rank - constant.dim()) + tuple(constant.shape)), name
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Constant):
+        return value.name
+    return {Value: "a value of the network", Batch: "the size of the batch"}.get(type(value), f"{value!r}")
+
+
+def _fixed(path: str, constant: Tensor, name: str) -> Tensor:
+    """A constant that may be computed with: what is computed from a parameter would not follow its training."""
+    if constant.requires_grad:
+        raise UnsupportedLayerError(
+            f"'{path}' subtracts or divides by {name}: add it, or multiply with it, so that training reaches it"
+        )
+    return constant
+
+
+# --------------------------------------------------------------------------------- means, joins, greatest values
+
+
+def _dims(path: str, dim: int | Sequence[int] | None, shape: Shape) -> tuple[int, ...]:
+    """Dimensions of a sample, from those of a batch."""
+    rank = len(shape) + 1
+    dims = range(rank) if dim is None else (dim,) if isinstance(dim, int) else dim
+    if any(not -rank <= d < rank for d in dims):
+        raise ValueError(f"'{path}': there is no dimension {dim} in batches of shape {shape}")
+    found = tuple(sorted({d % rank - 1 for d in dims}))
+    if not found or -1 in found:
+        raise UnsupportedLayerError(f"'{path}' goes over the batch: name the dimensions, from 1 on")
+    return found
+
+
+@reads(torch.mean, "mean")
+def _mean(build: Builder, path: str, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
+    dims = _dims(path, dim, x.shape)
+    value = build.append(path, Mean(dims, x.shape), x)
+    return value if keepdim else build.move(path, lambda t: t.squeeze([d + 1 for d in dims]), value)
+
+
+@reads(torch.sum, "sum")
+def _sum(build: Builder, path: str, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
+    count = math.prod(x.shape[d] for d in _dims(path, dim, x.shape))
+    return _mul(build, path, _mean(build, path, x, dim, keepdim), float(count))
+
+
+@reads(torch.cat, torch.concat)
+def _cat(build: Builder, path: str, values: Sequence[Any], dim: int = 0) -> Value:
+    if not all(isinstance(value, Value) for value in values):
+        raise UnsupportedLayerError(f"'{path}' joins values with constants: pad instead")
+    (place,) = _dims(path, dim, values[0].shape)
+    return build.append(path, Concat(place, tuple(value.shape[place] for value in values)), *values)
+
+
+@reads(torch.stack)
+def _stack(build: Builder, path: str, values: Sequence[Value], dim: int = 0) -> Value:
+    place = dim % (len(values[0].shape) + 2)
+    return _cat(build, path, [build.move(path, lambda t: t.unsqueeze(place), value) for value in values], place)
+
+
+@reads(torch.maximum, "maximum")
+def _maximum(build: Builder, path: str, first: Any, second: Any) -> Value:
+    if not (isinstance(first, Value) and isinstance(second, Value)):
+        raise UnsupportedLayerError(f"'{path}' compares with a constant: use clamp")
+    return build.append(path, Max(), _stack(build, path, [first, second], 1))
+
+
+@reads(torch.minimum, "minimum")
+def _minimum(build: Builder, path: str, first: Any, second: Any) -> Value:
+    negatives = [_negative(build, path, value) if isinstance(value, Value) else value for value in (first, second)]
+    return _negative(build, path, _maximum(build, path, *negatives))
+
+
+@reads(torch.amax, "amax")
+def _amax(build: Builder, path: str, x: Value, dim: Any, keepdim: bool = False) -> Value:
+    dims = [place + 1 for place in _dims(path, dim, x.shape)]
+    first = list(range(1, len(dims) + 1))
+    value = build.append(path, Max(), build.move(path, lambda t: t.movedim(dims, first).flatten(1, len(dims)), x))
+    if keepdim:
+        shape = [1 if place + 1 in dims else size for place, size in enumerate(x.shape)]
+        return build.move(path, lambda t: t.reshape(-1, *shape), value)
+    return value
+
+
+# ------------------------------------------------------------------------------------------ weights by themselves
+
+
+@reads(F.linear)
+def _linear(build: Builder, path: str, x: Value, weight: Constant, bias: Constant | None = None) -> Value:
+    return build.append(path, Linear(weight.tensor, None if bias is None else bias.tensor), x)
+
+
+@reads(torch.matmul, operator.matmul, "matmul", torch.mm, "mm")
+def _matmul(build: Builder, path: str, x: Any, weight: Any) -> Value:
+    if not (isinstance(x, Value) and isinstance(weight, Constant) and weight.tensor.dim() == 2):
+        raise UnsupportedLayerError(
+            f"'{path}' is the product of {_described(x)} and {_described(weight)}, which is not supported: give "
+            f"x @ weight, with a constant of two dimensions"
+        )
+    return build.append(path, Linear(weight.tensor.T, None), x)
+
+
+@reads(F.conv2d)
+def _conv2d(
+    build: Builder,
+    path: str,
+    x: Value,
+    weight: Constant,
+    bias: Constant | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    if isinstance(padding, str):
+        raise UnsupportedLayerError(f"'{path}' pads by name ({padding!r}): give numbers")
+    shift = None if bias is None else bias.tensor
+    op = Conv2d(weight.tensor, shift, pair(stride), pair(padding), pair(dilation), groups, x.shape)
+    return build.append(path, op, x)
+
+
+# ---------------------------------------------------------------------------------------------- plain numbers
+
+
+@reads("size")
+def _size(build: Builder, path: str, x: Any, dim: int | None = None) -> Any:
+    sizes = _sizes(x)
+    return sizes if dim is None else sizes[dim]
+
+
+@reads(getattr)
+def _getattr(build: Builder, path: str, x: Any, attribute: str) -> Any:
+    if attribute == "shape":
+        return _sizes(x)
+    if attribute == "ndim":
+        return len(_sizes(x))
+    if attribute in ("T", "mT") and isinstance(x, Constant):
+        return _moved(path, x, getattr(x.tensor, attribute))
+    raise UnsupportedLayerError(f"'{path}' asks for .{attribute} of {_described(x)}, which a graph does not know")
+
+
+@reads("dim")
+def _dim(build: Builder, path: str, x: Any) -> int:
+    return len(_sizes(x))
+
+
+def _sizes(x: Any) -> tuple[Any, ...]:
+    return tuple(x.tensor.shape) if isinstance(x, Constant) else (Batch(), *x.shape)

@@ -1,0 +1,115 @@
+"""Ops of several branches, or of several entries: sums, concatenation, the greatest entry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctbench.graph.ops.base import Lines, Op, Shape, UnsupportedLayerError, lower
+from ctbench.graph.ops.linear import pair
+from ctbench.graph.ops.moves import Select
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """The sum of two branches of one shape."""
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] + inputs[1]
+
+    def shape(self, *inputs: Shape) -> Shape:
+        if inputs[0] != inputs[1]:
+            raise ValueError(f"the sum joins branches of one shape, these are {inputs[0]} and {inputs[1]}: expand one")
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """Branches one behind the other along a dimension of a sample."""
+
+    dim: int  # of the shape without the batch
+    sizes: tuple[int, ...]  # of the branches, along dim
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, dim=self.dim + 1)
+
+    def split(self, a: Tensor) -> tuple[Tensor, ...]:
+        """The coefficients [B, S, *output] that belong to each branch."""
+        return torch.split(a, list(self.sizes), dim=self.dim + 2)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        def rest(shape: Shape) -> Shape:
+            return shape[: self.dim] + shape[self.dim + 1 :]
+
+        sizes = tuple(shape[self.dim] for shape in inputs)
+        if sizes != self.sizes or any(rest(shape) != rest(inputs[0]) for shape in inputs):
+            raise ValueError(
+                f"branches of shapes {', '.join(map(str, inputs))} cannot be joined in dimension {self.dim}"
+            )
+        return (*inputs[0][: self.dim], sum(sizes), *inputs[0][self.dim + 1 :])
+
+
+@dataclass(frozen=True)
+class Max(Op):
+    """The greatest of n entries: [B, n, *shape] to [B, *shape]."""
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].amax(1)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return inputs[0][1:]
+
+    def lines(self, lower: Tensor, upper: Tensor) -> Lines:
+        """Planes around the maximum for entries in [l, u], [B, n, *shape]; offsets are [B, *shape].
+
+        Below, the entry with the greatest lower bound L. Above, max z <= L + sum (z_i - L)+ with each chord, or the
+        greatest upper bound where that is lower at the centre. Both are exact where one entry dominates the others.
+        """
+        floor, first = lower.max(1, keepdim=True)
+        below = torch.zeros_like(lower).scatter(1, first, 1.0)
+        rises = upper > floor
+        # a width may be 0 only where the entry does not rise above the floor, or is the floor itself
+        width = torch.where(upper > lower, upper - lower, 1.0)
+        above = torch.where(rises, (upper - floor) / width, 0.0)
+        above = torch.where(below > 0, 1.0, above)
+        offset = floor.squeeze(1) - (above * lower).sum(1)
+        ceiling = upper.amax(1)
+        flat = (above * (upper + lower) / 2).sum(1) + offset > ceiling
+        above = torch.where(flat.unsqueeze(1), 0.0, above)
+        # NaN or infinite bounds must make the offset NaN, which certifies nothing
+        return Lines(below, None, above, torch.where(flat, ceiling, offset) + 0 * ceiling)
+
+
+@lower.register
+def _(module: nn.MaxPool2d, shape: Shape) -> Op | Sequence[Op]:
+    if module.return_indices:
+        raise UnsupportedLayerError("MaxPool2d with return_indices=True is not supported: take the values alone")
+    if len(shape) != 3:
+        raise ValueError(f"the layer takes (channels, height, width), its input has shape {shape}")
+    sides = (module.kernel_size, module.stride, module.padding, module.dilation)
+    kernel, stride, padding, dilation = (pair(side) for side in sides)
+    try:
+        count = F.max_pool2d(torch.zeros(1, *shape), kernel, stride, padding, dilation, module.ceil_mode).shape[2:]
+    except RuntimeError as error:  # torch's own word on windows that do not fit
+        raise ValueError(f"the windows do not fit inputs of shape {shape} ({error})") from None
+    rows, columns = (_places(*side) for side in zip(shape[1:], count, kernel, stride, padding, dilation, strict=True))
+    channels, height, width = shape
+    channel = torch.arange(channels).view(1, -1, 1, 1) * (height * width)
+    place = rows[:, None, :, None] * width + columns[None, :, None, :]  # [kernel, kernel, out, out]
+    index = channel + place.flatten(0, 1).unsqueeze(1)
+    return Select(index, shape), Max()
+
+
+def _places(size: int, count: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """Where the windows along a side look, [kernel, count]. What lies beyond the edge is no candidate for the greatest
+    entry: it is replaced by another place of the same window."""
+    place = torch.arange(count) * stride - padding + torch.arange(kernel).unsqueeze(1) * dilation
+    inside = (place >= 0) & (place < size)
+    if not bool(inside.any(0).all()):
+        raise ValueError(f"a window of {kernel} with dilation {dilation} sees only the padding of a side of {size}")
+    first = place.gather(0, inside.to(torch.int8).argmax(0, keepdim=True))
+    return torch.where(inside, place, first)

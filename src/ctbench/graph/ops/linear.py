@@ -1,0 +1,370 @@
+"""Affine layers with weights: dense, convolutions, and the scales that normalisation makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctbench.graph.ops.base import Affine, Op, Shape, UnsupportedLayerError, lower
+from ctbench.graph.ops.moves import Reshape, broadcasts, rearrangement
+from ctbench.networks import Normalize
+
+# --------------------------------------------------------------------------------------------------- linear
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Affine):
+    weight: Tensor  # [out, in]
+    bias: Tensor | None  # [out]
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.linear(x, self.weight, self.bias)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+    def magnitude(self, r: Tensor) -> Tensor:
+        return F.linear(r, self.weight.abs())
+
+    def adjoint(self, a: Tensor) -> Tensor:
+        return a @ self.weight
+
+    def offset(self, a: Tensor) -> Tensor | float:
+        if self.bias is None:
+            return 0.0
+        return (a @ self.bias).flatten(2).sum(2) if a.dim() > 3 else a @ self.bias
+
+    def shape(self, *inputs: Shape) -> Shape:
+        out, expected = self.weight.shape
+        if inputs[0][-1] != expected:
+            raise ValueError(f"the layer takes {expected} features, its input has shape {inputs[0]}")
+        return (*inputs[0][:-1], out)
+
+
+@lower.register
+def _(module: nn.Linear, shape: Shape) -> Op:
+    return Linear(module.weight, module.bias)
+
+
+# ---------------------------------------------------------------------------------------------- convolution
+
+
+@dataclass(frozen=True, eq=False)
+class Conv2d(Affine):
+    weight: Tensor  # [out, in / groups, kernel, kernel]
+    bias: Tensor | None  # [out]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    input_shape: Shape  # (channels, height, width)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return self._convolve(x, self.weight, self.bias)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return self._convolve(x, self.weight, None)
+
+    def magnitude(self, r: Tensor) -> Tensor:
+        return self._convolve(r, self.weight.abs(), None)
+
+    def adjoint(self, a: Tensor) -> Tensor:
+        # the rows and columns that the stride left over at the far edge get zero coefficients
+        height, width = self.shape(self.input_shape)[1:]
+        left_over = tuple(
+            size - ((out - 1) * s - 2 * p + d * (k - 1) + 1)
+            for size, out, s, p, d, k in zip(
+                self.input_shape[1:],
+                (height, width),
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.weight.shape[2:],
+                strict=True,
+            )
+        )
+        back = F.conv_transpose2d(
+            a.flatten(0, 1),
+            self.weight,
+            None,
+            self.stride,
+            self.padding,
+            left_over,
+            self.groups,
+            self.dilation,
+        )
+        return back.reshape(*a.shape[:2], *self.input_shape)
+
+    def offset(self, a: Tensor) -> Tensor | float:
+        return 0.0 if self.bias is None else a.sum(dim=(3, 4)) @ self.bias
+
+    def shape(self, *inputs: Shape) -> Shape:
+        channels = self.weight.shape[1] * self.groups
+        if len(inputs[0]) != 3 or inputs[0][0] != channels:
+            raise ValueError(f"the layer takes ({channels}, height, width), its input has shape {inputs[0]}")
+        window = windows(inputs[0][1:], self.weight.shape[2:], self.stride, self.padding, self.dilation)
+        return (self.weight.shape[0], *window)
+
+
+def windows(size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape = (1, 1)) -> Shape:
+    """How many windows fit along each side."""
+    count = tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+    )
+    if min(count) < 1:
+        raise ValueError(f"a window of {tuple(kernel)} does not fit into {tuple(size)} with padding {tuple(padding)}")
+    return count
+
+
+def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _convolution(module: nn.Conv1d | nn.Conv2d, shape: Shape, weight: Tensor, *sides: tuple[int, ...]) -> Conv2d:
+    """The convolution of a layer; stride, padding and dilation are two numbers each."""
+    stride, padding, dilation = (pair(side) for side in sides)
+    return Conv2d(weight, module.bias, stride, padding, dilation, module.groups, shape)
+
+
+@lower.register
+def _(module: nn.Conv2d, shape: Shape) -> Op | Sequence[Op]:
+    left, right, top, bottom = module._reversed_padding_repeated_twice  # "same" and "valid" are numbers there
+    if module.padding_mode == "zeros" and (not isinstance(module.padding, str) or (left, top) == (right, bottom)):
+        padding = (top, left) if isinstance(module.padding, str) else module.padding
+        return _convolution(module, shape, module.weight, module.stride, padding, module.dilation)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padded = rearrangement(lambda x: F.pad(x, (left, right, top, bottom), mode=mode), shape)
+    shape = padded[-1].shape(shape)
+    return *padded, _convolution(module, shape, module.weight, module.stride, (0, 0), module.dilation)
+
+
+@lower.register
+def _(module: nn.Conv1d, shape: Shape) -> Op | Sequence[Op]:
+    if isinstance(module.padding, str) or module.padding_mode != "zeros":
+        raise UnsupportedLayerError(
+            f"Conv1d with padding={module.padding!r}, padding_mode={module.padding_mode!r} is not supported: "
+            f"give the zeros to pad as numbers"
+        )
+    if len(shape) != 2:
+        raise ValueError(f"the layer takes (channels, length), its input has shape {shape}")
+    image = (shape[0], 1, shape[1])  # of height 1
+    sides = ((1, *module.stride), (0, *module.padding), (1, *module.dilation))
+    op = _convolution(module, image, module.weight.unsqueeze(2), *sides)
+    channels, _, length = op.shape(image)
+    return Reshape(shape, image), op, Reshape((channels, 1, length), (channels, length))
+
+
+@dataclass(frozen=True, eq=False)
+class ConvTranspose2d(Affine):
+    weight: Tensor  # [in, out / groups, kernel, kernel]
+    bias: Tensor | None  # [out]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    output_padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+    def _spread(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv_transpose2d(
+            x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return self._spread(x, self.weight, self.bias)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return self._spread(x, self.weight, None)
+
+    def magnitude(self, r: Tensor) -> Tensor:
+        return self._spread(r, self.weight.abs(), None)
+
+    def adjoint(self, a: Tensor) -> Tensor:
+        back = F.conv2d(a.flatten(0, 1), self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        # an output padding of a stride or more makes the convolution see a row behind the last of the input
+        height, width = (
+            n - extra // s for n, s, extra in zip(back.shape[2:], self.stride, self.output_padding, strict=True)
+        )
+        return back[:, :, :height, :width].reshape(*a.shape[:2], -1, height, width)
+
+    def offset(self, a: Tensor) -> Tensor | float:
+        return 0.0 if self.bias is None else a.sum(dim=(3, 4)) @ self.bias
+
+    def shape(self, *inputs: Shape) -> Shape:
+        channels = self.weight.shape[0]
+        if len(inputs[0]) != 3 or inputs[0][0] != channels:
+            raise ValueError(f"the layer takes ({channels}, height, width), its input has shape {inputs[0]}")
+        size = (
+            (n - 1) * s - 2 * p + d * (k - 1) + 1 + extra
+            for n, s, p, d, k, extra in zip(
+                inputs[0][1:],
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.weight.shape[2:],
+                self.output_padding,
+                strict=True,
+            )
+        )
+        return (self.weight.shape[1] * self.groups, *size)
+
+
+@lower.register
+def _(module: nn.ConvTranspose2d, shape: Shape) -> Op:
+    assert not isinstance(module.padding, str)
+    sides = (module.stride, module.padding, module.output_padding, module.dilation)
+    stride, padding, output_padding, dilation = (pair(side) for side in sides)
+    return ConvTranspose2d(module.weight, module.bias, stride, padding, output_padding, dilation, module.groups)
+
+
+# ------------------------------------------------------------------------------- scale, normalise, batch norm
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Affine):
+    """x -> weight * x + bias, both broadcast over the input: normalisation, and batch norm once it is frozen."""
+
+    mixes: ClassVar[bool] = False
+    weight: Tensor  # broadcasts to the input's shape, as [C, 1, 1]
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.addcmul(self.bias, x, self.weight)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+    def magnitude(self, r: Tensor) -> Tensor:
+        return r * self.weight.abs()
+
+    def adjoint(self, a: Tensor) -> Tensor:
+        return a * self.weight
+
+    def offset(self, a: Tensor) -> Tensor | float:
+        return (a * self.bias).flatten(2).sum(2)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        if not broadcasts(self.weight.shape, inputs[0]):
+            raise ValueError(f"factors of shape {tuple(self.weight.shape)} do not fit inputs of shape {inputs[0]}")
+        return inputs[0]
+
+
+@lower.register
+def _(module: Normalize, shape: Shape) -> Op:
+    return Scale(1 / module.std, -module.mean / module.std)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm(Op):
+    """A batch norm whose statistics are still open: `freeze` turns it into a Scale, and only then it is a function.
+
+    In training the Scale is made of this batch's mean and biased variance, which carry gradients (Shi et al. 2021,
+    section 3.3), and the running statistics follow; otherwise it is made of the running statistics.
+    """
+
+    module: nn.BatchNorm1d | nn.BatchNorm2d
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        raise ValueError("this batch norm has no statistics yet: call freeze(graph, x) first")
+
+    def shape(self, *inputs: Shape) -> Shape:
+        if inputs[0][0] != self.module.num_features:
+            raise ValueError(f"the layer takes {self.module.num_features} channels, its input has shape {inputs[0]}")
+        return inputs[0]
+
+    def freeze(self, *inputs: Tensor, training: bool) -> Op:
+        (x,) = inputs
+        module = self.module
+        if training:
+            mean, variance = self._batch_statistics(x)
+        elif module.running_mean is not None and module.running_var is not None:
+            mean, variance = module.running_mean, module.running_var
+        else:
+            raise ValueError(
+                "this batch norm keeps no running statistics, so its network answers a batch, not a sample: "
+                "set track_running_stats=True"
+            )
+        factor = (variance + module.eps).rsqrt()
+        if module.weight is not None:
+            factor = factor * module.weight
+        shift = -mean * factor
+        if module.bias is not None:
+            shift = shift + module.bias
+        shape = (-1, *[1] * (x.dim() - 2))
+        return Scale(factor.view(shape), shift.view(shape))
+
+    def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        dims = [0, *range(2, x.dim())]
+        count = x.numel() // x.shape[1]
+        if count < 2:
+            raise ValueError("batch norm needs more than one value per channel to train: use larger batches")
+        mean = x.mean(dims, keepdim=True)
+        variance = (x - mean).square().mean(dims)  # twice as fast as torch.var_mean on a CPU, forward and backward
+        mean = mean.flatten()
+        self._follow(mean.detach(), variance.detach() * (count / (count - 1)))
+        return mean, variance
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards those of this batch, as torch does."""
+        module = self.module
+        if module.running_mean is None or module.running_var is None or module.num_batches_tracked is None:
+            return
+        module.num_batches_tracked += 1
+        momentum = 1 / float(module.num_batches_tracked) if module.momentum is None else module.momentum
+        module.running_mean.lerp_(mean, momentum)
+        module.running_var.lerp_(variance, momentum)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        raise ValueError("this batch norm has no statistics yet: call freeze(graph, x) first")
+
+
+@lower.register
+def _(module: nn.BatchNorm1d, shape: Shape) -> Op:
+    return BatchNorm(module)
+
+
+@lower.register
+def _(module: nn.BatchNorm2d, shape: Shape) -> Op:
+    return BatchNorm(module)
+
+
+# -------------------------------------------------------------------------------------------------- dropout
+
+
+@dataclass(frozen=True)
+class Dropout(Op):
+    """A dropout, which is the identity at test time; `freeze` says so. Training through it is refused."""
+
+    rate: float
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        raise ValueError("this dropout is still open: call freeze(graph, x) first")
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+    def freeze(self, *inputs: Tensor, training: bool) -> Op:
+        if training and self.rate > 0:
+            raise ValueError(
+                f"dropout of rate {self.rate:g} cannot be trained with bounds: one clean pass, its attacks and its "
+                f"bounds would see different networks; take the layer out, or set p=0"
+            )
+        shape = tuple(inputs[0].shape[1:])
+        return Reshape(shape, shape)
+
+
+@lower.register(nn.Dropout)
+@lower.register(nn.Dropout1d)
+@lower.register(nn.Dropout2d)
+@lower.register(nn.AlphaDropout)
+def _(module: nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.AlphaDropout, shape: Shape) -> Op:
+    return Dropout(module.p)

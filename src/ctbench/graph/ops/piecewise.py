@@ -1,0 +1,184 @@
+"""Activations made of straight pieces: ReLU, leaky ReLU, the absolute value, and what cuts values off.
+
+f(z) - s z is extremal at an end of [l, u] or at a kink inside it, so the tightest line of any slope is known.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from itertools import combinations
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctbench.graph.ops.base import Elementwise, Lines, Op, Shape, UnsupportedLayerError, lower
+
+
+class PiecewiseLinear(Elementwise):
+    """A continuous function with a slope between any two kinks that follow one another."""
+
+    @property
+    @abstractmethod
+    def kinks(self) -> tuple[float, ...]:
+        """Where the slope changes, ascending."""
+
+    @property
+    @abstractmethod
+    def pieces(self) -> tuple[float, ...]:
+        """The slope before the first kink, behind it, and so on."""
+
+    def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        # a piece counts where [l, u] goes into it; one point counts for the piece on its right
+        least = torch.full_like(lower + upper, math.inf)
+        greatest = -least
+        for slope, begin, end in zip(self.pieces, (-math.inf, *self.kinks), (*self.kinks, math.inf), strict=True):
+            there = (lower < end) & ((upper > begin) | (lower >= begin))
+            least = torch.where(there, least.clamp(max=slope), least)
+            greatest = torch.where(there, greatest.clamp(min=slope), greatest)
+        return least, greatest
+
+    def extremes(self, lower: Tensor, upper: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        first, last = self(lower) - slope * lower, self(upper) - slope * upper
+        least, greatest = torch.minimum(first, last), torch.maximum(first, last)
+        for kink in self.kinks:
+            point = torch.minimum(upper, lower.clamp(min=kink))
+            value = self(point) - slope * point
+            least, greatest = torch.minimum(least, value), torch.maximum(greatest, value)
+        return least, greatest
+
+    def tightest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        # the area is smallest for the line that is best at the middle: it joins two of the ends and kinks
+        points = [lower, *(torch.minimum(upper, lower.clamp(min=kink)) for kink in self.kinks), upper]
+        middle = (lower + upper) / 2
+        low, high = self.slopes(lower, upper)
+        below, above = self._at(middle, lower, upper, low)[0], self._at(middle, lower, upper, high)[1]
+        for begin, end in combinations(points, 2):
+            slope = torch.clamp(self.chord(begin, end), *self.slopes(lower, upper))
+            least, greatest = self._at(middle, lower, upper, slope)
+            low, below = torch.where(least > below, slope, low), torch.maximum(least, below)
+            high, above = torch.where(greatest < above, slope, high), torch.minimum(greatest, above)
+        return low, high
+
+    def _at(self, middle: Tensor, lower: Tensor, upper: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """The values at the middle of the two lines of this slope."""
+        least, greatest = self.extremes(lower, upper, slope)
+        return slope * middle + least, slope * middle + greatest
+
+
+@dataclass(frozen=True)
+class ReLU(PiecewiseLinear):
+    """max(0, z). For l < 0 < u the upper line is the chord, and any line s z with s in [0, 1] lies below."""
+
+    convex: ClassVar[bool] = True
+    kinks: ClassVar[tuple[float, ...]] = (0.0,)
+    pieces: ClassVar[tuple[float, ...]] = (0.0, 1.0)
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.relu(x)
+
+    def image(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return F.relu(lower), F.relu(upper)
+
+    def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        least = ((lower >= 0) & (upper > 0)).to(lower.dtype)
+        return least, (upper > 0).to(lower.dtype)
+
+    def exact(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return (lower >= 0) | (upper <= 0)
+
+    def chord(self, lower: Tensor, upper: Tensor) -> Tensor:
+        unstable = (lower < 0) & (upper > 0)
+        slanted = upper / torch.where(unstable, upper - lower, 1.0)
+        return torch.where(unstable, slanted, (upper > 0).to(lower.dtype))
+
+    def tightest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        least, greatest = self.slopes(lower, upper)
+        return torch.where(upper > -lower, greatest, least), self.chord(lower, upper)
+
+    def lines(self, lower: Tensor, upper: Tensor, low: Tensor, high: Tensor) -> Lines:
+        least, greatest = self.slopes(lower, upper)
+        low, high = torch.clamp(low, least, greatest), torch.clamp(high, least, greatest)
+        # with slopes in [0, 1] the least of f(z) - s z is 0 at the kink, the greatest lies at an end of [l, u];
+        # infinite bounds make it NaN, which certifies nothing
+        lift = torch.maximum(-high * lower, (1 - high) * upper)
+        return Lines(low, None, high, torch.where(self.exact(lower, upper), 0.0, lift))
+
+
+@dataclass(frozen=True)
+class LeakyReLU(PiecewiseLinear):
+    """z where it is positive, `slope` z elsewhere."""
+
+    kinks: ClassVar[tuple[float, ...]] = (0.0,)
+    negative: float
+
+    @property
+    def pieces(self) -> tuple[float, ...]:
+        return self.negative, 1.0
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.leaky_relu(x, self.negative)
+
+
+@dataclass(frozen=True)
+class Abs(PiecewiseLinear):
+    """|z|."""
+
+    convex: ClassVar[bool] = True
+    kinks: ClassVar[tuple[float, ...]] = (0.0,)
+    pieces: ClassVar[tuple[float, ...]] = (-1.0, 1.0)
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.abs()
+
+
+@dataclass(frozen=True)
+class Clamp(PiecewiseLinear):
+    """min(max(z, low), high); an infinite end does not cut."""
+
+    low: float
+    high: float
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        return tuple(end for end in (self.low, self.high) if math.isfinite(end))
+
+    @property
+    def pieces(self) -> tuple[float, ...]:
+        return (0.0,) * math.isfinite(self.low) + (1.0,) + (0.0,) * math.isfinite(self.high)
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.clamp(self.low, self.high)
+
+
+class Absolute(nn.Module):
+    """|x| as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+@lower.register
+def _(module: nn.ReLU, shape: Shape) -> Op:
+    return ReLU()
+
+
+@lower.register
+def _(module: nn.LeakyReLU, shape: Shape) -> Op:
+    return LeakyReLU(float(module.negative_slope))
+
+
+@lower.register
+def _(module: Absolute, shape: Shape) -> Op:
+    return Abs()
+
+
+@lower.register  # nn.ReLU6 is one of these
+def _(module: nn.Hardtanh, shape: Shape) -> Op:
+    low, high = float(module.min_val), float(module.max_val)
+    if not low < high:
+        raise UnsupportedLayerError(f"values cannot be clamped to [{low:g}, {high:g}]: give low < high")
+    return Clamp(low, high)

@@ -1,0 +1,11 @@
+"""Networks from ONNX files, and to them.
+
+model = load_onnx("network.onnx")      # a torch module: bounds(model, x, ...), trace(model, model.input_shape)
+save_onnx(model, "copy.onnx", model.input_shape)
+"""
+
+from ctbench.onnx.building import OnnxError, OnnxNetwork
+from ctbench.onnx.reading import load_onnx
+from ctbench.onnx.writing import Sheet, node_of, save_onnx
+
+__all__ = ["OnnxError", "OnnxNetwork", "Sheet", "load_onnx", "node_of", "save_onnx"]

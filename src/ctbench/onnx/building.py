@@ -1,0 +1,199 @@
+"""A torch.fx graph under construction, and the ONNX operator that is being read into it.
+
+Every value is computed on an example while the graph is built, so shapes are those that torch gives, and what torch
+cannot compute is refused at the operator that asks for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, fx, nn
+
+Shape = tuple[int, ...]
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class OnnxError(ValueError):
+    """An ONNX file that cannot be read, or says what no network of ours can compute."""
+
+
+class OnnxNetwork(fx.GraphModule):
+    """A network read from an ONNX file: plain torch layers, and plain torch functions between them."""
+
+    @property
+    def input_shape(self) -> Shape:
+        """The shape of one input, without the batch."""
+        shape: Shape = self.meta["input_shape"]
+        return shape
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of one output, without the batch."""
+        shape: Shape = self.meta["output_shape"]
+        return shape
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the network that depends on its input."""
+
+    node: fx.Node
+    example: Tensor  # [2, *shape]: what the network computes on zeros
+
+    @property
+    def shape(self) -> Shape:
+        """The shape for one sample, with the batch of 1 that ONNX sees."""
+        return (1, *self.example.shape[1:])
+
+
+# Names that a part of a network cannot have, because a module has an attribute of that name already.
+_TAKEN = frozenset(dir(fx.GraphModule({}, fx.Graph())))
+
+
+@dataclass(frozen=True)
+class Building:
+    """The fx graph so far, and the layers and constants that it refers to by their path."""
+
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    parts: dict[str, nn.Module | Tensor] = field(default_factory=dict)
+
+    def input(self, shape: Shape, dtype: torch.dtype) -> Value:
+        return Value(self.graph.placeholder("x"), torch.zeros(2, *shape, dtype=dtype))
+
+    def layer(self, path: str, module: nn.Module, x: Value) -> Value:
+        """The output of a layer, which is in eval mode from now on."""
+        path = self._free(path)
+        self.parts[path] = module.eval()
+        return Value(self.graph.call_module(path, (x.node,)), module(x.example))
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Value:
+        """The output of a function; values may stand anywhere in its arguments."""
+        nodes = fx.node.map_aggregate(args, lambda a: a.node if isinstance(a, Value) else a)
+        examples = fx.node.map_aggregate(args, lambda a: a.example if isinstance(a, Value) else a)
+        return Value(self.graph.call_function(function, nodes), function(*examples))
+
+    def buffer(self, path: str, constant: Tensor) -> Value:
+        """A constant as an argument of a function; no sample of a batch has its own."""
+        path = self._free(path)
+        self.parts[path] = constant
+        return Value(self.graph.get_attr(path), constant)
+
+    def finish(self, x: Value, output: Value) -> OnnxNetwork:
+        self.graph.output(output.node)
+        network = OnnxNetwork(nn.Module(), fx.Graph(), "OnnxNetwork")
+        for path, part in self.parts.items():
+            if isinstance(part, nn.Module):
+                network.add_submodule(path, part)
+            else:
+                network.register_buffer(path, part)
+        network.graph = self.graph
+        network.graph.eliminate_dead_code()
+        network.delete_all_unused_submodules()
+        network.recompile()
+        network.meta.update(input_shape=x.shape[1:], output_shape=output.shape[1:])
+        return network.eval()
+
+    def _free(self, path: str) -> str:
+        """This path, or one like it at which nothing stands yet, nor above or below it."""
+        path = ".".join(f"{name}_" if name in _TAKEN else name for name in path.split("."))
+        found, count = path, 1
+        while any(f"{other}.".startswith(f"{found}.") or found.startswith(f"{other}.") for other in self.parts):
+            count += 1
+            found = f"{path}_{count}"
+        return found
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One node of an ONNX graph: what it is given, and ways to say what it becomes."""
+
+    proto: onnx.NodeProto
+    inputs: Sequence[Value | Array | None]  # None is an optional one that is left out
+    building: Building
+
+    @property
+    def kind(self) -> str:
+        kind: str = self.proto.op_type
+        return kind
+
+    def error(self, message: str) -> OnnxError:
+        return OnnxError(f"node '{self.proto.name or self.proto.output[0]}' ({self.kind}): {message}")
+
+    # -------------------------------------------------------------------------------------- what it is given
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        for attribute in self.proto.attribute:
+            if attribute.name == name:
+                found = onnx.helper.get_attribute_value(attribute)
+                return found.decode() if isinstance(found, bytes) else found
+        return default
+
+    def given(self, index: int) -> Value | Array | None:
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def value(self, index: int = 0) -> Value:
+        found = self.given(index)
+        if not isinstance(found, Value):
+            raise self.error(f"its input {index} must depend on the input of the network, it is a constant")
+        return found
+
+    def constant(self, index: int) -> Array | None:
+        found = self.given(index)
+        if isinstance(found, Value):
+            raise self.error(f"its input {index} must be a constant, it depends on the input of the network")
+        return found
+
+    def setting(self, name: str, index: int) -> Any:
+        """An attribute of older opsets that is a constant input in newer ones, as numbers; None where it is not set."""
+        found = self.constant(index)
+        return self.attribute(name) if found is None else found.tolist()
+
+    def weight(self, index: int) -> Tensor:
+        """A constant input as a tensor of weights."""
+        found = self.constant(index)
+        if found is None:
+            raise self.error(f"its input {index} is missing")
+        if found.dtype not in ("float32", "float64"):
+            raise self.error(f"its input {index} holds {found.dtype}: convert the network to float32")
+        weight = torch.tensor(found)
+        if not bool(weight.isfinite().all()):
+            raise self.error(f"its input {index} holds NaN or infinite values: the file is of no use")
+        return weight
+
+    def axis(self, axis: int, rank: int) -> int:
+        """An axis counted from the front, which is not that of the batch."""
+        if not -rank <= axis < rank:
+            raise self.error(f"axis {axis} does not exist in a tensor of {rank} axes")
+        if axis % rank == 0:
+            raise self.error("it acts across the batch (axis 0): a network must treat each sample on its own")
+        return axis % rank
+
+    # ---------------------------------------------------------------------------------------- what it becomes
+
+    @property
+    def path(self) -> str:
+        """Where its layer stands: at "conv1" if its weights are "conv1.weight", as in the module they came from."""
+        for name in self.proto.input:
+            if re.fullmatch(r"(\w+\.)+weight", name):
+                return str(name.removesuffix(".weight"))
+        return _clean(self.proto.name or self.proto.output[0])
+
+    def layer(self, module: nn.Module, x: Value) -> Value:
+        return self.building.layer(self.path, module, x)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Value:
+        return self.building.call(function, *args)
+
+    def buffer(self, index: int, constant: Tensor) -> Value:
+        return self.building.buffer(_clean(self.proto.input[index]), constant)
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "unnamed"

@@ -1,0 +1,466 @@
+"""What each ONNX operator becomes in torch: one function an operator, by its name.
+
+A layer where torch has one, with weights as its parameters; a function elsewhere. Shapes hold the batch of 1 that a
+file for one sample has, and what comes out keeps the batch in front.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctbench.onnx.building import Array, Operator, Shape, Value
+
+Result = Value | list[Value] | Array
+OPERATORS: dict[str, Callable[[Operator], Result]] = {}
+
+_MONOTONE = (
+    "not supported: it keeps the order of the logits, so take it out of the network and state properties of its logits"
+)
+REFUSED = {"Softmax": _MONOTONE, "LogSoftmax": _MONOTONE}
+
+
+def _reads(*kinds: str) -> Callable[[Callable[[Operator], Result]], Callable[[Operator], Result]]:
+    """The function below reads operators of these kinds."""
+
+    def register(function: Callable[[Operator], Result]) -> Callable[[Operator], Result]:
+        OPERATORS.update(dict.fromkeys(kinds, function))
+        return function
+
+    return register
+
+
+def _weighted(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """A layer, made without weights (on the device "meta"), with its weights."""
+    module.weight = nn.Parameter(weight)
+    module.register_parameter("bias", None if bias is None else nn.Parameter(bias))
+    return module
+
+
+# ------------------------------------------------------------------------------------------- dense layers
+
+
+@_reads("Gemm")
+def _gemm(op: Operator) -> Value:
+    """alpha A B + beta C, with constant B and C."""
+    if op.attribute("transA", 0):
+        raise op.error("transA=1 acts across the batch: a network must treat each sample on its own")
+    weight = op.weight(1) if op.attribute("transB", 0) else op.weight(1).T.contiguous()  # [out, in]
+    bias = None
+    if op.given(2) is not None:
+        bias = (op.attribute("beta", 1.0) * op.weight(2)).broadcast_to(1, len(weight))[0].clone()
+    return op.layer(_linear(op.attribute("alpha", 1.0) * weight, bias), op.value())
+
+
+@_reads("MatMul")
+def _matmul(op: Operator) -> Value:
+    """x W, or W x as (x^T W^T)^T: a matrix times vectors of each sample."""
+    constant = 0 if not isinstance(op.given(0), Value) else 1
+    x, weight = op.value(1 - constant), op.weight(constant)
+    rank = len(x.shape)
+    if weight.dim() > rank or weight.dim() < 2 or math.prod(weight.shape[:-2]) != 1:
+        raise op.error(f"the constant must be one matrix, it has shape {tuple(weight.shape)}")
+    matrix = weight.flatten(0, -2)  # [rows, columns]
+    if constant == 1:
+        return op.layer(_linear(matrix.T.contiguous(), None), x)
+    if rank < 3:
+        raise op.error("it acts across the batch (axis 0): a network must treat each sample on its own")
+    turned = op.layer(_linear(matrix, None), op.call(torch.transpose, x, rank - 2, rank - 1))
+    return op.call(torch.transpose, turned, rank - 2, rank - 1)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
+    out, features = weight.shape
+    return _weighted(nn.Linear(features, out, bias is not None, device="meta"), weight, bias)
+
+
+# ----------------------------------------------------------------------------------- convolution and pooling
+
+
+# The layer for a kernel of so many axes.
+_Layers = dict[int, Callable[..., nn.Module]]
+_CONV: _Layers = {1: nn.Conv1d, 2: nn.Conv2d}
+_CONV_TRANSPOSE: _Layers = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
+_MAX_POOL: _Layers = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
+_AVERAGE_POOL: _Layers = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What slides over the axes behind the channels; a number for each of them."""
+
+    kernel: Shape
+    stride: Shape
+    dilation: Shape
+    begin: Shape  # how many entries are added in front
+    end: Shape  # and behind
+
+    @property
+    def even(self) -> bool:
+        return self.begin == self.end
+
+    @property
+    def sides(self) -> list[int]:
+        """As F.pad wants them: the last axis first."""
+        return [n for pair in zip(self.begin[::-1], self.end[::-1], strict=True) for n in pair]
+
+
+def _window(op: Operator, kernel: Sequence[int], sizes: Shape) -> _Window:
+    count = len(kernel)
+    if len(sizes) != count or count not in (1, 2):
+        raise op.error(f"a kernel {list(kernel)} for {len(sizes)} axes is not supported: give 1 or 2 axes of each")
+    ones = (1,) * count
+    stride, dilation = tuple(op.attribute("strides", ones)), tuple(op.attribute("dilations", ones))
+    auto = op.attribute("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        missing = [
+            max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
+            for n, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)
+        ]
+        less, more = tuple(n // 2 for n in missing), tuple(n - n // 2 for n in missing)
+        begin, end = (less, more) if auto == "SAME_UPPER" else (more, less)
+    else:
+        pads = tuple(op.attribute("pads", (0,) * 2 * count)) if auto == "NOTSET" else (0,) * 2 * count
+        begin, end = pads[:count], pads[count:]
+    return _Window(tuple(kernel), stride, dilation, begin, end)
+
+
+@_reads("Conv")
+def _conv(op: Operator) -> Value:
+    x, weight, bias = op.value(), op.weight(1), None if op.given(2) is None else op.weight(2)
+    window = _window(op, weight.shape[2:], x.shape[2:])
+    if not window.even:
+        x = op.call(F.pad, x, window.sides)
+    groups = op.attribute("group", 1)
+    layer = _CONV[len(window.kernel)](
+        in_channels=weight.shape[1] * groups,
+        out_channels=len(weight),
+        kernel_size=window.kernel,
+        stride=window.stride,
+        padding=window.begin if window.even else 0,
+        dilation=window.dilation,
+        groups=groups,
+        device="meta",
+    )
+    return op.layer(_weighted(layer, weight, bias), x)
+
+
+@_reads("ConvTranspose")
+def _conv_transpose(op: Operator) -> Value:
+    x, weight, bias = op.value(), op.weight(1), None if op.given(2) is None else op.weight(2)
+    window = _window(op, weight.shape[2:], x.shape[2:])
+    if not window.even or op.attribute("output_shape") or op.attribute("auto_pad", "NOTSET").startswith("SAME"):
+        raise op.error("only pads that are given, and the same on both sides, are supported")
+    groups = op.attribute("group", 1)
+    layer = _CONV_TRANSPOSE[len(window.kernel)](
+        in_channels=len(weight),
+        out_channels=weight.shape[1] * groups,
+        kernel_size=window.kernel,
+        stride=window.stride,
+        padding=window.begin,
+        output_padding=tuple(op.attribute("output_padding", (0,) * len(window.kernel))),
+        dilation=window.dilation,
+        groups=groups,
+        device="meta",
+    )
+    return op.layer(_weighted(layer, weight, bias), x)
+
+
+@_reads("MaxPool")
+def _max_pool(op: Operator) -> Value:
+    x = op.value()
+    window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
+    if not window.even:
+        raise op.error(f"pads {window.begin} in front and {window.end} behind are not supported: make them the same")
+    layer = _MAX_POOL[len(window.kernel)](
+        window.kernel, window.stride, window.begin, window.dilation, ceil_mode=bool(op.attribute("ceil_mode", 0))
+    )
+    return op.layer(layer, x)
+
+
+@_reads("AveragePool")
+def _average_pool(op: Operator) -> Value:
+    x = op.value()
+    window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
+    padded, counted = any(window.begin + window.end), bool(op.attribute("count_include_pad", 0))
+    if any(d != 1 for d in window.dilation) or op.attribute("ceil_mode", 0):
+        raise op.error("dilations and ceil_mode are not supported: export with dilations 1 and ceil_mode 0")
+    if not window.even:
+        if not counted:
+            raise op.error("pads that differ in front and behind are not supported without count_include_pad=1")
+        x = op.call(F.pad, x, window.sides)
+    layer = _AVERAGE_POOL[len(window.kernel)](
+        window.kernel, window.stride, window.begin if window.even else 0, count_include_pad=counted or not padded
+    )
+    return op.layer(layer, x)
+
+
+@_reads("GlobalAveragePool")
+def _global_average_pool(op: Operator) -> Value:
+    return op.call(torch.mean, op.value(), list(range(2, len(op.value().shape))), True)
+
+
+@_reads("ReduceMean", "ReduceMax")
+def _reduce(op: Operator) -> Value:
+    x, axes = op.value(), op.setting("axes", 1)
+    if not axes and op.attribute("noop_with_empty_axes", 0):
+        return x
+    function = torch.mean if op.kind == "ReduceMean" else torch.amax
+    axes = [op.axis(axis, len(x.shape)) for axis in axes or range(len(x.shape))]
+    return op.call(function, x, axes, bool(op.attribute("keepdims", 1)))
+
+
+# --------------------------------------------------------------------------------- normalisation, activations
+
+
+@_reads("BatchNormalization")
+def _batch_normalization(op: Operator) -> Value:
+    x = op.value()
+    if op.attribute("training_mode", 0) or len(op.proto.output) > 1:
+        raise op.error("the node is in training mode: export the network in eval mode")
+    if not op.attribute("spatial", 1):
+        raise op.error("spatial=0 is not supported: export with one mean and variance a channel")
+    rank = len(x.shape)
+    if rank not in (2, 3, 4):
+        raise op.error(f"inputs of {rank} axes are not supported: give 2 to 4")
+    scale, shift, mean, variance = (op.weight(index) for index in range(1, 5))
+    kind = nn.BatchNorm2d if rank == 4 else nn.BatchNorm1d
+    momentum = 1 - op.attribute("momentum", 0.9)  # ONNX weighs the old statistics, torch the new ones
+    layer = kind(len(scale), op.attribute("epsilon", 1e-5), momentum, device="meta")
+    layer.running_mean, layer.running_var = mean, variance
+    layer.num_batches_tracked = torch.tensor(0)
+    return op.layer(_weighted(layer, scale, shift), x)
+
+
+@_reads("Relu")
+def _relu(op: Operator) -> Value:
+    return op.layer(nn.ReLU(), op.value())
+
+
+@_reads("LeakyRelu")
+def _leaky_relu(op: Operator) -> Value:
+    return op.layer(nn.LeakyReLU(op.attribute("alpha", 0.01)), op.value())
+
+
+@_reads("Sigmoid")
+def _sigmoid(op: Operator) -> Value:
+    return op.layer(nn.Sigmoid(), op.value())
+
+
+@_reads("Tanh")
+def _tanh(op: Operator) -> Value:
+    return op.layer(nn.Tanh(), op.value())
+
+
+@_reads("Gelu")
+def _gelu(op: Operator) -> Value:
+    return op.layer(nn.GELU(op.attribute("approximate", "none")), op.value())
+
+
+@_reads("Abs")
+def _abs(op: Operator) -> Value:
+    return op.call(torch.abs, op.value())
+
+
+@_reads("Neg")
+def _neg(op: Operator) -> Value:
+    return op.call(torch.neg, op.value())
+
+
+@_reads("Clip")
+def _clip(op: Operator) -> Value:
+    low, high = op.setting("min", 1), op.setting("max", 2)
+    return op.value() if low is None and high is None else op.call(torch.clamp, op.value(), low, high)
+
+
+# -------------------------------------------------------------------------------------------- arithmetic
+
+_ARITHMETIC: dict[str, Callable[..., Tensor]] = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div}
+
+
+@_reads(*_ARITHMETIC)
+def _arithmetic(op: Operator) -> Value:
+    """Two values of the network, or one of them with a constant."""
+    ranks = [len(given.shape) for given in op.inputs if isinstance(given, Value)]
+    if len(set(ranks)) != 1:
+        raise op.error("it broadcasts samples of different shapes across the batch: give both the same number of axes")
+    if op.kind == "Mul" and (gated := _gated(op)):
+        return op.layer(nn.SiLU(), gated)
+    return op.call(_ARITHMETIC[op.kind], *(_operand(op, index, ranks[0]) for index in range(2)))
+
+
+def _operand(op: Operator, index: int, rank: int) -> Value:
+    if isinstance(given := op.given(index), Value):
+        return given
+    constant = op.weight(index)
+    if constant.dim() > rank or (constant.dim() == rank and len(constant) != 1):
+        raise op.error(f"a constant of shape {tuple(constant.shape)} differs within a batch: its first size must be 1")
+    return op.buffer(index, constant[0] if constant.dim() == rank else constant)
+
+
+def _gated(op: Operator) -> Value | None:
+    """The x of x sigmoid(x), which is a layer of its own."""
+    for x, gate in (op.inputs, op.inputs[::-1]):
+        if isinstance(x, Value) and isinstance(gate, Value) and gate.node.args == (x.node,):
+            layer = op.building.parts.get(str(gate.node.target))
+            return x if isinstance(layer, nn.Sigmoid) else None
+    return None
+
+
+@_reads("Sum")
+def _sum(op: Operator) -> Value:
+    total = op.value(0)
+    for index in range(1, len(op.inputs)):
+        if len(op.value(index).shape) != len(total.shape):
+            raise op.error("it broadcasts samples of different shapes across the batch")
+        total = op.call(torch.add, total, op.value(index))
+    return total
+
+
+# ------------------------------------------------------------------------------- moving entries about
+
+
+def _reshaped(op: Operator, x: Value, shape: Sequence[int]) -> Value:
+    if not shape or shape[0] != 1:
+        raise op.error(
+            f"for one sample it makes shape {list(shape)} of {list(x.shape)}: the first size must stay the batch"
+        )
+    if tuple(shape) == x.shape:
+        return x
+    if len(shape) == 2 and len(x.shape) > 1:
+        return op.call(torch.flatten, x, 1)
+    return op.call(torch.reshape, x, (-1, *shape[1:]))
+
+
+@_reads("Flatten")
+def _flatten(op: Operator) -> Value:
+    x, axis = op.value(), op.attribute("axis", 1)
+    front = x.shape[:axis]  # a negative axis counts from the back, as here
+    return _reshaped(op, x, (math.prod(front), math.prod(x.shape[len(front) :])))
+
+
+@_reads("Reshape")
+def _reshape(op: Operator) -> Value:
+    x, sizes = op.value(), op.setting("shape", 1)
+    if not op.attribute("allowzero", 0):
+        sizes = [n if n else x.shape[axis] for axis, n in enumerate(sizes)]
+    return _reshaped(op, x, np.empty(x.shape).reshape(sizes).shape)  # numpy finds the size behind -1
+
+
+@_reads("Squeeze")
+def _squeeze(op: Operator) -> Value:
+    x, axes = op.value(), op.setting("axes", 1)
+    if axes is None:
+        raise op.error("without axes it would take the batch away too: name the axes")
+    dropped = {op.axis(axis, len(x.shape)) for axis in axes}
+    if any(x.shape[axis] != 1 for axis in dropped):
+        raise op.error(f"axes {axes} of shape {list(x.shape)} are not all of size 1")
+    return _reshaped(op, x, [n for axis, n in enumerate(x.shape) if axis not in dropped])
+
+
+@_reads("Unsqueeze")
+def _unsqueeze(op: Operator) -> Value:
+    x, axes = op.value(), op.setting("axes", 1)
+    rank = len(x.shape) + len(axes)
+    added, sizes = {op.axis(axis, rank) for axis in axes}, iter(x.shape)
+    return _reshaped(op, x, [1 if axis in added else next(sizes) for axis in range(rank)])
+
+
+@_reads("Transpose")
+def _transpose(op: Operator) -> Value:
+    x = op.value()
+    order = list(op.attribute("perm", range(len(x.shape))[::-1]))
+    if order[0] != 0:
+        raise op.error(f"perm {order} moves the batch: its first entry must be 0")
+    return op.call(torch.permute, x, order)
+
+
+def _at(op: Operator, x: Value, axis: int, entries: slice | int | list[int]) -> Value:
+    return op.call(operator.getitem, x, (slice(None),) * axis + (entries,))
+
+
+@_reads("Slice")
+def _slice(op: Operator) -> Value:
+    x, starts, ends = op.value(), op.setting("starts", 1), op.setting("ends", 2)
+    axes = op.setting("axes", 3) or range(len(starts))
+    for axis, start, end, step in zip(axes, starts, ends, op.setting("steps", 4) or [1] * len(starts), strict=True):
+        if step < 1:
+            raise op.error(f"a step of {step} is not supported: give 1 or more")
+        size = x.shape[axis]
+        begin, stop, _ = slice(start, end, step).indices(size)
+        if axis % len(x.shape) == 0 and (begin, stop) == (0, 1):
+            continue  # all of the batch
+        x = _at(op, x, op.axis(axis, len(x.shape)), slice(begin, stop, step))
+    return x
+
+
+@_reads("Split")
+def _split(op: Operator) -> list[Value]:
+    x = op.value()
+    axis = op.axis(op.attribute("axis", 0), len(x.shape))
+    size, count = x.shape[axis], len(op.proto.output)
+    whole = -(-size // count)  # the last part may be smaller
+    sizes = op.setting("split", 1) or [min(whole, size - whole * part) for part in range(count)]
+    ends = np.cumsum(sizes).tolist()
+    return [_at(op, x, axis, slice(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
+
+
+@_reads("Gather")
+def _gather(op: Operator) -> Value:
+    x, entries = op.value(), op.setting("indices", 1)
+    axis = op.axis(op.attribute("axis", 0), len(x.shape))
+    if isinstance(entries, list) and any(isinstance(entry, list) for entry in entries):
+        raise op.error("a table of indices is not supported: give a list of them")
+    return _at(op, x, axis, entries)
+
+
+@_reads("Concat")
+def _concat(op: Operator) -> Value:
+    values = [op.value(index) for index in range(len(op.inputs))]
+    return op.call(torch.cat, values, op.axis(op.attribute("axis"), len(values[0].shape)))
+
+
+@_reads("Pad")
+def _pad(op: Operator) -> Value:
+    x, pads, filler = op.value(), op.setting("pads", 1), op.setting("value", 2)
+    if op.attribute("mode", "constant") != "constant" or np.any(filler):
+        raise op.error("only padding with zeros is supported")
+    rank = len(x.shape)
+    axes = op.setting("axes", 3) or range(rank)
+    sides = [0] * 2 * rank  # as F.pad wants them: the last axis first
+    for axis, begin, end in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
+        if begin or end:
+            at = 2 * (rank - 1 - op.axis(axis, rank))
+            sides[at : at + 2] = begin, end
+    return op.call(F.pad, x, sides[:-2])
+
+
+# --------------------------------------------------------------------------------------- what changes nothing
+
+
+@_reads("Identity", "Dropout")
+def _identity(op: Operator) -> Value:
+    if len(op.inputs) > 2 and (training := op.constant(2)) is not None and bool(training):
+        raise op.error("the node is in training mode: export the network in eval mode")
+    return op.value()
+
+
+@_reads("Cast")
+def _cast(op: Operator) -> Value:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))
+    if str(op.value().example.dtype) != f"torch.{dtype}":
+        raise op.error(f"a network of {op.value().example.dtype} cannot go on in {dtype}: convert all of it to float32")
+    return op.value()
+
+
+@_reads("Shape")
+def _shape(op: Operator) -> Array:
+    return np.array(op.value().shape[op.attribute("start", 0) : op.attribute("end")], dtype=np.int64)

@@ -1,0 +1,297 @@
+"""nn.Module -> ONNX file, by way of its graph.
+
+    save_onnx(model, "network.onnx", input_shape=(1, 28, 28))
+
+What is written is the network at test time, op by op: batch norms are the scales that their running statistics make.
+The batch is left open. A new op needs one function here that says which ONNX nodes it is:
+
+    @node_of.register
+    def _(op: ReLU, sheet: Sheet) -> str:
+        return sheet.node("Relu", *sheet.inputs)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto
+from torch import Tensor, nn
+
+from ctbench.graph import Graph, Op, UnsupportedLayerError, freeze, trace
+from ctbench.graph import ops as graph_ops
+from ctbench.graph.ops import Shape
+from ctbench.onnx.building import OnnxError
+from ctbench.results.jsonl import write_whole
+
+OPSET = 17
+GELU_OPSET = 20  # the first that has the operator
+_IR_VERSION = 9  # the format of the file that came with opset 20
+_TYPES = {torch.float32: TensorProto.FLOAT, torch.float64: TensorProto.DOUBLE}
+
+
+def save_onnx(model: nn.Module, path: Path | str, input_shape: Shape, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write the network at test time to an ONNX file, for inputs [batch, *input_shape] and any batch.
+
+    Layers and weights keep their names. A network in double precision is written in single precision too, as most
+    runtimes expect, unless `dtype` is torch.float64; the slope of a leaky ReLU is in single precision either way. The
+    file is never seen half-written.
+
+    Raises:
+        OnnxError: there is no such folder, or `dtype` is neither float32 nor float64.
+        UnsupportedLayerError: a layer has no op, or an op has no ONNX form; says what to register.
+        ValueError: the network cannot be traced for inputs of this shape (see ctbench.graph.trace).
+    """
+    path = Path(path)
+    if not path.parent.is_dir() or path.is_dir():
+        raise OnnxError(f"{path} cannot be written: give a file in a folder that exists")
+    if dtype not in _TYPES:
+        raise OnnxError(f"dtype is {dtype}: give torch.float32 or torch.float64")
+    with torch.no_grad():
+        graph = trace(model, input_shape)
+        like = next(model.parameters(), torch.zeros(()))
+        frozen, _ = freeze(graph, torch.zeros(1, *graph.input_shape).to(like))
+    proto = _model(frozen.to(dtype), dtype)
+    onnx.checker.check_model(proto, full_check=True)
+    write_whole(path, proto.SerializeToString())
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Where the ONNX nodes of one op are written."""
+
+    path: str  # of its layer in the module
+    inputs: tuple[str, ...]  # the names of what goes in
+    shapes: tuple[Shape, ...]  # and their shapes, without the batch
+    opset: int
+    dtype: torch.dtype
+    nodes: list[onnx.NodeProto] = field(default_factory=list)  # of the whole file
+    constants: list[onnx.TensorProto] = field(default_factory=list)
+
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node of one output, and return the name of that."""
+        name = _free(self.path, f"/{kind}", [node.name for node in self.nodes])
+        self.nodes.append(onnx.helper.make_node(kind, inputs, [name], name, **attributes))
+        return name
+
+    def constant(self, name: str, value: Tensor | Sequence[int]) -> str:
+        """Add a tensor, or a list of integers, and return its name in the file."""
+        tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.int64)
+        name = _free(self.path, f".{name}", [constant.name for constant in self.constants])
+        self.constants.append(onnx.numpy_helper.from_array(tensor.detach().cpu().numpy(), name))
+        return name
+
+    def optional(self, name: str, value: Tensor | None) -> tuple[str, ...]:
+        """A constant that may be left out."""
+        return () if value is None else (self.constant(name, value),)
+
+
+def _free(path: str, end: str, taken: Sequence[str]) -> str:
+    """The path with this end, numbered where that is taken: a layer may be used more than once."""
+    names = (f"{path}{number}{end}" for number in ("", *(f"_{count}" for count in range(2, len(taken) + 2))))
+    return next(name for name in names if name not in taken)
+
+
+def _model(graph: Graph, dtype: torch.dtype) -> onnx.ModelProto:
+    """A frozen graph as an ONNX model."""
+    opset = GELU_OPSET if any(isinstance(node.op, graph_ops.GELU) for node in graph.nodes) else OPSET
+    sheet = Sheet("", (), (), opset, dtype)
+    names = ["input"]
+    for node in graph.nodes[1:]:
+        inputs, shapes = zip(*((names[i], graph.nodes[i].shape) for i in node.inputs), strict=True)
+        names.append(node_of(node.op, replace(sheet, path=node.name, inputs=inputs, shapes=shapes)))
+    first, last = (
+        onnx.helper.make_tensor_value_info(name, _TYPES[dtype], ["batch", *node.shape])
+        for name, node in ((names[0], graph.nodes[0]), (names[-1], graph.nodes[-1]))
+    )
+    proto = onnx.helper.make_graph(sheet.nodes, "network", [first], [last], sheet.constants)
+    opsets = [onnx.helper.make_opsetid("", opset)]
+    return onnx.helper.make_model(proto, producer_name="ctbench", opset_imports=opsets, ir_version=_IR_VERSION)
+
+
+@singledispatch
+def node_of(op: Op, sheet: Sheet) -> str:
+    """Write the nodes of an op, and return the name of its output.
+
+    Open to other ops: `@node_of.register` a function of the op and the sheet.
+    """
+    raise UnsupportedLayerError(
+        f"layer '{sheet.path}': the op {type(op).__name__} has no ONNX form: register one with "
+        f"@ctbench.onnx.node_of.register, a function of the op and the sheet to write on"
+    )
+
+
+# ------------------------------------------------------------------------------------------- affine layers
+
+
+@node_of.register
+def _(op: graph_ops.Linear, sheet: Sheet) -> str:
+    if len(sheet.shapes[0]) == 1:
+        tensors = (sheet.constant("weight", op.weight), *sheet.optional("bias", op.bias))
+        return sheet.node("Gemm", *sheet.inputs, *tensors, transB=1)
+    product = sheet.node("MatMul", *sheet.inputs, sheet.constant("weight", op.weight.T))
+    return product if op.bias is None else sheet.node("Add", product, sheet.constant("bias", op.bias))
+
+
+@node_of.register
+def _(op: graph_ops.Conv2d, sheet: Sheet) -> str:
+    tensors = (sheet.constant("weight", op.weight), *sheet.optional("bias", op.bias))
+    return sheet.node("Conv", *sheet.inputs, *tensors, **_window(op))
+
+
+@node_of.register
+def _(op: graph_ops.ConvTranspose2d, sheet: Sheet) -> str:
+    tensors = (sheet.constant("weight", op.weight), *sheet.optional("bias", op.bias))
+    return sheet.node("ConvTranspose", *sheet.inputs, *tensors, **_window(op), output_padding=op.output_padding)
+
+
+def _window(op: graph_ops.Conv2d | graph_ops.ConvTranspose2d) -> dict[str, Any]:
+    return {
+        "kernel_shape": tuple(op.weight.shape[2:]),
+        "strides": op.stride,
+        "pads": op.padding * 2,
+        "dilations": op.dilation,
+        "group": op.groups,
+    }
+
+
+@node_of.register
+def _(op: graph_ops.Scale, sheet: Sheet) -> str:
+    scaled = sheet.node("Mul", *sheet.inputs, sheet.constant("factor", op.weight))
+    return sheet.node("Add", scaled, sheet.constant("shift", op.bias)) if bool(op.bias.any()) else scaled
+
+
+@node_of.register
+def _(op: graph_ops.Shift, sheet: Sheet) -> str:
+    return sheet.node("Add", *sheet.inputs, sheet.constant("shift", op.bias))
+
+
+# --------------------------------------------------------------------------------- means and greatest entries
+
+
+@node_of.register
+def _(op: graph_ops.AvgPool2d, sheet: Sheet) -> str:
+    pads = op.padding * 2
+    return sheet.node(
+        "AveragePool", *sheet.inputs, kernel_shape=op.kernel, strides=op.stride, pads=pads, count_include_pad=1
+    )
+
+
+@node_of.register
+def _(op: graph_ops.AdaptiveAvgPool2d, sheet: Sheet) -> str:
+    """R X C, with the means of rows and of columns as matrices."""
+    if op.size == (1, 1):
+        return sheet.node("GlobalAveragePool", *sheet.inputs)
+    rows, columns = (
+        F.adaptive_avg_pool1d(torch.eye(n, dtype=sheet.dtype), m)  # [n, m]: the share of each entry in each mean
+        for n, m in zip(op.input_shape[1:], op.size, strict=True)
+    )
+    product = sheet.node("MatMul", sheet.constant("rows", rows.T), *sheet.inputs)
+    return sheet.node("MatMul", product, sheet.constant("columns", columns))
+
+
+@node_of.register
+def _(op: graph_ops.Mean, sheet: Sheet) -> str:
+    return _reduce("ReduceMean", sheet, [dim + 1 for dim in op.dims], keepdims=1)
+
+
+@node_of.register
+def _(op: graph_ops.Max, sheet: Sheet) -> str:
+    return _reduce("ReduceMax", sheet, [1], keepdims=0)
+
+
+def _reduce(kind: str, sheet: Sheet, axes: list[int], keepdims: int) -> str:
+    if sheet.opset < 18:  # the first in which axes are an input
+        return sheet.node(kind, *sheet.inputs, axes=axes, keepdims=keepdims)
+    return sheet.node(kind, *sheet.inputs, sheet.constant("axes", axes), keepdims=keepdims)
+
+
+# ------------------------------------------------------------------------------------ joins, moves of entries
+
+
+@node_of.register
+def _(op: graph_ops.Add, sheet: Sheet) -> str:
+    return sheet.node("Add", *sheet.inputs)
+
+
+@node_of.register
+def _(op: graph_ops.Concat, sheet: Sheet) -> str:
+    return sheet.node("Concat", *sheet.inputs, axis=op.dim + 1)
+
+
+@node_of.register
+def _(op: graph_ops.Reshape, sheet: Sheet) -> str:
+    if op.input_shape == op.output_shape:
+        return sheet.node("Identity", *sheet.inputs)
+    if len(op.output_shape) == 1:
+        return sheet.node("Flatten", *sheet.inputs, axis=1)
+    return _reshaped(op.output_shape, sheet, *sheet.inputs)
+
+
+@node_of.register
+def _(op: graph_ops.Select, sheet: Sheet) -> str:
+    """The flat input, with a zero behind it where one is chosen, then the entries in their shape."""
+    index = op.index.flatten()
+    flat = sheet.node("Flatten", *sheet.inputs, axis=1)
+    if bool((index == math.prod(op.input_shape)).any()):
+        flat = sheet.node("Pad", flat, sheet.constant("pads", [0, 0, 0, 1]))
+    chosen = sheet.node("Gather", flat, sheet.constant("index", index), axis=1)
+    return chosen if op.index.dim() == 1 else _reshaped(tuple(op.index.shape), sheet, chosen)
+
+
+def _reshaped(shape: Shape, sheet: Sheet, name: str) -> str:
+    return sheet.node("Reshape", name, sheet.constant("shape", [-1, *shape]))
+
+
+# ------------------------------------------------------------------------------------------------ activations
+
+
+@node_of.register
+def _(op: graph_ops.ReLU, sheet: Sheet) -> str:
+    return sheet.node("Relu", *sheet.inputs)
+
+
+@node_of.register
+def _(op: graph_ops.LeakyReLU, sheet: Sheet) -> str:
+    return sheet.node("LeakyRelu", *sheet.inputs, alpha=op.negative)
+
+
+@node_of.register
+def _(op: graph_ops.Abs, sheet: Sheet) -> str:
+    return sheet.node("Abs", *sheet.inputs)
+
+
+@node_of.register
+def _(op: graph_ops.Clamp, sheet: Sheet) -> str:
+    ends = (("min", op.low), ("max", op.high))  # an infinite one is left out, which an empty name says
+    names = (
+        sheet.constant(name, torch.tensor(end, dtype=sheet.dtype)) if math.isfinite(end) else "" for name, end in ends
+    )
+    return sheet.node("Clip", *sheet.inputs, *names)
+
+
+@node_of.register
+def _(op: graph_ops.Sigmoid, sheet: Sheet) -> str:
+    return sheet.node("Sigmoid", *sheet.inputs)
+
+
+@node_of.register
+def _(op: graph_ops.Tanh, sheet: Sheet) -> str:
+    return sheet.node("Tanh", *sheet.inputs)
+
+
+@node_of.register
+def _(op: graph_ops.GELU, sheet: Sheet) -> str:
+    return sheet.node("Gelu", *sheet.inputs)
+
+
+@node_of.register
+def _(op: graph_ops.SiLU, sheet: Sheet) -> str:
+    return sheet.node("Mul", *sheet.inputs, sheet.node("Sigmoid", *sheet.inputs))

@@ -1,0 +1,102 @@
+"""Balls of a norm, cut with the data range: what the l2 and the l1 ball have in common.
+
+Both norms look at the size of each coordinate's move alone, and the center lies in the data range. So the sign of every
+move is known (that of x - center, or of -a), and only sizes m are left to find, below the room that the data range
+leaves in that direction:
+
+    project(x)    minimise ||m - |x - center|||_2     where 0 <= m <= room, ||m|| <= radius
+    minimum(a)    <a, center> - max of <|a|, m>       where 0 <= m <= room, ||m|| <= radius
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ctbench.regions.base import Region, displaced
+from ctbench.regions.box import Box, linf_box
+
+
+@dataclass(frozen=True, eq=False)
+class Ball(Region):
+    """All x' with ||x' - center|| <= radius and low <= x' <= high, for (low, high) the range `clip` if there is one.
+
+    The center lies in that range. Projections are exact, and every point that is made lies in both sets: sizes are
+    shrunk by a few units in the last place, and sums with the center rounded toward it.
+    """
+
+    center: Tensor  # [B, *shape]
+    radius: float
+    clip: tuple[float, float] | None = None
+
+    @cached_property
+    def hull(self) -> Box:
+        return linf_box(self.center, self.radius, self.clip)
+
+    def project(self, x: Tensor) -> Tensor:
+        center, point = self.center.flatten(1), self._flat(x)
+        offset = point - center
+        size = self._nearest(offset.abs(), self._room(offset, center))
+        most = self.radius * (1 - 4 * torch.finfo(size.dtype).eps)
+        size = size * (most / self._length(size).clamp(min=tiny(size))).clamp(max=1)
+        # a point of the ball is left as it is: center + (x - center) need not be x again
+        point = torch.where(self._length(offset) <= self.radius, point, displaced(center, offset.sign() * size))
+        return (point if self.clip is None else point.clamp(*self.clip)).view(x.shape)
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Uniform in the ball; what lies outside the data range is moved to its edge."""
+        return self.start(self.center, count, generator)
+
+    def start(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+        flat = self.center.flatten(1)
+        offsets = self._uniform(flat.new_empty(count, *flat.shape), generator)
+        return self.project(x + self.radius * offsets.view(count, *self.center.shape))
+
+    def ascend(self, x: Tensor, gradient: Tensor, step: float) -> Tensor:
+        steepest = self._steepest(self._flat(x), self._flat(gradient))
+        return self.project(x + step * self.radius * steepest.view_as(x))
+
+    def take(self, samples: Tensor) -> Self:
+        return replace(self, center=self.center[samples])
+
+    def to(self, dtype: torch.dtype) -> Self:
+        return replace(self, center=self.center.to(dtype))
+
+    @abstractmethod
+    def _length(self, offset: Tensor) -> Tensor:
+        """The norm, [..., n] to [..., 1]."""
+
+    @abstractmethod
+    def _nearest(self, size: Tensor, room: Tensor) -> Tensor:
+        """The sizes in [0, room] nearest to these that fit into the ball, all [..., n]."""
+
+    @abstractmethod
+    def _uniform(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Points uniform in the unit ball, [count, B, n] as `like`."""
+
+    @abstractmethod
+    def _steepest(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """The move of length 1 that a linear form gains most from, [..., B, n]; 0 where the gradient is 0."""
+
+    def _room(self, direction: Tensor, center: Tensor) -> Tensor:
+        """How far a coordinate can move the way that `direction` points before the data range ends, [..., n]."""
+        if self.clip is None:
+            return torch.full_like(direction, math.inf)
+        low, high = self.clip
+        return torch.where(direction > 0, high - center, center - low).clamp(min=0)
+
+    def _flat(self, x: Tensor) -> Tensor:
+        """[..., B, *shape] to [..., B, n]."""
+        return x.flatten(x.dim() - self.center.dim() + 1)
+
+
+def tiny(like: Tensor) -> float:
+    """The least normal number of a precision: what to divide by in place of 0."""
+    least: float = torch.finfo(like.dtype).tiny
+    return least

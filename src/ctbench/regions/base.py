@@ -1,0 +1,100 @@
+"""What a region and a threat model are."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ctbench.regions.box import Box
+
+
+class Region(ABC):
+    """A set of inputs for each of B samples."""
+
+    @property
+    @abstractmethod
+    def hull(self) -> Box:
+        """The smallest box around the region."""
+
+    @abstractmethod
+    def project(self, x: Tensor) -> Tensor:
+        """The points of the region nearest to x, [..., B, *shape]."""
+
+    @abstractmethod
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`count` random points for each sample, [count, B, *shape]."""
+
+    @abstractmethod
+    def start(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`count` random points near each x for a search to start from, [count, B, *shape]."""
+
+    @abstractmethod
+    def ascend(self, x: Tensor, gradient: Tensor, step: float) -> Tensor:
+        """One step of steepest ascent from x, as long as `step` times the radius, kept in the region."""
+
+    @abstractmethod
+    def minimum(self, a: Tensor) -> Tensor:
+        """The least value of <a, x'> over the region, for S linear forms a sample: [B, S, *shape] to [B, S]."""
+
+    @abstractmethod
+    def take(self, samples: Tensor) -> Region:
+        """The regions of some samples: positions, or [B] bool."""
+
+    @abstractmethod
+    def to(self, dtype: torch.dtype) -> Region:
+        """The same region in another precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat(ABC):
+    """A threat model: makes a region around each input.
+
+    eps is the radius, in [0, 1] pixel space; x must lie in the range `clip` that inputs can have (None: no range).
+    """
+
+    name: ClassVar[str]
+    eps: float
+    clip: tuple[float, float] | None = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.eps) or self.eps < 0:
+            raise ValueError(f"eps is {self.eps}: a radius must be a number >= 0")
+        if self.clip is None:
+            return
+        low, high = self.clip
+        if not low < high:
+            raise ValueError(f"clip is {self.clip}: the range of the data must be (low, high) with low < high")
+
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError where x cannot be the centre of a region: not finite, or outside the data range."""
+        if not isinstance(x, Tensor):
+            raise ValueError(f"the inputs are a {type(x).__name__}: give a torch tensor")
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("the inputs hold NaN or infinite values")
+        if self.clip is not None and x.numel():
+            low, high = x.min().item(), x.max().item()
+            if low < self.clip[0] or high > self.clip[1]:
+                raise ValueError(
+                    f"the inputs lie in [{low:g}, {high:g}] but the data range is [{self.clip[0]:g}, "
+                    f"{self.clip[1]:g}]: give raw pixels (normalisation is the network's first layer) or another clip"
+                )
+
+    @abstractmethod
+    def region(self, x: Tensor) -> Region:
+        """The region around each of the inputs x, [B, *shape]."""
+
+
+def displaced(center: Tensor, offset: Tensor) -> Tensor:
+    """center + offset, rounded toward the center: no coordinate ends up further away than its offset says."""
+    point = center + offset
+    with torch.no_grad():
+        # 0.75 + 1e-9 is 0.75 in single precision, but 0.75 + 4e-8 is 0.75 + 6e-8
+        beyond = (point - center).abs() > offset.abs()
+        back = torch.where(beyond, torch.nextafter(point, center) - point, 0)
+    return point + back

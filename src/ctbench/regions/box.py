@@ -1,0 +1,176 @@
+"""Boxes, and the threat model of the l-infinity norm that makes them.
+
+    Linf(eps, clip=(0, 1)).region(x) = {x' : |x' - x| <= eps, 0 <= x' <= 1}
+    min over the box of <a, x'>      = <a, center> - <|a|, radius>
+
+With a radius of its own for each feature: `linf_box(x, eps)`, eps a tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ctbench.regions.base import Region, Threat
+
+
+class Box(Region):
+    """All x' with lower <= x' <= upper, coordinate by coordinate.
+
+    Made of its corners, or with `around` of its centre and radius; the other pair is computed when it is asked for. All
+    four are [B, *shape]. `checked` is for corners that may be wrong.
+    """
+
+    def __init__(self, lower: Tensor, upper: Tensor) -> None:
+        vars(self).update(lower=lower, upper=upper)
+
+    @classmethod
+    def around(cls, center: Tensor, radius: Tensor) -> Box:
+        """All x' with |x' - center| <= radius."""
+        box = cls.__new__(cls)
+        vars(box).update(center=center, radius=radius)
+        return box
+
+    @classmethod
+    def checked(cls, lower: Tensor, upper: Tensor) -> Box:
+        """The box of these corners, [B, *shape] in pixel space.
+
+        Raises:
+            ValueError: they are not floating point numbers of one type, their shapes differ, they hold NaN or infinite
+                values, or lower is above upper somewhere.
+        """
+        for name, corner in (("lower", lower), ("upper", upper)):
+            if not isinstance(corner, Tensor) or not corner.is_floating_point():
+                kind = corner.dtype if isinstance(corner, Tensor) else type(corner).__name__
+                raise ValueError(f"{name} is of type {kind}: a corner must be a tensor of floating point numbers")
+        if lower.dtype != upper.dtype:
+            raise ValueError(f"lower is of type {lower.dtype} but upper of {upper.dtype}: give both in one precision")
+        if lower.shape != upper.shape:
+            raise ValueError(
+                f"lower has the shape {list(lower.shape)} but upper {list(upper.shape)}: both must be [B, *shape]"
+            )
+        for name, corner in (("lower", lower), ("upper", upper)):
+            if not bool(torch.isfinite(corner).all()):
+                raise ValueError(f"{name} holds NaN or infinite values: the corners of a box must be finite")
+        crossed = (lower > upper).nonzero()
+        if len(crossed):
+            index = tuple(crossed[0].tolist())
+            raise ValueError(
+                f"lower is {lower[index].item():g} but upper is {upper[index].item():g} at {list(index)}, and so in "
+                f"{len(crossed)} of {lower.numel()} places: a box needs lower <= upper"
+            )
+        return cls(lower, upper)
+
+    @cached_property
+    def lower(self) -> Tensor:
+        return self.center - self.radius
+
+    @cached_property
+    def upper(self) -> Tensor:
+        return self.center + self.radius
+
+    @cached_property
+    def center(self) -> Tensor:
+        return (self.lower + self.upper) / 2
+
+    @cached_property
+    def radius(self) -> Tensor:
+        return (self.upper - self.lower) / 2
+
+    @property
+    def hull(self) -> Box:
+        return self
+
+    def project(self, x: Tensor) -> Tensor:
+        return torch.clamp(x, self.lower, self.upper)
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.project(self.lower + self._shares(count, generator) * (self.upper - self.lower))
+
+    def start(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+        # around x, not around the centre: at the edge of the data range half of the coordinates stay at the edge
+        return self.project(x + (self._shares(count, generator) - 0.5) * (self.upper - self.lower))
+
+    def _shares(self, count: int, generator: torch.Generator | None) -> Tensor:
+        """Uniform in [0, 1], [count, B, *shape]."""
+        shape = (count, *self.lower.shape)
+        return torch.rand(shape, generator=generator, dtype=self.lower.dtype, device=self.lower.device)
+
+    def ascend(self, x: Tensor, gradient: Tensor, step: float) -> Tensor:
+        return self.project(x + step * self.radius * gradient.sign())
+
+    def minimum(self, a: Tensor) -> Tensor:
+        a = a.flatten(2)
+        center, radius = self.center.flatten(1), self.radius.flatten(1)
+        return (a @ center.unsqueeze(-1) - a.abs() @ radius.unsqueeze(-1)).squeeze(-1)
+
+    def intersect(self, other: Box) -> Box:
+        return Box(torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper))
+
+    def take(self, samples: Tensor) -> Box:
+        return Box(self.lower[samples], self.upper[samples])
+
+    def to(self, dtype: torch.dtype) -> Box:
+        return Box(self.lower.to(dtype), self.upper.to(dtype))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linf(Threat):
+    """Every coordinate may move by eps, and stays in the data range."""
+
+    name: ClassVar[str] = "linf"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_width(self.eps, self.clip)
+
+    def region(self, x: Tensor) -> Box:
+        return linf_box(x, self.eps, self.clip)
+
+
+def linf_box(x: Tensor, eps: float | Tensor, clip: tuple[float, float] | None = (0.0, 1.0)) -> Box:
+    """All x' with |x' - x| <= eps that lie in the data range.
+
+    Args:
+        x: the inputs, [B, *shape], in the data range.
+        eps: the radius in pixel space: a number, or a tensor that broadcasts to *shape, as [C, 1, 1] for a radius of
+            its own for each channel.
+        clip: the data range (low, high), or None.
+
+    Raises:
+        ValueError: a tensor eps does not broadcast to one input, or holds a negative value, NaN, or a value wider
+            than the data range.
+    """
+    if isinstance(eps, Tensor):
+        eps = _checked_radii(eps, x, clip)
+    lower, upper = x - eps, x + eps
+    if clip is not None:
+        lower, upper = lower.clamp(*clip), upper.clamp(*clip)
+    return Box(lower, upper)
+
+
+def _checked_radii(eps: Tensor, x: Tensor, clip: tuple[float, float] | None) -> Tensor:
+    shape = x.shape[1:]
+    pairs = zip(reversed(eps.shape), reversed(shape), strict=False)
+    if eps.dim() > len(shape) or any(mine not in (1, whole) for mine, whole in pairs):
+        raise ValueError(
+            f"eps has the shape {list(eps.shape)} but one input has {list(shape)}: eps must broadcast to one input, "
+            f"as [C, 1, 1] does to [C, H, W]; it has no dimension for the batch"
+        )
+    if not bool((torch.isfinite(eps) & (eps >= 0)).all()):
+        raise ValueError("eps holds NaN, infinite or negative values: every radius must be a number >= 0")
+    _check_width(eps.max().item() if eps.numel() else 0.0, clip)
+    return eps.to(x)
+
+
+def _check_width(eps: float, clip: tuple[float, float] | None) -> None:
+    """Raise ValueError where the radius is wider than the data range."""
+    if clip is not None and eps > clip[1] - clip[0]:
+        raise ValueError(
+            f"eps is {eps}, wider than the data range [{clip[0]:g}, {clip[1]:g}]: eps is in pixel space, "
+            f"so 8/255 is {8 / 255:.4f}, not 8"
+        )

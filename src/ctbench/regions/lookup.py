@@ -1,0 +1,42 @@
+"""Threat models by name: `threat("l2", 0.5)` is `L2(eps=0.5)`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ctbench.regions.base import Threat
+
+NORMS = {math.inf: "linf", 2: "l2", 1: "l1"}
+
+
+def threats() -> dict[str, type[Threat]]:
+    """Every threat model by its name: those of this package, and any other that is defined."""
+    return {kind.name: kind for kind in sorted(_concrete(Threat.__subclasses__()), key=lambda kind: kind.name)}
+
+
+def threat(norm: str | float, eps: float, **fields: Any) -> Threat:
+    """The threat model of a norm.
+
+    Args:
+        norm: a name, one of `threats()`, or the order of the norm: math.inf, 2 or 1.
+        eps: the radius in pixel space.
+        fields: other fields of the threat model, as clip=(0, 1), which is the default of the norms.
+
+    Raises:
+        ValueError: there is no such threat model, or it refuses the values.
+    """
+    known = threats()
+    kind = known.get(norm if isinstance(norm, str) else NORMS.get(norm, ""))
+    if kind is None:
+        raise ValueError(f"norm is {norm!r}: it must be one of {', '.join(known)}, or the number math.inf, 2 or 1")
+    return kind(eps=eps, **fields)
+
+
+def _concrete(kinds: list[type[Threat]]) -> Iterator[type[Threat]]:
+    for kind in kinds:
+        if not inspect.isabstract(kind):
+            yield kind
+        yield from _concrete(kind.__subclasses__())

@@ -1,0 +1,243 @@
+"""The dual bound of Wong & Kolter: their own numbers, their formula, and how well random projections estimate it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ctbench.datasets import MNIST
+from ctbench.domains import coap, crown, zonotope
+from ctbench.graph import Graph, freeze, trace
+from ctbench.networks import ConvSmall
+from ctbench.regions import L1, L2, Linf, RandomSegments, Threat
+from ctbench.specification import margin_rows
+
+SHAPE, BATCH = (2, 6, 6), 2
+UNCUT = [Linf(eps=0.3, clip=None), L2(eps=0.8, clip=None), L1(eps=1.5, clip=None)]
+
+
+class Branches(nn.Module):
+    """A residual block, a concatenation and a maximum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.last, self.head = nn.Conv2d(6, 4, 3), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = torch.cat([torch.relu(self.inner(x) + x), x], dim=1)
+        return self.head(F.max_pool2d(torch.relu(self.last(x)), 2).flatten(1))
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+def conv() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 4, stride=2, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 4),
+    )  # fmt: skip
+
+
+NETWORKS = {"mlp": (mlp, (6,)), "conv": (conv, SHAPE), "branches": (Branches, SHAPE)}
+
+
+def build(name: str, *, seed: int = 6) -> tuple[nn.Module, Graph, Tensor, Tensor]:
+    """A network, frozen; inputs, and their margins."""
+    torch.manual_seed(seed)
+    make, shape = NETWORKS[name]
+    model = make().double()
+    x = torch.rand(BATCH, *shape, dtype=torch.float64)
+    spec = margin_rows(torch.tensor([0, 2]), 4, dtype=x.dtype)
+    return model, freeze(trace(model, shape), x)[0], x, spec
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def read_by_relaxations(graph: Graph) -> list[int]:
+    return sorted({node.inputs[0] for node in graph.nodes if crown.relaxes(node.op)})
+
+
+# ------------------------------------------------------------------------------------------------------- exact
+
+
+def test_the_authors_bounds_of_their_network(kw_mnist, real_mnist):
+    path = Path(kw_mnist).with_name("kw_mnist_coap_eps0.1_first1000.npz")
+    if not path.exists():
+        pytest.skip(f"there is no {path}")
+    with np.load(path, allow_pickle=False) as file:
+        margins, labels = (torch.from_numpy(file[key][:64]) for key in ("margin_lower_bounds", "labels"))
+    model = ConvSmall().build((1, 28, 28), 10)
+    model.load_state_dict(load_file(kw_mnist))
+    x, y = MNIST().load(real_mnist).test[:64]
+    assert torch.equal(y, labels)
+    graph = trace(model.double().requires_grad_(False), (1, 28, 28))
+    region = Linf(eps=0.1, clip=None).region(x.double())
+    bound = coap.lower_bounds(graph, region, margin_rows(y, 10, dtype=torch.float64))
+    wrong = torch.ones(64, 10, dtype=torch.bool).scatter(1, y.unsqueeze(1), False)
+    torch.testing.assert_close(bound, margins[wrong].view(64, 9).double(), rtol=0, atol=1e-4)
+
+
+def dual(
+    weights: list[Tensor], biases: list[Tensor], boxes: list[tuple], c: Tensor, x: Tensor, threat: Threat
+) -> float:
+    """J of the last of these layers for one sample, written out; boxes [l, u] of the hidden ones, c over the output."""
+    nu, value = -c, torch.zeros((), dtype=c.dtype)
+    for at in range(len(weights) - 1, -1, -1):
+        value -= nu @ biases[at]
+        nu = weights[at].T @ nu
+        if at:
+            for j, (low, high) in enumerate(zip(*boxes[at - 1], strict=True)):
+                if low < 0 < high:
+                    nu[j] = nu[j] * high / (high - low)
+                    value += low * nu[j].clamp(min=0)
+                elif high <= 0:
+                    nu[j] = 0
+    order = {"linf": 1, "l2": 2, "l1": float("inf")}[threat.name]
+    return float(value - nu @ x - threat.eps * torch.linalg.vector_norm(nu, ord=order))
+
+
+@pytest.mark.parametrize("threat", UNCUT, ids=lambda threat: threat.name)
+def test_the_papers_formula(threat):
+    model, graph, x, spec = build("mlp")
+    weights = [layer.weight.detach() for layer in model[::2]]
+    biases = [layer.bias.detach() for layer in model[::2]]
+    region = threat.region(x)
+    found, bound = coap.boxes(graph, region), coap.lower_bounds(graph, region, spec)
+    for sample in range(BATCH):
+        boxes = []
+        for depth, at in ((1, 1), (2, 3)):
+            layers = weights[:depth], biases[:depth], boxes
+            rows = torch.eye(len(biases[depth - 1]), dtype=x.dtype)
+            lower = torch.tensor([dual(*layers, row, x[sample], threat) for row in rows], dtype=x.dtype)
+            upper = torch.tensor([-dual(*layers, -row, x[sample], threat) for row in rows], dtype=x.dtype)
+            torch.testing.assert_close(found[at].lower[sample], lower, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(found[at].upper[sample], upper, rtol=1e-9, atol=1e-9)
+            assert ((lower < 0) & (upper > 0)).sum() > 1
+            boxes.append((lower, upper))
+        expected = [dual(weights, biases, boxes, row, x[sample], threat) for row in spec[sample]]
+        assert bound[sample].tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("threat", [*UNCUT, L2(eps=0.5), RandomSegments(eps=0.5, count=3)], ids=lambda t: t.name)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_point_of_any_region_violates_a_bound(name, threat):
+    _, graph, x, spec = build(name)
+    region = threat.region(x)
+    points = region.sample(400, generator())
+    reached = torch.einsum("nbk,bsk->nbs", graph(points.flatten(0, 1)).unflatten(0, points.shape[:2]), spec)
+    assert (coap.lower_bounds(graph, region, spec) <= reached.amin(0)).all()
+
+
+# ------------------------------------------------------------------------------------------------- projections
+
+
+@pytest.mark.parametrize("clip", [(0.0, 1.0), None], ids=["clipped", "unclipped"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_many_projections_estimate_the_boxes_of_a_box(name, clip):
+    _, graph, x, spec = build(name)
+    region = Linf(eps=0.1, clip=clip).region(x)
+    exact = zonotope.boxes(graph, region, pure=True)  # the same relaxations, with every error term
+    found = coap.boxes(graph, region, projections=4000, generator=generator())
+    for at in read_by_relaxations(graph):
+        least = 0.02 * exact[at].radius.max().item()  # a neuron that is barely stable may be estimated not to be
+        torch.testing.assert_close(found[at].radius, exact[at].radius, rtol=0.1, atol=least)
+        torch.testing.assert_close(found[at].center, exact[at].center, rtol=0, atol=5 * least)
+    if name != "branches":
+        bound = coap.lower_bounds(graph, region, spec)
+        estimate = coap.lower_bounds(graph, region, spec, projections=4000, generator=generator())
+        torch.testing.assert_close(estimate, bound, rtol=0, atol=0.1 * exact[-1].radius.mean().item())
+        assert (estimate != bound).any()
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_many_projections_estimate_the_boxes_of_an_l2_ball(name):
+    _, graph, x, _ = build(name)
+    region = L2(eps=0.6, clip=None).region(x)
+    exact = coap.boxes(graph, region)
+    found = coap.boxes(graph, region, projections=4000, generator=generator())
+    for at in read_by_relaxations(graph):
+        torch.testing.assert_close(found[at].radius, exact[at].radius, rtol=0.1, atol=1e-9)
+
+
+def test_intervals_give_the_first_layer_of_a_box_exactly():
+    _, graph, x, _ = build("mlp")
+    region = Linf(eps=0.1).region(x)
+    found = coap.boxes(graph, region, projections=3, generator=generator())
+    exact = coap.boxes(graph, region)
+    torch.testing.assert_close(found[1].radius, exact[1].radius)
+    assert not torch.allclose(found[3].radius, exact[3].radius, rtol=0.02)
+
+
+def test_an_even_number_of_projections_takes_the_middle_of_two():
+    x = torch.tensor([3.0, 1.0, 4.0, 10.0]).view(1, 4, 1)
+    assert coap._median(x).item() == 3.5
+    assert coap._median(x[:, :3]).item() == 3.0
+
+
+@pytest.mark.parametrize("threat", UNCUT[:2], ids=lambda threat: threat.name)
+def test_estimates_are_a_function_of_the_generator(threat):
+    _, graph, x, spec = build("conv")
+    region = threat.region(x)
+    first, again, other = (
+        coap.lower_bounds(graph, region, spec, projections=10, generator=generator(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other, rtol=1e-3)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+@pytest.mark.parametrize("kind", [Linf, L2])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_of_estimates_reach_every_parameter(name, kind, eps):
+    model, graph, x, spec = build(name)
+    region = kind(eps=eps, clip=None).region(x)
+    coap.lower_bounds(graph, region, spec, projections=20, generator=generator()).sum().backward()
+    for path, parameter in model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), path
+        assert parameter.grad.any(), path
+
+
+def test_a_radius_has_a_gradient_through_the_projections():
+    # the projections are drawn alike whatever the weights are, so the estimate is a smooth function of each of them
+    torch.manual_seed(0)
+    model, (_, shape) = mlp().double(), NETWORKS["mlp"]
+    region = Linf(eps=0.1).region(torch.rand(1, *shape).double())
+
+    def radius(weight: Tensor) -> Tensor:
+        graph = trace(model, shape)
+        changed = [node.op for node in graph.nodes]
+        assert changed[3].weight.shape == weight.shape
+        moved = graph.map(lambda t: weight if t is changed[3].weight else t)
+        return coap.boxes(moved, region, projections=9, generator=generator())[3].radius.sum()
+
+    weight = model[2].weight.detach().clone().requires_grad_()
+    assert torch.autograd.gradcheck(radius, weight, eps=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("threat", "words"),
+    [
+        (L2(eps=0.5), "an l2 ball that a data range cuts: .* clip=None"),
+        (L1(eps=0.5, clip=None), "a L1Ball: random projections know boxes, and l2 balls"),
+        (RandomSegments(eps=0.5, count=3), "a Star: .*give projections=None for exact bounds"),
+    ],
+)
+def test_projections_refuse_other_regions(threat, words):
+    _, graph, x, spec = build("mlp")
+    with pytest.raises(ValueError, match=words):
+        coap.lower_bounds(graph, threat.region(x), spec, projections=10)
+
+
+def test_there_must_be_a_projection():
+    _, graph, x, _ = build("mlp")
+    with pytest.raises(ValueError, match="projections is 0: take at least one random sum"):
+        coap.boxes(graph, Linf(eps=0.1).region(x), projections=0)
