@@ -78,11 +78,13 @@ def lower_bounds(
     fixed = [Box(box.lower.detach(), box.upper.detach()) for box in base]
     with torch.enable_grad():
         best, slopes = _ascend(_Search(graph.detach(), region, fixed, spec.detach(), targets), steps, lr, decay, stop)
+    if not intermediate:
+        return _Search(graph, region, base, spec, {}).bounds(slopes)[-1]
+    # a form's best slopes were found with other boxes, and need not be as good with these, or as those of CROWN
+    other = torch.maximum(best[-1], _Search(graph, region, base, spec, {}).bounds({})[-1])
     for at, index in targets.items():
         base[at] = base[at].intersect(_box(index, best[at], base[at]))
-    final = _Search(graph, region, base, spec, {}).bounds(slopes)[-1]
-    # a form's best slopes were found with other boxes, and need not be as good with better ones
-    return torch.maximum(final, best[-1]) if intermediate else final
+    return torch.maximum(_Search(graph, region, base, spec, {}).bounds(slopes)[-1], other)
 
 
 @dataclass

@@ -95,7 +95,7 @@ class Builder:
         for value in inputs:
             self._check_intact(value, path)
         index = len(self.nodes)
-        storage = inputs[0].storage if isinstance(op, Reshape) else index  # torch gives views of the input
+        storage = inputs[0].storage if isinstance(op, Reshape | Dropout) else index  # torch gives views of the input
         self.nodes.append(Node(path, self._on_device(op), tuple(value.index for value in inputs), shape))
         self.storages.append(storage)
         return Value(index, shape, storage)
