@@ -10,14 +10,14 @@ demo: $(READY)  ## train, certify and compare three networks on real digits
 	$(BIN)/ctbench demo
 
 test: $(READY)  ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: $(READY)  ## everything a change must pass
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 bench: $(READY)  ## speed of the hot paths, as ratios within one run
 	$(BIN)/python -m benchmarks

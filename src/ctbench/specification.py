@@ -41,6 +41,8 @@ def robust_cross_entropy(margins: Tensor) -> Tensor:
 
 def check_labels(y: Tensor, classes: int) -> None:
     """Raise ValueError unless there is one label a sample, [B], and each is an integer in 0..classes-1."""
+    if not isinstance(y, Tensor):
+        raise ValueError(f"the labels are a {type(y).__name__}: give a torch tensor of integers, [B]")
     if y.dim() != 1:
         raise ValueError(f"labels must be a vector, one label a sample; these have shape {tuple(y.shape)}")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:

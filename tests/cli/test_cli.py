@@ -487,12 +487,12 @@ def test_images_of_several_shapes_are_refused(fails):
 
 
 def test_training_that_diverges_says_so_in_a_line(fails, monkeypatch):
-    from ctbench.training.loop import Training
+    from ctbench.methods import regularizers
 
-    def nan(self, *_: object) -> torch.Tensor:
+    def nan(*_: object) -> torch.Tensor:
         return torch.tensor(float("nan"))
 
-    monkeypatch.setattr(Training, "_regularization", nan)
+    monkeypatch.setattr(regularizers, "shi", nan)
     assert "diverged in epoch 1, step 1 of 6" in fails(*SHORT, "--out", "run")
 
 

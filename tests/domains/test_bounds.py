@@ -1,23 +1,48 @@
 """Bounds of any torch module in one call."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import ctbench
 from ctbench import bounds, margin_bounds
+from ctbench.domains import crown, domains
+from ctbench.domains.relaxations import parallel, zero
+from ctbench.graph import freeze, trace
+from ctbench.regions import L1, L2, Box, FirstCoordinate, L1Ball, Linf, Segments, linf_box
+from ctbench.specification import margin_rows
+
+DOMAINS = sorted(domains())
 
 
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)).double()
+
+
+def double() -> nn.Module:
+    """x -> x."""
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.ones_(model.weight)
+    return model
 
 
 X = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)).double()
 Y = torch.tensor([0, 1, 2, 3, 1])
 
 
-@pytest.mark.parametrize("domain", ["interval", "crown-ibp", "crown"])
+def same(found: Any, expected: Any) -> None:
+    for some, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(some, other, rtol=1e-12, atol=1e-12)
+
+
+# -------------------------------------------------------------------------------------------------------- bounds
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
 def test_bounds_enclose_the_logits(domain):
     model = network().train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -31,12 +56,14 @@ def test_bounds_enclose_the_logits(domain):
     assert lower.shape == upper.shape == (5, 4)
 
 
-@pytest.mark.parametrize("domain", ["interval", "crown-ibp", "crown"])
+@pytest.mark.parametrize("domain", DOMAINS)
 def test_margin_bounds_at_radius_zero_are_margins(domain):
     logits = network().eval()(X)
     expected = logits.gather(1, Y[:, None]) - logits
     torch.testing.assert_close(margin_bounds(network(), X, Y, eps=0.0, domain=domain), expected)
-    assert (margin_bounds(network(), X, Y, eps=0.1, domain=domain) <= expected).all()
+    found = margin_bounds(network(), X, Y, eps=0.1, domain=domain)
+    assert (found <= expected).all()
+    assert not found.gather(1, Y[:, None]).any()
 
 
 def test_margin_bounds_are_at_least_differences_of_bounds():
@@ -46,36 +73,188 @@ def test_margin_bounds_are_at_least_differences_of_bounds():
     assert (margin_bounds(network(), X, Y, eps=0.1, domain="interval") >= separate - 1e-12).all()
 
 
+def test_bounds_are_those_of_the_domain():
+    graph, region = freeze(trace(network(), (3,)), X)[0], Linf(eps=0.1).region(X)
+    spec = margin_rows(Y, 4, dtype=X.dtype)
+    found = margin_bounds(network(), X, Y, eps=0.1)
+    kept = found[torch.arange(4) != Y[:, None]].view(5, 3)
+    torch.testing.assert_close(kept, crown.lower_bounds(graph, region, spec), rtol=1e-12, atol=1e-12)
+    unit = torch.eye(4).double().expand(5, -1, -1)
+    expected = crown.lower_bounds(graph, region, unit), -crown.lower_bounds(graph, region, -unit)
+    same(bounds(network(), X, eps=0.1), expected)
+
+
+def test_integer_labels_of_any_type_are_taken():
+    expected = margin_bounds(network(), X, Y, eps=0.1)
+    for dtype in (torch.int32, torch.uint8):
+        assert torch.equal(margin_bounds(network(), X, Y.to(dtype), eps=0.1), expected)
+
+
+# ------------------------------------------------------------------------------------------------------- regions
+
+
+@pytest.mark.parametrize(
+    ("norm", "threat"),
+    [
+        ("linf", Linf(eps=0.2)),
+        (math.inf, Linf(eps=0.2)),
+        ("l2", L2(eps=0.2)),
+        (2, L2(eps=0.2)),
+        ("l1", L1(eps=0.2)),
+        (1, L1(eps=0.2)),
+        ("first-coordinate", FirstCoordinate(eps=0.2)),
+    ],
+)
+def test_norms_are_regions(norm, threat):
+    same(bounds(network(), X, eps=0.2, norm=norm), bounds(network(), region=threat.region(X)))
+    found = margin_bounds(network(), X, Y, eps=0.2, norm=norm)
+    same([found], [margin_bounds(network(), None, Y, region=threat.region(X))])
+
+
 def test_the_range_of_the_data_is_kept_unless_it_is_open():
-    model = nn.Linear(1, 1, bias=False).double()
-    nn.init.ones_(model.weight)
     x = torch.tensor([[0.95]]).double()
-    assert bounds(model, x, eps=0.1).upper.item() == pytest.approx(1.0)
-    assert bounds(model, x, eps=0.1, clip=None).upper.item() == pytest.approx(1.05)
+    for norm in ("linf", "l2", "l1"):
+        assert bounds(double(), x, eps=0.1, norm=norm).upper.item() == pytest.approx(1.0)
+        assert bounds(double(), x, eps=0.1, norm=norm, clip=None).upper.item() == pytest.approx(1.05)
+        assert bounds(double(), x, eps=0.1, norm=norm, clip=(0, 1.01)).upper.item() == pytest.approx(1.01)
+    assert bounds(double(), x, eps=0.1, norm="first-coordinate").upper.item() == pytest.approx(1.05)
+
+
+def test_a_box_may_lie_in_any_range():
+    low, high = X * 255 - 300, X * 255 - 290
+    found = bounds(network(), box=(low, high))
+    same(found, bounds(network(), region=Box(low, high)))
+    same([margin_bounds(network(), None, Y, box=(X, X))], [margin_bounds(network(), X, Y, eps=0.0)])
+
+
+def test_each_feature_may_have_its_own_radius():
+    eps = torch.tensor([0.1, 0.0, 0.4])
+    same(bounds(network(), X, eps=eps), bounds(network(), region=linf_box(X, eps)))
+    same(bounds(network(), X, eps=eps, clip=None), bounds(network(), box=(X - eps, X + eps)))
+    same(bounds(network(), X, eps=torch.tensor(0.1, dtype=torch.float64)), bounds(network(), X, eps=0.1))
+    assert (bounds(network(), X, eps=eps).lower > bounds(network(), X, eps=0.4).lower).all()
+
+
+def test_a_region_of_segments():
+    directions = torch.tensor([[1.0, 0, 0], [0.5, -1, 0]]).double()
+    region = Segments(eps=0.3, directions=directions).region(X)
+    lower, upper = bounds(network(), region=region)
+    values = network().eval()(region.sample(200).flatten(0, 1)).view(200, 5, 4)
+    assert (lower <= values.amin(0)).all()
+    assert (upper >= values.amax(0)).all()
+
+
+# ----------------------------------------------------------------------------------------------------- precision
+
+
+def test_the_precision_is_that_of_the_network():
+    # 0.5 - 0.1 is 0.40000001 in single precision: the region must be made in double
+    lower, upper = bounds(double(), torch.full((1, 1), 0.5), eps=0.1)
+    assert lower.dtype == torch.float64
+    assert (lower.item(), upper.item()) == (0.4, 0.6)
+    assert bounds(double(), torch.ones(1, 1, dtype=torch.uint8), eps=0.1).lower.item() == pytest.approx(0.9, abs=1e-15)
+    assert bounds(network().float(), X, eps=0.1).lower.dtype == torch.float32
+    assert bounds(network().float(), region=Linf(eps=0.1).region(X)).lower.dtype == torch.float32
+    same(bounds(nn.Sequential(nn.ReLU()), X, eps=0.1), ((X - 0.1).clamp(min=0), (X + 0.1).clamp(max=1)))
 
 
 def test_gradients_reach_the_inputs_and_the_parameters():
-    model, x = network(), X.clone().requires_grad_()
-    bounds(model, x, eps=0.05).lower.sum().backward()
-    assert x.grad is not None
-    assert x.grad.abs().sum() > 0
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    for domain in DOMAINS:
+        model, x = network(), X.clone().requires_grad_()
+        bounds(model, x, eps=0.05, domain=domain).lower.sum().backward()
+        assert x.grad is not None
+        assert x.grad.abs().sum() > 0
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_single_inputs():
+def test_single_inputs_and_none_at_all():
     assert bounds(network(), X[:1], eps=0.1).lower.shape == (1, 4)
+    for domain in DOMAINS:
+        assert bounds(network(), X[:0], eps=0.1, domain=domain).upper.shape == (0, 4)
 
 
-def test_errors():
-    with pytest.raises(ValueError, match="eps is -1"):
-        bounds(network(), X, eps=-1)
-    with pytest.raises(ValueError, match="NaN"):
-        bounds(network(), X * float("nan"), eps=0.1)
-    with pytest.raises(ValueError, match="data range"):
-        margin_bounds(network(), X * 255, Y, eps=0.1)
-    with pytest.raises(ValueError, match="no domain is called 'zonotope3'"):
-        bounds(network(), X, eps=0.1, domain="zonotope3")
+# ------------------------------------------------------------------------------------------------ options, memory
+
+
+def test_options_are_handed_to_the_domain():
+    crowns = [bounds(network(), X, eps=0.2, slope=slope).lower for slope in (parallel, zero)]
+    assert not torch.allclose(*crowns)
+    few, many = (margin_bounds(network(), X, Y, eps=0.3, domain="alpha-crown", steps=n) for n in (0, 20))
+    same([few], [margin_bounds(network(), X, Y, eps=0.3)])
+    assert (many >= few).all()
+    assert many.mean() > few.mean() + 1e-3
+    folded = bounds(network(), X, eps=0.2, domain="zonotope", fold=1).lower
+    assert (folded <= bounds(network(), X, eps=0.2, domain="zonotope").lower + 1e-12).all()
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_large_batches_are_cut_to_fit_the_memory(domain, norm, monkeypatch):
+    parts: list[int] = []
+    for kind in (Box, L1Ball):
+        take = kind.take
+        monkeypatch.setattr(
+            kind, "take", lambda region, samples, take=take: parts.append(len(samples)) or take(region, samples)
+        )
+    model, one = network(), domains()[domain].footprint(freeze(trace(network(), (3,)), X)[0], 3) * 8
+
+    def found(memory: int) -> Tensor:
+        return margin_bounds(model, X, Y, eps=0.2, norm=norm, domain=domain, memory=memory)
+
+    whole = found(2**30)
+    assert parts == []
+    for memory, expected in ((1, [1] * 5), (2 * one, [2, 2, 1]), (5 * one - 1, [4, 1])):
+        parts.clear()
+        torch.testing.assert_close(found(memory), whole, rtol=1e-9, atol=1e-9)
+        assert parts == expected
+
+
+# -------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"eps": -1}, "eps is -1"),
+        ({"eps": 8}, "eps is 8.0, wider than the data range"),
+        ({"x": X * float("nan"), "eps": 0.1}, "NaN"),
+        ({"x": X.tolist(), "eps": 0.1}, "a list: give a torch tensor"),
+        ({"x": X * 255, "eps": 0.1}, "data range"),
+        ({"x": torch.rand(2, 4), "eps": 0.1}, "4"),
+        ({"eps": 0.1, "domain": "zonotope3"}, "no domain is called 'zonotope3'"),
+        ({"eps": 0.1, "norm": "l3"}, "norm is 'l3': it must be one of first-coordinate, l1, l2, linf"),
+        ({"eps": 0.1, "norm": 0.5}, "norm is 0.5"),
+        ({"eps": 0.1, "clip": (1, 0)}, r"clip is \(1, 0\)"),
+        ({"eps": 0.1, "norm": "first-coordinate", "clip": (0, 1)}, "segments are not cut"),
+        ({}, "name the region in one way, .* given is x$"),
+        ({"x": None}, "given is nothing"),
+        ({"x": None, "eps": 0.1}, "given is eps"),
+        ({"eps": 0.1, "box": (X, X)}, "given is x and box and eps"),
+        ({"x": None, "box": (X, X), "region": Box(X, X)}, "given is box and region"),
+        ({"x": None, "box": (X, X - 1)}, "lower is .* but upper is .* at"),
+        ({"x": None, "box": (X, X[:2])}, r"lower has the shape \[5, 3\] but upper \[2, 3\]"),
+        ({"eps": torch.rand(2)}, r"eps has the shape \[2\] but one input has \[3\]"),
+        ({"eps": torch.rand(3), "norm": "l2"}, r"eps has the shape \[3\]: only for linf"),
+        ({"eps": 0.1, "memory": 0}, "memory is 0: give a number of bytes"),
+        ({"eps": 0.1, "steps": 3}, "crown takes no steps; it takes slope"),
+        ({"eps": 0.1, "domain": "interval", "slope": zero}, "interval takes no slope; it takes no options"),
+        ({"eps": 0.1, "domain": "zonotope", "fold": 0}, "fold is 0"),
+    ],
+)
+def test_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        bounds(network(), **{"x": X} | arguments)
+
+
+def test_errors_of_labels():
     with pytest.raises(ValueError, match="label 4 of sample 2"):
         margin_bounds(network(), X, torch.tensor([0, 1, 4, 0, 0]), eps=0.1)
-    with pytest.raises(ctbench.UnsupportedLayerError, match="Sigmoid"):
-        bounds(nn.Sequential(network(), nn.Sigmoid()), X, eps=0.1)
+    with pytest.raises(ValueError, match="there are 2 labels for 5 inputs"):
+        margin_bounds(network(), X, Y[:2], eps=0.1)
+    with pytest.raises(ValueError, match="labels must be integers"):
+        margin_bounds(network(), X, Y.float(), eps=0.1)
+
+
+def test_layers_without_an_op_are_refused():
+    with pytest.raises(ctbench.UnsupportedLayerError, match="Softplus"):
+        bounds(nn.Sequential(network(), nn.Softplus()), X, eps=0.1)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctbench.domains import crown, crown_ibp, interval, relaxations
+from ctbench.domains import alpha_crown, coap, crown, crown_ibp, interval, relaxations, zonotope
 from ctbench.domains.linear_form import every_output
 from ctbench.graph import Graph, freeze, trace
 from ctbench.graph.ops import ReLU
@@ -220,3 +220,33 @@ def test_no_slope_exceeds_the_triangle_relaxation(golden):
     for slope in SLOPES.values():
         margins = crown.lower_bounds(golden.graph, golden.region, golden.spec, inner=boxes, slope=slope)
         assert (margins <= optimum + 1e-6).all()
+
+
+@pytest.mark.parametrize("golden", [name for name in NETWORKS if not name.startswith("kw")], indirect=True)
+@pytest.mark.parametrize("domain", [zonotope, coap], ids=["zonotope", "coap"])
+def test_forward_and_dual_bounds_with_one_slope(golden, domain):
+    options = {"pure": True} if domain is zonotope else {}
+    boxes = domain.boxes(golden.graph, golden.region, **options)
+    check_boxes(golden, "crown_same_slope", boxes)
+    check(golden, "crown_same_slope", boxes, partial(domain.lower_bounds, **options))
+
+
+SMALL = ["toy_2_2_2", "mlp_rand", "mlp_trained"]
+OPTIMISED = [
+    *((name, "alpha20_fixinterm", {"steps": 20, "decay": 0.98}) for name in NETWORKS),
+    *((name, "alpha200_fixinterm", {"steps": 200, "decay": 0.99}) for name in SMALL),
+    *((name, "alpha20", {"steps": 20, "decay": 0.98, "intermediate": True}) for name in [*SMALL, "cnn_bn_rand"]),
+]
+
+
+@pytest.mark.parametrize(("golden", "method", "options"), OPTIMISED, indirect=["golden"])
+def test_optimised_slopes(golden, method, options):
+    boxes = crown.boxes(golden.graph, golden.region, pure=True)
+    margins = alpha_crown.lower_bounds(golden.graph, golden.region, golden.spec, inner=boxes, **options)
+    reference, start = (golden.values[f"{name}/margin_lb"].flatten(0, 1) for name in (method, "crown"))
+    assert margins.mean() >= reference.mean() - 1e-6
+    assert (margins >= start - 1e-9).all()
+    assert (margins >= reference - 1e-3 * (reference - start).mean() - 1e-5).all()
+    check_below_minima(golden, margins)
+    if "fixinterm" in method and "lp_triangle_crown_interm/margin_lb" in golden.values:
+        assert (margins <= golden.values["lp_triangle_crown_interm/margin_lb"].flatten(0, 1) + 1e-6).all()

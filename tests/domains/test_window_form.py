@@ -231,12 +231,11 @@ def test_a_window_is_the_dense_form_all_along_a_random_walk():
             if isinstance(pair.form, WindowForm) and pair.form.size != (1, 1):
                 rows = pair.form.top, pair.form.top + pair.form.size[0] - 1
                 seen["over the edge"] += bool((rows[0] < 0).any() or (rows[1] >= pair.shape[1]).any())
-                seen["outside"] += bool((rows[1] < 0).any() or (rows[0] >= pair.shape[1]).any())
                 seen["not clean"] += not pair.form.clean
 
     check()
     assert min(seen["WindowForm"], seen["LinearForm"], seen["over the edge"]) > 50
-    assert min(seen["outside"], seen["not clean"]) > 10
+    assert seen["not clean"] > 10
 
 
 # ----------------------------------------------------------------------------------------------- what ops they keep

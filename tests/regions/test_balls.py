@@ -146,3 +146,10 @@ def test_gradients_pass_through_a_projection():
     far = (x + torch.tensor([0.3, -0.9, 0.2])).requires_grad_()
     for kind in (L1, L2):
         assert torch.autograd.gradcheck(kind(eps=0.4, clip=None).region(x).project, far)
+
+
+def test_one_coordinate_that_takes_all_of_the_radius_leaves_the_others_their_rounding():
+    ball = L2Ball(torch.tensor([[0.5, 0.5]]), 0.3, (0.0, 1.0))
+    assert ball.minimum(torch.tensor([[[1.0, 2e-4]]])).item() == pytest.approx(0.2001, abs=1e-5)
+    wide = L2Ball(torch.tensor([[0.5, 0.5]]), 0.5, (0.0, 1.0))
+    assert wide.project(torch.tensor([[2.0, 0.5 + 1e-5]]))[0, 0].item() == pytest.approx(1.0, abs=1e-5)

@@ -8,12 +8,13 @@ import pytest
 
 from ctbench import attacks
 from ctbench.datasets import CIFAR10, MNIST, Augmentation, Digits, Folder
+from ctbench.methods.ibp import IBP
 from ctbench.methods.pgd import PGD
 from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3, CNN7, MLP
 from ctbench.recipes import recipes
 from ctbench.regions import Linf
-from ctbench.training import Adam, Constant, Linear, Recipe, Smooth, codec
+from ctbench.training import SWA, Adam, Constant, Linear, Recipe, Schedule, Smooth, codec
 
 RECIPES = recipes()
 
@@ -87,23 +88,29 @@ CHANGED = {
     "network": CNN3(width=3),
     "threat": Linf(eps=0.06),
     "method": Standard(),
+    "warmup": Standard(),
     "train_eps": 0.05,
     "ramp": Linear(start=0.0, end=2.0),
     "robust_weight": 0.5,
     "shi": 0.25,
     "l1": 1e-6,
+    "schedules": (Schedule(path="robust_weight", start_value=0.5, end_value=1.0, ramp=Linear(end=2.0)),),
     "initialization": "kaiming",
     "optimizer": Adam(lr=0.01, clip_norm=9.0),
     "epochs": 4,
     "batch_size": 255,
+    "accumulate": 2,
+    "swa": SWA(start=2.0),
     "precise_bn": False,
-    "validation": 0.1,
+    "precise_bn_variance": "pooled",
+    "validation": 0.2,
+    "select": "best",
     "seed": 1,
 }
 
 
 def test_the_hash_changes_with_every_other_field(tiny):
-    recipe = tiny()
+    recipe = tiny(validation=0.1)
     assert set(CHANGED) == set(recipe.to_json()) - {"name", "source"}
     hashes = {field: replace(recipe, **{field: value}).hash for field, value in CHANGED.items()}
     assert len({recipe.hash, *hashes.values()}) == 1 + len(CHANGED), hashes
@@ -136,6 +143,16 @@ def test_the_hash_changes_with_every_other_field(tiny):
         ("precise_bn=false", {"precise_bn": False}),
         ("initialization=kaiming", {"initialization": "kaiming"}),
         ("name=a=b", {"name": "a=b"}),
+        ("warmup=ibp", {"warmup": IBP()}),
+        ('warmup={"name": "pgd", "attack": "pgd"}', {"warmup": PGD()}),
+        ("swa.start=2", {"swa": SWA(start=2.0)}),
+        ('swa={"start": 1, "every": 5}', {"swa": SWA(start=1.0, every=5)}),
+        ("accumulate=2", {"accumulate": 2}),
+        ("precise_bn_variance=pooled", {"precise_bn_variance": "pooled"}),
+        (
+            'schedules=[{"path": "l1", "start_value": 0, "end_value": 1, "ramp": {"name": "linear", "end": 2}}]',
+            {"schedules": (Schedule(path="l1", start_value=0, end_value=1, ramp=Linear(end=2)),)},
+        ),
     ],
 )
 def test_a_change_replaces_one_field(tiny, change, expected):
@@ -202,7 +219,7 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
             r'dataset is "imagenet": it must be the name of a dataset: cifar10, digits, folder, mnist',
         ),
         ("ramp=cosine", r'ramp is "cosine": it must be the name of a ramp: constant, linear, smooth'),
-        ("method={}", r"method: the object must say its name beside its fields, one of ibp, pgd, standard"),
+        ("method={}", r"method: the object must say its name beside its fields, one of .*ibp, .*pgd, .*standard"),
         ("dataset=folder", r"dataset: Folder \('folder'\) needs a value for path"),
         ("threat.eps=-0.1", r"threat: eps is -0.1: a radius must be a number >= 0"),
         ("threat.eps=1.5", r"threat: eps is 1.5, wider than the data range \[0, 1\]: eps is in pixel space, so 8/255"),
@@ -226,6 +243,16 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("ramp.end=0", r"shi is 0.5 but is in force only while the radius grows: set ramp.end > 0"),
         ("seed=9223372036854775808", r"seed is 9223372036854775808: it must be below 2\^63"),
         ("optimizer.milestones=[9,7]", r"optimizer: milestones are \[9, 7\]: give epochs in ascending order"),
+        ("accumulate=0", r"accumulate is 0: it must be from 1 to batch_size, 256"),
+        ("accumulate=257", r"accumulate is 257: it must be from 1 to batch_size, 256"),
+        ("swa.every=3", r"swa: SWA needs a value for start"),
+        ("swa.start=3", r"swa.start is 3: the last of 3 epochs begins before it"),
+        ("swa.start=-1", r"swa: start is -1.0: it must be an epoch >= 0"),
+        ("warmup.attack.steps=3", r"'warmup.attack.steps': there is no warmup: set warmup=NAME first"),
+        ("select=first", r'select is "first": it must be one of last, best'),
+        ("select=best", r"select is 'best' but no images are held out to choose by: set validation"),
+        ("precise_bn_variance=median", r"precise_bn_variance is .*: it must be one of mean, pooled"),
+        ('schedules=["l1"]', r"schedules"),
         ("network.width=0", r"network: cnn3: width is 0, which is no size"),
     ],
 )
@@ -239,6 +266,30 @@ def test_a_recipe_is_checked_after_all_its_changes(tiny):
     assert (changed.ramp.start, changed.ramp.end) == (3, 4)
     with pytest.raises(ValueError, match="'nonsense' is no change"):
         tiny().with_changes(["epochs=0.5", "nonsense"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["shi=0", "ramp.end=0", "warmup=ibp"], r"warmup is 'ibp' but is in force only while the radius grows"),
+        (
+            ["validation=0.1", "select=best", "ramp.end=3"],
+            r"the radius grows up to epoch 3 of 3: no whole epoch is left",
+        ),
+        (["validation=0.1", "select=best", "ramp.end=2.5"], r"up to epoch 2.5 of 3: no whole epoch is left"),
+        (["validation=0.1", "select=best", "swa.start=1"], r"swa ends with the average of many weights, .*: drop one"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_explained(tiny, changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny().with_changes(changes)
+
+
+def test_a_part_that_is_not_there_is_chosen_by_name_and_then_filled(tiny):
+    changed = tiny(shi=0.0).with_changes(["warmup=pgd", "warmup.attack.steps=3", "swa.start=1", "swa.every=2"])
+    assert changed.warmup == PGD(attack=attacks.PGD(steps=3))
+    assert changed.swa == SWA(start=1.0, every=2)
+    assert changed.with_changes(["warmup=null", "swa=None"]) == tiny(shi=0.0)
 
 
 def test_another_ramp_is_chosen_by_name(tiny):

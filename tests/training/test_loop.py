@@ -25,14 +25,27 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3, MLP
 from ctbench.regions import Linf
 from ctbench.results import RunFolder, jsonl
-from ctbench.training import Adam, Linear, Recipe, Smooth, TrainingDivergedError, load_run, train
+from ctbench.training import (
+    SWA,
+    Adam,
+    Constant,
+    Linear,
+    Recipe,
+    Schedule,
+    Smooth,
+    TrainingDivergedError,
+    load_run,
+    train,
+)
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.checkpoints import load_state
 from ctbench.training.loop import Training
+from ctbench.training.recipe import Moment
 
 STEPS = 6  # an epoch of 1,438 digits in batches of 256
 LAST_BATCH = 1438 - 5 * 256
 MEASURED = {"epoch", "eps", "lr", "loss", "natural_loss", "natural_accuracy", "robust_loss", "robust_accuracy"}
+OF_BOXES = {"ibp_accuracy", "active_relus", "dead_relus", "unstable_relus"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +115,8 @@ def single(recipe: Recipe, tmp_path) -> tuple[Training, torch.Tensor, torch.Tens
 
 
 def one_step(training: Training, x, y, eps: float, epoch: int = 0) -> dict[str, float]:
-    measured = training.step(x, y, eps, epoch, 0, torch.Generator().manual_seed(0))
-    return dict(
-        zip(("loss", "natural", "natural_accuracy", "robust", "robust_accuracy"), measured.tolist(), strict=True)
-    )
+    now = Moment(training.recipe, epoch, 0, eps)
+    return {name: value.item() for name, value in training.step(x, y, now, torch.Generator().manual_seed(0)).items()}
 
 
 # ---------------------------------------------------------------------------------------------- determinism
@@ -174,7 +185,7 @@ def test_a_run_folder_holds_all_there_is_to_know(tiny, tmp_path):
     assert (versions["torch"], versions["threads"]) == (torch.__version__, torch.get_num_threads())
     metrics = jsonl.read(run.folder.metrics)
     assert [record["epoch"] for record in metrics] == [1, 2, 3]
-    assert all(record.keys() == MEASURED | {"seconds"} for record in metrics)
+    assert all(record.keys() == MEASURED | OF_BOXES | {"seconds"} for record in metrics)
     assert all(0 < record["seconds"] < 60 for record in metrics)
     assert metrics[-1]["natural_loss"] < metrics[0]["natural_loss"]
     assert not run.model.training
@@ -347,14 +358,15 @@ import torch
 torch.set_num_threads(1)
 from ctbench.training import Recipe, train
 from ctbench.training.loop import Training
+from ctbench.training.recipe import Moment
 
 step = Training.step
 
-def hanging(self, x, y, eps, epoch, number, generator):
-    if (epoch, number) == (1, 3):
+def hanging(self, x, y, now, generator):
+    if (now.epoch, now.number) == (1, 3):
         print("in the middle of an epoch", flush=True)
         time.sleep(600)
-    return step(self, x, y, eps, epoch, number, generator)
+    return step(self, x, y, now, generator)
 
 Training.step = hanging
 train(Recipe.from_json(json.loads(sys.argv[1])), out=sys.argv[2], quiet=True)
@@ -430,7 +442,7 @@ def test_a_standard_step_is_the_plain_step_of_torch(tiny, tmp_path, network, ste
         loss.backward()
         nn.utils.clip_grad_norm_(plain.parameters(), 10.0)
         optimizer.step()
-        for name in ("loss", "natural", "robust"):
+        for name in ("loss", "natural_loss", "robust_loss"):
             assert measured[name] == pytest.approx(loss.item(), abs=1e-6)
         accuracy = (logits.argmax(1) == y).double().mean().item()
         assert measured["natural_accuracy"] == measured["robust_accuracy"] == pytest.approx(accuracy)
@@ -471,8 +483,8 @@ def test_the_loss_is_composed_as_the_recipe_says(tiny, tmp_path, weight, l1):
     gradients = torch.autograd.grad(loss, list(other.parameters()))
     measured = one_step(training, x, y, 0.03)
     assert measured["loss"] == pytest.approx(loss.item(), rel=1e-5)
-    assert measured["natural"] == pytest.approx(natural.item(), rel=1e-5)
-    assert measured["robust"] == pytest.approx(robust.item(), rel=1e-5)
+    assert measured["natural_loss"] == pytest.approx(natural.item(), rel=1e-5)
+    assert measured["robust_loss"] == pytest.approx(robust.item(), rel=1e-5)
     for parameter, expected in zip(training.parameters, gradients, strict=True):
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
 
@@ -512,9 +524,9 @@ def test_the_regulariser_fades_with_the_radius(tiny, tmp_path):
         training, x, y = single(tiny(shi=0.5, robust_weight=1.0), tmp_path)
         measured = one_step(training, x, y, eps)
         extra.append(
-            (measured["loss"] - measured["robust"]) / (1 - eps / 0.05)
+            (measured["loss"] - measured["robust_loss"]) / (1 - eps / 0.05)
             if eps < 0.05
-            else measured["loss"] - measured["robust"]
+            else measured["loss"] - measured["robust_loss"]
         )
     assert extra[0] > 0.01
     assert extra[1] > 0.01
@@ -526,7 +538,7 @@ def test_the_regulariser_at_radius_zero_is_that_of_a_tiny_one(tiny, tmp_path):
     for eps in (0.0, 1e-6):
         training, x, y = single(tiny(shi=0.5), tmp_path)
         measured = one_step(training, x, y, eps)
-        losses.append(measured["loss"] - measured["robust"])
+        losses.append(measured["loss"] - measured["robust_loss"])
     assert losses[0] > 0.01
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -581,7 +593,7 @@ def test_validation_reports_on_images_that_are_held_out(tiny, tmp_path, network)
     run = train(recipe, out=tmp_path, quiet=True)
     metrics = jsonl.read(run.folder.metrics)
     assert all(
-        record.keys() == MEASURED | {"seconds", "validation_natural_accuracy", "validation_robust_accuracy"}
+        record.keys() == MEASURED | OF_BOXES | {"seconds", "validation_natural_accuracy", "validation_robust_accuracy"}
         for record in metrics
     )
     _, held_out = split(recipe.dataset.load().train, fraction=0.25, seed=3)
@@ -676,3 +688,220 @@ def test_a_recipe_that_no_run_has_written_is_not_overwritten(tiny, tmp_path):
     with pytest.raises(ValueError, match="holds the run of another recipe"):
         train(tiny(), out=tmp_path, quiet=True)
     assert Recipe.from_json(jsonl.read_json(RunFolder(tmp_path).recipe)).seed == 5
+
+
+# ---------------------------------------------------------------------------------------------- warm-up, prelude
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shifted(Method):
+    """Standard training with a prelude: the mean of the squared logits, times a factor."""
+
+    name: ClassVar[str] = "shifted"
+    factor: float = 1.0
+    seen: ClassVar[list[tuple[str, torch.Tensor]]] = []
+
+    def __call__(self, net, batch: Batch) -> RobustLoss:
+        self.seen.append(("loss", batch.logits.detach()))
+        return Standard()(net, batch)
+
+    def prelude(self, net, batch: Batch) -> torch.Tensor:
+        self.seen.append(("prelude", batch.logits.detach()))
+        return self.factor * batch.logits.square().mean()
+
+
+def test_the_warmup_is_in_force_while_the_radius_grows(tiny, tmp_path):
+    recipe = tiny(method=Watched(), warmup=IBP(), ramp=Smooth(start=0.0, end=1.5), epochs=3, validation=0.1)
+    run = train(recipe, out=tmp_path / "run", quiet=True)
+    steps = math.ceil(len(split(recipe.dataset.load().train, fraction=0.1, seed=0)[0]) / 256)
+    assert len(Watched.calls) == steps + 1  # the third epoch, and its validation
+    metrics = jsonl.read(run.folder.metrics)
+    assert [record.keys() >= OF_BOXES for record in metrics] == [True, True, False]
+    assert [record["loss"] > record["robust_loss"] + 1e-9 for record in metrics] == [True, True, False]  # Shi's R
+    ibp = train(tiny(ramp=recipe.ramp, epochs=3, validation=0.1), out=tmp_path / "ibp", quiet=True)
+    assert untimed(ibp.folder.metrics)[:2] == untimed(run.folder.metrics)[:2]
+
+
+def test_the_warmup_needs_boxes_for_the_regulariser(tiny, tmp_path):
+    with pytest.raises(ValueError, match="the method 'standard' computes no interval bounds"):
+        train(tiny(warmup=Standard()), out=tmp_path, quiet=True)
+
+
+def test_a_prelude_is_a_step_of_its_own_before_the_main_one(tiny, tmp_path):
+    Shifted.seen.clear()
+    recipe = tiny(method=Shifted(factor=50.0), shi=0.0, optimizer=Adam(lr=0.01, clip_norm=0.1))
+    training, x, y = single(recipe, tmp_path)
+    plain = copy.deepcopy(training.model).train()
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.01)
+    for _ in range(2):
+        one_step(training, x, y, 0.05)
+        optimizer.zero_grad()
+        first = plain(x)
+        (50 * first.square().mean()).backward()  # longer than clip_norm, and not clipped
+        assert torch.cat([p.grad.flatten() for p in plain.parameters()]).norm() > 1
+        optimizer.step()
+        optimizer.zero_grad()
+        second = plain(x)
+        F.cross_entropy(second, y).backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), 0.1)
+        optimizer.step()
+        (kind, before), (other, after) = Shifted.seen
+        assert (kind, other) == ("prelude", "loss")
+        torch.testing.assert_close(before, first.detach(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(after, second.detach(), rtol=0, atol=1e-5)
+        Shifted.seen.clear()
+    noise = {"0.bias", "3.bias"}  # their gradient is 0 but for rounding, which Adam's first step blows up
+    for name, value in plain.state_dict().items():
+        if name not in noise and "running_mean" not in name:  # that of a layer's input moves with its bias
+            torch.testing.assert_close(training.model.state_dict()[name], value, rtol=0, atol=1e-5)
+
+
+def test_the_prelude_of_a_method_that_is_not_in_force_is_not_made(tiny, tmp_path):
+    Shifted.seen.clear()
+    train(tiny(method=Shifted(), warmup=IBP(), ramp=Smooth(end=1.0), epochs=2), out=tmp_path, quiet=True)
+    assert [kind for kind, _ in Shifted.seen] == ["prelude", "loss"] * STEPS
+
+
+# ---------------------------------------------------------------------------------------------- parts, schedules
+
+
+@pytest.mark.parametrize("changes", [{}, {"network": MLP(hidden=(7,))}], ids=["batch norm", "plain"])
+def test_accumulated_steps_train_the_same_network(tiny, tmp_path, changes):
+    changes |= {"shi": 0.0, "epochs": 1, "optimizer": Adam(lr=1e-3)}
+    whole = train(tiny(**changes), out=tmp_path / "whole", quiet=True)
+    parts = train(tiny(accumulate=3, **changes), out=tmp_path / "parts", quiet=True)
+    for record, other in zip(untimed(whole.folder.metrics), untimed(parts.folder.metrics), strict=True):
+        assert record == pytest.approx(other, rel=1e-5)
+    assert not same(weights(whole), weights(parts))  # but for rounding
+
+
+def test_a_scheduled_weight_is_in_force_in_every_step(tiny, tmp_path):
+    schedule = Schedule(path="robust_weight", start_value=0.0, end_value=1.0, ramp=Constant(end=1.0))
+    run = train(tiny(shi=0.0, schedules=(schedule,)), out=tmp_path, quiet=True)
+    first, second, _ = jsonl.read(run.folder.metrics)
+    assert first["loss"] == pytest.approx(first["natural_loss"], rel=1e-6)
+    assert second["loss"] == pytest.approx(second["robust_loss"], rel=1e-6)
+    assert second["robust_loss"] > 1.001 * second["natural_loss"]
+
+
+def test_a_scheduled_learning_rate_is_used(tiny, tmp_path, monkeypatch):
+    used, step = [], Training.step
+
+    def noting(self, *args):
+        used.append(self.optimizer.param_groups[0]["lr"])
+        return step(self, *args)
+
+    monkeypatch.setattr(Training, "step", noting)
+    schedule = Schedule(path="optimizer.lr", start_value=0.01, end_value=0.04, ramp=Linear(end=3.0))
+    run = train(tiny(schedules=(schedule,)), out=tmp_path, quiet=True)
+    expected = [0.01 + 0.03 * step / 18 for step in range(18)]
+    assert used == pytest.approx(expected)
+    assert [record["lr"] for record in jsonl.read(run.folder.metrics)] == pytest.approx(expected[5::6])
+
+
+# ---------------------------------------------------------------------------------------------- SWA, selection
+
+
+def watch_weights(monkeypatch) -> list[dict[str, torch.Tensor]]:
+    """The parameters after every step, in a list that fills while a run goes on."""
+    seen, step = [], Training.step
+
+    def noting(self, *args):
+        means = step(self, *args)
+        seen.append({name: p.detach().clone() for name, p in self.model.named_parameters()})
+        return means
+
+    monkeypatch.setattr(Training, "step", noting)
+    return seen
+
+
+@pytest.mark.parametrize("precise_bn", [True, False])
+def test_the_average_of_the_weights_is_what_a_run_with_swa_ends_in(tiny, tmp_path, monkeypatch, precise_bn):
+    seen = watch_weights(monkeypatch)
+    run = train(tiny(swa=SWA(start=1.5, every=4), precise_bn=precise_bn), out=tmp_path, quiet=True)
+    chosen = [seen[step - 1] for step in (13, 17)]  # counted once they are done; 1.5 epochs are 9 steps
+    assert len(seen) == 3 * STEPS
+    for name, parameter in run.model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), torch.stack([weights[name] for weights in chosen]).mean(0))
+    x, _ = run.recipe.dataset.load().train[:]
+    torch.testing.assert_close(run.model[1].running_mean, run.model[0](x).mean((0, 2, 3)), rtol=0.03, atol=0.03)
+    assert same(weights(load_run(tmp_path)), weights(run))
+
+
+def test_swa_leaves_the_course_of_training_as_it_was(tiny, tmp_path, monkeypatch):
+    seen = watch_weights(monkeypatch)
+    train(tiny(), out=tmp_path / "plain", quiet=True)
+    train(tiny(swa=SWA(start=0, every=1)), out=tmp_path / "swa", quiet=True)
+    assert all(same(a, b) for a, b in zip(seen[: 3 * STEPS], seen[3 * STEPS :], strict=True))
+
+
+def test_the_last_validation_is_of_the_average(tiny, tmp_path):
+    recipe = tiny(swa=SWA(start=1, every=2), validation=0.2)
+    run = train(recipe, out=tmp_path, quiet=True)
+    _, held_out = split(recipe.dataset.load().train, fraction=0.2, seed=0)
+    x, y = held_out[:]
+    natural = (run.model(x).argmax(1) == y).double().mean().item()
+    assert jsonl.read(run.folder.metrics)[-1]["validation_natural_accuracy"] == pytest.approx(natural, abs=2 / len(y))
+
+
+def test_an_average_of_nothing_is_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"swa would average no weights: from epoch 2 of 3 on .* fewer than 7 steps"):
+        train(tiny(swa=SWA(start=2, every=7)), out=tmp_path, quiet=True)
+
+
+CHOOSY = {
+    "validation": 0.2,
+    "select": "best",
+    "epochs": 6,
+    "ramp": Smooth(end=3.0),
+    "threat": Linf(eps=0.1),
+    "shi": 0.0,
+    "optimizer": Adam(lr=0.1),
+    "seed": 1,
+}
+
+
+def test_the_best_epoch_at_the_full_radius_is_what_a_run_ends_in(tiny, tmp_path, monkeypatch):
+    models, validate = [], Training.validate
+
+    def noting(self, *args):
+        models.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        return validate(self, *args)
+
+    monkeypatch.setattr(Training, "validate", noting)
+    run = train(tiny(**CHOOSY), out=tmp_path, quiet=True)
+    metrics = jsonl.read(run.folder.metrics)
+    robust = [record["validation_robust_accuracy"] for record in metrics]
+    best = max(range(3, 6), key=lambda epoch: robust[epoch])  # the radius is full from the fourth epoch on
+    assert max(robust[:3]) > robust[best]  # a smaller radius is easier, and does not count
+    assert best == 4
+    assert same(weights(run), models[best])
+    assert not same(models[best], models[-1])
+    assert [record.get("best_epoch") for record in metrics] == [None, None, None, 4, 5, 5]
+    assert same(weights(load_run(tmp_path)), weights(run))
+
+
+def test_the_first_of_equally_good_epochs_is_kept(tiny, tmp_path, monkeypatch):
+    constant = {"validation_natural_accuracy": 0.5, "validation_robust_accuracy": 0.25}
+    monkeypatch.setattr(Training, "validate", lambda *_: constant)
+    run = train(tiny(**CHOOSY), out=tmp_path, quiet=True)
+    assert [record.get("best_epoch") for record in jsonl.read(run.folder.metrics)] == [None, None, None, 4, 4, 4]
+
+
+@pytest.mark.parametrize("call", [1, 2 * STEPS + 2, 4 * STEPS + 1, 5 * STEPS])
+@pytest.mark.parametrize("changes", [CHOOSY, {"swa": SWA(start=1.5, every=4), "epochs": 6}], ids=["best", "swa"])
+def test_averages_and_choices_survive_an_interruption(tiny, tmp_path, monkeypatch, call, changes):
+    recipe = tiny(**changes)
+    whole = train(recipe, out=tmp_path / "whole", quiet=True)
+    cut_short(monkeypatch, recipe, call, tmp_path / "cut")
+    resumed = train(recipe, out=tmp_path / "cut", resume=True, quiet=True)
+    assert same(weights(resumed), weights(whole))
+    assert untimed(resumed.folder.metrics) == untimed(whole.folder.metrics)
+
+
+@pytest.mark.parametrize("changes", [CHOOSY, {"swa": SWA(start=1.5, every=4)}], ids=["best", "swa"])
+def test_a_kill_after_the_last_state_leaves_the_same_weights(tiny, tmp_path, changes):
+    recipe = tiny(**changes)
+    run = train(recipe, out=tmp_path, quiet=True)
+    run.folder.weights.unlink()
+    assert same(weights(train(recipe, out=tmp_path, resume=True, quiet=True)), weights(run))

@@ -1,10 +1,13 @@
-"""How the radius grows, against the formula of the benchmark."""
+"""How the radius grows, against the formula of the benchmark, and how other numbers change."""
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ctbench.training.schedules import Constant, Linear, Smooth
+from ctbench import attacks
+from ctbench.methods.pgd import PGD
+from ctbench.training import Recipe
+from ctbench.training.schedules import Constant, Linear, Schedule, Smooth, with_number
 
 
 def smooth(t: int, a: int, b: int) -> float:
@@ -74,3 +77,84 @@ def test_parts_of_epochs():
 def test_ramps_need_an_order(start, end):
     with pytest.raises(ValueError, match="0 <= start <= end"):
         Smooth(start=start, end=end)
+
+
+def test_a_schedule_goes_from_one_value_to_the_other():
+    schedule = Schedule(path="robust_weight", start_value=1.0, end_value=0.1, ramp=Linear(start=1, end=3))
+    assert [schedule.value(step, 2) for step in range(8)] == pytest.approx([1, 1, 1, 0.775, 0.55, 0.325, 0.1, 0.1])
+    assert schedule.value(0, 2) == 1.0
+    assert schedule.value(6, 2) == 0.1  # not 1.0 + (0.1 - 1.0)
+
+
+def scheduled(path: str, start: float, end: float, *, last: float = 2.0) -> Schedule:
+    return Schedule(path=path, start_value=start, end_value=end, ramp=Linear(end=last))
+
+
+def test_the_moment_of_a_step_has_the_values_of_then(tiny):
+    recipe = tiny(
+        method=PGD(attack=attacks.PGD(steps=3)),
+        warmup=PGD(attack=attacks.PGD(steps=1)),
+        shi=0.0,
+        ramp=Linear(start=0.0, end=1.0),
+        schedules=(scheduled("method.attack.step_size", 1.0, 0.5), scheduled("robust_weight", 0.0, 0.8)),
+    )
+    now = recipe.at(1, 2, 4)  # 6 of 8 steps: three quarters
+    assert now.recipe.method == PGD(attack=attacks.PGD(steps=3, step_size=0.625))
+    assert now.method is now.recipe.method
+    assert now.recipe.robust_weight == pytest.approx(0.6)
+    assert now.recipe.schedules == ()
+    assert (now.epoch, now.number, now.eps, now.growing) == (1, 2, 0.05, False)
+    before = recipe.at(0, 1, 4)
+    assert before.method == recipe.warmup
+    assert before.growing
+    assert before.eps == pytest.approx(0.05 / 4)
+
+
+def test_without_schedules_the_moment_has_the_recipe_itself(tiny):
+    recipe = tiny()
+    assert recipe.at(1, 0, 6).recipe is recipe
+    assert recipe.at(0, 0, 6).method is recipe.method  # no warm-up
+
+
+def test_a_number_is_replaced_along_its_path(tiny):
+    recipe = tiny(method=PGD(), shi=0.0)
+    assert with_number(recipe, "optimizer.lr", 0.5).optimizer.lr == 0.5
+    assert with_number(recipe, "method.attack.step_size", 0.5).method.attack.step_size == 0.5
+    assert recipe == tiny(method=PGD(), shi=0.0)
+
+
+@pytest.mark.parametrize(
+    ("schedules", "message"),
+    [
+        ([("weight", 0, 1)], "'weight' is not read in every step: a schedule is for a number in method, .*optimizer"),
+        ([("threat.eps", 0, 1)], "'threat.eps' is not read in every step: .*the radius has its ramp"),
+        (
+            [("method.alpha", 0, 1)],
+            r"'method.alpha' cannot be 0: PGD \('pgd'\) has no field 'alpha'; its fields are att",
+        ),
+        ([("method", 0, 1)], "'method' cannot be 0: 'method' of Recipe is no real number"),
+        (
+            [("method.attack.steps", 1, 2)],
+            r"'steps' of PGD \('pgd'\) is no real number, and only those can be scheduled",
+        ),
+        ([("method.attack.clean_start", 0, 1)], "'clean_start' of .* is no real number"),
+        ([("robust_weight.x", 0, 1)], "'robust_weight' is 1.0, it has no field 'x'"),
+        ([("warmup.alpha", 0, 1)], "'warmup' is None, it has no field 'alpha'"),
+        ([("robust_weight", 0.5, 1.5)], r"'robust_weight' cannot be 1.5: robust_weight is 1.5: it is a share"),
+        ([("robust_weight", -0.5, 0.5)], r"'robust_weight' cannot be -0.5: robust_weight is -0.5"),
+        ([("l1", 0, float("nan"))], r"'l1' cannot be nan: l1 is nan: it must be >= 0"),
+        ([("method.attack.step_size", 1, 0)], r"'method.attack.step_size' cannot be 0: step_size is 0"),
+        ([("l1", 0, 1), ("l1", 1, 0)], "'l1' has several: give it one"),
+        ([("l1", 0, 1, 4)], "the ramp of 'l1' ends at 4, after the last of 3 epochs"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_explained(tiny, schedules, message):
+    given = tuple(scheduled(path, start, end, last=last[0] if last else 2.0) for path, start, end, *last in schedules)
+    with pytest.raises(ValueError, match=f"schedules: .*{message}"):
+        tiny(method=PGD(), shi=0.0, schedules=given)
+
+
+def test_schedules_are_the_same_after_json(tiny):
+    recipe = tiny(schedules=(scheduled("robust_weight", 0, 1), scheduled("shi", 1, 0)))
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.hash != tiny().hash

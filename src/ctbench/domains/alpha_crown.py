@@ -29,7 +29,7 @@ MEAN_DECAY, SQUARE_DECAY, TINY = 0.9, 0.999, 1e-8  # Adam's
 
 KEPT = 8  # tensors as large as the coefficients, for each node: slopes, Adam's memory, and what gradients need
 
-Key = tuple[int, str]  # the forms begin at this node, and are relaxed at the node of this name
+Key = tuple[int, int]  # the forms begin at the first node, and are relaxed at the second
 
 
 def footprint(graph: Graph, forms: int) -> int:
@@ -72,7 +72,12 @@ def lower_bounds(
 
     Returns:
         The bounds, [B, S].
+
+    Raises:
+        ValueError: steps, lr or decay is out of range.
     """
+    if steps < 0 or not 0 < lr < math.inf or not 0 < decay <= 1:
+        raise ValueError(f"steps={steps}, lr={lr}, decay={decay}: take steps >= 0, lr > 0 and decay in (0, 1]")
     base = crown.boxes(graph, region, memory=memory) if inner is None else list(inner)
     targets = _targets(graph, region, base) if intermediate else {}
     fixed = [Box(box.lower.detach(), box.upper.detach()) for box in base]
@@ -187,13 +192,15 @@ class _Search:
         return bounds
 
     def _back(self, form: Form, at: int, inner: list[Box], slopes: dict[Key, Tensor]) -> Tensor:
+        place = {id(node): index for index, node in enumerate(self.graph.nodes)}  # names may repeat
+
         def relax(node: Node, form: Form) -> Form:
             if isinstance(node.op, Max):
                 return crown.under_maximum(form, crown.lines_of(node, inner, adaptive))
             assert isinstance(node.op, Elementwise)
             form, box = form.inside(), inner[node.inputs[0]]
             begin = -1 if at == len(self.graph.nodes) - 1 else at
-            return form.between(_lines(node.op, form, box, slopes, (begin, node.name)))
+            return form.between(_lines(node.op, form, box, slopes, (begin, place[id(node)])))
 
         return crown.back_to_input(self.graph, form, relax, at).minimum(self.region)
 

@@ -109,6 +109,8 @@ def margin_bounds(
 
 def _precision(model: nn.Module) -> torch.dtype | None:
     """That of the network's parameters; None where it has none."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
     return next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), None)
 
 
@@ -126,9 +128,13 @@ def _region(
     if len(named) != 1 or (x is None) != (eps is None):
         given = " and ".join(named + ["eps"] * (eps is not None)) or "nothing"
         raise ValueError(f"name the region in one way, x and eps, or box=(lower, upper), or region=; given is {given}")
+    if not (norm == "linf" and clip is ...) and x is None:
+        raise ValueError("norm and clip belong to x and eps: a box or a region is taken as it is")
     if region is not None:
         return region
     if box is not None:
+        if len(box) != 2:
+            raise ValueError(f"box has {len(box)} parts: give the lower and the upper ends, [B, *shape] each")
         return Box.checked(*box)
     assert x is not None
     assert eps is not None
@@ -148,6 +154,8 @@ def _region(
 def _prepared(model: nn.Module, region: Region) -> tuple[Graph, Region]:
     """The frozen graph, and the region in its precision."""
     center = region.hull.center
+    if center.dim() < 2:
+        raise ValueError(f"the inputs have the shape {list(center.shape)}: give a batch, [B, *shape]")
     graph = trace(model, tuple(center.shape[1:]))
     region = region.to(_precision(model) or center.dtype)
     return freeze(graph, region.hull.center)[0], region
@@ -158,18 +166,27 @@ class _Method:
 
     def __init__(self, name: str, memory: int, options: dict[str, Any]) -> None:
         self.domain: Domain = find_domain(name)
-        if memory <= 0:
-            raise ValueError(f"memory is {memory}: give a number of bytes, as 2**30")
+        if not isinstance(memory, int) or memory <= 0:
+            raise ValueError(f"memory is {memory!r}: give a number of bytes, as 2**30")
         known = inspect.signature(self.domain.lower_bounds).parameters
         unknown = sorted(set(options) - set(known))
         if unknown:
             free = sorted(set(known) - {"graph", "region", "spec", "inner", "memory"})
             raise ValueError(f"{name} takes no {', '.join(unknown)}; it takes {', '.join(free) or 'no options'}")
+        if "slope" in options and not callable(options["slope"]):
+            raise ValueError(
+                f"slope is {options['slope']!r}: give a rule, as ctbench.domains.relaxations.parallel, not its name"
+            )
         self.memory, self.options = memory, options | ({"memory": memory} if "memory" in known else {})
 
     def lower_bounds(self, graph: Graph, region: Region, spec: Tensor) -> Tensor:
         one = self.domain.footprint(graph, spec.shape[1]) * spec.element_size()
+        if not len(spec):
+            return spec.new_zeros(spec.shape[:2])
         parts = torch.arange(len(spec), device=spec.device).split(max(1, self.memory // one))
         if len(parts) == 1:
-            return self.domain.lower_bounds(graph, region, spec, **self.options)
-        return torch.cat([self.domain.lower_bounds(graph, region.take(p), spec[p], **self.options) for p in parts])
+            bound = self.domain.lower_bounds(graph, region, spec, **self.options)
+        else:
+            chunks = [self.domain.lower_bounds(graph, region.take(p), spec[p], **self.options) for p in parts]
+            bound = torch.cat(chunks)
+        return torch.where(bound == torch.inf, torch.nan, bound)  # an overflow, which proves nothing

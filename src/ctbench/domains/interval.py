@@ -25,8 +25,9 @@ from ctbench.regions import Box, Region
 
 
 def footprint(graph: Graph, forms: int) -> int:
-    """How many numbers are held at once for a sample: both pairs that a box is made of, for every node."""
-    return 4 * sum(math.prod(node.shape) for node in graph.nodes)
+    """How many numbers are held at once for a sample: both pairs that a box is made of, of every node, and the forms."""
+    merged = graph.nodes[_last_layer(graph)[1]]
+    return 4 * sum(math.prod(node.shape) for node in graph.nodes) + 2 * forms * math.prod(merged.shape)
 
 
 def boxes(graph: Graph, region: Region) -> list[Box]:
@@ -53,12 +54,21 @@ def lower_bounds(graph: Graph, region: Region, spec: Tensor, *, inner: list[Box]
 
 def merge_last_layer(graph: Graph, form: LinearForm) -> tuple[LinearForm, int]:
     """Carry a form of the output back through the last affine layer; also says to which node."""
-    at = len(graph.nodes) - 1
+    ops, at = _last_layer(graph)
+    for op in ops:
+        form = form.through(op)
+    return form, at
+
+
+def _last_layer(graph: Graph) -> tuple[list[Affine], int]:
+    """The last affine layer and what reshapes follow it, from the output on; and the node before."""
+    ops, at = list[Affine](), len(graph.nodes) - 1
     while isinstance(op := graph.nodes[at].op, Affine):
-        form, (at,) = form.through(op), graph.nodes[at].inputs
+        ops.append(op)
+        (at,) = graph.nodes[at].inputs
         if not isinstance(op, Reshape):
             break
-    return form, at
+    return ops, at
 
 
 def forward(node: Node, *inputs: Box) -> Box:

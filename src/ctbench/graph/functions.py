@@ -83,6 +83,18 @@ def _dropout(p: float = 0.5, training: bool = True, inplace: bool = False) -> nn
     return nn.Dropout(p, inplace)
 
 
+def _max_pool2d(
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> nn.Module:
+    # the layer takes its last two arguments in the other order
+    return nn.MaxPool2d(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
+
+
 _LAYERS: dict[Callable[..., nn.Module], tuple[Any, ...]] = {
     nn.ReLU: (F.relu, torch.relu, "relu"),
     nn.ReLU6: (F.relu6,),
@@ -96,7 +108,7 @@ _LAYERS: dict[Callable[..., nn.Module], tuple[Any, ...]] = {
     _clamp: (torch.clamp, torch.clip, "clamp", "clip"),
     nn.AvgPool2d: (F.avg_pool2d,),
     nn.AdaptiveAvgPool2d: (F.adaptive_avg_pool2d,),
-    nn.MaxPool2d: (F.max_pool2d,),
+    _max_pool2d: (F.max_pool2d,),
     _dropout: (F.dropout,),
 }
 for _layer, _targets in _LAYERS.items():

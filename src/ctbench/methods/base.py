@@ -9,8 +9,10 @@ returns everything that it found out: nothing is left on the network.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,6 +30,7 @@ class Batch:
     region: Region  # around x, at this step's eps
     logits: Tensor  # [B, K], of the clean pass
     generator: torch.Generator | None = None  # the source of all randomness
+    region_at: Callable[[float], Region] | None = None  # around x, at a multiple of this step's eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +50,33 @@ class Method(ABC):
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
         """The robust loss of a batch on a frozen network, differentiable in its parameters."""
 
+    def prelude(self, net: Graph, batch: Batch) -> Tensor | None:
+        """A loss that gets an optimisation step of its own before the main one, after which the batch is frozen anew.
+
+        None, as for most methods, makes no such step.
+        """
+        return None
+
 
 def methods() -> dict[str, type[Method]]:
     """Every method by its name: those of this package, found by walking it, and any other that is defined."""
     package = importlib.import_module("ctbench.methods")
     for info in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{info.name}")
-    return {method.name: method for method in sorted(Method.__subclasses__(), key=lambda method: method.name)}
+    return {method.name: method for method in sorted(_concrete(Method), key=lambda method: method.name)}
+
+
+def _concrete(base: type) -> Iterator[type[Method]]:
+    subclasses: Sequence[type[Method]] = base.__subclasses__()
+    for method in subclasses:
+        if not inspect.isabstract(method):
+            yield method
+        yield from _concrete(method)
+
+
+def check_shares(method: Method, *names: str) -> None:
+    """Raise ValueError unless each of these fields is a share, a number from 0 to 1."""
+    for name in names:
+        value = getattr(method, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} of {method.name} is {value}: it is a share, give a number from 0 to 1")

@@ -65,10 +65,12 @@ def _stretch(size: Tensor, room: Tensor) -> Tensor:
     """
     full = torch.zeros_like(size, dtype=torch.bool)
     huge: float = torch.finfo(size.dtype).max
+    stretch = torch.zeros_like(size[..., :1])
     while True:
         left = 1 - torch.where(full, room, 0).square().sum(-1, keepdim=True)
         moving = torch.where(full, 0, size).square().sum(-1, keepdim=True)
-        stretch: Tensor = (left.clamp(min=0) / moving).sqrt().nan_to_num(nan=huge, posinf=huge)
+        # where one coordinate takes all of the radius, what is left may round to 0: t would fall to 0, too
+        stretch = torch.maximum(stretch, (left.clamp(min=0) / moving).sqrt().nan_to_num(nan=huge, posinf=huge))
         grown = full | (stretch * size >= room)
         if torch.equal(grown, full):
             return stretch

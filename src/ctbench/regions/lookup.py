@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Iterator
@@ -32,7 +33,16 @@ def threat(norm: str | float, eps: float, **fields: Any) -> Threat:
     kind = known.get(norm if isinstance(norm, str) else NORMS.get(norm, ""))
     if kind is None:
         raise ValueError(f"norm is {norm!r}: it must be one of {', '.join(known)}, or the number math.inf, 2 or 1")
+    missing = [f.name for f in dataclasses.fields(kind) if _needed(f) and f.name not in ("eps", *fields)]
+    if missing:
+        raise ValueError(
+            f"the threat model {kind.name!r} needs {', '.join(missing)}: make it with {kind.__name__}(...)"
+        )
     return kind(eps=eps, **fields)
+
+
+def _needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _concrete(kinds: list[type[Threat]]) -> Iterator[type[Threat]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import safetensors
 import safetensors.torch
@@ -18,6 +19,15 @@ from ctbench.training.blueprint import Blueprint
 
 
 @dataclass(frozen=True, eq=False)
+class Best:
+    """The best epoch so far, by its accuracy on the validation images."""
+
+    epoch: int
+    accuracy: float
+    model: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class State:
     """All that a run needs to go on after a whole epoch; randomness is a function of seed and epoch."""
 
@@ -25,6 +35,8 @@ class State:
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]  # "3.exp_avg": what the optimiser keeps about parameter 3
     made_of: str  # stands for the recipe and the training images
+    average: dict[str, Tensor] = field(default_factory=dict)  # of the parameters, where they are averaged
+    best: Best | None = None
 
 
 def save_network(model: nn.Module, blueprint: Blueprint, path: Path) -> None:
@@ -88,15 +100,29 @@ def _fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     model.load_state_dict(dict(tensors))
 
 
-def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int, made_of: str) -> None:
+def save_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epochs_done: int,
+    made_of: str,
+    *,
+    average: Mapping[str, Tensor] = MappingProxyType({}),
+    best: Best | None = None,
+) -> None:
+    """Write all that a run needs to go on."""
     kept = {
         f"optimizer/{index}.{key}": value
         for index, entries in optimizer.state_dict()["state"].items()
         for key, value in entries.items()
     }
-    weights = {f"model/{name}": value for name, value in model.state_dict().items()}
+    kept |= {f"model/{name}": value for name, value in model.state_dict().items()}
+    kept |= {f"average/{name}": value for name, value in average.items()}
     about = {"epochs_done": json.dumps(epochs_done), "made_of": made_of}
-    write_whole(path, safetensors.torch.save(_contiguous(weights | kept), metadata=about))
+    if best:
+        kept |= {f"best/{name}": value for name, value in best.model.items()}
+        about["best"] = json.dumps({"epoch": best.epoch, "accuracy": best.accuracy})
+    write_whole(path, safetensors.torch.save(_contiguous(kept), metadata=about))
 
 
 def load_state(path: Path) -> State:
@@ -106,7 +132,9 @@ def load_state(path: Path) -> State:
         epochs_done, made_of = int(about["epochs_done"]), about["made_of"]
     except (KeyError, ValueError):
         raise ValueError(f"{path} is not the state of a run") from None
-    return State(epochs_done, _under("model/", tensors), _under("optimizer/", tensors), made_of)
+    parts = {part: _under(f"{part}/", tensors) for part in ("model", "optimizer", "average", "best")}
+    best = Best(**json.loads(about["best"]), model=parts["best"]) if "best" in about else None
+    return State(epochs_done, parts["model"], parts["optimizer"], made_of, parts["average"], best)
 
 
 def restore(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:

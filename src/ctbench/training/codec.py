@@ -7,6 +7,7 @@ A field whose type is an abstract dataclass (a method, a network, ...) is writte
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -66,6 +67,27 @@ def members(base: type) -> dict[str, type]:
     return dict(sorted(_concrete(base).items()))
 
 
+@functools.cache
+def field_types(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+
+
+def without_none(hint: Any) -> Any:
+    """The type T of a field of type T, or T and None."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    kinds = [option for option in get_args(hint) if option is not type(None)]
+    assert len(kinds) == 1, "a recipe's field has one type, or that type and None"
+    return kinds[0]
+
+
+def titled(kind: type) -> str:
+    """What to call a dataclass in a message, with the name that it goes by in a recipe."""
+    return f"{kind.__name__} ({vars(kind)['name']!r})" if _is_member(kind) else kind.__name__
+
+
 def _concrete(base: type) -> dict[str, type]:
     subclasses: list[type] = base.__subclasses__()
     found = {vars(kind)["name"]: kind for kind in subclasses if _is_member(kind) and not inspect.isabstract(kind)}
@@ -90,17 +112,22 @@ def _parse(text: str) -> Json:
 def _set(kind: Any, content: Any, path: list[str], value: Json, whole: str) -> None:
     """Put a value into the JSON of a dataclass, at a path whose every part must be a field."""
     kind = _class_of(kind, content, whole)
-    hints = _hints(kind)
+    hints = field_types(kind)
     field, *rest = path
     if field not in hints:
-        raise ValueError(f"{whole!r}: {_titled(kind)} has no field {field!r}; its fields are {_listed(hints)}")
+        raise ValueError(f"{whole!r}: {titled(kind)} has no field {field!r}; its fields are {_listed(hints)}")
+    inner = without_none(hints[field])
     if rest:
+        if dataclasses.is_dataclass(inner) and content.get(field) is None:
+            if inspect.isabstract(inner):
+                raise ValueError(f"{whole!r}: there is no {field}: set {field}=NAME first")
+            content[field] = {}
         if not isinstance(content.get(field), dict):
             raise ValueError(f"{whole!r}: {field!r} is a plain value, it has no field {rest[0]!r}")
-        _set(hints[field], content[field], rest, value, whole)
+        _set(inner, content[field], rest, value, whole)
         return
-    if isinstance(value, str) and inspect.isabstract(hints[field]):
-        content[field] = _of_name(hints[field], value, whole)
+    if isinstance(value, str) and inspect.isabstract(inner):
+        content[field] = _of_name(inner, value, whole)
     else:
         content[field] = value
 
@@ -120,7 +147,7 @@ def _of_name(kind: Any, name: str, path: str) -> dict[str, Json]:
 def _decode(hint: Any, content: Any, path: str) -> Any:
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return _decode_union(options, content, path)
+        return None if content is None and type(None) in options else _decode(without_none(hint), content, path)
     if origin is Literal:
         if content not in options:
             raise _unfit(path, content, f"one of {_listed(options)}")
@@ -130,14 +157,6 @@ def _decode(hint: Any, content: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _decode_dataclass(hint, content, path)
     return _decode_plain(hint, content, path)
-
-
-def _decode_union(options: tuple[Any, ...], content: Any, path: str) -> Any:
-    if content is None and type(None) in options:
-        return None
-    kinds = [option for option in options if option is not type(None)]
-    assert len(kinds) == 1, "a recipe's field has one type, or that type and None"
-    return _decode(kinds[0], content, path)
 
 
 def _decode_tuple(items: tuple[Any, ...], content: Any, path: str) -> tuple[Any, ...]:
@@ -154,21 +173,21 @@ def _decode_dataclass(kind: Any, content: Any, path: str) -> Any:
     if isinstance(content, str):
         content = {"name": content}
     if not isinstance(content, dict):
-        raise _unfit(path, content, f"an object with the fields of {_titled(kind)}")
+        raise _unfit(path, content, f"an object with the fields of {titled(kind)}")
     concrete = _class_of(kind, content, path)
     given = {key: value for key, value in content.items() if not (key == "name" and _is_member(concrete))}
-    hints = _hints(concrete)
+    hints = field_types(concrete)
     unknown = [key for key in given if key not in hints]
     if unknown:
         where = f"{path}.{unknown[0]}" if path else unknown[0]
-        raise ValueError(f"{where!r}: {_titled(concrete)} has no field {unknown[0]!r}; its fields are {_listed(hints)}")
+        raise ValueError(f"{where!r}: {titled(concrete)} has no field {unknown[0]!r}; its fields are {_listed(hints)}")
     missing = [
         f.name
         for f in dataclasses.fields(concrete)
         if f.name not in given and f.default is MISSING and f.default_factory is MISSING
     ]
     if missing:
-        raise ValueError(f"{path or 'the recipe'}: {_titled(concrete)} needs a value for {_listed(missing)}")
+        raise ValueError(f"{path or 'the recipe'}: {titled(concrete)} needs a value for {_listed(missing)}")
     values = {key: _decode(hints[key], value, f"{path}.{key}" if path else key) for key, value in given.items()}
     try:
         return concrete(**values)
@@ -197,16 +216,6 @@ def _decode_plain(kind: Any, content: Any, path: str) -> Any:
         described = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
         raise _unfit(path, content, described.get(kind, str(kind)))
     return content
-
-
-def _hints(kind: type) -> dict[str, Any]:
-    """The types of a dataclass's fields."""
-    hints = typing.get_type_hints(kind)
-    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
-
-
-def _titled(kind: type) -> str:
-    return f"{kind.__name__} ({vars(kind)['name']!r})" if _is_member(kind) else kind.__name__
 
 
 def _listed(names: Any) -> str:

@@ -18,23 +18,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench.datasets import Data, Images, split
-from ctbench.domains import interval
 from ctbench.graph import Graph, freeze, trace
-from ctbench.methods import regularizers
-from ctbench.methods.base import Batch, RobustLoss
+from ctbench.methods.base import Batch
+from ctbench.regions import Region
 from ctbench.results import RunFolder, jsonl
 from ctbench.training import checkpoints
-from ctbench.training.averaging import precise_batch_norm
+from ctbench.training.averaging import averaged, precise_batch_norm
 from ctbench.training.blueprint import Blueprint
+from ctbench.training.checkpoints import Best
+from ctbench.training.monitoring import Means
+from ctbench.training.objective import backward
 from ctbench.training.progress import Display, display
-from ctbench.training.recipe import Recipe
+from ctbench.training.recipe import Moment, Recipe
 from ctbench.training.versions import versions
-
-LEAST_RADIUS = 1e-6  # of the boxes that Shi et al.'s regulariser sees while eps is still about 0
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -157,6 +156,13 @@ class Training:
         self.graph = trace(model, data.input_shape)
         self.parameters = list(model.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.optimizer.lr, fused=True)
+        self.average: dict[str, Tensor] = {}  # of the parameters, by SWA
+        self.best: Best | None = None
+        if recipe.swa and not recipe.swa.taken(recipe.epochs * self.steps, self.steps):
+            raise ValueError(
+                f"swa would average no weights: from epoch {recipe.swa.start:g} of {recipe.epochs} on there are fewer "
+                f"than {recipe.swa.every} steps; start earlier or average more often"
+            )
 
     def run(self, quiet: bool) -> None:
         """Train from the last state to the end."""
@@ -166,8 +172,18 @@ class Training:
             for epoch in range(done, recipe.epochs):
                 metrics = self.epoch(epoch, shown)
                 jsonl.append(self.folder.metrics, [metrics])
-                checkpoints.save_state(self.folder.state, self.model, self.optimizer, epoch + 1, self.made_of)
+                checkpoints.save_state(
+                    self.folder.state,
+                    self.model,
+                    self.optimizer,
+                    epoch + 1,
+                    self.made_of,
+                    average=self.average,
+                    best=self.best,
+                )
                 shown.epoch(metrics)
+        if self.best:
+            self.model.load_state_dict(self.best.model)
 
     def _go_on(self) -> int:
         """Take up the state there is; returns the number of epochs that are done."""
@@ -181,6 +197,8 @@ class Training:
                 f"{self.made_of}): choose another folder, or give the data of before"
             )
         checkpoints.restore(state, self.model, self.optimizer, self.folder.state)
+        self.average = {name: value.to(self.device) for name, value in state.average.items()}
+        self.best = state.best
         # an epoch's record comes before its state: after a kill between the two the epoch is trained and recorded again
         kept = [record for record in jsonl.read(self.folder.metrics) if record["epoch"] <= state.epochs_done]
         jsonl.rewrite(self.folder.metrics, kept)
@@ -188,86 +206,101 @@ class Training:
 
     def epoch(self, epoch: int, shown: Display) -> dict[str, float]:
         """One pass over the training set; returns its metrics."""
-        recipe, start = self.recipe, time.perf_counter()
-        generator = self._generator(epoch, stream=0)
-        lr = recipe.optimizer.lr_at(epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        start, generator = time.perf_counter(), self._generator(epoch, stream=0)
         self.model.train()
-        totals = torch.zeros(len(MEANS), dtype=torch.float64, device=self.device)
-        seen, eps = 0, 0.0
+        means, now = Means(), self.recipe.at(epoch, 0, self.steps)
         for number, (x, y) in enumerate(self._batches(generator)):
-            eps = recipe.final_eps * recipe.ramp.share(epoch * self.steps + number, self.steps)
-            totals += self.step(x, y, eps, epoch, number, generator) * len(x)
-            seen += len(x)
+            now = self.recipe.at(epoch, number, self.steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = now.lr
+            means.add(len(x), self.step(x, y, now, generator))
+            self._average(epoch * self.steps + number + 1)
             if shown.bars:
-                shown.step(number + 1, loss=float(totals[0]) / seen, accuracy=float(totals[2]) / seen, eps=eps)
-        means = dict(zip(MEANS, (totals / len(self.images)).tolist(), strict=True))
-        last = epoch + 1 == recipe.epochs
-        if recipe.precise_bn and (last or self.held_out is not None):
-            precise_batch_norm(self.model, (x for x, _ in self._batches(self._generator(epoch, stream=1))))
-        self.model.eval()
+                seen = means.values()
+                shown.step(number + 1, loss=float(seen["loss"]), accuracy=float(seen["natural_accuracy"]), eps=now.eps)
+        metrics = {"epoch": epoch + 1, "eps": now.eps, "lr": now.lr}
+        metrics |= {name: float(value) for name, value in means.values().items()}
+        self._settle(epoch)
         if self.held_out is not None:
-            means |= self.validate(self.held_out, min(eps, recipe.threat.eps), epoch)
-        return {"epoch": epoch + 1, "eps": eps, "lr": lr, **means, "seconds": time.perf_counter() - start}
+            metrics |= self.validate(self.held_out, now)
+        if self.recipe.select == "best" and not now.growing:
+            self.best = self._better(epoch + 1, metrics["validation_robust_accuracy"])
+            metrics["best_epoch"] = self.best.epoch
+        return metrics | {"seconds": time.perf_counter() - start}
 
-    def step(self, x: Tensor, y: Tensor, eps: float, epoch: int, number: int, generator: torch.Generator) -> Tensor:
-        """One optimisation step; returns the quantities named in MEANS, as means over the batch."""
-        recipe = self.recipe
-        net, logits = freeze(self.graph, x, training=True)
-        natural = F.cross_entropy(logits, y)
-        batch = Batch(x, y, replace(recipe.threat, eps=eps).region(x), logits, generator)
-        robust = recipe.method(net, batch)
-        robust_loss = robust.per_sample.mean()
-        weight = recipe.robust_weight
-        loss = weight * robust_loss + ((1 - weight) * natural if weight < 1 else 0.0)
-        loss = loss + self._regularization(net, batch, robust, eps, epoch)
+    def step(self, x: Tensor, y: Tensor, now: Moment, generator: torch.Generator) -> dict[str, Tensor]:
+        """One optimisation step, after the method's prelude if it has one; returns means over the batch."""
+        net, batch = self._clean_pass(x, y, now, generator)
+        prelude = now.method.prelude(net, batch)
+        if prelude is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+            prelude.backward()
+            self.optimizer.step()
+            net, batch = self._clean_pass(x, y, now, generator)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip_norm)
-        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-            raise TrainingDivergedError(self._diverged(float(loss.detach()), float(norm), eps, epoch, number))
+        means = backward(self.model, net, batch, now)
+        norm = nn.utils.clip_grad_norm_(self.parameters, now.recipe.optimizer.clip_norm)
+        if not bool(torch.isfinite(means["loss"]) & torch.isfinite(norm)):
+            raise TrainingDivergedError(self._diverged(float(means["loss"]), float(norm), now))
         self.optimizer.step()
-        right = (logits.argmax(1) == y).double().mean()
-        measured = (loss, natural, right, robust_loss, robust.correct.double().mean())
-        return torch.stack([value.detach().double() for value in measured])
+        return means
 
-    def _regularization(self, net: Graph, batch: Batch, robust: RobustLoss, eps: float, epoch: int) -> Tensor | float:
-        recipe, total = self.recipe, torch.zeros((), device=self.device)
-        if recipe.shi and epoch < recipe.ramp.end:
-            if robust.boxes is None:
-                raise ValueError(
-                    f"shi is {recipe.shi} but the method {recipe.method.name!r} computes no interval bounds: set shi=0"
-                )
-            boxes = robust.boxes
-            if eps < LEAST_RADIUS:
-                boxes = interval.boxes(net, replace(recipe.threat, eps=LEAST_RADIUS).region(batch.x))
-            total = total + recipe.shi * (1 - eps / max(recipe.final_eps, LEAST_RADIUS)) * regularizers.shi(net, boxes)
-        if recipe.l1:
-            total = total + recipe.l1 * regularizers.l1(self.model)
-        return total
+    def _clean_pass(self, x: Tensor, y: Tensor, now: Moment, generator: torch.Generator) -> tuple[Graph, Batch]:
+        net, logits = freeze(self.graph, x, training=True)
+        return net, self._batch(x, y, logits, now.eps, generator)
 
-    def _diverged(self, loss: float, norm: float, eps: float, epoch: int, number: int) -> str:
-        recipe = self.recipe
+    def _batch(self, x: Tensor, y: Tensor, logits: Tensor, eps: float, generator: torch.Generator) -> Batch:
+        def region_at(scale: float) -> Region:
+            return replace(self.recipe.threat, eps=scale * eps).region(x)
+
+        return Batch(x, y, region_at(1.0), logits, generator, region_at)
+
+    def _average(self, done: int) -> None:
+        """Take the weights after `done` steps into the average, where it is their turn."""
+        if swa := self.recipe.swa:
+            count = swa.taken(done, self.steps)
+            if count > swa.taken(done - 1, self.steps):
+                self.average = averaged(self.average, self.model, count)
+
+    def _settle(self, epoch: int) -> None:
+        """After an epoch's steps: put the average in place of the last weights, and make the statistics precise."""
+        recipe, last = self.recipe, epoch + 1 == self.recipe.epochs
+        if recipe.swa and last:
+            self.model.load_state_dict(self.average, strict=False)
+        if (recipe.precise_bn and (last or self.held_out is not None)) or (recipe.swa and last):
+            batches = (x for x, _ in self._batches(self._generator(epoch, stream=1)))
+            precise_batch_norm(self.model, batches, recipe.precise_bn_variance)
+        self.model.eval()
+
+    def _better(self, epoch: int, accuracy: float) -> Best:
+        """The best epoch so far, of which this is the last."""
+        if self.best and self.best.accuracy >= accuracy:
+            return self.best
+        return Best(epoch, accuracy, {name: value.clone() for name, value in self.model.state_dict().items()})
+
+    def _diverged(self, loss: float, norm: float, now: Moment) -> str:
+        recipe, epoch, number = self.recipe, now.epoch, now.number
         kept = f"the state after epoch {epoch} is in {self.folder.state}" if epoch else "no epoch was completed"
         return (
             f"{recipe.name} diverged in epoch {epoch + 1}, step {number + 1} of {self.steps}: the loss is {loss:g} and "
-            f"its gradient's norm {norm:g}. Likely causes: a learning rate ({recipe.optimizer.lr_at(epoch):g}) too "
-            f"high, eps (now {eps:g}) growing too fast, or an initialisation ({recipe.initialization}) whose bounds "
+            f"its gradient's norm {norm:g}. Likely causes: a learning rate ({now.lr:g}) too high, "
+            f"eps (now {now.eps:g}) growing too fast, or an initialisation ({recipe.initialization}) whose bounds "
             f"explode; {kept}"
         )
 
     @torch.no_grad()
-    def validate(self, images: Images, eps: float, epoch: int) -> dict[str, float]:
+    def validate(self, images: Images, now: Moment) -> dict[str, float]:
         """Natural and robust accuracy (the method's own) on images held out of the training set."""
-        recipe, generator = self.recipe, self._generator(epoch, stream=2)
+        recipe, generator = self.recipe, self._generator(now.epoch, stream=2)
+        eps = min(now.eps, recipe.threat.eps)
+        size = math.ceil(recipe.batch_size / recipe.accumulate)
         natural = robust = 0.0
-        for start in range(0, len(images), recipe.batch_size):
-            x, y = images[start : start + recipe.batch_size]
+        for start in range(0, len(images), size):
+            x, y = images[start : start + size]
             net, logits = freeze(self.graph, x)
-            batch = Batch(x, y, replace(recipe.threat, eps=eps).region(x), logits, generator)
+            batch = self._batch(x, y, logits, eps, generator)
             natural += float((logits.argmax(1) == y).sum())
-            robust += float(recipe.method(net, batch).correct.sum())
+            robust += float(now.method(net, batch).correct.sum())
         return {
             "validation_natural_accuracy": natural / len(images),
             "validation_robust_accuracy": robust / len(images),
@@ -285,6 +318,3 @@ class Training:
         """The randomness of an epoch, a function of the seed; streams are independent of one another."""
         seed = int.from_bytes(hashlib.sha256(f"{self.recipe.seed}/{epoch}/{stream}".encode()).digest()[:8], "big")
         return torch.Generator(self.device).manual_seed(seed >> 1)
-
-
-MEANS = ("loss", "natural_loss", "natural_accuracy", "robust_loss", "robust_accuracy")

@@ -1,7 +1,8 @@
 """A recipe: everything that decides a training run, as one value.
 
 Nested frozen dataclasses, built by a function in `ctbench.recipes`, printable, comparable, and hashed to name the run.
-A variant is `dataclasses.replace(recipe, ...)`, or `--set path=value` on the command line.
+A variant is `dataclasses.replace(recipe, ...)`, or `--set path=value` on the command line. What a recipe says of one
+optimisation step, with all schedules and ramps worked out, is a `Moment`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from ctbench.methods.base import Method
 from ctbench.networks import Architecture
 from ctbench.regions import Threat
 from ctbench.training import codec
-from ctbench.training.schedules import Ramp, Smooth
+from ctbench.training.averaging import SWA
+from ctbench.training.schedules import Ramp, Schedule, Smooth, with_number
+
+SCHEDULED = ("method", "warmup", "robust_weight", "shi", "l1", "optimizer")  # read anew in every step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +63,23 @@ class Recipe:
         train_eps: the radius that training ends at; None is the threat's.
         ramp: how the radius grows to it.
         method: the training method.
+        warmup: the method in force while the radius grows, up to epoch ramp.end; None is `method`.
         robust_weight: the share of the method's loss, in [0, 1].
         shi: weight of Shi et al.'s regulariser R, in force while the radius grows.
         l1: weight of the sum of all |weights|.
+        schedules: fields of the method and weights of the loss that change from step to step.
         initialization: "shi" or "kaiming".
         optimizer: Adam and its learning rate.
         epochs, batch_size: the length of the run; the last batch of an epoch may be smaller.
+        accumulate: compute the loss for so many parts of the batch one after the other, which takes less memory. The
+            statistics of batch norms, and a method's prelude, are still those of the whole batch, so the step is the
+            same (but for the points where an attack starts at random); only R is that of each part, averaged.
+        swa: average the weights, and end with the average (the batch norms' statistics are then always computed anew).
         precise_bn: compute the statistics of batch norms anew over the training set at the end.
+        precise_bn_variance: the average of the batches' variances ("mean"), or the variance of all ("pooled").
         validation: the share of the training set held out and reported on after each epoch.
+        select: end with the weights of the "last" epoch, or of the "best": that of the highest robust accuracy (the
+            method's own) on the validation images, among the epochs at the full radius; the first of equals.
         seed: the source of all randomness.
         source: where the hyper-parameters come from.
     """
@@ -76,23 +89,31 @@ class Recipe:
     network: Architecture
     threat: Threat
     method: Method
+    warmup: Method | None = None
     train_eps: float | None = None
     ramp: Ramp = field(default_factory=Smooth)
     robust_weight: float = 1.0
     shi: float = 0.0
     l1: float = 0.0
+    schedules: tuple[Schedule, ...] = ()
     initialization: Literal["shi", "kaiming"] = "kaiming"
     optimizer: Adam = field(default_factory=Adam)
     epochs: int
     batch_size: int
+    accumulate: int = 1
+    swa: SWA | None = None
     precise_bn: bool = True
+    precise_bn_variance: Literal["mean", "pooled"] = "mean"
     validation: float = 0.0
+    select: Literal["last", "best"] = "last"
     seed: int = 0
     source: str = ""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs and batch_size must be >= 1, got {self.epochs} and {self.batch_size}")
+        if not 1 <= self.accumulate <= self.batch_size:
+            raise ValueError(f"accumulate is {self.accumulate}: it must be from 1 to batch_size, {self.batch_size}")
         if not 0 <= self.robust_weight <= 1:
             raise ValueError(f"robust_weight is {self.robust_weight}: it is a share, in [0, 1]")
         if not 0 <= self.validation < 1:
@@ -110,11 +131,74 @@ class Recipe:
             )
         if self.shi and not self.ramp.end:
             raise ValueError(f"shi is {self.shi} but is in force only while the radius grows: set ramp.end > 0")
+        if self.warmup and not self.ramp.end:
+            raise ValueError(
+                f"warmup is {self.warmup.name!r} but is in force only while the radius grows: set ramp.end > 0"
+            )
+        if self.swa and self.swa.start >= self.epochs:
+            raise ValueError(f"swa.start is {self.swa.start:g}: the last of {self.epochs} epochs begins before it")
+        self._check_train_eps()
+        self._check_selection()
+        self._check_schedules()
+
+    def _check_train_eps(self) -> None:
         if self.train_eps is not None:
             try:
                 replace(self.threat, eps=self.train_eps)  # meets the same checks as the eps at test
             except ValueError as error:
                 raise ValueError(f"train_eps: {error}") from None
+
+    def _check_selection(self) -> None:
+        if self.select == "last":
+            return
+        if not self.validation:
+            raise ValueError("select is 'best' but no images are held out to choose by: set validation, as to 0.1")
+        if self.ramp.end > self.epochs - 1:
+            raise ValueError(
+                f"select is 'best', of the epochs at the full radius, but the radius grows up to epoch "
+                f"{self.ramp.end:g} of {self.epochs}: no whole epoch is left; set ramp.end or epochs"
+            )
+        if self.swa:
+            raise ValueError(
+                "swa ends with the average of many weights, select='best' with those of one epoch: drop one"
+            )
+
+    def _check_schedules(self) -> None:
+        paths = [schedule.path for schedule in self.schedules]
+        for schedule in self.schedules:
+            if schedule.path.partition(".")[0] not in SCHEDULED:
+                raise ValueError(
+                    f"schedules: {schedule.path!r} is not read in every step: a schedule is for a number in "
+                    f"{', '.join(SCHEDULED)} (the radius has its ramp)"
+                )
+            if paths.count(schedule.path) > 1:
+                raise ValueError(f"schedules: {schedule.path!r} has several: give it one")
+            if schedule.ramp.end > self.epochs:
+                raise ValueError(
+                    f"schedules: the ramp of {schedule.path!r} ends at {schedule.ramp.end:g}, after the last of "
+                    f"{self.epochs} epochs: it would never reach its end"
+                )
+        self._scheduled(*(schedule.start_value for schedule in self.schedules))
+        self._scheduled(*(schedule.end_value for schedule in self.schedules))
+
+    def _scheduled(self, *values: float) -> Recipe:
+        """The recipe with these values in the scheduled fields, which are then plain ones."""
+        if not self.schedules:
+            return self
+        recipe = replace(self, schedules=())
+        for schedule, value in zip(self.schedules, values, strict=True):
+            try:
+                recipe = with_number(recipe, schedule.path, value)
+            except ValueError as error:
+                raise ValueError(f"schedules: {schedule.path!r} cannot be {value:g}: {error}") from None
+        return recipe
+
+    def at(self, epoch: int, number: int, steps_per_epoch: int) -> Moment:
+        """What is in force in a step, the `number`-th of its epoch; both are counted from 0."""
+        step = epoch * steps_per_epoch + number
+        values = (schedule.value(step, steps_per_epoch) for schedule in self.schedules)
+        eps = self.final_eps * self.ramp.share(step, steps_per_epoch)
+        return Moment(self._scheduled(*values), epoch, number, eps)
 
     @property
     def final_eps(self) -> float:
@@ -151,6 +235,30 @@ class Recipe:
             ValueError: an unknown field or an unfit value; says which are valid.
         """
         return codec.with_changes(self, changes)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a recipe says of one optimisation step."""
+
+    recipe: Recipe  # with the values that its scheduled fields have now
+    epoch: int
+    number: int  # of the step in its epoch
+    eps: float
+
+    @property
+    def growing(self) -> bool:
+        """Whether this is an epoch in which the radius grows."""
+        return self.epoch < self.recipe.ramp.end
+
+    @property
+    def method(self) -> Method:
+        """The method in force."""
+        return self.recipe.warmup if self.growing and self.recipe.warmup else self.recipe.method
+
+    @property
+    def lr(self) -> float:
+        return self.recipe.optimizer.lr_at(self.epoch)
 
 
 def _positive(name: str, value: float) -> None:

@@ -1,4 +1,8 @@
-"""How the training radius grows: a share of the final eps at every optimisation step.
+"""What changes from step to step: the radius, which grows by a `Ramp`, and any other number, by a `Schedule`.
+
+A ramp gives a share at every optimisation step. The radius is that share of the final eps, and a scheduled field is
+
+    value(t) = (1 - share(t)) start_value + share(t) end_value
 
 Smooth (Shi et al. 2021, as in CTBench) between the steps a and b, with m = a + floor((b - a) / 4):
 
@@ -9,13 +13,17 @@ Smooth (Shi et al. 2021, as in CTBench) between the steps a and b, with m = a + 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any, ClassVar, TypeVar
+
+from ctbench.training import codec
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ramp(ABC):
-    """A share of the final radius: 0 up to the start of epoch `start`, 1 from the start of epoch `end` on."""
+    """A share of the way: 0 up to the start of epoch `start`, 1 from the start of epoch `end` on."""
 
     name: ClassVar[str]
     start: float = 0
@@ -60,9 +68,52 @@ class Linear(Ramp):
 
 @dataclass(frozen=True, kw_only=True)
 class Constant(Ramp):
-    """The full radius from the start on, or nothing up to epoch `end`."""
+    """All from the start on, or nothing up to epoch `end`."""
 
     name: ClassVar[str] = "constant"
 
     def between(self, step: int, width: int) -> float:
         return 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A field of a recipe that goes from one value to another.
+
+    Args:
+        path: the field, a number, as "robust_weight" or "method.attack.step_size".
+        start_value, end_value: its values where the ramp's share is 0 and 1.
+        ramp: how it goes from one to the other.
+    """
+
+    path: str
+    start_value: float
+    end_value: float
+    ramp: Ramp = field(default_factory=Linear)
+
+    def value(self, step: int, steps_per_epoch: int) -> float:
+        """The value at an optimisation step, counted from 0 over the whole run."""
+        share = self.ramp.share(step, steps_per_epoch)
+        return (1 - share) * self.start_value + share * self.end_value  # exact at both ends
+
+
+def with_number(value: T, path: str, number: float) -> T:
+    """A dataclass with another value in the float field at a path.
+
+    Raises:
+        ValueError: there is no such field, it is no float, or the number does not fit it.
+    """
+    kind: type = type(value)
+    name, _, rest = path.partition(".")
+    kinds = codec.field_types(kind)
+    if name not in kinds:
+        raise ValueError(f"{codec.titled(kind)} has no field {name!r}; its fields are {', '.join(kinds)}")
+    changed: Any = number
+    if rest:
+        part = getattr(value, name)
+        if not is_dataclass(part):
+            raise ValueError(f"{name!r} is {part!r}, it has no field {rest.partition('.')[0]!r}")
+        changed = with_number(part, rest, number)
+    elif codec.without_none(kinds[name]) is not float:
+        raise ValueError(f"{name!r} of {codec.titled(kind)} is no real number, and only those can be scheduled")
+    return replace(value, **{name: changed})  # type: ignore[type-var]

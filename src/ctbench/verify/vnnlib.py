@@ -156,14 +156,17 @@ def robustness(lower: Tensor, upper: Tensor, y: int, classes: int) -> Property:
     """Class y wins everywhere in the box: unsafe is y_y - y_k <= 0, for k != y in ascending order.
 
     Args:
-        lower: n numbers in any shape, in the space of the network's input; kept exactly, as float64.
+        lower: the n numbers of one input, of at most three dimensions or as a batch of one, in the space of the
+            network's input; kept exactly, as float64.
         upper: the same.
         y: the class.
         classes: how many there are, two or more.
 
     Raises:
-        ValueError: an empty box, a y that is no class, or fewer than two classes.
+        ValueError: an empty box, a batch of several inputs, a y that is no class, or fewer than two classes.
     """
+    if lower.dim() > 3 and len(lower) != 1:
+        raise ValueError(f"lower has the shape {list(lower.shape)}, a batch of {len(lower)}: a property has one input")
     if classes < 2:
         raise ValueError(f"classes is {classes}: robustness needs two classes or more")
     label = torch.tensor([y])

@@ -105,7 +105,7 @@ class ReLU(PiecewiseLinear):
         # with slopes in [0, 1] the least of f(z) - s z is 0 at the kink, the greatest lies at an end of [l, u];
         # infinite bounds make it NaN, which certifies nothing
         lift = torch.maximum(-high * lower, (1 - high) * upper)
-        return Lines(low, None, high, torch.where(self.exact(lower, upper), 0.0, lift))
+        return Lines(low, None, high, torch.where(self.exact(lower, upper) & (lower <= upper), 0.0, lift))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""MTL-IBP, CC-IBP, Exp-IBP: De Palma et al. 2024, "Expressive losses for verified robustness via convex combinations".
+
+With m the interval bounds of the margins over the region, and m' the margins at an adversarial point x':
+
+    L(m)    = log(1 + sum_k exp(-m_k))
+    MTL-IBP   alpha L(m) + (1 - alpha) L(m')
+    CC-IBP    L(alpha m + (1 - alpha) m')
+    Exp-IBP   L(m)^alpha L(m')^(1 - alpha)
+
+Each goes from adversarial training (alpha = 0) to IBP (alpha = 1). The region of the attack may be larger than that of
+the bounds:
+
+    MTLIBP(alpha=0.01, attack_scale=2.0)      # CTBench on CIFAR-10, eps = 2/255
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from ctbench import attacks
+from ctbench.domains import interval
+from ctbench.graph import Graph
+from ctbench.methods.adversary import worst_point
+from ctbench.methods.base import Batch, Method, RobustLoss, check_shares
+from ctbench.regions import Region
+from ctbench.specification import margin_rows, margins, robust_cross_entropy
+
+LEAST = 1e-12  # a loss below this has no gradient in Exp-IBP, where that of a power of 0 would be infinite
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpressiveLoss(Method):
+    """A loss between adversarial training and IBP. `correct` is that of the attack.
+
+    Args:
+        alpha: the share of IBP; 0.5 is the paper's for CIFAR-10 at 8/255.
+        attack: the search for x'; one step, that crosses the whole region, by default.
+        attack_scale: eps of the attack, as a multiple of that of the bounds.
+
+    Raises:
+        ValueError: alpha is not in [0, 1], or attack_scale not a positive number; when called, if attack_scale is not 1
+            and the batch has no `region_at`.
+    """
+
+    alpha: float = 0.5
+    attack: attacks.Attack = field(default_factory=lambda: attacks.PGD(steps=1))
+    attack_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_shares(self, "alpha")
+        if not 0 < self.attack_scale < math.inf:
+            raise ValueError(f"attack_scale is {self.attack_scale}: it is a multiple of eps, give a number > 0")
+
+    def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
+        boxes = interval.boxes(net, batch.region)
+        spec = margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
+        bounds = interval.lower_bounds(net, batch.region, spec, inner=boxes)
+        point = worst_point(self.attack, net, batch, self._attacked(batch))
+        attacked = margins(net(point), batch.y)
+        return RobustLoss(self.mix(bounds, attacked), correct=(attacked > 0).all(1), boxes=boxes)
+
+    @abstractmethod
+    def mix(self, bounds: Tensor, attacked: Tensor) -> Tensor:
+        """The loss [B], from the bounds of the margins and the margins at the adversarial points, both [B, K-1]."""
+
+    def _attacked(self, batch: Batch) -> Region:
+        """Where the attack searches."""
+        if self.attack_scale == 1:
+            return batch.region
+        if batch.region_at is None:
+            raise ValueError(
+                f"attack_scale is {self.attack_scale:g} but the batch does not say how to scale its region: give it "
+                f"region_at, as in Batch(..., region_at=lambda scale: Linf(eps=scale * eps).region(x))"
+            )
+        return batch.region_at(self.attack_scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MTLIBP(ExpressiveLoss):
+    """The convex combination of both losses."""
+
+    name: ClassVar[str] = "mtl-ibp"
+
+    def mix(self, bounds: Tensor, attacked: Tensor) -> Tensor:
+        return self.alpha * robust_cross_entropy(bounds) + (1 - self.alpha) * robust_cross_entropy(attacked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CCIBP(ExpressiveLoss):
+    """The loss of the convex combination of the margins."""
+
+    name: ClassVar[str] = "cc-ibp"
+
+    def mix(self, bounds: Tensor, attacked: Tensor) -> Tensor:
+        return robust_cross_entropy(self.alpha * bounds + (1 - self.alpha) * attacked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpIBP(ExpressiveLoss):
+    """The convex combination of the logarithms of both losses."""
+
+    name: ClassVar[str] = "exp-ibp"
+
+    def mix(self, bounds: Tensor, attacked: Tensor) -> Tensor:
+        certified, adversarial = (robust_cross_entropy(m).clamp(min=LEAST) for m in (bounds, attacked))
+        return certified**self.alpha * adversarial ** (1 - self.alpha)

@@ -1,0 +1,87 @@
+"""SABR: Müller et al. 2023, "Certified training: small boxes are all you need".
+
+    x'   = argmax over the region of CE(z(x'), y), searched by an attack
+    rho  = ratio (u - l) / 2,   [l, u] the region
+    loss = IBP's over the box around clamp(x', l + rho, u - rho) with the radius rho
+
+No gradient flows through the box. With another method inside it is that method on the small box:
+
+    SABR(ratio=0.4)
+    SABR(ratio=0.4, inner=TAPS())      # STAPS: Mao et al. 2023, App. B
+    SABR(ratio=0.1, shrink=0.8)        # with the shrinking of App. B, Eq. (15)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ctbench import attacks
+from ctbench.graph import Graph
+from ctbench.graph.ops import ReLU
+from ctbench.methods.adversary import worst_point
+from ctbench.methods.base import Batch, Method, RobustLoss, check_shares
+from ctbench.methods.ibp import IBP
+from ctbench.regions import Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class SABR(Method):
+    """A certified method on a small box around an adversarial point.
+
+    Of a region that is no box, the hull is taken. `correct` and the boxes are those of the small box.
+
+    Args:
+        ratio: the radius of the small box, as a share of the region's (coordinate by coordinate).
+        inner: the method whose loss the small box gets.
+        attack: the search for its centre; by default that of App. B: 8 steps of half the radius, ten times smaller
+            after the 4th and the 7th.
+        shrink: what the image of an unstable ReLU is multiplied by in interval passes; 1 leaves it alone.
+
+    Raises:
+        ValueError: ratio or shrink is not in [0, 1].
+    """
+
+    name: ClassVar[str] = "sabr"
+    ratio: float = 0.4
+    inner: Method = field(default_factory=IBP)
+    attack: attacks.Attack = field(
+        default_factory=lambda: attacks.PGD(steps=8, step_size=0.5, decay_at=(4 / 8, 7 / 8), decay=0.1)
+    )
+    shrink: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_shares(self, "ratio", "shrink")
+
+    def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
+        point = worst_point(self.attack, net, batch)
+        box = small_box(batch.region.hull, point, self.ratio)
+        return self.inner(shrunk(net, self.shrink), replace(batch, region=box))
+
+
+def small_box(box: Box, point: Tensor, ratio: float) -> Box:
+    """The box of `ratio` times the radius around a point, [B, *shape], moved into the box as far as it must be."""
+    radius = ratio * box.radius
+    return Box.around(torch.clamp(point, box.lower + radius, box.upper - radius), radius)
+
+
+@dataclass(frozen=True)
+class ShrunkReLU(ReLU):
+    """A ReLU whose interval image is [0, factor u] where it is unstable, which is not sound: it serves training."""
+
+    factor: float
+
+    def image(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        unstable = (lower <= 0) & (upper > 0)
+        return super().image(lower, torch.where(unstable, self.factor * upper, upper))
+
+
+def shrunk(graph: Graph, factor: float) -> Graph:
+    """The graph with the unstable ReLUs' images shrunk in interval passes; its values are the same."""
+    if factor == 1:
+        return graph
+    nodes = (replace(node, op=ShrunkReLU(factor)) if isinstance(node.op, ReLU) else node for node in graph.nodes)
+    return Graph(tuple(nodes))

@@ -1,0 +1,135 @@
+"""TAPS: Mao et al. 2023, "Connecting certified and adversarial training".
+
+The network is cut in two; intervals bound the input [l, u] of the back part, the classifier, and an attack searches it:
+
+    p_k    = argmax over [l, u] of z_k - z_y, for every wrong class k;  m_k = z_y - z_k at p_k
+    L_TAPS = log(1 + sum_k exp(-m_k))
+    loss   = mean(L_TAPS) mean(L_IBP)                                            (App. A, Algorithm 1)
+    its gradient = scale mean(L_IBP) grad mean(L_TAPS) + mean(L_TAPS) grad mean(L_IBP)
+
+with L_IBP the interval loss over the same region. Gradients reach [l, u] by the gradient connector (connector.py).
+
+    TAPS(classifier_relus=1, scale=5)
+    SABR(ratio=0.4, inner=TAPS())      # STAPS
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ctbench import attacks
+from ctbench.attacks import Objective
+from ctbench.domains import interval
+from ctbench.domains.crown import relaxes
+from ctbench.graph import Graph, split
+from ctbench.methods.base import Batch, Method, RobustLoss, check_shares
+from ctbench.methods.connector import connect
+from ctbench.regions import Box
+from ctbench.specification import margin_rows, robust_cross_entropy
+
+
+@dataclass(frozen=True, kw_only=True)
+class TAPS(Method):
+    """Intervals through the front of the network, an attack in its back. `correct` is the attack's, and not sound.
+
+    Args:
+        classifier_relus: how many ReLUs (or other activations, one behind the other) lie in the classifier. It begins
+            at the first node with so many behind it that every branch goes through: the output of the ReLU before.
+        scale: the weight of the gradient of L_TAPS in the product, w_TAPS in the paper.
+        product: multiply by L_IBP; without it the loss is L_TAPS, unscaled.
+        connector: the c of the gradient connector.
+        multi_estimator: search a point for each wrong class; otherwise a single one, of greatest cross-entropy.
+        attack: the search in the latent box. The paper does not tell its own; steps, restarts and decay are CTBench's.
+
+    Raises:
+        ValueError: connector is not in [0, 1], or scale or classifier_relus is negative; when called, if the network
+            cannot be cut there.
+    """
+
+    name: ClassVar[str] = "taps"
+    classifier_relus: int = 1
+    scale: float = 5.0
+    product: bool = True
+    connector: float = 0.5
+    multi_estimator: bool = True
+    attack: attacks.Attack = field(
+        default_factory=lambda: attacks.PGD(steps=10, restarts=3, step_size=0.4, decay_at=(0.7,), decay=0.2)
+    )
+
+    def __post_init__(self) -> None:
+        check_shares(self, "connector")
+        if self.classifier_relus < 0:
+            raise ValueError(f"classifier_relus is {self.classifier_relus}: it is a number of layers, at least 0")
+        if not self.scale >= 0:
+            raise ValueError(f"scale is {self.scale}: the weight of a gradient must be >= 0")
+
+    def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
+        at = place_of_cut(net, self.classifier_relus)
+        boxes = interval.boxes(net, batch.region)
+        spec = margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
+        margins = self._attacked(split(net, at)[1], boxes[at], spec, batch.generator)
+        loss = robust_cross_entropy(margins)
+        if self.product:
+            ibp = robust_cross_entropy(interval.lower_bounds(net, batch.region, spec, inner=boxes))
+            loss = gradient_scaled(loss, self.scale) * ibp.mean()
+        return RobustLoss(loss, correct=(margins > 0).all(1), boxes=boxes)
+
+    def _attacked(self, back: Graph, box: Box, spec: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The margins [B, K-1] of a classifier at the worst points of its input box that the attack finds."""
+        # [B, N, M, K]: N points a sample, at each of which M margins count
+        rows = spec.unsqueeze(2) if self.multi_estimator else spec.unsqueeze(1)
+        samples = torch.arange(len(rows), device=spec.device).repeat_interleave(rows.shape[1])
+        latent = Box(box.lower.detach(), box.upper.detach()).take(samples)
+        points = self.attack(_loss_at(back.detach(), rows.flatten(0, 1)), latent, latent.center, generator)
+        points = connect(points.unflatten(0, rows.shape[:2]), box, self.connector)
+        return _margins(back, points.flatten(0, 1), rows.flatten(0, 1)).view(spec.shape[:2])
+
+
+def place_of_cut(graph: Graph, relus: int) -> int:
+    """The first node that every branch goes through with so many activations, one after the other, behind it.
+
+    Raises:
+        ValueError: there is no such node; says for which numbers there is one.
+    """
+    nodes = graph.nodes
+    behind, furthest = [0] * len(nodes), len(nodes)
+    places = dict[int, int]()
+    for at in reversed(range(len(nodes))):
+        if furthest >= at:  # nothing behind reads what lies before
+            places[behind[at]] = at
+        for source in nodes[at].inputs:
+            behind[source] = max(behind[source], behind[at] + relaxes(nodes[at].op))
+            furthest = min(furthest, source)
+    if relus not in places:
+        raise ValueError(
+            f"classifier_relus is {relus}: this network can be cut with {', '.join(map(str, sorted(places)))} "
+            f"activations behind the cut, elsewhere a branch leads past it or there are none"
+        )
+    return places[relus]
+
+
+def gradient_scaled(value: Tensor, scale: float) -> Tensor:
+    """The same value with `scale` times its gradient."""
+    return value.detach() + scale * (value - value.detach())
+
+
+def _margins(net: Graph, points: Tensor, rows: Tensor) -> Tensor:
+    """M linear forms of the output, [N, M, K], at a point each, [N, *shape], as [N, M]."""
+    return (net(points).unsqueeze(1) * rows).sum(2)
+
+
+def _loss_at(net: Graph, rows: Tensor) -> Objective:
+    """log sum exp(-m) over the margins that count: points [R, N, *shape] to [R, N].
+
+    It grows with the cross-entropy, and is -m for one margin; neither its values nor its gradients vanish for large m.
+    """
+
+    def objective(points: Tensor) -> Tensor:
+        margins = _margins(net, points.flatten(0, 1), rows.repeat(len(points), 1, 1))
+        return (-margins).logsumexp(dim=1).view(points.shape[:2])
+
+    return objective

@@ -1,0 +1,105 @@
+"""The loss of a step and its gradient, in one part or in several.
+
+    loss = (1 - w) CE(clean) + w mean(method's loss) + shi (1 - eps/train_eps) R + l1 sum |W|
+
+The clean pass is made once, on the whole batch: it gives the statistics of the batch norms. What comes after it
+(attacks, bounds, the method's loss) is computed for one part of the batch after the other, on a copy of the frozen
+graph in which every tensor that the clean pass has made is a leaf. The gradients that gather at these leaves go back
+through the clean pass once, at the end. So the gradient is the same in any number of parts, and takes the memory of
+one; but R, which is not a mean over samples, is computed for each part, and the mean over the parts counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctbench.domains import interval
+from ctbench.graph import Graph
+from ctbench.methods import regularizers
+from ctbench.methods.base import Batch, RobustLoss
+from ctbench.training.monitoring import Means, bound_statistics
+from ctbench.training.recipe import Moment
+
+LEAST_RADIUS = 1e-6  # of the boxes that Shi et al.'s regulariser sees while eps is still about 0
+
+
+def backward(model: nn.Module, net: Graph, batch: Batch, now: Moment) -> dict[str, Tensor]:
+    """Add the gradient of the loss of a batch to the parameters; returns means over the batch, to report.
+
+    Args:
+        model: the network, for its weights' norm.
+        net, batch: what the clean pass of the network has given, with gradients.
+        now: the recipe's values for this step.
+    """
+    recipe = now.recipe
+    natural = F.cross_entropy(batch.logits, batch.y)
+    whole = natural.new_zeros(())
+    if recipe.robust_weight < 1:
+        whole = whole + (1 - recipe.robust_weight) * natural
+    if recipe.l1:
+        whole = whole + recipe.l1 * regularizers.l1(model)
+    means = Means()
+    right = (batch.logits.argmax(1) == batch.y).double().mean()
+    means.add(1.0, {"natural_loss": natural, "natural_accuracy": right})
+    cut_net, cut_batch, joints = cut(net, batch)
+    for part in torch.arange(len(batch.y), device=batch.y.device).chunk(recipe.accumulate):
+        some = _take(cut_batch, part)
+        robust = now.method(cut_net, some)
+        robust_loss = robust.per_sample.mean()
+        loss = recipe.robust_weight * robust_loss + _shi(cut_net, some, robust, now)
+        share = len(part) / len(batch.y)
+        (share * loss).backward()
+        measured = {"robust_loss": robust_loss, "robust_accuracy": robust.correct.double().mean()}
+        means.add(share, {"loss": loss} | measured | bound_statistics(cut_net, some, robust.boxes))
+    ends = [(tensor, leaf.grad) for tensor, leaf in joints if leaf.grad is not None]
+    if whole.requires_grad:
+        ends.append((whole, torch.ones_like(whole)))
+    torch.autograd.backward([tensor for tensor, _ in ends], [gradient for _, gradient in ends])
+    found = means.values()
+    return found | {"loss": found["loss"] + whole.detach()}
+
+
+def cut(net: Graph, batch: Batch) -> tuple[Graph, Batch, list[tuple[Tensor, Tensor]]]:
+    """The same graph and batch with a leaf for each tensor that depends on parameters; also the pairs of both."""
+    joints: list[tuple[Tensor, Tensor]] = []
+
+    def leaf(tensor: Tensor) -> Tensor:
+        if tensor.grad_fn is None:  # a parameter or a constant
+            return tensor
+        joints.append((tensor, tensor.detach().requires_grad_()))
+        return joints[-1][1]
+
+    return net.map(leaf), replace(batch, logits=leaf(batch.logits)), joints
+
+
+def _take(batch: Batch, part: Tensor) -> Batch:
+    """Some samples of a batch, by their positions."""
+    if len(part) == len(batch.y):
+        return batch
+    whole = batch.region_at
+    return replace(
+        batch,
+        x=batch.x[part],
+        y=batch.y[part],
+        region=batch.region.take(part),
+        logits=batch.logits[part],
+        region_at=None if whole is None else lambda scale: whole(scale).take(part),
+    )
+
+
+def _shi(net: Graph, batch: Batch, robust: RobustLoss, now: Moment) -> Tensor | float:
+    recipe = now.recipe
+    if not recipe.shi or not now.growing:
+        return 0.0
+    if robust.boxes is None:
+        raise ValueError(
+            f"shi is {recipe.shi} but the method {now.method.name!r} computes no interval bounds: set shi=0"
+        )
+    boxes = robust.boxes
+    if now.eps < LEAST_RADIUS:
+        boxes = interval.boxes(net, replace(recipe.threat, eps=LEAST_RADIUS).region(batch.x))
+    return recipe.shi * (1 - now.eps / max(recipe.final_eps, LEAST_RADIUS)) * regularizers.shi(net, boxes)
