@@ -236,6 +236,13 @@ def test_large_batches_are_cut_to_fit_the_memory(domain, norm, monkeypatch):
         ({"eps": torch.rand(2)}, r"eps has the shape \[2\] but one input has \[3\]"),
         ({"eps": torch.rand(3), "norm": "l2"}, r"eps has the shape \[3\]: only for linf"),
         ({"eps": 0.1, "memory": 0}, "memory is 0: give a number of bytes"),
+        ({"eps": 0.1, "memory": 1e9}, r"memory is 1000000000.0: give a number of bytes"),
+        ({"eps": 0.1, "slope": "parallel"}, "slope is 'parallel': give a rule"),
+        ({"eps": 0.1, "domain": "alpha-crown", "steps": -1}, "steps=-1"),
+        ({"x": X[0], "eps": 0.1}, r"the inputs have the shape \[3\]: give a batch"),
+        ({"x": None, "box": (X, X), "norm": "l2"}, "norm and clip belong to x and eps"),
+        ({"x": None, "region": Box(X, X), "clip": None}, "norm and clip belong to x and eps"),
+        ({"x": None, "box": (X, X, X)}, "box has 3 parts"),
         ({"eps": 0.1, "steps": 3}, "crown takes no steps; it takes slope"),
         ({"eps": 0.1, "domain": "interval", "slope": zero}, "interval takes no slope; it takes no options"),
         ({"eps": 0.1, "domain": "zonotope", "fold": 0}, "fold is 0"),
@@ -255,6 +262,8 @@ def test_errors_of_labels():
         margin_bounds(network(), X, Y.float(), eps=0.1)
 
 
-def test_layers_without_an_op_are_refused():
+def test_what_is_no_network_of_known_layers_is_refused():
+    with pytest.raises(ValueError, match="the model is a function: give a torch"):
+        bounds(lambda x: x, X, eps=0.1)
     with pytest.raises(ctbench.UnsupportedLayerError, match="Softplus"):
         bounds(nn.Sequential(network(), nn.Softplus()), X, eps=0.1)

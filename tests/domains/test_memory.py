@@ -89,7 +89,6 @@ def test_bounds_of_a_large_batch_take_about_as_much_memory_as_they_may():
             most_alive(lambda o=options | {"domain": domain, "memory": memory}: bounds(model, x, eps=0.05, **o))
             for memory in (2**21, 2**40)
         )
-        print(domain, small, large)
         assert small < 2**21 + 2**20, domain  # the specification of all is there anyway
         assert large > 2 * small, domain
 

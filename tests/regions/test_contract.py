@@ -35,7 +35,8 @@ CONVEX = [name for name in THREATS if "segments" not in name]
 every_threat = pytest.mark.parametrize("name", THREATS)
 every_precision = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 many_seeds = given(seed=st.integers(0, 10**6))
-quick = settings(deadline=None, derandomize=True, max_examples=15)
+quick = settings(deadline=None, derandomize=True, max_examples=10)
+quicker = settings(quick, max_examples=3)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -269,7 +270,7 @@ def test_single_precision_agrees_with_double(name):
 
 
 @every_threat
-@quick
+@quicker
 @many_seeds
 def test_steps_of_ascent_reach_the_greatest_value(name, seed):
     x, a = inputs(seed), forms(seed)[:, :1]

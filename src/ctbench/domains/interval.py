@@ -25,7 +25,7 @@ from ctbench.regions import Box, Region
 
 
 def footprint(graph: Graph, forms: int) -> int:
-    """How many numbers are held at once for a sample: both pairs that a box is made of, of every node, and the forms."""
+    """How many numbers are held at once for a sample: both pairs that a box is made of, at each node, and forms."""
     merged = graph.nodes[_last_layer(graph)[1]]
     return 4 * sum(math.prod(node.shape) for node in graph.nodes) + 2 * forms * math.prod(merged.shape)
 
