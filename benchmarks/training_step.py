@@ -1,68 +1,267 @@
-"""A training step of every method on cnn7 (MNIST shape, batch 32), beside a plain torch step of the same network.
+"""An optimisation step of every training method, beside a plain torch step, its formula's passes, and the public code.
 
-The plain step is one forward and one backward pass and Adam. IBP needs three such passes: the clean one, which makes
-the statistics of the batch norms and the natural loss, the centres and the radii; so 3 is the floor of its ratio.
+A plain step is a forward and a backward pass of the module, and Adam. The floor of a method is what its formula asks
+of torch: a plain step for each clean pass (the statistics of batch norms carry gradients, so it goes back whatever the
+loss), and, with B images, K classes, and S steps and R restarts of an attack, these passes of a frozen network:
+
+    attack      S with the gradient of the points alone and one without any, of R B rows
+    point       one with the gradient of the weights, of B rows
+    intervals   two such: the centers by W, the radii by |W|
+    form        one such: CROWN's way back by W^T; of (K - 1) B rows if every margin is a form
+    TAPS        in the classifier alone, the attack's, of (K - 1) R B rows, and one with all gradients, of (K - 1) B
+
+Each kind of pass is timed in the same run, at its number of rows, so nothing is assumed about what a gradient costs or
+the classifier's share. What is elementwise is not counted (|W|, lines, projections, clipping), so no step reaches 1.
+
+The multiples of the public code are of its own standard step: CTBench's training loop, commit 0f18162, process time on
+2 cores with 2 threads, cnn7 at batch 16. Its attacks, splits and batch of cnn3 are those of here.
+
+Memory is the peak of a process of its own that takes two steps, less its peak once the network is there: gradients and
+Adam's state are counted in, weights are not. Linux alone tells it.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks._timing import medians
 from ctbench import attacks
 from ctbench.datasets import MNIST, Data, Images
 from ctbench.domains import interval
-from ctbench.graph import freeze, trace
+from ctbench.graph import Graph, freeze, split, trace
+from ctbench.memory import keep_freed_memory
 from ctbench.methods import Method
+from ctbench.methods.arow import ARoW
+from ctbench.methods.crown_ibp import CrownIBP
+from ctbench.methods.edac import EDAC
 from ctbench.methods.ibp import IBP
+from ctbench.methods.mart import MART
+from ctbench.methods.mtl_ibp import CCIBP, MTLIBP, ExpIBP
 from ctbench.methods.pgd import PGD
+from ctbench.methods.sabr import SABR
 from ctbench.methods.standard import Standard
-from ctbench.networks import CNN7
+from ctbench.methods.taps import TAPS, place_of_cut
+from ctbench.networks import CNN3, CNN7, Architecture
 from ctbench.regions import Linf
 from ctbench.results import RunFolder
-from ctbench.training import Recipe, Smooth
+from ctbench.training import Adam, Recipe
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.loop import Training
 
-BATCH, STEPS, ROUNDS = 32, 5, 15
+THREAT, CLASSES = Linf(eps=0.3), 10
 LOGIT_RADIUS = 5.0
+LR = 1e-14  # the last weights of cnn7 are about 1e-9: at 1e-8 its logits were 15 times as wide after three steps
+PLAIN = "plain torch"
 
-# forward passes of the whole network in a step's formula, each with its backward pass
-METHODS: dict[str, tuple[Method, int]] = {
-    "standard": (Standard(), 1),
-    "ibp": (IBP(), 3),
-    "pgd, 5 steps": (PGD(attack=attacks.PGD(steps=STEPS)), 2 + STEPS),
+
+class Pass(NamedTuple):
+    """Rows that go through a frozen network, or the classifier that TAPS cuts off, and what gradients come back."""
+
+    batches: int = 1
+    points: bool = False  # whether there is a gradient of the points
+    weights: bool = True
+    classifier: bool = False
+
+
+Work = Counter[Pass]
+
+
+def search(attack: attacks.PGD, batches: int = 1, *, classifier: bool = False) -> Work:
+    """The passes of an attack on so many batches; the points after its last step are compared as well."""
+    last = Pass(attack.restarts * batches, weights=False, classifier=classifier)
+    return Work({last._replace(points=True): attack.steps, last: 1})
+
+
+MANY, ONE = attacks.PGD(steps=5, restarts=3), attacks.PGD(steps=1, restarts=3)
+POINT = FORM = Work([Pass()])
+FORMS = Work([Pass(CLASSES - 1)])
+INTERVALS = POINT + POINT
+ATTACK = search(MANY)
+LATENT = search(MANY, CLASSES - 1, classifier=True) + Work([Pass(CLASSES - 1, points=True, classifier=True)])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method and what its formula asks for."""
+
+    method: Method
+    work: Work = field(default_factory=Work)
+    steps: int = 1  # of the optimiser, each behind a clean pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A network with its batch, the split of TAPS, and the public code's multiples of its standard step."""
+
+    network: Architecture
+    batch: int
+    rounds: int
+    classifier_relus: int
+    public: dict[str, float]
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        taps = TAPS(classifier_relus=self.classifier_relus, attack=MANY)
+        return {
+            "standard": Entry(Standard()),
+            "ibp": Entry(IBP(), INTERVALS),
+            "crown-ibp, fused": Entry(CrownIBP(), INTERVALS + FORM),
+            "crown-ibp, unfused": Entry(CrownIBP(fused=False), INTERVALS + FORMS),
+            "pgd": Entry(PGD(attack=MANY), ATTACK + POINT),
+            "edac": Entry(EDAC(attack=MANY), ATTACK + POINT + ATTACK + POINT, steps=2),
+            "mart": Entry(MART(attack=MANY), ATTACK + POINT),
+            "arow": Entry(ARoW(attack=MANY), ATTACK + POINT),
+            "sabr": Entry(SABR(attack=MANY), ATTACK + INTERVALS),
+            "taps": Entry(taps, INTERVALS + LATENT),
+            "staps": Entry(SABR(attack=MANY, inner=taps), ATTACK + INTERVALS + LATENT),
+            "mtl-ibp": Entry(MTLIBP(attack=ONE), INTERVALS + search(ONE) + POINT),
+            "cc-ibp": Entry(CCIBP(attack=ONE), INTERVALS + search(ONE) + POINT),
+            "exp-ibp": Entry(ExpIBP(attack=ONE), INTERVALS + search(ONE) + POINT),
+        }
+
+    def data(self) -> Data:
+        """One batch of noise in the shape of MNIST."""
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(self.batch, 1, 28, 28, generator=generator)
+        images = Images(x, torch.randint(0, CLASSES, (self.batch,), generator=generator))
+        return Data(train=images, test=images, class_names=tuple("0123456789"), mean=(0.1307,), std=(0.3081,))
+
+    def model(self, data: Data) -> nn.Module:
+        return Blueprint.of(self.network, data).build(initialization="shi").train()
+
+
+SETTINGS = {
+    "cnn7": Setting(
+        network=CNN7(),
+        batch=32,
+        rounds=3,
+        classifier_relus=2,  # the last convolution's and the dense layer's
+        public={
+            "standard": 1,
+            "ibp": 2.2,
+            "crown-ibp, fused": 3.7,
+            "crown-ibp, unfused": 12.8,
+            "pgd": 6.0,
+            "edac": 12.1,
+            "sabr": 6.7,
+            "taps": 16.2,
+            "staps": 12.5,
+            "mtl-ibp": 4.2,
+        },
+    ),
+    "cnn3": Setting(
+        network=CNN3(),
+        batch=128,
+        rounds=11,
+        classifier_relus=1,
+        public={
+            "standard": 1,
+            "ibp": 3.2,
+            "crown-ibp, fused": 7.5,
+            "pgd": 10.7,
+            "edac": 22,
+            "sabr": 11.5,
+            "taps": 50,
+            "staps": 58,
+            "mtl-ibp": 7.3,
+        },
+    ),
 }
 
 
 def main() -> None:
-    generator = torch.Generator().manual_seed(0)
-    images = Images(
-        torch.rand(BATCH, 1, 28, 28, generator=generator), torch.randint(0, 10, (BATCH,), generator=generator)
+    for name, setting in SETTINGS.items():
+        print(
+            f"\ntraining step, {name} with batch norm, MNIST shape, batch {setting.batch}, eps {THREAT.eps}; attacks: "
+            f"{MANY.restarts} restarts of {MANY.steps} steps, {ONE.steps} for mtl-ibp, cc-ibp and exp-ibp"
+        )
+        seconds = _seconds(setting)
+        _print_methods(name, seconds)
+        _print_passes(setting, seconds)
+
+
+def _print_methods(name: str, seconds: dict[str, float]) -> None:
+    """A row for each method; the first columns are multiples of the plain step but where they say otherwise."""
+    setting = SETTINGS[name]
+    plain, standard = seconds[PLAIN], seconds["standard"]
+    print(f"{'':20}{'ms':>7}{'x plain':>9}{'x std':>7}{'floor':>7}{'x floor':>9}{'public, x std':>15}{'MiB':>7}")
+    for method, entry in {PLAIN: Entry(Standard()), **setting.entries}.items():
+        taken, floor = seconds[method], _floor(entry, seconds)
+        print(
+            f"{method:20}{1000 * taken:7.0f}{taken / plain:9.2f}{taken / standard:7.2f}{floor / plain:7.2f}"
+            f"{taken / floor:9.2f}{setting.public.get(method, '-'):>15}{_memory(name, method):7.0f}",
+            flush=True,
+        )
+
+
+def _print_passes(setting: Setting, seconds: dict[str, float]) -> None:
+    print(f"{'passes: rows':>14}{'through':>12}{'gradients of':>20}{'ms':>7}{'x plain':>9}")
+    for work in _kinds(setting):
+        taken = seconds[str(work)]
+        through = "classifier" if work.classifier else "network"
+        gradients = " and ".join(["points"] * work.points + ["weights"] * work.weights) or "nothing"
+        print(
+            f"{work.batches * setting.batch:14}{through:>12}{gradients:>20}{1000 * taken:7.0f}"
+            f"{taken / seconds[PLAIN]:9.2f}"
+        )
+
+
+def _floor(entry: Entry, seconds: dict[str, float]) -> float:
+    """The seconds of the passes in a method's formula."""
+    return entry.steps * seconds[PLAIN] + sum(count * seconds[str(work)] for work, count in entry.work.items())
+
+
+def _kinds(setting: Setting) -> list[Pass]:
+    """Every kind of pass that some method makes."""
+    return sorted({work for entry in setting.entries.values() for work in entry.work})
+
+
+def _seconds(setting: Setting) -> dict[str, float]:
+    """The median seconds of every step and every pass."""
+    data = setting.data()
+    model = setting.model(data)
+    _narrow_logits(model, data)
+    contenders = {name: _step(setting, name, model, data) for name in (PLAIN, *setting.entries)}
+    net, _ = freeze(trace(model, data.input_shape), data.train[:][0], training=True)
+    classifier = split(net, place_of_cut(net, setting.classifier_relus))[1]
+    for work in _kinds(setting):
+        contenders[str(work)] = _pass(work, classifier if work.classifier else net, setting.batch)
+    return medians(contenders, rounds=setting.rounds)
+
+
+def _step(setting: Setting, name: str, model: nn.Module, data: Data) -> Callable[[], object]:
+    """A step of a method, or the plain one; the network stays put, so every step does the same work."""
+    if name == PLAIN:
+        return _plain_step(model, data)
+    recipe = Recipe(
+        name="benchmark",
+        dataset=MNIST(),
+        network=setting.network,
+        threat=THREAT,
+        method=setting.entries[name].method,
+        optimizer=Adam(lr=LR),
+        epochs=1,
+        batch_size=setting.batch,
     )
-    data = Data(train=images, test=images, class_names=tuple("0123456789"), mean=(0.1307,), std=(0.3081,))
-    with TemporaryDirectory() as folder:
-        contenders = {"plain torch": _plain_step(data)}
-        for name, (method, _) in METHODS.items():
-            contenders[name] = _step(method, data, RunFolder(Path(folder)))
-        seconds = medians(contenders, rounds=ROUNDS)
-    plain = seconds["plain torch"]
-    print(f"\ntraining step, cnn7 with batch norm, MNIST shape, batch {BATCH}, eps 0.3")
-    print(f"{'':14}{'ms':>8}{'x plain':>10}{'passes':>9}")
-    print(f"{'plain torch':14}{1000 * plain:8.0f}{1:10.2f}{1:9}")
-    for name, (_, passes) in METHODS.items():
-        print(f"{name:14}{1000 * seconds[name]:8.0f}{seconds[name] / plain:10.2f}{passes:9}")
+    training = Training(recipe, RunFolder(Path()), model, data, torch.device("cpu"))
+    now = recipe.at(0, 0, training.steps)
+    x, y = data.train[:]
+    generator = torch.Generator().manual_seed(0)
+    return lambda: training.step(x, y, now, generator)
 
 
-def _plain_step(data: Data) -> Callable[[], object]:
-    model = Blueprint.of(CNN7(), data).build().train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-8, fused=True)
+def _plain_step(model: nn.Module, data: Data) -> Callable[[], object]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
     x, y = data.train[:]
 
     def step() -> None:
@@ -73,27 +272,24 @@ def _plain_step(data: Data) -> Callable[[], object]:
     return step
 
 
-def _step(method: Method, data: Data, folder: RunFolder) -> Callable[[], object]:
-    recipe = Recipe(
-        name="benchmark",
-        dataset=MNIST(),
-        network=CNN7(),
-        threat=Linf(eps=0.3),
-        method=method,
-        robust_weight=0.5,
-        ramp=Smooth(start=0, end=0),
-        initialization="shi",
-        epochs=1,
-        batch_size=BATCH,
-    )
-    model = Blueprint.of(recipe.network, data).build(initialization="shi")
-    _narrow_logits(model, data)
-    training = Training(recipe, folder, model, data, torch.device("cpu"))
-    for group in training.optimizer.param_groups:
-        group["lr"] = 1e-8  # the network stays put, so every step does the same work
-    x, y = data.train[:]
-    generator = torch.Generator().manual_seed(0)
-    return lambda: training.step(x, y, eps=0.3, epoch=0, number=0, generator=generator)
+def _pass(work: Pass, net: Graph, batch: int) -> Callable[[], object]:
+    """A pass through a frozen network, whose tensors become leaves, and back to what gets a gradient."""
+    points = torch.rand(work.batches * batch, *net.input_shape).requires_grad_(work.points)
+    wanted = [points] * work.points
+
+    def leaf(tensor: Tensor) -> Tensor:
+        found = tensor.detach().requires_grad_(work.weights and tensor.requires_grad)
+        wanted.extend([found] * found.requires_grad)
+        return found
+
+    net = net.map(leaf)
+
+    def run() -> None:
+        total = net(points).sum()
+        if wanted:
+            torch.autograd.grad(total, wanted)
+
+    return run
 
 
 @torch.no_grad()
@@ -105,6 +301,34 @@ def _narrow_logits(model: nn.Module, data: Data) -> None:
     """
     x, _ = data.train[:]
     net, _ = freeze(trace(model, data.input_shape), x, training=True)
-    width = interval.boxes(net, Linf(eps=0.3).region(x))[-1].radius.mean()
+    width = interval.boxes(net, THREAT.region(x))[-1].radius.mean()
     last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
     last.weight *= LOGIT_RADIUS / width
+
+
+def _memory(name: str, method: str) -> float:
+    """MiB that a step takes, measured in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.training_step", name, method]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def _measure_memory(name: str, method: str) -> None:
+    keep_freed_memory()
+    setting = SETTINGS[name]
+    data = setting.data()
+    model = setting.model(data)
+    before = _peak()
+    step = _step(setting, method, model, data)
+    for _ in range(2):  # Adam makes its state at the end of the first
+        step()
+    print(_peak() - before)
+
+
+def _peak() -> float:
+    """MiB that this process has held at most. What getrusage says would be at least what its parent held."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+
+
+if __name__ == "__main__":
+    _measure_memory(*sys.argv[1:])

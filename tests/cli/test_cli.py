@@ -220,7 +220,7 @@ def test_certify_names_a_stage_that_failed(succeeds, run, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of luck")
 
-    for name in ("interval", "crown"):
+    for name in ("interval", "crown", "alpha_crown"):
         monkeypatch.setattr(f"ctbench.domains.{name}.lower_bounds", broken)
     out = succeeds("certify", run, "--samples", 9)
     found = RunFolder(run).certification("linf-0.05").read()
@@ -272,7 +272,7 @@ def test_list_names_what_there_is(succeeds, kind, names):
     lines = succeeds("list", kind).splitlines()
     listed = [line.split()[0] for line in lines[1:] if line[:1].strip()]
     assert set(names) <= set(listed)
-    assert lines[0].split() == ["name", "about", "source" if kind == "recipes" else "fields"]
+    assert lines[0].split()[:3] == ["name", "about", "source" if kind == "recipes" else "fields"]
 
 
 def shortened(name: str) -> Recipe:
@@ -349,7 +349,7 @@ def test_a_bad_change_of_a_recipe_is_explained_and_nothing_is_made(fails, change
 
 def test_an_unknown_recipe_lists_those_there_are(fails):
     line = fails("train", "digits_magic")
-    assert "no recipe is called 'digits_magic'; there are digits_ibp" in line
+    assert "no recipe is called 'digits_magic'; there are digits_" in line
     assert "nowhere.json" in fails("train", "nowhere.json")
 
 
@@ -510,3 +510,31 @@ def test_an_interruption_says_how_to_go_on(capsys, monkeypatch):
 def test_a_traceback_is_shown_on_demand():
     with pytest.raises(ValueError, match="no recipe is called"):
         main(["--traceback", "train", "nothing"])
+
+
+def test_list_shows_published_accuracies_and_where_they_come_from(succeeds):
+    (line,) = (line for line in succeeds("list", "recipes").splitlines() if line.startswith("mnist_03_taps "))
+    assert "CTBench, Table 4" in line
+    assert "98.56 / 94.66 / 93.95 (CTBench, Table 1)" in line
+
+
+def test_sweep_trains_certifies_and_compares(succeeds, tmp_path):
+    for _ in range(2):  # the second time there is nothing left to do
+        out = succeeds("sweep", "digits_stand*", "--out", tmp_path, "--samples", 5, "--markdown")
+        (row,) = (line for line in out.splitlines() if line.startswith("| digits_standard"))
+        assert [cell.strip() for cell in row.split("|")][6] == "5"
+
+
+def test_sweep_goes_on_after_a_failure_and_tells_of_it(capsys, tmp_path):
+    (tmp_path / "digits_standard").mkdir()
+    (tmp_path / "digits_standard" / "notes.txt").touch()
+    assert main(["sweep", "digits_standard", "digits_ibp", "--out", str(tmp_path), "--samples", "5"]) == 1
+    said = capsys.readouterr()
+    assert "digits_ibp" in said.out
+    assert "digits_standard" not in said.out
+    assert "not all of the 2 recipes could be trained and certified. digits_standard: ctbench: error:" in said.err
+    assert "holds other files" in said.err
+
+
+def test_sweep_names_a_pattern_without_recipes(fails, tmp_path):
+    assert "no recipe is called 'imagenet_*'" in fails("sweep", "digits_ibp", "imagenet_*", "--out", tmp_path)

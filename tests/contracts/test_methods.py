@@ -14,12 +14,14 @@ from ctbench.specification import cross_entropy_at
 from ctbench.training import codec
 
 METHODS = {n: m for n, m in methods().items() if m.__module__.startswith("ctbench.")}
-OTHER_LOSS = {"arow", "mart", "taps"}  # a smoothed label, a boosted cross-entropy, a product: not the cross-entropy
+# a smoothed label, a boosted cross-entropy, a product, and losses of other weights: not the network's cross-entropy
+OTHER_LOSS = {"arow", "mart", "taps", "sam", "weight-smoothing"}
 BOUNDING = {  # methods whose loss bounds the loss at every point of the region
     "ibp": IBP(),
     "crown-ibp": CrownIBP(),
     "crown-ibp mixed": CrownIBP(beta=0.3),
     "crown-ibp margin by margin": CrownIBP(fused=False),
+    "crown-ibp over all layers": CrownIBP(every_layer=True),
     "crown-ibp margin by margin, mixed": CrownIBP(fused=False, beta=0.3),
 }
 

@@ -1,20 +1,45 @@
 """Every recipe builds, and means what its name says."""
 
-import inspect
+from dataclasses import replace
 
 import pytest
 
 from ctbench import recipe as find
+from ctbench.methods import Method, methods
+from ctbench.methods.ibp import IBP
+from ctbench.methods.sabr import SABR
+from ctbench.methods.taps import TAPS
 from ctbench.recipes import recipes
 from ctbench.training import Recipe
 
 RECIPES = recipes()
+METHODS = {n for n, m in methods().items() if m.__module__.startswith("ctbench.")}
+ADVERSARIAL = ("standard", "pgd", "edac", "mart", "arow", "sam")
+EIGHT = ("pgd", "edac", "ibp", "crown_ibp", "sabr", "taps", "staps", "mtl_ibp")
+TABLES = ("mnist_01", "mnist_03", "cifar10_2", "cifar10_8", "tinyimagenet")
+
+
+def kind(method: Method) -> str:
+    """What recipes call a method."""
+    if isinstance(method, SABR) and isinstance(method.inner, TAPS):
+        return "staps"
+    return method.name.replace("-", "_")
 
 
 def test_the_package_is_walked():
-    families = [f"{family}_{method}" for family in ("digits", "mnist_small") for method in ("ibp", "pgd", "standard")]
-    assert set(families) <= set(RECIPES)
+    small = {f"{family}_{method}" for family in ("digits", "mnist_small", "mnist_small_03") for method in EIGHT}
+    assert small <= set(RECIPES)
+    assert {f"digits_{name.replace('-', '_')}" for name in METHODS} <= set(RECIPES)
     assert list(RECIPES) == sorted(RECIPES)
+
+
+@pytest.mark.parametrize("setting", TABLES)
+def test_every_column_of_the_tables_has_a_recipe_with_published_accuracies(setting):
+    published = [RECIPES[f"{setting}_{method}"]().published for method in EIGHT]
+    assert all(found.source == "CTBench, Table 1" for found in published)
+    assert all(found.adversarial is not None for found in published)
+    assert [found.certified is None for found in published] == [True] * 2 + [False] * 6
+    assert all(found.certified <= found.adversarial < found.natural for found in published[2:] if found.certified)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -22,10 +47,16 @@ def test_a_recipe_is_named_as_its_function(name):
     made = RECIPES[name]()
     assert isinstance(made, Recipe)
     assert made.name == name
-    assert name.endswith(made.method.name)
+    assert name.removesuffix("_original").endswith(kind(made.method))
     assert made.source
     assert find(name) == made == RECIPES[name]()
-    assert not inspect.signature(RECIPES[name]).parameters
+    assert Recipe.from_json(made.to_json()) == made
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "taps" in name])
+def test_taps_is_trained_without_its_attack_in_the_classifier_while_the_radius_grows(name):
+    made = RECIPES[name]()
+    assert made.warmup == (IBP() if "_taps" in name else replace(made.method, inner=IBP()))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -39,14 +70,16 @@ def test_the_radius_is_reached_and_the_last_learning_rate_is_used(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_regulariser_goes_with_methods_that_have_boxes(name):
     made = RECIPES[name]()
-    certified = made.method.name not in ("standard", "pgd")
-    assert (made.shi > 0, made.initialization) == ((True, "shi") if certified else (False, "kaiming"))
+    plain = kind(made.method) in ADVERSARIAL or name in ("mnist_03_ibp_original", "mnist_03_crown_ibp_original")
+    assert (made.shi > 0, made.initialization) == ((False, "kaiming") if plain else (True, "shi"))
 
 
 def test_recipes_are_told_apart_by_their_hashes():
     assert len({make().hash for make in RECIPES.values()}) == len(RECIPES)
 
 
-def test_an_unknown_recipe_lists_those_there_are():
-    with pytest.raises(ValueError, match=r"no recipe is called 'mnist'; there are .*digits_ibp, .*mnist_small_ibp"):
-        find("mnist")
+def test_an_unknown_recipe_is_told_with_those_of_similar_names():
+    with pytest.raises(ValueError, match=r"no recipe is called 'mnist_ibp'; there are .*mnist_01_ibp.*: ctbench list"):
+        find("mnist_ibp")
+    with pytest.raises(ValueError, match=r"no recipe is called 'xyz'; see those there are: ctbench list recipes"):
+        find("xyz")

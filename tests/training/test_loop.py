@@ -181,7 +181,8 @@ def test_a_run_folder_holds_all_there_is_to_know(tiny, tmp_path):
     ]
     assert Recipe.from_json(json.loads(run.folder.recipe.read_text())) == recipe
     versions = json.loads(run.folder.versions.read_text())
-    assert versions.keys() == {"ctbench", "commit", "torch", "python", "device", "threads"}
+    made_with = {"ctbench", "commit", "torch", "python", "device", "threads"}
+    assert versions.keys() == made_with | {"processes", "precision", "compiled"}
     assert (versions["torch"], versions["threads"]) == (torch.__version__, torch.get_num_threads())
     metrics = jsonl.read(run.folder.metrics)
     assert [record["epoch"] for record in metrics] == [1, 2, 3]

@@ -25,34 +25,34 @@ def add_to(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    entries = _recipes() if args.kind == "recipes" else _members(args.kind)
     table = Table(box=None, pad_edge=False)
-    details = "source" if args.kind == "recipes" else "fields"
-    for heading, style in (("name", "bold"), ("about", ""), (details, "dim")):
+    for heading, style in zip(entries[0], ("bold", "", "dim", "dim"), strict=False):
         table.add_column(heading, style=style, no_wrap=heading == "name")
-    for name, about, fields in _entries(args.kind):
-        table.add_row(name, about, fields)
+    for entry in entries[1:]:
+        table.add_row(*entry)
     wide_console().print(table)
 
 
-def _entries(kind: str) -> list[tuple[str, str, str]]:
-    """Name, one line about it, and its fields with their defaults."""
-    if kind == "recipes":
-        made = [make() for make in recipes().values()]
-        return [
-            (
-                recipe.name,
-                f"{recipe.dataset.name}, {recipe.network.name}, {recipe.method.name}, eps {recipe.threat.eps:g}, "
-                f"{recipe.epochs} epochs",
-                recipe.source,
-            )
-            for recipe in made
-        ]
+def _recipes() -> list[tuple[str, ...]]:
+    """Headings; then of each recipe its name, one line about it, its source, and the accuracies published for it."""
+    entries: list[tuple[str, ...]] = [("name", "about", "source", "published: natural / adversarial / certified %")]
+    for made in (make() for make in recipes().values()):
+        about = f"{made.dataset.name}, {made.network.name}, {made.method.name}, eps {made.threat.eps:.4g}, "
+        published = f"{made.published} ({made.published.source})" if made.published else ""
+        entries.append((made.name, f"{about}{made.epochs} epochs", made.source, published))
+    return entries
+
+
+def _members(kind: str) -> list[tuple[str, ...]]:
+    """Headings; then of each member its name, one line about it, and its fields with their defaults."""
     members: dict[str, Callable[[], Mapping[str, type]]] = {
         "methods": methods,
         "networks": architectures,
         "datasets": datasets,
     }
-    return [(name, _about(member), _fields(member)) for name, member in members[kind]().items()]
+    entries = [(name, _about(member), _fields(member)) for name, member in members[kind]().items()]
+    return [("name", "about", "fields"), *entries]
 
 
 def _about(member: type) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from ctbench.cli import certify, compare, demo, listing, train
+from ctbench.cli import certify, compare, demo, listing, sweep, train
 from ctbench.memory import keep_freed_memory
 
-COMMANDS = (train, certify, compare, listing, demo)
+COMMANDS = (train, certify, compare, sweep, listing, demo)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""`ctbench train`: from a recipe to a run folder."""
+"""`ctbench train`: from a recipe to a run folder. Under torchrun all its processes train the one network together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ctbench.cli.options import Commands, add_data, add_device
 from ctbench.recipes import recipe
 from ctbench.results import jsonl
 from ctbench.training import Recipe, train
+from ctbench.training.processes import joined
 
 
 def add_to(commands: Commands) -> None:
@@ -24,6 +25,8 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/NAME-HASH)")
     command.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    command.add_argument("--compile", dest="compiled", action="store_true", help="compile the method, where that works")
+    command.add_argument("--tensorboard", action="store_true", help="write the metrics for TensorBoard, too")
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
     add_device(command)
@@ -34,12 +37,17 @@ def run(args: argparse.Namespace) -> None:
     start = (
         Recipe.from_json(jsonl.read_json(Path(args.recipe))) if args.recipe.endswith(".json") else recipe(args.recipe)
     )
-    trained = train(
-        start.with_changes(args.changes),
-        out=args.out,
-        resume=args.resume,
-        data=args.data,
-        device=args.device,
-        quiet=args.quiet,
-    )
-    print(trained.folder.path)
+    with joined(args.device) as processes:
+        trained = train(
+            start.with_changes(args.changes),
+            out=args.out,
+            resume=args.resume,
+            data=args.data,
+            device=args.device,
+            quiet=args.quiet,
+            compiled=args.compiled,
+            tensorboard=args.tensorboard,
+            processes=processes,
+        )
+    if processes.first:
+        print(trained.folder.path)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import singledispatch
+from functools import reduce, singledispatch
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import SlopeRule, adaptive, parallel
 from ctbench.domains.unsupported import no_rule
 from ctbench.domains.window_form import WindowForm
-from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Op, walk_backward
+from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Op, fronts, walk_backward
 from ctbench.graph.ops import Add, Concat, Max, Shape
 from ctbench.regions import Box, Region
 
@@ -66,8 +66,26 @@ def lower_bounds(
         The bounds, [B, S].
     """
     inner = boxes(graph, region, slope=slope, memory=memory) if inner is None else inner
-    lines = {node: lines_of(node, inner, slope) for node in graph.nodes if relaxes(node.op)}
-    return back_to_input(graph, LinearForm(spec, 0.0), by_lines(lines)).minimum(region)
+    return back_to_input(graph, LinearForm(spec, 0.0), _relaxation(graph, inner, slope)).minimum(region)
+
+
+def best_lower_bounds(
+    graph: Graph, region: Region, spec: Tensor, *, inner: list[Box], slope: SlopeRule = adaptive
+) -> Tensor:
+    """The best of the lower bounds that forms have at the input and on their way there, [B, S].
+
+    Arguments are as in `lower_bounds`, and so is the bound at the input. Before each relaxation, the forms are bounded
+    over the boxes of the nodes that they have come to; where branches are open, the sum of the minima is a bound. With
+    interval boxes no other place has a better bound, as only relaxations lose, so it is not below that of intervals.
+    """
+    places: list[Region] = [region, *inner[1:]]
+    form: Form = LinearForm(spec, 0.0)
+    bounds = (
+        torch.stack([part.minimum(places[at]) for at, part in front.items()]).sum(0)
+        for front in fronts(graph, _rule(_relaxation(graph, inner, slope)), form)
+        if max(front) == 0 or relaxes(graph.nodes[max(front)].op)
+    )
+    return reduce(torch.maximum, bounds)
 
 
 def boxes(
@@ -107,6 +125,11 @@ def boxes(
         found.append(box)
         lines |= {reader: lines_of(reader, found, slope) for reader in readers}
     return found
+
+
+def _relaxation(graph: Graph, inner: list[Box], slope: SlopeRule) -> Relax:
+    """The lines of every node that has some, by boxes of all nodes."""
+    return by_lines({node: lines_of(node, inner, slope) for node in graph.nodes if relaxes(node.op)})
 
 
 def relaxes(op: Op) -> bool:
@@ -220,11 +243,11 @@ def neurons(index: Tensor, shape: Shape, signs: Tensor) -> Form:
 
 def back_to_input(graph: Graph, form: Form, relax: Relax, at: int = -1) -> Form:
     """The form over the input that bounds a form over node `at`; `relax` carries it through what is not affine."""
+    return walk_backward(graph, _rule(relax), form, at)
 
-    def rule(node: Node, form: Form) -> tuple[Form, ...]:
-        return _shares(node.op, node, form, relax)
 
-    return walk_backward(graph, rule, form, at)
+def _rule(relax: Relax) -> Callable[[Node, Form], tuple[Form, ...]]:
+    return lambda node, form: _shares(node.op, node, form, relax)
 
 
 def by_lines(lines: dict[Node, Lines]) -> Relax:

@@ -1,6 +1,8 @@
 """CROWN-IBP: one backward CROWN pass over interval bounds. Zhang et al. 2020, "Towards stable and efficient training".
 
 bound = CROWN's, with the pre-activation bounds of interval propagation
+
+With `every_layer` it is the best of the bounds that the form has on its way back, over the boxes of each layer.
 """
 
 from __future__ import annotations
@@ -30,7 +32,15 @@ def lower_bounds(
     *,
     inner: list[Box] | None = None,
     slope: SlopeRule = adaptive,
+    every_layer: bool = False,
 ) -> Tensor:
-    """Lower bounds of S linear forms of the output over the region; arguments as in `crown.lower_bounds`."""
+    """Lower bounds of S linear forms of the output over the region, [B, S].
+
+    Args:
+        graph, region, spec, inner, slope: as in `crown.lower_bounds`; by default `inner` are interval boxes.
+        every_layer: keep the best of the bounds at the input and at all layers on the way there
+            (`crown.best_lower_bounds`). With interval boxes it is also not below the bound of intervals.
+    """
     inner = interval.boxes(graph, region) if inner is None else inner
-    return crown.lower_bounds(graph, region, spec, inner=inner, slope=slope)
+    bounds = crown.best_lower_bounds if every_layer else crown.lower_bounds
+    return bounds(graph, region, spec, inner=inner, slope=slope)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from functools import singledispatch
 
+import torch
 from torch import Tensor
 
 from ctbench.domains.linear_form import LinearForm
@@ -22,6 +23,8 @@ from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
 from ctbench.graph.ops import Add, Concat, Max, Reshape
 from ctbench.regions import Box, Region
+
+ALIKE = 4  # from so many samples with the same forms on, on average, these are merged once
 
 
 def footprint(graph: Graph, forms: int) -> int:
@@ -48,8 +51,29 @@ def lower_bounds(graph: Graph, region: Region, spec: Tensor, *, inner: list[Box]
         The bounds, [B, S].
     """
     inner = boxes(graph, region) if inner is None else inner
-    form, at = merge_last_layer(graph, LinearForm(spec, 0.0))
-    return form.minimum(region if at == 0 else inner[at])
+    at = _last_layer(graph)[1]
+    return _merged(graph, spec, region if at == 0 else inner[at])
+
+
+def _merged(graph: Graph, spec: Tensor, region: Region) -> Tensor:
+    """Lower bounds [B, S] of forms of the output, from what the last affine layer is given."""
+    if isinstance(region, Box) and not spec.requires_grad:
+        kinds, which, counts = spec.unique(dim=0, return_inverse=True, return_counts=True)
+        if 1 < len(kinds) <= len(spec) / ALIKE:
+            return _kind_by_kind(graph, kinds, which, counts.tolist(), region)
+        spec = kinds if len(kinds) == 1 else spec
+    return merge_last_layer(graph, LinearForm(spec, 0.0))[0].minimum(region)
+
+
+def _kind_by_kind(graph: Graph, kinds: Tensor, which: Tensor, counts: list[int], box: Box) -> Tensor:
+    """The same where many samples have the same forms, as those of a class: merged once, and not for each."""
+    order = which.argsort()
+    centers, radii = box.center[order].split(counts), box.radius[order].split(counts)
+    bounds = [
+        _merged(graph, forms.unsqueeze(0), Box.around(center, radius))
+        for forms, center, radius in zip(kinds, centers, radii, strict=True)
+    ]
+    return torch.cat(bounds)[order.argsort()]
 
 
 def merge_last_layer(graph: Graph, form: LinearForm) -> tuple[LinearForm, int]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ctbench.graph import Affine, Lines
-from ctbench.regions import Region
+from ctbench.regions import Box, Region
 
 
 class Form(ABC):
@@ -129,7 +129,9 @@ class LinearForm(Form):
         return self.ceiling - region.minimum(-self._of_each(region))
 
     def _of_each(self, region: Region) -> Tensor:
-        """Coefficients for each sample: windows without a relaxation behind them hold one set for all."""
+        """Coefficients for each sample, where there is one set for all and the region is no box, which takes one."""
+        if isinstance(region, Box):
+            return self.coefficients
         return self.coefficients.expand(len(region.hull.lower), *self.coefficients.shape[1:])
 
     def with_ceiling(self) -> LinearForm:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Protocol, Self, TypeVar
 
@@ -90,15 +90,24 @@ def walk_forward(graph: Graph, rule: Callable[..., State], start: State) -> list
 
 def walk_backward(graph: Graph, rule: Callable[[Node, Form], tuple[Form, ...]], form: Form, at: int = -1) -> Form:
     """Carry a form from node `at` back to the input: rule(node, form) gives one share per input, shares add up."""
-    at = range(len(graph.nodes))[at]
-    forms = {at: form}
-    for index in range(at, 0, -1):
-        if index not in forms:
-            continue
-        node = graph.nodes[index]
-        for source, share in zip(node.inputs, rule(node, forms.pop(index)), strict=True):
-            forms[source] = forms[source] + share if source in forms else share
-    return forms[0]
+    *_, last = fronts(graph, rule, form, at)
+    return last[0]
+
+
+def fronts(
+    graph: Graph, rule: Callable[[Node, Form], tuple[Form, ...]], form: Form, at: int = -1
+) -> Iterator[dict[int, Form]]:
+    """The same, step by step: forms by the nodes that they have come to, before each node and at the input.
+
+    The last of the nodes goes next. A front is changed once the next one is asked for.
+    """
+    front = {range(len(graph.nodes))[at]: form}
+    while (at := max(front)) > 0:
+        yield front
+        node = graph.nodes[at]
+        for source, share in zip(node.inputs, rule(node, front.pop(at)), strict=True):
+            front[source] = front[source] + share if source in front else share
+    yield front
 
 
 def split(graph: Graph, at: int) -> tuple[Graph, Graph]:
@@ -126,6 +135,7 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
     Every batch norm becomes the affine map that its statistics make, so that the attack, the bounds and the loss of a
     step all see the same one. With `training` these are the statistics of x (with gradients; the running statistics
     are updated once), otherwise the running statistics. Whether the module was in train or eval mode plays no part.
+    Statistics are computed in float32 where autocast has made half precision of the values.
 
     Raises:
         ValueError: x does not have the shape that the graph was traced for.
@@ -135,7 +145,9 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
     nodes, values = [graph.nodes[0]], [x]
     for node in graph.nodes[1:]:
         inputs = [values[i] for i in node.inputs]
-        op = node.op.freeze(*inputs, training=training)
+        # a mean in half precision is off by 1/256 of itself, and cannot be taken into running statistics in float32
+        exact = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in inputs)
+        op = node.op.freeze(*exact, training=training)
         nodes.append(replace(node, op=op))
         values.append(op(*inputs))
     return Graph(tuple(nodes)), values[-1]

@@ -3,6 +3,10 @@
 With p the softmax of the logits, and x' = argmax over the region of KL(p(x) || p(x')), searched by an attack:
 
     loss = CE of z(x) to the smoothed label + 2 weight KL(p(x) || p(x')) (1 - p_y(x'))
+
+Use it as a comparison from adversarial training: what is least robust counts more.
+
+Cost: that of PGD, and a backward pass through the clean one.
 """
 
 from __future__ import annotations

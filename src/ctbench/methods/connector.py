@@ -9,8 +9,11 @@ c = 0 lets a point on a face move with that face alone, c = 1 is the point at a 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ctbench.regions import Box
 
@@ -19,12 +22,29 @@ TOLERANCE = 1e-5  # a point this near to a face lies on it, and a box this narro
 
 def connect(points: Tensor, box: Box, share: float) -> Tensor:
     """The same points [B, N, *shape], from which gradients reach the bounds of the box, [B, *shape]; c is `share`."""
-    points, lower, upper = points.detach(), box.lower.unsqueeze(1), box.upper.unsqueeze(1)
-    with torch.no_grad():
+    connected: Tensor = _Connector.apply(points.detach(), box.lower, box.upper, share)  # type: ignore[no-untyped-call]
+    return connected
+
+
+class _Connector(torch.autograd.Function):
+    """The points; all work is in the gradient, in place, as there are many of them."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, lower: Tensor, upper: Tensor, share: float) -> Tensor:
+        ctx.save_for_backward(points, lower, upper)
+        ctx.share = share
+        return points.view_as(points)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor, None]:
+        points, lower, upper = ctx.saved_tensors
         width = upper - lower
-        reach = (share * width).clamp(min=TOLERANCE)
-        with_lower, with_upper = (
-            torch.where(width > TOLERANCE, (1 - distance / reach).clamp(min=0), 0.5)
-            for distance in (points - lower, upper - points)
-        )
-    return points + with_lower * (lower - lower.detach()) + with_upper * (upper - upper.detach())
+        wide = width > TOLERANCE
+        highest = torch.where(wide, 1.0, 0.5).unsqueeze(1)  # of dp/dl and dp/du, on the face itself
+        slope = torch.where(wide, -1 / (ctx.share * width).clamp(min=TOLERANCE), 0.0).unsqueeze(1)
+
+        def along(distance: Tensor) -> Tensor:
+            return torch.addcmul(highest, distance, slope, out=distance).clamp_(min=0).mul_(gradient).sum(1)
+
+        return None, along(points - lower.unsqueeze(1)), along(upper.unsqueeze(1) - points), None

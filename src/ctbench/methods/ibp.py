@@ -2,6 +2,11 @@
 models"; in recipes with the initialisation and the regulariser of Shi et al. 2021.
 
     loss = log(1 + sum_k exp(-m_k)),   m_k = interval lower bound of z_y - z_k over the region
+
+Use it first: the cheapest certified method, whose networks intervals alone certify in seconds, and at large radii
+about as good as any. At small radii it costs natural accuracy that others keep.
+
+Cost: the clean forward pass, and a forward and backward pass each for the centres and the radii of the boxes.
 """
 
 from __future__ import annotations

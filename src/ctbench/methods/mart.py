@@ -3,6 +3,10 @@
 With p the softmax of the logits, and x' found by an attack on CE(z(x'), y):
 
     loss = -log p_y(x') - log(1 - max_{k != y} p_k(x')) + weight KL(p(x) || p(x')) (1 - p_y(x))
+
+Use it as a comparison from adversarial training: what is misclassified without an attack counts more.
+
+Cost: that of PGD, and a backward pass through the clean one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """Standard training: the cross-entropy of the clean inputs.
 
-loss = CE(z(x), y)
+    loss = CE(z(x), y)
+
+Use it as the reference for natural accuracy. Its networks withstand no attack, and nothing can be certified of them.
+
+Cost: one forward and one backward pass.
 """
 
 from __future__ import annotations

@@ -101,11 +101,13 @@ class Box(Region):
         return torch.rand(shape, generator=generator, dtype=self.lower.dtype, device=self.lower.device)
 
     def ascend(self, x: Tensor, gradient: Tensor, step: float) -> Tensor:
-        return self.project(x + step * self.radius * gradient.sign())
+        return self.project(torch.addcmul(x, gradient.sign(), self.radius, value=step))
 
     def minimum(self, a: Tensor) -> Tensor:
         a = a.flatten(2)
         center, radius = self.center.flatten(1), self.radius.flatten(1)
+        if len(a) == 1:  # one set of forms for all samples
+            return center @ a[0].T - radius @ a[0].abs().T
         return (a @ center.unsqueeze(-1) - a.abs() @ radius.unsqueeze(-1)).squeeze(-1)
 
     def intersect(self, other: Box) -> Box:

@@ -6,6 +6,11 @@
 
 A run is a function of its recipe on one device: the randomness of an epoch comes from the seed and the epoch's
 number, so a run that was killed and resumed ends in the same weights, bit by bit, as one that was not.
+
+Several processes may train it together (`processes`): they take the same batches as one would, and end in the same
+weights but for rounding, for what is no mean over samples (each share is then a part, as with `accumulate`), and for
+random draws of the method, which each process makes by itself. Where batches are augmented, one process alone draws
+for its method and for its augmentations from one stream; so these differ, too, if the method draws.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +34,12 @@ from ctbench.results import RunFolder, jsonl
 from ctbench.training import checkpoints
 from ctbench.training.averaging import averaged, precise_batch_norm
 from ctbench.training.blueprint import Blueprint
+from ctbench.training.board import board
 from ctbench.training.checkpoints import Best
+from ctbench.training.execution import PLAIN, Execution, at_least_float32
 from ctbench.training.monitoring import Means
 from ctbench.training.objective import backward
+from ctbench.training.processes import ALONE, Processes
 from ctbench.training.progress import Display, display
 from ctbench.training.recipe import Moment, Recipe
 from ctbench.training.versions import versions
@@ -57,6 +66,9 @@ def train(
     data: str | Path | None = None,
     device: str | torch.device = "cpu",
     quiet: bool = False,
+    compiled: bool = False,
+    tensorboard: bool = False,
+    processes: Processes = ALONE,
 ) -> Run:
     """Train a network by a recipe.
 
@@ -67,10 +79,13 @@ def train(
         data: where data sets lie; None is the CTBENCH_DATA variable, else the user's cache.
         device: where to train, as "cpu" or "cuda".
         quiet: show no progress.
+        compiled: compile the method, where that works; no field of the recipe, as it changes no more than rounding.
+        tensorboard: write each epoch's metrics to the folder "tensorboard" of the run, too.
+        processes: those that train this run together, each of which makes this call; the first one writes the files.
 
     Raises:
-        ValueError: the folder holds the run of another recipe, or one that is not to be resumed; or a field of the
-            recipe does not fit the data.
+        ValueError: the folder holds the run of another recipe, or one that is not to be resumed; a field of the recipe
+            does not fit the data; or TensorBoard is not installed.
         TrainingDivergedError: the loss became NaN or infinite; says where. The state after the last whole epoch stays.
     """
     device = torch.device(device)
@@ -78,14 +93,20 @@ def train(
     _check_folder(folder, recipe, resume)
     if folder.weights.exists():
         return load_run(folder.path, device=device)
-    loaded = recipe.dataset.load(None if data is None else Path(data))
+    with processes.first_goes_first():
+        loaded = recipe.dataset.load(None if data is None else Path(data))
     blueprint = Blueprint.of(recipe.network, loaded)
     model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed).to(device)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    jsonl.write_json(folder.recipe, recipe.to_json())
-    _note_versions(folder, versions(device))
-    Training(recipe, folder, model, loaded, device).run(quiet)
-    checkpoints.save_network(model, blueprint, folder.weights)
+    training = Training(recipe, folder, model, loaded, device, compiled=compiled, processes=processes)
+    processes.wait()  # until each has seen the folder as it was
+    if processes.first:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        jsonl.write_json(folder.recipe, recipe.to_json())
+        _note_versions(folder, versions(device) | training.ways)
+    training.run(quiet=quiet, tensorboard=tensorboard)
+    if processes.first:
+        checkpoints.save_network(model, blueprint, folder.weights)
+    processes.wait()
     return Run(recipe, model.eval(), folder)
 
 
@@ -144,8 +165,18 @@ def _digest(images: Images) -> str:
 class Training:
     """One run: its data on the device, and the network and optimiser that its steps change."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, model: nn.Module, data: Data, device: torch.device) -> None:
-        self.recipe, self.folder, self.model, self.device = recipe, folder, model, device
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        model: nn.Module,
+        data: Data,
+        device: torch.device,
+        *,
+        compiled: bool = False,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.recipe, self.folder, self.model, self.device, self.processes = recipe, folder, model, device, processes
         training, self.held_out = data.train, None
         if recipe.validation:
             training, held_out = split(data.train, fraction=recipe.validation, seed=recipe.seed)
@@ -163,32 +194,76 @@ class Training:
                 f"swa would average no weights: from epoch {recipe.swa.start:g} of {recipe.epochs} on there are fewer "
                 f"than {recipe.swa.every} steps; start earlier or average more often"
             )
+        self.execution = Execution(recipe.precision == "bfloat16", compiled)
+        self._rehearse()
 
-    def run(self, quiet: bool) -> None:
+    @property
+    def ways(self) -> dict[str, str | int | None]:
+        """How the steps are computed, which is to be noted beside what they are computed with."""
+        return {
+            "processes": self.processes.count,
+            "precision": "bfloat16" if self.execution.bfloat16 else "float32",
+            "compiled": self.execution.compiled,
+        }
+
+    def run(self, *, quiet: bool, tensorboard: bool) -> None:
         """Train from the last state to the end."""
         done = self._go_on()
-        recipe = self.recipe
-        with display(recipe.name, epochs=recipe.epochs, steps=self.steps, done=done, quiet=quiet) as shown:
+        recipe, first = self.recipe, self.processes.first
+        place = self.folder.path / "tensorboard" if tensorboard and first else None
+        progress = display(recipe.name, epochs=recipe.epochs, steps=self.steps, done=done, quiet=quiet or not first)
+        with board(place, done=done) as write, progress as shown:
             for epoch in range(done, recipe.epochs):
                 metrics = self.epoch(epoch, shown)
-                jsonl.append(self.folder.metrics, [metrics])
-                checkpoints.save_state(
-                    self.folder.state,
-                    self.model,
-                    self.optimizer,
-                    epoch + 1,
-                    self.made_of,
-                    average=self.average,
-                    best=self.best,
-                )
+                write(metrics)
+                if first:
+                    self._keep(metrics, epoch + 1)
                 shown.epoch(metrics)
         if self.best:
             self.model.load_state_dict(self.best.model)
 
+    def _rehearse(self) -> None:
+        """Try how the steps are to be computed, and fall back, with a warning, where that does not work."""
+        while self.execution != PLAIN and (reasons := set(self.processes.gathered(self._failure())) - {""}):
+            self.execution, told = self.execution.without(min(reasons))
+            if self.processes.first:
+                warnings.warn(told, stacklevel=4)
+
+    def _failure(self) -> str:
+        """What goes wrong with the first and with the last step's formulas, or ""; leaves no trace on the network."""
+        before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        generator, recipe = self._generator(0, stream=2), self.recipe
+        x, y = self.images[self.processes.share(min(recipe.batch_size, len(self.images))).samples]
+        try:
+            for now in (recipe.at(0, 0, self.steps), recipe.at(recipe.epochs - 1, 0, self.steps)):
+                net, batch = self._clean_pass(self.graph, x, y, now, generator)
+                self._prelude(net, batch, now)
+                backward(self.model, net, batch, now, execution=self.execution)
+        except RuntimeError as error:
+            return str(error).strip().partition("\n")[0] or type(error).__name__
+        finally:
+            self.model.load_state_dict(before)
+            self.optimizer.zero_grad(set_to_none=True)
+        return ""
+
+    def _keep(self, metrics: dict[str, float], epochs_done: int) -> None:
+        """Write the record of an epoch, and the state after it."""
+        jsonl.append(self.folder.metrics, [metrics])
+        checkpoints.save_state(
+            self.folder.state,
+            self.model,
+            self.optimizer,
+            epochs_done,
+            self.made_of,
+            average=self.average,
+            best=self.best,
+        )
+
     def _go_on(self) -> int:
         """Take up the state there is; returns the number of epochs that are done."""
         if not self.folder.state.exists():
-            jsonl.rewrite(self.folder.metrics, [])
+            if self.processes.first:
+                jsonl.rewrite(self.folder.metrics, [])
             return 0
         state = checkpoints.load_state(self.folder.state)
         if state.made_of != self.made_of:
@@ -200,20 +275,23 @@ class Training:
         self.average = {name: value.to(self.device) for name, value in state.average.items()}
         self.best = state.best
         # an epoch's record comes before its state: after a kill between the two the epoch is trained and recorded again
-        kept = [record for record in jsonl.read(self.folder.metrics) if record["epoch"] <= state.epochs_done]
-        jsonl.rewrite(self.folder.metrics, kept)
+        if self.processes.first:
+            kept = [record for record in jsonl.read(self.folder.metrics) if record["epoch"] <= state.epochs_done]
+            jsonl.rewrite(self.folder.metrics, kept)
         return state.epochs_done
 
     def epoch(self, epoch: int, shown: Display) -> dict[str, float]:
         """One pass over the training set; returns its metrics."""
         start, generator = time.perf_counter(), self._generator(epoch, stream=0)
+        # what several processes draw for their shares must not move the stream from which all take the same batches
+        draws = generator if self.processes.alone else self._generator(epoch, stream=3 + self.processes.rank)
         self.model.train()
         means, now = Means(), self.recipe.at(epoch, 0, self.steps)
         for number, (x, y) in enumerate(self._batches(generator)):
             now = self.recipe.at(epoch, number, self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = now.lr
-            means.add(len(x), self.step(x, y, now, generator))
+            means.add(len(x), self.step(x, y, now, draws))
             self._average(epoch * self.steps + number + 1)
             if shown.bars:
                 seen = means.values()
@@ -230,24 +308,36 @@ class Training:
 
     def step(self, x: Tensor, y: Tensor, now: Moment, generator: torch.Generator) -> dict[str, Tensor]:
         """One optimisation step, after the method's prelude if it has one; returns means over the batch."""
-        net, batch = self._clean_pass(x, y, now, generator)
-        prelude = now.method.prelude(net, batch)
+        share = self.processes.share(len(y))
+        graph, x, y = self.processes.synchronised(self.graph, share), x[share.samples], y[share.samples]
+        net, batch = self._clean_pass(graph, x, y, now, generator)
+        prelude = self._prelude(net, batch, now)
         if prelude is not None:
             self.optimizer.zero_grad(set_to_none=True)
-            prelude.backward()
+            (share.weight * prelude).backward()
+            self.processes.add_gradients(self.parameters)
             self.optimizer.step()
-            net, batch = self._clean_pass(x, y, now, generator)
+            net, batch = self._clean_pass(graph, x, y, now, generator)
         self.optimizer.zero_grad(set_to_none=True)
-        means = backward(self.model, net, batch, now)
+        found = backward(self.model, net, batch, now, weight=share.weight, execution=self.execution)
+        self.processes.add_gradients(self.parameters)
+        means = self.processes.means(share, found)
         norm = nn.utils.clip_grad_norm_(self.parameters, now.recipe.optimizer.clip_norm)
         if not bool(torch.isfinite(means["loss"]) & torch.isfinite(norm)):
             raise TrainingDivergedError(self._diverged(float(means["loss"]), float(norm), now))
         self.optimizer.step()
         return means
 
-    def _clean_pass(self, x: Tensor, y: Tensor, now: Moment, generator: torch.Generator) -> tuple[Graph, Batch]:
-        net, logits = freeze(self.graph, x, training=True)
-        return net, self._batch(x, y, logits, now.eps, generator)
+    def _clean_pass(
+        self, graph: Graph, x: Tensor, y: Tensor, now: Moment, generator: torch.Generator
+    ) -> tuple[Graph, Batch]:
+        with self.execution.autocast(self.device):
+            net, logits = freeze(graph, x, training=True)
+        return net, self._batch(x, y, at_least_float32(logits), now.eps, generator)
+
+    def _prelude(self, net: Graph, batch: Batch, now: Moment) -> Tensor | None:
+        with self.execution.autocast(self.device):
+            return now.method.prelude(net, batch)
 
     def _batch(self, x: Tensor, y: Tensor, logits: Tensor, eps: float, generator: torch.Generator) -> Batch:
         def region_at(scale: float) -> Region:

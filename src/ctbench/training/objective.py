@@ -7,6 +7,9 @@ The clean pass is made once, on the whole batch: it gives the statistics of the 
 graph in which every tensor that the clean pass has made is a leaf. The gradients that gather at these leaves go back
 through the clean pass once, at the end. So the gradient is the same in any number of parts, and takes the memory of
 one; but R, which is not a mean over samples, is computed for each part, and the mean over the parts counts.
+
+The shares of several processes are parts, too, but for the statistics, which the clean pass has shared already: the
+gradient of a share is weighted, and the sum over the processes is that of the batch.
 """
 
 from __future__ import annotations
@@ -21,19 +24,30 @@ from ctbench.domains import interval
 from ctbench.graph import Graph
 from ctbench.methods import regularizers
 from ctbench.methods.base import Batch, RobustLoss
+from ctbench.training.execution import PLAIN, Execution, at_least_float32
 from ctbench.training.monitoring import Means, bound_statistics
 from ctbench.training.recipe import Moment
 
 LEAST_RADIUS = 1e-6  # of the boxes that Shi et al.'s regulariser sees while eps is still about 0
 
 
-def backward(model: nn.Module, net: Graph, batch: Batch, now: Moment) -> dict[str, Tensor]:
+def backward(
+    model: nn.Module,
+    net: Graph,
+    batch: Batch,
+    now: Moment,
+    *,
+    weight: float = 1.0,
+    execution: Execution = PLAIN,
+) -> dict[str, Tensor]:
     """Add the gradient of the loss of a batch to the parameters; returns means over the batch, to report.
 
     Args:
         model: the network, for its weights' norm.
         net, batch: what the clean pass of the network has given, with gradients.
         now: the recipe's values for this step.
+        weight: what the gradient is multiplied by; the means are not.
+        execution: how the method is computed.
     """
     recipe = now.recipe
     natural = F.cross_entropy(batch.logits, batch.y)
@@ -48,19 +62,22 @@ def backward(model: nn.Module, net: Graph, batch: Batch, now: Moment) -> dict[st
     cut_net, cut_batch, joints = cut(net, batch)
     for part in torch.arange(len(batch.y), device=batch.y.device).chunk(recipe.accumulate):
         some = _take(cut_batch, part)
-        robust = now.method(cut_net, some)
-        robust_loss = robust.per_sample.mean()
-        loss = recipe.robust_weight * robust_loss + _shi(cut_net, some, robust, now)
+        with execution.autocast(batch.x.device):
+            robust = execution.robust_loss(now.method, cut_net, some)
+            robust_loss = at_least_float32(robust.per_sample).mean()
+            loss = recipe.robust_weight * robust_loss + _shi(cut_net, some, robust, now)
         share = len(part) / len(batch.y)
-        (share * loss).backward()
+        (weight * share * loss).backward()
         measured = {"robust_loss": robust_loss, "robust_accuracy": robust.correct.double().mean()}
-        means.add(share, {"loss": loss} | measured | bound_statistics(cut_net, some, robust.boxes))
+        with execution.autocast(batch.x.device):
+            measured |= bound_statistics(cut_net, some, robust.boxes)
+        means.add(share, {"loss": loss} | measured)
     ends = [(tensor, leaf.grad) for tensor, leaf in joints if leaf.grad is not None]
     if whole.requires_grad:
-        ends.append((whole, torch.ones_like(whole)))
+        ends.append((whole, torch.full_like(whole, weight)))
     torch.autograd.backward([tensor for tensor, _ in ends], [gradient for _, gradient in ends])
-    found = means.values()
-    return found | {"loss": found["loss"] + whole.detach()}
+    total = means.values()
+    return total | {"loss": total["loss"] + whole.detach()}
 
 
 def cut(net: Graph, batch: Batch) -> tuple[Graph, Batch, list[tuple[Tensor, Tensor]]]:

@@ -18,6 +18,7 @@ from ctbench.datasets import Dataset
 from ctbench.methods.base import Method
 from ctbench.networks import Architecture
 from ctbench.regions import Threat
+from ctbench.results import Published
 from ctbench.training import codec
 from ctbench.training.averaging import SWA
 from ctbench.training.schedules import Ramp, Schedule, Smooth, with_number
@@ -74,6 +75,8 @@ class Recipe:
         accumulate: compute the loss for so many parts of the batch one after the other, which takes less memory. The
             statistics of batch norms, and a method's prelude, are still those of the whole batch, so the step is the
             same (but for the points where an attack starts at random); only R is that of each part, averaged.
+        precision: "float32", or "bfloat16" for the forward computations of a step, with weights, statistics and the
+            optimiser in float32. Where bfloat16 does not work, training warns and takes float32.
         swa: average the weights, and end with the average (the batch norms' statistics are then always computed anew).
         precise_bn: compute the statistics of batch norms anew over the training set at the end.
         precise_bn_variance: the average of the batches' variances ("mean"), or the variance of all ("pooled").
@@ -82,6 +85,7 @@ class Recipe:
             method's own) on the validation images, among the epochs at the full radius; the first of equals.
         seed: the source of all randomness.
         source: where the hyper-parameters come from.
+        published: the accuracies that their source has reached with them.
     """
 
     name: str
@@ -101,6 +105,7 @@ class Recipe:
     epochs: int
     batch_size: int
     accumulate: int = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
     swa: SWA | None = None
     precise_bn: bool = True
     precise_bn_variance: Literal["mean", "pooled"] = "mean"
@@ -108,6 +113,7 @@ class Recipe:
     select: Literal["last", "best"] = "last"
     seed: int = 0
     source: str = ""
+    published: Published | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -207,8 +213,8 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that stand for all fields but the name and the source."""
-        content = {key: value for key, value in self.to_json().items() if key not in ("name", "source")}
+        """Twelve hexadecimal digits that stand for all fields but the name, the source and what is published."""
+        content = {key: value for key, value in self.to_json().items() if key not in ("name", "source", "published")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, codec.Json]:

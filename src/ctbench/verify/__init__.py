@@ -2,11 +2,12 @@
 
 from ctbench.verify.cascade import certify
 from ctbench.verify.problem import Findings, Problem
-from ctbench.verify.stages import DEFAULT_STAGES, Bound, Falsify, Stage
+from ctbench.verify.stages import DEFAULT_STAGES, AlphaCrown, Bound, Falsify, Stage
 from ctbench.verify.vnnlib import Property, read_vnnlib, write_property, write_robustness
 
 __all__ = [
     "DEFAULT_STAGES",
+    "AlphaCrown",
     "Bound",
     "Falsify",
     "Findings",

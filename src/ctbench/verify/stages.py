@@ -1,6 +1,7 @@
 """The stages of a certification: each looks at the samples that are still open, in batches.
 
 Bound(domain="crown")      is the lower bound of the least margin positive?       then certified
+AlphaCrown(steps=20)       the same, with slopes optimised for that
 Falsify(attack=PGD(...))   is there a point of the region with a negative margin?  then falsified
 """
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ctbench import attacks
-from ctbench.domains import domain
+from ctbench.domains import alpha_crown, domain
 from ctbench.specification import violation_at
 from ctbench.verify.problem import Findings, Problem
 
@@ -53,6 +54,26 @@ class Bound(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlphaCrown(Stage):
+    """Lower bounds with optimised slopes, only until all margins of a sample are positive.
+
+    Args:
+        steps: of the optimisation, at most.
+    """
+
+    batch_size: int = 32
+    steps: int = 20
+
+    @property
+    def title(self) -> str:
+        return "alpha-crown"
+
+    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
+        margins = alpha_crown.lower_bounds(problem.net, problem.region, problem.spec, steps=self.steps, stop=0.0)
+        return Findings(bound=margins.amin(1))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Falsify(Stage):
     """An attack on the least margin. Restarts go one after the other, on the samples that withstood the former.
 
@@ -86,4 +107,5 @@ DEFAULT_STAGES: tuple[Stage, ...] = (
     Falsify(),
     Bound(domain="crown-ibp"),
     Bound(domain="crown", batch_size=32),
+    AlphaCrown(),
 )

@@ -1,0 +1,73 @@
+"""`ctbench sweep`: train and certify many recipes, some at a time, and show them side by side."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from rich.console import Console
+
+from ctbench.cli.compare import show
+from ctbench.cli.options import Commands, add_data, positive
+from ctbench.recipes import recipes, unknown
+
+
+def add_to(commands: Commands) -> None:
+    command = commands.add_parser("sweep", help="train and certify many recipes, and compare them")
+    command.add_argument("recipes", nargs="+", metavar="RECIPE", help="names, or patterns as 'mnist_small_*'")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the run folders go")
+    command.add_argument(
+        "--jobs", type=positive, default=1, metavar="N", help="how many at a time; they share the cores"
+    )
+    command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
+    command.add_argument("--markdown", action="store_true", help="print a table for a document")
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_data(command)
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    names = chosen(args.recipes)
+    data = ["--data", str(args.data)] if args.data else []
+    samples = ["--samples", str(args.samples)] if args.samples else []
+    console = Console(stderr=True, quiet=args.quiet)
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // args.jobs))}
+
+    def work(name: str) -> str:
+        """Train and certify in processes of their own; returns what went wrong, or ""."""
+        folder = str(args.out / name)
+        for command in (["train", name, "--out", folder], ["certify", folder, *samples]):
+            console.print(f"{name}: {command[0]}", highlight=False)
+            call = [sys.executable, "-m", "ctbench", *command, *data, "--resume", "--quiet"]
+            done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                return done.stderr.strip()
+        return ""
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        failures = dict(zip(names, pool.map(work, names), strict=True))
+    show([args.out / name for name in names if not failures[name]], as_markdown=args.markdown)
+    if any(failures.values()):
+        told = "; ".join(f"{name}: {failure}" for name, failure in failures.items() if failure)
+        raise ValueError(f"not all of the {len(names)} recipes could be trained and certified. {told}")
+
+
+def chosen(patterns: list[str]) -> list[str]:
+    """The recipes that some names or patterns mean, each once, in the order of the patterns.
+
+    Raises:
+        ValueError: a pattern means none.
+    """
+    known = recipes()
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        matching = [name for name in known if fnmatchcase(name, pattern)]
+        if not matching:
+            raise ValueError(unknown(pattern))
+        found |= dict.fromkeys(matching)
+    return list(found)

@@ -1,0 +1,101 @@
+"""SAM: Foret et al. 2021, "Sharpness-aware minimization for efficiently improving generalization", Eq. (2) and (3).
+
+With L the loss of another method and w what the frozen network is made of:
+
+    e    = rho g / ||g||_2,   g the gradient of mean(L(w)) in w, the norm over all of w
+    loss = L(w + e),          whose gradient is taken at w + e with e as a constant
+
+w are weights and biases, and for each batch norm the scale and the shift that it makes of its statistics; these are the
+statistics of the clean pass at w, also at w + e.
+
+Use it around a method whose minima are to be flat, for the sake of generalisation.
+
+Cost: the method's twice, and two clean forward passes. Where the method has boxes, its memory twice, too: a regulariser
+may yet go back through those of the first evaluation.
+
+    SAM()                          # adversarial training, sharpness-aware
+    SAM(inner=IBP(), rho=0.01)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ctbench.graph import Graph
+from ctbench.methods.base import Batch, Method, RobustLoss
+from ctbench.methods.pgd import PGD
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAM(Method):
+    """Another method, at the weights where its loss is greatest nearby, to first order.
+
+    Its `correct` and boxes are those of the network itself, from the first evaluation. Both evaluations see the same
+    random draws if the batch has a generator: e is then the ascent of that very function of w whose value counts, and
+    rho = 0 is the inner method. Without gradients (as in a validation) it is the inner method, too. Other parts of the
+    training loss (clean cross-entropy, regularisers) stay at w, and have no part in e. Where a batch is computed in
+    parts, each part has an e of its own.
+
+    Args:
+        inner: the method whose loss is made flat.
+        rho: how far the weights are moved, in the l2 norm; 0.05 is the paper's.
+
+    Raises:
+        ValueError: rho is not a number >= 0.
+    """
+
+    name: ClassVar[str] = "sam"
+    inner: Method = field(default_factory=PGD)
+    rho: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rho < math.inf:
+            raise ValueError(f"rho is {self.rho}: the distance that weights are moved must be a number >= 0")
+
+    def prelude(self, net: Graph, batch: Batch) -> Tensor | None:
+        return self.inner.prelude(net, batch)
+
+    def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
+        own = weights(net)
+        if not (own and torch.is_grad_enabled()):
+            return self.inner(net, batch)
+        twin = None if batch.generator is None else batch.generator.clone_state()
+        nowhere = {key: torch.zeros_like(tensor, requires_grad=True) for key, tensor in own.items()}
+        here = self.inner(*moved(net, replace(batch, generator=twin), nowhere))
+        gradients = torch.autograd.grad(
+            here.per_sample.mean(),
+            list(nowhere.values()),
+            retain_graph=here.boxes is not None,  # a regulariser may go back through them
+            materialize_grads=True,
+        )
+        ahead = dict(zip(own, ascent(gradients, self.rho), strict=True))
+        return replace(here, per_sample=self.inner(*moved(net, batch, ahead)).per_sample)
+
+
+def ascent(gradients: tuple[Tensor, ...], rho: float) -> list[Tensor]:
+    """The step of length rho along the gradient, in all tensors together; none where the gradient is 0."""
+    norm = nn.utils.get_total_norm(gradients)
+    share = torch.where(norm > 0, rho / norm, 0.0)
+    return [share * gradient for gradient in gradients]
+
+
+def weights(net: Graph) -> dict[int, Tensor]:
+    """The tensors of a frozen network that have a gradient, by their identity: one that layers share is there once."""
+    found: dict[int, Tensor] = {}
+    net.map(lambda tensor: found.setdefault(id(tensor), tensor))
+    return {key: tensor for key, tensor in found.items() if tensor.requires_grad}
+
+
+def moved(net: Graph, batch: Batch, offsets: dict[int, Tensor]) -> tuple[Graph, Batch]:
+    """The network with an offset added to each of its `weights`, and the batch with the logits that it gives there.
+
+    Gradients reach the weights as they were.
+    """
+    changed = {key: tensor + offsets[key] for key, tensor in weights(net).items()}
+    net = net.map(lambda tensor: changed.get(id(tensor), tensor))
+    return net, replace(batch, logits=net(batch.x))

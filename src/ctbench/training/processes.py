@@ -1,0 +1,190 @@
+"""Several processes that train one network together, each on its share of every batch, as on a device each.
+
+    torchrun --nproc-per-node 4 -m ctbench train RECIPE --device cuda
+
+All hold the same weights and draw the same batches. With w_p the share of process p in the samples of a batch,
+
+    mean      m = sum_p w_p mean_p(x)           of each channel in front of a batch norm,
+    variance  v = sum_p w_p mean_p((x - m)^2)   and its (biased) variance; gradients flow through both sums
+    gradient  g = sum_p w_p grad_p              of the parameters, after the last backward pass and before it is clipped
+
+are those of the whole batch, and every process takes the same step. The mean goes first, as differences of large
+squares would lose the variance. Validation, and the statistics of PreciseBN, each process computes for itself.
+
+These are collectives of torch, called by hand: DistributedDataParallel reduces the gradients while one backward pass
+goes back through one call of the module. A step here calls no module, and makes several backward passes through a
+graph that was cut, of which only the last one reaches the weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ctbench.graph import Graph
+from ctbench.graph.ops import BatchNorm
+from ctbench.training.monitoring import Means
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a process has of a batch."""
+
+    samples: slice
+    weight: float  # its share in the mean over the batch
+    batch: int  # samples of the whole batch
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together, as one of them sees them. The default is one alone."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def alone(self) -> bool:
+        return self.count == 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes files and tells of the run."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> Share:
+        """The part of a batch that this process computes. Where there are too few samples, each takes them all."""
+        if batch < self.count:
+            return Share(slice(0, batch), 1 / self.count, batch)
+        start, end = (batch * rank // self.count for rank in (self.rank, self.rank + 1))
+        return Share(slice(start, end), (end - start) / batch, batch)
+
+    def synchronised(self, graph: Graph, share: Share) -> Graph:
+        """The graph with batch norms that, frozen on a share, take the statistics of the whole batch."""
+        if self.alone:
+            return graph
+        nodes = (
+            replace(node, op=SharedBatchNorm(node.op.module, share)) if isinstance(node.op, BatchNorm) else node
+            for node in graph.nodes
+        )
+        return Graph(tuple(nodes))
+
+    def add_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace the gradients of the parameters by their sums over the processes, all in one message."""
+        if self.alone:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(together)
+        for gradient, part in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def means(self, share: Share, quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Means over a batch, from those over the share of each process; one that a process lacks is that of others."""
+        if self.alone:
+            return dict(quantities)
+        whole = Means()
+        for weight, some in self.gathered((share.weight, {name: float(value) for name, value in quantities.items()})):
+            whole.add(weight, {name: torch.tensor(value) for name, value in some.items()})
+        return whole.values()
+
+    def gathered(self, value: T) -> list[T]:
+        """What each process has given, in the order of their ranks."""
+        found: list[Any] = [value] * self.count
+        if not self.alone:
+            dist.all_gather_object(found, value)
+        return found
+
+    def wait(self) -> None:
+        """Return once every process has come here."""
+        if not self.alone:
+            dist.barrier()
+
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """Let the first process do something before the others do it, as a download."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Processes]:
+    """The processes that torchrun has started, until the end of the `with` block; one alone where it has started none.
+
+    On "cuda" each takes the device of its number on its machine, which is then the default one.
+
+    Raises:
+        ValueError: there are more processes on this machine than devices.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    backend, own = "gloo", None
+    if device.type == "cuda":
+        backend, own = "nccl", torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if own.index >= torch.cuda.device_count():
+            raise ValueError(
+                f"this is process {own.index + 1} of its machine, which has {torch.cuda.device_count()} devices: start "
+                f"as many processes as there are devices"
+            )
+        torch.cuda.set_device(own)
+    dist.init_process_group(backend, device_id=own)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+@dataclass(frozen=True, eq=False)
+class SharedBatchNorm(BatchNorm):
+    """A batch norm that sees a share of the batch, and takes the statistics of the whole."""
+
+    share: Share
+
+    def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        count = self.share.batch * x[0, 0].numel()
+        if count < 2:  # of which each process has all
+            return super()._batch_statistics(x)
+        dims = [0, *range(2, x.dim())]
+        mean = self._whole(x.mean(dims, keepdim=True))
+        variance = self._whole((x - mean).square().mean(dims))
+        mean = mean.flatten()
+        self._follow(mean.detach(), variance.detach() * (count / (count - 1)))
+        return mean, variance
+
+    def _whole(self, mean: Tensor) -> Tensor:
+        """The mean over the batch, from that over the share of each process."""
+        total: Tensor = _Sum.apply(self.share.weight * mean)  # type: ignore[no-untyped-call]
+        return total
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes. A share counts in the loss of each, so its gradient is a sum over them, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _added(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _added(gradient)
+
+
+def _added(x: Tensor) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total

@@ -1,0 +1,27 @@
+"""The pages about training methods are what their docstrings say now."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+spec = importlib.util.spec_from_file_location("make_methods", DOCS / "make_methods.py")
+make_methods = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make_methods)
+PAGES = make_methods.pages()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_up_to_date(name):
+    assert (DOCS / "methods" / name).read_text() == PAGES[name], "run `python docs/make_methods.py`"
+
+
+def test_there_are_no_other_pages():
+    assert {path.name for path in (DOCS / "methods").iterdir()} == set(PAGES)
+
+
+@pytest.mark.parametrize("name", sorted(PAGES.keys() - {"README.md"}))
+def test_a_page_says_when_to_use_the_method_and_what_it_costs(name):
+    assert "\n\nUse " in PAGES[name]
+    assert "\n\nCost" in PAGES[name]
