@@ -8,7 +8,6 @@ that it frees, as the commands do, is faster and takes more, since what is free 
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import time
 import torch
 
 import ctbench
+from benchmarks._memory import peak
 from ctbench.networks import CNN7
 
 # batch, bytes asked for, whether freed memory is kept
@@ -39,14 +39,9 @@ def _measure(batch: int, memory: int, kept: int) -> None:
     torch.manual_seed(0)
     model = CNN7().build((1, 28, 28), 10, mean=(0.1307,), std=(0.3081,))
     x, y = torch.rand(batch, 1, 28, 28), torch.zeros(batch, dtype=torch.long)
-    before, start = _peak(), time.perf_counter()
+    before, start = peak(), time.perf_counter()
     ctbench.margin_bounds(model, x, y, eps=0.1, domain="crown", memory=memory)
-    print(before, _peak(), time.perf_counter() - start)
-
-
-def _peak() -> float:
-    """MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(before, peak(), time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ loss), and, with B images, K classes, and S steps and R restarts of an attack, t
     TAPS        in the classifier alone, the attack's, of (K - 1) R B rows, and one with all gradients, of (K - 1) B
 
 Each kind of pass is timed in the same run, at its number of rows, so nothing is assumed about what a gradient costs or
-the classifier's share. What is elementwise is not counted (|W|, lines, projections, clipping), so no step reaches 1.
+the classifier's share. What is elementwise between passes is not counted (|W|, lines, projections, clipping).
 
 The multiples of the public code are of its own standard step: CTBench's training loop, commit 0f18162, process time on
-2 cores with 2 threads, cnn7 at batch 16. Its attacks, splits and batch of cnn3 are those of here.
+2 cores with 2 threads, cnn7 at batch 16. Attacks, splits and the batch of cnn3 are the same as here.
 
 Memory is the peak of a process of its own that takes two steps, less its peak once the network is there: gradients and
-Adam's state are counted in, weights are not. Linux alone tells it.
+Adam's state are counted in, weights are not.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks._memory import peak
 from benchmarks._timing import medians
 from ctbench import attacks
 from ctbench.datasets import MNIST, Data, Images
@@ -83,10 +84,9 @@ def search(attack: attacks.PGD, batches: int = 1, *, classifier: bool = False) -
 
 
 MANY, ONE = attacks.PGD(steps=5, restarts=3), attacks.PGD(steps=1, restarts=3)
-POINT = FORM = Work([Pass()])
-FORMS = Work([Pass(CLASSES - 1)])
+ATTACK, POINT = search(MANY), Work([Pass()])
 INTERVALS = POINT + POINT
-ATTACK = search(MANY)
+FORM, FORMS = Work([Pass()]), Work([Pass(CLASSES - 1)])  # W^T, and gradients of the form and of W: products as forward
 LATENT = search(MANY, CLASSES - 1, classifier=True) + Work([Pass(CLASSES - 1, points=True, classifier=True)])
 
 
@@ -317,17 +317,11 @@ def _measure_memory(name: str, method: str) -> None:
     setting = SETTINGS[name]
     data = setting.data()
     model = setting.model(data)
-    before = _peak()
+    before = peak()
     step = _step(setting, method, model, data)
     for _ in range(2):  # Adam makes its state at the end of the first
         step()
-    print(_peak() - before)
-
-
-def _peak() -> float:
-    """MiB that this process has held at most. What getrusage says would be at least what its parent held."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+    print(peak() - before)
 
 
 if __name__ == "__main__":
