@@ -172,7 +172,7 @@ def slanted(
 
 def _inner_product(a: Tensor, offset: Tensor) -> Tensor:
     """<a, offset>: [B, S, *node] and [B, 1, *node] or [B, S, *node] to [B, S]."""
-    if offset.shape[1] == 1:
+    if offset.shape[1] == 1 < a.shape[1]:  # a single form is faster without a product of matrices
         return (a.flatten(2) @ offset.flatten(1).unsqueeze(-1)).squeeze(-1)
     return (a * offset).flatten(2).sum(2)
 

@@ -81,11 +81,13 @@ class CrownIBP(Method):
 
     def _bounds(self, net: Graph, region: Region, spec: Tensor, boxes: list[Box]) -> Tensor:
         """Lower bounds of the forms [B, S, K], mixed of both kinds, [B, S]."""
-        bounds = interval.lower_bounds(net, region, spec, inner=boxes)
         if self.beta == 0:
-            return bounds
+            return interval.lower_bounds(net, region, spec, inner=boxes)
         backward = crown_ibp.lower_bounds(net, region, spec, inner=boxes, every_layer=self.every_layer)
-        return bounds.lerp(backward, self.beta)
+        if self.beta == 1:
+            return backward
+        bounds = interval.lower_bounds(net, region, spec, inner=boxes)
+        return self.beta * backward + (1 - self.beta) * bounds  # in bfloat16 the two are of different types
 
 
 def margin_box(net: Graph, region: Region, spec: Tensor, boxes: list[Box]) -> tuple[Tensor, Tensor]:

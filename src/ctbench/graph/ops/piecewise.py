@@ -91,21 +91,18 @@ class ReLU(PiecewiseLinear):
         return (lower >= 0) | (upper <= 0)
 
     def chord(self, lower: Tensor, upper: Tensor) -> Tensor:
-        unstable = (lower < 0) & (upper > 0)
-        slanted = upper / torch.where(unstable, upper - lower, 1.0)
-        return torch.where(unstable, slanted, (upper > 0).to(lower.dtype))
+        above, below = F.relu(upper), F.relu(-lower)
+        return above / (above + below).clamp(min=torch.finfo(lower.dtype).tiny)  # 0 where l = u = 0
 
     def tightest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        least, greatest = self.slopes(lower, upper)
-        return torch.where(upper > -lower, greatest, least), self.chord(lower, upper)
+        return (upper > -lower).to(lower.dtype), self.chord(lower, upper)
 
     def lines(self, lower: Tensor, upper: Tensor, low: Tensor, high: Tensor) -> Lines:
         least, greatest = self.slopes(lower, upper)
         low, high = torch.clamp(low, least, greatest), torch.clamp(high, least, greatest)
-        # with slopes in [0, 1] the least of f(z) - s z is 0 at the kink, the greatest lies at an end of [l, u];
-        # infinite bounds make it NaN, which certifies nothing
-        lift = torch.maximum(-high * lower, (1 - high) * upper)
-        return Lines(low, None, high, torch.where(self.exact(lower, upper) & (lower <= upper), 0.0, lift))
+        # with slopes in [0, 1] the least of f(z) - s z is 0 at the kink, and the greatest lies at an end of [l, u]; where
+        # f is linear it is 0, as s is its slope there. Infinite bounds make it NaN, which certifies nothing
+        return Lines(low, None, high, torch.maximum(high * F.relu(-lower), (1 - high) * F.relu(upper)))
 
 
 @dataclass(frozen=True)
