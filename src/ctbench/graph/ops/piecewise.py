@@ -100,8 +100,8 @@ class ReLU(PiecewiseLinear):
     def lines(self, lower: Tensor, upper: Tensor, low: Tensor, high: Tensor) -> Lines:
         least, greatest = self.slopes(lower, upper)
         low, high = torch.clamp(low, least, greatest), torch.clamp(high, least, greatest)
-        # with slopes in [0, 1] the least of f(z) - s z is 0 at the kink, and the greatest lies at an end of [l, u]; where
-        # f is linear it is 0, as s is its slope there. Infinite bounds make it NaN, which certifies nothing
+        # with slopes in [0, 1] the least of f(z) - s z is 0, at the kink, and the greatest lies at an end of [l, u]: it
+        # is 0 where f is linear, with s as its slope. Infinite bounds make it NaN, which certifies nothing
         return Lines(low, None, high, torch.maximum(high * F.relu(-lower), (1 - high) * F.relu(upper)))
 
 
