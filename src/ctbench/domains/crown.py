@@ -223,9 +223,9 @@ def _widest(graph: Graph, form: Form, relax: Relax, at: int) -> int:
     widths = [form.width]
 
     def rule(node: Node, form: Form) -> tuple[Form, ...]:
-        shares = _shares(node.op, node, form, relax)
-        widths.extend(share.width for share in shares)
-        return shares
+        found = shares(node, form, relax)
+        widths.extend(share.width for share in found)
+        return found
 
     walk_backward(graph, rule, form, at)
     return max(widths)
@@ -247,7 +247,12 @@ def back_to_input(graph: Graph, form: Form, relax: Relax, at: int = -1) -> Form:
 
 
 def _rule(relax: Relax) -> Callable[[Node, Form], tuple[Form, ...]]:
-    return lambda node, form: _shares(node.op, node, form, relax)
+    return lambda node, form: shares(node, form, relax)
+
+
+def shares(node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+    """What a form over a node is over each of its inputs."""
+    return _shares(node.op, node, form, relax)
 
 
 def by_lines(lines: dict[Node, Lines]) -> Relax:
