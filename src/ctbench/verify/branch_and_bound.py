@@ -25,7 +25,6 @@ from ctbench.domains import beta_crown, crown
 from ctbench.domains.beta_crown import Bounds, Multipliers
 from ctbench.graph import Graph, walk_forward
 from ctbench.regions import Box, Region
-from ctbench.specification import margins
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
 
@@ -160,7 +159,8 @@ class Search:
 
     def violated(self, part: Frontier, points: Tensor) -> Tensor:
         """Which points have a negative margin."""
-        return margins(self.graph(points), self.problem.y[part.sample]).amin(1) < 0
+        outputs = self.graph(points).flatten(1).unsqueeze(-1)
+        return (self.problem.spec[part.sample].flatten(2) @ outputs).flatten(1).amin(1) < 0
 
     def choose(self, part: Frontier, found: Bounds, points: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
         """The neuron to split of each sub-problem, by its place among those of all nodes, and whether there is one."""
