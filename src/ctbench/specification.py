@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TIE = 1e-12  # what the DLR losses divide by where the greatest logits are equal
+
 
 def margin_rows(y: Tensor, classes: int, dtype: torch.dtype | None = None) -> Tensor:
     """The K - 1 margins z_y - z_k as rows over the logits, k != y in ascending order: [B] to [B, K-1, K]."""
@@ -72,5 +74,72 @@ def violation_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Tensor
     def objective(points: Tensor) -> Tensor:
         logits = net(points.flatten(0, 1))
         return -margins(logits, y.repeat(len(points))).amin(1).view(points.shape[:2])
+
+    return objective
+
+
+def dlr_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
+    """The difference of logits ratio: points [R, B, *shape] to [R, B], positive where misclassified.
+
+    Croce & Hein 2020, section 4, with z_(1) >= z_(2) >= ... the sorted logits:
+
+        DLR = -(z_y - max over k != y of z_k) / (z_(1) - z_(3))
+
+    Neither a shift of the logits nor a positive factor changes it. It needs three classes; of fewer it is the plain
+    -(z_y - z_k).
+    """
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        violation = -margins(logits, y).amin(1)
+        if logits.shape[1] < 3:
+            return violation
+        top = logits.topk(3, dim=1).values
+        return violation / (top[:, 0] - top[:, 2] + TIE)
+
+    return _at_points(net, loss, y)
+
+
+def targeted_dlr_at(net: Callable[[Tensor], Tensor], y: Tensor, target: Tensor) -> Callable[[Tensor], Tensor]:
+    """The targeted difference of logits ratio: points [R, B, *shape] to [R, B], positive where target beats y.
+
+    Croce & Hein 2020, section 4, with z_(1) >= z_(2) >= ... the sorted logits and k the target, [B]:
+
+        DLR_k = -(z_y - z_k) / (z_(1) - (z_(3) + z_(4)) / 2)
+
+    Raises:
+        ValueError: the network has fewer than four classes.
+    """
+
+    def loss(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        if logits.shape[1] < 4:
+            raise ValueError(
+                f"the network has {logits.shape[1]} classes but the targeted DLR loss needs 4 or more: "
+                f"take targeted_margin_at"
+            )
+        top = logits.topk(4, dim=1).values
+        return _lead(logits, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + TIE)
+
+    return _at_points(net, loss, y, target)
+
+
+def targeted_margin_at(net: Callable[[Tensor], Tensor], y: Tensor, target: Tensor) -> Callable[[Tensor], Tensor]:
+    """z_k - z_y for a target k, [B]: points [R, B, *shape] to [R, B], positive where the target beats y."""
+    return _at_points(net, _lead, y, target)
+
+
+def _lead(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """z_target - z_y: [B, K] to [B]."""
+    target_and_true = logits.gather(1, torch.stack([target, y], dim=1))
+    return target_and_true[:, 0] - target_and_true[:, 1]
+
+
+def _at_points(
+    net: Callable[[Tensor], Tensor], loss: Callable[..., Tensor], *labels: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """A loss of logits [N, K] and labels, [N] each, as a function of points: [R, B, *shape] to [R, B]."""
+
+    def objective(points: Tensor) -> Tensor:
+        logits = net(points.flatten(0, 1))
+        return loss(logits, *(label.repeat(len(points)) for label in labels)).view(points.shape[:2])
 
     return objective

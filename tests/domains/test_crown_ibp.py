@@ -83,9 +83,8 @@ def case(request: pytest.FixtureRequest) -> Case:
     model = NETWORKS[request.param]().double()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter *= (
-                2  # as torch makes them, networks are all but constant and CROWN's bounds are best at the input
-            )
+            # as torch makes them, networks are all but constant and CROWN's bounds are best at the input
+            parameter *= 2
     x = torch.rand(20, 6, dtype=torch.float64)
     return Case(model, trace(model, (6,)).detach(), x, torch.arange(20) % 4)
 

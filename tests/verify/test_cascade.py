@@ -24,7 +24,7 @@ from ctbench.regions import Linf
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, jsonl
 from ctbench.specification import margins, violation_at
 from ctbench.training import train
-from ctbench.verify import DEFAULT_STAGES, Bound, Falsify, Findings, Problem, Stage, certify
+from ctbench.verify import DEFAULT_STAGES, AlphaCrown, Bound, Falsify, Findings, Problem, Stage, certify
 
 cascade = sys.modules["ctbench.verify.cascade"]
 BOUNDS = tuple(Bound(domain=name) for name in ("interval", "crown-ibp", "crown"))
@@ -262,6 +262,23 @@ def test_a_stage_sees_only_what_former_ones_left_open():
             expected = [index for index in expected if found[index].verdict is not Verdict.FALSIFIED]
     assert seen[-1] == expected == [record.index for record in found if record.verdict is Verdict.UNKNOWN]
     assert len(seen[0]) > len(seen[1]) > len(seen[2]) > len(seen[3]) >= len(seen[4])
+
+
+def test_optimised_slopes_certify_what_crown_cannot():
+    torch.manual_seed(2)
+    model = MLP(hidden=(20, 20, 20)).build((6,), 3).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    x = torch.rand(30, 6)
+    y = model(x).argmax(1)
+    crown, none, alpha = (
+        {r.index for r in certify(model, x, y, eps=0.2, stages=[stage]) if r.verdict is Verdict.CERTIFIED}
+        for stage in (Bound(domain="crown"), AlphaCrown(steps=0), AlphaCrown())
+    )
+    assert crown == none < alpha
+    found = certify(model, x, y, eps=0.2)
+    decided = {r.index for r in found if r.stage == "alpha-crown" and r.verdict is Verdict.CERTIFIED}
+    assert decided == alpha - crown
 
 
 def test_a_stage_gets_batches_of_its_size():

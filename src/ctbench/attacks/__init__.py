@@ -1,6 +1,9 @@
 """Searches for the worst point of a region: one file per attack."""
 
+from ctbench.attacks.apgd import APGD
+from ctbench.attacks.autoattack import AutoAttack
 from ctbench.attacks.base import Attack, Objective
+from ctbench.attacks.line_search import LineSearch
 from ctbench.attacks.pgd import PGD
 
-__all__ = ["PGD", "Attack", "Objective"]
+__all__ = ["APGD", "PGD", "Attack", "AutoAttack", "LineSearch", "Objective"]

@@ -141,7 +141,9 @@ def ascend(
             values = {key: value.detach().requires_grad_() for key, value in values.items()}
             found = bounds(graph, region, spec, inner, _with(free, values)).values
             gradients = (
-                torch.autograd.grad(found.sum(), list(values.values()), allow_unused=True) if step < steps else ()
+                torch.autograd.grad(found.sum(), list(values.values()), allow_unused=True)
+                if values and step < steps
+                else ()
             )
         better = found.detach() > best
         best = torch.where(better, found.detach(), best)

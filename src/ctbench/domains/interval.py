@@ -57,7 +57,7 @@ def lower_bounds(graph: Graph, region: Region, spec: Tensor, *, inner: list[Box]
 
 def _merged(graph: Graph, spec: Tensor, region: Region) -> Tensor:
     """Lower bounds [B, S] of forms of the output, from what the last affine layer is given."""
-    if isinstance(region, Box) and not spec.requires_grad:
+    if isinstance(region, Box) and not spec.requires_grad and spec.numel():
         kinds, which, counts = spec.unique(dim=0, return_inverse=True, return_counts=True)
         if 1 < len(kinds) <= len(spec) / ALIKE:
             return _kind_by_kind(graph, kinds, which, counts.tolist(), region)

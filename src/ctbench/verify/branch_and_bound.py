@@ -1,4 +1,4 @@
-"""Branch and bound on the signs of pre-activations: a complete verifier of ReLU networks.
+"""Branch and bound on the signs of pre-activations, for ReLU networks.
 
 Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification", with the bounds of Wang et al.
 2021 (beta-CROWN), and a filtered choice of what to split (De Palma et al. 2021, "Improved branch and bound for neural
@@ -27,6 +27,8 @@ from ctbench.graph import Graph, walk_forward
 from ctbench.regions import Box, Region
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
+
+TINY = 1e-30  # so that an unstable neuron without influence can be split, last of all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +138,13 @@ class Search:
         sample = torch.arange(samples, device=self.problem.y.device).repeat_interleave(rows)
         row = torch.arange(rows, device=sample.device).repeat(samples)
         free = Multipliers.begin(self.graph, self.inner).take(sample)
-        start = Frontier(sample, row, self.problem.x.new_zeros(len(sample)), free)
+        start = Frontier(sample, row, self.problem.x.new_full((len(sample),), -torch.inf), free)
         return self.ascend(start, steps)
 
     def ascend(self, part: Frontier, steps: int) -> Frontier:
         """The sub-problems with the bounds that some steps find, or those of before where these are better."""
         bound, free = beta_crown.ascend(*self._given(part), part.free, steps=steps)
-        return replace(part, bound=bound, free=free)
+        return replace(part, bound=torch.maximum(bound, part.bound), free=free)
 
     def bounds(self, part: Frontier) -> Bounds:
         return beta_crown.bounds(*self._given(part), part.free)
@@ -153,9 +155,10 @@ class Search:
         return self.graph, region, spec, beta_crown.clipped(inner, part.free.signs)
 
     def points(self, part: Frontier, found: Bounds) -> Tensor:
-        """The points of the samples' boxes at which the bounds are taken, [N, *shape]."""
-        box = self.problem.region.hull.take(part.sample)
-        return torch.where(found.form.coefficients.squeeze(1) > 0, box.lower, box.upper)
+        """The points of the regions nearest to where the bounds are taken in their hulls, [N, *shape]."""
+        region = self.problem.region.take(part.sample)
+        box = region.hull
+        return region.project(torch.where(found.form.coefficients.squeeze(1) > 0, box.lower, box.upper))
 
     def violated(self, part: Frontier, points: Tensor) -> Tensor:
         """Which points have a negative margin."""
@@ -164,6 +167,8 @@ class Search:
 
     def choose(self, part: Frontier, found: Bounds, points: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
         """The neuron to split of each sub-problem, by its place among those of all nodes, and whether there is one."""
+        if not part.free.signs:
+            return torch.zeros_like(part.row), torch.zeros_like(part.row, dtype=torch.bool)
         losses, heights = self._scores(part, found, points)
         splittable = heights.amax(1) > 0
         count = min(candidates, heights.shape[1])
@@ -211,9 +216,6 @@ class Search:
             new = old.scatter(1, index.clamp(0, old.shape[1] - 1).unsqueeze(1), sign.unsqueeze(1).to(old.dtype))
             signs[at] = torch.where(here.unsqueeze(1), new, old).view_as(signs[at])
         return replace(both, free=replace(both.free, signs=signs))
-
-
-TINY = 1e-30  # so that an unstable neuron without influence can be split, last of all
 
 
 def _least(lowest: Tensor, part: Frontier) -> Tensor:
