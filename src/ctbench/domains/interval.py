@@ -24,7 +24,8 @@ from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
 from ctbench.graph.ops import Add, Concat, Max, Reshape
 from ctbench.regions import Box, Region
 
-ALIKE = 4  # from so many samples with the same forms on, on average, these are merged once
+ALIKE = 4  # from so many samples with the same forms on, on average, these are merged once,
+LARGE = 2**19  # if the merged forms of all samples would have so many coefficients
 
 
 def footprint(graph: Graph, forms: int) -> int:
@@ -57,11 +58,11 @@ def lower_bounds(graph: Graph, region: Region, spec: Tensor, *, inner: list[Box]
 
 def _merged(graph: Graph, spec: Tensor, region: Region) -> Tensor:
     """Lower bounds [B, S] of forms of the output, from what the last affine layer is given."""
-    if isinstance(region, Box) and not spec.requires_grad and spec.numel():
+    size = spec.shape[0] * spec.shape[1] * math.prod(graph.nodes[_last_layer(graph)[1]].shape)
+    if isinstance(region, Box) and not spec.requires_grad and size >= LARGE:
         kinds, which, counts = spec.unique(dim=0, return_inverse=True, return_counts=True)
-        if 1 < len(kinds) <= len(spec) / ALIKE:
+        if len(kinds) <= len(spec) / ALIKE:
             return _kind_by_kind(graph, kinds, which, counts.tolist(), region)
-        spec = kinds if len(kinds) == 1 else spec
     return merge_last_layer(graph, LinearForm(spec, 0.0))[0].minimum(region)
 
 
@@ -70,7 +71,7 @@ def _kind_by_kind(graph: Graph, kinds: Tensor, which: Tensor, counts: list[int],
     order = which.argsort()
     centers, radii = box.center[order].split(counts), box.radius[order].split(counts)
     bounds = [
-        _merged(graph, forms.unsqueeze(0), Box.around(center, radius))
+        merge_last_layer(graph, LinearForm(forms.unsqueeze(0), 0.0))[0].minimum(Box.around(center, radius))
         for forms, center, radius in zip(kinds, centers, radii, strict=True)
     ]
     return torch.cat(bounds)[order.argsort()]
