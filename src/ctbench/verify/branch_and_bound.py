@@ -28,6 +28,7 @@ from ctbench.regions import Box, Region
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
 
+LEAF_STEPS = 100  # of the optimisation where all signs are known
 TINY = 1e-30  # so that an unstable neuron without influence can be split, last of all
 
 
@@ -69,14 +70,17 @@ class BranchAndBound(Stage):
             turned = search.violated(part, points)
             witness[part.sample[turned]], falsified[part.sample[turned]] = points[turned], True
             place, splittable = search.choose(part, found, points, self.candidates)
+            # what cannot be split is linear, but for its bound to be found: in more steps, or given up
             given_up = part.take(~splittable)
+            if len(given_up):
+                given_up = search.ascend(given_up, LEAF_STEPS)
             if bool(splittable.any()):
                 halves = search.ascend(search.halves(part.take(splittable), place[splittable]), self.steps)
                 lowest = _least(lowest, halves.take(halves.bound > 0))
                 frontier = frontier.join(halves.take(~(halves.bound > 0)))
             watch.charge(part.sample)
             over = (watch.late(self.timeout).to(falsified.device) | falsified)[frontier.sample]
-            # what is given up counts with the bound that it has, which is not positive
+            # what is given up counts with the bound that it has
             lowest = _least(_least(lowest, given_up), frontier.take(over))
             frontier = frontier.take(~over)
         return Findings(bound=lowest, witness=witness)
