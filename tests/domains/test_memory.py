@@ -90,7 +90,7 @@ def test_bounds_of_a_large_batch_take_about_as_much_memory_as_they_may():
             for memory in (2**21, 2**40)
         )
         assert small < 2**21 + 2**20, domain  # the specification of all is there anyway
-        assert large > 2 * small, domain
+        assert large > 1.2 * small, domain  # intervals merge the same forms once for a large batch, and save memory
 
 
 def test_optimising_longer_takes_no_more_memory():
