@@ -159,7 +159,7 @@ def test_sam_works_without_a_generator(setting):
 
 @pytest.mark.parametrize("rho", [-0.1, math.nan, math.inf])
 def test_rho_is_a_distance(rho):
-    with pytest.raises(ValueError, match=r"rho is .*must be a number >= 0"):
+    with pytest.raises(ValueError, match=r"rho of sam is .*must be a number >= 0"):
         SAM(rho=rho)
 
 

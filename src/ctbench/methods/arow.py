@@ -11,7 +11,6 @@ Cost: that of PGD, and a backward pass through the clean one.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from ctbench import attacks
 from ctbench.attacks import Objective
 from ctbench.graph import Graph
-from ctbench.methods.base import Batch, Method, RobustLoss, check_shares
+from ctbench.methods.base import Batch, Method, RobustLoss, check_shares, check_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +43,7 @@ class ARoW(Method):
 
     def __post_init__(self) -> None:
         check_shares(self, "smoothing")
-        if not 0 <= self.weight < math.inf:
-            raise ValueError(f"weight is {self.weight}: the weight of the regulariser must be a number >= 0")
+        check_weights(self, "weight")
 
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
         clean = batch.logits.log_softmax(1)

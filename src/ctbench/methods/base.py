@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -80,3 +81,11 @@ def check_shares(method: Method, *names: str) -> None:
         value = getattr(method, name)
         if not 0 <= value <= 1:
             raise ValueError(f"{name} of {method.name} is {value}: it is a share, give a number from 0 to 1")
+
+
+def check_weights(method: Method, *names: str) -> None:
+    """Raise ValueError unless each of these fields is a finite number of at least 0."""
+    for name in names:
+        value = getattr(method, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} of {method.name} is {value}: it must be a number >= 0")

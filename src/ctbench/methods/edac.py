@@ -13,7 +13,6 @@ Cost: twice that of PGD, as all is computed anew after the first step.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from ctbench import attacks
 from ctbench.graph import Graph
 from ctbench.methods.adversary import worst_point
-from ctbench.methods.base import Batch, Method, RobustLoss
+from ctbench.methods.base import Batch, Method, RobustLoss, check_weights
 from ctbench.methods.pgd import PGD
 
 
@@ -43,8 +42,7 @@ class EDAC(Method):
     attack: attacks.Attack = field(default_factory=attacks.PGD)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.size < math.inf:
-            raise ValueError(f"size is {self.size}: the weight of the certainty must be a number >= 0")
+        check_weights(self, "size")
 
     def prelude(self, net: Graph, batch: Batch) -> Tensor:
         logits = net(worst_point(self.attack, net, batch))

@@ -21,7 +21,7 @@ from torch import Tensor
 from ctbench import attacks
 from ctbench.graph import Graph
 from ctbench.methods.adversary import worst_point
-from ctbench.methods.base import Batch, Method, RobustLoss
+from ctbench.methods.base import Batch, Method, RobustLoss, check_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,7 @@ class MART(Method):
     attack: attacks.Attack = field(default_factory=attacks.PGD)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf:
-            raise ValueError(f"weight is {self.weight}: the weight of the consistency term must be a number >= 0")
+        check_weights(self, "weight")
 
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
         y, attacked = batch.y, net(worst_point(self.attack, net, batch))

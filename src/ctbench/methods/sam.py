@@ -19,7 +19,6 @@ may yet go back through those of the first evaluation.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ctbench.graph import Graph
-from ctbench.methods.base import Batch, Method, RobustLoss
+from ctbench.methods.base import Batch, Method, RobustLoss, check_weights
 from ctbench.methods.pgd import PGD
 
 
@@ -54,8 +53,7 @@ class SAM(Method):
     rho: float = 0.05
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rho < math.inf:
-            raise ValueError(f"rho is {self.rho}: the distance that weights are moved must be a number >= 0")
+        check_weights(self, "rho")
 
     def prelude(self, net: Graph, batch: Batch) -> Tensor | None:
         return self.inner.prelude(net, batch)

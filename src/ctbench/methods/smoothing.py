@@ -17,7 +17,6 @@ Cost: the method's for each draw, once more forward for the network itself, and 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ctbench.graph import Graph
-from ctbench.methods.base import Batch, Method, RobustLoss
+from ctbench.methods.base import Batch, Method, RobustLoss, check_weights
 from ctbench.methods.ibp import IBP
 from ctbench.methods.sam import moved, weights
 
@@ -53,8 +52,7 @@ class WeightSmoothing(Method):
     samples: int = 2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.std < math.inf:
-            raise ValueError(f"std is {self.std}: the standard deviation of the noise must be a number >= 0")
+        check_weights(self, "std")
         if self.samples < 1:
             raise ValueError(f"samples is {self.samples}: a mean takes at least 1 draw")
 
