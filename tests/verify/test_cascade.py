@@ -26,7 +26,7 @@ from ctbench.specification import margins, violation_at
 from ctbench.training import train
 from ctbench.verify import DEFAULT_STAGES, AlphaCrown, Bound, Falsify, Findings, Problem, Stage, certify
 
-cascade = sys.modules["ctbench.verify.cascade"]
+samples = sys.modules["ctbench.verify.samples"]
 BOUNDS = tuple(Bound(domain=name) for name in ("interval", "crown-ibp", "crown"))
 
 
@@ -616,7 +616,7 @@ def test_bad_input_is_found_before_a_file_is_made(tmp_path):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(cascade, "CHUNK", 16)
+    monkeypatch.setattr(samples, "CHUNK", 16)
 
 
 class Killed(BaseException):
@@ -670,7 +670,7 @@ from ctbench.training import load_network
 import ctbench.verify
 from pathlib import Path
 
-sys.modules["ctbench.verify.cascade"].CHUNK = 16
+sys.modules["ctbench.verify.samples"].CHUNK = 16
 seen = []
 
 def watch(record):
@@ -770,7 +770,7 @@ def test_settings_say_what_the_records_depend_on(digits, tmp_path):
 def test_falsify_stops_at_what_it_has_found():
     model = linear([[1.0], [0.0]], [0.0, 0.5])
     graph = ctbench.graph.freeze(ctbench.graph.trace(model, (1,)), torch.zeros(1, 1))[0].detach()
-    problem = Problem(graph, torch.tensor([[0.55], [0.9]]), torch.tensor([0, 0]), Linf(eps=0.1))
+    problem = Problem.of_labels(graph, torch.tensor([[0.55], [0.9]]), torch.tensor([0, 0]), Linf(eps=0.1))
     findings = Falsify()(problem, torch.Generator().manual_seed(0))
     assert findings.bound is None
     assert findings.witness[0].item() < 0.5

@@ -279,7 +279,7 @@ def test_what_it_cannot_do_it_says():
     with pytest.raises(ValueError, match="timeout is -1"):
         call(model, x, timeout=-1.0)
     with pytest.raises(ValueError, match="timeout is nan"):
-        Milp(timeout=math.nan)
+        call(model, x, timeout=math.nan)
     with pytest.raises(ValueError, match="HiGHS does not take threads=-3"):
         call(model, x, threads=-3)
 
@@ -307,7 +307,7 @@ def test_the_stage_decides_what_crown_leaves_open():
     y = model(x).argmax(1)
     bound, eps = Bound(domain="crown"), 0.1
     before = certify(model, x, y, eps=eps, stages=[bound])
-    after = certify(model, x, y, eps=eps, stages=[bound, Milp(timeout=20)])
+    after = certify(model, x, y, eps=eps, stages=[bound, Milp()], timeout=20)
     assert after.counts[Verdict.UNKNOWN] == 0 < before.counts[Verdict.UNKNOWN]
     assert after.counts[Verdict.CERTIFIED] > before.counts[Verdict.CERTIFIED]
     assert after.counts[Verdict.FALSIFIED] > 3
@@ -325,21 +325,21 @@ def test_the_stage_takes_networks_in_single_precision():
     model, _ = network("residual", seed=1)
     model = model.float()
     x = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-    found = certify(model, x, model(x).argmax(1), eps=0.05, stages=[Milp(timeout=20)])
+    found = certify(model, x, model(x).argmax(1), eps=0.05, stages=[Milp()], timeout=20)
     assert found.counts[Verdict.UNKNOWN] == 0
 
 
-def findings(stage: Milp) -> tuple[Findings, Tensor]:
+def findings(stage: Milp, seconds: float = math.inf) -> tuple[Findings, Tensor]:
     """What a stage says of a sample that CROWN leaves open, and CROWN's bound."""
     model, x = network("mlp", seed=2)
     graph = frozen(model, x)
-    problem = Problem(graph, x, graph(x).argmax(1), Linf(eps=0.3))
+    problem = Problem.of_labels(graph, x, graph(x).argmax(1), Linf(eps=0.3))
+    problem = replace(problem, seconds=torch.tensor([seconds]))
     return stage(problem, torch.Generator()), crown.lower_bounds(graph, problem.region, problem.spec).amin(1)
 
 
 def test_a_sample_without_time_or_with_too_many_neurons_keeps_the_bound_of_crown():
-    for stage in (Milp(timeout=0.0), Milp(unstable=0)):
-        found, bound = findings(stage)
+    for found, bound in (findings(Milp(), seconds=0.0), findings(Milp(unstable=0))):
         assert bool(bound < 0)
         assert bool((found.bound == bound).all())
     decided, _ = findings(Milp())
@@ -349,8 +349,8 @@ def test_a_sample_without_time_or_with_too_many_neurons_keeps_the_bound_of_crown
 def test_samples_that_the_stage_fails_on_stay_open():
     model, x = network("mlp")
     smooth = nn.Sequential(model, nn.Tanh())
-    found = certify(smooth, x, smooth(x).argmax(1), eps=0.3, stages=[Milp(timeout=0.0)])
+    found = certify(smooth, x, smooth(x).argmax(1), eps=0.3, stages=[Milp()])
     assert [record.verdict for record in found] == [Verdict.UNKNOWN]
     assert "not piecewise linear" in next(iter(found)).reason
-    timely = certify(model, x, model(x).argmax(1), eps=0.3, stages=[replace(Milp(), timeout=0.0)])
+    timely = certify(model, x, model(x).argmax(1), eps=0.3, stages=[Milp()], timeout=1e-6)
     assert [record.verdict for record in timely] == [Verdict.UNKNOWN]

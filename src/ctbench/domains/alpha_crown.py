@@ -18,14 +18,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ctbench.domains import crown
+from ctbench.domains import adam, crown
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
 from ctbench.graph import Elementwise, Graph, Lines, Node
 from ctbench.graph.ops import Max
 from ctbench.regions import Box, Region
-
-MEAN_DECAY, SQUARE_DECAY, TINY = 0.9, 0.999, 1e-8  # Adam's
 
 KEPT = 8  # tensors as large as the coefficients, for each node: slopes, Adam's memory, and what gradients need
 
@@ -79,17 +77,49 @@ def lower_bounds(
     if steps < 0 or not 0 < lr < math.inf or not 0 < decay <= 1:
         raise ValueError(f"steps={steps}, lr={lr}, decay={decay}: take steps >= 0, lr > 0 and decay in (0, 1]")
     base = crown.boxes(graph, region, memory=memory) if inner is None else list(inner)
-    targets = _targets(graph, region, base) if intermediate else {}
-    fixed = [Box(box.lower.detach(), box.upper.detach()) for box in base]
+    if intermediate:
+        return tightened(graph, region, spec, base, steps=steps, lr=lr, decay=decay, stop=stop)[0]
     with torch.enable_grad():
-        best, slopes = _ascend(_Search(graph.detach(), region, fixed, spec.detach(), targets), steps, lr, decay, stop)
-    if not intermediate:
-        return _Search(graph, region, base, spec, {}).bounds(slopes)[-1]
+        search = _Search(graph.detach(), region, _detached(base), spec.detach(), {})
+        _, slopes = _ascend(search, steps, lr, decay, stop)
+    return _Search(graph, region, base, spec, {}).bounds(slopes)[-1]
+
+
+def tightened(
+    graph: Graph,
+    region: Region,
+    spec: Tensor,
+    inner: list[Box],
+    *,
+    steps: int = 20,
+    lr: float = 0.1,
+    decay: float = 0.98,
+    stop: float | None = None,
+    exact: tuple[Graph, Region, Tensor, list[Box]] | None = None,
+) -> tuple[Tensor, list[Box]]:
+    """Lower bounds [B, S], and the boxes that they are made with: all slopes are optimised for the specification.
+
+    Arguments are as in `lower_bounds`. With `exact`, the same in another precision, slopes are found in the first one
+    and the bounds and boxes that they give computed in that.
+    """
+    targets = _targets(graph, region, inner)
+    with torch.enable_grad():
+        search = _Search(graph.detach(), region, _detached(inner), spec.detach(), targets)
+        best, slopes = _ascend(search, steps, lr, decay, stop)
+    if exact is not None:
+        graph, region, spec, inner = exact
+        slopes = {key: value.to(spec.dtype) for key, value in slopes.items()}
+        best = _Search(graph, region, inner, spec, targets).bounds(slopes)
     # a form's best slopes were found with other boxes, and need not be as good with these, or as those of CROWN
-    other = torch.maximum(best[-1], _Search(graph, region, base, spec, {}).bounds({})[-1])
+    other = torch.maximum(best[-1], _Search(graph, region, inner, spec, {}).bounds({})[-1])
+    boxes = list(inner)
     for at, index in targets.items():
-        base[at] = base[at].intersect(_box(index, best[at], base[at]))
-    return torch.maximum(_Search(graph, region, base, spec, {}).bounds(slopes)[-1], other)
+        boxes[at] = boxes[at].intersect(_box(index, best[at], boxes[at]))
+    return torch.maximum(_Search(graph, region, boxes, spec, {}).bounds(slopes)[-1], other), boxes
+
+
+def _detached(boxes: list[Box]) -> list[Box]:
+    return [Box(box.lower.detach(), box.upper.detach()) for box in boxes]
 
 
 @dataclass
@@ -108,10 +138,8 @@ class _Slopes:
 
     def rise(self, gradient: Tensor, step: int, size: float) -> None:
         """One step of Adam upward, the first of which is step 1."""
-        self.mean = self.mean.lerp(gradient, 1 - MEAN_DECAY)
-        self.square = self.square.lerp(gradient.square(), 1 - SQUARE_DECAY)
-        mean, square = self.mean / (1 - MEAN_DECAY**step), self.square / (1 - SQUARE_DECAY**step)
-        self.value = (self.value + size * mean / (square.sqrt() + TINY)).clamp(0, 1)
+        way, self.mean, self.square = adam.direction(gradient, self.mean, self.square, step)
+        self.value = (self.value + size * way).clamp(0, 1)
 
     def keep(self, better: Tensor) -> None:
         """Remember the slopes of the forms that are better than before, [B, S]."""

@@ -8,26 +8,28 @@ propagation with per-neuron split constraints for neural network robustness veri
 with alpha the free slopes and z_j the pre-activations of known sign s_j (1 or -1). A known sign also makes the ReLU
 behind it linear. Any alpha and beta are sound, so the ascent may end at any step and the best bound counts.
 
-    found = beta_crown.ascend(graph, region, spec, splits, start, steps=10)
+    inner = beta_crown.clipped(beta_crown.needed(graph, boxes), free.signs)
+    best, free = beta_crown.ascend(graph, region, spec, inner, free, steps=10)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from ctbench.domains import crown
+from ctbench.domains import adam, crown
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
 from ctbench.graph import Graph, Lines, Node, walk_backward
 from ctbench.graph.ops import Max, ReLU
 from ctbench.regions import Box, Region
 
-MEAN_DECAY, SQUARE_DECAY, TINY = 0.9, 0.999, 1e-8  # Adam's
-
 ByNode = dict[int, Tensor]  # [N, *node] each, by the position of the node that a ReLU reads
+Boxes = dict[int, Box]  # of every node that is relaxed behind, by its position
 
 
 def split_nodes(graph: Graph) -> list[int]:
@@ -35,9 +37,14 @@ def split_nodes(graph: Graph) -> list[int]:
     return sorted({node.inputs[0] for node in graph.nodes if isinstance(node.op, ReLU)} - {0})
 
 
-def clipped(inner: list[Box], signs: ByNode) -> list[Box]:
+def needed(graph: Graph, boxes: list[Box]) -> Boxes:
+    """Of the boxes of all nodes those that a relaxation needs."""
+    return {at: boxes[at] for at in sorted({node.inputs[0] for node in graph.nodes if crown.relaxes(node.op)})}
+
+
+def clipped(inner: Boxes, signs: ByNode) -> Boxes:
     """The boxes with what the known signs add: no negative values where it is 1, no positive ones where it is -1."""
-    found = list(inner)
+    found = dict(inner)
     for at, sign in signs.items():
         box = inner[at]
         lower = torch.where(sign > 0, box.lower.clamp(min=0), box.lower)
@@ -47,11 +54,36 @@ def clipped(inner: list[Box], signs: ByNode) -> list[Box]:
 
 @dataclass(frozen=True, eq=False)
 class Multipliers:
-    """The free numbers of N bounds."""
+    """The free numbers of N bounds, and the signs that are known."""
 
     slopes: ByNode  # alpha, in [0, 1]
-    signs: ByNode  # s: 1 or -1 where it is known, else 0
     weights: ByNode  # beta, at least 0; counts where a sign is known
+    signs: ByNode  # s: 1 or -1 where it is known, else 0; int8
+
+    @classmethod
+    def begin(cls, graph: Graph, inner: Boxes) -> Multipliers:
+        """Adaptive slopes, and no sign known."""
+        nodes = {at: inner[at] for at in split_nodes(graph)}
+        return cls(
+            {at: (box.upper > -box.lower).to(box.lower.dtype) for at, box in nodes.items()},
+            {at: torch.zeros_like(box.lower) for at, box in nodes.items()},
+            {at: torch.zeros_like(box.lower, dtype=torch.int8) for at, box in nodes.items()},
+        )
+
+    @property
+    def free(self) -> list[Tensor]:
+        """What is optimised: all slopes, then all weights."""
+        return [*self.slopes.values(), *self.weights.values()]
+
+    def with_free(self, values: list[Tensor]) -> Multipliers:
+        """The same with other numbers, in the order of `free`."""
+        half = len(self.slopes)
+        slopes, weights = zip(self.slopes, values[:half], strict=True), zip(self.weights, values[half:], strict=True)
+        return replace(self, slopes=dict(slopes), weights=dict(weights))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Multipliers:
+        """All free numbers changed."""
+        return self.with_free([change(value) for value in self.free])
 
     def take(self, chosen: Tensor) -> Multipliers:
         return Multipliers(*({at: value[chosen] for at, value in part.items()} for part in self._parts()))
@@ -61,14 +93,7 @@ class Multipliers:
         return Multipliers(*({at: torch.cat([a[at], b[at]]) for at in a} for a, b in pairs))
 
     def _parts(self) -> tuple[ByNode, ByNode, ByNode]:
-        return self.slopes, self.signs, self.weights
-
-    @classmethod
-    def begin(cls, graph: Graph, inner: list[Box]) -> Multipliers:
-        """Adaptive slopes, and no sign known."""
-        nodes = {at: inner[at] for at in split_nodes(graph)}
-        zeros = {at: torch.zeros_like(box.lower) for at, box in nodes.items()}
-        return cls({at: (box.upper > -box.lower).to(box.lower.dtype) for at, box in nodes.items()}, zeros, zeros)
+        return self.slopes, self.weights, self.signs
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,90 +106,124 @@ class Bounds:
     # of every ReLU, by its position: the coefficients of its output [N, *node], and its lines
 
 
-def bounds(graph: Graph, region: Region, spec: Tensor, inner: list[Box], free: Multipliers) -> Bounds:
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """What the clipped boxes of N sub-problems make of a network, but for the free numbers."""
+
+    graph: Graph
+    lines: dict[Node, Lines]  # with adaptive slopes
+    ranges: dict[int, tuple[Tensor, Tensor]]  # of the free slopes, by the node that a ReLU reads
+
+    @classmethod
+    def of(cls, graph: Graph, inner: Boxes) -> Relaxation:
+        lines = {node: crown.lines_of(node, inner, adaptive) for node in graph.nodes if crown.relaxes(node.op)}
+        boxes = {at: inner[at] for at in split_nodes(graph)}
+        return cls(graph, lines, {at: ReLU().slopes(box.lower, box.upper) for at, box in boxes.items()})
+
+    def admitted(self, free: Multipliers) -> Multipliers:
+        """The numbers with slopes that are in their ranges, and weights that are not negative."""
+        slopes = {at: slope.clamp(*self.ranges[at]) for at, slope in free.slopes.items()}
+        return replace(free, slopes=slopes, weights={at: weight.clamp(min=0) for at, weight in free.weights.items()})
+
+    def take(self, chosen: Tensor) -> Relaxation:
+        def part(lines: Lines) -> Lines:
+            return Lines(*(None if line is None else line[chosen] for line in lines))  # type: ignore[arg-type]
+
+        ranges = {at: (least[chosen], greatest[chosen]) for at, (least, greatest) in self.ranges.items()}
+        return Relaxation(self.graph, {node: part(lines) for node, lines in self.lines.items()}, ranges)
+
+    def bounds(self, region: Region, spec: Tensor, free: Multipliers) -> Bounds:
+        """The bounds of one form each, spec [N, *output], over N regions, for numbers that are admitted."""
+        place = {id(node): at for at, node in enumerate(self.graph.nodes)}
+        relaxed: dict[int, tuple[Tensor, Lines]] = {}
+
+        def relax(node: Node, form: Form) -> Form:
+            lines = self.lines[node]
+            if isinstance(node.op, Max):
+                return crown.under_maximum(form, lines)
+            if isinstance(node.op, ReLU) and node.inputs[0] in free.slopes:
+                lines = lines._replace(lower_slope=free.slopes[node.inputs[0]])
+                relaxed[place[id(node)]] = form.dense().coefficients.squeeze(1), lines
+            return form.relaxed(lines)
+
+        def rule(node: Node, form: Form) -> tuple[Form, ...]:
+            at = place[id(node)]
+            if at in free.weights:
+                form = form + LinearForm(-(free.signs[at] * free.weights[at]).unsqueeze(1), 0.0)
+            return crown.shares(node, form, relax)
+
+        start: Form = LinearForm(spec.unsqueeze(1), 0.0)
+        last = walk_backward(self.graph, rule, start).dense()
+        return Bounds(last.minimum(region).squeeze(1), last, relaxed)
+
+
+def bounds(graph: Graph, region: Region, spec: Tensor, inner: Boxes, free: Multipliers) -> Bounds:
     """The bounds of one form each, spec [N, *output], over N regions; inner are the clipped boxes."""
-    place = {id(node): at for at, node in enumerate(graph.nodes)}
-    relaxed: dict[int, tuple[Tensor, Lines]] = {}
-
-    def relax(node: Node, form: Form) -> Form:
-        if isinstance(node.op, Max):
-            return crown.under_maximum(form, crown.lines_of(node, inner, adaptive))
-        source = node.inputs[0]
-        if not isinstance(node.op, ReLU) or source not in free.slopes:
-            return form.relaxed(crown.lines_of(node, inner, adaptive))
-        box = inner[source]
-        lines = node.op.lines(box.lower, box.upper, free.slopes[source], node.op.chord(box.lower, box.upper))
-        relaxed[place[id(node)]] = form.dense().coefficients.squeeze(1), lines
-        return form.relaxed(lines)
-
-    def rule(node: Node, form: Form) -> tuple[Form, ...]:
-        at = place[id(node)]
-        if at in free.weights:
-            known = LinearForm(-(free.signs[at] * free.weights[at]).unsqueeze(1), 0.0)
-            form = form + known
-        return crown.shares(node, form, relax)
-
-    start: Form = LinearForm(spec.unsqueeze(1), 0.0)
-    last = walk_backward(graph, rule, start).dense()
-    return Bounds(last.minimum(region).squeeze(1), last, relaxed)
+    relaxation = Relaxation.of(graph, inner)
+    return relaxation.bounds(region, spec, relaxation.admitted(free))
 
 
 def ascend(
     graph: Graph,
     region: Region,
     spec: Tensor,
-    inner: list[Box],
+    inner: Boxes,
     free: Multipliers,
     *,
     steps: int,
+    enough: float = math.inf,
     slope_rate: float = 0.1,
     weight_rate: float = 0.1,
     decay: float = 0.98,
 ) -> tuple[Tensor, Multipliers]:
-    """The best bounds [N] that some steps of Adam find, and the free numbers that gave them.
+    """The best bounds [N] that some steps of Adam find; and free numbers: of a bound that is enough those that gave it,
+    of another the last ones, where a later ascent may begin.
 
     Args:
         graph: a frozen graph.
-        region, spec, inner: N regions, N forms of the output [N, *output], and the clipped boxes of all nodes.
+        region, spec, inner: N regions, N forms of the output [N, *output], and the clipped boxes.
         free: where to begin.
         steps: of Adam.
+        enough: a bound above this is not worked on any more.
         slope_rate, weight_rate: the size of the first step, in alpha and in beta; each later one is `decay` as large.
         decay: see there.
     """
-    values = {("slope", at): value for at, value in free.slopes.items()}
-    values |= {("weight", at): value for at, value in free.weights.items()}
-    means = {key: torch.zeros_like(value) for key, value in values.items()}
-    squares = dict(means)
-    best, kept = torch.full_like(spec.flatten(1)[:, 0], -torch.inf), dict(values)
-    for step in range(steps + 1):
+    relaxation = Relaxation.of(graph, inner)
+    now = relaxation.admitted(free)
+    kept = now.map(torch.clone)
+    moments = [(torch.zeros_like(value), torch.zeros_like(value)) for value in now.free]
+    best = torch.full_like(spec.flatten(1)[:, 0], -torch.inf)
+    on = torch.arange(len(best), device=best.device)  # those that are worked on
+    rates = [slope_rate] * len(now.slopes) + [weight_rate] * len(now.weights)
+    for step in range(1, steps + 2):
+        last = step > steps or not now.free
         with torch.enable_grad():
-            values = {key: value.detach().requires_grad_() for key, value in values.items()}
-            found = bounds(graph, region, spec, inner, _with(free, values)).values
-            gradients = (
-                torch.autograd.grad(found.sum(), list(values.values()), allow_unused=True)
-                if values and step < steps
-                else ()
+            now = now.map(lambda value: value.detach().requires_grad_())
+            found = relaxation.bounds(region, spec, now).values
+            gradients = [] if last else list(torch.autograd.grad(found.sum(), now.free, materialize_grads=True))
+        now, found = now.map(Tensor.detach), found.detach()
+        best[on] = torch.maximum(best[on], found)
+        ended = torch.full_like(on, last, dtype=torch.bool) | (found > enough)
+        for mine, value in zip(kept.free, now.free, strict=True):
+            mine[on[ended]] = value[ended]
+        if bool(ended.all()):
+            break
+        if bool(ended.any()):
+            stay = ~ended
+            on, region, spec, relaxation, now = (
+                on[stay],
+                region.take(stay),
+                spec[stay],
+                relaxation.take(stay),
+                now.take(stay),
             )
-        better = found.detach() > best
-        best = torch.where(better, found.detach(), best)
-        kept = {key: torch.where(_like(better, value), values[key].detach(), value) for key, value in kept.items()}
-        for key, gradient in zip(values, gradients, strict=False):
-            if gradient is None:
-                continue
-            means[key] = means[key].lerp(gradient, 1 - MEAN_DECAY)
-            squares[key] = squares[key].lerp(gradient.square(), 1 - SQUARE_DECAY)
-            mean, square = means[key] / (1 - MEAN_DECAY ** (step + 1)), squares[key] / (1 - SQUARE_DECAY ** (step + 1))
-            rate = (slope_rate if key[0] == "slope" else weight_rate) * decay**step
-            moved = values[key].detach() + rate * mean / (square.sqrt() + TINY)
-            values[key] = moved.clamp(0, 1) if key[0] == "slope" else moved.clamp(min=0)
-    return best, _with(free, kept)
-
-
-def _with(free: Multipliers, values: dict[tuple[str, int], Tensor]) -> Multipliers:
-    slopes = {at: values["slope", at] for at in free.slopes}
-    return Multipliers(slopes, free.signs, {at: values["weight", at] for at in free.weights})
-
-
-def _like(chosen: Tensor, value: Tensor) -> Tensor:
-    """[N] as it broadcasts with [N, *node]."""
-    return chosen.view(-1, *[1] * (value.dim() - 1))
+            gradients = [gradient[stay] for gradient in gradients]
+            moments = [(mean[stay], square[stay]) for mean, square in moments]
+        ways = [adam.direction(gradient, *pair, step) for gradient, pair in zip(gradients, moments, strict=True)]
+        moments = [(mean, square) for _, mean, square in ways]
+        moved = [
+            value.add(way, alpha=rate * decay ** (step - 1))
+            for value, (way, _, _), rate in zip(now.free, ways, rates, strict=True)
+        ]
+        now = relaxation.admitted(now.with_free(moved))
+    return best, kept

@@ -137,7 +137,7 @@ def relaxes(op: Op) -> bool:
     return isinstance(op, Elementwise | Max)
 
 
-def lines_of(node: Node, inner: list[Box], slope: SlopeRule) -> Lines:
+def lines_of(node: Node, inner: list[Box] | dict[int, Box], slope: SlopeRule) -> Lines:
     """The relaxation of a node."""
     box = inner[node.inputs[0]]
     if isinstance(node.op, Max):

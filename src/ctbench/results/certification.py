@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
 
 
 class Verdict(StrEnum):
@@ -19,15 +25,20 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRecord:
+    """What is known about a sample. Fields that are not compared are in memory alone, and in no file."""
+
     index: int  # of the sample in the data set
     label: int
-    prediction: int  # at the clean input; -1 where the logits are not finite
+    prediction: int  # at the clean input; -1 where the logits are not finite, or nothing was computed
     verdict: Verdict
     stage: str  # that reached the verdict; the last one that tried, where it is unknown
     bound: float | None  # the best lower bound of the least margin z_y - z_k over the region
     seconds: float  # this sample's share of the time that its batches took
+    stage_seconds: dict[str, float] = field(default_factory=dict, hash=False)  # the same, stage by stage
     digest: str = ""  # of the input and its label, by which a resumed certification knows them again
-    reason: str = ""  # what failed, where a stage could not say anything
+    reason: str = ""  # why it is unknown, where a stage failed or time was over
+    counterexample: NDArray[np.float64] | None = field(default=None, compare=False)  # [*shape], where it is falsified
+    finished: bool = field(default=True, compare=False)  # False where the whole job's time was over too early
 
     @property
     def right(self) -> bool:
@@ -35,7 +46,7 @@ class SampleRecord:
         return self.prediction == self.label
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.compare}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> SampleRecord:
@@ -102,6 +113,34 @@ class Certification:
     @property
     def seconds(self) -> float:
         return sum(record.seconds for record in self.records)
+
+    @property
+    def seconds_by_stage(self) -> dict[str, float]:
+        """What each stage took, in the order in which they came."""
+        found: Counter[str] = Counter()
+        for record in self.records:
+            found.update(record.stage_seconds)
+        return dict(found)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """A dictionary a sample, as in the files."""
+        return [record.to_json() for record in self.records]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A table with a row a sample, and a column for the seconds of each stage, as "seconds.crown".
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ValueError(f"pandas is not there ({error}): pip install pandas, or take to_dicts()") from None
+        rows = [
+            {**row, **{f"seconds.{stage}": seconds for stage, seconds in row.pop("stage_seconds").items()}}
+            for row in self.to_dicts()
+        ]
+        return pd.DataFrame(rows)
 
     def _share(self, chosen: Iterable[bool]) -> float:
         return sum(chosen) / len(self.records) if self.records else 0.0

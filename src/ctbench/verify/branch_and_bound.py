@@ -4,104 +4,90 @@ Bunel et al. 2020, "Branch and bound for piecewise linear neural network verific
 2021 (beta-CROWN), and a filtered choice of what to split (De Palma et al. 2021, "Improved branch and bound for neural
 network verification"):
 
-    until nothing is open or time is up:
+    until nothing is open:
         take the sub-problems with the lowest bounds, of all samples and margins together
-        falsified where the point that minimises a bound has a negative margin
+        falsified where the point that minimises a bound, or one near it, has a negative margin
         split each on the sign of one neuron, and bound both halves
         keep the halves whose bounds are not positive
 
-A sub-problem is a margin of a sample, and the signs that are known in it.
+A sub-problem is a margin of a sample, and the signs that are known in it. Bounds are searched for in the network's
+precision; a sub-problem is closed by the bound that the numbers found there give in double precision.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ctbench.domains import beta_crown, crown
-from ctbench.domains.beta_crown import Bounds, Multipliers
-from ctbench.graph import Graph, walk_forward
-from ctbench.regions import Box, Region
+from ctbench.domains import alpha_crown, beta_crown, crown
+from ctbench.domains.beta_crown import Bounds, Boxes, Multipliers
+from ctbench.graph import walk_forward
+from ctbench.regions import Box
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
+from ctbench.verify.watch import Watch
 
 LEAF_STEPS = 100  # of the optimisation where all signs are known
+MOVES = (0.5, 0.25, 0.125)  # of the attack that begins where a bound is taken, as shares of the radius
 TINY = 1e-30  # so that an unstable neuron without influence can be split, last of all
 
 
 @dataclass(frozen=True, kw_only=True)
 class BranchAndBound(Stage):
-    """Branch and bound, on the open samples of a batch together.
+    """Branch and bound, on the open samples of a batch together, each for the seconds that it has.
 
     Args:
-        timeout: seconds for each sample; a round's are shared by the sub-problems in it.
         parts: sub-problems that are split at once.
-        steps: of the optimisation of each bound; `root_steps` of the first one.
+        steps: of the optimisation of each bound; `root_steps` of that of all pre-activation bounds, which comes first.
         candidates: neurons of each of two rankings that are tried out, with cheap bounds, before one is split.
+        nodes: sub-problems of a sample, after which it is given up.
+        numbers: that all open sub-problems may hold; where they are more, the samples with most are given up.
     """
 
+    proves: ClassVar[bool] = True
     batch_size: int = 16
-    timeout: float = 60.0
     parts: int = 64
     steps: int = 10
     root_steps: int = 20
     candidates: int = 3
+    nodes: int = 1_000_000
+    numbers: int = 2**29
 
     @property
     def title(self) -> str:
         return "branch-and-bound"
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        search = Search(problem, crown.boxes(problem.net, problem.region))
-        watch = Watch(len(problem))
-        frontier = search.root(self.root_steps)
+        watch = Watch(problem.seconds, len(problem))
+        search, lowest, frontier = Search.begin(problem, self.root_steps)
         watch.charge(torch.arange(len(problem)))
-        lowest = _least(problem.x.new_full((len(problem),), torch.inf), frontier.take(frontier.bound > 0))
-        frontier = frontier.take(~(frontier.bound > 0))
-        witness, falsified = problem.x.clone(), torch.zeros_like(problem.y, dtype=torch.bool)
+        witness, falsified = problem.exact.x.clone(), torch.zeros_like(lowest, dtype=torch.bool)
+        nodes = torch.zeros_like(lowest, dtype=torch.long)
         while len(frontier):
+            over = watch.late().to(falsified.device) | (nodes >= self.nodes) | falsified
+            over |= frontier.crowded(self.numbers, len(problem))
+            lowest = _least(lowest, frontier.take(over[frontier.sample]))
+            frontier = frontier.take(~over[frontier.sample])
             order = frontier.bound.argsort()
             part, frontier = frontier.take(order[: self.parts]), frontier.take(order[self.parts :])
+            if not len(part):
+                break
             found = search.bounds(part)
             points = search.points(part, found)
             turned = search.violated(part, points)
-            witness[part.sample[turned]], falsified[part.sample[turned]] = points[turned], True
+            witness[part.sample[turned]], falsified[part.sample[turned]] = points[turned].double(), True
             place, splittable = search.choose(part, found, points, self.candidates)
-            # what cannot be split is linear, but for its bound to be found: in more steps, or given up
-            given_up = part.take(~splittable)
-            if len(given_up):
-                given_up = search.ascend(given_up, LEAF_STEPS)
-            if bool(splittable.any()):
-                halves = search.ascend(search.halves(part.take(splittable), place[splittable]), self.steps)
-                lowest = _least(lowest, halves.take(halves.bound > 0))
-                frontier = frontier.join(halves.take(~(halves.bound > 0)))
+            lowest = _least(lowest, search.leaves(part.take(~splittable)))
+            halves = search.ascend(search.halves(part.take(splittable), place[splittable]), self.steps)
+            closed = search.proved(halves)
+            lowest = _least(lowest, closed.take(search.positive(closed)))
+            frontier = frontier.join(closed.take(~search.positive(closed)))
+            nodes += torch.bincount(halves.sample, minlength=len(nodes))
             watch.charge(part.sample)
-            over = (watch.late(self.timeout).to(falsified.device) | falsified)[frontier.sample]
-            # what is given up counts with the bound that it has
-            lowest = _least(_least(lowest, given_up), frontier.take(over))
-            frontier = frontier.take(~over)
         return Findings(bound=lowest, witness=witness)
-
-
-class Watch:
-    """The seconds that each sample has taken: those since the last charge are shared by the sub-problems charged."""
-
-    def __init__(self, samples: int) -> None:
-        self.spent = torch.zeros(samples, dtype=torch.float64)
-        self.last = time.perf_counter()
-
-    def charge(self, samples: Tensor) -> None:
-        """Charge the samples, [N], one of each sub-problem."""
-        now = time.perf_counter()
-        shares = torch.bincount(samples.cpu(), minlength=len(self.spent)) / len(samples)
-        self.spent += shares * (now - self.last)
-        self.last = now
-
-    def late(self, timeout: float) -> Tensor:
-        return self.spent > timeout
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +96,7 @@ class Frontier:
 
     sample: Tensor  # [N]
     row: Tensor  # [N]
-    bound: Tensor  # [N]
+    bound: Tensor  # [N] in double precision
     free: Multipliers
 
     def __len__(self) -> int:
@@ -124,39 +110,79 @@ class Frontier:
         sample, row, bound = (torch.cat(pair) for pair in pairs)
         return Frontier(sample, row, bound, self.free.join(other.free))
 
+    def crowded(self, numbers: int, samples: int) -> Tensor:
+        """The samples with most sub-problems, [B] bool, without which the others hold no more numbers than these."""
+        each = sum(value[0].numel() for value in self.free.free)
+        counts, order = torch.bincount(self.sample, minlength=samples).sort()
+        over = torch.zeros_like(order, dtype=torch.bool)
+        over[order] = counts.cumsum(0) * each > numbers
+        return over
+
 
 @dataclass(frozen=True, eq=False)
 class Search:
     """What all sub-problems of a batch of samples share."""
 
     problem: Problem
-    inner: list[Box]  # of every node over the whole regions, [B, *node]
+    inner: Boxes  # over the whole regions, [B, *node]
+    inner_exact: Boxes  # the same in double precision
 
-    @property
-    def graph(self) -> Graph:
-        return self.problem.net
-
-    def root(self, steps: int) -> Frontier:
-        """Every margin of every sample."""
-        samples, rows = self.problem.spec.shape[:2]
-        sample = torch.arange(samples, device=self.problem.y.device).repeat_interleave(rows)
-        row = torch.arange(rows, device=sample.device).repeat(samples)
-        free = Multipliers.begin(self.graph, self.inner).take(sample)
-        start = Frontier(sample, row, self.problem.x.new_full((len(sample),), -torch.inf), free)
-        return self.ascend(start, steps)
+    @classmethod
+    def begin(cls, problem: Problem, steps: int) -> tuple[Search, Tensor, Frontier]:
+        """Bound everything at the root: what is shared, the least of the positive bounds [B], and what is open."""
+        exact = problem.exact
+        boxes = crown.boxes(problem.net, problem.region)
+        boxes_exact = boxes if exact is problem else crown.boxes(exact.net, exact.region)
+        bounds, boxes_exact = alpha_crown.tightened(
+            problem.net,
+            problem.region,
+            problem.spec,
+            boxes,
+            steps=steps,
+            stop=0.0,
+            exact=(exact.net, exact.region, exact.spec, boxes_exact),
+        )
+        inner_exact = beta_crown.needed(exact.net, boxes_exact)
+        inner = {at: box.to(problem.x.dtype) for at, box in inner_exact.items()}
+        positive = bounds > exact.rounding.unsqueeze(1)
+        sample, row = (~positive).nonzero().unbind(1)
+        free = Multipliers.begin(problem.net, {at: box.take(sample) for at, box in inner.items()})
+        lowest = bounds.masked_fill(~positive, torch.inf).amin(1)
+        return cls(problem, inner, inner_exact), lowest, Frontier(sample, row, bounds[sample, row], free)
 
     def ascend(self, part: Frontier, steps: int) -> Frontier:
-        """The sub-problems with the bounds that some steps find, or those of before where these are better."""
-        bound, free = beta_crown.ascend(*self._given(part), part.free, steps=steps)
-        return replace(part, bound=torch.maximum(bound, part.bound), free=free)
+        """The sub-problems with the free numbers, and the bounds in the network's precision, that some steps find."""
+        problem = self.problem
+        region, spec = problem.region.take(part.sample), problem.spec[part.sample, part.row]
+        inner = self._inner(self.inner, part)
+        bound, free = beta_crown.ascend(problem.net, region, spec, inner, part.free, steps=steps, enough=0.0)
+        return replace(part, bound=torch.maximum(bound.double(), part.bound), free=free)
 
-    def bounds(self, part: Frontier) -> Bounds:
-        return beta_crown.bounds(*self._given(part), part.free)
+    def proved(self, part: Frontier) -> Frontier:
+        """The sub-problems, the bounds of those that seem to be positive computed in double precision."""
+        closing = part.bound > 0
+        chosen = part.take(closing)
+        return replace(part, bound=part.bound.masked_scatter(closing, self.bounds(chosen, exact=True).values))
 
-    def _given(self, part: Frontier) -> tuple[Graph, Region, Tensor, list[Box]]:
-        region, spec = self.problem.region.take(part.sample), self.problem.spec[part.sample, part.row]
-        inner = [box.take(part.sample) for box in self.inner]
-        return self.graph, region, spec, beta_crown.clipped(inner, part.free.signs)
+    def positive(self, part: Frontier) -> Tensor:
+        """Which bounds are positive by more than rounding could make them."""
+        return part.bound > self.problem.exact.rounding[part.sample]
+
+    def leaves(self, part: Frontier) -> Frontier:
+        """Sub-problems in which all is linear: their bounds are only to be found, in more steps."""
+        return self.proved(self.ascend(part, LEAF_STEPS)) if len(part) else part
+
+    def bounds(self, part: Frontier, *, exact: bool = False) -> Bounds:
+        """The bounds that the free numbers give."""
+        problem = self.problem.exact if exact else self.problem
+        region, spec = problem.region.take(part.sample), problem.spec[part.sample, part.row]
+        free = part.free.map(lambda value: value.to(spec.dtype))
+        return beta_crown.bounds(
+            problem.net, region, spec, self._inner(self.inner_exact if exact else self.inner, part), free
+        )
+
+    def _inner(self, inner: Boxes, part: Frontier) -> Boxes:
+        return beta_crown.clipped({at: box.take(part.sample) for at, box in inner.items()}, part.free.signs)
 
     def points(self, part: Frontier, found: Bounds) -> Tensor:
         """The points of the regions nearest to where the bounds are taken in their hulls, [N, *shape]."""
@@ -165,9 +191,9 @@ class Search:
         return region.project(torch.where(found.form.coefficients.squeeze(1) > 0, box.lower, box.upper))
 
     def violated(self, part: Frontier, points: Tensor) -> Tensor:
-        """Which points have a negative margin."""
-        outputs = self.graph(points).flatten(1).unsqueeze(-1)
-        return (self.problem.spec[part.sample].flatten(2) @ outputs).flatten(1).amin(1) < 0
+        """Which points have a negative margin, in double precision."""
+        exact = self.problem.exact
+        return exact.select(part.sample).margins(points.double()).amin(-1) < -exact.rounding[part.sample]
 
     def choose(self, part: Frontier, found: Bounds, points: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
         """The neuron to split of each sub-problem, by its place among those of all nodes, and whether there is one."""
@@ -191,12 +217,12 @@ class Search:
 
         The first sum up to the distance between bound and margin there; both are 0 for a neuron of known sign.
         """
-        values = walk_forward(self.graph, lambda node, *inputs: node.op(*inputs), points)
-        _, _, _, inner = self._given(part)
-        losses = {at: torch.zeros_like(sign) for at, sign in part.free.signs.items()}
+        values = walk_forward(self.problem.net, lambda node, *inputs: node.op(*inputs), points)
+        inner = self._inner(self.inner, part)
+        losses = {at: torch.zeros_like(values[at]) for at in part.free.signs}
         heights = dict(losses)
         for place, (a, lines) in found.relaxed.items():
-            (at,) = self.graph.nodes[place].inputs
+            (at,) = self.problem.net.nodes[place].inputs
             box, x = inner[at], values[at]
             unstable = (box.lower < 0) & (box.upper > 0)
             below = a.clamp(min=0) * (values[place] - lines.lower_slope * x)
@@ -209,7 +235,7 @@ class Search:
     def halves(self, part: Frontier, place: Tensor) -> Frontier:
         """Both halves of each sub-problem, all positive ones first: the neurons at these places get a sign."""
         twice = torch.arange(len(part), device=place.device).repeat(2)
-        both, sign = part.take(twice), place.new_ones(len(twice))
+        both, sign = part.take(twice), torch.ones_like(twice, dtype=torch.int8)
         sign[len(part) :] = -1
         signs, start = dict(both.free.signs), 0
         for at in sorted(signs):
@@ -217,7 +243,7 @@ class Search:
             index = place.repeat(2) - start
             start += old.shape[1]
             here = (index >= 0) & (index < old.shape[1])
-            new = old.scatter(1, index.clamp(0, old.shape[1] - 1).unsqueeze(1), sign.unsqueeze(1).to(old.dtype))
+            new = old.scatter(1, index.clamp(0, old.shape[1] - 1).unsqueeze(1), sign.unsqueeze(1))
             signs[at] = torch.where(here.unsqueeze(1), new, old).view_as(signs[at])
         return replace(both, free=replace(both.free, signs=signs))
 

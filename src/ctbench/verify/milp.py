@@ -31,7 +31,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -143,36 +143,34 @@ class Milp(Stage):
     Where time is up, the bound is the best that is known by then, and the sample stays open if it is not positive.
 
     Args:
-        timeout: seconds a sample, for all its classes together.
         unstable: samples with more unstable neurons than this keep the bound of CROWN.
         threads: of the solver.
     """
 
+    proves: ClassVar[bool] = True
     batch_size: int = 1  # samples are solved one by one, so that each has its own time and its own error
-    timeout: float = 60.0
     unstable: int = 500
     threads: int = 1
-
-    def __post_init__(self) -> None:
-        _end(self.timeout)
 
     @property
     def title(self) -> str:
         return "milp"
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        graph, box = problem.net.to(torch.float64).map(Tensor.cpu), _double_box(problem.region)
+        exact = problem.exact
+        graph, box = exact.net.to(torch.float64).map(Tensor.cpu), _double_box(exact.region)
+        seconds = [math.inf] * len(problem) if problem.seconds is None else problem.seconds.tolist()
         found = [
-            self._decide(graph, box.take(torch.tensor([index])), forms)
-            for index, forms in enumerate(problem.spec.double().cpu())
+            self._decide(graph, box.take(torch.tensor([index])), forms, seconds[index])
+            for index, forms in enumerate(exact.spec.cpu())
         ]
         bounds, points = zip(*found, strict=True)
         witness = [x if point is None else point.to(x) for x, point in zip(problem.x, points, strict=True)]
-        return Findings(bound=torch.stack(bounds).to(problem.y.device), witness=torch.stack(witness))
+        return Findings(bound=torch.stack(bounds).to(problem.x.device), witness=torch.stack(witness))
 
-    def _decide(self, graph: Graph, box: Box, forms: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _decide(self, graph: Graph, box: Box, forms: Tensor, seconds: float) -> tuple[Tensor, Tensor | None]:
         """A lower bound of the least of some forms [S, K] of a sample, and a point where one is negative."""
-        end = _end(self.timeout)
+        end = time.monotonic() + seconds
         inner = crown.boxes(graph, box)
         bounds = crown.lower_bounds(graph, box, forms.unsqueeze(0), inner=inner)[0]
         if bool((bounds > 0).all()) or unstable(graph, inner) > self.unstable:

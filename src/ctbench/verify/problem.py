@@ -1,41 +1,84 @@
-"""What is to be proved: a network, inputs with their labels, and the threat model, for many samples at once."""
+"""What is to be proved, for many samples at once, and what a stage finds out about it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from ctbench.graph import Graph
-from ctbench.regions import Region, Threat
+from ctbench.domains import interval
+from ctbench.graph import Affine, Graph
+from ctbench.regions import Box, Region, Threat
 from ctbench.specification import margin_rows
+
+ROUNDING = 1e-12  # of the largest sums in a network: more than rounding in double precision can add to a margin
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Show for each sample that the network says y on the whole region around x."""
+    """Show for each sample that its margins are positive on its whole region.
+
+    Problems come in two precisions: stages search in that of the network, and what they prove counts in double.
+    """
 
     net: Graph  # frozen
-    x: Tensor  # [B, *shape], in the precision of the network
-    y: Tensor  # [B]
-    threat: Threat
+    x: Tensor  # [B, *shape]: where attacks begin
+    region: Region
+    spec: Tensor  # the margins as linear forms of the output, [B, S, K]
+    double: Problem | None = None  # the same in double precision; None if this is
+    seconds: Tensor | None = None  # that each sample has left, [B]; None for no limit
+
+    @classmethod
+    def of_labels(cls, net: Graph, x: Tensor, y: Tensor, threat: Threat, *, double: Problem | None = None) -> Problem:
+        """That the network says y, [B], everywhere in the threat model's region around x."""
+        return cls(net, x, threat.region(x), margin_rows(y, net.classes, dtype=x.dtype), double)
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.x)
 
-    @cached_property
-    def region(self) -> Region:
-        return self.threat.region(self.x)
-
-    @cached_property
-    def spec(self) -> Tensor:
-        """The margins z_y - z_k that must be positive, [B, K-1, K]."""
-        return margin_rows(self.y, self.net.classes, dtype=self.x.dtype)
+    @property
+    def exact(self) -> Problem:
+        """The problem in double precision."""
+        return self if self.double is None else self.double
 
     def select(self, samples: Tensor) -> Problem:
         """The problems of some samples: a mask [B] or indices."""
-        return replace(self, x=self.x[samples], y=self.y[samples])
+        return replace(
+            self,
+            x=self.x[samples],
+            region=self.region.take(samples),
+            spec=self.spec[samples],
+            double=None if self.double is None else self.double.select(samples),
+            seconds=None if self.seconds is None else self.seconds[samples],
+        )
+
+    def margins(self, points: Tensor) -> Tensor:
+        """All margins at points [..., B, *shape]: [..., B, S]."""
+        outputs = self.net(points.flatten(0, points.dim() - self.x.dim())).view(*points.shape[: -self.x.dim() + 1], -1)
+        return (self.spec @ outputs.unsqueeze(-1)).squeeze(-1)
+
+    def violation(self, points: Tensor) -> Tensor:
+        """An attack's objective: how far the least margin is below zero, points [R, B, *shape] to [R, B]."""
+        return -self.margins(points).amin(-1)
+
+    @cached_property
+    def rounding(self) -> Tensor:
+        """What rounding in double precision cannot add to a margin, anywhere on a region, [B]."""
+        boxes = interval.boxes(self.net, self.region)
+        largest = [_reach(boxes[0])]
+        for node in self.net.nodes:
+            if isinstance(node.op, Affine):
+                reach = _reach(boxes[node.inputs[0]])
+                largest.append(node.op.magnitude(reach) + node.op(torch.zeros_like(reach)).abs())
+        sums = torch.stack([terms.flatten(1).amax(1) for terms in largest])  # of |terms|
+        return ROUNDING * (1 + sums.amax(0))
+
+
+def _reach(box: Box) -> Tensor:
+    """The greatest |value| in a box, coordinate by coordinate."""
+    return torch.maximum(box.lower.abs(), box.upper.abs())
 
 
 @dataclass(frozen=True, eq=False)

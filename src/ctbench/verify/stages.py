@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
 from ctbench import attacks
 from ctbench.domains import alpha_crown, domain
-from ctbench.specification import violation_at
 from ctbench.verify.problem import Findings, Problem
 
 
@@ -22,6 +22,7 @@ from ctbench.verify.problem import Findings, Problem
 class Stage(ABC):
     """A way to decide problems; batch_size is how many samples it takes at once."""
 
+    proves: ClassVar[bool] = False  # whether its bounds are those of the problem in double precision
     batch_size: int = 256
 
     @property
@@ -82,7 +83,7 @@ class Falsify(Stage):
         rounds: how often it is repeated.
     """
 
-    attack: attacks.PGD = field(default_factory=lambda: attacks.PGD(steps=40, step_size=0.25))
+    attack: attacks.Attack = field(default_factory=lambda: attacks.PGD(steps=40, step_size=0.25))
     rounds: int = 3
 
     @property
@@ -91,14 +92,13 @@ class Falsify(Stage):
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         witness = problem.x.clone()
-        standing = torch.arange(len(problem), device=problem.y.device)
+        standing = torch.arange(len(problem), device=problem.x.device)
         for _ in range(self.rounds):
             if not len(standing):
                 break
             rest = problem.select(standing)
-            violation = violation_at(rest.net, rest.y)
-            witness[standing] = self.attack(violation, rest.region, rest.x, generator)
-            standing = standing[violation(witness[standing].unsqueeze(0))[0] <= 0]
+            witness[standing] = self.attack(rest.violation, rest.region, rest.x, generator)
+            standing = standing[rest.violation(witness[standing].unsqueeze(0))[0] <= 0]
         return Findings(witness=witness)
 
 

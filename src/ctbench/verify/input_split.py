@@ -1,0 +1,163 @@
+"""Branch and bound on the input box, for networks with few inputs.
+
+Wang et al. 2018, "Formal security analysis of neural networks using symbolic intervals" (ReluVal), iterative refinement,
+with the bounds of CROWN (Zhang et al. 2018) on every box:
+
+    until nothing is open:
+        take the boxes with the lowest bounds, of all samples together
+        bound their margins by CROWN, with inner boxes of their own; where all are positive, a box is closed
+        falsified where a centre, or the point at which the lowest form is least, has a negative margin
+        halve each box that is open at the coordinate i of the largest (sum over its open margins of |a_i|) width_i
+
+where <a, x> + c is the form that bounds a margin. Boxes shrink whatever a network is made of, so this takes all ops
+that CROWN takes: tanh, sigmoid and maxima, not ReLU alone. Its time is exponential in the number of inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ctbench.domains import crown
+from ctbench.domains.linear_form import LinearForm
+from ctbench.domains.relaxations import adaptive
+from ctbench.regions import Box
+from ctbench.verify.problem import Findings, Problem
+from ctbench.verify.stages import Stage
+from ctbench.verify.watch import Watch
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSplit(Stage):
+    """Branch and bound on the input boxes of all samples together, in double precision.
+
+    The bound of a sample is the least of those of its boxes, so it holds wherever the search ends.
+
+    Args:
+        inputs: networks with more inputs than this are left open, as are regions that are not boxes.
+        parts: boxes that are bounded at once.
+        nodes: boxes that are bounded for a sample before it is given up.
+    """
+
+    proves: ClassVar[bool] = True
+    batch_size: int = 64
+    inputs: int = 20
+    parts: int = 1024
+    nodes: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if self.parts < 1 or self.nodes < 1:
+            raise ValueError(f"parts is {self.parts} and nodes is {self.nodes}: give whole numbers >= 1")
+
+    @property
+    def title(self) -> str:
+        return "input-split"
+
+    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
+        exact = problem.exact
+        if exact.x[0].numel() > self.inputs or not isinstance(exact.region, Box):
+            return Findings()
+        watch, nodes = Watch(problem.seconds, len(exact)), torch.zeros_like(exact.rounding)
+        lowest, witness = torch.full_like(exact.rounding, torch.inf), exact.x.clone()
+        falsified = torch.zeros_like(exact.rounding, dtype=torch.bool)
+        frontier = Parts.whole(exact)
+        while len(frontier):
+            part, frontier = frontier.worst(self.parts)
+            part, influence, points = bounded(part, exact)
+            for at in points:
+                turned = exact.select(part.sample).margins(at).amin(1) < -exact.rounding[part.sample]
+                falsified[part.sample[turned]], witness[part.sample[turned]] = True, at[turned]
+            place, divisible = part.place(influence)
+            open_ = divisible & ~(part.least > exact.rounding[part.sample])
+            lowest = part.take(~open_).lowest(lowest)
+            frontier = frontier.join(part.take(open_).halves(place[open_]))
+            watch.charge(part.sample)
+            nodes += part.sample.bincount(minlength=len(nodes))
+            over = falsified | (nodes >= self.nodes) | watch.late().to(falsified.device) | ~(lowest > exact.rounding)
+            lowest = frontier.take(over[frontier.sample]).lowest(lowest)
+            frontier = frontier.take(~over[frontier.sample])
+        return Findings(bound=lowest, witness=witness)
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Boxes in the regions of some samples, and what is known of the margins there."""
+
+    sample: Tensor  # [N]
+    box: Box  # [N, *shape]
+    bounds: Tensor  # [N, S]: lower bounds; a half begins with those of the whole
+
+    @classmethod
+    def whole(cls, problem: Problem) -> Parts:
+        """The regions of all samples of a problem."""
+        sample = torch.arange(len(problem), device=problem.x.device)
+        return cls(sample, problem.region.hull, torch.full_like(problem.spec[..., 0], -torch.inf))
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    @property
+    def least(self) -> Tensor:
+        """The lowest bound of each box, [N]."""
+        return self.bounds.amin(1)
+
+    def lowest(self, before: Tensor) -> Tensor:
+        """The lowest bound of each sample, [B], with those that there were before."""
+        return before.scatter_reduce(0, self.sample, self.least, "amin")
+
+    def take(self, chosen: Tensor) -> Parts:
+        return Parts(self.sample[chosen], self.box.take(chosen), self.bounds[chosen])
+
+    def join(self, other: Parts) -> Parts:
+        corners = ((self.box.lower, other.box.lower), (self.box.upper, other.box.upper))
+        box = Box(*(torch.cat(pair) for pair in corners))
+        return Parts(torch.cat([self.sample, other.sample]), box, torch.cat([self.bounds, other.bounds]))
+
+    def worst(self, count: int) -> tuple[Parts, Parts]:
+        """The boxes with the lowest bounds, so many at most, and the others."""
+        chosen = self.least.topk(min(count, len(self)), largest=False).indices
+        others = torch.ones_like(self.sample, dtype=torch.bool).index_fill(0, chosen, False)
+        return self.take(chosen), self.take(others)
+
+    def place(self, influence: Tensor) -> tuple[Tensor, Tensor]:
+        """The coordinate to halve each box at, [N], for what each counts, [N, *shape]; and whether there is one."""
+        box = self.box
+        # the middle of two neighbouring numbers is one of them
+        width = torch.where((box.lower < box.center) & (box.center < box.upper), box.upper - box.lower, 0.0).flatten(1)
+        change = influence.flatten(1) * width
+        return torch.where(change.amax(1, keepdim=True) > 0, change, width).argmax(1), width.amax(1) > 0
+
+    def halves(self, place: Tensor) -> Parts:
+        """Both halves of each box."""
+        here = F.one_hot(place, self.box.lower.flatten(1).shape[1]).bool().view_as(self.box.lower)
+        below = Box(self.box.lower, torch.where(here, self.box.center, self.box.upper))
+        above = Box(torch.where(here, self.box.center, self.box.lower), self.box.upper)
+        return replace(self, box=below).join(replace(self, box=above))
+
+
+def bounded(part: Parts, problem: Problem) -> tuple[Parts, Tensor, tuple[Tensor, Tensor]]:
+    """Boxes with the bounds of CROWN, where these are better, and what its forms say.
+
+    Returns:
+        The boxes; the influence of each coordinate on the margins that are open, [N, *shape]; and for each box two
+        points, its centre and where its lowest form is least, [N, *shape].
+    """
+    rounding = problem.rounding[part.sample].unsqueeze(1)
+    shut = part.bounds > rounding
+    # the open margins first: as many for each box as one has at most, filled up with some that are shut
+    rows = shut.to(torch.int8).argsort(dim=1, stable=True)[:, : int((~shut).sum(1).max())]
+    inner = crown.boxes(problem.net, part.box)
+    relaxed = [node for node in problem.net.nodes if crown.relaxes(node.op)]
+    relax = crown.by_lines({node: crown.lines_of(node, inner, adaptive) for node in relaxed})
+    forms = LinearForm(problem.spec[part.sample.unsqueeze(1), rows], 0.0)
+    forms = crown.back_to_input(problem.net, forms, relax).dense()
+    found = torch.maximum(part.bounds.gather(1, rows), forms.minimum(part.box))
+    a = forms.coefficients.flatten(2)
+    influence = (a.abs() * ~(found > rounding).unsqueeze(2)).sum(1).view_as(part.box.lower)
+    slope = a[torch.arange(len(part)), found.argmin(1)].view_as(part.box.lower)
+    points = part.box.center, torch.where(slope > 0, part.box.lower, part.box.upper)
+    return replace(part, bounds=part.bounds.scatter(1, rows, found)), influence, points

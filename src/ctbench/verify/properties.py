@@ -1,0 +1,167 @@
+"""VNN-LIB properties, decided by the cascade.
+
+A case of a property is an input box and alternatives (A_d, b_d), none of which may come out of it. They are appended to
+the network f: the case holds iff all outputs of
+
+    g_d(x) = max over the rows r of  (A_d f(x) + b_d)_r
+
+are positive on the box. So the margins of the problem are the outputs of one more network, and neither domains nor
+attacks nor stages know of properties. A margin of 0 is unsafe in VNN-LIB, and proves nothing here.
+
+    result = verify_property(load_onnx("network.onnx"), read_vnnlib("property.vnnlib"))
+    result.verdict, result.counterexample
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ctbench.graph import Graph, Node, split
+from ctbench.graph.ops import Linear, Max, Op, Reshape, Shape
+from ctbench.onnx import OnnxNetwork
+from ctbench.regions import Box
+from ctbench.results import Verdict
+from ctbench.verify.cascade import Cascade, Decision, Replay
+from ctbench.verify.problem import Problem
+from ctbench.verify.samples import frozen
+from ctbench.verify.stages import DEFAULT_STAGES, Stage
+from ctbench.verify.vnnlib import Case, Halfspaces, Property
+
+Answer: TypeAlias = Literal["holds", "violated", "unknown"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PropertyResult:
+    """What is known about a property, and who found it out."""
+
+    verdict: Answer
+    stage: str  # that decided it; the last one that tried where it is unknown, and "" where none had time
+    bound: float | None  # the best lower bound of the least margin over all cases; None where a case has none
+    seconds: float
+    reason: str = ""  # why it is unknown, where a stage failed or the time ran out
+    counterexample: tuple[Tensor, Tensor] | None = None  # x [*input] and the output for it, [K], in double precision
+
+
+def verify_property(
+    model: nn.Module,
+    prop: Property,
+    *,
+    input_shape: Shape | None = None,
+    stages: Sequence[Stage] = DEFAULT_STAGES,
+    timeout: float | None = 60.0,
+    seed: int = 0,
+    replay: Replay | None = None,
+) -> PropertyResult:
+    """Prove that a network has a property, or find a counterexample.
+
+    The network is taken as at test time. As in `certify`, a bound counts in double precision, and so does a
+    counterexample: an input of the exact box. A stage looks at all cases that are open before the next stage begins.
+
+    Args:
+        model: any network of supported layers.
+        prop: about the inputs of the network in C order, and its outputs.
+        input_shape: of one input; by default what an ONNX file says, and a vector for any other network.
+        stages: the cascade.
+        timeout: seconds for all cases together; None for no limit. A stage that has begun sees to it by itself, or
+            ends.
+        seed: of the attacks.
+        replay: another implementation of the network, in whatever precision: [B, *input] to [B, K]. A counterexample
+            must be one there, too.
+
+    Raises:
+        UnsupportedLayerError: a layer without an op; says which and what to register.
+        ValueError: the property is not about so many inputs and outputs as the network has, or a timeout or seed that
+            cannot be.
+    """
+    start = time.perf_counter()
+    cascade = Cascade(stages=tuple(stages), timeout=timeout)
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed is {seed}: it must be a whole number in [0, 2^31)")
+    subject = _Subject.of(model, prop, input_shape)
+    problems = [subject.problem(case) for case in prop.cases]
+    generator = torch.Generator(subject.like.device).manual_seed(seed)
+    found = [Decision(stage="")] * len(problems)
+    for stage, (place, problem) in product(cascade.stages, enumerate(problems)):
+        if found[place].verdict is Verdict.UNKNOWN:
+            before = replace(found[place], seconds=time.perf_counter() - start)  # the time is that of all cases
+            step = replace(cascade, stages=(stage,), replay=_replayed(problem, replay))
+            (found[place],) = step.decide(problem, generator, [before])
+        if found[place].verdict is Verdict.FALSIFIED:
+            break
+    return _result(found, subject, prop, time.perf_counter() - start)
+
+
+def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...]) -> Graph:
+    """A frozen graph with the margins g of D alternatives as its outputs, [B, D], in the precision of the graph.
+
+    Raises:
+        ValueError: the graph has another count of outputs than the rows.
+    """
+    most = max(len(alternative.rows) for alternative in unsafe)
+    # a shorter conjunction repeats its last row, which changes no maximum
+    padded = [
+        torch.column_stack([alternative.rows, alternative.offsets])[torch.arange(most).clamp(max=len(alternative) - 1)]
+        for alternative in unsafe
+    ]
+    rows = torch.stack(padded, dim=1).flatten(0, 1).to(_like(graph))  # the first of each alternative, the second, ...
+    ops: list[Op] = [Linear(rows[:, :-1], rows[:, -1])]
+    if most > 1:
+        ops += [Reshape((len(rows),), (most, len(unsafe))), Max()]
+    nodes = list(graph.nodes)
+    for op in ops:
+        nodes.append(Node("property", op, (len(nodes) - 1,), op.shape(nodes[-1].shape)))
+    return Graph(tuple(nodes))
+
+
+def _like(graph: Graph) -> Tensor:
+    """A tensor of the precision of a graph, on its device; in double precision where it has none."""
+    values = (value for node in graph.nodes for value in vars(node.op).values())
+    found = (value for value in values if isinstance(value, Tensor) and value.is_floating_point())
+    return next(found, torch.zeros((), dtype=torch.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A network in its own and in double precision."""
+
+    net: Graph
+    exact: Graph
+    like: Tensor  # of the network's precision, on its device
+
+    @classmethod
+    def of(cls, model: nn.Module, prop: Property, input_shape: Shape | None) -> _Subject:
+        if input_shape is None:
+            input_shape = model.input_shape if isinstance(model, OnnxNetwork) else (prop.inputs,)
+        if math.prod(input_shape) != prop.inputs:
+            raise ValueError(
+                f"the property has {prop.inputs} inputs, those of the network have shape {tuple(input_shape)}: "
+                f"give the property of this network, or another input_shape"
+            )
+        tensors = (tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point())
+        like = next(tensors, prop.cases[0].lower)
+        x = prop.cases[0].lower.to(like).view(1, *input_shape)
+        net, exact = frozen(model, x), frozen(copy.deepcopy(model).double(), x.double())
+        if net.classes != prop.outputs:
+            raise ValueError(
+                f"the property has {prop.outputs} outputs, the network {net.classes}: give the property of this network"
+            )
+        return cls(net.to(like.dtype), exact.to(torch.float64), like)
+
+    def problem(self, case: Case) -> Problem:
+        """What is to be proved of a case, in both precisions."""
+        double = _problem(self.exact, case, self.like.double())
+        return replace(_problem(self.net, case, self.like), double=double)
+
+
+def _problem(graph: Graph, case: Case, like: Tensor) -> Problem:
+    net = property_graph(graph, case.unsafe)
+    box = Box(*(corner.to(like).view(1, *net.input_shape) for corner in (case.lower, case.upper)))
+    return Problem(net, box.center, box, torch.eye(net.classes).to(like).unsqueeze(0))
