@@ -14,7 +14,7 @@ from ctbench.recipes import recipe
 from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Segments
 from ctbench.results import Certification, SampleRecord, Verdict
 from ctbench.training import Recipe, Run, load_network, load_run, load_weights, train
-from ctbench.verify import certify, read_vnnlib, write_robustness
+from ctbench.verify import certify, read_vnnlib, verify_property, write_robustness
 
 __all__ = [
     "L1",
@@ -41,5 +41,6 @@ __all__ = [
     "recipe",
     "save_onnx",
     "train",
+    "verify_property",
     "write_robustness",
 ]

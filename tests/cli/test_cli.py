@@ -1,23 +1,20 @@
 """The command line: what it prints, where it writes, and one line for everything that can go wrong."""
 
 import gzip
-import json
 import re
 import struct
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pooch
 import pytest
 import torch
 from PIL import Image
 
 from ctbench.cli import demo, main
 from ctbench.networks import CNN3, MLP
-from ctbench.results import CertificationFiles, RunFolder, jsonl
-from ctbench.training import Recipe, load_run, train
+from ctbench.results import RunFolder, jsonl
+from ctbench.training import Recipe, load_run
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.checkpoints import save_network
 
@@ -25,68 +22,6 @@ TINY = [
     f"--set={change}" for change in ("epochs=2", "ramp.end=1", "batch_size=256", "network.width=2", "threat.eps=0.05")
 ]
 SHORT = ["train", "digits_ibp", *TINY, "--quiet"]
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    """Nothing is downloaded, and nothing is written outside the test's folder."""
-
-    def offline(*_: object, **__: object) -> None:
-        raise ConnectionError("no network in tests")
-
-    monkeypatch.setattr(pooch, "retrieve", offline)
-    monkeypatch.delenv("CTBENCH_MIRROR", raising=False)
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
-
-
-@pytest.fixture(scope="module")
-def trained(tiny, tmp_path_factory) -> Path:
-    """A run folder; copy it before writing to it."""
-    recipe = tiny(network=MLP(hidden=(20,)), epochs=4, batch_size=64, name="tiny")
-    return train(recipe, out=tmp_path_factory.mktemp("cli") / "run", quiet=True).folder.path
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    """A run folder of the test's own."""
-    copy = tmp_path / "run"
-    copy.mkdir()
-    for path in trained.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    return copy
-
-
-@pytest.fixture
-def succeeds(capsys) -> Callable[..., str]:
-    """Run a command that must work; returns what it prints."""
-
-    def call(*arguments: object) -> str:
-        assert main([str(argument) for argument in arguments]) == 0
-        return capsys.readouterr().out
-
-    return call
-
-
-@pytest.fixture
-def fails(capsys) -> Callable[..., str]:
-    """Run a command that must fail, with a status and one line on standard error, which it returns."""
-
-    def call(*arguments: object) -> str:
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as error:
-            status = error.code
-        said = capsys.readouterr()
-        assert isinstance(status, int)
-        assert status > 0
-        assert said.out == ""
-        assert said.err.endswith("\n")
-        assert said.err.count("\n") == 1, said.err
-        assert re.match(r"ctbench[\w ]*: error: ", said.err), said.err
-        return said.err
-
-    return call
 
 
 # ---------------------------------------------------------------------------------------------- train
@@ -128,117 +63,6 @@ def test_train_tells_epochs_on_standard_error(capsys):
     said = capsys.readouterr()
     assert said.out == "run\n"
     assert [line.split()[1] for line in said.err.splitlines()] == ["1/2", "2/2"]
-
-
-# ---------------------------------------------------------------------------------------------- certify
-
-
-def shares(text: str) -> dict[str, float]:
-    return {name: float(value) for name, value in re.findall(r"(natural|adversarial|certified) ([\d.]+) %", text)}
-
-
-def test_certify_proves_the_test_images_of_a_run(succeeds, run):
-    out = succeeds("certify", run, "--samples", 60)
-    files = RunFolder(run).certification("linf-0.05")
-    found = files.read()
-    assert [record.index for record in found] == list(range(60))
-    said = shares(out)
-    assert said["certified"] == pytest.approx(100 * found.certified_accuracy, abs=0.01)
-    assert said["adversarial"] == pytest.approx(100 * found.adversarial_accuracy, abs=0.01)
-    assert said["natural"] == pytest.approx(100 * found.natural_accuracy, abs=0.01)
-    assert 0 < said["certified"] <= said["adversarial"] <= said["natural"]
-    assert out.splitlines()[-1] == str(files.records)
-    assert "60 samples, linf eps 0.05" in out
-
-
-def test_certify_counts_by_stage(succeeds, run):
-    out = succeeds("certify", run, "--samples", 60)
-    found = RunFolder(run).certification("linf-0.05").read()
-    rows = {line.split()[1]: [int(n) for n in re.findall(r"\b\d+\b", line)] for line in out.splitlines() if "│" in line}
-    assert rows.pop("all") == list(found.counts.values())
-    assert rows.keys() == found.stages.keys()
-    assert [sum(column) for column in zip(*rows.values(), strict=True)] == list(found.counts.values())
-
-
-def test_certify_takes_the_radius_of_the_recipe_or_another(succeeds, run):
-    usual = shares(succeeds("certify", run, "--samples", 60))
-    small = shares(succeeds("certify", run, "--samples", 60, "--eps", 0.001))
-    assert small["natural"] == usual["natural"]
-    assert small["certified"] > usual["certified"]
-    names = [files.records.name for files in RunFolder(run).certifications()]
-    assert names == ["linf-0.001.jsonl", "linf-0.05.jsonl"]
-
-
-def test_certify_resumes(succeeds, fails, run):
-    succeeds("certify", run, "--samples", 20)
-    files = RunFolder(run).certification("linf-0.05")
-    first = files.records.read_text().splitlines()
-    assert "exists already: resume it, or choose another place" in fails("certify", run, "--samples", 20)
-    files.records.write_text("\n".join(first[:11]))  # the eleventh is torn: it has no end
-    out = succeeds("certify", run, "--samples", 30, "--resume")
-    records = jsonl.read(files.records)
-    assert [json.loads(line) for line in first[:10]] == records[:10]
-    assert sorted(record["index"] for record in records) == list(range(30))
-    assert "30 samples" in out
-    assert "made under other settings (confirm was True, now False)" in fails(
-        "certify", run, "--samples", 30, "--resume", "--no-confirm"
-    )
-
-
-def test_certify_writes_where_it_is_told(succeeds, run):
-    out = succeeds("certify", run, "--samples", 10, "--out", "records.jsonl")
-    assert out.splitlines()[-1] == "records.jsonl"
-    assert len(CertificationFiles(Path("records.jsonl")).read()) == 10
-    assert not (run / "certified").exists()
-
-
-def test_certify_never_overwrites_other_files(fails, run):
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    for name in ("metrics.jsonl", "recipe.jsonl", "recipe.json", "weights.safetensors"):
-        fails("certify", run, "--samples", 5, "--out", run / name)
-        assert {path.name: path.read_bytes() for path in run.iterdir()} == before, name
-
-
-def test_certify_takes_a_file_of_weights(succeeds, run):
-    from_run = shares(succeeds("certify", run, "--samples", 60))
-    weights = run / "weights.safetensors"
-    out = succeeds("certify", weights, "--dataset", "digits", "--eps", 0.05, "--samples", 60)
-    assert shares(out) == from_run
-    assert out.splitlines()[-1] == "runs/weights/certified/linf-0.05.jsonl"
-
-
-def test_certify_takes_weights_of_a_network_that_is_named(succeeds, fails):
-    blueprint = Blueprint(network=CNN3(), input_shape=(1, 8, 8), classes=10)
-    save_network(blueprint.build(), blueprint, Path("other.safetensors"))
-    certify = ["certify", "other.safetensors", "--dataset", "digits", "--eps", 0.01, "--samples", 5]
-    assert "5 samples" in succeeds(*certify, "--network", "cnn3", "--out", "a.jsonl")
-    assert json.loads(Path("a.json").read_text())["network"] == "cnn3"
-    assert "holds the weights of another network" in fails(*certify, "--network", "mlp", "--out", "b.jsonl")
-
-
-def test_certify_names_a_stage_that_failed(succeeds, run, monkeypatch):
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("out of luck")
-
-    for name in ("interval", "crown", "alpha_crown"):
-        monkeypatch.setattr(f"ctbench.domains.{name}.lower_bounds", broken)
-    out = succeeds("certify", run, "--samples", 9)
-    found = RunFolder(run).certification("linf-0.05").read()
-    left = [record.index for record in found if record.reason]
-    assert shares(out)["certified"] == 0 < len(left)
-    expected = (
-        f"{len(left)} samples stayed open because a stage failed, as sample {left[0]}: interval: RuntimeError: out"
-    )
-    assert expected in out
-
-
-def test_certify_wong_and_kolters_network_on_real_mnist(succeeds, real_mnist, kw_mnist):
-    out = succeeds(
-        "certify", kw_mnist, "--network", "conv-small", "--dataset", "mnist", "--data", real_mnist, "--eps", 0.001,
-        "--samples", 20,
-    )  # fmt: skip
-    assert shares(out)["certified"] == shares(out)["natural"] == 95  # one of them is a famous mistake
-    assert "20 samples" in out
 
 
 # ------------------------------------------------------------------------------------ compare, list, demo

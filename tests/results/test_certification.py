@@ -2,8 +2,10 @@
 
 import ast
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ctbench.results import Certification, CertificationFiles, RunFolder, SampleRecord, Verdict, jsonl
@@ -85,6 +87,7 @@ def test_a_record_is_the_same_after_json(sample):
         "stage",
         "bound",
         "seconds",
+        "stage_seconds",
         "reason",
     }
 
@@ -172,3 +175,104 @@ def test_results_and_reports_are_made_without_torch(part):
                 assert name.partition(".")[0] != "torch", f"{path.name} imports {name}"
                 if name.startswith("ctbench"):
                     assert name.split(".")[1] in ("results", "report"), f"{path.name} imports {name}"
+
+
+def test_what_is_in_memory_alone_is_neither_written_nor_compared():
+    found = record(2, "falsified", "pgd", counterexample=np.array([0.25, 0.5]), finished=False)
+    assert found == record(2, "falsified", "pgd")
+    assert found.to_json() == record(2, "falsified", "pgd").to_json()
+    again = SampleRecord.from_json(json.loads(json.dumps(found.to_json())))
+    assert (again.counterexample, again.finished) == (None, True)
+
+
+def test_records_without_seconds_by_stage_are_read():
+    content = RECORDS[0].to_json()
+    del content["stage_seconds"]
+    assert SampleRecord.from_json(content) == RECORDS[0]
+
+
+def test_seconds_are_added_up_by_stage():
+    spent = ({"clean": 0.25, "interval": 0.5}, {"clean": 0.25, "interval": 0.5, "crown": 2.0}, {})
+    found = Certification.of(record(index, "certified", stage_seconds=part) for index, part in enumerate(spent))
+    assert found.seconds_by_stage == {"clean": 0.5, "interval": 1.0, "crown": 2.0}
+    assert list(found.seconds_by_stage) == ["clean", "interval", "crown"]
+
+
+def test_records_become_dictionaries_and_a_table(monkeypatch):
+    found = Certification.of([record(0, "certified", stage_seconds={"clean": 0.5}), RECORDS[2]])
+    assert found.to_dicts() == [found[0].to_json(), found[1].to_json()]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ValueError, match=r"pandas is not there .*: pip install pandas, or take to_dicts\(\)"):
+        found.to_pandas()
+
+
+def test_a_table_has_a_column_for_the_seconds_of_each_stage():
+    pytest.importorskip("pandas")
+    found = Certification.of([record(0, "certified", stage_seconds={"clean": 0.5}), RECORDS[2]])
+    table = found.to_pandas()
+    assert table["index"].tolist() == [0, 1]
+    assert table["verdict"].tolist() == ["certified", "certified"]
+    assert table["stage_seconds.clean"].tolist()[0] == 0.5
+
+
+def test_points_are_written_before_the_records_that_they_belong_to(tmp_path, monkeypatch):
+    files = CertificationFiles(tmp_path / "l2-0.5.jsonl")
+    files.start({}, resume=False)
+    point = np.array([[0.1, 1 / 3]])
+    found = [record(1, "certified"), record(2, "falsified", "pgd", counterexample=point)]
+    files.append(found)
+    assert not files.counterexamples.exists()
+    monkeypatch.setattr(jsonl, "append", lambda *_: pytest.fail("the process dies here"))
+    with pytest.raises(pytest.fail.Exception):
+        files.append(found, counterexamples=True)
+    assert [path.name for path in (tmp_path / "l2-0.5.counterexamples").iterdir()] == ["2.npy"]
+    written = np.load(files.counterexamples / "2.npy")
+    assert written.dtype == np.float64
+    assert (written == point).all()
+
+
+# ---------------------------------------------------------------------------------------------- merging
+
+
+def part(path: Path, indices: list[int], **settings: object) -> CertificationFiles:
+    files = CertificationFiles(path)
+    files.start({"eps": 0.1, "norm": "linf", **settings}, resume=False)
+    files.append([RECORDS[index] for index in indices])
+    return files
+
+
+def test_parts_are_merged_into_one_file(tmp_path):
+    parts = [part(tmp_path / "b.jsonl", [3, 0]), part(tmp_path / "a.jsonl", [1, 2, 4])]
+    with parts[1].records.open("a") as file:
+        file.write('{"index": 9, "lab')  # a machine died
+    merged = CertificationFiles(tmp_path / "new" / "linf-0.1.jsonl")
+    found = merged.merge(parts)
+    assert found == merged.read() == Certification.of(RECORDS[:5])
+    assert json.loads(merged.settings.read_text()) == {"eps": 0.1, "norm": "linf"}
+    assert merged.start({"eps": 0.1, "norm": "linf"}, resume=True).keys() == {0, 1, 2, 3, 4}
+
+
+def test_parts_that_do_not_belong_together_are_not_merged(tmp_path):
+    first, out = part(tmp_path / "first.jsonl", [0, 1]), CertificationFiles(tmp_path / "out.jsonl")
+    cases = [
+        (part(tmp_path / "other.jsonl", [2], eps=0.2), r"other.jsonl was made under other settings .*eps was 0.1, now"),
+        (part(tmp_path / "twice.jsonl", [2, 1]), r"sample 0 has two records"),
+        (first, r"sample 0 has two records"),
+    ]
+    for other, message in cases:
+        with pytest.raises(ValueError, match=message):
+            out.merge([first, other])
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
+        out.merge([first, CertificationFiles(tmp_path / "nowhere.jsonl")])
+    (tmp_path / "nowhere.json").write_text(first.settings.read_text())
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*nowhere\.jsonl"):
+        out.merge([first, CertificationFiles(tmp_path / "nowhere.jsonl")])
+    assert not out.records.exists()
+
+
+def test_merging_overwrites_nothing(tmp_path):
+    first, other = part(tmp_path / "first.jsonl", [0]), part(tmp_path / "other.jsonl", [1])
+    kept = first.records.read_bytes()
+    with pytest.raises(ValueError, match="exists already"):
+        first.merge([first, other])
+    assert first.records.read_bytes() == kept

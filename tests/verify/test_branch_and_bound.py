@@ -67,7 +67,11 @@ def test_it_decides_as_an_exact_solver(build, seed):
     for index in range(len(given)):
         one = torch.tensor([index])
         exact = worst_case(
-            given.net, given.region.take(one), int(given.net(given.x)[index].argmax()), [box.take(one) for box in inner], timeout=30.0
+            given.net,
+            given.region.take(one),
+            int(given.net(given.x)[index].argmax()),
+            [box.take(one) for box in inner],
+            timeout=30.0,
         )
         assert exact.upper - exact.lower < 1e-5
         assert found.bound[index] <= exact.upper + 1e-9

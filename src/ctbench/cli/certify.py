@@ -1,41 +1,52 @@
-"""`ctbench certify`: prove for test images that a trained network is right on the whole region around them."""
+"""`ctbench certify`: prove for test images that a network is right on the whole region around them."""
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import nn
 
-from ctbench.cli.options import Commands, add_data, add_device, positive
-from ctbench.datasets import Dataset, datasets
-from ctbench.networks import architectures
-from ctbench.results import Certification, CertificationFiles, RunFolder, SampleRecord, Verdict
-from ctbench.training import load_network, load_run, load_weights
-from ctbench.training.blueprint import Blueprint
-from ctbench.training.checkpoints import blueprint_of
-from ctbench.verify import DEFAULT_STAGES, certify
+from ctbench.cli import subjects
+from ctbench.cli.options import Commands, add_data, add_device, add_stages, chosen, positive
+from ctbench.cli.subjects import Subject
+from ctbench.onnx import save_onnx
+from ctbench.regions import Linf
+from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
+from ctbench.results.jsonl import write_whole
+from ctbench.verify import CASCADES, certify, write_robustness
 
-CASCADE = ("clean", *(stage.title for stage in DEFAULT_STAGES))
+CASCADE = ("clean", *(stage.title for stage in CASCADES["exact"]))
 
 
 def add_to(commands: Commands) -> None:
-    command = commands.add_parser("certify", help="certify the test images of a run")
-    command.add_argument("run_path", type=Path, metavar="RUN", help="a run folder, or a safetensors file of weights")
-    command.add_argument("--eps", type=float, help="the radius, in [0, 1] pixel space (default: the recipe's)")
-    command.add_argument("--samples", type=positive, metavar="N", help="only the first N test images")
-    command.add_argument("--network", choices=sorted(architectures()), help="for a file of weights alone")
-    command.add_argument("--dataset", choices=sorted(datasets()), help="for a file of weights alone")
-    command.add_argument("--dataset-path", metavar="PATH", help="of the images, with --dataset folder")
-    command.add_argument("--normalize", action="store_true", help="with --network: begin with the data's normalisation")
+    command = commands.add_parser("certify", help="certify test images: of a run, of weights, of an ONNX file")
+    subjects.add_to(command)
+    command.add_argument(
+        "--samples", type=chosen, metavar="N|A:B", help="the first N test images, or those from A to B-1"
+    )
+    add_stages(command)
+    command.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="seconds for each sample (default: 60)"
+    )
+    command.add_argument(
+        "--total", type=float, metavar="S", help="seconds for all samples together (default: no limit)"
+    )
+    command.add_argument(
+        "--workers", type=positive, default=1, metavar="N", help="processes; they share torch's threads"
+    )
     command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
     command.add_argument("--resume", action="store_true", help="keep the records there are, certify the rest")
+    command.add_argument(
+        "--counterexamples", action="store_true", help="write them, too, in a folder beside the records"
+    )
+    command.add_argument("--export", type=Path, metavar="DIR", help="write open samples as VNN-LIB for other verifiers")
     command.add_argument(
         "--no-confirm",
         dest="confirm",
@@ -48,81 +59,56 @@ def add_to(commands: Commands) -> None:
     command.set_defaults(run=run)
 
 
-@dataclass(frozen=True, eq=False)
-class _Subject:
-    """What is certified: a network, the data that it is for, and where the records go."""
-
-    model: nn.Module
-    dataset: Dataset
-    network: str
-    eps: float
-    folder: RunFolder
-
-
 def run(args: argparse.Namespace) -> None:
-    subject = _of_file(args) if args.run_path.suffix == ".safetensors" else _of_run(args)
-    eps = subject.eps
-    x, y = subject.dataset.load(args.data).test[: args.samples]
-    files = CertificationFiles(args.out) if args.out else subject.folder.certification(f"linf-{eps:.10g}")
-    about = {
-        "eps": eps,
-        "dataset": subject.dataset.name,
-        "network": subject.network,
-    }
-    with _progress(len(x), quiet=args.quiet) as watch:
-        found = certify(
-            subject.model.to(args.device),
-            x,
-            y,
-            eps=eps,
-            confirm=args.confirm,
-            files=files,
-            about=about,
-            resume=args.resume,
-            watch=watch,
-        )
-    show(found, eps)
+    subject = subjects.subject(args)
+    if args.export and subject.norm != "linf":
+        raise ValueError(f"--export writes boxes, and the norm is {subject.norm}: leave it out, or take --norm linf")
+    samples = _within(args.samples, len(subject.images))
+    x, y = subject.images[samples.start : samples.stop]
+    name = f"{subject.norm}-{subject.eps:.10g}"
+    files = CertificationFiles(args.out) if args.out else subject.folder.certification(name)
+    before = [record for record in files.read() if record.index in samples] if args.resume else []
+    try:
+        with _progress(len(x), before, quiet=args.quiet) as watch:
+            found = certify(
+                subject.model.to(args.device),
+                x,
+                y,
+                eps=subject.eps,
+                norm=subject.norm,
+                stages=CASCADES[args.stages],
+                timeout=args.timeout,
+                total=args.total,
+                confirm=args.confirm,
+                replay=subject.replay,
+                workers=args.workers,
+                first=samples.start,
+                files=files,
+                counterexamples=args.counterexamples,
+                about={"dataset": subject.dataset, "network": subject.network},
+                resume=args.resume,
+                watch=watch,
+            )
+    except KeyboardInterrupt:
+        kept = f"{len(files.read())} records are kept in {files.records}"
+        raise KeyboardInterrupt(f"interrupted; {kept}, and the same command with --resume goes on") from None
+    show(found, subject.norm, subject.eps)
+    if args.export:
+        standing = [place for place, record in enumerate(found) if record.verdict is Verdict.UNKNOWN]
+        export(args.export, subject, samples, standing, args.timeout)
     print(files.records)
 
 
-def _of_run(args: argparse.Namespace) -> _Subject:
-    if args.run_path.is_file():
-        raise ValueError(f"{args.run_path} is neither a run folder nor a .safetensors file of weights")
-    if args.network or args.dataset or args.normalize:
-        raise ValueError("--network, --dataset and --normalize are for a file of weights; a run has its own")
-    loaded = load_run(args.run_path)
-    recipe, folder = loaded.recipe, loaded.folder
-    eps = recipe.threat.eps if args.eps is None else args.eps
-    return _Subject(loaded.model, recipe.dataset, recipe.network.name, eps, folder)
-
-
-def _dataset(args: argparse.Namespace) -> Dataset:
-    kind = datasets()[args.dataset]
-    takes_path = any(field.name == "path" for field in fields(kind))
-    if takes_path != (args.dataset_path is not None):
-        raise ValueError(f"--dataset {args.dataset} {'needs' if takes_path else 'takes no'} --dataset-path")
-    return kind(path=args.dataset_path) if takes_path else kind()  # type: ignore[call-arg]
-
-
-def _of_file(args: argparse.Namespace) -> _Subject:
-    if args.eps is None or args.dataset is None:
-        raise ValueError("a file of weights says neither its eps nor its data: give --eps and --dataset")
-    dataset = _dataset(args)
-    folder = RunFolder(Path("runs") / args.run_path.stem)
-    if args.network is None:
-        model, name = load_network(args.run_path), blueprint_of(args.run_path).network.name
-    else:
-        architecture = architectures()[args.network]()
-        blueprint = Blueprint.of(architecture, dataset.load(args.data))
-        if not args.normalize:
-            blueprint = replace(blueprint, mean=None, std=None)
-        model, name = blueprint.build(), architecture.name
-        load_weights(model, args.run_path)
-    return _Subject(model, dataset, name, args.eps, folder)
+def _within(samples: range | None, size: int) -> range:
+    """The samples that were asked for, of a data set of this size; all where none were named."""
+    samples = range(size) if samples is None else samples
+    if samples.stop > size:
+        raise ValueError(f"there are {size} test images: samples {samples.start}:{samples.stop} are not among them")
+    return samples
 
 
 @contextmanager
-def _progress(samples: int, *, quiet: bool) -> Iterator[Callable[[SampleRecord], None]]:
+def _progress(samples: int, before: list[SampleRecord], *, quiet: bool) -> Iterator[Callable[[SampleRecord], None]]:
     """A bar with the verdicts so far, where a person is watching."""
     console = Console(stderr=True)
     columns = (
@@ -133,35 +119,65 @@ def _progress(samples: int, *, quiet: bool) -> Iterator[Callable[[SampleRecord],
         TextColumn("{task.fields[text]}"),
     )
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task("", total=samples, text="")
-        seen = dict.fromkeys(Verdict, 0)
+        task = progress.add_task("", total=samples, completed=len(before), text="")
+        seen, start = Certification.of(before).counts, time.perf_counter()
 
         def watch(record: SampleRecord) -> None:
             seen[record.verdict] += 1
+            rate = (sum(seen.values()) - len(before)) / (time.perf_counter() - start)
             text = "  ".join(f"{verdict} {count}" for verdict, count in seen.items())
-            progress.update(task, advance=1, text=text)
+            progress.update(task, advance=1, text=f"{text}  {rate:.3g} samples/s")
 
         yield watch
 
 
-def show(found: Certification, eps: float) -> None:
-    """Print the accuracies, and what each stage decided."""
-    table = Table("stage", *(str(verdict) for verdict in Verdict))
-    decided = found.stages
-    for stage in (stage for stage in CASCADE if stage in decided):
-        table.add_row(stage, *(str(decided[stage].get(verdict, 0)) for verdict in Verdict))
-    table.add_row("[bold]all", *(f"[bold]{count}" for count in found.counts.values()))
+def show(found: Certification, norm: str, eps: float) -> None:
+    """Print the accuracies, and what each stage decided and took."""
+    finished = Certification.of(record for record in found if record.finished)
+    table = Table("stage", *(str(verdict) for verdict in Verdict), "seconds")
+    decided, seconds = finished.stages, found.seconds_by_stage
+    for stage in dict.fromkeys((*CASCADE, *decided, *seconds)):
+        if stage in decided or stage in seconds:
+            counts = (str(decided.get(stage, {}).get(verdict, 0)) for verdict in Verdict)
+            table.add_row(stage, *counts, f"{seconds.get(stage, 0):.1f}")
+    table.add_row("[bold]all", *(f"[bold]{count}" for count in finished.counts.values()), f"[bold]{found.seconds:.1f}")
     console = Console()
     console.print(table)
     console.print(
-        f"{len(found)} samples, linf eps {eps:g}: natural {100 * found.natural_accuracy:.2f} %, adversarial "
-        f"{100 * found.adversarial_accuracy:.2f} %, certified {100 * found.certified_accuracy:.2f} %, "
+        f"{len(finished)} samples, {norm} eps {eps:g}: natural {100 * finished.natural_accuracy:.2f} %, adversarial "
+        f"{100 * finished.adversarial_accuracy:.2f} %, certified {100 * finished.certified_accuracy:.2f} %, "
         f"{found.seconds:.1f} s",
         highlight=False,
         soft_wrap=True,
     )
-    failed = [record for record in found if record.reason]
-    if failed:
-        print(
-            f"{len(failed)} samples stayed open because a stage failed, as sample {failed[0].index}: {failed[0].reason}"
-        )
+    explained = [record for record in finished if record.reason]
+    if explained:
+        print(f"{len(explained)} samples stayed open, as sample {explained[0].index}: {explained[0].reason}")
+    if len(found) > len(finished):
+        print(f"{len(found) - len(finished)} samples more were not decided in time: --resume goes on with them")
+
+
+def export(folder: Path, subject: Subject, samples: range, standing: list[int], timeout: float) -> None:
+    """Write what is to be proved for other verifiers: network.onnx, INDEX.vnnlib.gz, and instances.csv to list them.
+
+    Args:
+        folder: where to; made if there is none.
+        subject: the network, the images and the radius of the linf ball.
+        samples: the samples that were certified.
+        standing: the places of the open ones among them.
+        timeout: seconds for each, in the list.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = subject.model.cpu()
+    x, y = subject.images[[samples[place] for place in standing]]
+    like = next(model.parameters(), x)
+    with torch.no_grad():
+        classes = model(subject.images[:1][0].to(like)).shape[1]
+    save_onnx(model, folder / "network.onnx", tuple(x.shape[1:]), dtype=like.dtype)
+    region = Linf(eps=subject.eps).region(x.double())
+    lines = []
+    for place, lower, upper, label in zip(standing, region.lower, region.upper, y.tolist(), strict=True):
+        name = f"{samples[place]}.vnnlib.gz"
+        write_robustness(folder / name, lower, upper, label, classes)
+        lines.append(f"network.onnx,{name},{timeout:g}\n")
+    write_whole(folder / "instances.csv", "".join(lines).encode())

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from ctbench.cli import certify, compare, demo, listing, sweep, train
+from ctbench.cli import certify, compare, demo, listing, merge, sweep, train, vnncomp
 from ctbench.memory import keep_freed_memory
 
-COMMANDS = (train, certify, compare, sweep, listing, demo)
+COMMANDS = (train, certify, vnncomp, merge, compare, sweep, listing, demo)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"ctbench: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("ctbench: interrupted; what was finished is kept, --resume goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        told = str(interruption) or "interrupted; what was finished is kept, --resume goes on from there"
+        print(f"ctbench: {told}", file=sys.stderr)
         return 130
     return 0

@@ -25,6 +25,15 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", type=device, default="cpu", help="where to compute: cpu (the default) or cuda")
 
 
+def add_stages(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--stages",
+        choices=("fast", "complete", "exact"),
+        default="complete",
+        help="fast: bounds and an attack; complete (the default): then branch and bound; exact: then integer programs",
+    )
+
+
 def wide_console() -> Console:
     """Standard output; where it is no terminal there is no width for tables to keep to."""
     console = Console()
@@ -47,3 +56,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def chosen(text: str) -> range:
+    """The first N samples, or those from A to B - 1, as 100:200."""
+    start, colon, stop = text.partition(":")
+    if not colon:
+        return range(positive(text))
+    if not (start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range A:B with A < B, as 100:200")
+    return range(int(start), int(stop))

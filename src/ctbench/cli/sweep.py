@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ctbench.cli.compare import show
-from ctbench.cli.options import Commands, add_data, positive
+from ctbench.cli.options import Commands, add_data, add_stages, positive
 from ctbench.recipes import recipes, unknown
 
 
@@ -25,6 +25,8 @@ def add_to(commands: Commands) -> None:
         "--jobs", type=positive, default=1, metavar="N", help="how many at a time; they share the cores"
     )
     command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
+    add_stages(command)
+    command.add_argument("--timeout", type=float, metavar="S", help="seconds for each sample (default: 60)")
     command.add_argument("--markdown", action="store_true", help="print a table for a document")
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
@@ -34,14 +36,16 @@ def add_to(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     names = chosen(args.recipes)
     data = ["--data", str(args.data)] if args.data else []
-    samples = ["--samples", str(args.samples)] if args.samples else []
+    options = ["--stages", args.stages]
+    options += ["--samples", str(args.samples)] if args.samples else []
+    options += ["--timeout", str(args.timeout)] if args.timeout else []
     console = Console(stderr=True, quiet=args.quiet)
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // args.jobs))}
 
     def work(name: str) -> str:
         """Train and certify in processes of their own; returns what went wrong, or ""."""
         folder = str(args.out / name)
-        for command in (["train", name, "--out", folder], ["certify", folder, *samples]):
+        for command in (["train", name, "--out", folder], ["certify", folder, *options]):
             console.print(f"{name}: {command[0]}", highlight=False)
             call = [sys.executable, "-m", "ctbench", *command, *data, "--resume", "--quiet"]
             done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)

@@ -12,7 +12,9 @@ and is therefore never below CROWN with the same pre-activation bounds.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Self
 
 import torch
@@ -95,17 +97,18 @@ def tightened(
     lr: float = 0.1,
     decay: float = 0.98,
     stop: float | None = None,
+    seconds: float = math.inf,
     exact: tuple[Graph, Region, Tensor, list[Box]] | None = None,
 ) -> tuple[Tensor, list[Box]]:
     """Lower bounds [B, S], and the boxes that they are made with: all slopes are optimised for the specification.
 
-    Arguments are as in `lower_bounds`. With `exact`, the same in another precision, slopes are found in the first one
-    and the bounds and boxes that they give computed in that.
+    Arguments are as in `lower_bounds`; and no step begins after so many seconds. With `exact`, the same in another
+    precision, slopes are found in the first one, and the bounds and boxes that they give are computed in that.
     """
     targets = _targets(graph, region, inner)
     with torch.enable_grad():
         search = _Search(graph.detach(), region, _detached(inner), spec.detach(), targets)
-        best, slopes = _ascend(search, steps, lr, decay, stop)
+        best, slopes = _ascend(search, steps, lr, decay, stop, seconds)
     if exact is not None:
         graph, region, spec, inner = exact
         slopes = {key: value.to(spec.dtype) for key, value in slopes.items()}
@@ -116,6 +119,13 @@ def tightened(
     for at, index in targets.items():
         boxes[at] = boxes[at].intersect(_box(index, best[at], boxes[at]))
     return torch.maximum(_Search(graph, region, boxes, spec, {}).bounds(slopes)[-1], other), boxes
+
+
+def tightening_footprint(graph: Graph, region: Region, inner: list[Box]) -> int:
+    """How many numbers `tightened` holds at once for a sample, at most: windows need less."""
+    widths = [0, *accumulate(math.prod(node.shape) for node in graph.nodes)]
+    forms = {at: 2 * index.shape[1] for at, index in _targets(graph, region, inner).items()}
+    return KEPT * sum(count * widths[at] for at, count in forms.items())
 
 
 def _detached(boxes: list[Box]) -> list[Box]:
@@ -150,9 +160,10 @@ class _Slopes:
 
 
 def _ascend(
-    search: _Search, steps: int, lr: float, decay: float, stop: float | None
+    search: _Search, steps: int, lr: float, decay: float, stop: float | None, seconds: float = math.inf
 ) -> tuple[dict[int, Tensor], dict[Key, Tensor]]:
     """The best bounds of the specification and of the targets, [B, S], and the slopes that are best for each form."""
+    end = time.monotonic() + seconds
     values = dict[Key, Tensor]()
     bounds = search.bounds(values)
     best = {at: bound.detach() for at, bound in bounds.items()}
@@ -164,7 +175,7 @@ def _ascend(
     for step in range(1, steps + 1):
         done = torch.zeros_like(best[-1], dtype=torch.bool) if stop is None else best[-1] > stop
         gain = bounds[-1].masked_fill(done, 0.0).sum()
-        if bool(done.all()) or not values:
+        if bool(done.all()) or not values or time.monotonic() > end:
             break
         gradients = torch.autograd.grad(gain, list(values.values()), materialize_grads=True)
         for slope, gradient in zip(slopes.values(), gradients, strict=True):

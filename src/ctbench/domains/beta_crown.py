@@ -96,14 +96,26 @@ class Multipliers:
         return self.slopes, self.weights, self.signs
 
 
+def put(images: ByNode, place: Tensor, value: Tensor) -> ByNode:
+    """The images with one entry changed in each sub-problem: its place [N] among all entries of all nodes, in order."""
+    found, start = dict[int, Tensor](), 0
+    for at in sorted(images):
+        flat = images[at].flatten(1)
+        here = (place - start).clamp(0, flat.shape[1] - 1).unsqueeze(1)
+        there = ((place >= start) & (place < start + flat.shape[1])).unsqueeze(1)
+        entry = torch.where(there, value.to(flat.dtype).unsqueeze(1), flat.gather(1, here))
+        found[at] = flat.scatter(1, here, entry).view_as(images[at])
+        start += flat.shape[1]
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Bounds:
     """N bounds, and what they were made of."""
 
     values: Tensor  # [N]
     form: LinearForm  # over the input, [N, 1, *shape]
-    relaxed: dict[int, tuple[Tensor, Lines]] = field(default_factory=dict)
-    # of every ReLU, by its position: the coefficients of its output [N, *node], and its lines
+    relaxed: dict[int, Tensor] = field(default_factory=dict)  # of every ReLU's output, by its position: [N, *node]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,40 +123,61 @@ class Relaxation:
     """What the clipped boxes of N sub-problems make of a network, but for the free numbers."""
 
     graph: Graph
-    lines: dict[Node, Lines]  # with adaptive slopes
-    ranges: dict[int, tuple[Tensor, Tensor]]  # of the free slopes, by the node that a ReLU reads
+    least: ByNode  # of the slopes below a ReLU; between it and the greatest they are free
+    greatest: ByNode
+    upper: ByNode  # the line above a ReLU: its slope,
+    rise: ByNode  # and its offset
+    others: dict[Node, Lines]  # of everything else
 
     @classmethod
     def of(cls, graph: Graph, inner: Boxes) -> Relaxation:
-        lines = {node: crown.lines_of(node, inner, adaptive) for node in graph.nodes if crown.relaxes(node.op)}
-        boxes = {at: inner[at] for at in split_nodes(graph)}
-        return cls(graph, lines, {at: ReLU().slopes(box.lower, box.upper) for at, box in boxes.items()})
+        relu, found = ReLU(), cls(graph, {}, {}, {}, {}, {})
+        for at in split_nodes(graph):
+            lower, upper = inner[at].lower, inner[at].upper
+            found.least[at], found.greatest[at] = relu.slopes(lower, upper)
+            chord = relu.chord(lower, upper)
+            _, _, found.upper[at], found.rise[at] = relu.lines(lower, upper, chord, chord)
+        for node in graph.nodes:
+            if crown.relaxes(node.op) and not found._is_split(node):
+                found.others[node] = crown.lines_of(node, inner, adaptive)
+        return found
+
+    def _is_split(self, node: Node) -> bool:
+        return isinstance(node.op, ReLU) and node.inputs[0] in self.upper
 
     def admitted(self, free: Multipliers) -> Multipliers:
         """The numbers with slopes that are in their ranges, and weights that are not negative."""
-        slopes = {at: slope.clamp(*self.ranges[at]) for at, slope in free.slopes.items()}
+        slopes = {at: slope.clamp(self.least[at], self.greatest[at]) for at, slope in free.slopes.items()}
         return replace(free, slopes=slopes, weights={at: weight.clamp(min=0) for at, weight in free.weights.items()})
 
     def take(self, chosen: Tensor) -> Relaxation:
-        def part(lines: Lines) -> Lines:
-            return Lines(*(None if line is None else line[chosen] for line in lines))  # type: ignore[arg-type]
+        def part(images: ByNode) -> ByNode:
+            return {at: image[chosen] for at, image in images.items()}
 
-        ranges = {at: (least[chosen], greatest[chosen]) for at, (least, greatest) in self.ranges.items()}
-        return Relaxation(self.graph, {node: part(lines) for node, lines in self.lines.items()}, ranges)
+        others = {
+            node: Lines(*(None if line is None else line[chosen] for line in lines))  # type: ignore[arg-type]
+            for node, lines in self.others.items()
+        }
+        return Relaxation(self.graph, part(self.least), part(self.greatest), part(self.upper), part(self.rise), others)
+
+    def split(self, free: Multipliers, place: Tensor, positive: Tensor) -> tuple[Relaxation, Multipliers]:
+        """What one more sign makes of it: of the entry at a place [N] as in `put`, whether it is positive [N]."""
+        upper, rise = put(self.upper, place, positive), put(self.rise, place, torch.zeros_like(positive))
+        slopes = put(free.slopes, place, positive)
+        return replace(self, upper=upper, rise=rise), replace(free, slopes=slopes)
 
     def bounds(self, region: Region, spec: Tensor, free: Multipliers) -> Bounds:
         """The bounds of one form each, spec [N, *output], over N regions, for numbers that are admitted."""
         place = {id(node): at for at, node in enumerate(self.graph.nodes)}
-        relaxed: dict[int, tuple[Tensor, Lines]] = {}
+        relaxed = dict[int, Tensor]()
 
         def relax(node: Node, form: Form) -> Form:
-            lines = self.lines[node]
-            if isinstance(node.op, Max):
-                return crown.under_maximum(form, lines)
-            if isinstance(node.op, ReLU) and node.inputs[0] in free.slopes:
-                lines = lines._replace(lower_slope=free.slopes[node.inputs[0]])
-                relaxed[place[id(node)]] = form.dense().coefficients.squeeze(1), lines
-            return form.relaxed(lines)
+            if self._is_split(node):
+                (at,) = node.inputs
+                relaxed[place[id(node)]] = form.dense().coefficients.squeeze(1)
+                return form.relaxed(Lines(free.slopes[at], None, self.upper[at], self.rise[at]))
+            lines = self.others[node]
+            return crown.under_maximum(form, lines) if isinstance(node.op, Max) else form.relaxed(lines)
 
         def rule(node: Node, form: Form) -> tuple[Form, ...]:
             at = place[id(node)]

@@ -1,176 +1,291 @@
+"""Constraints on pairs of ReLUs, as terms of CROWN's dual. Singh et al. 2019, "Beyond the single neuron convex barrier
+for neural network certification" (k-ReLU, k = 2); in the dual as Ferrari et al. 2022, "Complete verification via
+multi-neuron relaxation guided branch-and-bound" (MN-BaB).
+
+For two ReLUs y = relu(z) of a layer, an octagon P of their possible (z_1, z_2), and any numbers a, b in R^2,
+
+    <a, y> - <b, z>  <=  h(a, b)  =  max over z in P of <a, relu(z)> - <b, z>
+
+Between the axes the right side is linear, so its maximum lies at a vertex of P, where an axis leaves P, or at 0. A form
+with the coefficients c of y gives shares w of these to the pairs, and the lines of CROWN bound the rest:
+
+    <c, y>  >=  <c - w c, y> + <w t c, z> - h(-w c, -w t c)        for all w and t, where products go by entries
+
+With t in [0, 1] and w = 1 this is no worse than lines with the slopes t; it is better where P lacks corners of the box.
+
+    pairs = choose(graph, region, spec, inner, most=100)
+    bounds = lower_bounds(graph, region, spec, inner, pairs, steps=20)
+"""
+
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ctbench.domains import adam, crown
+from ctbench.domains.crown import Relax
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
 from ctbench.graph import Graph, Lines, Node
-from ctbench.graph.ops import Max, ReLU
+from ctbench.graph.ops import ReLU
 from ctbench.regions import Box, Region
 
-WAYS = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (1.0, -1.0))  # the sides of an octagon
-SIDES = [way for way in range(4) for _ in range(2)] + [0, 1]
-CROSSINGS = [
-    (p, q) for p in range(10) for q in range(p) if SIDES[p] != SIDES[q]
-]
-ROUNDING = 16
+ROUNDING = 8  # units in the last place of the largest coordinate
+NEURONS = 64  # of a layer, among which pairs are looked for
+BEGIN = 0.5  # the share of a coefficient that all pairs of its neuron begin with
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    index: Tensor  # [B, P, 2]
-    lower: Tensor  # [B, P, 4]
+    """P pairs of ReLUs of a layer, for each of B samples, and the octagons that their inputs lie in."""
+
+    index: Tensor  # [B, P, 2], into the flat node
+    lower: Tensor  # [B, P, 4], of z_1, z_2, z_1 + z_2 and z_1 - z_2
     upper: Tensor
+
+    @classmethod
+    def of(cls, index: Tensor, box: Box, least: Tensor) -> Pairs:
+        """From a box of the node and the least values of z_1 + z_2, z_1 - z_2 and of their negatives, [B, 4, P]."""
+        corners = (_pick(corner, index) for corner in (box.lower, box.upper))
+        rest = least[:, :2].mT, -least[:, 2:].mT
+        return cls(index, *(torch.cat(pair, dim=-1) for pair in zip(corners, rest, strict=True)))
 
     def take(self, chosen: Tensor) -> Pairs:
         return Pairs(self.index[chosen], self.lower[chosen], self.upper[chosen])
 
     def within(self, box: Box) -> Pairs:
-        least, greatest = (corner.flatten(1).gather(1, self.index.flatten(1)).view(self.index.shape) for corner in (box.lower, box.upper))
-        lower = torch.cat([torch.maximum(self.lower[..., :2], least), self.lower[..., 2:]], -1)
-        upper = torch.cat([torch.minimum(self.upper[..., :2], greatest), self.upper[..., 2:]], -1)
+        """The octagons cut with a box of the node, [B, *node], in which more signs may be known."""
+        lower, upper = self.lower.clone(), self.upper.clone()
+        lower[..., :2] = torch.maximum(lower[..., :2], _pick(box.lower, self.index))
+        upper[..., :2] = torch.minimum(upper[..., :2], _pick(box.upper, self.index))
         return Pairs(self.index, lower, upper)
 
-    @cached_property
-    def size(self):
-        return torch.maximum(self.lower[..., :2].abs(), self.upper[..., :2].abs()).amax(-1)
+    def spread(self, values: Tensor, like: Tensor) -> Tensor:
+        """The sum of the pairs' values at each neuron, [B, P, 2] to the shape of `like`, [B, ...]."""
+        zeros = torch.zeros_like(like).flatten(1)
+        return zeros.scatter_add(1, self.index.flatten(1), values.flatten(1)).view_as(like)
+
+    def begin(self) -> tuple[Tensor, Tensor]:
+        """Shares and slopes to begin with, [B, P, 2]: the same for all pairs of a neuron, and those of the chords."""
+        flat = self.index.flatten(1)
+        count = (flat.unsqueeze(2) == flat.unsqueeze(1)).sum(2).view(self.index.shape)
+        return BEGIN / count.to(self.lower.dtype), ReLU().chord(self.lower[..., :2], self.upper[..., :2])
 
     @cached_property
-    def corners(self):
-        ways = self.lower.new_tensor(WAYS)
-        sides = torch.stack([self.lower, self.upper], -1).flatten(2)
-        sides = torch.cat([sides, torch.zeros_like(sides[..., :2])], -1)  # [B, P, 10]
-        normal = ways[SIDES]
-        first, second = torch.tensor(CROSSINGS).unbind(1)
-        (m, n), c, d = (normal[first], normal[second]), sides[..., first], sides[..., second]
-        det = m[:, 0] * n[:, 1] - m[:, 1] * n[:, 0]
-        point = torch.stack([(c * n[:, 1] - d * m[:, 1]) / det, (d * m[:, 0] - c * n[:, 0]) / det], -1)
-        along = point @ ways.T
-        slack = ROUNDING * torch.finfo(point.dtype).eps * self.size[..., None, None]
-        inside = ((along >= self.lower.unsqueeze(2) - slack) & (along <= self.upper.unsqueeze(2) + slack)).all(-1)
-        inside |= ~inside.any(-1, keepdim=True)
-        first = point.gather(2, inside.to(torch.int8).argmax(-1)[..., None, None].expand(-1, -1, 1, 2))
-        point = torch.where(inside.unsqueeze(-1), point, first)
-        return torch.cat([point.relu(), -point], -1)
+    def corners(self) -> Tensor:
+        """(relu(z), -z) for the points z of P of which one is a maximum, [B, P, 13, 4].
 
-    def spread(self, values: Tensor, shape) -> Tensor:
-        """[B,P,2] -> [B, *shape]"""
-        flat = values.new_zeros(len(values), math.prod(shape))
-        return flat.scatter_add(1, self.index.flatten(1), values.flatten(1)).view(-1, 1, *shape)
+        They are the ends of what P has of six lines: the axes, and z_1 and z_2 at their least and greatest in P. Where
+        an axis misses P the line next to it in P is as good, and so is any point if P is empty.
+        """
+        first, second, total, gap = zip(self.lower.split(1, dim=-1), self.upper.split(1, dim=-1), strict=True)
+        across, low, high = _segments(first, second, total, gap)
+        up, left, right = _segments(second, first, total, (-gap[1], -gap[0]))
+        middle = torch.zeros_like(low[..., 2:]).maximum(low[..., 2:]).minimum(high[..., 2:])
+        z_1 = torch.cat([across, across, across[..., 2:], left, right], dim=-1)
+        z_2 = torch.cat([low, high, middle, up, up], dim=-1)
+        return torch.stack([z_1.relu(), z_2.relu(), -z_1, -z_2], dim=-1)
+
+    @cached_property
+    def rounding(self) -> Tensor:
+        """More than twice what rounding can cost for weights that sum up to 1, [B, P].
+
+        A coordinate is off by one unit in the last place of the largest one, and a sum of four products by less than
+        three.
+        """
+        return ROUNDING * torch.finfo(self.corners.dtype).eps * self.corners.abs().amax((2, 3))
+
+
+Range = tuple[Tensor, Tensor]
+
+
+def _segments(one: Range, other: Range, total: Range, gap: Range) -> tuple[Tensor, Tensor, Tensor]:
+    """Where P is cut by z_1 at its least, greatest and nearest to 0: z_1, and the least and greatest z_2, [B, P, 3].
+
+    From ranges [B, P, 1] of z_1, z_2, z_1 + z_2 and z_1 - z_2, by eliminating z_2 (Fourier and Motzkin).
+    """
+    least = one[0].maximum((total[0] + gap[0]) / 2).maximum(total[0] - other[1]).maximum(gap[0] + other[0])
+    most = one[1].minimum((total[1] + gap[1]) / 2).minimum(total[1] - other[0]).minimum(gap[1] + other[1])
+    at = torch.cat([least, most, torch.zeros_like(least).maximum(least).minimum(most)], dim=-1)
+    return (
+        at,
+        other[0].maximum(total[0] - at).maximum(at - gap[1]),
+        other[1].minimum(total[1] - at).minimum(at - gap[0]),
+    )
 
 
 def support(pairs: Pairs, a: Tensor, b: Tensor) -> Tensor:
-    free = torch.cat([a, b], -1)
-    most = (pairs.corners @ free.unsqueeze(-1)).squeeze(-1).amax(-1)
-    return most + ROUNDING * torch.finfo(a.dtype).eps * pairs.size * free.abs().sum(-1)
+    """h(a, b) of each pair, [B, P] from [B, P, 2] each, and a little more, so that rounding never makes it less."""
+    weights = torch.cat([a, b], dim=-1)
+    values = (pairs.corners @ weights.unsqueeze(-1)).squeeze(-1)
+    return values.amax(-1) + pairs.rounding * weights.abs().sum(-1)
 
 
-def relaxed(form: Form, lines: Lines, pairs: Pairs, a: Tensor, b: Tensor, shape) -> Form:
-    form = form + LinearForm(pairs.spread(a, shape), 0.0)
-    return form.relaxed(lines) + LinearForm(-pairs.spread(b, shape), -support(pairs, a, b).sum(1, keepdim=True))
+def relaxed(form: Form, lines: Lines, pairs: Pairs, shares: Tensor, slopes: Tensor) -> Form:
+    """A bound over z of one form a sample over relu(z), by lines and, for shares of it, by pairs, [B, P, 2]."""
+    c = form.dense().coefficients
+    taken = shares * _pick(c, pairs.index)
+    left = form + LinearForm(-pairs.spread(taken, c), 0.0)
+    loss = support(pairs, -taken, -slopes * taken).sum(1, keepdim=True)
+    return left.relaxed(lines) + LinearForm(pairs.spread(slopes * taken, c), -loss)
 
 
 @torch.no_grad()
-def choose(graph, region, inner, nodes, *, most=200, rank="area"):
-    found = {}
+def choose(
+    graph: Graph,
+    region: Region,
+    spec: Tensor,
+    inner: list[Box],
+    *,
+    most: int = 100,
+    memory: int = crown.DEFAULT_MEMORY,
+) -> dict[int, Pairs]:
+    """The pairs of each layer that promise most for some forms of the output, by the node that its ReLU reads.
+
+    Among the neurons whose lines lose most, all pairs are tried: with octagons made of the forms that bound single
+    neurons, and for CROWN's coefficients and lines, `support` is less than over the box by the gain of a pair; gains
+    for several forms add up. Octagons of the pairs that are chosen are bounded by CROWN. A layer where no pair gains
+    anything has none.
+
+    Args:
+        graph: a frozen graph.
+        region: the inputs, for B samples.
+        spec: the forms, [B, S, *output]; one of zeros has no say.
+        inner: sound boxes of all nodes.
+        most: pairs of a layer.
+        memory: as in `crown.boxes`, for the octagons.
+
+    Raises:
+        ValueError: most is not positive.
+    """
+    if most < 1:
+        raise ValueError(f"most={most}: choose at least one pair of a layer")
     lines = {node: crown.lines_of(node, inner, adaptive) for node in graph.nodes if crown.relaxes(node.op)}
-    relax = crown.by_lines(lines)
-    for at in nodes:
-        lower, upper = inner[at].lower.flatten(1), inner[at].upper.flatten(1)
-        area = upper.clamp(min=0) * (-lower).clamp(min=0)
-        count = min(math.ceil(2 * math.sqrt(most)) if rank != 'few' else math.ceil((1 + math.sqrt(1 + 8 * most)) / 2), int((area > 0).sum(1).amax()))
-        if count < 2:
-            continue
-        top = area.topk(count).indices
-        shape = inner[at].lower.shape
-        forms = crown.back_to_input(graph, crown.neurons(top, shape[1:], lower.new_tensor([1.0, -1.0])), relax, at).dense()
-        a = forms.coefficients.flatten(2); B = len(a)
-        c = forms.constant
-        mid, rad = region.hull.center.flatten(1), region.hull.radius.flatten(1)
-        value = (a @ mid.unsqueeze(-1)).squeeze(-1) + c    # [B, 2m]
-        scaled = a * rad.unsqueeze(1)
-        dist = torch.cdist(scaled, -scaled, p=1)  # |A_i + A_j|_1
-        low = value.unsqueeze(2) + value.unsqueeze(1) - dist  # [B, 2m, 2m]: lower bounds of +-z_i +- z_j
-        l, u = lower.gather(1, top), upper.gather(1, top)
-        sl = torch.cat([l, -u], 1)
-        cut = (low - sl.unsqueeze(2) - sl.unsqueeze(1)).clamp(min=0)  # [B,2m,2m]
-        m = count
-        cuts = torch.stack([cut[:, :m, :m], cut[:, m:, m:], cut[:, :m, m:], cut[:, m:, :m]], -1)
-        i, j = torch.triu_indices(m, m, 1)
-        cuts = cuts[:, i, j]   # [B, M, 4]
-        if rank == 'area': score = cuts.square().sum(-1)
-        elif rank == 'sum': score = cuts.sum(-1)
-        elif rank == 'weighted':
-            w = u - l
-            score = cuts.square().sum(-1) / (w[:, i] * w[:, j]).clamp(min=1e-12) * (area.gather(1, top)[:, i] * area.gather(1, top)[:, j]).sqrt()
-        else: score = area.gather(1, top)[:, i] + area.gather(1, top)[:, j]
-        chosen = score.topk(min(most, score.shape[1])).indices
-        index = torch.stack([top.gather(1, i[chosen].view(B, -1)), top.gather(1, j[chosen].view(B, -1))], -1)
-        bounds = []
-        size = lower.shape[1]
-        rows = []
-        P = index.shape[1]
-        for s in (1.0, -1.0):
-            row = lower.new_zeros(B, P, size).scatter(2, index[..., :1], 1.0).scatter_add(2, index[..., 1:], torch.full_like(index[..., 1:], s, dtype=lower.dtype))
-            rows += [row, -row]
-        bound = crown.back_to_input(graph, LinearForm(torch.cat(rows, 1).view(B, -1, *shape[1:]), 0.0), relax, at).minimum(region)
-        slo, shi, dlo, dhi = bound.chunk(4, 1)
-        bl, bu = lower.gather(1, index.flatten(1)).view(index.shape), upper.gather(1, index.flatten(1)).view(index.shape)
-        cheap = [low[:, :m, :m][:, i, j].gather(1, chosen), low[:, :m, m:][:, i, j].gather(1, chosen)]
-        choose.stats = [(slo - cheap[0]).div((bu-bl).sum(-1)).mean().item(), (dlo - cheap[1]).div((bu-bl).sum(-1)).mean().item(), (cuts.gather(1, chosen.unsqueeze(-1).expand(-1,-1,4)).mean((0,1))/ (bu-bl).sum(-1).mean()).tolist()]
-        found[at] = Pairs(index, torch.cat([bl, slo.unsqueeze(-1), dlo.unsqueeze(-1)], -1), torch.cat([bu, -shi.unsqueeze(-1), -dhi.unsqueeze(-1)], -1))
+    relax, found = crown.by_lines(lines), dict[int, Pairs]()
+
+    def chosen(node: Node, form: Form) -> Form:
+        at = node.inputs[0]
+        if isinstance(node.op, ReLU) and at > 0:
+            c = form.dense().coefficients
+            losses = -c.clamp(max=0).sum(1) * lines[node].upper_offset
+            tried = _among(graph, region, inner[at], at, losses.flatten(1), relax)
+            gain = _gain(tried, c, lines[node])
+            count = min(most, int((gain > 0).sum(1).amax()))
+            if count:
+                index = tried.index.gather(1, gain.topk(count).indices.unsqueeze(-1).expand(-1, -1, 2))
+                found[at] = _bounded(graph, region, inner[at], at, index, relax, memory)
+        return relax(node, form)
+
+    crown.back_to_input(graph, LinearForm(spec, 0.0), chosen)
     return found
 
 
-def lower_bounds(graph, region, spec, inner, pairs, *, steps=20, lr=0.1, rate=0.1, decay=0.98, unit="mean", trace=None, beta=True):
-    samples, rows = spec.shape[:2]
-    sample = torch.arange(samples).repeat_interleave(rows)
-    region, inner = region.take(sample), [box.take(sample) for box in inner]
+def _among(graph: Graph, region: Region, box: Box, at: int, losses: Tensor, relax: Relax) -> Pairs:
+    """All pairs of the neurons of most loss, [B, size], with octagons from the forms that bound each neuron."""
+    top = losses.topk(min(NEURONS, losses.shape[1])).indices
+    count = top.shape[1]
+    start = crown.neurons(top, box.lower.shape[1:], losses.new_tensor([1.0, -1.0]))
+    ends = crown.back_to_input(graph, start, relax, at).dense()
+    constant = ends.constant + losses.new_zeros(len(top), ends.count)
+    least = torch.stack([region.minimum(ends.coefficients + one) for one in ends.coefficients.split(1, dim=1)], dim=1)
+    least = least + constant.unsqueeze(1) + constant.unsqueeze(2)  # of sums of two forms
+    i, j = torch.triu_indices(count, count, 1, device=top.device)
+    sums = [least[:, i, j], least[:, i, count + j], least[:, count + i, count + j], least[:, count + i, j]]
+    return Pairs.of(torch.stack([top[:, i], top[:, j]], dim=-1), box, torch.stack(sums, dim=1))
+
+
+def _gain(pairs: Pairs, coefficients: Tensor, lines: Lines) -> Tensor:
+    """How much less is lost for the forms [B, S, *node] than by lines of the same slopes, [B, P]."""
+    low, high, rise = (_pick(x, pairs.index) for x in (lines.lower_slope, lines.upper_slope, lines.upper_offset))
+    gain = torch.zeros_like(pairs.lower[..., 0])
+    for c in coefficients.unbind(1):
+        c = _pick(c, pairs.index)
+        gain = gain - (c.clamp(max=0) * rise).sum(-1) - support(pairs, -c, -c * torch.where(c > 0, low, high))
+    return gain
+
+
+def _bounded(graph: Graph, region: Region, box: Box, at: int, index: Tensor, relax: Relax, memory: int) -> Pairs:
+    """Pairs of a node's neurons, [B, P, 2], with octagons bounded by CROWN."""
+    widest = max(math.prod(node.shape) for node in graph.nodes)
+    row = crown.LIVE_COPIES * 4 * len(index) * widest * box.lower.element_size()
+
+    def bounds(part: Tensor) -> Tensor:
+        zeros = torch.zeros_like(box.lower).flatten(1).unsqueeze(1).expand(-1, part.shape[1], -1)
+        first, second = (zeros.scatter(2, one, 1.0) for one in part.split(1, dim=2))
+        rows = torch.stack([first + second, first - second, -first - second, second - first], dim=1)
+        form = LinearForm(rows.view(len(rows), -1, *box.lower.shape[1:]), 0.0)
+        return crown.back_to_input(graph, form, relax, at).minimum(region).view(*rows.shape[:3])
+
+    return Pairs.of(index, box, torch.cat([bounds(part) for part in index.split(max(1, memory // row), dim=1)], dim=2))
+
+
+def _pick(values: Tensor, index: Tensor) -> Tensor:
+    """The entries of neurons: values [B, *node] or [B, 1, *node] at index [B, P, 2]."""
+    return values.flatten(1).gather(1, index.flatten(1)).view(index.shape)
+
+
+@torch.no_grad()
+def lower_bounds(
+    graph: Graph,
+    region: Region,
+    spec: Tensor,
+    inner: list[Box],
+    pairs: dict[int, Pairs],
+    *,
+    steps: int = 20,
+    slope_rate: float = 0.1,
+    share_rate: float = 0.02,
+    decay: float = 0.98,
+) -> Tensor:
+    """Lower bounds of S linear forms of the output over the region, [B, S], by lines and pairs.
+
+    Each form has shares and slopes of its own, those of its lines and of its pairs, which are optimised together. The
+    best bounds of all steps count. Without pairs this is alpha-CROWN.
+
+    Args:
+        graph, region, spec, inner: as in `choose`.
+        pairs: by the node that a ReLU reads.
+        steps: of Adam.
+        slope_rate: the size of the first step of the lines' slopes; each later one is `decay` times as large.
+        share_rate: of the pairs' shares and slopes.
+        decay: see there.
+    """
+    sample = torch.arange(len(spec), device=spec.device).repeat_interleave(spec.shape[1])
+    region, boxes = region.take(sample), [box.take(sample) for box in inner]
     pairs = {at: part.take(sample) for at, part in pairs.items()}
-    for part in pairs.values(): part.corners
-    start = LinearForm(spec.flatten(0, 1).unsqueeze(1), 0.0)
-    lines = {node: crown.lines_of(node, inner, adaptive) for node in graph.nodes if crown.relaxes(node.op)}
-    at_of = lambda node: node.inputs[0]
-    relus = [node for node in graph.nodes if isinstance(node.op, ReLU)]
-    values = {("s", node.inputs[0]): lines[node].lower_slope.clone() for node in relus}
-    values |= {(k, at): torch.zeros_like(part.lower[..., :2]) for at, part in pairs.items() for k in "ab"}
-    ranges = {node.inputs[0]: node.op.slopes(inner[node.inputs[0]].lower, inner[node.inputs[0]].upper) for node in relus}
-    units = {}
+    lines = {node: crown.lines_of(node, boxes, adaptive) for node in graph.nodes if crown.relaxes(node.op)}
+    start, others = LinearForm(spec.flatten(0, 1).unsqueeze(1), 0.0), crown.by_lines(lines)
 
-    def relax(node, form):
-        if isinstance(node.op, Max): return crown.under_maximum(form, lines[node])
-        if not isinstance(node.op, ReLU): return form.relaxed(lines[node])
-        at = node.inputs[0]
-        l = lines[node]._replace(lower_slope=values["s", at])
-        if at not in pairs:
-            return form.relaxed(l)
-        if at not in units:
-            co = form.dense().coefficients.detach().abs().flatten(1)
-            picked = co.gather(1, pairs[at].index.flatten(1)).view(pairs[at].index.shape)
-            units[at] = {"mean": picked.mean((1, 2), keepdim=True), "pair": picked.mean(2, keepdim=True), "one": torch.ones_like(picked[:, :1, :1]), "each": picked}[unit]
-        return relaxed(form, l, pairs[at], values["a", at] * units[at], values["b", at] * units[at], node.shape)
+    def bounds(free: dict[tuple[str, int], Tensor]) -> Tensor:
+        def relax(node: Node, form: Form) -> Form:
+            if not isinstance(node.op, ReLU):
+                return others(node, form)
+            at = node.inputs[0]
+            own = node.op.lines(boxes[at].lower, boxes[at].upper, free["line", at], lines[node].upper_slope)
+            if at not in pairs:
+                return form.relaxed(own)
+            return relaxed(form, own, pairs[at], free["share", at], free["slope", at])
 
-    moments = {k: (torch.zeros_like(v), torch.zeros_like(v)) for k, v in values.items()}
-    best = torch.full((len(sample),), -math.inf, dtype=spec.dtype)
-    for step in range(1, steps + 2):
+        return crown.back_to_input(graph, start, relax).minimum(region).squeeze(1)
+
+    free = {("line", node.inputs[0]): at.lower_slope for node, at in lines.items() if isinstance(node.op, ReLU)}
+    for at, part in pairs.items():
+        free["share", at], free["slope", at] = part.begin()
+    moments = {key: (torch.zeros_like(value), torch.zeros_like(value)) for key, value in free.items()}
+    best = torch.full_like(sample, -math.inf, dtype=spec.dtype)
+    for step in range(1, steps + 1 if free else 1):
         with torch.enable_grad():
-            values = {k: v.detach().requires_grad_() for k, v in values.items()}
-            bound = crown.back_to_input(graph, start, relax).minimum(region).squeeze(1)
-            if step <= steps:
-                grads = torch.autograd.grad(bound.sum(), list(values.values()), materialize_grads=True)
-        best = torch.maximum(best, bound.detach())
-        if trace is not None: trace.append(best.min().item())
-        if step > steps: break
-        for (k, v), g in zip(list(values.items()), grads):
-            way, mean, square = adam.direction(g, *moments[k], step)
-            moments[k] = mean, square
-            v = v.detach() + (lr if k[0] == "s" else rate) * decay ** (step - 1) * way
-            values[k] = v.clamp(*ranges[k[1]]) if k[0] == "s" else v
-    lower_bounds.values, lower_bounds.units = values, units
-    return best.view(samples, rows)
+            free = {key: value.detach().requires_grad_() for key, value in free.items()}
+            found = bounds(free)
+            gradients = torch.autograd.grad(found.sum(), list(free.values()), materialize_grads=True)
+        best = torch.maximum(best, found.detach())
+        for (key, value), gradient in zip(list(free.items()), gradients, strict=True):
+            way, mean, square = adam.direction(gradient, *moments[key], step)
+            moments[key] = mean, square
+            moved = value.add(way, alpha=(slope_rate if key[0] == "line" else share_rate) * decay ** (step - 1))
+            free[key] = moved.clamp(0, 1) if key[0] == "line" else moved
+    return torch.maximum(best, bounds(free)).view(spec.shape[:2])

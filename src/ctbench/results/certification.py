@@ -127,7 +127,7 @@ class Certification:
         return [record.to_json() for record in self.records]
 
     def to_pandas(self) -> pd.DataFrame:
-        """A table with a row a sample, and a column for the seconds of each stage, as "seconds.crown".
+        """A table with a row a sample, and a column for each stage's seconds, as "stage_seconds.crown".
 
         Raises:
             ValueError: pandas is not installed.
@@ -136,11 +136,7 @@ class Certification:
             import pandas as pd
         except ImportError as error:
             raise ValueError(f"pandas is not there ({error}): pip install pandas, or take to_dicts()") from None
-        rows = [
-            {**row, **{f"seconds.{stage}": seconds for stage, seconds in row.pop("stage_seconds").items()}}
-            for row in self.to_dicts()
-        ]
-        return pd.DataFrame(rows)
+        return pd.json_normalize(self.to_dicts())
 
     def _share(self, chosen: Iterable[bool]) -> float:
         return sum(chosen) / len(self.records) if self.records else 0.0

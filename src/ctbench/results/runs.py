@@ -5,15 +5,19 @@ versions.json        of the library (with its git commit), torch and Python
 metrics.jsonl        a record for each epoch
 state.safetensors    weights and optimiser after the last whole epoch: where to resume
 weights.safetensors  the trained weights: the run is complete
-certified/NAME.jsonl  records of a certification, and NAME.json its settings
+certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.counterexamples/INDEX.npy points
 """
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ctbench.results import jsonl
 from ctbench.results.certification import Certification, SampleRecord
@@ -29,8 +33,23 @@ class CertificationFiles:
     def settings(self) -> Path:
         return self.records.with_suffix(".json")
 
+    @property
+    def counterexamples(self) -> Path:
+        """The folder of the points that falsify samples: INDEX.npy, in double precision."""
+        return self.records.with_suffix(".counterexamples")
+
     def read(self) -> Certification:
         return Certification.of(SampleRecord.from_json(record) for record in jsonl.read(self.records))
+
+    def append(self, records: Sequence[SampleRecord], *, counterexamples: bool = False) -> None:
+        """Add records; their counterexamples, where these are wanted, come first: no record is without its point."""
+        for record in records:
+            if counterexamples and record.counterexample is not None:
+                self.counterexamples.mkdir(exist_ok=True)
+                content = io.BytesIO()
+                np.save(content, record.counterexample)
+                jsonl.write_whole(self.counterexamples / f"{record.index}.npy", content.getvalue())
+        jsonl.append(self.records, (record.to_json() for record in records))
 
     def start(self, settings: dict[str, Any], *, resume: bool) -> dict[int, SampleRecord]:
         """Make ready to append; returns the records there are already, by index.
@@ -52,15 +71,37 @@ class CertificationFiles:
             raise ValueError(f"{there} exists, but not {missing.name} beside it: choose another place")
         if not resume:
             raise ValueError(f"{self.records} exists already: resume it, or choose another place")
-        before, settings = jsonl.read_json(self.settings), json.loads(json.dumps(settings))
-        different = sorted(key for key in settings.keys() | before.keys() if settings.get(key) != before.get(key))
+        different = _differences(jsonl.read_json(self.settings), json.loads(json.dumps(settings)))
         if different:
-            told = "; ".join(f"{key} was {before.get(key)!r}, now {settings.get(key)!r}" for key in different)
-            raise ValueError(f"{self.records} was made under other settings ({told}): choose another place")
-        done = {record.index: record for record in self.read()}
+            raise ValueError(f"{self.records} was made under other settings ({different}): choose another place")
         # a record cut short by a kill must not grow together with the next one
-        jsonl.rewrite(self.records, (record.to_json() for record in done.values()))
-        return done
+        jsonl.rewrite(self.records, jsonl.read(self.records))
+        return {record.index: record for record in self.read()}
+
+    def merge(self, parts: Sequence[CertificationFiles]) -> Certification:
+        """Begin with the records of other files, at least one, that were made under the same settings.
+
+        Raises:
+            FileNotFoundError: a part is not there.
+            ValueError: this place is taken, settings differ, or a sample has two records.
+        """
+        settings = [jsonl.read_json(part.settings) for part in parts]
+        for part, its in zip(parts, settings, strict=True):
+            if not part.records.is_file():
+                raise FileNotFoundError(f"there is no file {part.records}")
+            different = _differences(settings[0], its)
+            if different:
+                raise ValueError(f"{part.records} was made under other settings than {parts[0].records} ({different})")
+        merged = Certification.of(record for part in parts for record in part.read())
+        self.start(settings[0], resume=False)
+        jsonl.rewrite(self.records, merged.to_dicts())
+        return merged
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How settings differ, in words."""
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in keys)
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,15 @@ import torch
 from torch import Tensor
 
 from ctbench.domains import alpha_crown, beta_crown, crown
-from ctbench.domains.beta_crown import Bounds, Boxes, Multipliers
+from ctbench.domains.beta_crown import Bounds, Boxes, Multipliers, Relaxation
 from ctbench.graph import walk_forward
 from ctbench.regions import Box
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
 from ctbench.verify.watch import Watch
 
+ROOT_RATE, ROOT_DECAY = 0.5, 0.8  # of the ascent at the root: few steps go far
+ROOT_SHARE = 1 / 4  # of a sample's time, after which no step begins there
 LEAF_STEPS = 100  # of the optimisation where all signs are known
 MOVES = (0.5, 0.25, 0.125)  # of the attack that begins where a bound is taken, as shares of the radius
 TINY = 1e-30  # so that an unstable neuron without influence can be split, last of all
@@ -44,17 +46,18 @@ class BranchAndBound(Stage):
         steps: of the optimisation of each bound; `root_steps` of that of all pre-activation bounds, which comes first.
         candidates: neurons of each of two rankings that are tried out, with cheap bounds, before one is split.
         nodes: sub-problems of a sample, after which it is given up.
-        numbers: that all open sub-problems may hold; where they are more, the samples with most are given up.
+        numbers: that all open sub-problems may hold; where they are more, the samples with most are given up. About
+            as many may be held at the root.
     """
 
     proves: ClassVar[bool] = True
     batch_size: int = 16
     parts: int = 64
-    steps: int = 10
-    root_steps: int = 20
+    steps: int = 6
+    root_steps: int = 8
     candidates: int = 3
     nodes: int = 1_000_000
-    numbers: int = 2**29
+    numbers: int = 2**28
 
     @property
     def title(self) -> str:
@@ -62,24 +65,23 @@ class BranchAndBound(Stage):
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         watch = Watch(problem.seconds, len(problem))
-        search, lowest, frontier = Search.begin(problem, self.root_steps)
+        search, lowest, frontier = Search.begin(problem, self.root_steps, self.numbers)
         watch.charge(torch.arange(len(problem)))
         witness, falsified = problem.exact.x.clone(), torch.zeros_like(lowest, dtype=torch.bool)
         nodes = torch.zeros_like(lowest, dtype=torch.long)
         while len(frontier):
             over = watch.late().to(falsified.device) | (nodes >= self.nodes) | falsified
-            over |= frontier.crowded(self.numbers, len(problem))
+            over |= frontier.crowded(self.numbers, len(problem)) | ~(lowest > problem.exact.rounding)
             lowest = _least(lowest, frontier.take(over[frontier.sample]))
             frontier = frontier.take(~over[frontier.sample])
             order = frontier.bound.argsort()
             part, frontier = frontier.take(order[: self.parts]), frontier.take(order[self.parts :])
             if not len(part):
                 break
-            found = search.bounds(part)
-            points = search.points(part, found)
+            place, splittable, points = search.choose(part, self.candidates)
+            points = search.attacked(part, points)
             turned = search.violated(part, points)
             witness[part.sample[turned]], falsified[part.sample[turned]] = points[turned].double(), True
-            place, splittable = search.choose(part, found, points, self.candidates)
             lowest = _least(lowest, search.leaves(part.take(~splittable)))
             halves = search.ascend(search.halves(part.take(splittable), place[splittable]), self.steps)
             closed = search.proved(halves)
@@ -87,7 +89,7 @@ class BranchAndBound(Stage):
             frontier = frontier.join(closed.take(~search.positive(closed)))
             nodes += torch.bincount(halves.sample, minlength=len(nodes))
             watch.charge(part.sample)
-        return Findings(bound=lowest, witness=witness)
+        return Findings(bound=lowest, witness=witness, late=watch.late())
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,27 +130,46 @@ class Search:
     inner_exact: Boxes  # the same in double precision
 
     @classmethod
-    def begin(cls, problem: Problem, steps: int) -> tuple[Search, Tensor, Frontier]:
+    def begin(cls, problem: Problem, steps: int, numbers: int) -> tuple[Search, Tensor, Frontier]:
         """Bound everything at the root: what is shared, the least of the positive bounds [B], and what is open."""
         exact = problem.exact
         boxes = crown.boxes(problem.net, problem.region)
         boxes_exact = boxes if exact is problem else crown.boxes(exact.net, exact.region)
-        bounds, boxes_exact = alpha_crown.tightened(
-            problem.net,
-            problem.region,
-            problem.spec,
-            boxes,
-            steps=steps,
-            stop=0.0,
-            exact=(exact.net, exact.region, exact.spec, boxes_exact),
-        )
-        inner_exact = beta_crown.needed(exact.net, boxes_exact)
+        each = alpha_crown.tightening_footprint(problem.net, problem.region, boxes)
+        parts = torch.arange(len(problem), device=problem.x.device).split(max(1, numbers // max(1, each)))
+        roots = [cls._root(problem.select(part), _take(boxes, part), _take(boxes_exact, part), steps) for part in parts]
+        bounds = torch.cat([bound for bound, _ in roots])
+        inner_exact = {
+            at: Box(
+                torch.cat([found[at].lower for _, found in roots]), torch.cat([found[at].upper for _, found in roots])
+            )
+            for at in roots[0][1]
+        }
         inner = {at: box.to(problem.x.dtype) for at, box in inner_exact.items()}
         positive = bounds > exact.rounding.unsqueeze(1)
         sample, row = (~positive).nonzero().unbind(1)
         free = Multipliers.begin(problem.net, {at: box.take(sample) for at, box in inner.items()})
         lowest = bounds.masked_fill(~positive, torch.inf).amin(1)
         return cls(problem, inner, inner_exact), lowest, Frontier(sample, row, bounds[sample, row], free)
+
+    @staticmethod
+    def _root(problem: Problem, boxes: list[Box], boxes_exact: list[Box], steps: int) -> tuple[Tensor, Boxes]:
+        """Bounds of all margins, and of the pre-activations, in double precision."""
+        exact = problem.exact
+        left = torch.inf if problem.seconds is None else float(problem.seconds.sum())
+        bounds, found = alpha_crown.tightened(
+            problem.net,
+            problem.region,
+            problem.spec,
+            boxes,
+            steps=steps,
+            lr=ROOT_RATE,
+            decay=ROOT_DECAY,
+            stop=0.0,
+            seconds=ROOT_SHARE * left,
+            exact=(exact.net, exact.region, exact.spec, boxes_exact),
+        )
+        return bounds, beta_crown.needed(exact.net, found)
 
     def ascend(self, part: Frontier, steps: int) -> Frontier:
         """The sub-problems with the free numbers, and the bounds in the network's precision, that some steps find."""
@@ -177,9 +198,8 @@ class Search:
         problem = self.problem.exact if exact else self.problem
         region, spec = problem.region.take(part.sample), problem.spec[part.sample, part.row]
         free = part.free.map(lambda value: value.to(spec.dtype))
-        return beta_crown.bounds(
-            problem.net, region, spec, self._inner(self.inner_exact if exact else self.inner, part), free
-        )
+        inner = self._inner(self.inner_exact if exact else self.inner, part)
+        return beta_crown.bounds(problem.net, region, spec, inner, free)
 
     def _inner(self, inner: Boxes, part: Frontier) -> Boxes:
         return beta_crown.clipped({at: box.take(part.sample) for at, box in inner.items()}, part.free.signs)
@@ -190,62 +210,80 @@ class Search:
         box = region.hull
         return region.project(torch.where(found.form.coefficients.squeeze(1) > 0, box.lower, box.upper))
 
+    def attacked(self, part: Frontier, points: Tensor) -> Tensor:
+        """The points, that of the first sub-problem of each sample moved to where the sample's least margin is less."""
+        _, order = part.sample.unique(return_inverse=True)
+        first = torch.full_like(part.sample, len(part)).scatter_reduce(0, order, torch.arange(len(part)), "amin")
+        first = first[first < len(part)]
+        problem, x = self.problem.select(part.sample[first]), points[first]
+        for size in MOVES:
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                (gradient,) = torch.autograd.grad(problem.violation(x.unsqueeze(0)).sum(), x)
+            x = problem.region.ascend(x.detach(), gradient, size)
+        return points.index_copy(0, first, x)
+
     def violated(self, part: Frontier, points: Tensor) -> Tensor:
         """Which points have a negative margin, in double precision."""
         exact = self.problem.exact
         return exact.select(part.sample).margins(points.double()).amin(-1) < -exact.rounding[part.sample]
 
-    def choose(self, part: Frontier, found: Bounds, points: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
-        """The neuron to split of each sub-problem, by its place among those of all nodes, and whether there is one."""
-        if not part.free.signs:
-            return torch.zeros_like(part.row), torch.zeros_like(part.row, dtype=torch.bool)
-        losses, heights = self._scores(part, found, points)
+    def choose(self, part: Frontier, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The neuron to split of each sub-problem, by its place among those of all nodes; whether there is one; and the
+        points where the bounds are taken, [N, *shape]."""
+        relaxation = Relaxation.of(self.problem.net, self._inner(self.inner, part))
+        region, spec = self.problem.region.take(part.sample), self.problem.spec[part.sample, part.row]
+        free = relaxation.admitted(part.free)
+        found = relaxation.bounds(region, spec, free)
+        points = self.points(part, found)
+        if not free.signs:
+            return torch.zeros_like(part.row), torch.zeros_like(part.row, dtype=torch.bool), points
+        losses, heights = self._scores(relaxation, free, found, points)
         splittable = heights.amax(1) > 0
         count = min(candidates, heights.shape[1])
         tried = torch.cat([losses.topk(count).indices, heights.topk(count).indices], dim=1)  # [N, C]
-        gains = torch.stack([self._gain(part, place) for place in tried.unbind(1)], dim=1)
+
+        def gain(place: Tensor) -> Tensor:
+            """The lower of the two halves' bounds, without optimisation, and a little of the higher one."""
+            signs = (torch.ones_like(splittable), torch.zeros_like(splittable))
+            halves = (relaxation.split(free, place, sign) for sign in signs)
+            first, second = (half.bounds(region, spec, numbers).values.clamp(max=0) for half, numbers in halves)
+            return torch.minimum(first, second) + 1e-3 * torch.maximum(first, second)
+
+        gains = torch.stack([gain(place) for place in tried.unbind(1)], dim=1)
         gains = gains.masked_fill(heights.gather(1, tried) <= 0, -torch.inf)
-        return tried.gather(1, gains.argmax(1, keepdim=True)).squeeze(1), splittable
+        return tried.gather(1, gains.argmax(1, keepdim=True)).squeeze(1), splittable, points
 
-    def _gain(self, part: Frontier, place: Tensor) -> Tensor:
-        """The lower of the two halves' bounds, without optimisation, and a little of the higher one."""
-        first, second = self.bounds(self.halves(part, place)).values.clamp(max=0).chunk(2)
-        return torch.minimum(first, second) + 1e-3 * torch.maximum(first, second)
-
-    def _scores(self, part: Frontier, found: Bounds, points: Tensor) -> tuple[Tensor, Tensor]:
+    def _scores(
+        self, relaxation: Relaxation, free: Multipliers, found: Bounds, points: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """For each neuron of all nodes, [N, M]: how much its relaxation loses at the points, and how much it can lose.
 
         The first sum up to the distance between bound and margin there; both are 0 for a neuron of known sign.
         """
         values = walk_forward(self.problem.net, lambda node, *inputs: node.op(*inputs), points)
-        inner = self._inner(self.inner, part)
-        losses = {at: torch.zeros_like(values[at]) for at in part.free.signs}
+        losses = {at: torch.zeros_like(values[at]) for at in free.signs}
         heights = dict(losses)
-        for place, (a, lines) in found.relaxed.items():
+        for place, a in found.relaxed.items():
             (at,) = self.problem.net.nodes[place].inputs
-            box, x = inner[at], values[at]
-            unstable = (box.lower < 0) & (box.upper > 0)
-            below = a.clamp(min=0) * (values[place] - lines.lower_slope * x)
-            above = a.clamp(max=0) * (values[place] - lines.upper_slope * x - lines.upper_offset)
+            unstable = relaxation.least[at] < relaxation.greatest[at]
+            below = a.clamp(min=0) * (values[place] - free.slopes[at] * values[at])
+            above = a.clamp(max=0) * (values[place] - relaxation.upper[at] * values[at] - relaxation.rise[at])
             losses[at] = losses[at] + torch.where(unstable, below + above, 0.0)
-            heights[at] = heights[at] + torch.where(unstable, a.abs() * lines.upper_offset + TINY, 0.0)
+            heights[at] = heights[at] + torch.where(unstable, a.abs() * relaxation.rise[at] + TINY, 0.0)
         flat = [torch.cat([part[at].flatten(1) for at in sorted(part)], dim=1) for part in (losses, heights)]
         return flat[0], flat[1]
 
     def halves(self, part: Frontier, place: Tensor) -> Frontier:
         """Both halves of each sub-problem, all positive ones first: the neurons at these places get a sign."""
         twice = torch.arange(len(part), device=place.device).repeat(2)
-        both, sign = part.take(twice), torch.ones_like(twice, dtype=torch.int8)
+        both, sign = part.take(twice), torch.ones_like(twice)
         sign[len(part) :] = -1
-        signs, start = dict(both.free.signs), 0
-        for at in sorted(signs):
-            old = signs[at].flatten(1)
-            index = place.repeat(2) - start
-            start += old.shape[1]
-            here = (index >= 0) & (index < old.shape[1])
-            new = old.scatter(1, index.clamp(0, old.shape[1] - 1).unsqueeze(1), sign.unsqueeze(1))
-            signs[at] = torch.where(here.unsqueeze(1), new, old).view_as(signs[at])
-        return replace(both, free=replace(both.free, signs=signs))
+        return replace(both, free=replace(both.free, signs=beta_crown.put(both.free.signs, place.repeat(2), sign)))
+
+
+def _take(boxes: list[Box], samples: Tensor) -> list[Box]:
+    return [box.take(samples) for box in boxes]
 
 
 def _least(lowest: Tensor, part: Frontier) -> Tensor:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from ctbench.results import Verdict
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
 
+OVER = "the time of the whole job was over"
 Replay = Callable[[Tensor], Tensor]  # points [B, *shape] to outputs, [B, K]
 
 
@@ -30,24 +31,34 @@ class Decision:
     stage: str = "clean"  # that reached the verdict; the last one that tried, where it is unknown
     bound: float | None = None  # the best lower bound of the least margin
     seconds: float = 0.0  # the sample's share of what its batches took
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)  # the same, stage by stage
     reason: str = ""  # what failed
     witness: Tensor | None = None  # the counterexample, [*shape] in double precision, where it is falsified
+    cut: bool = False  # whether it is unknown and the end of the whole job took time from a stage
 
-    def after(self, stage: str, outcome: _Outcome, seconds: float) -> Decision:
-        """With what one more stage found out."""
+    def charged(self, stage: str, seconds: float) -> Decision:
+        """With seconds that a stage took."""
+        so_far = self.stage_seconds.get(stage, 0.0)
+        stage_seconds = {**self.stage_seconds, stage: so_far + seconds}
+        return replace(self, seconds=self.seconds + seconds, stage_seconds=stage_seconds)
+
+    def after(self, stage: str, outcome: _Outcome, *, cut: bool) -> Decision:
+        """With what one more stage found out; `cut` where the end of the whole job left it less time."""
         verdict = Verdict.UNKNOWN
         if outcome.witness is not None:
             verdict = Verdict.FALSIFIED
         elif outcome.certified:
             verdict = Verdict.CERTIFIED
+        undecided = verdict is Verdict.UNKNOWN
         reasons = [self.reason, f"{stage}: {outcome.reason}" if outcome.reason else ""]
-        return Decision(
+        return replace(
+            self,
             verdict=verdict,
             stage=stage,
             bound=max((bound for bound in (self.bound, outcome.bound) if bound is not None), default=None),
-            seconds=self.seconds + seconds,
-            reason="" if verdict is not Verdict.UNKNOWN else "; ".join(reason for reason in reasons if reason),
+            reason="; ".join(reason for reason in reasons if reason) if undecided else "",
             witness=outcome.witness,
+            cut=undecided and (self.cut or (cut and outcome.late)),
         )
 
 
@@ -61,40 +72,55 @@ class Cascade:
         timeout: seconds for each sample, by its share of what its batches take; None for no limit. A stage that has
             begun sees to it by itself, or ends.
         replay: another implementation of the network, in whatever precision. A counterexample must be one there, too.
+        deadline: when the whole job ends, on the clock of time.perf_counter.
     """
 
     stages: tuple[Stage, ...]
     confirm: bool = True
     timeout: float | None = None
     replay: Replay | None = None
+    deadline: float = math.inf
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise ValueError(f"timeout is {self.timeout}: give a number of seconds > 0, or None for no limit")
 
-    @torch.no_grad()
     def decide(
         self, problem: Problem, generator: torch.Generator, before: Sequence[Decision] | None = None
     ) -> list[Decision]:
         """A decision for each sample of a problem; `before` is what is known of them so far."""
-        found = [Decision()] * len(problem) if before is None else list(before)
+        found = {place: known for part in self.decisions(problem, generator, before) for place, known in part.items()}
+        return [found[place] for place in range(len(problem))]
+
+    @torch.no_grad()
+    def decisions(
+        self, problem: Problem, generator: torch.Generator, before: Sequence[Decision] | None = None
+    ) -> Iterator[dict[int, Decision]]:
+        """The same by the samples' places, as soon as they are known."""
+        standing = dict(enumerate([Decision()] * len(problem) if before is None else before))
+        yield _settled(standing)
         for stage in self.stages:
-            standing = [i for i, decision in enumerate(found) if decision.verdict is Verdict.UNKNOWN]
-            for start in range(0, len(standing), stage.batch_size):
-                places = [i for i in standing[start : start + stage.batch_size] if self._left(found[i]) > 0]
-                if places:
-                    part = problem.select(torch.tensor(places, device=problem.x.device))
-                    known = self._look(stage, part, [found[i] for i in places], generator)
-                    for place, decision in zip(places, known, strict=True):
-                        found[place] = decision
-        return [self._explained(decision) for decision in found]
+            places = list(standing)
+            for start in range(0, len(places), stage.batch_size):
+                batch = [place for place in places[start : start + stage.batch_size] if self._left(standing[place]) > 0]
+                if time.perf_counter() >= self.deadline:
+                    standing |= {place: replace(standing[place], cut=True) for place in batch}
+                elif batch:
+                    part = problem.select(torch.tensor(batch, device=problem.x.device))
+                    known = self._look(stage, part, [standing[place] for place in batch], generator)
+                    standing |= zip(batch, known, strict=True)
+                    yield _settled(standing)
+        yield {place: self._explained(decision) for place, decision in standing.items()}
 
     def _left(self, decision: Decision) -> float:
         """The seconds that a sample has left."""
         return math.inf if self.timeout is None else self.timeout - decision.seconds
 
     def _explained(self, decision: Decision) -> Decision:
-        if decision.verdict is not Verdict.UNKNOWN or decision.reason or self._left(decision) > 0:
+        """The decision about a sample that no stage could decide."""
+        if decision.cut:
+            return replace(decision, reason=OVER)
+        if decision.reason or self._left(decision) > 0:
             return decision
         return replace(decision, reason=f"{self.timeout:g} seconds were not enough")
 
@@ -103,28 +129,30 @@ class Cascade:
     ) -> list[Decision]:
         """The decisions about a batch of open samples, after one more stage."""
         start = time.perf_counter()
-        if self.timeout is not None:
-            problem = replace(problem, seconds=torch.tensor([self._left(decision) for decision in before]))
-        try:
-            outcomes = self._outcomes(stage, problem, generator)
-        except Exception as error:  # whatever happens in a stage, its samples stay open, and their decisions say why
-            if _out_of_memory(error) and len(problem) > 1:
-                return self._in_halves(stage, problem, before, generator, time.perf_counter() - start)
-            outcomes = [_Outcome(reason=f"{type(error).__name__}: {error}")] * len(problem)
-        seconds = (time.perf_counter() - start) / len(problem)
+        share = (self.deadline - start) / len(problem)  # of what the whole job has left
+        left = [self._left(decision) for decision in before]
+        if min(share, *left) < math.inf:
+            problem = replace(problem, seconds=torch.tensor([min(share, own) for own in left]))
+        outcomes = self._tried(stage, problem, generator)
+        taken = time.perf_counter() - start
+        before = [decision.charged(stage.title, taken / len(before)) for decision in before]
+        if outcomes is None:
+            half, places = len(before) // 2, torch.arange(len(before), device=problem.x.device)
+            first = self._look(stage, problem.select(places[:half]), before[:half], generator)
+            return first + self._look(stage, problem.select(places[half:]), before[half:], generator)
         return [
-            decision.after(stage.title, outcome, seconds) for decision, outcome in zip(before, outcomes, strict=True)
+            decision.after(stage.title, outcome, cut=share < own)
+            for decision, outcome, own in zip(before, outcomes, left, strict=True)
         ]
 
-    def _in_halves(
-        self, stage: Stage, problem: Problem, before: list[Decision], generator: torch.Generator, lost: float
-    ) -> list[Decision]:
-        """The same for a batch that did not fit into memory, after `lost` seconds of trying."""
-        before = [replace(decision, seconds=decision.seconds + lost / len(before)) for decision in before]
-        half = len(before) // 2
-        places = torch.arange(len(before), device=problem.x.device)
-        first = self._look(stage, problem.select(places[:half]), before[:half], generator)
-        return first + self._look(stage, problem.select(places[half:]), before[half:], generator)
+    def _tried(self, stage: Stage, problem: Problem, generator: torch.Generator) -> list[_Outcome] | None:
+        """What a stage finds out about each sample; None if memory did not suffice, and may for fewer samples."""
+        try:
+            return self._outcomes(stage, problem, generator)
+        except Exception as error:  # whatever happens in a stage, its samples stay open, and their decisions say why
+            if _out_of_memory(error) and len(problem) > 1:
+                return None  # the halves come when this error is gone: it holds on to all that its frames hold
+            return [_Outcome(reason=f"{type(error).__name__}: {error}")] * len(problem)
 
     def _outcomes(self, stage: Stage, problem: Problem, generator: torch.Generator) -> list[_Outcome]:
         """What a stage finds out about each sample, with what would decide it confirmed or replayed."""
@@ -139,6 +167,11 @@ class Cascade:
             outcomes = [
                 replace(outcome, witness=point.clone(), certified=False) if turned else outcome
                 for outcome, point, turned in zip(outcomes, points, falsified.tolist(), strict=True)
+            ]
+        if findings.late is not None:
+            outcomes = [
+                replace(outcome, late=True, reason=outcome.reason or "not enough time") if late else outcome
+                for outcome, late in zip(outcomes, findings.late.tolist(), strict=True)
             ]
         return outcomes
 
@@ -173,12 +206,19 @@ class _Outcome:
     certified: bool = False
     witness: Tensor | None = None
     reason: str = ""
+    late: bool = False
 
     @classmethod
     def of(cls, bound: float, certified: bool) -> _Outcome:
         if not math.isfinite(bound):
             return cls(reason=f"the bound is {'NaN' if math.isnan(bound) else 'infinite'}")
         return cls(bound=bound, certified=certified)
+
+
+def _settled(standing: dict[int, Decision]) -> dict[int, Decision]:
+    """Take out what is decided."""
+    decided = [place for place, decision in standing.items() if decision.verdict is not Verdict.UNKNOWN]
+    return {place: standing.pop(place) for place in decided}
 
 
 def _checked(findings: Findings, samples: int) -> Findings:

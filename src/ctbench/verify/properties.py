@@ -19,20 +19,22 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ctbench.graph import Graph, Node, split
+from ctbench.graph import Graph, Node
 from ctbench.graph.ops import Linear, Max, Op, Reshape, Shape
 from ctbench.onnx import OnnxNetwork
 from ctbench.regions import Box
 from ctbench.results import Verdict
 from ctbench.verify.cascade import Cascade, Decision, Replay
+from ctbench.verify.defaults import DEFAULT_STAGES
 from ctbench.verify.problem import Problem
 from ctbench.verify.samples import frozen
-from ctbench.verify.stages import DEFAULT_STAGES, Stage
+from ctbench.verify.stages import Stage
 from ctbench.verify.vnnlib import Case, Halfspaces, Property
 
 Answer: TypeAlias = Literal["holds", "violated", "unknown"]
@@ -46,7 +48,7 @@ class PropertyResult:
     stage: str  # that decided it; the last one that tried where it is unknown, and "" where none had time
     bound: float | None  # the best lower bound of the least margin over all cases; None where a case has none
     seconds: float
-    reason: str = ""  # why it is unknown, where a stage failed or the time ran out
+    reason: str = ""  # what failed, or that the time ran out, where a case stayed open
     counterexample: tuple[Tensor, Tensor] | None = None  # x [*input] and the output for it, [K], in double precision
 
 
@@ -88,15 +90,37 @@ def verify_property(
     subject = _Subject.of(model, prop, input_shape)
     problems = [subject.problem(case) for case in prop.cases]
     generator = torch.Generator(subject.like.device).manual_seed(seed)
-    found = [Decision(stage="")] * len(problems)
-    for stage, (place, problem) in product(cascade.stages, enumerate(problems)):
+    last = Decision(stage="")
+    found = [last] * len(problems)
+    for stage, (place, case) in product(cascade.stages, enumerate(prop.cases)):
         if found[place].verdict is Verdict.UNKNOWN:
             before = replace(found[place], seconds=time.perf_counter() - start)  # the time is that of all cases
-            step = replace(cascade, stages=(stage,), replay=_replayed(problem, replay))
-            (found[place],) = step.decide(problem, generator, [before])
-        if found[place].verdict is Verdict.FALSIFIED:
+            step = replace(cascade, stages=(stage,), replay=_of_margins(replay, case))
+            found[place] = last = step.decide(problems[place], generator, [before])[0]
+        if last.verdict is Verdict.FALSIFIED:
             break
-    return _result(found, subject, prop, time.perf_counter() - start)
+    return PropertyResult(
+        verdict=_answer(found),
+        stage=last.stage,
+        bound=_least([decision.bound for decision in found]),
+        seconds=time.perf_counter() - start,
+        reason=next((decision.reason for decision in found if decision.reason), ""),
+        counterexample=None if last.witness is None else subject.counterexample(last.witness, prop),
+    )
+
+
+def _answer(found: Sequence[Decision]) -> Answer:
+    """What decisions about all cases come to."""
+    verdicts = {decision.verdict for decision in found}
+    if Verdict.FALSIFIED in verdicts:
+        return "violated"
+    return "holds" if verdicts == {Verdict.CERTIFIED} else "unknown"
+
+
+def _least(bounds: Sequence[float | None]) -> float | None:
+    """A bound for all cases, if all have one."""
+    known = [bound for bound in bounds if bound is not None]
+    return min(known) if len(known) == len(bounds) else None
 
 
 def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...]) -> Graph:
@@ -106,12 +130,14 @@ def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...]) -> Graph:
         ValueError: the graph has another count of outputs than the rows.
     """
     most = max(len(alternative.rows) for alternative in unsafe)
-    # a shorter conjunction repeats its last row, which changes no maximum
-    padded = [
-        torch.column_stack([alternative.rows, alternative.offsets])[torch.arange(most).clamp(max=len(alternative) - 1)]
-        for alternative in unsafe
-    ]
-    rows = torch.stack(padded, dim=1).flatten(0, 1).to(_like(graph))  # the first of each alternative, the second, ...
+
+    def padded(alternative: Halfspaces) -> Tensor:
+        """Its rows with their offsets, [most, K + 1]: the last one again and again changes no maximum."""
+        rows = torch.column_stack([alternative.rows, alternative.offsets])
+        return torch.cat([rows, rows[-1:].expand(most - len(rows), -1)])
+
+    # the first rows of all alternatives, then their second ones, ...
+    rows = torch.stack([padded(alternative) for alternative in unsafe], dim=1).flatten(0, 1).to(_like(graph))
     ops: list[Op] = [Linear(rows[:, :-1], rows[:, -1])]
     if most > 1:
         ops += [Reshape((len(rows),), (most, len(unsafe))), Max()]
@@ -155,6 +181,12 @@ class _Subject:
             )
         return cls(net.to(like.dtype), exact.to(torch.float64), like)
 
+    def counterexample(self, x: Tensor, prop: Property) -> tuple[Tensor, Tensor]:
+        """A counterexample [*input] and the output for it."""
+        y = self.exact(x.unsqueeze(0))[0]
+        assert prop.is_counterexample(x, y), "what makes a margin negative breaks the property"
+        return x, y
+
     def problem(self, case: Case) -> Problem:
         """What is to be proved of a case, in both precisions."""
         double = _problem(self.exact, case, self.like.double())
@@ -165,3 +197,15 @@ def _problem(graph: Graph, case: Case, like: Tensor) -> Problem:
     net = property_graph(graph, case.unsafe)
     box = Box(*(corner.to(like).view(1, *net.input_shape) for corner in (case.lower, case.upper)))
     return Problem(net, box.center, box, torch.eye(net.classes).to(like).unsqueeze(0))
+
+
+def _of_margins(replay: Replay | None, case: Case) -> Replay | None:
+    """The margins g of a case, [B, *input] to [B, D], by another implementation of the network."""
+    if replay is None:
+        return None
+
+    def margins(x: Tensor) -> Tensor:
+        outputs = replay(x).to(case.lower)
+        return torch.stack([(outputs @ one.rows.T + one.offsets).amax(1) for one in case.unsafe], dim=1)
+
+    return margins

@@ -1,29 +1,35 @@
 """Certification of labelled samples: is the network right everywhere around each of them?
 
-    certify(model, x, y, eps=0.1).certified_accuracy
+certify(model, x, y, eps=0.1).certified_accuracy
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby, takewhile
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ctbench import regions
 from ctbench.graph import Graph, freeze, trace
-from ctbench.regions import Linf, Threat
-from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, jsonl
+from ctbench.regions import Threat
+from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
 from ctbench.specification import check_labels
-from ctbench.verify.cascade import Cascade, Decision, Replay
+from ctbench.verify.cascade import OVER, Cascade, Decision, Replay
+from ctbench.verify.defaults import DEFAULT_STAGES
 from ctbench.verify.problem import Problem
-from ctbench.verify.stages import DEFAULT_STAGES, Stage
+from ctbench.verify.stages import Stage
+from ctbench.verify.workers import shared
 
-CHUNK = 128  # samples that go through all stages before their records are written
+CHUNK = 128  # samples that go through all stages together, at most
+SHARES = 4  # chunks for each process, at least: some take longer than others
 
 
 def certify(
@@ -32,166 +38,215 @@ def certify(
     y: Tensor,
     *,
     eps: float,
+    norm: str | float = "linf",
     clip: tuple[float, float] | None = (0.0, 1.0),
     stages: Sequence[Stage] = DEFAULT_STAGES,
     timeout: float | None = 60.0,
+    total: float | None = None,
     confirm: bool = True,
+    replay: Replay | None = None,
     seed: int = 0,
+    workers: int = 1,
+    first: int = 0,
     files: CertificationFiles | None = None,
+    counterexamples: bool = False,
     about: dict[str, Any] | None = None,
     resume: bool = False,
     watch: Callable[[SampleRecord], None] | None = None,
 ) -> Certification:
-    """Prove for each sample that the network's answer is right on the whole linf ball of radius eps.
+    """Prove for each sample that the network's answer is right on the whole ball of radius eps.
 
-    The network is taken as at test time, whatever mode it is in. Samples are worked on in chunks of fixed places, so an
-    interrupted and resumed certification gives the records of an uninterrupted one.
+    The network is taken as at test time, whatever mode it is in. Records are written as soon as they are known. What is
+    missing after an interruption is certified by resuming; as in any other grouping of the samples, only the random
+    starts of attacks are then others.
 
     Args:
         model: any network of supported layers, normalisation inside.
         x: inputs in the data range, [N, *shape].
         y: labels, [N] integers.
         eps: the radius, in [0, 1] pixel space.
+        norm: of the ball: "linf", "l2" or "l1", or another threat model's name (see `ctbench.regions.threat`).
         clip: the range of the data, which the ball does not leave; None for no range.
         stages: the cascade, after the clean prediction.
         timeout: seconds for each sample, by its share of what its batches take; None for no limit.
+        total: seconds for all samples together; None for no limit. What is not decided by then is unknown, is not
+            `finished`, and is not written to the files, so that resuming goes on with it.
         confirm: compute every bound that certifies once more in double precision.
+        replay: another implementation of the network, [B, *shape] to [B, K]. A counterexample must be one there, too.
         seed: of the attacks.
+        workers: processes that share the samples, and torch's threads. Model, stages and replay must be picklable.
+        first: the index of x[0] in its data set, for a part of one.
         files: where to append the records as they come; None keeps them in memory alone.
+        counterexamples: write the points that falsify samples beside the records.
         about: what else to say in the files' settings, as the name of the data set.
         resume: keep the records that the files hold, and certify only the rest.
-        watch: called with each new record.
+        watch: called with each new record that is finished.
 
     Returns:
         A record for each sample, and the accuracies.
 
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
-        ValueError: an eps, input or label that cannot be, or files that were made under other settings, of another
-            network or of other inputs.
+        ValueError: an eps, input, label or number that cannot be, or files that were made under other settings, of
+            another network or of other inputs.
+        ChildProcessError: a process died; raised after the others have finished.
     """
-    threat = Linf(eps=eps, clip=clip)
+    begin = time.perf_counter()
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed is {seed}: it must be a whole number in [0, 2^31)")
-    cascade = Cascade(stages=tuple(stages), confirm=confirm, timeout=timeout)
-    job = Job.of(model, x, y, threat=threat, cascade=cascade, seed=seed)
+    if total is not None and not 0 < total < math.inf:
+        raise ValueError(f"total is {total}: give a number of seconds > 0, or None for no limit")
+    if workers < 1:
+        raise ValueError(f"workers is {workers}: give 1 process or more")
+    deadline = math.inf if total is None else begin + total
+    cascade = Cascade(stages=tuple(stages), confirm=confirm, timeout=timeout, replay=replay, deadline=deadline)
+    job = Job.of(model, x, y, threat=regions.threat(norm, eps, clip=clip), cascade=cascade, seed=seed)
+    samples = Samples(range(first, first + len(x)), x, y)
     done: dict[int, SampleRecord] = {}
     if files is not None:
-        settings = {
-            "network_digest": job.exact.digest(),
-            "precision": str(job.x.dtype),
-            "threat": repr(threat),
-            "stages": [repr(stage) for stage in stages],
-            "timeout": timeout,
-            "confirm": confirm,
-            "seed": seed,
-        }
-        done = files.start({**(about or {}), **settings}, resume=resume)
-        job.recognize(done)
-    for chunk in job.chunks(done):
+        done = files.start({**(about or {}), **job.settings()}, resume=resume)
+        samples.recognize(done)
+    chunks = samples.chunks(done, workers)
+    in_time = takewhile(lambda _: time.perf_counter() < deadline, map(samples.take, chunks))
+    workers = min(workers, len(chunks))
+    found = shared(job, in_time, workers) if workers > 1 else chain.from_iterable(map(job.records, in_time))
+    for records in found:
+        finished = [record for record in records if record.finished]
         if files is not None:
-            jsonl.append(files.records, (record.to_json() for record in chunk))
-        for record in chunk:
-            done[record.index] = record
-            if watch is not None:
+            files.append(finished, counterexamples=counterexamples)
+        done |= {record.index: record for record in records}
+        if watch is not None:
+            for record in finished:
                 watch(record)
-    return Certification.of(done[index] for index in range(len(y)))
+    missed = Decision(reason=OVER, cut=True)
+    return Certification.of(
+        done[index] if index in done else samples.record(place, missed) for place, index in enumerate(samples.indices)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Labelled inputs: all that are to be certified, or a chunk of them."""
+
+    indices: range | list[int]  # in their data set
+    x: Tensor  # [N, *shape]
+    y: Tensor  # [N]
+
+    def take(self, places: list[int]) -> Samples:
+        return Samples([self.indices[place] for place in places], self.x[places], self.y[places])
+
+    def chunks(self, done: Collection[int], workers: int) -> list[list[int]]:
+        """The places of what is not done yet, in chunks that lie at fixed indices."""
+        left = [place for place, index in enumerate(self.indices) if index not in done]
+        size = CHUNK if workers == 1 else max(1, min(CHUNK, len(left) // (workers * SHARES)))
+        return [list(places) for _, places in groupby(left, lambda place: self.indices[place] // size)]
+
+    def digest(self, place: int) -> str:
+        """What a sample is known by."""
+        content = self.x[place].double().cpu().contiguous().numpy().tobytes()
+        return hashlib.sha256(content + str(int(self.y[place])).encode()).hexdigest()[:16]
+
+    def recognize(self, done: dict[int, SampleRecord]) -> None:
+        """Raise ValueError where a record is not about the input and label that stand in its place."""
+        for place, index in enumerate(self.indices):
+            if index in done and done[index].digest != self.digest(place):
+                raise ValueError(f"the record of sample {index} is about another input or label: choose another place")
+
+    def record(self, place: int, decision: Decision, prediction: int = -1) -> SampleRecord:
+        """A decision about a sample, as it is kept."""
+        return SampleRecord(
+            index=self.indices[place],
+            label=int(self.y[place]),
+            prediction=prediction,
+            verdict=decision.verdict,
+            stage=decision.stage,
+            bound=decision.bound,
+            seconds=decision.seconds,
+            stage_seconds=dict(decision.stage_seconds),
+            digest=self.digest(place),
+            reason=decision.reason,
+            counterexample=None if decision.witness is None else decision.witness.cpu().numpy(),
+            finished=not decision.cut,
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Samples to be certified, and the network in its own and in double precision."""
+    """How samples are certified: the network in its own and in double precision, and the cascade."""
 
     net: Graph
     exact: Graph
-    x: Tensor  # [N, *shape], as they were given
-    y: Tensor  # [N]
     threat: Threat
     cascade: Cascade
-    precision: torch.dtype  # of the network
     seed: int
+    like: Tensor  # of the network's precision, on its device
 
     @classmethod
     def of(cls, model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, cascade: Cascade, seed: int) -> Job:
         if len(x) != len(y) or not len(x):
             raise ValueError(f"there are {len(x)} inputs and {len(y)} labels: give one label per input, at least one")
         threat.check(x)
-        like = next((p for p in model.parameters() if p.is_floating_point()), x)
-        x = x.to(like.device)
+        like = torch.zeros_like(next((p for p in model.parameters() if p.is_floating_point()), x).flatten()[0])
+        x = x[:1].to(like.device)
         # frozen in double precision from the start: constants that were rounded first would be those of another network
-        net = frozen(model, x[:1].to(like.dtype))
-        exact = frozen(copy.deepcopy(model).double(), x[:1].double())
+        net, exact = frozen(model, x.to(like)), frozen(copy.deepcopy(model).double(), x.double())
         if net.classes < 2:
             raise ValueError(f"the network has {net.classes} output: a margin needs two classes or more")
         check_labels(y, net.classes)
-        return cls(net, exact, x, y.to(like.device, torch.long), threat, cascade, like.dtype, seed)
+        return cls(net, exact, threat, cascade, seed, like)
 
-    def recognize(self, done: dict[int, SampleRecord]) -> None:
-        """Raise ValueError where a record is not about the input and label that stand in its place."""
-        for index in sorted(done.keys() & set(range(len(self.x)))):
-            if done[index].digest != self.digest(index):
-                raise ValueError(f"the record of sample {index} is about another input or label: choose another place")
-
-    def digest(self, index: int) -> str:
-        """What a sample is known by."""
-        content = self.x[index].double().cpu().contiguous().numpy().tobytes()
-        return hashlib.sha256(content + str(int(self.y[index])).encode()).hexdigest()[:16]
-
-    def chunks(self, done: dict[int, SampleRecord]) -> Iterator[list[SampleRecord]]:
-        """The records of all samples that are not done yet, chunk by chunk."""
-        samples = range(len(self.x))
-        for chunk in (samples[start : start + CHUNK] for start in samples[::CHUNK]):
-            if any(index not in done for index in chunk):
-                yield [record for record in self.certify(chunk) if record.index not in done]
+    def settings(self) -> dict[str, Any]:
+        """All that the records depend on."""
+        return {
+            "network_digest": self.exact.digest(),
+            "precision": str(self.like.dtype),
+            "norm": self.threat.name,
+            "eps": self.threat.eps,
+            "threat": repr(self.threat),
+            "stages": [repr(stage) for stage in self.cascade.stages],
+            "timeout": self.cascade.timeout,
+            "confirm": self.cascade.confirm,
+            "replayed": self.cascade.replay is not None,
+            "seed": self.seed,
+        }
 
     @torch.no_grad()
-    def certify(self, samples: range) -> list[SampleRecord]:
-        """The records of some samples, after all stages."""
-        problem = self.problem(samples)
-        before, predictions = self._clean(problem.exact, self.y[samples.start : samples.stop])
-        generator = torch.Generator(self.x.device).manual_seed((self.seed << 32) + samples.start)
-        right = [place for place, index in enumerate(samples) if predictions[place] == int(self.y[index])]
-        after = list(before)
+    def records(self, chunk: Samples) -> Iterator[list[SampleRecord]]:
+        """The records of some samples that go through all stages together, as soon as they are known."""
+        problem = self.problem(chunk)
+        before, predictions = self._clean(problem.exact, chunk.y)
+        right = [place for place, label in enumerate(chunk.y.tolist()) if predictions[place] == label]
+        wrong = sorted(set(range(len(before))) - set(right))
+        yield [chunk.record(place, before[place], predictions[place]) for place in wrong]
         if right:
-            open_problem = problem.select(torch.tensor(right, device=self.x.device))
-            decided = self.cascade.decide(open_problem, generator, [before[place] for place in right])
-            for place, decision in zip(right, decided, strict=True):
-                after[place] = decision
-        return [
-            SampleRecord(
-                index=index,
-                label=int(self.y[index]),
-                prediction=prediction,
-                verdict=decision.verdict,
-                stage=decision.stage,
-                bound=decision.bound,
-                seconds=decision.seconds,
-                digest=self.digest(index),
-                reason=decision.reason,
-            )
-            for index, prediction, decision in zip(samples, predictions, after, strict=True)
-        ]
+            # hashed, as generators on a CPU take no more than 32 bits of a seed
+            mixed = hashlib.sha256(f"{self.seed} {chunk.indices[0]}".encode()).digest()[:4]
+            generator = torch.Generator(self.like.device).manual_seed(int.from_bytes(mixed))
+            standing = problem.select(torch.tensor(right, device=self.like.device))
+            for known in self.cascade.decisions(standing, generator, [before[place] for place in right]):
+                yield [
+                    chunk.record(right[place], decision, predictions[right[place]]) for place, decision in known.items()
+                ]
 
-    def problem(self, samples: range) -> Problem:
+    def problem(self, chunk: Samples) -> Problem:
         """What is to be proved of some samples, in both precisions."""
-        x, y = self.x[samples.start : samples.stop], self.y[samples.start : samples.stop]
+        x, y = chunk.x.to(self.like.device), chunk.y.to(self.like.device, torch.long)
         double = Problem.of_labels(self.exact, x.double(), y, self.threat)
-        return Problem.of_labels(self.net, x.to(self.precision), y, self.threat, double=double)
+        return Problem.of_labels(self.net, x.to(self.like), y, self.threat, double=double)
 
     def _clean(self, exact: Problem, y: Tensor) -> tuple[list[Decision], list[int]]:
         """What the network says at the clean inputs: the first stage, and its predictions; -1 where there is none."""
         start = time.perf_counter()
-        logits = exact.net(exact.x)
-        seconds = (time.perf_counter() - start) / len(y)
+        logits = exact.net(exact.x).cpu()
         finite = torch.isfinite(logits).all(1)
         predictions = torch.where(finite, logits.argmax(1), -1)
-        wrong = (finite & (predictions != y)).tolist()
+        wrong = (finite & (predictions != y.cpu())).tolist()
+        seconds = (time.perf_counter() - start) / len(y)
         decisions = [
             Decision(
                 verdict=Verdict.MISCLASSIFIED if is_wrong else Verdict.UNKNOWN,
-                seconds=seconds,
                 reason="" if is_finite else "clean: the logits are NaN or infinite",
-            )
+            ).charged("clean", seconds)
             for is_wrong, is_finite in zip(wrong, finite.tolist(), strict=True)
         ]
         return decisions, predictions.tolist()

@@ -1,7 +1,7 @@
 """The stages of a certification: each looks at the samples that are still open, in batches.
 
 Bound(domain="crown")      is the lower bound of the least margin positive?       then certified
-AlphaCrown(steps=20)       the same, with slopes optimised for that
+AlphaCrown(steps=8)        the same, with slopes optimised for that
 Falsify(attack=PGD(...))   is there a point of the region with a negative margin?  then falsified
 """
 
@@ -59,18 +59,24 @@ class AlphaCrown(Stage):
     """Lower bounds with optimised slopes, only until all margins of a sample are positive.
 
     Args:
-        steps: of the optimisation, at most.
+        steps: of the optimisation, at most; few and large ones go almost as far as many small ones.
+        lr: the size of the first step; each later one is `decay` as large.
+        decay: see there.
     """
 
     batch_size: int = 32
-    steps: int = 20
+    steps: int = 8
+    lr: float = 0.25
+    decay: float = 0.9
 
     @property
     def title(self) -> str:
         return "alpha-crown"
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        margins = alpha_crown.lower_bounds(problem.net, problem.region, problem.spec, steps=self.steps, stop=0.0)
+        margins = alpha_crown.lower_bounds(
+            problem.net, problem.region, problem.spec, steps=self.steps, lr=self.lr, decay=self.decay, stop=0.0
+        )
         return Findings(bound=margins.amin(1))
 
 
@@ -100,12 +106,3 @@ class Falsify(Stage):
             witness[standing] = self.attack(rest.violation, rest.region, rest.x, generator)
             standing = standing[rest.violation(witness[standing].unsqueeze(0))[0] <= 0]
         return Findings(witness=witness)
-
-
-DEFAULT_STAGES: tuple[Stage, ...] = (
-    Bound(domain="interval"),
-    Falsify(),
-    Bound(domain="crown-ibp"),
-    Bound(domain="crown", batch_size=32),
-    AlphaCrown(),
-)

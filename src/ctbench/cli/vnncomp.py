@@ -1,0 +1,273 @@
+"""`ctbench vnncomp`: decide VNN-LIB properties of ONNX networks, a list of them as in VNN-COMP."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import math
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ctbench.cli.options import Commands, wide_console
+from ctbench.onnx import OnnxNetwork, can_replay, load_onnx, replay
+from ctbench.results import jsonl
+from ctbench.results.jsonl import Record, write_whole
+from ctbench.verify import DEFAULT_STAGES, PropertyResult, read_vnnlib, verify_property
+from ctbench.verify.cascade import Replay
+
+COLUMNS = ("onnx", "vnnlib", "timeout_s")
+VERDICTS = ("unsat", "sat", "unknown", "timeout", "error")
+WORDS = {"holds": "unsat", "violated": "sat", "unknown": "unknown"}
+
+Loaded: TypeAlias = tuple[OnnxNetwork, Replay | None]
+
+
+def add_to(commands: Commands) -> None:
+    command = commands.add_parser("vnncomp", help="decide VNN-LIB properties of ONNX networks")
+    command.add_argument(
+        "list_path",
+        type=Path,
+        metavar="INSTANCES.csv",
+        help="a network, a property and its seconds a line, or columns onnx, vnnlib, timeout_s, known_verdict",
+    )
+    command.add_argument("--out", type=Path, metavar="DIR", help="the results (default: runs/vnncomp/NAME OF THE LIST)")
+    command.add_argument("--timeout", type=seconds, default=math.inf, metavar="S", help="at most for each instance")
+    command.add_argument(
+        "--instances", type=places, default=slice(None), metavar="A:B", help="only those from A to before B, from 0 on"
+    )
+    command.add_argument("--resume", action="store_true", help="keep the results there are, decide the rest")
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+    command.set_defaults(run=run)
+
+
+def seconds(text: str) -> float:
+    """A time that is not 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds > 0")
+    return found
+
+
+def places(text: str) -> slice:
+    """A:B, where either may be left out."""
+    found = re.fullmatch(r"(\d*):(\d*)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range: write A:B, as 0:10 for the first ten")
+    return slice(*(int(end) if end else None for end in found.groups()))
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A line of the list."""
+
+    onnx: str  # as in the list
+    vnnlib: str
+    timeout: float
+    known: str  # verdict, or "" where the list has none
+    folder: Path  # of the list, where names begin
+
+    @property
+    def name(self) -> str:
+        """What its result file is called."""
+        return f"{Path(self.onnx).stem}_{Path(self.vnnlib.removesuffix('.gz')).stem}"
+
+    @property
+    def network_path(self) -> Path:
+        return self.folder / self.onnx
+
+    @property
+    def property_path(self) -> Path:
+        """With or without .gz, whichever there is."""
+        path = self.folder / self.vnnlib
+        other = path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
+        return other if other.is_file() and not path.is_file() else path
+
+    def about(self) -> Record:
+        """What its result depends on; a file that is not there has no digest."""
+        return {
+            "onnx": self.onnx,
+            "vnnlib": self.vnnlib,
+            "onnx_sha256": _digest(self.network_path),
+            "vnnlib_sha256": _digest(self.property_path),
+            "timeout_s": self.timeout,
+        }
+
+
+def read_instances(path: Path, *, timeout: float = math.inf) -> list[Instance]:
+    """The instances of a list, none of which has more than `timeout` seconds. Paths are relative to the list.
+
+    Raises:
+        ValueError: the list is empty or has other columns; names the line.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        try:
+            lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if any(line)]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no list of comma-separated values ({error})") from None
+    headed = bool(lines) and lines[0][1][0].lower() == "onnx"
+    columns = lines.pop(0)[1] if headed else list(COLUMNS)
+    missing = set(COLUMNS) - set(columns)
+    if missing or not lines:
+        what = f"has no column {', '.join(sorted(missing))}" if missing else "has no instances"
+        raise ValueError(f"{path} {what}: expected lines of a network, a property and a number of seconds")
+    found = []
+    for number, cells in lines:
+        try:
+            fields = dict(zip(columns, cells, strict=True))
+            limit = min(seconds(fields["timeout_s"]), timeout)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise ValueError(f"{path}, line {number}: expected {', '.join(columns)} ({error})") from None
+        known = fields.get("known_verdict", "")
+        found.append(Instance(fields["onnx"], fields["vnnlib"], limit, known, path.parent))
+    return found
+
+
+def run(args: argparse.Namespace) -> None:
+    every = read_instances(args.list_path, timeout=args.timeout)
+    instances = every[args.instances]
+    if not instances:
+        raise ValueError(f"{args.list_path} has {len(every)} instances, and none of them is in that range")
+    out = args.out or Path("runs/vnncomp") / args.list_path.stem
+    records = out / "results.jsonl"
+    done = start(records, instances, resume=args.resume)
+    load = lru_cache(maxsize=1)(_load)  # instances of one network mostly come one after the other
+    if not can_replay():
+        print("no onnxruntime: counterexamples are not replayed there (pip install 'ctbench[replay]')", file=sys.stderr)
+    console = Console(stderr=True, quiet=args.quiet)
+    for number, instance in enumerate(instances, start=1):
+        if instance.name not in done:
+            record, text = decide(instance, load)
+            write_whole(out / f"{instance.name}.txt", text.encode())
+            jsonl.append(records, [record])
+            done[instance.name] = record
+            told = f"{record['verdict']} {record['stage']} {record['seconds']:.1f} s"
+            console.print(f"{number}/{len(instances)} {instance.name}: {told}", highlight=False, soft_wrap=True)
+    show(instances, [done[instance.name] for instance in instances])
+    print(records)
+
+
+def start(path: Path, instances: Sequence[Instance], *, resume: bool) -> dict[str, Record]:
+    """Make ready to append; returns the records there are already but those of errors, by the names of instances.
+
+    Raises:
+        ValueError: there are records and resume is off, or they are about other files or another timeout; two
+            instances have one name.
+    """
+    twice = [name for name, count in Counter(instance.name for instance in instances).items() if count > 1]
+    if twice:
+        raise ValueError(f"two instances are called {twice[0]}: decide them one by one, with --instances and --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return {}
+    if not resume:
+        raise ValueError(f"{path} exists already: resume it, or choose another place")
+    done = {str(record.get("name")): record for record in jsonl.read(path) if record.get("verdict") != "error"}
+    for instance in instances:
+        now = instance.about()
+        before = done.get(instance.name, now)
+        different = [f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key]]
+        if different:
+            raise ValueError(
+                f"{path} has a result of another {instance.name} ({'; '.join(different)}): choose another place"
+            )
+    jsonl.rewrite(path, done.values())
+    return done
+
+
+def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, str]:
+    """The record of an instance, and what its result file says."""
+    about = instance.about()
+    begin = time.perf_counter()
+    try:
+        network, runtime = load(instance.network_path)
+        prop = read_vnnlib(instance.property_path)
+        result = verify_property(network, prop, timeout=instance.timeout, replay=runtime)
+        verdict = WORDS[result.verdict]
+        if verdict == "unknown" and result.seconds >= instance.timeout:
+            verdict = "timeout"
+    except Exception as error:  # whatever is wrong with one instance, the others are to be decided
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        verdict, result = "error", PropertyResult(verdict="unknown", stage="", bound=None, seconds=0.0, reason=told)
+    record = {
+        "name": instance.name,
+        **about,
+        "verdict": verdict,
+        "known_verdict": instance.known,
+        "stage": result.stage,
+        "bound": result.bound,
+        "seconds": time.perf_counter() - begin,
+        "solve_seconds": result.seconds,
+        "reason": result.reason,
+    }
+    return record, f"{verdict}\n{_assignment(result)}"
+
+
+def _load(path: Path) -> Loaded:
+    """A network, and what ONNX Runtime makes of it, if that is there."""
+    return load_onnx(path), replay(path) if can_replay() else None
+
+
+def _assignment(result: PropertyResult) -> str:
+    """A counterexample as VNN-COMP writes it: ((X_0 0.5)\n (X_1 0.0)\n (Y_0 1.25))."""
+    if result.counterexample is None:
+        return ""
+    pairs = [
+        f"({letter}_{index} {np.format_float_positional(number, trim='0')})"
+        for letter, values in zip("XY", result.counterexample, strict=True)
+        for index, number in enumerate(values.flatten().tolist())
+    ]
+    return "(" + "\n ".join(pairs) + ")\n"
+
+
+def _digest(path: Path) -> str | None:
+    """The SHA-256 of a file, if there is one."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def show(instances: Sequence[Instance], records: Sequence[Record]) -> None:
+    """Print what came out, stage by stage.
+
+    Raises:
+        ValueError: a verdict is not the known one.
+    """
+    table = Table("stage", *VERDICTS, "seconds")
+    for stage in dict.fromkeys([*(stage.title for stage in DEFAULT_STAGES), *(record["stage"] for record in records)]):
+        decided = [record for record in records if record["stage"] == stage]
+        if decided:
+            table.add_row(stage or "-", *_counts(decided))
+    table.add_row("[bold]all", *(f"[bold]{count}" for count in _counts(records)))
+    wide_console().print(table)
+    failed = [record for record in records if record["verdict"] == "error"]
+    if failed:
+        print(f"{len(failed)} of {len(records)} instances failed, as {failed[0]['name']}: {failed[0]['reason']}")
+    known = {one.name: one.known for one in instances if one.known in ("sat", "unsat")}
+    found = {record["name"]: record["verdict"] for record in records if record["name"] in known}
+    wrong = [name for name in known if {known[name], found[name]} == {"sat", "unsat"}]
+    if known:
+        right = sum(known[name] == found[name] for name in known)
+        print(f"{right} of {len(known)} known verdicts found, {len(wrong)} contradicted")
+    if wrong:
+        told = ", ".join(f"{name} is {known[name]} but was found {found[name]}" for name in wrong)
+        raise ValueError(f"verdicts contradict what is known: {told}")
+
+
+def _counts(records: Sequence[Record]) -> list[str]:
+    """How many have each verdict, and their seconds."""
+    verdicts = Counter(record["verdict"] for record in records)
+    return [*(str(verdicts[verdict]) for verdict in VERDICTS), f"{sum(record['seconds'] for record in records):.1f}"]

@@ -1,0 +1,24 @@
+"""The cascades that have a name."""
+
+from __future__ import annotations
+
+from ctbench.verify.branch_and_bound import BranchAndBound
+from ctbench.verify.input_split import InputSplit
+from ctbench.verify.milp import Milp
+from ctbench.verify.stages import AlphaCrown, Bound, Falsify, Stage
+
+FAST_STAGES: tuple[Stage, ...] = (  # bounds and an attack: each looks at a sample once
+    Bound(domain="interval"),
+    Bound(domain="crown-ibp"),
+    Falsify(),
+    Bound(domain="crown", batch_size=32),
+    AlphaCrown(),
+)
+DEFAULT_STAGES: tuple[Stage, ...] = (*FAST_STAGES, InputSplit(), BranchAndBound())
+"""The complete cascade: it searches until a sample is decided, or its time is up."""
+
+CASCADES: dict[str, tuple[Stage, ...]] = {
+    "fast": FAST_STAGES,
+    "complete": DEFAULT_STAGES,
+    "exact": (*DEFAULT_STAGES, Milp()),
+}

@@ -1,0 +1,351 @@
+"""`ctbench vnncomp`: verdicts, their files, and what happens to instances and runs that break."""
+
+import gzip
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from ctbench import save_onnx, write_robustness
+from ctbench.cli import main, vnncomp
+from ctbench.results import jsonl
+from ctbench.verify import verify_property
+
+PROVED = ("proved", [0.6, 0.0], [1.0, 0.4])  # that the first of two numbers is the greater one
+BROKEN = ("broken", [0.4, 0.0], [1.0, 0.6])
+TIED = ("tied", [0.5, 0.0], [1.0, 0.5])
+
+
+@pytest.fixture(autouse=True)
+def _beside_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with "net.onnx", whose two outputs are its two inputs, and three properties."""
+    monkeypatch.chdir(tmp_path)
+    layer = nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(2))
+        layer.bias.zero_()
+    save_onnx(layer, "net.onnx", (2,))
+    for name, lower, upper in (PROVED, BROKEN, TIED):
+        box = (torch.tensor(corner, dtype=torch.float64) for corner in (lower, upper))
+        write_robustness(f"{name}.vnnlib", *box, y=0, classes=2)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command on a list of these lines; returns its status, and what it says on both streams."""
+
+    def run(lines: str, *arguments: object) -> tuple[int, str, str]:
+        Path("list.csv").write_text(lines)
+        try:
+            status = main(["vnncomp", "list.csv", "--quiet", *map(str, arguments)])
+        except SystemExit as error:
+            status = error.code
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+def results(folder: str = "runs/vnncomp/list") -> dict[str, dict[str, object]]:
+    """The records by the names of their properties."""
+    records = jsonl.read(Path(folder, "results.jsonl"))
+    return {Path(record["vnnlib"]).stem: record for record in records}
+
+
+def rows(table: str) -> dict[str, list[str]]:
+    """The cells of a printed table, by their first one."""
+    cells = ([cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if "│" in line)
+    return {first: rest for first, *rest in cells}
+
+
+PLAIN = "net.onnx,proved.vnnlib,20\nnet.onnx,broken.vnnlib,20\nnet.onnx,tied.vnnlib,20\n"
+
+
+# Verdicts and files
+
+
+def test_a_list_is_decided_and_counted(call):
+    status, out, _ = call(PLAIN)
+    assert status == 0
+    folder = Path("runs/vnncomp/list")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "net_broken.txt",
+        "net_proved.txt",
+        "net_tied.txt",
+        "results.jsonl",
+    ]
+    assert (folder / "net_proved.txt").read_text() == "unsat\n"
+    assert (folder / "net_tied.txt").read_text() == "unknown\n"
+    found = results()
+    assert {name: (record["verdict"], record["stage"]) for name, record in found.items()} == {
+        "proved": ("unsat", "interval"),
+        "broken": ("sat", "pgd"),
+        "tied": ("unknown", list(found.values())[2]["stage"]),
+    }
+    assert found["proved"]["bound"] == pytest.approx(0.2)
+    for record in found.values():
+        assert 0 < record["solve_seconds"] < record["seconds"]
+        assert (record["timeout_s"], record["known_verdict"], record["reason"]) == (20, "", "")
+    counted = rows(out)
+    assert counted["interval"][:5] == ["1", "0", "0", "0", "0"]
+    assert counted["pgd"][:5] == ["0", "1", "0", "0", "0"]
+    assert counted["all"][:5] == ["1", "1", "1", "0", "0"]
+    assert out.splitlines()[-1] == str(folder / "results.jsonl")
+
+
+def test_a_counterexample_is_written_as_in_the_competition(call):
+    call("net.onnx,broken.vnnlib,20\n", "--out", "out")
+    text = Path("out/net_broken.txt").read_text()
+    number = r"(-?\d+\.\d+)"
+    found = re.fullmatch(rf"sat\n\(\(X_0 {number}\)\n \(X_1 {number}\)\n \(Y_0 {number}\)\n \(Y_1 {number}\)\)\n", text)
+    assert found is not None, text
+    x, y = [float(n) for n in found.groups()[:2]], [float(n) for n in found.groups()[2:]]
+    assert x == y
+    assert 0.4 <= x[0] < x[1] <= 0.6
+
+
+def test_a_header_names_the_columns(call):
+    status, out, _ = call(
+        "onnx,vnnlib,source,timeout_s,known_verdict\n"
+        "net.onnx,proved.vnnlib,mine,20,unsat\n"
+        "net.onnx,broken.vnnlib,mine,20,sat\n"
+        "\n"
+        "net.onnx,tied.vnnlib,mine,20,unknown\n"
+    )
+    assert status == 0
+    assert "2 of 2 known verdicts found, 0 contradicted" in out
+    assert [record["known_verdict"] for record in results().values()] == ["unsat", "sat", "unknown"]
+
+
+def test_a_verdict_that_contradicts_a_known_one_is_an_error(call):
+    status, out, err = call(
+        "onnx,vnnlib,timeout_s,known_verdict\nnet.onnx,proved.vnnlib,20,sat\nnet.onnx,broken.vnnlib,20,sat\n"
+        "net.onnx,tied.vnnlib,20,unsat\n"
+    )
+    assert status == 1
+    assert "1 of 3 known verdicts found, 1 contradicted" in out
+    assert err == "ctbench: error: verdicts contradict what is known: net_proved is sat but was found unsat\n"
+
+
+def test_a_property_is_found_packed_or_not(call):
+    Path("proved.vnnlib.gz").write_bytes(gzip.compress(Path("proved.vnnlib").read_bytes()))
+    Path("proved.vnnlib").unlink()
+    call("net.onnx,proved.vnnlib,20\nnet.onnx,broken.vnnlib.gz,20\n")
+    assert [record["verdict"] for record in results().values()] == ["unsat", "sat"]
+
+
+def test_paths_are_relative_to_the_list(capsys, tmp_path, monkeypatch):
+    Path("list.csv").write_text(PLAIN)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["vnncomp", "../list.csv", "--quiet"]) == 0
+    assert [record["verdict"] for record in results().values()] == ["unsat", "sat", "unknown"]
+
+
+def test_a_timeout_caps_those_of_the_list(call):
+    call("net.onnx,proved.vnnlib,20\nnet.onnx,broken.vnnlib,1e-9\n", "--timeout", 7)
+    found = results()
+    assert [record["timeout_s"] for record in found.values()] == [7, 1e-9]
+    assert (found["broken"]["verdict"], found["broken"]["reason"]) == ("timeout", "1e-09 seconds were not enough")
+    assert Path("runs/vnncomp/list/net_broken.txt").read_text() == "timeout\n"
+
+
+def test_some_instances_are_chosen(call):
+    call(PLAIN, "--instances", "1:2")
+    assert list(results()) == ["broken"]
+    call(PLAIN, "--instances", ":2", "--resume")
+    assert list(results()) == ["broken", "proved"]
+    status, _, err = call(PLAIN, "--instances", "3:", "--out", "other")
+    assert status == 1
+    assert "list.csv has 3 instances, and none of them is in that range" in err
+
+
+def test_one_network_is_loaded_once(call, monkeypatch):
+    loaded = []
+
+    def load(path: Path) -> nn.Module:
+        loaded.append(path.name)
+        return vnncomp_load(path)
+
+    vnncomp_load = vnncomp.load_onnx
+    monkeypatch.setattr(vnncomp, "load_onnx", load)
+    Path("copy.onnx").write_bytes(Path("net.onnx").read_bytes())
+    call(f"{PLAIN}copy.onnx,proved.vnnlib,20\ncopy.onnx,broken.vnnlib,20\n")
+    assert loaded == ["net.onnx", "copy.onnx"]
+
+
+def test_progress_is_told_on_standard_error(capsys):
+    Path("list.csv").write_text(PLAIN)
+    main(["vnncomp", "list.csv"])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[:3] for line in lines[:2]] == [
+        ["1/3", "net_proved:", "unsat"],
+        ["2/3", "net_broken:", "sat"],
+    ]
+
+
+# Replay
+
+
+def test_a_counterexample_must_be_one_for_onnx_runtime(call, monkeypatch):
+    def sound(path: Path) -> Callable[[Tensor], Tensor]:
+        return lambda x: torch.tensor([[1.0, 0.0]])
+
+    monkeypatch.setattr(vnncomp, "replay", sound)
+    call(PLAIN)
+    assert [record["verdict"] for record in results().values()] == ["unsat", "unknown", "unknown"]
+
+
+def test_without_onnx_runtime_it_is_said_that_nothing_is_replayed(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    status, _, err = call(PLAIN)
+    assert status == 0
+    assert err == "no onnxruntime: counterexamples are not replayed there (pip install 'ctbench[replay]')\n"
+    assert results()["broken"]["verdict"] == "sat"
+
+
+# What breaks
+
+
+def test_instances_that_break_are_errors_and_the_others_are_decided(call):
+    Path("torn.onnx").write_bytes(Path("net.onnx").read_bytes()[:50])
+    sine = helper.make_node("Sin", ["x"], ["y"])
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    opset = [helper.make_opsetid("", 17)]
+    graph = helper.make_graph([sine], "sine", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), "sine.onnx")
+    Path("syntax.vnnlib").write_text("(assert")
+    three = torch.zeros(3, dtype=torch.float64)
+    write_robustness("three.vnnlib", three, three + 1, y=0, classes=2)
+    expected = {
+        ("torn.onnx", "proved.vnnlib"): "it cannot be decoded|breaks the rules of ONNX",
+        ("none.onnx", "proved.vnnlib"): "there is no such file",
+        ("sine.onnx", "proved.vnnlib"): r"\(Sin\): not supported",
+        ("net.onnx", "syntax.vnnlib"): r"syntax\.vnnlib, line 1: this '\(' is never closed",
+        ("net.onnx", "none.vnnlib"): r"there is no file .*none\.vnnlib",
+        ("net.onnx", "three.vnnlib"): r"the property has 3 inputs, those of the network have shape \(2,\)",
+    }
+    status, out, _ = call("".join(f"{network},{prop},20\n" for network, prop in expected) + PLAIN)
+    assert status == 0
+    records = {(r["onnx"], r["vnnlib"]): r for r in jsonl.read(Path("runs/vnncomp/list/results.jsonl"))}
+    for instance, reason in expected.items():
+        assert records[instance]["verdict"] == "error"
+        assert re.search(reason, records[instance]["reason"]), records[instance]["reason"]
+    assert [records["net.onnx", f"{name}.vnnlib"]["verdict"] for name in ("proved", "broken", "tied")] == [
+        "unsat",
+        "sat",
+        "unknown",
+    ]
+    assert Path("runs/vnncomp/list/none_proved.txt").read_text() == "error\n"
+    assert rows(out)["all"][:5] == ["1", "1", "1", "0", "6"]
+    assert "6 of 9 instances failed, as torn_proved: OnnxError: " in out
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("", "list.csv has no instances"),
+        ("onnx,vnnlib,timeout_s\n", "list.csv has no instances"),
+        ("onnx,vnnlib,limit\nnet.onnx,proved.vnnlib,3\n", "list.csv has no column timeout_s"),
+        ("net.onnx,proved.vnnlib,3\nnet.onnx,proved.vnnlib\n", "list.csv, line 2: expected onnx, vnnlib, timeout_s"),
+        ("net.onnx,proved.vnnlib,soon\n", "list.csv, line 1: expected onnx, vnnlib, timeout_s ('soon' is not a number"),
+        ("net.onnx,proved.vnnlib,0\n", "'0' is not a number of seconds > 0"),
+        (PLAIN + "./net.onnx,proved.vnnlib,3\n", "two instances are called net_proved"),
+    ],
+)
+def test_a_list_that_is_none_is_refused_in_a_line(call, lines, said):
+    status, out, err = call(lines)
+    assert (status, out) == (1, "")
+    assert said in err
+    assert err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--timeout", "nan"), "'nan' is not a number of seconds > 0"),
+        (("--timeout", "-3"), "'-3' is not a number of seconds > 0"),
+        (("--instances", "3"), "'3' is no range: write A:B"),
+    ],
+)
+def test_wrong_arguments_are_explained_in_a_line(call, arguments, said):
+    status, _, err = call(PLAIN, *arguments)
+    assert status == 2
+    assert said in err
+
+
+def test_a_list_that_is_not_there_is_named(capsys):
+    assert main(["vnncomp", "nowhere.csv"]) == 1
+    assert "nowhere.csv" in capsys.readouterr().err
+
+
+# Interruption
+
+
+def test_what_was_decided_before_an_interruption_is_kept(call, monkeypatch):
+    asked = []
+
+    def interrupted(*arguments: object, **settings: object) -> object:
+        asked.append(arguments)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return verify_property(*arguments, **settings)
+
+    monkeypatch.setattr(vnncomp, "verify_property", interrupted)
+    status, _, err = call(PLAIN)
+    assert status == 130
+    assert "--resume goes on from there" in err
+    records = Path("runs/vnncomp/list/results.jsonl")
+    first = records.read_text()
+    assert list(results()) == ["proved"]
+    assert "results.jsonl exists already: resume it, or choose another place" in call(PLAIN)[2]
+    records.write_text(first + '{"name": "net_br')  # torn by a kill
+    status, out, _ = call(PLAIN, "--resume")
+    assert status == 0
+    assert len(asked) == 4
+    assert records.read_text().startswith(first)
+    assert [record["verdict"] for record in results().values()] == ["unsat", "sat", "unknown"]
+    assert rows(out)["all"][:5] == ["1", "1", "1", "0", "0"]
+    call(PLAIN, "--resume")
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "told"),
+    [
+        (lambda: Path("net.onnx").write_bytes(b""), (), "onnx_sha256 was"),
+        (lambda: Path("proved.vnnlib").write_text("(assert true)"), (), "vnnlib_sha256 was"),
+        (lambda: Path("proved.vnnlib").unlink(), (), "now None"),
+        (lambda: None, ("--timeout", 5), "timeout_s was 20.0, now 5.0"),
+    ],
+    ids=["network", "property", "no property", "timeout"],
+)
+def test_results_of_other_files_are_not_mixed_up(call, change, arguments, told):
+    call(PLAIN, "--instances", ":1")
+    before = Path("runs/vnncomp/list/results.jsonl").read_bytes()
+    change()
+    status, out, err = call(PLAIN, "--resume", *arguments)
+    assert (status, out) == (1, "")
+    assert re.search(rf"has a result of another net_proved \(.*{told}.*\): choose another place", err), err
+    assert Path("runs/vnncomp/list/results.jsonl").read_bytes() == before
+
+
+def test_what_failed_is_tried_again(call):
+    whole = Path("net.onnx").read_bytes()
+    Path("net.onnx").unlink()
+    call(PLAIN)
+    assert {record["verdict"] for record in results().values()} == {"error"}
+    Path("net.onnx").write_bytes(whole)
+    call(PLAIN, "--resume")
+    assert [record["verdict"] for record in jsonl.read(Path("runs/vnncomp/list/results.jsonl"))] == [
+        "unsat",
+        "sat",
+        "unknown",
+    ]

@@ -1,0 +1,268 @@
+"""Splitting the input box: what it says of a sample is true, and a small network leaves nothing open."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.planted import KINDS, spiked
+from torch import Tensor, nn
+
+from ctbench.domains import crown
+from ctbench.graph import freeze, trace
+from ctbench.regions import L2, Box, Linf, Threat
+from ctbench.results import Verdict
+from ctbench.verify import Bound, Problem, certify
+from ctbench.verify.input_split import InputSplit
+from ctbench.verify.milp import worst_case
+
+GENERATOR = torch.Generator()
+
+
+class Greatest(nn.Module):
+    """Two layers, whose greater entries go on."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(inputs, 6), nn.Linear(inputs, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.maximum(self.first(x), torch.sigmoid(self.second(x))))
+
+
+def layers(activation: type[nn.Module]) -> Callable[[int], nn.Module]:
+    return lambda inputs: nn.Sequential(
+        nn.Linear(inputs, 8), activation(), nn.Linear(8, 6), activation(), nn.Linear(6, 3)
+    )
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "relu": layers(nn.ReLU),
+    "tanh": layers(nn.Tanh),
+    "sigmoid": layers(nn.Sigmoid),
+    "maximum": Greatest,
+    "convolution": lambda inputs: nn.Sequential(
+        nn.Unflatten(1, (1, 1, inputs)), nn.Conv2d(1, 3, (1, 2)), nn.ReLU(), nn.Flatten(), nn.Linear(3 * inputs - 3, 3)
+    ),
+}
+
+
+@torch.no_grad()
+def network(name: str, inputs: int, *, seed: int = 0, samples: int = 12) -> tuple[nn.Module, Tensor]:
+    """A network with large random weights, and random inputs: each class is its answer at some."""
+    torch.manual_seed(seed)
+    model, x = NETWORKS[name](inputs).double(), torch.rand(samples, inputs, dtype=torch.float64)
+    for parameter in model.parameters():
+        parameter.normal_(std=2.0 if name in ("tanh", "sigmoid") else 1.0)
+    parameter -= model(x).mean(0)  # the last one, a bias
+    return model, x
+
+
+@torch.no_grad()
+def problem(name: str, inputs: int, *, eps: float = 0.1, threat: type[Threat] = Linf, **options: int) -> Problem:
+    """That such a network says what it says all around these inputs."""
+    model, x = network(name, inputs, **options)
+    graph = freeze(trace(model, (inputs,)), x)[0].detach()
+    return Problem.of_labels(graph, x, graph(x).argmax(1), threat(eps=eps))
+
+
+def certified(given: Problem, stage: InputSplit) -> tuple[Tensor, Tensor, Tensor]:
+    """Which samples are certified and falsified, [B], and the bounds, after a stage."""
+    found = stage(given, GENERATOR)
+    return found.bound > given.rounding, given.margins(found.witness).amin(1) < 0, found.bound
+
+
+def least_on_a_grid(given: Problem, side: int) -> Tensor:
+    """The least margin of each sample on a grid of its region, [B]."""
+    steps = torch.linspace(0, 1, side, dtype=torch.float64)
+    shares = torch.cartesian_prod(*[steps] * given.x.shape[1]).unsqueeze(1)
+    box = given.region.hull
+    return given.margins(box.lower + shares * (box.upper - box.lower)).amin((0, 2))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_decides_as_a_fine_grid(name, seed):
+    given = problem(name, 2, seed=seed)
+    proved, falsified, bound = certified(given, InputSplit())
+    least = least_on_a_grid(given, 301)
+    assert bool((bound <= least + given.rounding).all())
+    assert bool((proved | falsified).all())
+    assert bool((falsified == (least < 0))[least.abs() > 1e-3].all())
+
+
+def test_the_grids_see_both_answers_and_crown_alone_does_not():
+    hard = 0
+    for name in NETWORKS:
+        given = problem(name, 2)
+        proved, falsified, _ = certified(given, InputSplit())
+        assert 2 <= int(proved.sum()) <= len(given) - 2
+        assert bool((proved ^ falsified).all())
+        hard += int(proved.sum() - (crown.lower_bounds(given.net, given.region, given.spec).amin(1) > 0).sum())
+    assert hard >= 5
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["relu", "convolution"])
+def test_it_decides_as_an_exact_solver(name, seed):
+    pytest.importorskip("highspy")
+    given = problem(name, 4, seed=seed)
+    proved, falsified, bound = certified(given, InputSplit())
+    inner, labels = crown.boxes(given.net, given.region), given.net(given.x).argmax(1).tolist()
+    for index, label in enumerate(labels):
+        one = torch.tensor([index])
+        exact = worst_case(given.net, given.region.take(one), label, [box.take(one) for box in inner], timeout=30.0)
+        assert bound[index] <= exact.upper + 1e-9
+        assert bool(proved[index]) == (exact.lower > 0)
+        assert bool(falsified[index]) == (exact.upper < 0)
+
+
+@pytest.mark.parametrize("name", ["tanh", "maximum"])
+def test_no_point_of_a_smooth_network_is_below_its_bound(name):
+    given = problem(name, 4)
+    proved, falsified, bound = certified(given, InputSplit())
+    points = given.region.sample(50_000, torch.Generator().manual_seed(0))
+    seen = torch.stack([given.margins(part).amin((0, 2)) for part in points.split(10_000)]).amin(0)
+    assert bool((bound <= seen).all())
+    assert bool((proved ^ falsified).all())
+    assert 2 <= int(proved.sum()) <= len(given) - 2
+    assert not bool((proved & (seen < 0)).any())
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_planted_counterexample_is_found_and_its_absence_proved(kind, rotated):
+    planted = spiked(kind, 0, rotated=rotated)
+    for model, verdict in ((planted.model, Verdict.FALSIFIED), (planted.base, Verdict.CERTIFIED)):
+        found = certify(model, planted.x, planted.y, eps=planted.eps, stages=[InputSplit()])
+        assert [record.verdict for record in found] == [verdict]
+
+
+@pytest.mark.parametrize("parts", [1, 7, 256])
+def test_many_samples_at_once_are_decided_as_one_by_one(parts):
+    given = problem("relu", 3, samples=20, eps=0.15)
+    proved, falsified, bound = certified(given, InputSplit(parts=parts))
+    assert 2 <= int(proved.sum()) <= len(given) - 2
+    for index in range(len(given)):
+        one = given.select(torch.tensor([index]))
+        alone = certified(one, InputSplit())
+        assert (bool(proved[index]), bool(falsified[index])) == (bool(alone[0]), bool(alone[1]))
+        if proved[index]:  # then all the same boxes are bounded
+            torch.testing.assert_close(bound[index], alone[2][0])
+
+
+def test_a_sample_without_time_keeps_the_bound_of_crown_and_takes_none_from_others():
+    given = problem("tanh", 2, eps=0.2)
+    proved, _, _ = certified(given, InputSplit())
+    first = crown.lower_bounds(given.net, given.region, given.spec).amin(1)
+    hurried = proved & (first < 0)
+    assert int(hurried.sum()) > 2
+    seconds = torch.where(hurried, 0.0, 60.0)
+    again, _, bound = certified(replace(given, seconds=seconds), InputSplit())
+    assert bool((again == (proved & ~hurried)).all())
+    torch.testing.assert_close(bound[hurried], first[hurried])
+
+
+def test_time_is_kept():
+    given = problem("tanh", 12, samples=4, eps=0.5)
+    start = time.perf_counter()
+    found = InputSplit()(replace(given, seconds=torch.full((4,), 0.1)), GENERATOR)
+    assert time.perf_counter() - start < 5
+    assert bool((found.bound < 0).all())
+
+
+def test_a_sample_that_is_given_up_is_bounded_by_all_its_boxes():
+    given = problem("tanh", 2, eps=0.2)
+    least = least_on_a_grid(given, 301)
+    _, _, before = certified(given, InputSplit(nodes=1))
+    for nodes in (2, 5, 10):
+        proved, _, bound = certified(given, InputSplit(nodes=nodes))
+        assert bool((bound <= least + given.rounding).all())
+        assert bool((bound >= before - given.rounding).all())
+        assert bool((~proved & (bound > before + 1e-3)).any())
+        before = bound
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.05])
+def test_a_network_with_nan_certifies_nothing(eps):
+    given = problem("relu", 3, eps=eps)
+    for shape in ((8, 3), (8,), (3, 6), (3,)):
+        broken = given.net.map(lambda t, shape=shape: torch.full_like(t, torch.nan) if t.shape == shape else t)
+        assert not bool((InputSplit()(replace(given, net=broken), GENERATOR).bound > 0).any())
+
+
+def test_a_region_that_cannot_be_halved_ends_the_search():
+    given = problem("relu", 3, eps=0.0)
+    tied = replace(given, spec=torch.zeros_like(given.spec))
+    proved, falsified, bound = certified(tied, InputSplit())
+    assert not bool((proved | falsified).any())
+    assert bool((bound == 0).all())
+    assert bool(certified(given, InputSplit())[0].all())
+
+
+def test_networks_with_many_inputs_and_other_regions_stay_open():
+    for given, stage in (
+        (problem("relu", 4), InputSplit(inputs=3)),
+        (problem("relu", 2, threat=L2), InputSplit()),
+    ):
+        found = stage(given, GENERATOR)
+        assert (found.bound, found.witness) == (None, None)
+    model, x = NETWORKS["relu"](4), torch.rand(3, 4)
+    record = next(iter(certify(model, x, model(x).argmax(1), eps=0.1, stages=[InputSplit(inputs=3)])))
+    assert (record.verdict, record.stage, record.reason) == (Verdict.UNKNOWN, "input-split", "")
+
+
+def test_it_proves_in_double_precision():
+    """A network in single precision that has nothing to do with the exact one: only the latter counts."""
+    exact = problem("relu", 3)
+    nonsense = exact.net.to(torch.float32).map(torch.zeros_like)
+    x = exact.x.float()
+    given = replace(exact, net=nonsense, x=x, region=Linf(eps=0.2).region(x), spec=exact.spec.float(), double=exact)
+    found, expected = InputSplit()(given, GENERATOR), InputSplit()(exact, GENERATOR)
+    assert InputSplit.proves
+    assert found.bound.dtype == found.witness.dtype == torch.float64
+    assert torch.equal(found.bound, expected.bound)
+    assert torch.equal(found.witness, expected.witness)
+
+
+def test_bounds_within_rounding_do_not_close_a_box():
+    """A margin of 1e-13 everywhere is positive, and less than what rounding may have added to it."""
+    layer = nn.Linear(2, 2).double()
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        layer.bias.copy_(torch.tensor([1e-13, 0.0]))
+        x = torch.full((1, 2), 0.5, dtype=torch.float64)
+        graph = freeze(trace(layer, (2,)), x)[0].detach()
+    given = Problem.of_labels(graph, x, torch.tensor([0]), Linf(eps=0.1))
+    found = InputSplit(nodes=50)(given, GENERATOR)
+    assert 0 < found.bound.item() <= given.rounding.item()
+
+
+def test_it_takes_what_crown_leaves_open_and_networks_in_single_precision():
+    model, x = network("tanh", 3, samples=20)
+    model, x = model.float(), x.float()
+    y, bound = model(x).argmax(1), Bound(domain="crown")
+    before = certify(model, x, y, eps=0.15, stages=[bound])
+    after = certify(model, x, y, eps=0.15, stages=[bound, InputSplit()])
+    assert after.counts[Verdict.UNKNOWN] == 0 < before.counts[Verdict.UNKNOWN]
+    assert after.counts[Verdict.CERTIFIED] > before.counts[Verdict.CERTIFIED]
+    assert after.counts[Verdict.FALSIFIED] > 0
+
+
+def test_boxes_of_any_shape_are_split():
+    given = problem("relu", 4)
+    x = given.x
+    widths = torch.tensor([0.0, 0.05, 0.2, 0.4], dtype=torch.float64)
+    skewed = replace(given, region=Box(x - widths, x + 0.5 * widths))
+    proved, falsified, bound = certified(skewed, InputSplit())
+    points = skewed.region.sample(20_000, torch.Generator().manual_seed(0))
+    assert bool((proved ^ falsified).all())
+    assert bool((bound <= skewed.margins(points).amin((0, 2))).all())
+
+
+def test_what_cannot_be_is_an_error():
+    with pytest.raises(ValueError, match="parts is 0 and nodes is 5"):
+        InputSplit(parts=0, nodes=5)
+    with pytest.raises(ValueError, match="nodes is 0"):
+        InputSplit(nodes=0)

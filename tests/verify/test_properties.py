@@ -1,0 +1,334 @@
+"""Properties: what is appended to a network says what the property says, and no verdict about it is wrong."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ctbench.networks import MLP
+from ctbench.onnx import load_onnx, save_onnx
+from ctbench.verify import Bound, Falsify, Findings, Problem, Stage, property_graph, verify_property
+from ctbench.verify.samples import frozen
+from ctbench.verify.vnnlib import Case, Halfspaces, Property
+
+THIRD, TENTH = 1 / 3, 0.1  # neither is a number in single precision
+STAGES = (Bound(domain="interval"), Falsify(), Bound(domain="crown"))
+
+
+def tensor(*numbers: object) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def halfspaces(*rows: tuple[float, ...]) -> Halfspaces:
+    """The outputs y with <row[:-1], y> + row[-1] <= 0 in every row."""
+    return Halfspaces(tensor(*rows)[:, :-1], tensor(*rows)[:, -1])
+
+
+def case(lower: tuple[float, ...], upper: tuple[float, ...], *unsafe: Halfspaces) -> Case:
+    return Case(tensor(*lower), tensor(*upper), unsafe)
+
+
+def of(*cases: Case) -> Property:
+    return Property(len(cases[0].lower), cases[0].unsafe[0].rows.shape[1], cases)
+
+
+def identity(size: int, dtype: torch.dtype = torch.float64) -> nn.Linear:
+    """The network y = x."""
+    layer = nn.Linear(size, size, dtype=dtype)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(size))
+        layer.bias.zero_()
+    return layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Custom(Stage):
+    """A stage of the test's making."""
+
+    look: Callable[[Problem], Findings]
+    called: str = "custom"
+
+    @property
+    def title(self) -> str:
+        return self.called
+
+    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
+        return self.look(problem)
+
+
+# What is appended
+
+
+def test_outputs_are_the_greatest_row_of_each_alternative():
+    unsafe = (
+        halfspaces((1, 0, -0.5), (0, 1, -0.25), (-1, -1, 1)),
+        halfspaces((1, -1, 0)),
+        halfspaces((0, 0, -2), (2, 0, 0)),
+    )
+    graph = property_graph(frozen(identity(2), tensor((0, 0))), unsafe)
+    y = tensor((1, 0), (0.5, 0.25), (0, 3), (-1, 0.125))
+    assert graph(y).tolist() == [[0.5, 1, 2], [0.25, 0.25, 1], [2.75, -3, 0], [1.875, -1.125, -2]]
+    assert graph.classes == 3
+
+
+def test_alternatives_of_one_row_need_no_maximum():
+    net = frozen(identity(2), tensor((0, 0)))
+    graph = property_graph(net, (halfspaces((1, -1, 0.5)), halfspaces((0, 1, 0))))
+    assert len(graph.nodes) == len(net.nodes) + 1
+    assert graph(tensor((0.25, 1))).tolist() == [[-0.25, 1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_rows_and_offsets_are_exact_in_double_precision(dtype):
+    net = frozen(identity(2, dtype), torch.zeros(1, 2, dtype=dtype))
+    op = property_graph(net, (halfspaces((THIRD, -TENTH, TENTH)),)).nodes[-1].op
+    assert torch.equal(op.weight, tensor((THIRD, -TENTH)).to(dtype))
+    assert torch.equal(op.bias, tensor(TENTH).to(dtype))
+
+
+def test_an_offset_below_single_precision_decides():
+    """1 + 1e-9 is 1 in single precision."""
+    holds = of(case((1,), (2,), halfspaces((1, 1e-9 - 1))))
+    assert verify_property(identity(1), holds).verdict == "holds"
+    assert verify_property(identity(1, torch.float32), holds).verdict == "unknown"
+    violated = of(case((1,), (2,), halfspaces((1, -1e-9 - 1))))
+    assert verify_property(identity(1, torch.float32), violated).verdict == "violated"
+
+
+def test_rows_of_another_network_are_refused():
+    with pytest.raises(ValueError, match=r"takes 3 features, its input has shape \(2,\)"):
+        property_graph(frozen(identity(2), tensor((0, 0))), (halfspaces((1, 0, 0, 0)),))
+
+
+# Verdicts
+
+
+def test_offsets_count():
+    unit = ((0.0,), (1.0,))
+    holds = verify_property(identity(1), of(case(*unit, halfspaces((1, 0.5)))))
+    assert (holds.verdict, holds.stage, holds.bound, holds.counterexample) == ("holds", "interval", 0.5, None)
+    violated = verify_property(identity(1), of(case(*unit, halfspaces((1, -0.5)))))
+    assert (violated.verdict, violated.stage) == ("violated", "pgd")
+    x, y = violated.counterexample
+    assert x.dtype == y.dtype == torch.float64
+    assert x.item() == y.item() <= 0.5
+
+
+def test_a_conjunction_is_refuted_by_any_row():
+    box = ((0.6, 0.0), (1.0, 1.0))
+    both = halfspaces((1, 0, -0.5), (0, 1, -0.5))  # y_0 <= 0.5 and y_1 <= 0.5
+    result = verify_property(identity(2), of(case(*box, both)))
+    assert (result.verdict, result.bound) == ("holds", pytest.approx(0.1))
+    either = (halfspaces((1, 0, -0.5)), halfspaces((0, 1, -0.5)))
+    assert verify_property(identity(2), of(case(*box, *either))).verdict == "violated"
+
+
+def test_a_conjunction_is_violated_only_where_all_rows_are():
+    wide = halfspaces((1, 0, -0.5), (-1, 0, 0.4))  # 0.4 <= y_0 <= 0.5
+    found = verify_property(identity(2), of(case((0, 0), (1, 1), wide)))
+    assert found.verdict == "violated"
+    assert 0.4 <= found.counterexample[1][0] <= 0.5
+    none = halfspaces((1, 0, -0.4), (-1, 0, 0.5))  # y_0 <= 0.4 and y_0 >= 0.5
+    assert verify_property(identity(2), of(case((0, 0), (1, 1), none)), stages=STAGES).verdict == "unknown"
+
+
+def test_a_tie_proves_nothing():
+    """At x = 0 the output is on the edge of the unsafe set, which belongs to it."""
+    result = verify_property(identity(1), of(case((0,), (1,), halfspaces((1, 0)))))
+    assert (result.verdict, result.bound) == ("unknown", 0)
+    assert verify_property(identity(1), of(case((1e-6,), (1,), halfspaces((1, 0))))).verdict == "holds"
+
+
+def test_all_cases_must_hold():
+    near, far = halfspaces((1, -0.5)), halfspaces((1, -10))
+    first = case((1,), (2,), near)
+    assert verify_property(identity(1), of(first, case((3,), (4,), near))).verdict == "holds"
+    result = verify_property(identity(1), of(first, case((3,), (4,), far), case((20,), (30,), far)))
+    assert result.verdict == "violated"
+    assert 3 <= result.counterexample[0].item() <= 4
+    tie = case((0.5,), (4,), near)
+    result = verify_property(identity(1), of(first, tie, case((3,), (4,), near)))
+    assert (result.verdict, result.bound) == ("unknown", 0)
+
+
+def test_the_bound_is_the_least_of_all_cases():
+    unsafe = halfspaces((1, 0))
+    cases = [case((lower,), (9,), unsafe) for lower in (3, 1, 2)]
+    assert verify_property(identity(1), of(*cases)).bound == 1
+
+    def silent(problem: Problem) -> Findings:
+        return Findings() if problem.region.lower.item() == 1 else Findings(bound=tensor(0.5))
+
+    assert verify_property(identity(1), of(*cases), stages=(Custom(look=silent),)).bound is None
+
+
+def test_a_counterexample_lies_in_the_box_in_double_precision():
+    """0.7 in single precision is below 0.7, and 0.1 above 0.1."""
+    prop = of(case((0.1, 0.7), (0.1, 0.7), halfspaces((0, -1, 0.7 - 1e-9))))
+    result = verify_property(identity(2, torch.float32), prop)
+    assert result.verdict == "violated"
+    assert result.counterexample[0].tolist() == [0.1, 0.7]
+    assert prop.is_counterexample(*result.counterexample)
+
+
+def test_inputs_are_in_c_order_of_the_shape(tmp_path):
+    """The network's output is the pixel in row 1, column 0; which is 0.5 or more, whatever the others are."""
+    layer = nn.Linear(4, 1, bias=False)
+    layer.weight.data = torch.tensor([[0.0, 0, 1, 0]])
+    model = nn.Sequential(nn.Flatten(), layer)
+    prop = of(case((0, 0, 0.5, 0), (1, 1, 1, 1), halfspaces((1, -0.25))))
+    assert verify_property(model, prop, input_shape=(1, 2, 2)).verdict == "holds"
+    save_onnx(model, tmp_path / "model.onnx", (1, 2, 2))
+    read = load_onnx(tmp_path / "model.onnx")
+    assert verify_property(read, prop).verdict == "holds"
+    prop = of(case((0, 0.5, 0, 0), (1, 1, 1, 1), halfspaces((1, -0.25))))
+    result = verify_property(read, prop)
+    assert result.verdict == "violated"
+    assert result.counterexample[0].shape == (1, 2, 2)
+
+
+def test_a_network_without_numbers_of_its_own():
+    assert verify_property(nn.ReLU(), of(case((-1,), (1,), halfspaces((1, THIRD))))).verdict == "holds"
+
+
+GRID = torch.cartesian_prod(*[torch.linspace(0, 1, 41, dtype=torch.float64)] * 2)
+
+
+def random_case(generator: torch.Generator, outputs: int) -> Case:
+    """A box in the plane, and one to three conjunctions of one to three rows."""
+    center, radius, *sizes = (torch.rand(2, generator=generator, dtype=torch.float64) for _ in range(5))
+    counts = [1 + int(3 * float(size[0])) for size in sizes]
+    unsafe = []
+    for count in counts[: 1 + int(3 * float(sizes[0][1]))]:
+        rows = torch.randn(count, outputs, generator=generator, dtype=torch.float64)
+        unsafe.append(Halfspaces(rows, torch.rand(count, generator=generator, dtype=torch.float64)))
+    return Case(2 * center - 1 - radius / 2, 2 * center - 1 + radius / 2, tuple(unsafe))
+
+
+def test_no_verdict_contradicts_a_dense_grid():
+    generator = torch.Generator().manual_seed(1)
+    seen = {"holds": 0, "violated": 0, "unknown": 0}
+    for trial in range(40):
+        torch.manual_seed(trial)
+        model = MLP(hidden=(8, 6)).build((2,), 3).to((torch.float32, torch.float64)[trial % 2])
+        prop = of(*(random_case(generator, 3) for _ in range(1 + trial % 3)))
+        result = verify_property(model, prop, stages=STAGES, timeout=None)
+        seen[result.verdict] += 1
+        exact = model.double()
+        if result.verdict == "holds":
+            for one in prop.cases:
+                points = one.lower + GRID * (one.upper - one.lower)
+                assert not one.violated(exact(points)).any(), trial
+        if result.verdict == "violated":
+            x, y = result.counterexample
+            assert torch.allclose(y, exact(x.unsqueeze(0))[0], rtol=0, atol=1e-12)
+            assert prop.is_counterexample(x, y), trial
+    assert min(seen["holds"], seen["violated"]) > 8, seen
+
+
+# Stages, time, replay
+
+
+def test_a_stage_sees_all_open_cases_before_the_next_begins():
+    seen = []
+
+    def look(name: str, bound: float) -> Callable[[Problem], Findings]:
+        def found(problem: Problem) -> Findings:
+            seen.append((name, problem.region.lower.item()))
+            return Findings(bound=tensor(bound if problem.region.lower.item() == 2 else -1))
+
+        return found
+
+    unsafe = halfspaces((1, 0))
+    prop = of(*(case((lower,), (9,), unsafe) for lower in (1, 2, 3)))
+    stages = (Custom(look=look("a", 0.5), called="a"), Custom(look=look("b", 0), called="b"))
+    result = verify_property(identity(1, torch.float32), prop, stages=stages)
+    # in single precision, and where a bound is positive once more in double
+    assert seen == [("a", 1), ("a", 2), ("a", 2), ("a", 3), ("b", 1), ("b", 3)]
+    assert (result.verdict, result.stage, result.bound) == ("unknown", "b", -1)
+
+
+def test_the_time_is_that_of_all_cases_together():
+    calls = []
+
+    def slow(problem: Problem) -> Findings:
+        calls.append(problem.seconds.item())
+        time.sleep(0.1)
+        return Findings()
+
+    prop = of(*(case((lower,), (9,), halfspaces((1, 0))) for lower in range(1, 9)))
+    result = verify_property(identity(1), prop, stages=(Custom(look=slow), Bound(domain="interval")), timeout=0.35)
+    assert len(calls) <= 4
+    assert all(later <= earlier - 0.099 for earlier, later in pairwise(calls))
+    assert (result.verdict, result.bound) == ("unknown", None)
+    assert result.reason == "0.35 seconds were not enough"
+    assert result.seconds >= 0.35
+
+
+def test_without_stages_nothing_is_known():
+    result = verify_property(identity(1), of(case((1,), (2,), halfspaces((1, 0)))), stages=())
+    assert (result.verdict, result.stage, result.bound) == ("unknown", "", None)
+
+
+def test_a_stage_that_fails_leaves_the_property_open_and_is_named():
+    def broken(problem: Problem) -> Findings:
+        raise RuntimeError("out of luck")
+
+    result = verify_property(identity(1), of(case((1,), (2,), halfspaces((1, 0)))), stages=(Custom(look=broken),))
+    assert (result.verdict, result.reason) == ("unknown", "custom: RuntimeError: out of luck")
+
+
+def test_a_counterexample_must_be_one_where_it_is_replayed():
+    unsafe = (halfspaces((0, 1, 5)), halfspaces((1, 0, -0.5), (1, 0, -0.25)))
+    prop = of(case((0, 0), (1, 1), *unsafe))
+    seen = []
+
+    def replay(outputs: tuple[float, float]) -> Callable[[Tensor], Tensor]:
+        def compute(x: Tensor) -> Tensor:
+            seen.append(x)
+            return torch.tensor([outputs])  # in single precision
+
+        return compute
+
+    def answer(*outputs: float) -> str:
+        return verify_property(identity(2), prop, stages=(Falsify(),), replay=replay(outputs)).verdict
+
+    assert answer(0.125, 0) == "violated"
+    assert answer(0.375, 0) == "unknown"  # one row alone
+    assert answer(0.25, 0) == "unknown"  # a tie
+    assert answer(9, -6) == "violated"  # the other alternative
+    assert all(x.shape == (1, 2) for x in seen)
+
+
+def test_a_seed_gives_the_same_counterexample():
+    torch.manual_seed(0)
+    model = MLP(hidden=(8,)).build((2,), 2)
+    prop = of(case((-1, -1), (1, 1), halfspaces((1, 0, -0.2), (0, 1, -0.2))))
+    first, again = (verify_property(model, prop, seed=3).counterexample for _ in range(2))
+    assert torch.equal(first[0], again[0])
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, math.nan, math.inf])
+def test_a_timeout_that_is_none_is_refused(timeout):
+    with pytest.raises(ValueError, match="give a number of seconds > 0, or None"):
+        verify_property(identity(1), of(case((1,), (2,), halfspaces((1, 0)))), timeout=timeout)
+
+
+def test_properties_of_other_networks_are_refused():
+    one = of(case((1,), (2,), halfspaces((1, 0, 0))))
+    with pytest.raises(ValueError, match="the property has 2 outputs, the network 1"):
+        verify_property(identity(1), one)
+    with pytest.raises(ValueError, match=r"the property has 1 inputs, those of the network have shape \(1, 2, 2\)"):
+        verify_property(identity(1), one, input_shape=(1, 2, 2))
+    with pytest.raises(ValueError, match="takes 2 features"):
+        verify_property(identity(2), one)
+    with pytest.raises(ValueError, match="seed is -1"):
+        verify_property(identity(1), one, seed=-1)

@@ -1,0 +1,150 @@
+"""Several processes on one job: the records of one process, each once, whatever is killed."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctbench.networks import MLP
+from ctbench.results import CertificationFiles, Verdict, jsonl
+from ctbench.verify import Bound, Findings, Stage, certify
+
+# A job of 40 samples. Where a file "deadly" lies beside it, a process that comes to sample 20 kills itself, and where a
+# file "slow" does, every process stays in its last stage for minutes.
+SCRIPT = """
+import os, signal, sys, time
+from dataclasses import dataclass
+from pathlib import Path
+import torch
+from ctbench.networks import MLP
+from ctbench.results import CertificationFiles
+from ctbench.verify import Bound, Falsify, Findings, Stage, certify
+
+HERE = Path(__file__).parent
+
+@dataclass(frozen=True, kw_only=True)
+class Fate(Stage):
+    title = "fate"
+
+    def __call__(self, problem, generator):
+        if (HERE / "deadly").exists() and bool((problem.x == 0.5).all(1).any()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (HERE / "slow").exists():
+            deaf = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            (HERE / f"{os.getpid()}.pid").write_text("deaf to Ctrl-C" if deaf else "")
+            time.sleep(300)
+        return Findings()
+
+def job():
+    torch.manual_seed(0)
+    model = MLP(hidden=(12, 8)).build((4,), 3).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    x = torch.rand(40, 4)
+    x[20] = 0.5
+    stages = [Bound(domain="interval"), Fate(), Falsify(), Bound(domain="crown")]
+    return {"model": model, "x": x, "y": model(x).argmax(1).detach(), "eps": 0.08, "stages": stages}
+
+if __name__ == "__main__":
+    files = CertificationFiles(HERE / "records.jsonl")
+    certify(**job(), workers=2, files=files, resume=files.records.exists())
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "job.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def records(script: Path) -> list[dict]:
+    return jsonl.read(script.with_name("records.jsonl"))
+
+
+def call(script: Path, **options: object) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, script], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
+    )
+
+
+def finished(script: Path) -> None:
+    """Resume without what went wrong; every sample then has the verdict that one process gives it, once."""
+    before = records(script)
+    for name in ("deadly", "slow"):
+        script.with_name(name).unlink(missing_ok=True)
+    with call(script) as process:
+        assert process.communicate()[1] == ""
+    assert process.returncode == 0
+    after = records(script)
+    assert after[: len(before)] == before
+    assert sorted(record["index"] for record in after) == list(range(40))
+    alone = certify(**runpy.run_path(str(script))["job"]())
+    verdicts = {record["index"]: record["verdict"] for record in after}
+    assert [verdicts[record.index] for record in alone] == [record.verdict for record in alone]
+    assert {Verdict.CERTIFIED, Verdict.FALSIFIED} <= set(verdicts.values())
+
+
+@pytest.mark.timeout(120)
+def test_a_process_that_dies_is_told_of_and_loses_no_finished_record(script):
+    script.with_name("deadly").touch()
+    with call(script) as process:
+        told = process.communicate()[1]
+    assert process.returncode == 1
+    assert "ChildProcessError: 1 of 2 processes died (exit code -9): resume the job for the samples they had" in told
+    kept = [record["index"] for record in records(script)]
+    assert 20 not in kept
+    assert len(kept) >= 30, "the others went on"
+    finished(script)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("whom", ["the parent", "everyone"])
+def test_a_job_that_is_killed_leaves_no_process_and_no_record_twice(script, whom):
+    script.with_name("slow").touch()
+    with call(script) as process:
+        while len(list(script.parent.glob("*.pid"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.1)
+        assert {path.read_text() for path in script.parent.glob("*.pid")} == {"deaf to Ctrl-C"}
+        if whom == "everyone":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.communicate()  # ends when the last process that shares its standard error does
+    assert process.returncode == -signal.SIGKILL
+    kept = [record["index"] for record in records(script)]
+    assert 0 < len(kept) < 40
+    if whom == "everyone":
+        finished(script)
+
+
+def test_what_cannot_be_sent_to_processes_is_refused(tmp_path):
+    class Local(Stage):
+        title = "local"
+
+        def __call__(self, problem: object, generator: object) -> Findings:
+            return Findings()
+
+    model = MLP(hidden=(4,)).build((4,), 3)
+    with pytest.raises(ValueError, match=r"the job cannot be shared by 2 processes \(.*Local.*\): take one"):
+        certify(model, torch.rand(9, 4), torch.zeros(9, dtype=torch.long), eps=0.1, stages=[Local()], workers=2)
+
+
+def test_a_job_without_work_starts_no_process(tmp_path, monkeypatch):
+    model, x = MLP(hidden=(4,)).build((4,), 3).eval(), torch.rand(9, 4)
+    files, y = CertificationFiles(tmp_path / "a.jsonl"), torch.zeros(9, dtype=torch.long)
+    first = certify(model, x, y, eps=0.1, stages=[Bound(domain="crown")], files=files)
+    monkeypatch.setattr("multiprocessing.get_context", lambda *_: pytest.fail("a process"))
+    again = certify(model, x, y, eps=0.1, stages=[Bound(domain="crown")], files=files, workers=4, resume=True)
+    assert again == first
+    assert json.loads(files.settings.read_text())["norm"] == "linf"
