@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.planted import KINDS, spiked
 from torch import Tensor, nn
 
@@ -226,17 +227,43 @@ def test_it_proves_in_double_precision():
     assert torch.equal(found.witness, expected.witness)
 
 
-def test_bounds_within_rounding_do_not_close_a_box():
-    """A margin of 1e-13 everywhere is positive, and less than what rounding may have added to it."""
-    layer = nn.Linear(2, 2).double()
+def affine(weight: list[list[float]], bias: list[float], eps: float) -> Problem:
+    """That a linear layer says 0 around the middle of [0, 1]."""
+    layer = nn.Linear(len(weight[0]), len(bias)).double()
+    layer.load_state_dict({"weight": torch.tensor(weight).double(), "bias": torch.tensor(bias).double()})
+    x = torch.full((1, len(weight[0])), 0.5, dtype=torch.float64)
+    graph = freeze(trace(layer, tuple(x.shape[1:])), x)[0].detach()
+    return Problem.of_labels(graph, x, torch.tensor([0]), Linf(eps=eps))
+
+
+def test_a_margin_that_may_be_rounding_is_no_proof():
+    """1e-13 everywhere: positive, but rounding may have added more to it."""
+    proved, falsified, bound = certified(affine([[1.0, 1.0], [1.0, 1.0]], [1e-13, 0.0], eps=0.1), InputSplit(nodes=50))
+    assert 0 < bound.item() < 1e-12
+    assert not bool(proved)
+    assert not bool(falsified)
+
+
+def test_the_point_where_a_form_is_least_is_a_corner():
+    """The margin 0.1 + (x_0 - 0.5) - (x_1 - 0.5) is least where x_0 is least and x_1 greatest."""
+    given = affine([[1.0, -1.0], [0.0, 0.0]], [0.1, 0.0], eps=0.25)
+    found = InputSplit(nodes=1)(given, GENERATOR)
+    assert found.witness.tolist() == [[0.25, 0.75]]
+    assert found.bound.item() == pytest.approx(-0.4)
+
+
+def test_inputs_that_do_not_count_are_not_halved():
+    """Two inputs that count, and 18 that do not and are wider: halving those, too, would make 2^18 times the boxes."""
+    model, x = network("tanh", 2)
+    narrow = problem("tanh", 2, eps=0.2)
     with torch.no_grad():
-        layer.weight.fill_(1.0)
-        layer.bias.copy_(torch.tensor([1e-13, 0.0]))
-        x = torch.full((1, 2), 0.5, dtype=torch.float64)
-        graph = freeze(trace(layer, (2,)), x)[0].detach()
-    given = Problem.of_labels(graph, x, torch.tensor([0]), Linf(eps=0.1))
-    found = InputSplit(nodes=50)(given, GENERATOR)
-    assert 0 < found.bound.item() <= given.rounding.item()
+        model[0].weight = nn.Parameter(F.pad(model[0].weight, (0, 18)))
+        x = F.pad(x, (0, 18), value=0.5)
+        graph = freeze(trace(model, (20,)), x)[0].detach()
+    box = Box(F.pad(narrow.region.lower, (0, 18), value=0.0), F.pad(narrow.region.upper, (0, 18), value=1.0))
+    proved, falsified, _ = certified(replace(narrow, net=graph, x=x, region=box), InputSplit(nodes=1000))
+    assert torch.equal(proved, certified(narrow, InputSplit())[0])
+    assert torch.equal(falsified, ~proved)
 
 
 def test_it_takes_what_crown_leaves_open_and_networks_in_single_precision():

@@ -6,7 +6,8 @@ propagation with per-neuron split constraints for neural network robustness veri
         CROWN's bound of  <c, f(x)> - sum_j beta_j s_j z_j
 
 with alpha the free slopes and z_j the pre-activations of known sign s_j (1 or -1). A known sign also makes the ReLU
-behind it linear. Any alpha and beta are sound, so the ascent may end at any step and the best bound counts.
+behind it linear. Pairs of ReLUs may have free numbers of their own (see `pairs`). Any numbers are sound, so the ascent
+may end at any step and the best bound counts.
 
     inner = beta_crown.clipped(beta_crown.needed(graph, boxes), free.signs)
     best, free = beta_crown.ascend(graph, region, spec, inner, free, steps=10)
@@ -21,8 +22,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ctbench.domains import adam, crown
+from ctbench.domains import adam, crown, pairs
 from ctbench.domains.linear_form import Form, LinearForm
+from ctbench.domains.pairs import Pairs
 from ctbench.domains.relaxations import adaptive
 from ctbench.graph import Graph, Lines, Node, walk_backward
 from ctbench.graph.ops import Max, ReLU
@@ -59,6 +61,8 @@ class Multipliers:
     slopes: ByNode  # alpha, in [0, 1]
     weights: ByNode  # beta, at least 0; counts where a sign is known
     signs: ByNode  # s: 1 or -1 where it is known, else 0; int8
+    shares: ByNode = field(default_factory=dict)  # of the coefficients, that pairs take: [N, P, 2]
+    tilts: ByNode = field(default_factory=dict)  # the slopes that pairs give them
 
     @classmethod
     def begin(cls, graph: Graph, inner: Boxes) -> Multipliers:
@@ -72,14 +76,20 @@ class Multipliers:
 
     @property
     def free(self) -> list[Tensor]:
-        """What is optimised: all slopes, then all weights."""
-        return [*self.slopes.values(), *self.weights.values()]
+        """What is optimised: all slopes, all weights, then what belongs to pairs."""
+        return [value for part in self._free() for value in part.values()]
 
     def with_free(self, values: list[Tensor]) -> Multipliers:
         """The same with other numbers, in the order of `free`."""
-        half = len(self.slopes)
-        slopes, weights = zip(self.slopes, values[:half], strict=True), zip(self.weights, values[half:], strict=True)
-        return replace(self, slopes=dict(slopes), weights=dict(weights))
+        rest = iter(values)
+        slopes, weights, shares, tilts = ({at: next(rest) for at in part} for part in self._free())
+        return replace(self, slopes=slopes, weights=weights, shares=shares, tilts=tilts)
+
+    def with_pairs(self, chosen: dict[int, Pairs]) -> Multipliers:
+        """With numbers for pairs of each of the N."""
+        begin = {at: part.begin() for at, part in chosen.items()}
+        shares, tilts = ({at: both[i] for at, both in begin.items()} for i in (0, 1))
+        return replace(self, shares=shares, tilts=tilts)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Multipliers:
         """All free numbers changed."""
@@ -92,8 +102,11 @@ class Multipliers:
         pairs = zip(self._parts(), other._parts(), strict=True)
         return Multipliers(*({at: torch.cat([a[at], b[at]]) for at in a} for a, b in pairs))
 
-    def _parts(self) -> tuple[ByNode, ByNode, ByNode]:
-        return self.slopes, self.weights, self.signs
+    def _free(self) -> tuple[ByNode, ByNode, ByNode, ByNode]:
+        return self.slopes, self.weights, self.shares, self.tilts
+
+    def _parts(self) -> tuple[ByNode, ...]:
+        return self.slopes, self.weights, self.signs, self.shares, self.tilts
 
 
 def put(images: ByNode, place: Tensor, value: Tensor) -> ByNode:
@@ -128,10 +141,12 @@ class Relaxation:
     upper: ByNode  # the line above a ReLU: its slope,
     rise: ByNode  # and its offset
     others: dict[Node, Lines]  # of everything else
+    pairs: dict[int, Pairs]
 
     @classmethod
-    def of(cls, graph: Graph, inner: Boxes) -> Relaxation:
-        relu, found = ReLU(), cls(graph, {}, {}, {}, {}, {})
+    def of(cls, graph: Graph, inner: Boxes, chosen: dict[int, Pairs]) -> Relaxation:
+        cut = {at: part.within(inner[at]) for at, part in chosen.items()}
+        relu, found = ReLU(), cls(graph, {}, {}, {}, {}, {}, cut)
         for at in split_nodes(graph):
             lower, upper = inner[at].lower, inner[at].upper
             found.least[at], found.greatest[at] = relu.slopes(lower, upper)
@@ -158,7 +173,9 @@ class Relaxation:
             node: Lines(*(None if line is None else line[chosen] for line in lines))  # type: ignore[arg-type]
             for node, lines in self.others.items()
         }
-        return Relaxation(self.graph, part(self.least), part(self.greatest), part(self.upper), part(self.rise), others)
+        couples = {at: each.take(chosen) for at, each in self.pairs.items()}
+        least, greatest, upper, rise = (part(each) for each in (self.least, self.greatest, self.upper, self.rise))
+        return Relaxation(self.graph, least, greatest, upper, rise, others, couples)
 
     def split(self, free: Multipliers, place: Tensor, positive: Tensor) -> tuple[Relaxation, Multipliers]:
         """What one more sign makes of it: of the entry at a place [N] as in `put`, whether it is positive [N]."""
@@ -175,7 +192,10 @@ class Relaxation:
             if self._is_split(node):
                 (at,) = node.inputs
                 relaxed[place[id(node)]] = form.dense().coefficients.squeeze(1)
-                return form.relaxed(Lines(free.slopes[at], None, self.upper[at], self.rise[at]))
+                lines = Lines(free.slopes[at], None, self.upper[at], self.rise[at])
+                if at not in free.shares:
+                    return form.relaxed(lines)
+                return pairs.relaxed(form, lines, self.pairs[at], free.shares[at], free.tilts[at])
             lines = self.others[node]
             return crown.under_maximum(form, lines) if isinstance(node.op, Max) else form.relaxed(lines)
 
@@ -190,9 +210,16 @@ class Relaxation:
         return Bounds(last.minimum(region).squeeze(1), last, relaxed)
 
 
-def bounds(graph: Graph, region: Region, spec: Tensor, inner: Boxes, free: Multipliers) -> Bounds:
+def bounds(
+    graph: Graph,
+    region: Region,
+    spec: Tensor,
+    inner: Boxes,
+    free: Multipliers,
+    chosen: dict[int, Pairs] | None = None,
+) -> Bounds:
     """The bounds of one form each, spec [N, *output], over N regions; inner are the clipped boxes."""
-    relaxation = Relaxation.of(graph, inner)
+    relaxation = Relaxation.of(graph, inner, chosen or {})
     return relaxation.bounds(region, spec, relaxation.admitted(free))
 
 
@@ -204,9 +231,11 @@ def ascend(
     free: Multipliers,
     *,
     steps: int,
+    chosen: dict[int, Pairs] | None = None,
     enough: float = math.inf,
     slope_rate: float = 0.1,
     weight_rate: float = 0.1,
+    pair_rate: float = 0.02,
     decay: float = 0.98,
 ) -> tuple[Tensor, Multipliers]:
     """The best bounds [N] that some steps of Adam find; and free numbers: of a bound that is enough those that gave it,
@@ -217,17 +246,20 @@ def ascend(
         region, spec, inner: N regions, N forms of the output [N, *output], and the clipped boxes.
         free: where to begin.
         steps: of Adam.
+        chosen: the pairs that the free numbers have parts for.
         enough: a bound above this is not worked on any more.
-        slope_rate, weight_rate: the size of the first step, in alpha and in beta; each later one is `decay` as large.
+        slope_rate, weight_rate, pair_rate: the size of the first step in alpha, in beta, and in the numbers of pairs;
+            each later one is `decay` as large.
         decay: see there.
     """
-    relaxation = Relaxation.of(graph, inner)
+    relaxation = Relaxation.of(graph, inner, chosen or {})
     now = relaxation.admitted(free)
     kept = now.map(torch.clone)
     moments = [(torch.zeros_like(value), torch.zeros_like(value)) for value in now.free]
     best = torch.full_like(spec.flatten(1)[:, 0], -torch.inf)
     on = torch.arange(len(best), device=best.device)  # those that are worked on
     rates = [slope_rate] * len(now.slopes) + [weight_rate] * len(now.weights)
+    rates += [pair_rate] * (len(now.shares) + len(now.tilts))
     for step in range(1, steps + 2):
         last = step > steps or not now.free
         with torch.enable_grad():

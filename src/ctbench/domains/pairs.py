@@ -57,6 +57,9 @@ class Pairs:
     def take(self, chosen: Tensor) -> Pairs:
         return Pairs(self.index[chosen], self.lower[chosen], self.upper[chosen])
 
+    def to(self, dtype: torch.dtype) -> Pairs:
+        return Pairs(self.index, self.lower.to(dtype), self.upper.to(dtype))
+
     def within(self, box: Box) -> Pairs:
         """The octagons cut with a box of the node, [B, *node], in which more signs may be known."""
         lower, upper = self.lower.clone(), self.upper.clone()
@@ -139,7 +142,7 @@ def choose(
     graph: Graph,
     region: Region,
     spec: Tensor,
-    inner: list[Box],
+    inner: list[Box] | dict[int, Box],
     *,
     most: int = 100,
     memory: int = crown.DEFAULT_MEMORY,

@@ -16,14 +16,15 @@ precision; a sub-problem is closed by the bound that the numbers found there giv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ctbench.domains import alpha_crown, beta_crown, crown
+from ctbench.domains import alpha_crown, beta_crown, crown, pairs
 from ctbench.domains.beta_crown import Bounds, Boxes, Multipliers, Relaxation
+from ctbench.domains.pairs import Pairs
 from ctbench.graph import walk_forward
 from ctbench.regions import Box
 from ctbench.verify.problem import Findings, Problem
@@ -32,6 +33,7 @@ from ctbench.verify.watch import Watch
 
 ROOT_RATE, ROOT_DECAY = 0.5, 0.8  # of the ascent at the root: few steps go far
 ROOT_SHARE = 1 / 4  # of a sample's time, after which no step begins there
+PATIENCE = 100  # sub-problems of a sample, before pairs are looked for
 LEAF_STEPS = 100  # of the optimisation where all signs are known
 MOVES = (0.5, 0.25, 0.125)  # of the attack that begins where a bound is taken, as shares of the radius
 TINY = 1e-30  # so that an unstable neuron without influence can be split, last of all
@@ -45,6 +47,7 @@ class BranchAndBound(Stage):
         parts: sub-problems that are split at once.
         steps: of the optimisation of each bound; `root_steps` of that of all pre-activation bounds, which comes first.
         candidates: neurons of each of two rankings that are tried out, with cheap bounds, before one is split.
+        pairs: of ReLUs of a layer that are bounded together, once the search takes long; 0 for none.
         nodes: sub-problems of a sample, after which it is given up.
         numbers: that all open sub-problems may hold; where they are more, the samples with most are given up. About
             as many may be held at the root.
@@ -56,6 +59,7 @@ class BranchAndBound(Stage):
     steps: int = 6
     root_steps: int = 8
     candidates: int = 3
+    pairs: int = 100
     nodes: int = 1_000_000
     numbers: int = 2**28
 
@@ -68,7 +72,7 @@ class BranchAndBound(Stage):
         search, lowest, frontier = Search.begin(problem, self.root_steps, self.numbers)
         watch.charge(torch.arange(len(problem)))
         witness, falsified = problem.exact.x.clone(), torch.zeros_like(lowest, dtype=torch.bool)
-        nodes = torch.zeros_like(lowest, dtype=torch.long)
+        nodes, paired = torch.zeros_like(lowest, dtype=torch.long), False
         while len(frontier):
             over = watch.late().to(falsified.device) | (nodes >= self.nodes) | falsified
             over |= frontier.crowded(self.numbers, len(problem)) | ~(lowest > problem.exact.rounding)
@@ -88,6 +92,9 @@ class BranchAndBound(Stage):
             lowest = _least(lowest, closed.take(search.positive(closed)))
             frontier = frontier.join(closed.take(~search.positive(closed)))
             nodes += torch.bincount(halves.sample, minlength=len(nodes))
+            if self.pairs and not paired and len(frontier) and nodes.sum() >= PATIENCE * len(problem):
+                search, frontier = search.paired(frontier, self.pairs)
+                paired = True
             watch.charge(part.sample)
         return Findings(bound=lowest, witness=witness, late=watch.late())
 
@@ -128,6 +135,8 @@ class Search:
     problem: Problem
     inner: Boxes  # over the whole regions, [B, *node]
     inner_exact: Boxes  # the same in double precision
+    pairs: dict[int, Pairs] = field(default_factory=dict)  # over the whole regions, of each of the B samples
+    pairs_exact: dict[int, Pairs] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, problem: Problem, steps: int, numbers: int) -> tuple[Search, Tensor, Frontier]:
@@ -176,7 +185,16 @@ class Search:
         problem = self.problem
         region, spec = problem.region.take(part.sample), problem.spec[part.sample, part.row]
         inner = self._inner(self.inner, part)
-        bound, free = beta_crown.ascend(problem.net, region, spec, inner, part.free, steps=steps, enough=0.0)
+        bound, free = beta_crown.ascend(
+            problem.net,
+            region,
+            spec,
+            inner,
+            part.free,
+            steps=steps,
+            chosen=self._pairs(self.pairs, part),
+            enough=0.0,
+        )
         return replace(part, bound=torch.maximum(bound.double(), part.bound), free=free)
 
     def proved(self, part: Frontier) -> Frontier:
@@ -199,10 +217,24 @@ class Search:
         region, spec = problem.region.take(part.sample), problem.spec[part.sample, part.row]
         free = part.free.map(lambda value: value.to(spec.dtype))
         inner = self._inner(self.inner_exact if exact else self.inner, part)
-        return beta_crown.bounds(problem.net, region, spec, inner, free)
+        chosen = self._pairs(self.pairs_exact if exact else self.pairs, part)
+        return beta_crown.bounds(problem.net, region, spec, inner, free, chosen)
 
     def _inner(self, inner: Boxes, part: Frontier) -> Boxes:
         return beta_crown.clipped({at: box.take(part.sample) for at, box in inner.items()}, part.free.signs)
+
+    def _pairs(self, chosen: dict[int, Pairs], part: Frontier) -> dict[int, Pairs]:
+        return {at: each.take(part.sample) for at, each in chosen.items()}
+
+    def paired(self, frontier: Frontier, most: int) -> tuple[Search, Frontier]:
+        """The same with pairs of ReLUs that promise most for the margins which are open."""
+        exact = self.problem.exact
+        standing = torch.zeros_like(exact.spec[..., :1])
+        standing[frontier.sample, frontier.row] = 1.0
+        found = pairs.choose(exact.net, exact.region, standing * exact.spec, self.inner_exact, most=most)
+        rough = {at: each.to(self.problem.x.dtype) for at, each in found.items()}
+        search = replace(self, pairs=rough, pairs_exact=found)
+        return search, replace(frontier, free=frontier.free.with_pairs(search._pairs(rough, frontier)))
 
     def points(self, part: Frontier, found: Bounds) -> Tensor:
         """The points of the regions nearest to where the bounds are taken in their hulls, [N, *shape]."""
@@ -231,7 +263,7 @@ class Search:
     def choose(self, part: Frontier, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
         """The neuron to split of each sub-problem, by its place among those of all nodes; whether there is one; and the
         points where the bounds are taken, [N, *shape]."""
-        relaxation = Relaxation.of(self.problem.net, self._inner(self.inner, part))
+        relaxation = Relaxation.of(self.problem.net, self._inner(self.inner, part), self._pairs(self.pairs, part))
         region, spec = self.problem.region.take(part.sample), self.problem.spec[part.sample, part.row]
         free = relaxation.admitted(part.free)
         found = relaxation.bounds(region, spec, free)

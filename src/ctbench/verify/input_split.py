@@ -7,12 +7,12 @@ with the bounds of CROWN (Zhang et al. 2018) on every box:
         take the boxes with the lowest bounds, of all samples together
         bound their margins by CROWN, with inner boxes of their own; where all are positive, a box is closed
         falsified where a centre, or the point at which the lowest form is least, has a negative margin
-        halve each box that is open at the coordinate i of the largest (s_i + mean of all s) width_i
+        halve each box that is open at the coordinate i of the largest (s_i / sum s + g_i / sum g) width_i
 
-with s_i the sum of |a_i| over the open margins, and <a, x> + c the form that bounds a margin. The mean is ours: a
-coordinate that hardly counts in the form may still be what makes it loose, and without the mean it is never halved.
-Boxes shrink whatever a network is made of, so this takes all ops that CROWN takes: tanh, sigmoid and maxima, not ReLU
-alone. Its time is exponential in the number of inputs.
+with s_i the sum of |a_i| over the open margins, <a, x> + c the form that bounds a margin, and g_i how fast the interval
+bounds of these margins fall as the radius grows. A coordinate that hardly counts in the forms may be what makes them
+loose, which g sees; by s alone it is never halved. Boxes shrink whatever a network is made of, so this takes all ops
+that CROWN takes: tanh, sigmoid and maxima, not ReLU alone. Its time is exponential in the number of inputs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench.domains import crown
+from ctbench.domains import crown, interval
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.relaxations import adaptive
+from ctbench.graph import Graph
 from ctbench.regions import Box
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
@@ -72,9 +73,9 @@ class InputSplit(Stage):
         frontier = Parts.whole(exact)
         while len(frontier):
             part, frontier = frontier.worst(self.parts)
-            part, influence, points = bounded(part, exact)
+            part, influence, corner = bounded(part, exact)
             owner, rounding = exact.select(part.sample), exact.rounding[part.sample]
-            for at in points:
+            for at in (part.box.center, corner):
                 turned = owner.margins(at).amin(1) < -rounding
                 falsified[part.sample[turned]], witness[part.sample[turned]] = True, at[turned]
             place, divisible = part.place(influence)
@@ -132,12 +133,11 @@ class Parts:
         return self.take(chosen), self.take(others)
 
     def place(self, influence: Tensor) -> tuple[Tensor, Tensor]:
-        """The coordinate to halve each box at, [N], for what each counts, [N, *shape]; and whether there is one."""
+        """The coordinate to halve each box at, [N], where each counts so much, [N, n]; and whether there is one."""
         box = self.box
         # the middle of two neighbouring numbers is one of them
         width = torch.where((box.lower < box.center) & (box.center < box.upper), box.upper - box.lower, 0.0).flatten(1)
-        influence = influence.flatten(1)
-        change = (influence + influence.mean(1, keepdim=True)) * width
+        change = influence * width
         return torch.where(change.amax(1, keepdim=True) > 0, change, width).argmax(1), width.amax(1) > 0
 
     def halves(self, place: Tensor) -> Parts:
@@ -148,25 +148,38 @@ class Parts:
         return replace(self, box=below).join(replace(self, box=above))
 
 
-def bounded(part: Parts, problem: Problem) -> tuple[Parts, Tensor, tuple[Tensor, Tensor]]:
+def bounded(part: Parts, problem: Problem) -> tuple[Parts, Tensor, Tensor]:
     """Boxes with the bounds of CROWN, where these are better, and what its forms say.
 
     Returns:
-        The boxes; the influence of each coordinate on the margins that are open, [N, *shape]; and for each box two
-        points, its centre and where its lowest form is least, [N, *shape].
+        The boxes; how much each coordinate counts in the margins that are open, [N, n]; and the points at which the
+        lowest forms are least, [N, *shape].
     """
     rounding = problem.rounding[part.sample].unsqueeze(1)
     shut = part.bounds > rounding
     # the open margins first: as many for each box as one has at most, filled up with some that are shut
     rows = shut.to(torch.int8).argsort(dim=1, stable=True)[:, : int((~shut).sum(1).max())]
-    inner = crown.boxes(problem.net, part.box)
-    relaxed = [node for node in problem.net.nodes if crown.relaxes(node.op)]
-    relax = crown.by_lines({node: crown.lines_of(node, inner, adaptive) for node in relaxed})
-    forms = LinearForm(problem.spec[part.sample.unsqueeze(1), rows], 0.0)
-    forms = crown.back_to_input(problem.net, forms, relax).dense()
-    found = torch.maximum(part.bounds.gather(1, rows), forms.minimum(part.box))
-    a = forms.coefficients.flatten(2)
-    influence = (a.abs() * ~(found > rounding).unsqueeze(2)).sum(1).view_as(part.box.lower)
+    spec = problem.spec[part.sample.unsqueeze(1), rows]
+    form = backward(problem.net, part.box, spec)
+    found = torch.maximum(part.bounds.gather(1, rows), form.minimum(part.box))
+    a, open_ = form.coefficients.flatten(2), (~(found > rounding)).to(spec.dtype).unsqueeze(2)
+    shares = (a.abs() * open_).sum(1), widening(problem.net, part.box, spec * open_)
+    influence = F.normalize(shares[0], p=1) + F.normalize(shares[1], p=1)
     slope = a[torch.arange(len(part)), found.argmin(1)].view_as(part.box.lower)
-    points = part.box.center, torch.where(slope > 0, part.box.lower, part.box.upper)
-    return replace(part, bounds=part.bounds.scatter(1, rows, found)), influence, points
+    corner = torch.where(slope > 0, part.box.lower, part.box.upper)
+    return replace(part, bounds=part.bounds.scatter(1, rows, found)), influence, corner
+
+
+def backward(graph: Graph, box: Box, spec: Tensor) -> LinearForm:
+    """The forms by which CROWN bounds those of a specification, with inner boxes of its own."""
+    inner = crown.boxes(graph, box)
+    lines = {node: crown.lines_of(node, inner, adaptive) for node in graph.nodes if crown.relaxes(node.op)}
+    return crown.back_to_input(graph, LinearForm(spec, 0.0), crown.by_lines(lines)).dense()
+
+
+def widening(graph: Graph, box: Box, spec: Tensor) -> Tensor:
+    """How fast the sum of the interval bounds of some forms falls as the radius of each coordinate grows, [N, n]."""
+    with torch.enable_grad():
+        radius = box.radius.clone().requires_grad_()
+        total = interval.lower_bounds(graph, Box.around(box.center, radius), spec).sum()
+        return -torch.autograd.grad(total, radius)[0].flatten(1)
