@@ -116,7 +116,7 @@ def test_certify_names_a_stage_that_failed(succeeds, run, monkeypatch):
 
     for name in ("interval", "crown", "alpha_crown"):
         monkeypatch.setattr(f"ctbench.domains.{name}.lower_bounds", broken)
-    out = succeeds("certify", run, "--samples", 9)
+    out = succeeds("certify", run, "--samples", 9, "--stages", "fast")
     found = RunFolder(run).certification("linf-0.05").read()
     left = [record.index for record in found if record.reason]
     assert shares(out)["certified"] == 0 < len(left)

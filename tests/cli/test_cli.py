@@ -344,7 +344,7 @@ def test_list_shows_published_accuracies_and_where_they_come_from(succeeds):
 
 def test_sweep_trains_certifies_and_compares(succeeds, tmp_path):
     for _ in range(2):  # the second time there is nothing left to do
-        out = succeeds("sweep", "digits_stand*", "--out", tmp_path, "--samples", 5, "--markdown")
+        out = succeeds("sweep", "digits_stand*", "--out", tmp_path, "--samples", 5, "--stages", "fast", "--markdown")
         (row,) = (line for line in out.splitlines() if line.startswith("| digits_standard"))
         assert [cell.strip() for cell in row.split("|")][6] == "5"
 
@@ -352,7 +352,7 @@ def test_sweep_trains_certifies_and_compares(succeeds, tmp_path):
 def test_sweep_goes_on_after_a_failure_and_tells_of_it(capsys, tmp_path):
     (tmp_path / "digits_standard").mkdir()
     (tmp_path / "digits_standard" / "notes.txt").touch()
-    assert main(["sweep", "digits_standard", "digits_ibp", "--out", str(tmp_path), "--samples", "5"]) == 1
+    assert main(["sweep", "digits_standard", "digits_ibp", "--out", str(tmp_path), "--samples", "5", "--stages", "fast"]) == 1
     said = capsys.readouterr()
     assert "digits_ibp" in said.out
     assert "digits_standard" not in said.out

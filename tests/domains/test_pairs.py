@@ -224,7 +224,6 @@ def test_a_pair_is_exact_where_no_bound_by_single_neurons_is():
 
 @torch.no_grad()
 def test_bounds_come_closer_to_the_exact_minimum_and_stay_below():
-    pytest.importorskip("highspy")
     from ctbench.verify.milp import minimum
 
     graph, region, spec, inner = problem()

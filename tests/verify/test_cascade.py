@@ -27,7 +27,20 @@ from ctbench.regions import Linf
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, jsonl
 from ctbench.specification import margins, violation_at
 from ctbench.training import train
-from ctbench.verify import DEFAULT_STAGES, AlphaCrown, Bound, Falsify, Findings, Problem, Stage, certify
+from ctbench.verify import (
+    DEFAULT_STAGES,
+    FAST_STAGES,
+    AlphaCrown,
+    Bound,
+    BranchAndBound,
+    Falsify,
+    Findings,
+    InputSplit,
+    Milp,
+    Problem,
+    Stage,
+    certify,
+)
 
 samples = sys.modules["ctbench.verify.samples"]
 BOUNDS = tuple(Bound(domain=name) for name in ("interval", "crown-ibp", "crown"))
@@ -142,9 +155,12 @@ def test_falsified_samples_have_a_counterexample_that_replays():
 
 def test_accuracies_are_in_order_and_counted_by_hand(digits):
     model, x, y = digits
-    found = certify(model, x, y, eps=0.05)
+    found = certify(model, x, y, eps=0.05, stages=FAST_STAGES)
     natural = (model(x).argmax(1) == y).double().mean().item()
     assert found.natural_accuracy == pytest.approx(natural)
+    complete = certify(model, x, y, eps=0.05)
+    assert found.certified_accuracy < complete.certified_accuracy == complete.adversarial_accuracy
+    assert complete.adversarial_accuracy <= found.adversarial_accuracy
     assert 0 < found.certified_accuracy < found.adversarial_accuracy < found.natural_accuracy < 1
     assert [record.index for record in found] == list(range(len(y)))
     assert [record.label for record in found] == y.tolist()
@@ -193,11 +209,15 @@ def spike(at: float, width: float) -> nn.Module:
 def test_a_narrow_spike_that_attacks_miss_is_never_certified():
     model, x, y = spike(0.3, 2**-12), torch.tensor([[0.5]]), torch.tensor([0])
     assert least_margin(model, torch.tensor([[0.3 + 2**-12]]), 0) < -1.9
-    for stages in (DEFAULT_STAGES, *((stage,) for stage in DEFAULT_STAGES)):
-        for confirm in (True, False):
+    for confirm in (True, False):
+        for stages in (FAST_STAGES, *((stage,) for stage in FAST_STAGES)):
             found = certify(model, x, y, eps=0.25, stages=stages, confirm=confirm)
             assert found[0].verdict is Verdict.UNKNOWN, stages
             assert found.adversarial_accuracy == 1
+        for stages in (DEFAULT_STAGES, (InputSplit(),), (Milp(),)):
+            assert certify(model, x, y, eps=0.25, stages=stages, confirm=confirm)[0].verdict is Verdict.FALSIFIED
+        alone = certify(model, x, y, eps=0.25, stages=[BranchAndBound()], confirm=confirm)
+        assert alone[0].verdict is not Verdict.CERTIFIED
 
 
 def test_a_spike_outside_the_region_does_no_harm():

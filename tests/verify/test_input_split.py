@@ -107,7 +107,6 @@ def test_the_grids_see_both_answers_and_crown_alone_does_not():
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ["relu", "convolution"])
 def test_it_decides_as_an_exact_solver(name, seed):
-    pytest.importorskip("highspy")
     given = problem(name, 4, seed=seed)
     proved, falsified, bound = certified(given, InputSplit())
     inner, labels = crown.boxes(given.net, given.region), given.net(given.x).argmax(1).tolist()

@@ -22,7 +22,7 @@ from ctbench.results import Certification, CertificationFiles, SampleRecord, Ver
 from ctbench.results.jsonl import write_whole
 from ctbench.verify import CASCADES, certify, write_robustness
 
-CASCADE = ("clean", *(stage.title for stage in CASCADES["exact"]))
+CASCADE = ("clean", *(stage.title for stage in CASCADES["complete"]))
 
 
 def add_to(commands: Commands) -> None:

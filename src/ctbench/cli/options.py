@@ -28,9 +28,9 @@ def add_device(command: argparse.ArgumentParser) -> None:
 def add_stages(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stages",
-        choices=("fast", "complete", "exact"),
+        choices=("fast", "complete"),
         default="complete",
-        help="fast: bounds and an attack; complete (the default): then branch and bound; exact: then integer programs",
+        help="fast: bounds and an attack; complete (the default): then branch and bound",
     )
 
 

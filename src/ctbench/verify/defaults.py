@@ -14,11 +14,10 @@ FAST_STAGES: tuple[Stage, ...] = (  # bounds and an attack: each looks at a samp
     Bound(domain="crown", batch_size=32),
     AlphaCrown(),
 )
-DEFAULT_STAGES: tuple[Stage, ...] = (*FAST_STAGES, InputSplit(), BranchAndBound())
-"""The complete cascade: it searches until a sample is decided, or its time is up."""
-
-CASCADES: dict[str, tuple[Stage, ...]] = {
-    "fast": FAST_STAGES,
-    "complete": DEFAULT_STAGES,
-    "exact": (*DEFAULT_STAGES, Milp()),
-}
+DEFAULT_STAGES: tuple[Stage, ...] = (  # and searches, until a sample is decided or its time is up
+    *FAST_STAGES,
+    InputSplit(),
+    BranchAndBound(),
+    Milp(),
+)
+CASCADES = {"fast": FAST_STAGES, "complete": DEFAULT_STAGES}

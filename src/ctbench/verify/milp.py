@@ -45,6 +45,7 @@ from ctbench.regions import Box, Region
 from ctbench.specification import margin_rows, robust_cross_entropy
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
+from ctbench.verify.watch import Watch
 
 TOLERANCE = 1e-9  # how far the solver may leave a row, a reduced cost or an integer
 GAP = 1e-7  # between the bound and the best point, at the end
@@ -159,14 +160,16 @@ class Milp(Stage):
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         exact = problem.exact
         graph, box = exact.net.to(torch.float64).map(Tensor.cpu), _double_box(exact.region)
-        seconds = [math.inf] * len(problem) if problem.seconds is None else problem.seconds.tolist()
-        found = [
-            self._decide(graph, box.take(torch.tensor([index])), forms, seconds[index])
-            for index, forms in enumerate(exact.spec.cpu())
-        ]
-        bounds, points = zip(*found, strict=True)
-        witness = [x if point is None else point.to(x) for x, point in zip(problem.x, points, strict=True)]
-        return Findings(bound=torch.stack(bounds).to(problem.x.device), witness=torch.stack(witness))
+        watch = Watch(problem.seconds, len(problem))
+        witness, bounds = exact.x.clone(), list[Tensor]()
+        for index, forms in enumerate(exact.spec.cpu()):
+            one = torch.tensor([index])
+            bound, point = self._decide(graph, box.take(one), forms, watch.left[index].item())
+            bounds.append(bound)
+            if point is not None:
+                witness[index] = point.to(witness)
+            watch.charge(one)
+        return Findings(bound=torch.stack(bounds).to(exact.x.device), witness=witness, late=watch.late())
 
     def _decide(self, graph: Graph, box: Box, forms: Tensor, seconds: float) -> tuple[Tensor, Tensor | None]:
         """A lower bound of the least of some forms [S, K] of a sample, and a point where one is negative."""
@@ -472,8 +475,6 @@ def _solver(threads: int, target: float) -> Any:
 
 
 def _highspy() -> Any:
-    try:
-        import highspy
-    except ImportError as error:
-        raise ValueError(f"HiGHS is not there ({error}): pip install 'ctbench[milp]'") from None
+    import highspy  # here, as it takes a moment
+
     return highspy
