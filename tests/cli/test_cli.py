@@ -352,7 +352,10 @@ def test_sweep_trains_certifies_and_compares(succeeds, tmp_path):
 def test_sweep_goes_on_after_a_failure_and_tells_of_it(capsys, tmp_path):
     (tmp_path / "digits_standard").mkdir()
     (tmp_path / "digits_standard" / "notes.txt").touch()
-    assert main(["sweep", "digits_standard", "digits_ibp", "--out", str(tmp_path), "--samples", "5", "--stages", "fast"]) == 1
+    assert (
+        main(["sweep", "digits_standard", "digits_ibp", "--out", str(tmp_path), "--samples", "5", "--stages", "fast"])
+        == 1
+    )
     said = capsys.readouterr()
     assert "digits_ibp" in said.out
     assert "digits_standard" not in said.out

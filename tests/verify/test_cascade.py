@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -524,6 +525,20 @@ def test_an_unknown_domain_leaves_samples_open():
     assert all("no domain is called 'zonotopes'" in record.reason for record in found if record.right)
 
 
+def test_a_sample_is_charged_what_it_took_where_a_stage_can_tell():
+    model = small(0)
+    x, y = inputs(model, 20)
+
+    def slow(problem: Problem) -> Findings:
+        return Findings(seconds=torch.arange(len(problem)) * 10.0)
+
+    found = certify(model, x, y, eps=0.01, stages=[Custom(look=slow)], timeout=None)
+    charged = [record.stage_seconds["custom"] for record in found if record.right]
+    differences = [later - earlier for earlier, later in pairwise(charged)]
+    assert differences == pytest.approx([10.0] * len(differences))
+    assert sum(charged) < 1, "no more than the clock says is charged in all"
+
+
 def test_a_user_who_interrupts_a_stage_is_heard():
     def interrupting(problem: Problem) -> Findings:
         raise KeyboardInterrupt
@@ -979,7 +994,7 @@ def test_what_the_end_of_a_job_cut_short_is_left_for_later(clock, tmp_path, tota
     stages = [Custom(look=first), Custom(look=second, batch_size=3)]
     found = certify(model, x, y, eps=0.01, stages=stages, confirm=False, files=files, timeout=1.5, total=total)
     standing = [record for record in found if record.verdict is Verdict.UNKNOWN]
-    reason = "the time of the whole job was over" if cut else "custom: not enough time"
+    reason = "the time of the whole job was over" if cut else "1.5 seconds were not enough"
     assert [record.finished for record in standing] == [True, not cut, True, True, not cut]
     assert [record.reason for record in standing] == ["", reason, "", "", reason]
     assert sorted(indices(files)) == [record.index for record in found if record.finished]

@@ -49,6 +49,7 @@ class BranchAndBound(Stage):
         candidates: neurons of each of two rankings that are tried out, with cheap bounds, before one is split.
         pairs: of ReLUs of a layer that are bounded together, once the search takes long; 0 for none.
         nodes: sub-problems of a sample, after which it is given up.
+        share: of a sample's time that it may take.
         numbers: that all open sub-problems may hold; where they are more, the samples with most are given up. About
             as many may be held at the root.
     """
@@ -61,6 +62,7 @@ class BranchAndBound(Stage):
     candidates: int = 3
     pairs: int = 100
     nodes: int = 1_000_000
+    share: float = 1.0
     numbers: int = 2**28
 
     @property
@@ -68,7 +70,7 @@ class BranchAndBound(Stage):
         return "branch-and-bound"
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        watch = Watch(problem.seconds, len(problem))
+        watch = Watch(problem.seconds, len(problem), self.share)
         search, lowest, frontier = Search.begin(problem, self.root_steps, self.numbers)
         watch.charge(torch.arange(len(problem)))
         witness, falsified = problem.exact.x.clone(), torch.zeros_like(lowest, dtype=torch.bool)
@@ -96,7 +98,7 @@ class BranchAndBound(Stage):
                 search, frontier = search.paired(frontier, self.pairs)
                 paired = True
             watch.charge(part.sample)
-        return Findings(bound=lowest, witness=witness, late=watch.late())
+        return Findings(bound=lowest, witness=witness, late=watch.late(), seconds=watch.spent)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,6 +34,7 @@ class Decision:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # the same, stage by stage
     reason: str = ""  # what failed
     witness: Tensor | None = None  # the counterexample, [*shape] in double precision, where it is falsified
+    late: bool = False  # whether it is unknown and more seconds could have told more
     cut: bool = False  # whether it is unknown and the end of the whole job took time from a stage
 
     def charged(self, stage: str, seconds: float) -> Decision:
@@ -58,6 +59,7 @@ class Decision:
             bound=max((bound for bound in (self.bound, outcome.bound) if bound is not None), default=None),
             reason="; ".join(reason for reason in reasons if reason) if undecided else "",
             witness=outcome.witness,
+            late=undecided and (self.late or outcome.late),
             cut=undecided and (self.cut or (cut and outcome.late)),
         )
 
@@ -120,7 +122,7 @@ class Cascade:
         """The decision about a sample that no stage could decide."""
         if decision.cut:
             return replace(decision, reason=OVER)
-        if decision.reason or self._left(decision) > 0:
+        if decision.reason or not (decision.late or self._left(decision) <= 0) or self.timeout is None:
             return decision
         return replace(decision, reason=f"{self.timeout:g} seconds were not enough")
 
@@ -134,15 +136,16 @@ class Cascade:
         if min(share, *left) < math.inf:
             problem = replace(problem, seconds=torch.tensor([min(share, own) for own in left]))
         outcomes = self._tried(stage, problem, generator)
-        taken = time.perf_counter() - start
-        before = [decision.charged(stage.title, taken / len(before)) for decision in before]
+        own = [outcome.seconds for outcome in outcomes or ()] or [0.0] * len(before)
+        common = (time.perf_counter() - start - sum(own)) / len(before)
+        before = [decision.charged(stage.title, mine + common) for decision, mine in zip(before, own, strict=True)]
         if outcomes is None:
             half, places = len(before) // 2, torch.arange(len(before), device=problem.x.device)
             first = self._look(stage, problem.select(places[:half]), before[:half], generator)
             return first + self._look(stage, problem.select(places[half:]), before[half:], generator)
         return [
-            decision.after(stage.title, outcome, cut=share < own)
-            for decision, outcome, own in zip(before, outcomes, left, strict=True)
+            decision.after(stage.title, outcome, cut=share < limit)
+            for decision, outcome, limit in zip(before, outcomes, left, strict=True)
         ]
 
     def _tried(self, stage: Stage, problem: Problem, generator: torch.Generator) -> list[_Outcome] | None:
@@ -170,8 +173,12 @@ class Cascade:
             ]
         if findings.late is not None:
             outcomes = [
-                replace(outcome, late=True, reason=outcome.reason or "not enough time") if late else outcome
-                for outcome, late in zip(outcomes, findings.late.tolist(), strict=True)
+                replace(outcome, late=late) for outcome, late in zip(outcomes, findings.late.tolist(), strict=True)
+            ]
+        if findings.seconds is not None:
+            outcomes = [
+                replace(outcome, seconds=seconds)
+                for outcome, seconds in zip(outcomes, findings.seconds.tolist(), strict=True)
             ]
         return outcomes
 
@@ -207,6 +214,7 @@ class _Outcome:
     witness: Tensor | None = None
     reason: str = ""
     late: bool = False
+    seconds: float = 0.0  # that it took by itself
 
     @classmethod
     def of(cls, bound: float, certified: bool) -> _Outcome:

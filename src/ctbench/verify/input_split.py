@@ -44,7 +44,7 @@ class InputSplit(Stage):
         inputs: networks with more inputs than this are left open, as are regions that are not boxes.
         parts: boxes that are bounded at once.
         nodes: boxes that are bounded for a sample before it is given up.
-        share: of a sample's time; the rest is for the stages behind.
+        share: of a sample's time that it may take.
     """
 
     proves: ClassVar[bool] = True
@@ -66,8 +66,7 @@ class InputSplit(Stage):
         exact = problem.exact
         if exact.x[0].numel() > self.inputs or not isinstance(exact.region, Box):
             return Findings()
-        seconds = None if problem.seconds is None else self.share * problem.seconds
-        watch, nodes = Watch(seconds, len(exact)), torch.zeros_like(exact.rounding)
+        watch, nodes = Watch(problem.seconds, len(exact), self.share), torch.zeros_like(exact.rounding)
         lowest, witness = torch.full_like(exact.rounding, torch.inf), exact.x.clone()
         falsified = torch.zeros_like(exact.rounding, dtype=torch.bool)
         frontier = Parts.whole(exact)
@@ -89,7 +88,7 @@ class InputSplit(Stage):
             ended = over[frontier.sample]
             if bool(ended.any()):
                 lowest, frontier = frontier.take(ended).lowest(lowest), frontier.take(~ended)
-        return Findings(bound=lowest, witness=witness)
+        return Findings(bound=lowest, witness=witness, late=watch.late(), seconds=watch.spent)
 
 
 @dataclass(frozen=True, eq=False)

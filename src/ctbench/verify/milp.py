@@ -146,10 +146,12 @@ class Milp(Stage):
     Args:
         unstable: samples with more unstable neurons than this keep the bound of CROWN.
         threads: of the solver.
+        share: of a sample's time that it may take.
     """
 
     proves: ClassVar[bool] = True
     batch_size: int = 1  # samples are solved one by one, so that each has its own time and its own error
+    share: float = 1.0
     unstable: int = 500
     threads: int = 1
 
@@ -160,7 +162,7 @@ class Milp(Stage):
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         exact = problem.exact
         graph, box = exact.net.to(torch.float64).map(Tensor.cpu), _double_box(exact.region)
-        watch = Watch(problem.seconds, len(problem))
+        watch = Watch(problem.seconds, len(problem), self.share)
         witness, bounds = exact.x.clone(), list[Tensor]()
         for index, forms in enumerate(exact.spec.cpu()):
             one = torch.tensor([index])
@@ -169,7 +171,8 @@ class Milp(Stage):
             if point is not None:
                 witness[index] = point.to(witness)
             watch.charge(one)
-        return Findings(bound=torch.stack(bounds).to(exact.x.device), witness=witness, late=watch.late())
+        bound = torch.stack(bounds).to(exact.x.device)
+        return Findings(bound=bound, witness=witness, late=watch.late(), seconds=watch.spent)
 
     def _decide(self, graph: Graph, box: Box, forms: Tensor, seconds: float) -> tuple[Tensor, Tensor | None]:
         """A lower bound of the least of some forms [S, K] of a sample, and a point where one is negative."""

@@ -88,3 +88,4 @@ class Findings:
     bound: Tensor | None = None  # [B]: lower bounds of the least margin; certified where positive
     witness: Tensor | None = None  # [B, *shape]: points that may be counterexamples, to be replayed
     late: Tensor | None = None  # [B]: whether more seconds could have told more
+    seconds: Tensor | None = None  # [B]: what each took, if a stage can tell; else they share

@@ -1,4 +1,4 @@
-"""The seconds that each sample of a batch has taken and has left."""
+"""The seconds that each sample of a batch takes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ from torch import Tensor
 class Watch:
     """Time is shared by the sub-problems that it is spent on: no sample gets more because others have ended."""
 
-    def __init__(self, seconds: Tensor | None, samples: int) -> None:
-        """`seconds` is what each sample may take, [B]; None for no limit."""
-        self.left = torch.full((samples,), torch.inf, dtype=torch.float64) if seconds is None else seconds.double()
+    def __init__(self, seconds: Tensor | None, samples: int, share: float = 1.0) -> None:
+        """`seconds` is what each sample has, [B], None for no limit; it may take this share of it."""
+        self.spent = torch.zeros(samples, dtype=torch.float64)
+        self.limit = torch.full_like(self.spent, torch.inf) if seconds is None else share * seconds.double()
         self.last = time.perf_counter()
 
     def charge(self, samples: Tensor) -> None:
         """Share the time since the last charge among these samples, [N], one for each of their sub-problems."""
         now = time.perf_counter()
-        shares = torch.bincount(samples.cpu(), minlength=len(self.left)) / max(1, len(samples))
-        self.left = self.left - shares * (now - self.last)
+        shares = torch.bincount(samples.cpu(), minlength=len(self.spent)) / max(1, len(samples))
+        self.spent = self.spent + shares * (now - self.last)
         self.last = now
 
+    @property
+    def left(self) -> Tensor:
+        """The seconds that each sample has left, [B]."""
+        return self.limit - self.spent
+
     def late(self) -> Tensor:
-        """Which samples have no time left, [B]."""
+        """Which samples have none, [B]."""
         return self.left <= 0
