@@ -33,7 +33,8 @@ from ctbench.verify.watch import Watch
 
 ROOT_RATE, ROOT_DECAY = 0.5, 0.8  # of the ascent at the root: few steps go far
 ROOT_SHARE = 1 / 4  # of a sample's time, after which no step begins there
-PATIENCE = 100  # sub-problems of a sample, before pairs are looked for
+MANY = 100  # sub-problems of a sample, before pairs are looked for
+PATIENCE = 1 / 20, 3.0  # of a sample's time, and in seconds, before another stage is asked
 LEAF_STEPS = 100  # of the optimisation where all signs are known
 MOVES = (0.5, 0.25, 0.125)  # of the attack that begins where a bound is taken, as shares of the radius
 TINY = 1e-30  # so that an unstable neuron without influence can be split, last of all
@@ -49,9 +50,10 @@ class BranchAndBound(Stage):
         candidates: neurons of each of two rankings that are tried out, with cheap bounds, before one is split.
         pairs: of ReLUs of a layer that are bounded together, once the search takes long; 0 for none.
         nodes: sub-problems of a sample, after which it is given up.
-        share: of a sample's time that it may take.
         numbers: that all open sub-problems may hold; where they are more, the samples with most are given up. About
             as many may be held at the root.
+        aside: a stage that is asked once about each sample that has taken a twentieth of its time or 3 seconds, or
+            that would be given up before that; the search goes on where it cannot tell. Its bounds must be proofs.
     """
 
     proves: ClassVar[bool] = True
@@ -62,43 +64,95 @@ class BranchAndBound(Stage):
     candidates: int = 3
     pairs: int = 100
     nodes: int = 1_000_000
-    share: float = 1.0
     numbers: int = 2**28
+    aside: Stage | None = None
+
+    def __post_init__(self) -> None:
+        if self.aside is not None and not self.aside.proves:
+            raise ValueError(f"aside is {self.aside}, whose bounds are no proofs: take a stage that computes in double")
 
     @property
     def title(self) -> str:
         return "branch-and-bound"
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        watch = Watch(problem.seconds, len(problem), self.share)
+        watch = Watch(problem.seconds, len(problem))
         search, lowest, frontier = Search.begin(problem, self.root_steps, self.numbers)
+        known = Known(problem.exact, lowest)
         watch.charge(torch.arange(len(problem)))
-        witness, falsified = problem.exact.x.clone(), torch.zeros_like(lowest, dtype=torch.bool)
-        nodes, paired = torch.zeros_like(lowest, dtype=torch.long), False
-        while len(frontier):
-            over = watch.late().to(falsified.device) | (nodes >= self.nodes) | falsified
-            over |= frontier.crowded(self.numbers, len(problem)) | ~(lowest > problem.exact.rounding)
-            lowest = _least(lowest, frontier.take(over[frontier.sample]))
-            frontier = frontier.take(~over[frontier.sample])
+        while True:
+            given_up = watch.late().to(lowest.device) | (known.nodes >= self.nodes) | known.stuck
+            given_up |= frontier.crowded(self.numbers, len(problem))
+            hard = known.stuck | frontier.among(len(problem)) & (given_up | watch.beyond(*PATIENCE).to(lowest.device))
+            hard &= ~known.asked & ~known.falsified & ~watch.late().to(lowest.device)
+            if self.aside is not None and bool(hard.any()):
+                self._ask(self.aside, problem, hard, known, watch, generator)
+            over = (given_up | known.proved | known.falsified)[frontier.sample]
+            known.count(frontier.take(over & ~known.proved[frontier.sample]))
+            frontier = frontier.take(~over)
+            if not len(frontier):
+                return Findings(bound=known.lowest, witness=known.witness, late=watch.late(), seconds=watch.spent)
             order = frontier.bound.argsort()
             part, frontier = frontier.take(order[: self.parts]), frontier.take(order[self.parts :])
-            if not len(part):
-                break
             place, splittable, points = search.choose(part, self.candidates)
             points = search.attacked(part, points)
-            turned = search.violated(part, points)
-            witness[part.sample[turned]], falsified[part.sample[turned]] = points[turned].double(), True
-            lowest = _least(lowest, search.leaves(part.take(~splittable)))
+            known.witnessed(part.sample, points)
+            known.count(search.leaves(part.take(~splittable)))
             halves = search.ascend(search.halves(part.take(splittable), place[splittable]), self.steps)
             closed = search.proved(halves)
-            lowest = _least(lowest, closed.take(search.positive(closed)))
+            known.count(closed.take(search.positive(closed)))
             frontier = frontier.join(closed.take(~search.positive(closed)))
-            nodes += torch.bincount(halves.sample, minlength=len(nodes))
-            if self.pairs and not paired and len(frontier) and nodes.sum() >= PATIENCE * len(problem):
+            known.nodes += torch.bincount(halves.sample, minlength=len(problem))
+            if (
+                self.pairs
+                and not search.pairs_are_chosen
+                and len(frontier)
+                and known.nodes.sum() >= MANY * len(problem)
+            ):
                 search, frontier = search.paired(frontier, self.pairs)
-                paired = True
             watch.charge(part.sample)
-        return Findings(bound=lowest, witness=witness, late=watch.late(), seconds=watch.spent)
+
+    def _ask(
+        self, aside: Stage, problem: Problem, hard: Tensor, known: Known, watch: Watch, generator: torch.Generator
+    ) -> None:
+        """Let another stage look at some samples, [B] bool, that it has not seen."""
+        known.asked |= hard
+        (samples,) = hard.nonzero().unbind(1)
+        asked = replace(problem.select(samples), seconds=watch.left[samples.cpu()])
+        found = aside(asked, generator)
+        if found.bound is not None:
+            positive = found.bound > asked.exact.rounding
+            known.proved[samples] = positive
+            known.lowest[samples] = torch.where(positive, found.bound, known.lowest[samples])
+        if found.witness is not None:
+            known.witnessed(samples, found.witness)
+        watch.charge(samples)
+
+
+class Known:
+    """What a search has found out about each of B samples."""
+
+    def __init__(self, exact: Problem, lowest: Tensor) -> None:
+        self.exact = exact
+        self.lowest = lowest  # the least bound of what is closed or given up
+        self.witness = exact.x.clone()
+        self.nodes = torch.zeros_like(lowest, dtype=torch.long)  # sub-problems
+        self.asked, self.proved, self.falsified = (torch.zeros_like(lowest, dtype=torch.bool) for _ in range(3))
+
+    @property
+    def stuck(self) -> Tensor:
+        """Which samples have a sub-problem that is given up with a bound that proves nothing."""
+        return ~(self.lowest > self.exact.rounding) & ~self.proved
+
+    def count(self, part: Frontier) -> None:
+        """Add sub-problems that are closed or given up."""
+        self.lowest = self.lowest.scatter_reduce(0, part.sample, part.bound, "amin")
+
+    def witnessed(self, samples: Tensor, points: Tensor) -> None:
+        """Keep those of some points, [N, *shape], at which their samples [N] have a negative margin."""
+        points = points.double()
+        turned = self.exact.select(samples).margins(points).amin(-1) < -self.exact.rounding[samples]
+        self.witness[samples[turned]], self.falsified[samples[turned]] = points[turned], True
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +175,13 @@ class Frontier:
         sample, row, bound = (torch.cat(pair) for pair in pairs)
         return Frontier(sample, row, bound, self.free.join(other.free))
 
+    def among(self, samples: int) -> Tensor:
+        """Which samples have sub-problems here, [B] bool."""
+        return torch.bincount(self.sample, minlength=samples) > 0
+
     def crowded(self, numbers: int, samples: int) -> Tensor:
         """The samples with most sub-problems, [B] bool, without which the others hold no more numbers than these."""
-        each = sum(value[0].numel() for value in self.free.free)
+        each = sum(value.shape[1:].numel() for value in self.free.free)
         counts, order = torch.bincount(self.sample, minlength=samples).sort()
         over = torch.zeros_like(order, dtype=torch.bool)
         over[order] = counts.cumsum(0) * each > numbers
@@ -139,6 +197,7 @@ class Search:
     inner_exact: Boxes  # the same in double precision
     pairs: dict[int, Pairs] = field(default_factory=dict)  # over the whole regions, of each of the B samples
     pairs_exact: dict[int, Pairs] = field(default_factory=dict)
+    pairs_are_chosen: bool = False
 
     @classmethod
     def begin(cls, problem: Problem, steps: int, numbers: int) -> tuple[Search, Tensor, Frontier]:
@@ -206,8 +265,8 @@ class Search:
         return replace(part, bound=part.bound.masked_scatter(closing, self.bounds(chosen, exact=True).values))
 
     def positive(self, part: Frontier) -> Tensor:
-        """Which bounds are positive by more than rounding could make them."""
-        return part.bound > self.problem.exact.rounding[part.sample]
+        """Which bounds are positive by more than rounding could make them, and finite."""
+        return (part.bound > self.problem.exact.rounding[part.sample]) & torch.isfinite(part.bound)
 
     def leaves(self, part: Frontier) -> Frontier:
         """Sub-problems in which all is linear: their bounds are only to be found, in more steps."""
@@ -235,7 +294,7 @@ class Search:
         standing[frontier.sample, frontier.row] = 1.0
         found = pairs.choose(exact.net, exact.region, standing * exact.spec, self.inner_exact, most=most)
         rough = {at: each.to(self.problem.x.dtype) for at, each in found.items()}
-        search = replace(self, pairs=rough, pairs_exact=found)
+        search = replace(self, pairs=rough, pairs_exact=found, pairs_are_chosen=True)
         return search, replace(frontier, free=frontier.free.with_pairs(search._pairs(rough, frontier)))
 
     def points(self, part: Frontier, found: Bounds) -> Tensor:
@@ -256,11 +315,6 @@ class Search:
                 (gradient,) = torch.autograd.grad(problem.violation(x.unsqueeze(0)).sum(), x)
             x = problem.region.ascend(x.detach(), gradient, size)
         return points.index_copy(0, first, x)
-
-    def violated(self, part: Frontier, points: Tensor) -> Tensor:
-        """Which points have a negative margin, in double precision."""
-        exact = self.problem.exact
-        return exact.select(part.sample).margins(points.double()).amin(-1) < -exact.rounding[part.sample]
 
     def choose(self, part: Frontier, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
         """The neuron to split of each sub-problem, by its place among those of all nodes; whether there is one; and the
@@ -318,8 +372,3 @@ class Search:
 
 def _take(boxes: list[Box], samples: Tensor) -> list[Box]:
     return [box.take(samples) for box in boxes]
-
-
-def _least(lowest: Tensor, part: Frontier) -> Tensor:
-    """The lowest bound of each sample, [B], with those of some sub-problems."""
-    return lowest.scatter_reduce(0, part.sample, part.bound, "amin")

@@ -32,3 +32,7 @@ class Watch:
     def late(self) -> Tensor:
         """Which samples have none, [B]."""
         return self.left <= 0
+
+    def beyond(self, share: float, seconds: float) -> Tensor:
+        """Which samples have taken more than this share of what they may, or more than these seconds, [B]."""
+        return self.spent > (share * self.limit).clamp(max=seconds)
