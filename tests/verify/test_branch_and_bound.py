@@ -1,5 +1,6 @@
 """Branch and bound decides what an exact solver decides, and certifies nothing else."""
 
+import math
 import time
 from dataclasses import replace
 
@@ -7,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from ctbench.domains import crown
+from ctbench.domains import crown, pairs
 from ctbench.graph import freeze, trace
 from ctbench.regions import L2, Linf
-from ctbench.verify.branch_and_bound import BranchAndBound
+from ctbench.results import Verdict
+from ctbench.verify import Bound, BranchAndBound, Cascade, Findings, Milp, Problem, Stage, branch_and_bound
 from ctbench.verify.milp import worst_case
-from ctbench.verify.problem import Findings, Problem
 
 GENERATOR = torch.Generator()
 
@@ -51,17 +52,34 @@ def problem(build, seed: int, eps: float, *, samples: int = 5, threat=Linf) -> P
     return Problem.of_labels(graph, x, graph(x).argmax(1), threat(eps=eps))
 
 
-def decided(given: Problem, seconds: float) -> Findings:
+def single(given: Problem) -> Problem:
+    """The same in single precision, with the exact one beside it."""
+    spec, region = given.spec.float(), given.region.to(torch.float32)
+    return Problem(given.net.to(torch.float32), given.x.float(), region, spec, double=given)
+
+
+def decided(given: Problem, seconds: float, stage: Stage | None = None) -> Findings:
     given = replace(given, seconds=torch.full((len(given),), seconds))
-    return BranchAndBound()(given, GENERATOR)
+    return (stage or BranchAndBound())(given, GENERATOR)
+
+
+VARIANTS = {
+    "double": (BranchAndBound(), False, 10**9),
+    "single": (BranchAndBound(), True, 10**9),
+    "pairs": (BranchAndBound(pairs=5), True, 0),
+    "aside": (BranchAndBound(aside=Milp(), parts=4), True, 10**9),
+}
 
 
 @pytest.mark.parametrize("build", [mlp, conv, residual])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("seed", range(10))
 @torch.no_grad()
-def test_it_decides_as_an_exact_solver(build, seed):
-    given = problem(build, seed, eps=0.15)
-    found = decided(given, 20.0)
+def test_it_decides_as_an_exact_solver(build, variant, seed, monkeypatch):
+    stage, in_single, many = VARIANTS[variant]
+    monkeypatch.setattr(branch_and_bound, "MANY", many)
+    given = problem(build, seed, eps=0.15, samples=4)
+    found = decided(single(given) if in_single else given, 20.0, stage)
     reached = given.margins(found.witness).amin(1)
     inner = crown.boxes(given.net, given.region)
     for index in range(len(given)):
@@ -74,9 +92,70 @@ def test_it_decides_as_an_exact_solver(build, seed):
             timeout=30.0,
         )
         assert exact.upper - exact.lower < 1e-5
-        assert found.bound[index] <= exact.upper + 1e-9
+        # what is open has its bound in the precision of the network
+        assert found.bound[index] <= exact.upper + (1e-5 if in_single and exact.upper < 0 else 1e-9)
         assert (found.bound[index] > 0) == (exact.lower > 0) or abs(exact.lower) < 1e-3
         assert (reached[index] < 0) == (exact.upper < 0) or abs(exact.upper) < 1e-3
+
+
+@torch.no_grad()
+def test_pairs_are_chosen_where_a_search_takes_long(monkeypatch):
+    monkeypatch.setattr(branch_and_bound, "MANY", 0)
+    seen = []
+    choose = pairs.choose
+    monkeypatch.setattr(pairs, "choose", lambda *args, **options: seen.append(choose(*args, **options)) or seen[-1])
+    decided(problem(mlp, 2, eps=0.3, samples=10), 20.0, BranchAndBound(pairs=5))
+    assert len(seen) == 1
+    assert seen[0], "there are pairs that gain something"
+
+
+@pytest.mark.parametrize(
+    "stage", [BranchAndBound(nodes=1), BranchAndBound(numbers=1), BranchAndBound(parts=1, nodes=3)]
+)
+@torch.no_grad()
+def test_what_is_given_up_is_not_certified(changes):
+    given = problem(mlp, 0, eps=0.4, samples=30)
+    found, whole = decided(given, 20.0, BranchAndBound(**changes)), decided(given, 20.0)
+    assert not ((found.bound > 0) & ~(whole.bound > 0)).any()
+    assert (found.bound > 0).sum() < (whole.bound > 0).sum()
+    assert (found.bound <= whole.bound + 1e-9)[whole.bound <= 0].all()
+
+
+@torch.no_grad()
+def test_a_counterexample_that_does_not_replay_certifies_nothing():
+    given = single(problem(mlp, 0, eps=0.4, samples=30))
+    free = Cascade(stages=(BranchAndBound(),), timeout=20.0).decide(given, GENERATOR)
+    refused = Cascade(
+        stages=(BranchAndBound(),), timeout=20.0, replay=lambda x: torch.tensor([[1.0, 0.0, 0.0]]) * math.nan
+    ).decide(given, GENERATOR)
+    falsified = [place for place, decision in enumerate(free) if decision.verdict is Verdict.FALSIFIED]
+    assert len(falsified) > 5
+    assert {refused[place].verdict for place in falsified} == {Verdict.UNKNOWN}
+
+
+@torch.no_grad()
+def test_where_all_signs_are_known_another_stage_is_asked(monkeypatch):
+    """Bounds that are never found leave leaves open, and those a sample."""
+    monkeypatch.setattr(branch_and_bound, "LEAF_STEPS", 0)
+    given = problem(mlp, 0, eps=0.4, samples=30)
+    alone = decided(given, 20.0, BranchAndBound(steps=0, root_steps=0))
+    asked = decided(given, 20.0, BranchAndBound(steps=0, root_steps=0, aside=Milp()))
+    exact = decided(given, 20.0, Milp())
+    assert ((asked.bound > 0) == (exact.bound > 0)).all()
+    assert (alone.bound > 0).sum() < (exact.bound > 0).sum()
+
+
+def test_a_stage_that_proves_nothing_is_not_asked():
+    with pytest.raises(ValueError, match="whose bounds are no proofs"):
+        BranchAndBound(aside=Bound(domain="crown"))
+
+
+@torch.no_grad()
+def test_a_sample_is_decided_alone_as_in_a_batch():
+    given = single(problem(conv, 3, eps=0.3, samples=12))
+    together = decided(given, 20.0).bound
+    alone = torch.cat([decided(given.select(torch.tensor([index])), 20.0).bound for index in range(12)])
+    assert ((together > 0) == (alone > 0)).all()
 
 
 @torch.no_grad()
