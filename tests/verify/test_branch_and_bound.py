@@ -66,7 +66,7 @@ def decided(given: Problem, seconds: float, stage: Stage | None = None) -> Findi
 VARIANTS = {
     "double": (BranchAndBound(), False, 10**9),
     "single": (BranchAndBound(), True, 10**9),
-    "pairs": (BranchAndBound(pairs=5), True, 0),
+    "pairs": (BranchAndBound(pairs=5, parts=4), True, 0),
     "aside": (BranchAndBound(aside=Milp(), parts=4), True, 10**9),
 }
 
@@ -104,14 +104,12 @@ def test_pairs_are_chosen_where_a_search_takes_long(monkeypatch):
     seen = []
     choose = pairs.choose
     monkeypatch.setattr(pairs, "choose", lambda *args, **options: seen.append(choose(*args, **options)) or seen[-1])
-    decided(problem(mlp, 2, eps=0.3, samples=10), 20.0, BranchAndBound(pairs=5))
+    decided(problem(mlp, 0, eps=0.4, samples=30), 20.0, BranchAndBound(pairs=5, parts=4))
     assert len(seen) == 1
     assert seen[0], "there are pairs that gain something"
 
 
-@pytest.mark.parametrize(
-    "stage", [BranchAndBound(nodes=1), BranchAndBound(numbers=1), BranchAndBound(parts=1, nodes=3)]
-)
+@pytest.mark.parametrize("changes", [{"nodes": 1}, {"numbers": 1}, {"parts": 1, "nodes": 3}])
 @torch.no_grad()
 def test_what_is_given_up_is_not_certified(changes):
     given = problem(mlp, 0, eps=0.4, samples=30)
