@@ -76,6 +76,16 @@ def test_the_parts_by_the_number_of_classes():
         assert attack.parts(SHAPE, 2, "linf") == ["apgd-ce", "fab", "square"]
 
 
+def test_one_part_alone():
+    assert AutoAttack(only="fab-t").parts(SHAPE, 4, "linf") == ["fab-t"]
+    assert AutoAttack(only="fab-t").parts(SHAPE, 3, "linf") == []
+    net, x, y = sample()
+    found = AutoAttack(only="apgd-ce")(net, x, y, eps=0.4, norm="linf")
+    assert (net(found).argmax(1) != y).any()
+    with pytest.raises(ValueError, match="only is 'fgsm': it must be one of apgd-ce, apgd-dlr, fab, square, apgd-t"):
+        AutoAttack(only="fgsm")
+
+
 def test_square_is_for_images_that_its_tiles_fit_into():
     parts = AutoAttack().parts
     assert "square" not in parts(torch.Size((36,)), 10, "linf")

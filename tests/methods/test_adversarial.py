@@ -89,9 +89,9 @@ def test_the_boosted_cross_entropy_is_finite_for_sure_answers():
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        (EDAC, {"size": -1.0}, "size is -1"),
-        (MART, {"weight": float("nan")}, "weight is nan"),
-        (ARoW, {"weight": -1.0}, "weight is -1"),
+        (EDAC, {"size": -1.0}, "size of edac is -1"),
+        (MART, {"weight": float("nan")}, "weight of mart is nan"),
+        (ARoW, {"weight": -1.0}, "weight of arow is -1"),
         (ARoW, {"smoothing": 2.0}, "smoothing of arow is 2"),
     ],
 )

@@ -200,8 +200,8 @@ def test_smoothing_approaches_the_expectation():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"std": -1.0}, "std is -1.0.*>= 0"),
-        ({"std": math.nan}, "std is nan"),
+        ({"std": -1.0}, "std of weight-smoothing is -1.0.*>= 0"),
+        ({"std": math.nan}, "std of weight-smoothing is nan"),
         ({"samples": 0}, "samples is 0.*least 1"),
     ],
 )

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from ctbench.domains import crown, pairs
-from ctbench.graph import freeze, trace
+from ctbench.graph import Graph, freeze, trace
 from ctbench.regions import L2, Linf
 from ctbench.results import Verdict
 from ctbench.verify import Bound, BranchAndBound, Cascade, Findings, Milp, Problem, Stage, branch_and_bound
+from ctbench.verify.branch_and_bound import Search
 from ctbench.verify.milp import worst_case
 
 GENERATOR = torch.Generator()
@@ -132,6 +133,50 @@ def test_a_counterexample_that_does_not_replay_certifies_nothing():
 
 
 @torch.no_grad()
+def test_what_single_precision_proves_counts_only_in_double():
+    """The exact network is another one, whose margins are less: what is closed has its bound."""
+    given = problem(mlp, 0, eps=0.1, samples=30)
+    shifted = replace(single(given), double=replace(given, net=lowered(given.net)))
+    found, proved = decided(shifted, 5.0), decided(replace(given, net=lowered(given.net)), 5.0)
+    assert ((found.bound > 0) <= (proved.bound > 0)).all()
+    assert (found.bound > 0).sum() < (decided(single(given), 5.0).bound > 0).sum()
+
+
+def lowered(net: Graph) -> Graph:
+    """With weights that are a bit less."""
+    return net.map(lambda tensor: tensor - 0.05)
+
+
+@torch.no_grad()
+def test_a_bound_that_is_infinite_or_could_be_rounding_closes_nothing():
+    given = problem(mlp, 0, eps=0.1)
+    search, _, frontier = Search.begin(given, 0, 2**28)
+    part = frontier.take(torch.zeros(4, dtype=torch.long))
+    bound = torch.tensor([torch.inf, torch.nan, 1e-15, 1e-3], dtype=torch.float64)
+    assert search.positive(replace(part, bound=bound)).tolist() == [False, False, False, True]
+
+
+@torch.no_grad()
+def test_each_sub_problem_has_the_pairs_of_its_sample():
+    given = problem(mlp, 0, eps=0.4, samples=30)
+    search, _, frontier = Search.begin(given, 0, 2**28)
+    search, frontier = search.paired(frontier, 5)
+    assert len(frontier.sample.unique()) > 3
+    for at, chosen in search.pairs_of(search.pairs, frontier).items():
+        assert torch.equal(chosen.lower, search.pairs[at].lower[frontier.sample])
+        assert len(chosen.lower.unique(dim=0)) > 3
+
+
+@torch.no_grad()
+def test_a_stage_aside_that_cannot_tell_anything_is_not_asked():
+    """An integer program takes boxes alone."""
+    given = problem(mlp, 2, eps=0.3, samples=20, threat=L2)
+    found = decided(given, 5.0, BranchAndBound(aside=Milp()))
+    assert torch.equal(found.bound > 0, decided(given, 5.0).bound > 0)
+    assert (found.bound > 0).any()
+
+
+@torch.no_grad()
 def test_where_all_signs_are_known_another_stage_is_asked(monkeypatch):
     """Bounds that are never found leave leaves open, and those a sample."""
     monkeypatch.setattr(branch_and_bound, "LEAF_STEPS", 0)
@@ -190,6 +235,7 @@ def test_a_network_without_activations_is_bounded_once():
 
 @torch.no_grad()
 def test_points_outside_a_round_region_falsify_nothing():
-    given = problem(mlp, 2, eps=0.3, samples=20, threat=L2)
+    given = problem(mlp, 0, eps=0.6, samples=20, threat=L2)
     found = decided(given, 5.0)
     torch.testing.assert_close(given.region.project(found.witness), found.witness)
+    assert (given.margins(found.witness).amin(1) < 0).any()

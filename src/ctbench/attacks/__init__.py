@@ -3,7 +3,18 @@
 from ctbench.attacks.apgd import APGD
 from ctbench.attacks.autoattack import AutoAttack
 from ctbench.attacks.base import Attack, Objective
+from ctbench.attacks.evaluation import Evaluation, Round, adversarial_accuracy
 from ctbench.attacks.line_search import LineSearch
 from ctbench.attacks.pgd import PGD
 
-__all__ = ["APGD", "PGD", "Attack", "AutoAttack", "LineSearch", "Objective"]
+__all__ = [
+    "APGD",
+    "PGD",
+    "Attack",
+    "AutoAttack",
+    "Evaluation",
+    "LineSearch",
+    "Objective",
+    "Round",
+    "adversarial_accuracy",
+]

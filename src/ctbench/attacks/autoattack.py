@@ -43,15 +43,19 @@ class AutoAttack:
         version: "standard", or "plus" for AA+.
         batch_size: how many samples it takes at once.
         seed: of all random numbers.
+        only: the one part to run, by the package's name; None for all.
     """
 
     version: Literal["standard", "plus"] = "standard"
     batch_size: int = 250
     seed: int = 0
+    only: str | None = None
 
     def __post_init__(self) -> None:
         if self.version not in PARTS:
             raise ValueError(f"version is {self.version!r}: it must be one of {', '.join(PARTS)}")
+        if self.only not in (None, *PARTS["plus"]):
+            raise ValueError(f"only is {self.only!r}: it must be one of {', '.join(PARTS['plus'])}, or None for all")
 
     def parts(self, shape: torch.Size, classes: int, norm: str) -> list[str]:
         """What is run on inputs of a shape, in the package's names.
@@ -63,11 +67,15 @@ class AutoAttack:
         impossible = set() if classes >= 3 else {"apgd-dlr"}
         if len(shape) != 3 or (norm == "l2" and not _tiled(*shape[1:])):
             impossible.add("square")
-        return [part for part in parts if part not in impossible]
+        return [part for part in parts if part not in impossible and self.only in (None, part)]
 
-    def __call__(
-        self, net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, eps: float, norm: Literal["linf", "l2"]
-    ) -> Tensor:
+    def require(self, norm: str) -> None:
+        """Raise ValueError unless the norm is one that it is for, and pyautoattack is installed."""
+        if norm not in NORMS:
+            raise ValueError(f"norm is {norm!r}: AutoAttack is for {' and '.join(NORMS)}")
+        _package()
+
+    def __call__(self, net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, eps: float, norm: str) -> Tensor:
         """A point of the region for each sample, [B, *shape]; x itself, in single precision, where no part succeeded.
 
         Points are projected onto the region in the precision of x. Whether they are misclassified is for the caller to
@@ -83,8 +91,7 @@ class AutoAttack:
         Raises:
             ValueError: pyautoattack is not installed, the norm is another one, or inputs or labels are out of range.
         """
-        if norm not in NORMS:
-            raise ValueError(f"norm is {norm!r}: AutoAttack is for {' and '.join(NORMS)}")
+        self.require(norm)
         model = threat(norm, eps)
         model.check(x)
         with torch.no_grad():

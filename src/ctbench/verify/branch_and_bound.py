@@ -85,7 +85,7 @@ class BranchAndBound(Stage):
             given_up |= frontier.crowded(self.numbers, len(problem))
             hard = known.stuck | frontier.among(len(problem)) & (given_up | watch.beyond(*PATIENCE).to(lowest.device))
             hard &= ~known.asked & ~known.falsified & ~watch.late().to(lowest.device)
-            if self.aside is not None and bool(hard.any()):
+            if self.aside is not None and self.aside.applies(problem) and bool(hard.any()):
                 self._ask(self.aside, problem, hard, known, watch, generator)
             over = (given_up | known.proved | known.falsified)[frontier.sample]
             known.count(frontier.take(over & ~known.proved[frontier.sample]))
@@ -150,8 +150,9 @@ class Known:
 
     def witnessed(self, samples: Tensor, points: Tensor) -> None:
         """Keep those of some points, [N, *shape], at which their samples [N] have a negative margin."""
-        points = points.double()
-        turned = self.exact.select(samples).margins(points).amin(-1) < -self.exact.rounding[samples]
+        owner = self.exact.select(samples)
+        points = owner.region.project(points.double())
+        turned = owner.margins(points).amin(-1) < -self.exact.rounding[samples]
         self.witness[samples[turned]], self.falsified[samples[turned]] = points[turned], True
 
 
@@ -253,7 +254,7 @@ class Search:
             inner,
             part.free,
             steps=steps,
-            chosen=self._pairs(self.pairs, part),
+            chosen=self.pairs_of(self.pairs, part),
             enough=0.0,
         )
         return replace(part, bound=torch.maximum(bound.double(), part.bound), free=free)
@@ -278,13 +279,13 @@ class Search:
         region, spec = problem.region.take(part.sample), problem.spec[part.sample, part.row]
         free = part.free.map(lambda value: value.to(spec.dtype))
         inner = self._inner(self.inner_exact if exact else self.inner, part)
-        chosen = self._pairs(self.pairs_exact if exact else self.pairs, part)
+        chosen = self.pairs_of(self.pairs_exact if exact else self.pairs, part)
         return beta_crown.bounds(problem.net, region, spec, inner, free, chosen)
 
     def _inner(self, inner: Boxes, part: Frontier) -> Boxes:
         return beta_crown.clipped({at: box.take(part.sample) for at, box in inner.items()}, part.free.signs)
 
-    def _pairs(self, chosen: dict[int, Pairs], part: Frontier) -> dict[int, Pairs]:
+    def pairs_of(self, chosen: dict[int, Pairs], part: Frontier) -> dict[int, Pairs]:
         return {at: each.take(part.sample) for at, each in chosen.items()}
 
     def paired(self, frontier: Frontier, most: int) -> tuple[Search, Frontier]:
@@ -295,7 +296,7 @@ class Search:
         found = pairs.choose(exact.net, exact.region, standing * exact.spec, self.inner_exact, most=most)
         rough = {at: each.to(self.problem.x.dtype) for at, each in found.items()}
         search = replace(self, pairs=rough, pairs_exact=found, pairs_are_chosen=True)
-        return search, replace(frontier, free=frontier.free.with_pairs(search._pairs(rough, frontier)))
+        return search, replace(frontier, free=frontier.free.with_pairs(search.pairs_of(rough, frontier)))
 
     def points(self, part: Frontier, found: Bounds) -> Tensor:
         """The points of the regions nearest to where the bounds are taken in their hulls, [N, *shape]."""
@@ -319,7 +320,7 @@ class Search:
     def choose(self, part: Frontier, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
         """The neuron to split of each sub-problem, by its place among those of all nodes; whether there is one; and the
         points where the bounds are taken, [N, *shape]."""
-        relaxation = Relaxation.of(self.problem.net, self._inner(self.inner, part), self._pairs(self.pairs, part))
+        relaxation = Relaxation.of(self.problem.net, self._inner(self.inner, part), self.pairs_of(self.pairs, part))
         region, spec = self.problem.region.take(part.sample), self.problem.spec[part.sample, part.row]
         free = relaxation.admitted(part.free)
         found = relaxation.bounds(region, spec, free)

@@ -159,6 +159,10 @@ class Milp(Stage):
     def title(self) -> str:
         return "milp"
 
+    def applies(self, problem: Problem) -> bool:
+        ops = (node.op for node in problem.net.nodes if crown.relaxes(node.op))
+        return isinstance(problem.region, Box) and all(isinstance(op, PiecewiseLinear | Max) for op in ops)
+
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         exact = problem.exact
         graph, box = exact.net.to(torch.float64).map(Tensor.cpu), _double_box(exact.region)

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
-from ctbench.domains import interval
-from ctbench.graph import Affine, Graph
-from ctbench.regions import Box, Region, Threat
+from ctbench.graph import Graph
+from ctbench.regions import Region, Threat
 from ctbench.specification import margin_rows
-
-ROUNDING = 1e-12  # of the largest sums in a network: more than rounding in double precision can add to a margin
+from ctbench.verify.rounding import rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,19 +63,7 @@ class Problem:
     @cached_property
     def rounding(self) -> Tensor:
         """What rounding in double precision cannot add to a margin, anywhere on a region, [B]."""
-        boxes = interval.boxes(self.net, self.region)
-        largest = [_reach(boxes[0])]
-        for node in self.net.nodes:
-            if isinstance(node.op, Affine):
-                reach = _reach(boxes[node.inputs[0]])
-                largest.append(node.op.magnitude(reach) + node.op(torch.zeros_like(reach)).abs())
-        sums = torch.stack([terms.flatten(1).amax(1) for terms in largest])  # of |terms|
-        return ROUNDING * (1 + sums.amax(0))
-
-
-def _reach(box: Box) -> Tensor:
-    """The greatest |value| in a box, coordinate by coordinate."""
-    return torch.maximum(box.lower.abs(), box.upper.abs())
+        return rounding(self.net, self.region, self.spec)
 
 
 @dataclass(frozen=True, eq=False)

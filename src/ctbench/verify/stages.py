@@ -30,6 +30,10 @@ class Stage(ABC):
     def title(self) -> str:
         """What records call it."""
 
+    def applies(self, problem: Problem) -> bool:
+        """Whether it can tell anything about such a network and regions."""
+        return True
+
     @abstractmethod
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         """Look at all samples of a problem."""

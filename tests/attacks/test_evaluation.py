@@ -1,0 +1,249 @@
+"""Adversarial accuracy: exact where the answer is known, and the sum of what its attacks do."""
+
+import math
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from ctbench.attacks import PGD, AutoAttack, adversarial_accuracy
+from ctbench.attacks.evaluation import DEFAULT
+
+
+def linear(classes: int = 2, width: int = 6):
+    """A linear network, inputs near its boundaries and far from the edges of the data range, and right labels."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(width, classes)).double()
+    x = 0.45 + 0.1 * torch.rand(40, width, dtype=torch.float64)
+    with torch.no_grad():
+        net[0].bias.copy_(-net[0].weight.sum(1) / 2)
+    return net, x, net(x).argmax(1)
+
+
+def distances(net: nn.Sequential, x: torch.Tensor, y: torch.Tensor, order: float) -> torch.Tensor:
+    """How far the nearest input of another class is, in the norm that is dual to the one of this order."""
+    weight, logits = net[0].weight, net(x)
+    gap = logits.gather(1, y[:, None]) - logits
+    length = torch.linalg.vector_norm(weight[y][:, None] - weight[None], order, dim=-1)
+    return (gap / length).nan_to_num(math.inf).amin(1).detach()
+
+
+def places(mask: torch.Tensor) -> tuple[int, ...]:
+    return tuple(mask.nonzero().flatten().tolist())
+
+
+def images(classes: int = 5):
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, classes))
+    x = torch.rand(12, 1, 6, 6)
+    return net, x, net(x).argmax(1)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
+@pytest.mark.parametrize(("norm", "order"), [("linf", 1), ("l2", 2)])
+def test_linear_networks_have_an_exact_answer(norm, order, classes):
+    net, x, y = linear(classes)
+    known = distances(net, x, y, order)
+    eps = known.median().item()
+    assert (known - eps).abs().sort().values[1] > 0.002 * eps  # none but the median is near
+    # the cross-entropy of several classes is steepest toward the mean of the others
+    for attack in DEFAULT if classes == 2 else ("pgd", "apgd-dlr", "apgd-t"):
+        for radius, expected in ((1.001 * eps, known <= eps), (0.999 * eps, known < eps)):
+            found = adversarial_accuracy(net, x, y, eps=radius, norm=norm, attacks=[attack])
+            assert found.rounds[0].turned == places(expected), (attack, radius)
+            assert found.adversarial_accuracy == 1 - expected.double().mean().item()
+
+
+def test_segments_have_an_exact_answer():
+    net, x, y = linear()
+    reach = (net(x)[:, 0] - net(x)[:, 1]).abs() / (net[0].weight[0, 0] - net[0].weight[1, 0]).abs()
+    eps = reach.median().item() + 1e-6
+    found = adversarial_accuracy(net, x, y, eps=eps, norm="first-coordinate", attacks=["line-search"])
+    assert found.rounds[0].turned == places(reach < eps)
+
+
+def test_each_attack_gets_what_the_former_left():
+    net, x, y = linear(6)
+    y = torch.cat([y[:30], (y[30:] + 1) % 6])
+    attacks, eps = ("apgd-ce", "pgd", "apgd-t"), distances(net, x, net(x).argmax(1), 1).median().item()
+    found = adversarial_accuracy(net, x, y, eps=1.001 * eps, attacks=attacks)
+    assert found.labels == tuple(y.tolist())
+    assert found.predictions == tuple(net(x).argmax(1).tolist())
+    assert found.natural_accuracy == 0.75
+    turned = [set(done.turned) for done in found.rounds]
+    assert [done.tried for done in found.rounds] == [30, 30 - len(turned[0]), 30 - len(turned[0] | turned[1])]
+    assert turned[0]
+    assert turned[1]
+    assert not turned[0] & turned[1]
+    assert list(found.accuracies.values()) == [
+        (30 - len(turned[0])) / 40,
+        *[(30 - len(turned[0] | turned[1])) / 40] * 2,  # nothing is left for the third
+    ]
+    assert found.adversarial_accuracy == found.accuracies["apgd-t"]
+    assert [place for place, attack in enumerate(found.turned_by) if attack == "pgd"] == sorted(turned[1])
+    assert set(found.turned_by[30:]) == {None}
+    assert found.seconds == sum(done.seconds for done in found.rounds) > 0
+
+    alone = adversarial_accuracy(net, x, y, eps=1.001 * eps, attacks=attacks, alone=True)
+    assert [done.tried for done in alone.rounds] == [30] * 3
+    assert alone.accuracies == found.accuracies
+    assert alone.turned_by == found.turned_by  # the first of them
+    for name in attacks:
+        single = adversarial_accuracy(net, x, y, eps=1.001 * eps, attacks=[name])
+        assert alone.separate_accuracies[name] == single.adversarial_accuracy
+
+
+def test_targets_are_all_other_classes():
+    net = nn.Linear(1, 4).double()
+    with torch.no_grad():  # the second class is nearly as good everywhere, and never better; the third above 0.7
+        net.weight.copy_(torch.tensor([[0.0], [0.0], [1.0], [0.0]]))
+        net.bias.copy_(torch.tensor([0.0, -0.1, -0.7, -5.0]))
+    x, y = torch.full((20, 1), 0.5, dtype=torch.float64), torch.zeros(20, dtype=torch.long)
+    assert adversarial_accuracy(net, x, y, eps=0.21, attacks=["apgd-t"]).adversarial_accuracy == 0
+    assert adversarial_accuracy(net, x, y, eps=0.19, attacks=["apgd-t"]).adversarial_accuracy == 1
+
+
+def test_every_attack_begins_with_the_same_seed(monkeypatch):
+    net, x, y = linear()
+    seeds = []
+
+    def pgd(attack, objective, region, x, generator):
+        seeds.append(generator.initial_seed())
+        return x
+
+    def autoattack(attack, net, x, y, *, eps, norm):
+        seeds.append((attack.version, attack.only, attack.seed, attack.batch_size, eps, norm))
+        return x
+
+    monkeypatch.setattr(PGD, "__call__", pgd)
+    monkeypatch.setattr(AutoAttack, "__call__", autoattack)
+    attacks = ("autoattack-plus", "pgd")
+    adversarial_accuracy(net, x, y, eps=0.1, norm="l2", attacks=attacks, seed=7, batch_size=40)
+    assert seeds == [*[("plus", part, 7, 40, 0.1, "l2") for part in ("apgd-ce", "fab")], 7, 7, 7]
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "norm", "eps"), [("autoattack", "standard", "linf", 0.2), ("autoattack-plus", "plus", "l2", 1)]
+)
+def test_the_parts_of_autoattack_add_up_to_the_whole(name, version, norm, eps):
+    net, x, y = images()
+    net, x, y = net[1:], x[:6].flatten(1), y[:6]  # no image: 5000 questions of Square fewer
+    found = adversarial_accuracy(net, x, y, eps=eps, norm=norm, attacks=[name], seed=4, batch_size=5)
+    whole = AutoAttack(version=version, seed=4, batch_size=5)
+    points = whole(net, x, y, eps=eps, norm=norm)
+    assert [attack is None for attack in found.turned_by] == (net(points).argmax(1) == y).tolist()
+    assert 0 < found.adversarial_accuracy < 1
+    assert [done.attack for done in found.rounds] == [f"{name}/{part}" for part in whole.parts(x.shape[1:], 5, norm)]
+
+
+def test_square_is_a_part_for_images():
+    net, x, y = images()
+    found = adversarial_accuracy(net, x[:2], y[:2], eps=0.6, attacks=["autoattack"], alone=True)
+    assert found.rounds[-1].attack == "autoattack/square"
+    assert found.rounds[-1].turned
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes(classes):
+    net, x, y = images(classes)
+    net, x = net[1:], x.flatten(1)
+    found = adversarial_accuracy(net, x, y, eps=0.5, attacks=["apgd-t", "autoattack-plus"], alone=True)
+    assert len(found.rounds[0].turned) > 6
+    assert found.adversarial_accuracy == 0
+    assert ("autoattack-plus/apgd-dlr" in found.accuracies) == (classes == 3)
+    assert "autoattack-plus/apgd-t" not in found.accuracies
+
+
+def test_the_network_is_taken_as_at_test_time_and_left_as_it_was():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+    net[1].running_mean.fill_(0.3)
+    x = torch.rand(20, 6)
+    y = net.eval()(x).argmax(1)
+    expected = adversarial_accuracy(net, x, y, eps=0.05)
+    before = {key: value.clone() for key, value in net.train().state_dict().items()}
+    state = torch.get_rng_state()
+    found = adversarial_accuracy(net, x, y, eps=0.05)
+    assert found.turned_by == expected.turned_by
+    assert found.natural_accuracy == 1 > found.adversarial_accuracy > 0
+    assert all(module.training for module in net.modules())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(parameter.grad is None and parameter.dtype == torch.float32 for parameter in net.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("eps", "accuracy"), [(0.125 - 1e-12, 1.0), (0.125 + 1e-12, 0.0)])
+def test_points_are_moved_into_the_exact_region_and_replayed_in_double_precision(eps, accuracy, monkeypatch):
+    net, x, y = nn.Linear(1, 2), torch.tensor([[0.5]]), torch.tensor([0])
+    with torch.no_grad():  # right below 0.625, which single precision cannot tell from the edge of the region
+        net.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+        net.bias.copy_(torch.tensor([1.25, 0.0]))
+    monkeypatch.setattr(PGD, "__call__", lambda *_: torch.tensor([[1.0]]))
+    assert adversarial_accuracy(net, x, y, eps=eps, attacks=["pgd"]).adversarial_accuracy == accuracy
+
+
+def test_another_implementation_has_a_say():
+    net, x, y = linear()
+    eps = distances(net, x, y, 1).median().item()
+    arguments = {"eps": 1.001 * eps, "attacks": ["pgd"]}
+    usual = adversarial_accuracy(net, x, y, **arguments)
+    assert adversarial_accuracy(net, x, y, **arguments, replay=net).turned_by == usual.turned_by
+    stubborn = adversarial_accuracy(net, x, y, **arguments, replay=lambda point: torch.zeros(1, 2))
+    assert stubborn.adversarial_accuracy == 1 > usual.adversarial_accuracy
+
+
+def test_logits_that_are_not_finite_are_no_prediction():
+    net, x, y = linear()
+    with torch.no_grad():
+        net[0].weight.fill_(1e308)
+    found = adversarial_accuracy(net, x * 0 + 1, y, eps=0.0, attacks=["pgd"])
+    assert set(found.predictions) == {-1}
+    assert found.natural_accuracy == found.adversarial_accuracy == found.rounds[0].tried == 0
+
+
+def test_whoever_watches_hears_of_every_batch():
+    net, x, y = linear()
+    heard = []
+    found = adversarial_accuracy(
+        net, x, y, eps=0.001, attacks=["pgd"], batch_size=20, watch=lambda *told: heard.append(told)
+    )
+    standing = 40 - len(found.rounds[0].turned)
+    assert len(heard) == 6  # two batches of each of three starts
+    assert heard[-1] == ("pgd", standing)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attacks": ["pdg"]}, "attacks are pdg: name some of pgd, apgd-ce, apgd-dlr, apgd-t, line-search, autoattack"),
+        ({"attacks": ["pgd", "pgd"]}, "each once"),
+        ({"attacks": []}, "attacks are none: name some of"),
+        ({"eps": -0.1}, "eps is -0.1: a radius must be"),
+        ({"norm": "l7"}, "norm is 'l7'"),
+        ({"x": torch.full((40, 6), 2.0).double()}, "give raw pixels"),
+        ({"x": torch.zeros(40, 5).double()}, "takes 6 features"),
+        ({"y": torch.full((40,), 2)}, "label 2 of sample 0 is out of range"),
+        ({"y": torch.zeros(3, dtype=torch.long)}, "there are 40 inputs and 3 labels"),
+        ({"x": torch.zeros(0, 6).double(), "y": torch.zeros(0, dtype=torch.long)}, "at least one"),
+        ({"model": nn.Linear(6, 1).double()}, "1 output: a margin needs two classes"),
+        ({"seed": -1}, "seed must be in"),
+        ({"batch_size": 0}, "batch_size >= 1"),
+        ({"attacks": ["pgd", "line-search"]}, "a line search needs segments"),
+        ({"attacks": ["pgd", "autoattack"], "norm": "l1"}, "norm is 'l1': AutoAttack is for linf and l2"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_attacked(changes, message, monkeypatch):
+    monkeypatch.setattr(PGD, "__call__", None)
+    net, x, y = linear()
+    arguments = {"model": net, "x": x, "y": y, "eps": 0.1} | changes
+    with pytest.raises(ValueError, match=message):
+        adversarial_accuracy(**arguments)
+
+
+def test_a_missing_package_is_an_error_before_anything_is_attacked(monkeypatch):
+    monkeypatch.setattr(PGD, "__call__", None)
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    net, x, y = linear()
+    with pytest.raises(ValueError, match=r"pip install 'ctbench\[attacks\]'"):
+        adversarial_accuracy(net, x, y, eps=0.1, attacks=["pgd", "autoattack"])

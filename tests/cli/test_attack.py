@@ -1,0 +1,117 @@
+"""`ctbench attack`: what it prints and writes, for every kind of subject."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctbench import load_run, save_onnx
+from ctbench.attacks import adversarial_accuracy
+from ctbench.cli import main
+from ctbench.results import jsonl
+
+FAST = ("--attacks", "pgd,apgd-t", "--samples", 40)
+
+
+def shares(text: str) -> dict[str, float]:
+    return {name: float(value) for name, value in re.findall(r"(natural|adversarial) ([\d.]+) %", text)}
+
+
+def test_attack_prints_and_writes_what_python_finds(succeeds, run):
+    out = succeeds("attack", run, "--attacks", "pgd,apgd-t", "--samples", "100:160")
+    loaded = load_run(run)
+    x, y = loaded.recipe.dataset.load().test[100:160]
+    found = adversarial_accuracy(loaded.model, x, y, eps=0.05, attacks=("pgd", "apgd-t"))
+    assert 0 < found.adversarial_accuracy < found.natural_accuracy < 1
+
+    rows = {line.split()[1]: line.split("│")[2:-1] for line in out.splitlines() if "│" in line}
+    assert rows.keys() == {"pgd", "apgd-t"}
+    for done in found.rounds:
+        accuracy = f"{100 * found.accuracies[done.attack]:.2f}"
+        assert [cell.strip() for cell in rows[done.attack][:3]] == [str(done.tried), str(len(done.turned)), accuracy]
+    assert "60 samples, linf eps 0.05: " in out
+    assert shares(out) == pytest.approx(
+        {"natural": 100 * found.natural_accuracy, "adversarial": 100 * found.adversarial_accuracy}, abs=0.01
+    )
+
+    records = run / "attacked" / "linf-0.05-pgd+apgd-t.jsonl"
+    assert out.splitlines()[-1] == str(records)
+    assert jsonl.read(records) == [
+        {"index": 100 + place, "label": int(y[place]), "prediction": found.predictions[place], "attack": attack}
+        for place, attack in enumerate(found.turned_by)
+    ]
+
+
+def test_attack_overwrites_nothing(succeeds, fails, run):
+    succeeds("attack", run, *FAST)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert "linf-0.05-pgd+apgd-t.jsonl exists already: choose another place with --out" in fails("attack", run, *FAST)
+    assert "recipe.json exists already" in fails("attack", run, *FAST, "--out", run / "recipe.json")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert succeeds("attack", run, *FAST, "--out", "new/other.jsonl").splitlines()[-1] == "new/other.jsonl"
+    assert (
+        succeeds("attack", run, *FAST, "--norm", "l2", "--eps", 0.3)
+        .splitlines()[-1]
+        .endswith("l2-0.3-pgd+apgd-t.jsonl")
+    )
+
+
+def test_attack_takes_weights_onnx_files_and_functions(succeeds, run, monkeypatch):
+    from_run = shares(succeeds("attack", run, *FAST))
+    data = ("--dataset", "digits", "--eps", 0.05)
+    out = succeeds("attack", run / "weights.safetensors", *data, *FAST)
+    assert shares(out) == from_run
+    assert out.splitlines()[-1] == "runs/weights/attacked/linf-0.05-pgd+apgd-t.jsonl"
+
+    Path("my_attacked.py").write_text(
+        f"import ctbench\n\ndef net():\n    return ctbench.load_run({str(run)!r}).model\n"
+    )
+    assert shares(succeeds("attack", "my_attacked:net", *data, *FAST)) == from_run
+
+    save_onnx(load_run(run).model, "net.onnx", (1, 8, 8))
+    assert shares(succeeds("attack", "net.onnx", *data, *FAST)) == from_run
+    # a runtime that always finds all outputs equal sees no counterexample
+    monkeypatch.setattr("ctbench.cli.subjects._session", lambda path: lambda x: torch.zeros(1, 10))
+    stubborn = shares(succeeds("attack", "net.onnx", *data, *FAST, "--out", "b.jsonl"))
+    assert stubborn["adversarial"] == stubborn["natural"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--attacks", "pgd,fgsm"], "attacks are pgd, fgsm: name some of pgd, apgd-ce, "),
+        (["--attacks", ""], "name some of pgd"),
+        (["--attacks", "line-search"], "a line search needs segments"),
+        (["--attacks", "autoattack", "--norm", "l1"], "norm is 'l1': AutoAttack is for linf and l2"),
+        (["--samples", "350:360"], "there are 359 test images: samples 350:360 are not among them"),
+        (["--eps", "-1"], "eps is -1.0: a radius must be"),
+    ],
+)
+def test_attacks_that_cannot_be_are_explained_in_a_line(fails, run, options, said):
+    assert said in fails("attack", run, *options)
+    assert not (run / "attacked").exists()
+
+
+def test_a_missing_package_is_explained_in_a_line(fails, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    assert "pip install 'ctbench[attacks]'" in fails("attack", run, "--attacks", "pgd,autoattack")
+
+
+def test_an_interruption_writes_nothing(capsys, run, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ctbench.attacks.PGD.__call__", interrupted)
+    assert main(["attack", str(run), "--samples", "10"]) == 130
+    assert capsys.readouterr().err == ("ctbench: interrupted; no records are written before all attacks have ended\n")
+    assert not (run / "attacked").exists()
+
+
+def test_a_terminal_shows_how_many_stand(capsys, run, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    assert main(["attack", str(run), "--samples", "10", "--attacks", "pgd"]) == 0
+    assert re.search(r"pgd: \d+ of 10 samples stand", capsys.readouterr().err)
+    assert main(["attack", str(run), "--samples", "10", "--attacks", "pgd", "--out", "b.jsonl", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
