@@ -1,4 +1,5 @@
-"""Certification of a thousand images as one job, against the same ones one by one, by both cascades.
+"""Certification of a thousand images as one job, in one process and in one for each core, against the same ones one by
+one; by both cascades.
 
 The network is a run folder, as CTBENCH_RUN names it: of SABR or MTL-IBP on MNIST, as runs/mnist_small/mnist_small_sabr.
 CTBENCH_DATA names the folder of the data.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from operator import ne
 from pathlib import Path
 
 from ctbench.results import Verdict
@@ -27,18 +29,20 @@ def main() -> None:
     recipe, model = loaded.recipe, loaded.model
     x, y = recipe.dataset.load(Path(data)).test[:SAMPLES]
     print(f"\n{recipe.name}, {len(x)} images, eps {recipe.threat.eps}")
-    print(f"{'cascade':10}{'one job, s':>12}{'one by one, s':>15}{'ratio':>7}{'other verdicts':>16}{'unknown':>9}")
+    print(
+        f"{'cascade':10}{'processes':>10}{'one job, s':>12}{'one by one, s':>15}{'ratio':>7}{'other':>7}{'unknown':>9}"
+    )
     for name, stages in CASCADES.items():
 
-        def verdicts(chosen: slice) -> list[Verdict]:
-            found = certify(model, x[chosen], y[chosen], eps=recipe.threat.eps, stages=stages, timeout=TIMEOUT)  # noqa: B023
-            return [record.verdict for record in found]
+        def timed(parts: list[slice], workers: int = 1) -> tuple[list[Verdict], float]:
+            """The verdicts about all images, part by part, and the seconds."""
+            start = time.perf_counter()
+            options = {"eps": recipe.threat.eps, "stages": stages, "timeout": TIMEOUT, "workers": workers}  # noqa: B023
+            found = [record.verdict for part in parts for record in certify(model, x[part], y[part], **options)]
+            return found, time.perf_counter() - start
 
-        start = time.perf_counter()
-        together = verdicts(slice(None))
-        middle = time.perf_counter()
-        single = [verdict for i in range(len(x)) for verdict in verdicts(slice(i, i + 1))]
-        times = middle - start, time.perf_counter() - middle
-        other = sum(one != all_ for one, all_ in zip(single, together, strict=True))
-        open_ = together.count(Verdict.UNKNOWN)
-        print(f"{name:10}{times[0]:12.1f}{times[1]:15.1f}{times[1] / times[0]:7.1f}{other:16}{open_:9}", flush=True)
+        single, slow = timed([slice(i, i + 1) for i in range(len(x))])
+        for workers in sorted({1, os.cpu_count() or 1}):
+            together, fast = timed([slice(None)], workers)
+            other, unknown = sum(map(ne, single, together)), together.count(Verdict.UNKNOWN)
+            print(f"{name:10}{workers:10}{fast:12.1f}{slow:15.1f}{slow / fast:7.1f}{other:7}{unknown:9}", flush=True)

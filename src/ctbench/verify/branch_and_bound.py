@@ -103,12 +103,7 @@ class BranchAndBound(Stage):
             known.count(closed.take(search.positive(closed)))
             frontier = frontier.join(closed.take(~search.positive(closed)))
             known.nodes += torch.bincount(halves.sample, minlength=len(problem))
-            if (
-                self.pairs
-                and not search.pairs_are_chosen
-                and len(frontier)
-                and known.nodes.sum() >= MANY * len(problem)
-            ):
+            if self.pairs and known.nodes.sum() >= MANY * len(problem):
                 search, frontier = search.paired(frontier, self.pairs)
             watch.charge(part.sample)
 
@@ -289,7 +284,9 @@ class Search:
         return {at: each.take(part.sample) for at, each in chosen.items()}
 
     def paired(self, frontier: Frontier, most: int) -> tuple[Search, Frontier]:
-        """The same with pairs of ReLUs that promise most for the margins which are open."""
+        """The same with pairs of ReLUs that promise most for the margins which are open; they are chosen once."""
+        if self.pairs_are_chosen or not len(frontier):
+            return self, frontier
         exact = self.problem.exact
         standing = torch.zeros_like(exact.spec[..., :1])
         standing[frontier.sample, frontier.row] = 1.0
