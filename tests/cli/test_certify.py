@@ -329,8 +329,10 @@ def ticking(monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("ticking")
-def test_open_samples_are_exported_for_other_verifiers(succeeds, run):
+def test_open_samples_are_exported_for_other_verifiers(succeeds, run, fails):
     succeeds("certify", run, "--samples", "20:60", "--timeout", 30, "--total", 0.01, "--export", "open")
+    again = fails("certify", run, "--samples", "20:60", "--total", 0.01, "--resume", "--export", "open")
+    assert "open holds exported properties already: choose another folder for --export" in again
     closed = {record.index for record in RunFolder(run).certification("linf-0.05").read()}
     standing = [index for index in range(20, 60) if index not in closed]
     assert closed

@@ -193,6 +193,12 @@ def test_a_stage_that_proves_nothing_is_not_asked():
         BranchAndBound(aside=Bound(domain="crown"))
 
 
+@pytest.mark.parametrize("changes", [{"parts": 0}, {"nodes": 0}, {"candidates": 0}, {"steps": -1}, {"root_steps": -1}])
+def test_numbers_that_cannot_be_are_refused(changes):
+    with pytest.raises(ValueError, match="must be >= 1, and steps >= 0"):
+        BranchAndBound(**changes)
+
+
 @torch.no_grad()
 def test_a_sample_is_decided_alone_as_in_a_batch():
     given = single(problem(conv, 3, eps=0.3, samples=12))

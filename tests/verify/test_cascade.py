@@ -637,6 +637,8 @@ def test_bad_input_is_explained():
         ({"eps": math.nan}, r"eps is nan: a radius must be a number >= 0"),
         ({"eps": math.inf, "clip": None}, r"eps is inf: a radius must be a number >= 0"),
         ({"clip": (1.0, 0.0)}, r"clip is \(1.0, 0.0\)"),
+        ({"stages": []}, r"stages must be a list of stages.*: there are none"),
+        ({"stages": [BranchAndBound]}, r"stages must be a list of stages.*BranchAndBound'> is none"),
     ]
     for changes, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
     if args.export and subject.norm != "linf":
         raise ValueError(f"--export writes boxes, and the norm is {subject.norm}: leave it out, or take --norm linf")
+    if args.export and (args.export / "instances.csv").exists():
+        raise ValueError(f"{args.export} holds exported properties already: choose another folder for --export")
     samples = _within(args.samples, len(subject.images))
     x, y = subject.images[samples.start : samples.stop]
     name = f"{subject.norm}-{subject.eps:.10g}"

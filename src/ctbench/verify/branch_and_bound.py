@@ -68,6 +68,8 @@ class BranchAndBound(Stage):
     aside: Stage | None = None
 
     def __post_init__(self) -> None:
+        if min(self.parts, self.nodes, self.numbers, self.candidates) < 1 or min(self.steps, self.root_steps) < 0:
+            raise ValueError(f"{self}: parts, nodes, numbers and candidates must be >= 1, and steps >= 0")
         if self.aside is not None and not self.aside.proves:
             raise ValueError(f"aside is {self.aside}, whose bounds are no proofs: take a stage that computes in double")
 

@@ -84,6 +84,10 @@ class Cascade:
     deadline: float = math.inf
 
     def __post_init__(self) -> None:
+        wrong = next((stage for stage in self.stages if not isinstance(stage, Stage)), None)
+        if wrong is not None or not self.stages:
+            given = "there are none" if wrong is None else f"{wrong!r} is none"
+            raise ValueError(f"stages must be a list of stages, as [Bound(domain='crown'), BranchAndBound()]: {given}")
         if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise ValueError(f"timeout is {self.timeout}: give a number of seconds > 0, or None for no limit")
 

@@ -57,6 +57,8 @@ class InputSplit(Stage):
     def __post_init__(self) -> None:
         if self.parts < 1 or self.nodes < 1:
             raise ValueError(f"parts is {self.parts} and nodes is {self.nodes}: give whole numbers >= 1")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share}: it is a share of a sample's time, give a number in (0, 1]")
 
     @property
     def title(self) -> str:
