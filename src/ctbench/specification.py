@@ -41,8 +41,16 @@ def robust_cross_entropy(margins: Tensor) -> Tensor:
     return torch.cat([margins.new_zeros(len(margins), 1), -margins], dim=1).logsumexp(dim=1)
 
 
+def check_samples(x: Tensor, y: Tensor) -> None:
+    """Raise ValueError unless there are inputs [N, *shape], with one label each."""
+    if len(x) != len(y) or not len(x):
+        raise ValueError(f"there are {len(x)} inputs and {len(y)} labels: give one label per input, at least one")
+
+
 def check_labels(y: Tensor, classes: int) -> None:
-    """Raise ValueError unless there is one label a sample, [B], and each is an integer in 0..classes-1."""
+    """Raise ValueError unless there are two classes, and the labels [B] are integers in 0..classes-1."""
+    if classes < 2:
+        raise ValueError(f"the network has {classes} output: a margin needs two classes or more")
     if not isinstance(y, Tensor):
         raise ValueError(f"the labels are a {type(y).__name__}: give a torch tensor of integers, [B]")
     if y.dim() != 1:

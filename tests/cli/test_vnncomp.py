@@ -231,8 +231,8 @@ def test_instances_that_break_are_errors_and_the_others_are_decided(call):
         ("net.onnx", "none.vnnlib"): r"there is no file .*none\.vnnlib",
         ("net.onnx", "three.vnnlib"): r"the property has 3 inputs, those of the network have shape \(2,\)",
     }
-    status, out, _ = call("".join(f"{network},{prop},20\n" for network, prop in expected) + PLAIN)
-    assert status == 0
+    status, out, said = call("".join(f"{network},{prop},20\n" for network, prop in expected) + PLAIN)
+    assert status == 1
     records = {(r["onnx"], r["vnnlib"]): r for r in jsonl.read(Path("runs/vnncomp/list/results.jsonl"))}
     for instance, reason in expected.items():
         assert records[instance]["verdict"] == "error"
@@ -244,7 +244,7 @@ def test_instances_that_break_are_errors_and_the_others_are_decided(call):
     ]
     assert Path("runs/vnncomp/list/none_proved.txt").read_text() == "error\n"
     assert rows(out)["all"][:5] == ["1", "1", "1", "0", "6"]
-    assert "6 of 9 instances failed, as torn_proved: OnnxError: " in out
+    assert "6 of 9 instances could not be read or decided, as torn_proved: OnnxError: " in said
 
 
 @pytest.mark.parametrize(
@@ -256,6 +256,10 @@ def test_instances_that_break_are_errors_and_the_others_are_decided(call):
         ("net.onnx,proved.vnnlib,3\nnet.onnx,proved.vnnlib\n", "list.csv, line 2: expected onnx, vnnlib, timeout_s"),
         ("net.onnx,proved.vnnlib,soon\n", "list.csv, line 1: expected onnx, vnnlib, timeout_s ('soon' is not a number"),
         ("net.onnx,proved.vnnlib,0\n", "'0' is not a number of seconds > 0"),
+        (
+            "onnx,vnnlib,timeout_s,known_verdict\nnet.onnx,proved.vnnlib,3,holds\n",
+            "line 2: known_verdict is 'holds', expected sat, unsat, unknown or nothing",
+        ),
         (PLAIN + "./net.onnx,proved.vnnlib,3\n", "two instances are called net_proved"),
     ],
 )

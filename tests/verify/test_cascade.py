@@ -1,23 +1,21 @@
-"""The cascade: what it says is true, whatever the stages do, and however often it is interrupted."""
+"""The cascade: what it says is true, whatever the stages do."""
 
 import copy
 import json
 import math
-import os
 import re
-import signal
-import subprocess
 import sys
 import warnings
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from tests.small import inputs, linear, right, small, timeless
+from tests.stages import BOUNDS, Custom, constant
 from torch import nn
 
 import ctbench
@@ -25,9 +23,8 @@ from ctbench import regions
 from ctbench.attacks import PGD
 from ctbench.networks import MLP, Normalize
 from ctbench.regions import Linf
-from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, jsonl
+from ctbench.results import CertificationFiles, Verdict
 from ctbench.specification import margins, violation_at
-from ctbench.training import train
 from ctbench.verify import (
     DEFAULT_STAGES,
     FAST_STAGES,
@@ -39,55 +36,10 @@ from ctbench.verify import (
     InputSplit,
     Milp,
     Problem,
-    Stage,
     certify,
 )
 
 samples = sys.modules["ctbench.verify.samples"]
-BOUNDS = tuple(Bound(domain=name) for name in ("interval", "crown-ibp", "crown"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Custom(Stage):
-    """A stage of the test's making."""
-
-    look: Callable[[Problem], Findings]
-    called: str = "custom"
-
-    @property
-    def title(self) -> str:
-        return self.called
-
-    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        return self.look(problem)
-
-
-def small(seed: int, *, batch_norm: bool = False) -> nn.Sequential:
-    torch.manual_seed(seed)
-    model = MLP(hidden=(12, 8), batch_norm=batch_norm).build((4,), 3).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.7)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            module.running_mean.normal_(0, 0.3)
-            module.running_var.uniform_(0.3, 1.5)
-    return model
-
-
-def inputs(model: nn.Module, count: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs whose labels are the model's own answers, but for every seventh."""
-    x = torch.rand(count, 4, generator=torch.Generator().manual_seed(5))
-    y = model(x).argmax(1).detach()
-    y[::7] = (y[::7] + 1) % 3
-    return x, y
-
-
-def linear(weight: list[list[float]], bias: list[float]) -> nn.Sequential:
-    layer = nn.Linear(len(weight[0]), len(weight))
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor(weight))
-        layer.bias.copy_(torch.tensor(bias))
-    return nn.Sequential(layer)
 
 
 def double(model: nn.Module) -> nn.Module:
@@ -101,20 +53,7 @@ def least_margin(model: nn.Module, points: torch.Tensor, label: int) -> float:
         return margins(double(model)(points.double()), labels).min().item()
 
 
-def timeless(found: Certification) -> list[SampleRecord]:
-    return [replace(record, seconds=0.0, stage_seconds={}) for record in found]
-
-
-@pytest.fixture(scope="module")
-def digits(tiny, tmp_path_factory):
-    """A network that is certified on some digits, falsified on others, wrong on others."""
-    recipe = tiny(network=MLP(hidden=(20, 20)), epochs=4, batch_size=64, optimizer=replace(tiny().optimizer, lr=0.005))
-    run = train(recipe, out=tmp_path_factory.mktemp("digits") / "run", quiet=True)
-    x, y = recipe.dataset.load().test[:]
-    return run.model, x[:150], y[:150]
-
-
-# ---------------------------------------------------------------------------------------------- soundness
+# ----------------------------------------------------------------------------------------------------------- soundness
 
 
 @pytest.mark.parametrize(("seed", "batch_norm"), [(0, False), (2, False), (0, True)])
@@ -258,7 +197,87 @@ def test_batch_norm_without_running_statistics_is_refused():
         certify(conv.eval(), torch.rand(5, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1]), eps=0.01)
 
 
-# ---------------------------------------------------------------------------------------------- stages
+def test_a_margin_that_rounding_could_have_made_is_not_certified():
+    torch.manual_seed(0)
+    weight = 1e6 * torch.rand(1, 200, dtype=torch.float64)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(200, 2)).double()
+    x = torch.rand(1, 200, dtype=torch.float64)
+    with torch.no_grad():
+        model[1].weight.copy_(torch.cat([weight, torch.zeros(1, 200)]))
+        model[1].bias.copy_(torch.stack([-(weight @ x[0]).squeeze() + 1e-6, torch.tensor(0.0)]))
+    (record,) = certify(model, x, torch.zeros(1, dtype=torch.long), eps=0.0)  # a margin of 1e-6 of sums of 1e8
+    assert record.bound == pytest.approx(1e-6, abs=1e-7)
+    assert record.verdict is Verdict.UNKNOWN
+    with torch.no_grad():
+        model[1].bias[0] += 1e-3
+    (record,) = certify(model, x, torch.zeros(1, dtype=torch.long), eps=0.0)
+    assert record.verdict is Verdict.CERTIFIED
+
+
+def test_rounding_is_judged_over_the_whole_region():
+    verdicts = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        weight, eps = 1e4 * torch.rand(784, dtype=torch.float64), 8 / 255
+        model = nn.Sequential(nn.Flatten(), nn.Linear(784, 2)).double()
+        least = sum(Fraction(float(value)) for value in weight) * Fraction(eps)
+        bias = float(least)
+        while Fraction(bias) > least:  # so that the least margin of all is 0 or a little below
+            bias = math.nextafter(bias, 0.0)
+        with torch.no_grad():
+            model[1].weight.copy_(torch.stack([-weight, torch.zeros(784)]))
+            model[1].bias.copy_(torch.tensor([bias, 0.0], dtype=torch.float64))
+        x = torch.zeros(1, 1, 28, 28, dtype=torch.float64)
+        verdicts.append(certify(model, x, torch.tensor([0]), eps=eps)[0].verdict)
+    assert set(verdicts) == {Verdict.UNKNOWN}
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_every_norm_has_its_proofs_and_counterexamples(norm, tmp_path):
+    model = small(0)
+    x, y = inputs(model)
+    files = CertificationFiles(tmp_path / f"{norm}.jsonl")
+    found = certify(model, x, y, eps=0.12, norm=norm, files=files, counterexamples=True)
+    assert json.loads(files.settings.read_text())["norm"] == norm
+    assert found.counts[Verdict.CERTIFIED] > 5
+    assert found.counts[Verdict.FALSIFIED] > 0
+    region, order = regions.threat(norm, 0.12).region(x.double()), {"linf": math.inf, "l2": 2, "l1": 1}[norm]
+    points = PGD(steps=30, restarts=5)(violation_at(double(model), y), region, x.double())
+    for record in found:
+        if record.verdict is Verdict.CERTIFIED:
+            assert least_margin(model, points[record.index][None], record.label) > 0
+        assert (record.counterexample is not None) == (record.verdict is Verdict.FALSIFIED)
+        if record.counterexample is not None:
+            point = torch.from_numpy(record.counterexample)
+            assert point.dtype == torch.float64
+            assert torch.linalg.vector_norm(point - x[record.index].double(), order) <= 0.12
+            assert 0 <= point.min() <= point.max() <= 1
+            assert least_margin(model, point[None], record.label) < 0
+            assert (np.load(files.counterexamples / f"{record.index}.npy") == record.counterexample).all()
+    assert len(list(files.counterexamples.iterdir())) == found.counts[Verdict.FALSIFIED]
+
+
+def test_the_smaller_ball_has_more_proofs():
+    model = small(0)
+    x, y = inputs(model)
+    counts = [certify(model, x, y, eps=0.12, norm=norm).counts for norm in ("linf", "l2", "l1")]
+    certified, falsified = ([count[verdict] for count in counts] for verdict in (Verdict.CERTIFIED, Verdict.FALSIFIED))
+    assert 0 < certified[0] < certified[1] < certified[2]
+    assert falsified[0] > falsified[1] > falsified[2] > 0
+
+
+def test_a_counterexample_must_be_one_in_the_other_implementation_too():
+    model = small(0)
+    x, y = inputs(model)
+    plain = certify(model, x, y, eps=0.08)
+    assert plain.counts[Verdict.FALSIFIED] > 0
+    assert timeless(certify(model, x, y, eps=0.08, replay=double(model))) == timeless(plain)
+    stubborn = certify(model, x, y, eps=0.08, replay=lambda points: torch.zeros(1, 3))
+    assert stubborn.counts[Verdict.FALSIFIED] == 0
+    assert stubborn.counts[Verdict.CERTIFIED] == plain.counts[Verdict.CERTIFIED]
+
+
+# -------------------------------------------------------------------------------------------------------------- stages
 
 
 def test_a_stage_sees_only_what_former_ones_left_open():
@@ -368,16 +387,6 @@ def test_the_global_random_state_is_left_alone(digits):
     before = torch.get_rng_state()
     certify(digits[0], digits[1][:20], digits[2][:20], eps=0.05)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def constant(screening: float, exact: float | None = None) -> Callable[[Problem], Findings]:
-    """A stage that says one bound in single precision and another one in double."""
-
-    def look(problem: Problem) -> Findings:
-        value = exact if exact is not None and problem.x.dtype == torch.float64 else screening
-        return Findings(bound=problem.x.new_full((len(problem),), value))
-
-    return look
 
 
 def raising(problem: Problem) -> Findings:
@@ -548,7 +557,17 @@ def test_a_user_who_interrupts_a_stage_is_heard():
         certify(model, *inputs(model, 5), eps=0.01, stages=[Custom(look=interrupting)])
 
 
-# ---------------------------------------------------------------------------------------------- networks
+def test_falsify_stops_at_what_it_has_found():
+    model = linear([[1.0], [0.0]], [0.0, 0.5])
+    graph = ctbench.graph.freeze(ctbench.graph.trace(model, (1,)), torch.zeros(1, 1))[0].detach()
+    problem = Problem.of_labels(graph, torch.tensor([[0.55], [0.9]]), torch.tensor([0, 0]), Linf(eps=0.1))
+    findings = Falsify()(problem, torch.Generator().manual_seed(0))
+    assert findings.bound is None
+    assert findings.witness[0].item() < 0.5
+    assert findings.witness[1].item() == pytest.approx(0.8, abs=0.01)
+
+
+# ------------------------------------------------------------------------------------------------------------ networks
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -615,7 +634,7 @@ def test_wong_and_kolters_network_is_certified_on_real_mnist(real_mnist, kw_mnis
     assert found.certified_accuracy == 1
 
 
-# ---------------------------------------------------------------------------------------------- bad input
+# ----------------------------------------------------------------------------------------------------------- bad input
 
 
 def test_bad_input_is_explained():
@@ -668,474 +687,13 @@ def test_bad_input_is_found_before_a_file_is_made(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# ------------------------------------------------------------------------------------------- interruptions
-
-
-@pytest.fixture
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(samples, "CHUNK", 16)
-
-
-class Killed(BaseException):
-    """Stands for what no code can catch."""
-
-
-def killer(after: int) -> Callable[[SampleRecord], None]:
-    seen: list[SampleRecord] = []
-
-    def watch(record: SampleRecord) -> None:
-        seen.append(record)
-        if len(seen) == after:
-            raise Killed
-
-    return watch
-
-
-def indices(files: CertificationFiles) -> list[int]:
-    return [record["index"] for record in jsonl.read(files.records)]
-
-
-def same(found: Certification, expected: Certification) -> bool:
-    """Whether records say the same, but for what rounding does to bounds where other samples are in a batch."""
-    assert [record.bound for record in found] == pytest.approx([record.bound for record in expected], abs=1e-5)
-    return [replace(r, bound=None) for r in timeless(found)] == [replace(r, bound=None) for r in timeless(expected)]
-
-
-@pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("after", [1, 16, 30])
-@pytest.mark.parametrize("torn", [0, 1, 40, 400])
-def test_an_interrupted_certification_ends_in_the_same_records(digits, tmp_path, after, torn):
-    model, x, y = digits
-    whole = certify(model, x, y, eps=0.05)
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    with pytest.raises(Killed):
-        certify(model, x, y, eps=0.05, files=files, watch=killer(after))
-    kept = files.records.read_bytes()
-    assert after <= len(indices(files)) <= 16 * math.ceil(after / 16)
-    files.records.write_bytes(kept[: len(kept) - torn])
-    before = indices(files)
-    watched: list[int] = []
-    resumed = certify(
-        model, x, y, eps=0.05, files=files, resume=True, watch=lambda record: watched.append(record.index)
-    )
-    assert same(resumed, whole)
-    assert sorted(indices(files)) == list(range(len(y)))
-    assert sorted(before + watched) == list(range(len(y)))
-    assert same(files.read(), whole)
-
-
-VICTIM = """
-import sys, time
-import torch
-torch.set_num_threads(1)
-from ctbench.results import CertificationFiles
-from ctbench.training import load_network
-import ctbench.verify
-from pathlib import Path
-
-sys.modules["ctbench.verify.samples"].CHUNK = 16
-seen = []
-
-def watch(record):
-    seen.append(record)
-    if len(seen) == 40:
-        print("in the middle", flush=True)
-        time.sleep(600)
-
-weights, data, out = map(Path, sys.argv[1:])
-x, y = torch.load(data, weights_only=True)
-ctbench.verify.certify(load_network(weights), x, y, eps=0.05, files=CertificationFiles(out), watch=watch)
-"""
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.usefixtures("small_chunks")
-def test_a_killed_certification_ends_in_the_same_records(tiny, tmp_path):
-    run = train(tiny(epochs=2), out=tmp_path / "run", quiet=True)
-    x, y = run.recipe.dataset.load().test[:100]
-    torch.save((x, y), tmp_path / "data.pt")
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    arguments = [str(run.folder.weights), str(tmp_path / "data.pt"), str(files.records)]
-    with subprocess.Popen([sys.executable, "-c", VICTIM, *arguments], stdout=subprocess.PIPE, text=True) as victim:
-        assert victim.stdout is not None
-        assert victim.stdout.readline() == "in the middle\n"
-        os.kill(victim.pid, signal.SIGKILL)
-        assert victim.wait() == -signal.SIGKILL
-    assert 40 <= len(indices(files)) <= 48
-    resumed = certify(run.model, x, y, eps=0.05, files=files, resume=True)
-    assert sorted(indices(files)) == list(range(100))
-    assert same(resumed, certify(run.model, x, y, eps=0.05))
-
-
-def test_a_finished_certification_is_read_and_not_repeated(digits, tmp_path):
-    model, x, y = digits
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    first = certify(model, x[:30], y[:30], eps=0.05, files=files)
-    kept = files.records.read_bytes()
-    again = certify(model, x[:30], y[:30], eps=0.05, files=files, resume=True, watch=killer(1))
-    assert again == first
-    assert files.records.read_bytes() == kept
-    assert files.read() == first
-
-
-def test_more_samples_can_be_added(digits, tmp_path):
-    model, x, y = digits
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    certify(model, x[:30], y[:30], eps=0.05, files=files)
-    found = certify(model, x[:50], y[:50], eps=0.05, files=files, resume=True)
-    assert [record.index for record in found] == list(range(50))
-    assert sorted(indices(files)) == list(range(50))
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        (
-            {"eps": 0.06},
-            r"eps was 0.05, now 0.06; threat was 'Linf\(eps=0.05, clip=\(0.0, 1.0\)\)', now 'Linf\(eps=0.06",
-        ),
-        ({"clip": (-1.0, 1.0)}, r"threat was .*now 'Linf\(eps=0.05, clip=\(-1.0, 1.0\)\)'"),
-        ({"seed": 1}, r"seed was 0, now 1"),
-        ({"confirm": False}, r"confirm was True, now False"),
-        ({"stages": BOUNDS}, r"stages was \[.*PGD.*\], now \["),
-        ({"about": {"weights": "b"}}, r"weights was 'a', now 'b'"),
-        ({"about": {}}, r"weights was 'a', now None"),
-        ({"seed": 1, "confirm": False}, r"confirm was True, now False; seed was 0, now 1"),
-    ],
-    ids=["eps", "clip", "seed", "confirm", "stages", "weights", "no weights", "two"],
-)
-def test_records_of_other_settings_are_not_mixed(digits, tmp_path, changes, told):
-    model, x, y = (digits[0], digits[1][:5], digits[2][:5])
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    certify(model, x, y, eps=0.05, about={"weights": "a"}, files=files)
-    kept = files.records.read_bytes()
-    arguments = {"eps": 0.05, "about": {"weights": "a"}} | changes
-    with pytest.raises(ValueError, match=rf"made under other settings \({told}.*: choose another place"):
-        certify(model, x, y, files=files, resume=True, **arguments)
-    assert files.records.read_bytes() == kept
-
-
-def test_records_that_are_there_are_not_overwritten(digits, tmp_path):
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, files=files)
-    kept = files.records.read_bytes()
-    with pytest.raises(ValueError, match="exists already: resume it, or choose another place"):
-        certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, files=files)
-    assert files.records.read_bytes() == kept
-
-
-def test_settings_say_what_the_records_depend_on(digits, tmp_path):
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, files=files, about={"weights": "abc"})
-    settings = json.loads(files.settings.read_text())
-    assert settings["threat"] == "Linf(eps=0.05, clip=(0.0, 1.0))"
-    assert settings["stages"] == [repr(stage) for stage in DEFAULT_STAGES]
-    assert (settings["confirm"], settings["seed"], settings["weights"]) == (True, 0, "abc")
-
-
-def test_falsify_stops_at_what_it_has_found():
-    model = linear([[1.0], [0.0]], [0.0, 0.5])
-    graph = ctbench.graph.freeze(ctbench.graph.trace(model, (1,)), torch.zeros(1, 1))[0].detach()
-    problem = Problem.of_labels(graph, torch.tensor([[0.55], [0.9]]), torch.tensor([0, 0]), Linf(eps=0.1))
-    findings = Falsify()(problem, torch.Generator().manual_seed(0))
-    assert findings.bound is None
-    assert findings.witness[0].item() < 0.5
-    assert findings.witness[1].item() == pytest.approx(0.8, abs=0.01)
-
-
-# ------------------------------------------------------------------------------------- what records are about
-
-
-def test_records_of_another_network_are_not_taken_over(tmp_path):
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    x, y = inputs(small(0), 6)
-    certify(small(0), x, y, eps=0.01, files=files)
-    other = small(0)
-    with torch.no_grad():
-        other[-1].bias[0] += 1e-3
-    with pytest.raises(ValueError, match=r"was made under other settings .*network_digest"):
-        certify(other, x, y, eps=0.01, files=files, resume=True)
-
-
-def test_records_of_other_inputs_or_labels_are_not_taken_over(tmp_path):
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    model = small(0)
-    x, y = inputs(model, 6)
-    before = certify(model, x[:4], y[:4], eps=0.01, files=files)
-    moved = x.clone()
-    moved[2] = moved[2].flip(-1)
-    with pytest.raises(ValueError, match="the record of sample 2 is about another input or label"):
-        certify(model, moved, y, eps=0.01, files=files, resume=True)
-    relabelled = y.clone()
-    relabelled[1] = (y[1] + 1) % 3
-    with pytest.raises(ValueError, match="the record of sample 1 is about another input or label"):
-        certify(model, x, relabelled, eps=0.01, files=files, resume=True)
-    after = certify(model, x, y, eps=0.01, files=files, resume=True)  # more samples of the same are welcome
-    assert list(after)[:4] == list(before)
-    assert len(after) == 6
-
-
-def test_a_margin_that_rounding_could_have_made_is_not_certified():
-    torch.manual_seed(0)
-    weight = 1e6 * torch.rand(1, 200, dtype=torch.float64)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(200, 2)).double()
-    x = torch.rand(1, 200, dtype=torch.float64)
-    with torch.no_grad():
-        model[1].weight.copy_(torch.cat([weight, torch.zeros(1, 200)]))
-        model[1].bias.copy_(torch.stack([-(weight @ x[0]).squeeze() + 1e-6, torch.tensor(0.0)]))
-    (record,) = certify(model, x, torch.zeros(1, dtype=torch.long), eps=0.0)  # a margin of 1e-6 of sums of 1e8
-    assert record.bound == pytest.approx(1e-6, abs=1e-7)
-    assert record.verdict is Verdict.UNKNOWN
-    with torch.no_grad():
-        model[1].bias[0] += 1e-3
-    (record,) = certify(model, x, torch.zeros(1, dtype=torch.long), eps=0.0)
-    assert record.verdict is Verdict.CERTIFIED
-
-
 def test_a_network_of_one_class_is_refused():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
     with pytest.raises(ValueError, match="the network has 1 output: a margin needs two classes or more"):
         certify(model, torch.rand(2, 1, 2, 2), torch.zeros(2, dtype=torch.long), eps=0.1)
 
 
-def test_rounding_is_judged_over_the_whole_region():
-    verdicts = []
-    for seed in range(60):
-        torch.manual_seed(seed)
-        weight, eps = 1e4 * torch.rand(784, dtype=torch.float64), 8 / 255
-        model = nn.Sequential(nn.Flatten(), nn.Linear(784, 2)).double()
-        least = sum(Fraction(float(value)) for value in weight) * Fraction(eps)
-        bias = float(least)
-        while Fraction(bias) > least:  # so that the least margin of all is 0 or a little below
-            bias = math.nextafter(bias, 0.0)
-        with torch.no_grad():
-            model[1].weight.copy_(torch.stack([-weight, torch.zeros(784)]))
-            model[1].bias.copy_(torch.tensor([bias, 0.0], dtype=torch.float64))
-        x = torch.zeros(1, 1, 28, 28, dtype=torch.float64)
-        verdicts.append(certify(model, x, torch.tensor([0]), eps=eps)[0].verdict)
-    assert set(verdicts) == {Verdict.UNKNOWN}
-
-
-def test_what_is_said_about_records_cannot_hide_what_they_depend_on(tmp_path):
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    model = small(0)
-    x, y = inputs(model, 3)
-    about = {"threat": "any", "seed": 0, "shape": (1, 2)}
-    certify(model, x, y, eps=0.01, files=files, about=about)
-    assert len(certify(model, x, y, eps=0.01, files=files, about=about, resume=True)) == 3
-    with pytest.raises(ValueError, match="threat was"):
-        certify(model, x, y, eps=0.5, files=files, about=about, resume=True)
-    with pytest.raises(ValueError, match="seed is 4294967296"):
-        certify(model, x, y, eps=0.01, seed=2**32)
-
-
-# ------------------------------------------------------------------------------------------------- jobs
-
-
-@pytest.fixture
-def clock(monkeypatch) -> list[float]:
-    """A clock that only the test moves."""
-    now = [0.0]
-    monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    return now
-
-
-def taking(clock: list[float], seconds: float, bound: float | None = 1.0) -> Callable[[Problem], Findings]:
-    """A stage that takes so many seconds for each sample, and gives this bound."""
-
-    def look(problem: Problem) -> Findings:
-        clock[0] += seconds * len(problem)
-        return Findings() if bound is None else constant(bound)(problem)
-
-    return look
-
-
-def right(model: nn.Module, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs that the network is right about."""
-    x, _ = inputs(model, count)
-    return x, model(x).argmax(1).detach()
-
-
-@pytest.mark.usefixtures("small_chunks")
-def test_what_is_not_reached_in_time_is_unknown_and_left_for_later(clock, tmp_path):
-    model = small(0)
-    x, y = right(model, 40)
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    watched: list[int] = []
-
-    def job(**changes: object) -> Certification:
-        arguments = {"eps": 0.01, "stages": [Custom(look=taking(clock, 1.0))], "confirm": False, "files": files}
-        return certify(model, x, y, watch=lambda record: watched.append(record.index), **arguments, **changes)
-
-    found = job(total=20.0)  # chunks of 16: one that ends in time, one that does not, one that never begins
-    assert [r.index for r in found if r.finished] == list(range(32)) == sorted(indices(files)) == sorted(watched)
-    assert {(r.verdict, r.prediction, r.reason) for r in list(found)[32:]} == {
-        (Verdict.UNKNOWN, -1, "the time of the whole job was over")
-    }
-    assert job(resume=True).certified_accuracy == 1
-    assert sorted(indices(files)) == list(range(40)) == sorted(watched)
-
-
-@pytest.mark.parametrize(("total", "cut"), [(4.0, True), (40.0, False)])
-def test_what_the_end_of_a_job_cut_short_is_left_for_later(clock, tmp_path, total, cut):
-    model = small(0)
-    x, y = right(model, 10)
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-
-    def first(problem: Problem) -> Findings:
-        """Certifies half of the samples."""
-        clock[0] += 1.0
-        return Findings(bound=torch.where(x[:, 0] > x[:, 0].median(), 1.0, -1.0))
-
-    def second(problem: Problem) -> Findings:
-        """Has too little time for one of the samples, 1 second or 1.4."""
-        clock[0] += 1.0
-        assert problem.seconds.tolist() == pytest.approx([1.0 if cut else 1.4] * len(problem))
-        return Findings(late=torch.arange(len(problem)) == 1)
-
-    stages = [Custom(look=first), Custom(look=second, batch_size=3)]
-    found = certify(model, x, y, eps=0.01, stages=stages, confirm=False, files=files, timeout=1.5, total=total)
-    standing = [record for record in found if record.verdict is Verdict.UNKNOWN]
-    reason = "the time of the whole job was over" if cut else "1.5 seconds were not enough"
-    assert [record.finished for record in standing] == [True, not cut, True, True, not cut]
-    assert [record.reason for record in standing] == ["", reason, "", "", reason]
-    assert sorted(indices(files)) == [record.index for record in found if record.finished]
-    assert len(indices(files)) == (8 if cut else 10)
-
-
-def test_no_stage_begins_after_the_end_of_the_job(clock):
-    model = small(0)
-    stages = [Custom(look=taking(clock, 1.0, None), batch_size=2), Custom(look=lambda problem: pytest.fail("late"))]
-    found = certify(model, *right(model, 4), eps=0.01, stages=stages, total=1.5)
-    assert [record.seconds for record in found] == [1.0, 1.0, 0.0, 0.0]
-    assert {(record.finished, record.reason) for record in found} == {(False, "the time of the whole job was over")}
-
-
-def test_stages_know_how_much_time_samples_have_left(clock):
-    model = small(0)
-    x, y = right(model, 4)
-    given: list[list[float]] = []
-
-    def look(problem: Problem) -> Findings:
-        given.append(problem.seconds.tolist())
-        return taking(clock, 1.0, None)(problem)
-
-    stages = [Custom(look=look, called=name) for name in "ab"]
-    certify(model, x, y, eps=0.01, stages=stages, timeout=3.0)
-    certify(model, x, y, eps=0.01, stages=stages, timeout=3.0, total=10.0)
-    certify(model, x, y, eps=0.01, stages=stages, timeout=None, total=10.0)
-    assert given == [[3.0] * 4, [2.0] * 4] + [[2.5] * 4, [1.5] * 4] * 2
-
-
-def test_time_that_runs_out_is_the_reason(clock):
-    model = small(0)
-    x, y = right(model, 4)
-    stages = [Custom(look=taking(clock, 1.0, None), called=name) for name in "abc"]
-    for record in certify(model, x, y, eps=0.01, stages=stages, timeout=2.0):
-        assert (record.verdict, record.stage, record.finished) == (Verdict.UNKNOWN, "b", True)
-        assert record.reason == "2 seconds were not enough"
-        assert record.stage_seconds == {"clean": 0.0, "a": 1.0, "b": 1.0}
-        assert record.seconds == 2.0
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"timeout": 0.0}, "timeout is 0.0: give a number of seconds > 0"),
-        ({"timeout": math.nan}, "timeout is nan"),
-        ({"timeout": math.inf}, "timeout is inf"),
-        ({"total": 0.0}, "total is 0.0: give a number of seconds > 0"),
-        ({"total": math.nan}, "total is nan"),
-        ({"workers": 0}, "workers is 0"),
-        ({"norm": "l7"}, "norm is 'l7': it must be one of"),
-        ({"norm": "random-segments", "clip": None}, "needs count"),
-    ],
-)
-def test_jobs_that_cannot_be_are_refused(tmp_path, changes, message):
-    model = small(0)
-    with pytest.raises(ValueError, match=message):
-        certify(model, *inputs(model, 3), files=CertificationFiles(tmp_path / "a.jsonl"), **({"eps": 0.1} | changes))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_every_norm_has_its_proofs_and_counterexamples(norm, tmp_path):
-    model = small(0)
-    x, y = inputs(model)
-    files = CertificationFiles(tmp_path / f"{norm}.jsonl")
-    found = certify(model, x, y, eps=0.12, norm=norm, files=files, counterexamples=True)
-    assert json.loads(files.settings.read_text())["norm"] == norm
-    assert found.counts[Verdict.CERTIFIED] > 5
-    assert found.counts[Verdict.FALSIFIED] > 0
-    region, order = regions.threat(norm, 0.12).region(x.double()), {"linf": math.inf, "l2": 2, "l1": 1}[norm]
-    points = PGD(steps=30, restarts=5)(violation_at(double(model), y), region, x.double())
-    for record in found:
-        if record.verdict is Verdict.CERTIFIED:
-            assert least_margin(model, points[record.index][None], record.label) > 0
-        assert (record.counterexample is not None) == (record.verdict is Verdict.FALSIFIED)
-        if record.counterexample is not None:
-            point = torch.from_numpy(record.counterexample)
-            assert point.dtype == torch.float64
-            assert torch.linalg.vector_norm(point - x[record.index].double(), order) <= 0.12
-            assert 0 <= point.min() <= point.max() <= 1
-            assert least_margin(model, point[None], record.label) < 0
-            assert (np.load(files.counterexamples / f"{record.index}.npy") == record.counterexample).all()
-    assert len(list(files.counterexamples.iterdir())) == found.counts[Verdict.FALSIFIED]
-
-
-def test_the_smaller_ball_has_more_proofs():
-    model = small(0)
-    x, y = inputs(model)
-    counts = [certify(model, x, y, eps=0.12, norm=norm).counts for norm in ("linf", "l2", "l1")]
-    certified, falsified = ([count[verdict] for count in counts] for verdict in (Verdict.CERTIFIED, Verdict.FALSIFIED))
-    assert 0 < certified[0] < certified[1] < certified[2]
-    assert falsified[0] > falsified[1] > falsified[2] > 0
-
-
-def test_a_counterexample_must_be_one_in_the_other_implementation_too():
-    model = small(0)
-    x, y = inputs(model)
-    plain = certify(model, x, y, eps=0.08)
-    assert plain.counts[Verdict.FALSIFIED] > 0
-    assert timeless(certify(model, x, y, eps=0.08, replay=double(model))) == timeless(plain)
-    stubborn = certify(model, x, y, eps=0.08, replay=lambda points: torch.zeros(1, 3))
-    assert stubborn.counts[Verdict.FALSIFIED] == 0
-    assert stubborn.counts[Verdict.CERTIFIED] == plain.counts[Verdict.CERTIFIED]
-
-
-@pytest.mark.usefixtures("small_chunks")
-def test_parts_of_a_data_set_make_the_records_of_the_whole(digits, tmp_path):
-    model, x, y = digits
-    parts = [CertificationFiles(tmp_path / f"{start}.jsonl") for start in (0, 32, 96)]
-    for files, start, stop in zip(parts, (0, 32, 96), (32, 96, 150), strict=True):
-        found = certify(model, x[start:stop], y[start:stop], eps=0.05, first=start, files=files)
-        assert [record.index for record in found] == list(range(start, stop))
-    merged = CertificationFiles(tmp_path / "all.jsonl")
-    assert timeless(merged.merge(parts)) == timeless(certify(model, x, y, eps=0.05))
-    again = certify(model, x, y, eps=0.05, files=merged, resume=True, watch=killer(1))
-    assert again == merged.read()
-    with pytest.raises(ValueError, match="the record of sample 33 is about another input or label"):
-        certify(model, x[32:96].flip(-1), y[32:96], eps=0.05, first=33, files=parts[1], resume=True)
-
-
-def test_records_are_written_as_soon_as_they_are_known(digits, tmp_path):
-    model, x, y = digits
-    files = CertificationFiles(tmp_path / "linf.jsonl")
-    known: list[int] = []
-
-    def look(problem: Problem) -> Findings:
-        known.append(len(indices(files)))
-        return Findings()
-
-    spies = [Custom(look=look, called=name) for name in "ab"]
-    found = certify(model, x, y, eps=0.05, stages=[spies[0], Bound(domain="interval"), spies[1]], files=files)
-    certified = found.counts[Verdict.CERTIFIED]
-    wrong = sum(not record.right for record in list(found)[:128])
-    assert known[:2] == [wrong, wrong + sum(r.verdict is Verdict.CERTIFIED for r in list(found)[:128])]
-    assert certified > 0
-
-
-# ------------------------------------------------------------------------------------------------ memory
+# -------------------------------------------------------------------------------------------------------------- memory
 
 
 def out_of_memory() -> Exception:

@@ -3,17 +3,17 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
 import torch
+from tests.stages import Custom
 from torch import Tensor, nn
 
+from ctbench.graph import Precisions
 from ctbench.networks import MLP
 from ctbench.onnx import load_onnx, save_onnx
-from ctbench.verify import FAST_STAGES, Bound, Falsify, Findings, Problem, Stage, property_graph, verify_property
-from ctbench.verify.samples import frozen
+from ctbench.verify import FAST_STAGES, Bound, Falsify, Findings, Problem, property_graph, verify_property
 from ctbench.verify.vnnlib import Case, Halfspaces, Property
 
 THIRD, TENTH = 1 / 3, 0.1  # neither is a number in single precision
@@ -46,21 +46,6 @@ def identity(size: int, dtype: torch.dtype = torch.float64) -> nn.Linear:
     return layer
 
 
-@dataclass(frozen=True, kw_only=True)
-class Custom(Stage):
-    """A stage of the test's making."""
-
-    look: Callable[[Problem], Findings]
-    called: str = "custom"
-
-    @property
-    def title(self) -> str:
-        return self.called
-
-    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        return self.look(problem)
-
-
 # What is appended
 
 
@@ -70,14 +55,14 @@ def test_outputs_are_the_greatest_row_of_each_alternative():
         halfspaces((1, -1, 0)),
         halfspaces((0, 0, -2), (2, 0, 0)),
     )
-    graph = property_graph(frozen(identity(2), tensor((0, 0))), unsafe)
+    graph = property_graph(Precisions.of(identity(2), tensor((0, 0))).net, unsafe)
     y = tensor((1, 0), (0.5, 0.25), (0, 3), (-1, 0.125))
     assert graph(y).tolist() == [[0.5, 1, 2], [0.25, 0.25, 1], [2.75, -3, 0], [1.875, -1.125, -2]]
     assert graph.classes == 3
 
 
 def test_alternatives_of_one_row_need_no_maximum():
-    net = frozen(identity(2), tensor((0, 0)))
+    net = Precisions.of(identity(2), tensor((0, 0))).net
     graph = property_graph(net, (halfspaces((1, -1, 0.5)), halfspaces((0, 1, 0))))
     assert len(graph.nodes) == len(net.nodes) + 1
     assert graph(tensor((0.25, 1))).tolist() == [[-0.25, 1]]
@@ -85,7 +70,7 @@ def test_alternatives_of_one_row_need_no_maximum():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_rows_and_offsets_are_exact_in_double_precision(dtype):
-    net = frozen(identity(2, dtype), torch.zeros(1, 2, dtype=dtype))
+    net = Precisions.of(identity(2, dtype), torch.zeros(1, 2)).net
     op = property_graph(net, (halfspaces((THIRD, -TENTH, TENTH)),)).nodes[-1].op
     assert torch.equal(op.weight, tensor((THIRD, -TENTH)).to(dtype))
     assert torch.equal(op.bias, tensor(TENTH).to(dtype))
@@ -103,7 +88,7 @@ def test_an_offset_below_single_precision_decides():
 
 def test_rows_of_another_network_are_refused():
     with pytest.raises(ValueError, match=r"takes 3 features, its input has shape \(2,\)"):
-        property_graph(frozen(identity(2), tensor((0, 0))), (halfspaces((1, 0, 0, 0)),))
+        property_graph(Precisions.of(identity(2), tensor((0, 0))).net, (halfspaces((1, 0, 0, 0)),))
 
 
 # Verdicts

@@ -19,7 +19,6 @@ where, moved into the exact region, it is misclassified in double precision.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,10 +33,11 @@ from ctbench.attacks.autoattack import AutoAttack
 from ctbench.attacks.base import Attack, Objective
 from ctbench.attacks.line_search import LineSearch, segments
 from ctbench.attacks.pgd import PGD
-from ctbench.graph import Graph, freeze, trace
+from ctbench.graph import Graph, Precisions
 from ctbench.regions import Region, Threat, threat
 from ctbench.specification import (
     check_labels,
+    check_samples,
     cross_entropy_at,
     dlr_at,
     margins,
@@ -174,57 +174,44 @@ def adversarial_accuracy(
 class _Target:
     """What is attacked: a network, in its own and in double precision, and labelled samples."""
 
-    net: Graph
-    exact: Graph
-    x: Tensor
-    y: Tensor
+    network: Precisions
+    x: Tensor  # [N, *shape]
+    y: Tensor  # [N]
     threat: Threat
     replay: Callable[[Tensor], Tensor] | None
-    like: Tensor  # of the network's precision, on its device
 
     @classmethod
     def of(
         cls, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, replay: Callable[[Tensor], Tensor] | None
     ) -> _Target:
+        check_samples(x, y)
         threat.check(x)
-        if len(x) != len(y) or not len(x):
-            raise ValueError(f"there are {len(x)} inputs and {len(y)} labels: give one label per input, at least one")
-        like = torch.zeros_like(next((p for p in model.parameters() if p.is_floating_point()), x).flatten()[0])
-        one = x[:1].to(like.device)
-        net, exact = _frozen(model, one.to(like)), _frozen(copy.deepcopy(model).double(), one.double())
-        if net.classes < 2:
-            raise ValueError(f"the network has {net.classes} output: a margin needs two classes or more")
-        check_labels(y, net.classes)
-        return cls(net, exact, x, y, threat, replay, like)
+        network = Precisions.of(model, x[:1])
+        check_labels(y, network.net.classes)
+        return cls(network, x, y, threat, replay)
 
     @property
     def device(self) -> torch.device:
-        return self.like.device
+        return self.network.like.device
 
     def predictions(self, places: list[int]) -> list[int]:
         """What the network says at clean inputs; -1 where that is not finite."""
-        logits = self.exact(self.x[places].to(self.device).double())
+        logits = self.network.exact(self.x[places].to(self.device).double())
         said: list[int] = torch.where(logits.isfinite().all(1), logits.argmax(1), -1).tolist()
         return said
 
     def turned(self, search: Search, places: list[int], generator: torch.Generator) -> list[int]:
         """Those of some samples for which a search finds a point that is misclassified indeed."""
         x, y = self.x[places].to(self.device), self.y[places].to(self.device, torch.long)
-        points = search(self.net, self.threat.region(x.to(self.like)), x.to(self.like), y, generator)
+        rough = x.to(self.network.like)
+        points = search(self.network.net, self.threat.region(rough), rough, y, generator)
         points = self.threat.region(x.double()).project(points.double())
-        found = (violation_at(self.exact, y)(points.unsqueeze(0))[0] > 0).nonzero().flatten().tolist()
+        found = (violation_at(self.network.exact, y)(points.unsqueeze(0))[0] > 0).nonzero().flatten().tolist()
         return [places[row] for row in found if self._wrong_there(points[row : row + 1], y[row : row + 1])]
 
     def _wrong_there(self, point: Tensor, y: Tensor) -> bool:
         """Whether the other implementation, if there is one, is wrong about a point, [1, *shape], too."""
         return self.replay is None or bool(margins(self.replay(point).to(y.device).view(1, -1), y).amin() < 0)
-
-
-@torch.no_grad()
-def _frozen(model: nn.Module, x: Tensor) -> Graph:
-    """The network at test time as a graph, through which no gradient reaches a parameter."""
-    graph, _ = freeze(trace(model, tuple(x.shape[1:])), x)
-    return graph.detach()
 
 
 def _batches(places: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -238,7 +225,7 @@ def _plan(names: tuple[str, ...], target: _Target, batch_size: int, seed: int) -
     Raises:
         ValueError: an attack that is unknown, named twice, not for these regions, or whose package is missing.
     """
-    shape, classes = target.x.shape[1:], target.net.classes
+    shape, classes = target.x.shape[1:], target.network.net.classes
     plan = {
         "pgd": 3 * [_maximizing(violation_at, PGD(steps=40, step_size=0.25))],
         "apgd-ce": 5 * [_maximizing(cross_entropy_at, APGD())],

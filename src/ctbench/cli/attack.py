@@ -11,7 +11,7 @@ from rich.table import Table
 from ctbench.attacks import Evaluation, adversarial_accuracy
 from ctbench.attacks.evaluation import DEFAULT
 from ctbench.cli import subjects
-from ctbench.cli.options import Commands, add_data, add_device, chosen, wide_console
+from ctbench.cli.options import Commands, add_data, add_device, wide_console
 from ctbench.results import jsonl
 
 
@@ -25,9 +25,6 @@ def add_to(commands: Commands) -> None:
         help="one after the other: pgd, apgd-ce, apgd-dlr, apgd-t, line-search (along segments), autoattack, "
         "autoattack-plus (default: %(default)s)",
     )
-    command.add_argument(
-        "--samples", type=chosen, metavar="N|A:B", help="the first N test images, or those from A to B-1"
-    )
     command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
@@ -37,11 +34,7 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
-    samples = args.samples or range(len(subject.images))
-    if samples.stop > len(subject.images):
-        raise ValueError(
-            f"there are {len(subject.images)} test images: samples {samples.start}:{samples.stop} are not among them"
-        )
+    samples = subject.samples(args.samples)
     attacks = args.attacks.split(",")
     name = f"{subject.norm}-{subject.eps:.10g}-{'+'.join(attacks)}.jsonl"
     records = args.out or subject.folder.path / "attacked" / name

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ctbench.cli import subjects
-from ctbench.cli.options import Commands, add_data, add_device, add_stages, chosen, positive
+from ctbench.cli.options import Commands, add_data, add_device, add_stages, positive
 from ctbench.cli.subjects import Subject
 from ctbench.onnx import save_onnx
 from ctbench.regions import Linf
@@ -28,9 +28,6 @@ CASCADE = ("clean", *(stage.title for stage in CASCADES["complete"]))
 def add_to(commands: Commands) -> None:
     command = commands.add_parser("certify", help="certify test images: of a run, of weights, of an ONNX file")
     subjects.add_to(command)
-    command.add_argument(
-        "--samples", type=chosen, metavar="N|A:B", help="the first N test images, or those from A to B-1"
-    )
     add_stages(command)
     command.add_argument(
         "--timeout", type=float, default=60.0, metavar="S", help="seconds for each sample (default: 60)"
@@ -65,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--export writes boxes, and the norm is {subject.norm}: leave it out, or take --norm linf")
     if args.export and (args.export / "instances.csv").exists():
         raise ValueError(f"{args.export} holds exported properties already: choose another folder for --export")
-    samples = _within(args.samples, len(subject.images))
+    samples = subject.samples(args.samples)
     x, y = subject.images[samples.start : samples.stop]
     name = f"{subject.norm}-{subject.eps:.10g}"
     files = CertificationFiles(args.out) if args.out else subject.folder.certification(name)
@@ -99,14 +96,6 @@ def run(args: argparse.Namespace) -> None:
         standing = [place for place, record in enumerate(found) if record.verdict is Verdict.UNKNOWN]
         export(args.export, subject, samples, standing, args.timeout)
     print(files.records)
-
-
-def _within(samples: range | None, size: int) -> range:
-    """The samples that were asked for, of a data set of this size; all where none were named."""
-    samples = range(size) if samples is None else samples
-    if samples.stop > size:
-        raise ValueError(f"there are {size} test images: samples {samples.start}:{samples.stop} are not among them")
-    return samples
 
 
 @contextmanager

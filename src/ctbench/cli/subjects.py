@@ -1,4 +1,4 @@
-"""What `ctbench certify` is about: a run, a file of weights, an ONNX file, or what a Python function returns."""
+"""What `ctbench certify` and `ctbench attack` are about: a run, weights, an ONNX file, or what a function returns."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ctbench.cli.options import chosen
 from ctbench.datasets import Data, Dataset, Images, datasets
 from ctbench.networks import architectures
 from ctbench.onnx import can_replay, load_onnx, replay
@@ -34,9 +35,17 @@ class Subject:
     folder: RunFolder
     replay: Replay | None = None  # the network as another program computes it
 
+    def samples(self, asked: range | None) -> range:
+        """The images that were asked for, all where none were named. Raises ValueError where there are not so many."""
+        size = len(self.images)
+        asked = range(size) if asked is None else asked
+        if asked.stop > size:
+            raise ValueError(f"there are {size} test images: samples {asked.start}:{asked.stop} are not among them")
+        return asked
+
 
 def add_to(command: argparse.ArgumentParser) -> None:
-    """The options that say what is certified."""
+    """The options that say what the command is about."""
     command.add_argument(
         "subject",
         metavar="SUBJECT",
@@ -47,6 +56,9 @@ def add_to(command: argparse.ArgumentParser) -> None:
     command.add_argument("--eps", type=float, help="the radius, in [0, 1] pixel space (default: the recipe's)")
     command.add_argument("--dataset", choices=sorted(datasets()), help="the images, where there is no run to name them")
     command.add_argument("--dataset-path", metavar="PATH", help="of the images, with --dataset folder")
+    command.add_argument(
+        "--samples", type=chosen, metavar="N|A:B", help="the first N test images, or those from A to B-1"
+    )
     command.add_argument("--network", choices=sorted(architectures()), help="for a file of weights alone")
     command.add_argument("--normalize", action="store_true", help="with --network: begin with the data's normalisation")
 

@@ -29,6 +29,7 @@ from ctbench.verify.cascade import Replay
 
 COLUMNS = ("onnx", "vnnlib", "timeout_s")
 VERDICTS = ("unsat", "sat", "unknown", "timeout", "error")
+KNOWN = ("sat", "unsat", "unknown", "")
 WORDS = {"holds": "unsat", "violated": "sat", "unknown": "unknown"}
 
 Loaded: TypeAlias = tuple[OnnxNetwork, Replay | None]
@@ -134,6 +135,10 @@ def read_instances(path: Path, *, timeout: float = math.inf) -> list[Instance]:
         except (ValueError, argparse.ArgumentTypeError) as error:
             raise ValueError(f"{path}, line {number}: expected {', '.join(columns)} ({error})") from None
         known = fields.get("known_verdict", "")
+        if known not in KNOWN:
+            raise ValueError(
+                f"{path}, line {number}: known_verdict is {known!r}, expected sat, unsat, unknown or nothing"
+            )
         found.append(Instance(fields["onnx"], fields["vnnlib"], limit, known, path.parent))
     return found
 
@@ -244,7 +249,7 @@ def show(instances: Sequence[Instance], records: Sequence[Record]) -> None:
     """Print what came out, stage by stage.
 
     Raises:
-        ValueError: a verdict is not the known one.
+        ValueError: a verdict is not the known one, or an instance is an error.
     """
     table = Table("stage", *VERDICTS, "seconds")
     for stage in dict.fromkeys([*(stage.title for stage in DEFAULT_STAGES), *(record["stage"] for record in records)]):
@@ -253,9 +258,6 @@ def show(instances: Sequence[Instance], records: Sequence[Record]) -> None:
             table.add_row(stage or "-", *_counts(decided))
     table.add_row("[bold]all", *(f"[bold]{count}" for count in _counts(records)))
     wide_console().print(table)
-    failed = [record for record in records if record["verdict"] == "error"]
-    if failed:
-        print(f"{len(failed)} of {len(records)} instances failed, as {failed[0]['name']}: {failed[0]['reason']}")
     known = {one.name: one.known for one in instances if one.known in ("sat", "unsat")}
     found = {record["name"]: record["verdict"] for record in records if record["name"] in known}
     wrong = [name for name in known if {known[name], found[name]} == {"sat", "unsat"}]
@@ -265,6 +267,10 @@ def show(instances: Sequence[Instance], records: Sequence[Record]) -> None:
     if wrong:
         told = ", ".join(f"{name} is {known[name]} but was found {found[name]}" for name in wrong)
         raise ValueError(f"verdicts contradict what is known: {told}")
+    failed = [record for record in records if record["verdict"] == "error"]
+    if failed:
+        told = f"as {failed[0]['name']}: {failed[0]['reason']}"
+        raise ValueError(f"{len(failed)} of {len(records)} instances could not be read or decided, {told}")
 
 
 def _counts(records: Sequence[Record]) -> list[str]:

@@ -13,8 +13,9 @@ with the coefficients c of y gives shares w of these to the pairs, and the lines
 
 With t in [0, 1] and w = 1 this is no worse than lines with the slopes t; it is better where P lacks corners of the box.
 
-    pairs = choose(graph, region, spec, inner, most=100)
-    bounds = lower_bounds(graph, region, spec, inner, pairs, steps=20)
+They stand in beta-CROWN (`beta_crown.ascend`), which optimises w and t along with everything else:
+
+    chosen = pairs.choose(graph, region, spec, inner, most=100)
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ctbench.domains import adam, crown
+from ctbench.domains import crown
 from ctbench.domains.crown import Relax
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
@@ -229,66 +230,3 @@ def _bounded(graph: Graph, region: Region, box: Box, at: int, index: Tensor, rel
 def _pick(values: Tensor, index: Tensor) -> Tensor:
     """The entries of neurons: values [B, *node] or [B, 1, *node] at index [B, P, 2]."""
     return values.flatten(1).gather(1, index.flatten(1)).view(index.shape)
-
-
-@torch.no_grad()
-def lower_bounds(
-    graph: Graph,
-    region: Region,
-    spec: Tensor,
-    inner: list[Box],
-    pairs: dict[int, Pairs],
-    *,
-    steps: int = 20,
-    slope_rate: float = 0.1,
-    share_rate: float = 0.02,
-    decay: float = 0.98,
-) -> Tensor:
-    """Lower bounds of S linear forms of the output over the region, [B, S], by lines and pairs.
-
-    Each form has shares and slopes of its own, those of its lines and of its pairs, which are optimised together. The
-    best bounds of all steps count. Without pairs this is alpha-CROWN.
-
-    Args:
-        graph, region, spec, inner: as in `choose`.
-        pairs: by the node that a ReLU reads.
-        steps: of Adam.
-        slope_rate: the size of the first step of the lines' slopes; each later one is `decay` times as large.
-        share_rate: of the pairs' shares and slopes.
-        decay: see there.
-    """
-    sample = torch.arange(len(spec), device=spec.device).repeat_interleave(spec.shape[1])
-    region, boxes = region.take(sample), [box.take(sample) for box in inner]
-    pairs = {at: part.take(sample) for at, part in pairs.items()}
-    lines = {node: crown.lines_of(node, boxes, adaptive) for node in graph.nodes if crown.relaxes(node.op)}
-    start, others = LinearForm(spec.flatten(0, 1).unsqueeze(1), 0.0), crown.by_lines(lines)
-
-    def bounds(free: dict[tuple[str, int], Tensor]) -> Tensor:
-        def relax(node: Node, form: Form) -> Form:
-            if not isinstance(node.op, ReLU):
-                return others(node, form)
-            at = node.inputs[0]
-            own = node.op.lines(boxes[at].lower, boxes[at].upper, free["line", at], lines[node].upper_slope)
-            if at not in pairs:
-                return form.relaxed(own)
-            return relaxed(form, own, pairs[at], free["share", at], free["slope", at])
-
-        return crown.back_to_input(graph, start, relax).minimum(region).squeeze(1)
-
-    free = {("line", node.inputs[0]): at.lower_slope for node, at in lines.items() if isinstance(node.op, ReLU)}
-    for at, part in pairs.items():
-        free["share", at], free["slope", at] = part.begin()
-    moments = {key: (torch.zeros_like(value), torch.zeros_like(value)) for key, value in free.items()}
-    best = torch.full_like(sample, -math.inf, dtype=spec.dtype)
-    for step in range(1, steps + 1 if free else 1):
-        with torch.enable_grad():
-            free = {key: value.detach().requires_grad_() for key, value in free.items()}
-            found = bounds(free)
-            gradients = torch.autograd.grad(found.sum(), list(free.values()), materialize_grads=True)
-        best = torch.maximum(best, found.detach())
-        for (key, value), gradient in zip(list(free.items()), gradients, strict=True):
-            way, mean, square = adam.direction(gradient, *moments[key], step)
-            moments[key] = mean, square
-            moved = value.add(way, alpha=(slope_rate if key[0] == "line" else share_rate) * decay ** (step - 1))
-            free[key] = moved.clamp(0, 1) if key[0] == "line" else moved
-    return torch.maximum(best, bounds(free)).view(spec.shape[:2])

@@ -2,6 +2,7 @@
 
 from ctbench.graph.graph import Graph, Node, freeze, fronts, split, walk_backward, walk_forward
 from ctbench.graph.ops import Affine, Elementwise, Lines, Op, UnsupportedLayerError, lower
+from ctbench.graph.precisions import Precisions
 from ctbench.graph.trace import trace
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Lines",
     "Node",
     "Op",
+    "Precisions",
     "UnsupportedLayerError",
     "freeze",
     "fronts",

@@ -14,7 +14,6 @@ attacks nor stages know of properties. A margin of 0 is unsafe in VNN-LIB, and p
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ctbench.graph import Graph, Node
+from ctbench.graph import Graph, Node, Precisions
 from ctbench.graph.ops import Linear, Max, Op, Reshape, Shape
 from ctbench.onnx import OnnxNetwork
 from ctbench.regions import Box
@@ -33,7 +32,6 @@ from ctbench.results import Verdict
 from ctbench.verify.cascade import Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
 from ctbench.verify.problem import Problem
-from ctbench.verify.samples import frozen
 from ctbench.verify.stages import Stage
 from ctbench.verify.vnnlib import Case, Halfspaces, Property
 
@@ -89,7 +87,7 @@ def verify_property(
         raise ValueError(f"seed is {seed}: it must be a whole number in [0, 2^31)")
     subject = _Subject.of(model, prop, input_shape)
     problems = [subject.problem(case) for case in prop.cases]
-    generator = torch.Generator(subject.like.device).manual_seed(seed)
+    generator = torch.Generator(subject.network.like.device).manual_seed(seed)
     last = Decision(stage="")
     found = [last] * len(problems)
     for stage, (place, case) in product(cascade.stages, enumerate(prop.cases)):
@@ -156,11 +154,9 @@ def _like(graph: Graph) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Subject:
-    """A network in its own and in double precision."""
+    """The network that a property is about."""
 
-    net: Graph
-    exact: Graph
-    like: Tensor  # of the network's precision, on its device
+    network: Precisions
 
     @classmethod
     def of(cls, model: nn.Module, prop: Property, input_shape: Shape | None) -> _Subject:
@@ -171,26 +167,25 @@ class _Subject:
                 f"the property has {prop.inputs} inputs, those of the network have shape {tuple(input_shape)}: "
                 f"give the property of this network, or another input_shape"
             )
-        tensors = (tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point())
-        like = next(tensors, prop.cases[0].lower)
-        x = prop.cases[0].lower.to(like).view(1, *input_shape)
-        net, exact = frozen(model, x), frozen(copy.deepcopy(model).double(), x.double())
-        if net.classes != prop.outputs:
+        network = Precisions.of(model, prop.cases[0].lower.view(1, *input_shape))
+        classes = network.net.classes
+        if classes != prop.outputs:
             raise ValueError(
-                f"the property has {prop.outputs} outputs, the network {net.classes}: give the property of this network"
+                f"the property has {prop.outputs} outputs, the network {classes}: give the property of this network"
             )
-        return cls(net.to(like.dtype), exact.to(torch.float64), like)
+        return cls(network)
 
     def counterexample(self, x: Tensor, prop: Property) -> tuple[Tensor, Tensor]:
         """A counterexample [*input] and the output for it."""
-        y = self.exact(x.unsqueeze(0))[0]
+        y = self.network.exact(x.unsqueeze(0))[0]
         assert prop.is_counterexample(x, y), "what makes a margin negative breaks the property"
         return x, y
 
     def problem(self, case: Case) -> Problem:
         """What is to be proved of a case, in both precisions."""
-        double = _problem(self.exact, case, self.like.double())
-        return replace(_problem(self.net, case, self.like), double=double)
+        network = self.network
+        double = _problem(network.exact, case, network.like.double())
+        return replace(_problem(network.net, case, network.like), double=double)
 
 
 def _problem(graph: Graph, case: Case, like: Tensor) -> Problem:

@@ -5,7 +5,6 @@ certify(model, x, y, eps=0.1).certified_accuracy
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import time
@@ -18,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ctbench import regions
-from ctbench.graph import Graph, freeze, trace
+from ctbench.graph import Precisions
 from ctbench.regions import Threat
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
-from ctbench.specification import check_labels
+from ctbench.specification import check_labels, check_samples
 from ctbench.verify.cascade import OVER, Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
 from ctbench.verify.problem import Problem
@@ -172,38 +171,30 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """How samples are certified: the network in its own and in double precision, and the cascade."""
+    """How samples are certified."""
 
-    net: Graph
-    exact: Graph
+    network: Precisions
     threat: Threat
     cascade: Cascade
     seed: int
-    like: Tensor  # of the network's precision, on its device
 
     @classmethod
     def of(cls, model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, cascade: Cascade, seed: int) -> Job:
-        if len(x) != len(y) or not len(x):
-            raise ValueError(f"there are {len(x)} inputs and {len(y)} labels: give one label per input, at least one")
+        check_samples(x, y)
         threat.check(x)
-        like = torch.zeros_like(next((p for p in model.parameters() if p.is_floating_point()), x).flatten()[0])
-        x = x[:1].to(like.device)
-        # frozen in double precision from the start: constants that were rounded first would be those of another network
-        net, exact = frozen(model, x.to(like)), frozen(copy.deepcopy(model).double(), x.double())
-        if net.classes < 2:
-            raise ValueError(f"the network has {net.classes} output: a margin needs two classes or more")
-        check_labels(y, net.classes)
-        return cls(net, exact, threat, cascade, seed, like)
+        network = Precisions.of(model, x[:1])
+        check_labels(y, network.net.classes)
+        return cls(network, threat, cascade, seed)
 
     def settings(self) -> dict[str, Any]:
-        """All that the records depend on."""
+        """All that the records depend on. Raises ValueError for a stage that does not say what it is."""
         return {
-            "network_digest": self.exact.digest(),
-            "precision": str(self.like.dtype),
+            "network_digest": self.network.exact.digest(),
+            "precision": str(self.network.like.dtype),
             "norm": self.threat.name,
             "eps": self.threat.eps,
             "threat": repr(self.threat),
-            "stages": [repr(stage) for stage in self.cascade.stages],
+            "stages": [_described(stage) for stage in self.cascade.stages],
             "timeout": self.cascade.timeout,
             "confirm": self.cascade.confirm,
             "replayed": self.cascade.replay is not None,
@@ -221,8 +212,8 @@ class Job:
         if right:
             # hashed, as generators on a CPU take no more than 32 bits of a seed
             mixed = hashlib.sha256(f"{self.seed} {chunk.indices[0]}".encode()).digest()[:4]
-            generator = torch.Generator(self.like.device).manual_seed(int.from_bytes(mixed))
-            standing = problem.select(torch.tensor(right, device=self.like.device))
+            generator = torch.Generator(self.network.like.device).manual_seed(int.from_bytes(mixed))
+            standing = problem.select(torch.tensor(right, device=self.network.like.device))
             for known in self.cascade.decisions(standing, generator, [before[place] for place in right]):
                 yield [
                     chunk.record(right[place], decision, predictions[right[place]]) for place, decision in known.items()
@@ -230,9 +221,9 @@ class Job:
 
     def problem(self, chunk: Samples) -> Problem:
         """What is to be proved of some samples, in both precisions."""
-        x, y = chunk.x.to(self.like.device), chunk.y.to(self.like.device, torch.long)
-        double = Problem.of_labels(self.exact, x.double(), y, self.threat)
-        return Problem.of_labels(self.net, x.to(self.like), y, self.threat, double=double)
+        x, y = chunk.x.to(self.network.like.device), chunk.y.to(self.network.like.device, torch.long)
+        double = Problem.of_labels(self.network.exact, x.double(), y, self.threat)
+        return Problem.of_labels(self.network.net, x.to(self.network.like), y, self.threat, double=double)
 
     def _clean(self, exact: Problem, y: Tensor) -> tuple[list[Decision], list[int]]:
         """What the network says at the clean inputs: the first stage, and its predictions; -1 where there is none."""
@@ -252,8 +243,12 @@ class Job:
         return decisions, predictions.tolist()
 
 
-@torch.no_grad()
-def frozen(model: nn.Module, x: Tensor) -> Graph:
-    """The network at test time as a graph, without gradients."""
-    graph, _ = freeze(trace(model, tuple(x.shape[1:])), x)
-    return graph.detach()
+def _described(stage: Stage) -> str:
+    """All that a stage's findings depend on."""
+    said = repr(stage)
+    if " at 0x" in said:
+        raise ValueError(
+            f"the stage {stage.title!r} shows an address, which tells nothing once the process has ended ({said}): "
+            f"give its class a __repr__ of what its findings depend on, or certify without files"
+        )
+    return said
