@@ -44,7 +44,10 @@ def robust_cross_entropy(margins: Tensor) -> Tensor:
 def check_samples(x: Tensor, y: Tensor) -> None:
     """Raise ValueError unless there are inputs [N, *shape], with one label each."""
     if len(x) != len(y) or not len(x):
-        raise ValueError(f"there are {len(x)} inputs and {len(y)} labels: give one label per input, at least one")
+        raise ValueError(
+            f"there are {len(x)} inputs of shape {list(x.shape[1:])} and {len(y)} labels: "
+            f"give one label per input, at least one"
+        )
 
 
 def check_labels(y: Tensor, classes: int) -> None:

@@ -224,7 +224,7 @@ def test_whoever_watches_hears_of_every_batch():
         ({"x": torch.full((40, 6), 2.0).double()}, "give raw pixels"),
         ({"x": torch.zeros(40, 5).double()}, "takes 6 features"),
         ({"y": torch.full((40,), 2)}, "label 2 of sample 0 is out of range"),
-        ({"y": torch.zeros(3, dtype=torch.long)}, "there are 40 inputs and 3 labels"),
+        ({"y": torch.zeros(3, dtype=torch.long)}, r"there are 40 inputs of shape \[6\] and 3 labels"),
         ({"x": torch.zeros(0, 6).double(), "y": torch.zeros(0, dtype=torch.long)}, "at least one"),
         ({"model": nn.Linear(6, 1).double()}, "1 output: a margin needs two classes"),
         ({"seed": -1}, "seed must be in"),

@@ -269,6 +269,7 @@ def test_parts_that_several_machines_certified_are_merged(succeeds, fails, run):
         (r.index, r.verdict) for r in expected
     ]
     assert "eps was 0.05, now 0.01" in fails("merge", "other.jsonl", "a.jsonl", "c.jsonl")
+    assert "there is no file none.jsonl" in fails("merge", "other.jsonl", "a.jsonl", "none.jsonl")
     assert "sample 0 has two records" in fails("merge", "other.jsonl", "a.jsonl", "a.jsonl")
     assert "all.jsonl exists already" in fails("merge", "all.jsonl", "a.jsonl", "b.jsonl")
     assert not Path("other.jsonl").exists()

@@ -325,12 +325,14 @@ def test_time_that_runs_out_is_the_reason(clock):
         ({"workers": 0}, "workers is 0"),
         ({"norm": "l7"}, "norm is 'l7': it must be one of"),
         ({"norm": "random-segments", "clip": None}, "needs count"),
+        ({"files": None, "resume": True}, "give files as well"),
+        ({"files": None, "counterexamples": True}, "give files as well"),
     ],
 )
 def test_jobs_that_cannot_be_are_refused(tmp_path, changes, message):
-    model = small(0)
+    model, files = small(0), CertificationFiles(tmp_path / "a.jsonl")
     with pytest.raises(ValueError, match=message):
-        certify(model, *inputs(model, 3), files=CertificationFiles(tmp_path / "a.jsonl"), **({"eps": 0.1} | changes))
+        certify(model, *inputs(model, 3), **({"eps": 0.1, "files": files} | changes))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -184,8 +184,8 @@ class _Target:
     def of(
         cls, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, replay: Callable[[Tensor], Tensor] | None
     ) -> _Target:
-        check_samples(x, y)
         threat.check(x)
+        check_samples(x, y)
         network = Precisions.of(model, x[:1])
         check_labels(y, network.net.classes)
         return cls(network, x, y, threat, replay)

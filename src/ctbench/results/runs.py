@@ -85,10 +85,11 @@ class CertificationFiles:
             FileNotFoundError: a part is not there.
             ValueError: this place is taken, settings differ, or a sample has two records.
         """
+        missing = next((part.records for part in parts if not part.records.is_file()), None)
+        if missing is not None:
+            raise FileNotFoundError(f"there is no file {missing}")
         settings = [jsonl.read_json(part.settings) for part in parts]
         for part, its in zip(parts, settings, strict=True):
-            if not part.records.is_file():
-                raise FileNotFoundError(f"there is no file {part.records}")
             different = _differences(settings[0], its)
             if different:
                 raise ValueError(f"{part.records} was made under other settings than {parts[0].records} ({different})")

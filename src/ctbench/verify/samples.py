@@ -97,6 +97,8 @@ def certify(
         raise ValueError(f"total is {total}: give a number of seconds > 0, or None for no limit")
     if workers < 1:
         raise ValueError(f"workers is {workers}: give 1 process or more")
+    if files is None and (counterexamples or resume):
+        raise ValueError("counterexamples and resume are about files: give files as well")
     deadline = math.inf if total is None else begin + total
     cascade = Cascade(stages=tuple(stages), confirm=confirm, timeout=timeout, replay=replay, deadline=deadline)
     job = Job.of(model, x, y, threat=regions.threat(norm, eps, clip=clip), cascade=cascade, seed=seed)
@@ -180,8 +182,8 @@ class Job:
 
     @classmethod
     def of(cls, model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, cascade: Cascade, seed: int) -> Job:
-        check_samples(x, y)
         threat.check(x)
+        check_samples(x, y)
         network = Precisions.of(model, x[:1])
         check_labels(y, network.net.classes)
         return cls(network, threat, cascade, seed)

@@ -45,9 +45,15 @@ class Bound(Stage):
 
     Args:
         domain: the domain's name, as "interval", "crown-ibp" or "crown".
+
+    Raises:
+        ValueError: no domain is called that.
     """
 
     domain: str
+
+    def __post_init__(self) -> None:
+        domain(self.domain)
 
     @property
     def title(self) -> str:
