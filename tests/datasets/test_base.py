@@ -11,7 +11,10 @@ from ctbench.datasets import (
     Digits,
     Folder,
     Images,
+    Separable,
+    Spheres,
     TinyImageNet,
+    Vectors,
     datasets,
     split,
 )
@@ -28,6 +31,8 @@ def test_the_package_is_walked():
         "digits": Digits,
         "folder": Folder,
         "mnist": MNIST,
+        "separable": Separable,
+        "spheres": Spheres,
         "tinyimagenet": TinyImageNet,
     }
 
@@ -69,10 +74,32 @@ def test_floating_pixels_keep_their_values():
     assert x.item() == 0.5
 
 
+def test_vectors_of_any_range_keep_their_type():
+    part = Vectors(torch.tensor([[-3.0, 7.0], [0.5, 2.0]], dtype=torch.float64), torch.tensor([0, 1])).subset([1])
+    assert (type(part), part.inputs.dtype) == (Vectors, torch.float64)
+    x, y = part.to("cpu")[:]
+    assert (x.dtype, x.tolist(), y.tolist()) == (torch.float32, [[0.5, 2.0]], [1])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (torch.zeros(2, 1, 4, 4), r"vectors have shape \[2, 1, 4, 4\]; expected \[N, d\]"),
+        (torch.zeros(2, 0), r"vectors have shape \[2, 0\]"),
+        (torch.zeros(2, 3, dtype=torch.uint8), "vectors of torch.uint8; give finite floating point"),
+        (torch.tensor([[0.0], [torch.nan]]), "give finite floating point"),
+        (torch.zeros(3, 1), r"3 inputs have labels of shape \[2\]"),
+    ],
+)
+def test_vectors_are_checked(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        Vectors(inputs, torch.tensor([0, 1]))
+
+
 def test_subset_and_to_keep_bytes():
     part = images().subset([4, 5]).to("cpu")
-    assert part.pixels.dtype == torch.uint8
-    assert part.pixels[:, 0, 0, 0].tolist() == [4, 5]
+    assert part.inputs.dtype == torch.uint8
+    assert part.inputs[:, 0, 0, 0].tolist() == [4, 5]
     assert part.labels.tolist() == [1, 2]
     assert len(part) == 2
 
@@ -82,7 +109,7 @@ def test_subset_and_to_keep_bytes():
     [
         (torch.zeros(2, 4, 4), torch.zeros(2).long(), r"shape \[2, 4, 4\]; expected \[N, C, H, W\]"),
         (torch.zeros(0, 1, 4, 4), torch.zeros(0).long(), r"shape \[0, 1, 4, 4\]"),
-        (torch.zeros(2, 1, 4, 4), torch.zeros(3).long(), r"2 images have labels of shape \[3\]"),
+        (torch.zeros(2, 1, 4, 4), torch.zeros(3).long(), r"2 inputs have labels of shape \[3\]"),
         (torch.zeros(2, 1, 4, 4), torch.zeros(2), "labels are torch.float32; convert them to torch.int64"),
         (torch.full((1, 1, 1, 1), 1.5), torch.zeros(1).long(), r"pixels lie in \[1.5, 1.5\]; scale them"),
         (torch.full((1, 1, 1, 1), -0.5), torch.zeros(1).long(), "pixels lie in"),
@@ -110,15 +137,15 @@ def test_data_knows_its_shape():
     [
         (
             {"class_names": ("a", "b")},
-            "label 2 of training image 2 names no class; labels of 2 classes run from 0 to 1",
+            "label 2 of training example 2 names no class; labels of 2 classes run from 0 to 1",
         ),
         (
             {"test": Images(torch.zeros(1, 1, 2, 2), torch.tensor([-1]))},
-            "label -1 of test image 0 names no class",
+            "label -1 of test example 0 names no class",
         ),
         (
             {"test": Images(torch.zeros(1, 1, 2, 3), torch.tensor([0]))},
-            r"\(1, 2, 2\) and test images \(1, 2, 3\)",
+            r"\(1, 2, 2\) and test inputs \(1, 2, 3\)",
         ),
         ({"mean": (0.5,)}, r"mean is \(0.5,\) and std is None"),
         ({"std": (0.5,)}, r"mean is None and std is \(0.5,\)"),
@@ -136,7 +163,7 @@ def test_split_is_stratified_complete_and_ordered():
     train, validation = split(everything, fraction=0.1, seed=0)
     assert validation.labels.bincount().tolist() == [10, 4, 1]
     assert train.labels.bincount().tolist() == [90, 36, 10]
-    numbers = [part.pixels.flatten().tolist() for part in (train, validation)]
+    numbers = [part.inputs.flatten().tolist() for part in (train, validation)]
     assert sorted(numbers[0] + numbers[1]) == list(range(151))
     assert all(part == sorted(part) for part in numbers)
     assert numbers[1] != list(range(10)), "the first of a class are not a random choice"
@@ -145,7 +172,7 @@ def test_split_is_stratified_complete_and_ordered():
 def test_split_is_a_function_of_the_seed():
     everything = images(200, classes=4)
     state = torch.get_rng_state()
-    choices = [split(everything, fraction=0.2, seed=seed)[1].pixels[:, 0, 0, 0].tolist() for seed in (1, 1, 2)]
+    choices = [split(everything, fraction=0.2, seed=seed)[1].inputs[:, 0, 0, 0].tolist() for seed in (1, 1, 2)]
     assert choices[0] == choices[1] != choices[2]
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -158,5 +185,5 @@ def test_split_wants_a_share(fraction: float):
 
 @pytest.mark.parametrize("fraction", [0.01, 0.99])
 def test_split_leaves_no_part_empty(fraction: float):
-    with pytest.raises(ValueError, match=f"a fraction of {fraction} of 6 images leaves one part empty"):
+    with pytest.raises(ValueError, match=f"a fraction of {fraction} of 6 examples leaves one part empty"):
         split(images(), fraction=fraction, seed=0)

@@ -66,7 +66,7 @@ def pickled(pixels: np.ndarray, labels: list[int], protocol: int, *, as_bytes: b
 
 def check(images, batches: list[tuple[np.ndarray, list[int]]]) -> None:
     expected = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, 32, 32)
-    assert np.array_equal(images.pixels.numpy(), expected)
+    assert np.array_equal(images.inputs.numpy(), expected)
     assert images.labels.tolist() == [label for _, labels in batches for label in labels]
 
 
@@ -147,7 +147,7 @@ def test_a_label_that_names_no_class_is_refused(tmp_path: Path, folder):
     contents = {f"{name}.bin": binary(pixels, labels) for name in NAMES}
     contents["data_batch_2.bin"] = binary(pixels, [0, 10, *labels[2:]])
     folder(tmp_path / "cifar-10-batches-bin", contents)
-    with pytest.raises(ValueError, match="label 10 of training image 21 names no class"):
+    with pytest.raises(ValueError, match="label 10 of training example 21 names no class"):
         CIFAR10().load(tmp_path)
 
 

@@ -25,7 +25,7 @@ def test_pixels_are_sixteenths_of_the_published_ones():
         *(0, 3, 15, 2, 0, 11, 8, 0),
     ]
     assert y.item() == 0
-    both = torch.cat([data.train.pixels, data.test.pixels])
+    both = torch.cat([data.train.inputs, data.test.inputs])
     assert both.dtype == torch.float32
     assert (both.min(), both.max()) == (0, 1)
     assert both.sum().item() * 16 == 561718

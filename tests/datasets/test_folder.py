@@ -39,7 +39,7 @@ def test_every_packing(kind: str, prefix: str, contents, tmp_path: Path, folder,
     assert data.test.labels.tolist() == [0, 1]
     expected = ["train/cat/z.png", "train/dog/a.png", "train/dog/b.png"]
     for images, names in ((data.train, expected), (data.test, ["test/cat/a.png", "test/dog/a.png"])):
-        for pixels, name in zip(images.pixels, names, strict=True):
+        for pixels, name in zip(images.inputs, names, strict=True):
             assert np.array_equal(pixels.numpy(), colour(name).transpose(2, 0, 1))
     assert data.mean is data.std is None
 
@@ -62,16 +62,16 @@ def test_grey_and_size(contents, tmp_path: Path, folder, png):
     folder(tmp_path, contents)
     data = Folder(path=".", size=(4, 6), grey=True).load(tmp_path)
     assert data.input_shape == (1, 4, 6)
-    assert data.train.pixels[0].unique().tolist() == [200]
+    assert data.train.inputs[0].unique().tolist() == [200]
     by_hand = Image.fromarray(colour("test/dog/a.png")).convert("L").resize((6, 4), Image.Resampling.BILINEAR)
-    assert np.array_equal(data.test.pixels[1, 0].numpy(), np.asarray(by_hand))
+    assert np.array_equal(data.test.inputs[1, 0].numpy(), np.asarray(by_hand))
 
 
 def test_grey_images_get_three_channels(contents, tmp_path: Path, folder, png):
     contents["train/cat/z.png"] = png(np.full((3, 5), 77, np.uint8))
     folder(tmp_path, contents)
     data = Folder(path=".").load(tmp_path)
-    assert data.train.pixels[0].unique().tolist() == [77]
+    assert data.train.inputs[0].unique().tolist() == [77]
     assert data.input_shape == (3, 3, 5)
 
 
@@ -138,5 +138,5 @@ def test_photographs_in_a_tar():
     assert (len(data.train), len(data.test), data.input_shape) == (50_000, 10_000, (3, 32, 32))
     assert data.train.labels.bincount().tolist() == [5_000] * 10
     assert data.class_names[:2] == ("airplane", "automobile")
-    mean = data.train.pixels.double().mean((0, 2, 3)) / 255
+    mean = data.train.inputs.double().mean((0, 2, 3)) / 255
     assert mean.tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=1e-3)

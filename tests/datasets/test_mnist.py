@@ -41,7 +41,7 @@ def test_files_are_read_packed_or_not(place: str, packed: bool, arrays: dict[str
         (tmp_path / place / (f"{name}.gz" if packed else name)).write_bytes(content)
     data = MNIST().load(tmp_path)
     for part, images in (("train", data.train), ("t10k", data.test)):
-        assert images.pixels[:, 0].numpy().tolist() == arrays[f"{part}-images-idx3-ubyte"].tolist()
+        assert images.inputs[:, 0].numpy().tolist() == arrays[f"{part}-images-idx3-ubyte"].tolist()
         assert images.labels.tolist() == arrays[f"{part}-labels-idx1-ubyte"].tolist()
     assert data.input_shape == (1, 4, 5)
     assert data.class_names == tuple("0123456789")
@@ -115,6 +115,6 @@ def test_the_real_mnist():
     data = MNIST().load(root)
     assert (len(data.train), len(data.test), data.input_shape) == (60_000, 10_000, (1, 28, 28))
     assert data.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-    pixels = data.train.pixels.double() / 255
+    pixels = data.train.inputs.double() / 255
     assert pixels.mean().item() == pytest.approx(0.1307, abs=5e-5)
     assert pixels.std().item() == pytest.approx(0.3081, abs=5e-5)

@@ -57,12 +57,12 @@ def test_folder_and_zip(
     assert data.class_names == ("n01", "n02", "n03")
     assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert data.test.labels.tolist() == [1, 0]
-    assert data.train.pixels.dtype.itemsize == 1
+    assert data.train.inputs.dtype.itemsize == 1
     for position, number in ((0, 10), (1, 11), (2, 20), (4, 30), (5, 31)):
-        assert np.array_equal(data.train.pixels[position].numpy(), colour(number).transpose(2, 0, 1))
-    assert data.train.pixels[3].unique().tolist() == [128], "a grey picture has three equal channels"
+        assert np.array_equal(data.train.inputs[position].numpy(), colour(number).transpose(2, 0, 1))
+    assert data.train.inputs[3].unique().tolist() == [128], "a grey picture has three equal channels"
     for position in (0, 1):
-        assert np.array_equal(data.test.pixels[position].numpy(), colour(100 + position).transpose(2, 0, 1))
+        assert np.array_equal(data.test.inputs[position].numpy(), colour(100 + position).transpose(2, 0, 1))
     assert data.mean == (0.4802, 0.4481, 0.3975)
     assert data.std == (0.2302, 0.2265, 0.2262)
 

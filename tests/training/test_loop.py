@@ -26,6 +26,7 @@ from ctbench.networks import CNN3, MLP
 from ctbench.regions import Linf
 from ctbench.results import RunFolder, jsonl
 from ctbench.training import (
+    SGD,
     SWA,
     Adam,
     Constant,
@@ -288,9 +289,13 @@ def test_a_folder_that_is_no_run_is_not_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("call", [1, 4, STEPS + 1, 2 * STEPS, 2 * STEPS + 3])
-@pytest.mark.parametrize("changes", [{}, {"validation": 0.2, "method": PGD(), "shi": 0.0}], ids=["ibp", "validated"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"validation": 0.2, "method": PGD(), "shi": 0.0}, {"optimizer": SGD(lr=0.01, momentum=0.95)}],
+    ids=["ibp", "validated", "sgd"],
+)
 def test_an_interrupted_run_ends_in_the_weights_of_one_that_was_not(tiny, tmp_path, monkeypatch, call, changes):
-    recipe = tiny(optimizer=Adam(lr=0.01, milestones=(2,)), **changes)
+    recipe = tiny(**{"optimizer": Adam(lr=0.01, milestones=(2,))} | changes)
     whole = train(recipe, out=tmp_path / "whole", quiet=True)
     cut_short(monkeypatch, recipe, call, tmp_path / "cut")
     folder = RunFolder(tmp_path / "cut")
@@ -454,6 +459,29 @@ def test_a_standard_step_is_the_plain_step_of_torch(tiny, tmp_path, network, ste
     for name, value in plain.state_dict().items():
         if name not in noise:
             torch.testing.assert_close(training.model.state_dict()[name], value, rtol=0, atol=1e-6)
+
+
+def gradient(model: nn.Module, weights: dict[str, torch.Tensor], x, y) -> dict[str, torch.Tensor]:
+    """That of the natural loss of a network with these weights."""
+
+    def loss(weights):
+        return F.cross_entropy(torch.func.functional_call(model, weights, x), y)
+
+    return torch.func.grad(loss)(weights)
+
+
+def test_steps_of_sgd_are_those_of_torch(tiny, tmp_path):
+    sgd = SGD(lr=0.1, momentum=0.95, weight_decay=0.01, clip_norm=1e9)
+    training, x, y = single(tiny(network=MLP(hidden=(7,)), method=Standard(), shi=0.0, optimizer=sgd), tmp_path)
+    weights = {name: value.detach().clone() for name, value in training.model.named_parameters()}
+    speed = {name: torch.zeros_like(value) for name, value in weights.items()}
+    for _ in range(3):
+        gradients = gradient(training.model, weights, x, y)
+        speed = {name: 0.95 * speed[name] + gradients[name] + 0.01 * weights[name] for name in weights}
+        weights = {name: weights[name] - 0.1 * speed[name] for name in weights}
+        one_step(training, x, y, 0.05)
+    for name, value in training.model.named_parameters():
+        torch.testing.assert_close(value.detach(), weights[name], rtol=0, atol=1e-6)
 
 
 def by_hand(model: nn.Sequential, x, y, eps: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -677,7 +705,7 @@ def test_a_run_does_not_go_on_with_other_images(tiny, tmp_path, monkeypatch):
 
     def altered(self: Digits, root: Path | None = None) -> Data:
         data = load(self, root)
-        return replace(data, train=Images(data.train.pixels.flip(0), data.train.labels))
+        return replace(data, train=Images(data.train.inputs.flip(0), data.train.labels))
 
     monkeypatch.setattr(Digits, "load", altered)
     with pytest.raises(ValueError, match="was trained by another recipe or on other images"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ctbench.cli.options import chosen
-from ctbench.datasets import Data, Dataset, Images, datasets
+from ctbench.datasets import Data, Dataset, Examples, datasets
 from ctbench.networks import architectures
 from ctbench.onnx import can_replay, load_onnx, replay
 from ctbench.results import RunFolder
@@ -29,7 +29,7 @@ class Subject:
     model: nn.Module
     network: str
     dataset: str
-    images: Images  # of the test set
+    images: Examples  # of the test set
     norm: str
     eps: float
     folder: RunFolder

@@ -11,11 +11,12 @@ import inspect
 import pkgutil
 
 from ctbench.datasets.augmentation import Augmentation
-from ctbench.datasets.base import Data, Dataset, Images, split
+from ctbench.datasets.base import Data, Dataset, Examples, Images, Vectors, split
 from ctbench.datasets.cifar import CIFAR10
 from ctbench.datasets.digits import Digits
 from ctbench.datasets.folder import Folder
 from ctbench.datasets.mnist import MNIST
+from ctbench.datasets.synthetic import Separable, Spheres
 from ctbench.datasets.tinyimagenet import TinyImageNet
 
 __all__ = [
@@ -25,9 +26,13 @@ __all__ = [
     "Data",
     "Dataset",
     "Digits",
+    "Examples",
     "Folder",
     "Images",
+    "Separable",
+    "Spheres",
     "TinyImageNet",
+    "Vectors",
     "datasets",
     "split",
 ]

@@ -1,4 +1,4 @@
-"""What every data set is: images held as tensors, and how they are divided.
+"""What every data set is: labelled tensors in memory, images or vectors, and how they are divided.
 
 data = MNIST().load()
 train, validation = split(data.train, fraction=0.1, seed=0)
@@ -6,40 +6,70 @@ x, y = train[torch.arange(128)]
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from ctbench.datasets.augmentation import Augmentation
 
+E = TypeVar("E", bound="Examples")
 Index = Tensor | slice | list[int]  # no tuple: torch would take it for one number per dimension
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
-    """Labelled images in memory.
+class Examples(ABC):
+    """Labelled inputs in memory.
 
     Raises:
-        ValueError: there are no images, the shapes disagree, or the pixels are neither bytes nor in [0, 1].
+        ValueError: there are none, the shapes disagree, or the inputs are not what the member says.
     """
 
-    pixels: Tensor  # [N, C, H, W], uint8 from 0 to 255 or floating point in [0, 1]
+    inputs: Tensor  # [N, *shape]
     labels: Tensor  # [N], int64
 
     def __post_init__(self) -> None:
-        pixels, labels = self.pixels, self.labels
-        if pixels.dim() != 4 or not pixels.numel():
-            raise ValueError(f"images have shape {list(pixels.shape)}; expected [N, C, H, W], none of them 0")
-        if labels.shape != pixels.shape[:1]:
+        self._check_inputs()
+        inputs, labels = self.inputs, self.labels
+        if labels.shape != inputs.shape[:1]:
             raise ValueError(
-                f"{len(pixels)} images have labels of shape {list(labels.shape)}; "
-                f"give one label per image, [{len(pixels)}]"
+                f"{len(inputs)} inputs have labels of shape {list(labels.shape)}; "
+                f"give one label per input, [{len(inputs)}]"
             )
         if labels.dtype != torch.int64:
             raise ValueError(f"labels are {labels.dtype}; convert them to torch.int64")
+
+    @abstractmethod
+    def _check_inputs(self) -> None:
+        """Raise ValueError where the inputs are of a wrong shape, type or range."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of one batch: x [B, *shape] float32, pixels in [0, 1], and y [B]."""
+        x = self.inputs[index].to(torch.float32)
+        return (x if self.inputs.is_floating_point() else x / 255), self.labels[index]
+
+    def subset(self, index: Index) -> Self:
+        """The examples at `index`, as they are stored."""
+        return replace(self, inputs=self.inputs[index], labels=self.labels[index])
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same examples on another device."""
+        return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Images(Examples):
+    """Images [N, C, H, W], uint8 from 0 to 255 or floating point in [0, 1]."""
+
+    def _check_inputs(self) -> None:
+        pixels = self.inputs
+        if pixels.dim() != 4 or not pixels.numel():
+            raise ValueError(f"images have shape {list(pixels.shape)}; expected [N, C, H, W], none of them 0")
         if pixels.is_floating_point():
             low, high = pixels.aminmax()
             if not (low >= 0 and high <= 1):
@@ -47,21 +77,17 @@ class Images:
         elif pixels.dtype != torch.uint8:
             raise ValueError(f"pixels are {pixels.dtype}; give torch.uint8, or floating point in [0, 1]")
 
-    def __len__(self) -> int:
-        return len(self.labels)
 
-    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor]:
-        """Images and labels of one batch: x [B, C, H, W] float32 in [0, 1], and y [B]."""
-        x = self.pixels[index].to(torch.float32)
-        return (x if self.pixels.is_floating_point() else x / 255), self.labels[index]
+@dataclass(frozen=True, eq=False)
+class Vectors(Examples):
+    """Vectors [N, d] of finite numbers, floating point; there is no data range, so threat models need clip=None."""
 
-    def subset(self, index: Index) -> "Images":
-        """The images at `index`, as they are stored."""
-        return Images(self.pixels[index], self.labels[index])
-
-    def to(self, device: torch.device | str) -> "Images":
-        """The same images on another device."""
-        return Images(self.pixels.to(device), self.labels.to(device))
+    def _check_inputs(self) -> None:
+        vectors = self.inputs
+        if vectors.dim() != 2 or not vectors.numel():
+            raise ValueError(f"vectors have shape {list(vectors.shape)}; expected [N, d], none of them 0")
+        if not vectors.is_floating_point() or not bool(torch.isfinite(vectors).all()):
+            raise ValueError(f"vectors of {vectors.dtype}; give finite floating point numbers")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +98,8 @@ class Data:
         ValueError: a label names no class, or training and test images, or the normalisation, do not agree.
     """
 
-    train: Images
-    test: Images
+    train: Examples
+    test: Examples
     class_names: tuple[str, ...]
     mean: tuple[float, ...] | None = None  # per channel, of pixels in [0, 1]; None: the network gets none
     std: tuple[float, ...] | None = None
@@ -84,13 +110,13 @@ class Data:
             if len(bad):
                 first = int(bad[0])
                 raise ValueError(
-                    f"label {int(images.labels[first])} of {part} image {first} names no class; "
+                    f"label {int(images.labels[first])} of {part} example {first} names no class; "
                     f"labels of {self.classes} classes run from 0 to {self.classes - 1}"
                 )
-        if self.test.pixels.shape[1:] != self.input_shape:
+        if self.test.inputs.shape[1:] != self.input_shape:
             raise ValueError(
-                f"training images have shape {self.input_shape} and test images "
-                f"{tuple(self.test.pixels.shape[1:])}; bring them to one shape"
+                f"training inputs have shape {self.input_shape} and test inputs "
+                f"{tuple(self.test.inputs.shape[1:])}; bring them to one shape"
             )
         lengths = {None if values is None else len(values) for values in (self.mean, self.std)}
         if lengths not in ({None}, {self.input_shape[0]}):
@@ -101,8 +127,8 @@ class Data:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one image, (C, H, W)."""
-        return tuple(self.train.pixels.shape[1:])
+        """The shape of one input, as (C, H, W)."""
+        return tuple(self.train.inputs.shape[1:])
 
     @property
     def classes(self) -> int:
@@ -110,14 +136,14 @@ class Data:
         return len(self.class_names)
 
 
-def split(images: Images, *, fraction: float, seed: int) -> tuple[Images, Images]:
-    """Hold out a validation set: (training images, validation images), each in the order of `images`.
+def split(examples: E, *, fraction: float, seed: int) -> tuple[E, E]:
+    """Hold out a validation set: (training examples, validation examples), each in the order of `examples`.
 
-    Every class gives the same share, rounded to whole images. The choice depends on the labels and the seed
+    Every class gives the same share, rounded to whole examples. The choice depends on the labels and the seed
     alone, not on the device.
 
     Args:
-        images: the images to divide.
+        examples: what to divide.
         fraction: the share that goes to the validation set, between 0 and 1.
         seed: of the choice.
 
@@ -126,20 +152,20 @@ def split(images: Images, *, fraction: float, seed: int) -> tuple[Images, Images
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction is {fraction}; give a share between 0 and 1, such as 0.1")
-    labels = images.labels.cpu()
+    labels = examples.labels.cpu()
     generator = torch.Generator().manual_seed(seed)
-    held_out = torch.zeros(len(images), dtype=torch.bool)
+    held_out = torch.zeros(len(examples), dtype=torch.bool)
     for label in sorted(set(labels.tolist())):
         members = (labels == label).nonzero().flatten()
         count = int(fraction * len(members) + 0.5)
         held_out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     if held_out.all() or not held_out.any():
         raise ValueError(
-            f"a fraction of {fraction} of {len(images)} images leaves one part empty; use more images, "
-            "or a fraction that is worth at least half an image of some class"
+            f"a fraction of {fraction} of {len(examples)} examples leaves one part empty; use more examples, "
+            "or a fraction that is worth at least half an example of some class"
         )
-    held_out = held_out.to(images.labels.device)
-    return images.subset(~held_out), images.subset(held_out)
+    held_out = held_out.to(examples.labels.device)
+    return examples.subset(~held_out), examples.subset(held_out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,17 @@
 from ctbench.training.averaging import SWA
 from ctbench.training.checkpoints import load_network, load_weights
 from ctbench.training.loop import Run, TrainingDivergedError, load_run, train
-from ctbench.training.recipe import Adam, Recipe
+from ctbench.training.optimizers import SGD, Adam, Optimizer
+from ctbench.training.recipe import Recipe
 from ctbench.training.schedules import Constant, Linear, Ramp, Schedule, Smooth
 
 __all__ = [
+    "SGD",
     "SWA",
     "Adam",
     "Constant",
     "Linear",
+    "Optimizer",
     "Ramp",
     "Recipe",
     "Run",

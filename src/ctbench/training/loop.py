@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ctbench.datasets import Data, Images, split
+from ctbench.datasets import Data, Examples, split
 from ctbench.graph import Graph, freeze, trace
 from ctbench.methods.base import Batch
 from ctbench.regions import Region
@@ -155,10 +155,10 @@ def _note_versions(folder: RunFolder, now: dict[str, str | int | None]) -> None:
     jsonl.write_json(folder.versions, told if told == now else {**told, "resumed_with": now})
 
 
-def _digest(images: Images) -> str:
-    """What a set of images is known by."""
-    found = hashlib.sha256(images.labels.cpu().numpy().tobytes())
-    found.update(images.pixels.cpu().contiguous().numpy().tobytes())
+def _digest(examples: Examples) -> str:
+    """What a set of examples is known by."""
+    found = hashlib.sha256(examples.labels.cpu().numpy().tobytes())
+    found.update(examples.inputs.cpu().contiguous().numpy().tobytes())
     return found.hexdigest()[:16]
 
 
@@ -186,7 +186,7 @@ class Training:
         self.steps = math.ceil(len(self.images) / recipe.batch_size)
         self.graph = trace(model, data.input_shape)
         self.parameters = list(model.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.optimizer.lr, fused=True)
+        self.optimizer = recipe.optimizer.of(self.parameters)
         self.average: dict[str, Tensor] = {}  # of the parameters, by SWA
         self.best: Best | None = None
         if recipe.swa and not recipe.swa.taken(recipe.epochs * self.steps, self.steps):
@@ -379,7 +379,7 @@ class Training:
         )
 
     @torch.no_grad()
-    def validate(self, images: Images, now: Moment) -> dict[str, float]:
+    def validate(self, images: Examples, now: Moment) -> dict[str, float]:
         """Natural and robust accuracy (the method's own) on images held out of the training set."""
         recipe, generator = self.recipe, self._generator(now.epoch, stream=2)
         eps = min(now.eps, recipe.threat.eps)

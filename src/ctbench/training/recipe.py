@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Literal
 
 from ctbench.datasets import Dataset
@@ -21,34 +20,10 @@ from ctbench.regions import Threat
 from ctbench.results import Published
 from ctbench.training import codec
 from ctbench.training.averaging import SWA
+from ctbench.training.optimizers import Adam, Optimizer
 from ctbench.training.schedules import Ramp, Schedule, Smooth, with_number
 
 SCHEDULED = ("method", "warmup", "robust_weight", "shi", "l1", "optimizer")  # read anew in every step
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adam:
-    """Adam with a step-wise learning rate.
-
-    Args:
-        lr: the learning rate, times `decay` from the start of each epoch in `milestones` on.
-        clip_norm: the most that the l2 norm of the whole gradient may be; longer ones are scaled down.
-    """
-
-    lr: float = 5e-4
-    milestones: tuple[int, ...] = ()
-    decay: float = 0.2
-    clip_norm: float = 10.0
-
-    def __post_init__(self) -> None:
-        _positive("lr", self.lr)
-        _positive("decay", self.decay)
-        _positive("clip_norm", self.clip_norm)
-        if any(a >= b for a, b in pairwise((-1, *self.milestones))):
-            raise ValueError(f"milestones are {list(self.milestones)}: give epochs in ascending order, from 0 on")
-
-    def lr_at(self, epoch: int) -> float:
-        return self.lr * self.decay ** sum(epoch >= milestone for milestone in self.milestones)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +45,7 @@ class Recipe:
         l1: weight of the sum of all |weights|.
         schedules: fields of the method and weights of the loss that change from step to step.
         initialization: "shi" or "kaiming".
-        optimizer: Adam and its learning rate.
+        optimizer: Adam or SGD, and its learning rate.
         epochs, batch_size: the length of the run; the last batch of an epoch may be smaller.
         accumulate: compute the loss for so many parts of the batch one after the other, which takes less memory. The
             statistics of batch norms, and a method's prelude, are still those of the whole batch, so the step is the
@@ -101,7 +76,7 @@ class Recipe:
     l1: float = 0.0
     schedules: tuple[Schedule, ...] = ()
     initialization: Literal["shi", "kaiming"] = "kaiming"
-    optimizer: Adam = field(default_factory=Adam)
+    optimizer: Optimizer = field(default_factory=Adam)
     epochs: int
     batch_size: int
     accumulate: int = 1
@@ -265,8 +240,3 @@ class Moment:
     @property
     def lr(self) -> float:
         return self.recipe.optimizer.lr_at(self.epoch)
-
-
-def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value}: it must be > 0")
