@@ -304,3 +304,12 @@ def test_high_dimensions_in_single_precision(name):
     exact = threat.region(x.double()).minimum(a.double())
     torch.testing.assert_close(region.minimum(a).double(), exact, rtol=1e-5, atol=1e-3)
     assert math.isfinite(exact.sum())
+
+
+@every_threat
+@many_seeds
+def test_forms_that_all_samples_share_are_given_once(name, seed):
+    region, a = THREATS[name].region(inputs(seed)), forms(seed)[:1]
+    least = region.minimum(a)
+    assert least.shape == (3, 7)
+    torch.testing.assert_close(least, region.minimum(a.expand(3, *a.shape[1:])), rtol=1e-13, atol=1e-13)

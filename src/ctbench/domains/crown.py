@@ -181,9 +181,11 @@ def _refine(
         least, most_negative = back_to_input(graph, form, relax, at).minimum(region).chunk(2, dim=1)
         return least, -most_negative
 
-    index = positions(chosen)
+    # with nothing relaxed on the way, the coefficients of a neuron are the same for all samples
+    shared = not lines and len(shape) == 1
+    index = torch.arange(chosen.shape[1], device=like.device).unsqueeze(0) if shared else positions(chosen)
     probe = neurons(index[:, :1], shape, signs)
-    row = LIVE_COPIES * len(chosen) * len(signs) * _widest(graph, probe, relax, at) * like.element_size()
+    row = LIVE_COPIES * len(index) * len(signs) * _widest(graph, probe, relax, at) * like.element_size()
     rows = max(1, memory // row)
     found = Box(
         torch.full_like(wanted, -math.inf, dtype=like.dtype), torch.full_like(wanted, math.inf, dtype=like.dtype)
@@ -196,7 +198,8 @@ def _refine(
             found = found.intersect(scattered(part, *bound(WindowForm.pixels(places, shape, signs)), wanted.shape))
     else:
         for part in index.split(rows, dim=1):
-            found = found.intersect(scattered(part, *bound(neurons(part, shape, signs)), wanted.shape))
+            bounds = bound(neurons(part, shape, signs))
+            found = found.intersect(scattered(part.expand(len(chosen), -1), *bounds, wanted.shape))
     # whether the others are bounded, too, is up to the whole batch, and no sample's bounds may be
     return Box(torch.where(wanted, found.lower, -math.inf), torch.where(wanted, found.upper, math.inf))
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ctbench.graph import Affine, Lines
-from ctbench.regions import Box, Region
+from ctbench.regions import Region
 
 
 class Form(ABC):
@@ -122,17 +122,11 @@ class LinearForm(Form):
         return LinearForm(*slanted(self.coefficients, lines, self.constant, self.ceiling, _inner_product))
 
     def minimum(self, region: Region) -> Tensor:
-        return region.minimum(self._of_each(region)) + self.constant
+        return region.minimum(self.coefficients) + self.constant
 
     def maximum(self, region: Region) -> Tensor:
         assert self.ceiling is not None
-        return self.ceiling - region.minimum(-self._of_each(region))
-
-    def _of_each(self, region: Region) -> Tensor:
-        """Coefficients for each sample, where there is one set for all and the region is no box, which takes one."""
-        if isinstance(region, Box):
-            return self.coefficients
-        return self.coefficients.expand(len(region.hull.lower), *self.coefficients.shape[1:])
+        return self.ceiling - region.minimum(-self.coefficients)
 
     def with_ceiling(self) -> LinearForm:
         return replace(self, ceiling=self.constant)

@@ -40,7 +40,10 @@ class Region(ABC):
 
     @abstractmethod
     def minimum(self, a: Tensor) -> Tensor:
-        """The least value of <a, x'> over the region, for S linear forms a sample: [B, S, *shape] to [B, S]."""
+        """The least value of <a, x'> over the region, for S linear forms a sample: [B, S, *shape] to [B, S].
+
+        A batch of 1 stands for forms that all samples share.
+        """
 
     @abstractmethod
     def take(self, samples: Tensor) -> Region:
@@ -88,6 +91,11 @@ class Threat(ABC):
     @abstractmethod
     def region(self, x: Tensor) -> Region:
         """The region around each of the inputs x, [B, *shape]."""
+
+
+def inner(a: Tensor, x: Tensor) -> Tensor:
+    """<a, x> of S forms a sample, or for all samples, at a point each: [B or 1, S, n] and [B, n] to [B, S]."""
+    return x @ a[0].T if len(a) == 1 else (a @ x.unsqueeze(-1)).squeeze(-1)
 
 
 def displaced(center: Tensor, offset: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctbench.regions.base import Region, Threat
+from ctbench.regions.base import Region, Threat, inner
 
 
 class Box(Region):
@@ -106,9 +106,7 @@ class Box(Region):
     def minimum(self, a: Tensor) -> Tensor:
         a = a.flatten(2)
         center, radius = self.center.flatten(1), self.radius.flatten(1)
-        if len(a) == 1:  # one set of forms for all samples
-            return center @ a[0].T - radius @ a[0].abs().T
-        return (a @ center.unsqueeze(-1) - a.abs() @ radius.unsqueeze(-1)).squeeze(-1)
+        return inner(a, center) - inner(a.abs(), radius)
 
     def intersect(self, other: Box) -> Box:
         return Box(torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ctbench.regions.ball import Ball
-from ctbench.regions.base import Threat
+from ctbench.regions.base import Threat, inner
 
 SHARE = 0.01  # of the coordinates, that one step of ascent moves
 EDGE = 1e-5  # of the data range: a coordinate with less room than this cannot be moved
@@ -33,10 +33,11 @@ class L1Ball(Ball):
 
     def minimum(self, a: Tensor) -> Tensor:
         a, center = a.flatten(2), self.center.flatten(1)
-        middle, size = (a @ center.unsqueeze(-1)).squeeze(-1), a.abs()
+        middle, size = inner(a, center), a.abs()
         if self.clip is None:
             return middle - self.radius * size.amax(-1)
         room = self._room(-a, center.unsqueeze(1))
+        size = size.expand_as(room)
         falling, order = size.sort(dim=-1, descending=True)
         spent = room.detach().gather(-1, order).cumsum(-1)
         last = (spent < self.radius).sum(-1, keepdim=True)  # where the radius is used up; n if it never is

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ctbench.regions.ball import Ball, tiny
-from ctbench.regions.base import Threat
+from ctbench.regions.base import Threat, inner
 
 
 class L2Ball(Ball):
@@ -28,7 +28,7 @@ class L2Ball(Ball):
 
     def minimum(self, a: Tensor) -> Tensor:
         a, center = a.flatten(2), self.center.flatten(1)
-        middle, size = (a @ center.unsqueeze(-1)).squeeze(-1), a.abs()
+        middle, size = inner(a, center), a.abs()
         if self.clip is None:
             return middle - self.radius * _norm(a).squeeze(-1)
         # in units of the radius, and of the greatest coefficient; no move is longer than 1

@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctbench.regions.base import Region, Threat, displaced
+from ctbench.regions.base import Region, Threat, displaced, inner
 from ctbench.regions.box import Box
 
 
@@ -61,8 +61,7 @@ class Star(Region):
         return self._point(gain.argmax(-1), moved)
 
     def minimum(self, a: Tensor) -> Tensor:
-        middle = (a.flatten(2) @ self.center.flatten(1).unsqueeze(-1)).squeeze(-1)
-        return middle - self.radius * self._inner(a).abs().amax(-1)
+        return inner(a.flatten(2), self.center.flatten(1)) - self.radius * self._inner(a).abs().amax(-1)
 
     def take(self, samples: Tensor) -> Star:
         return replace(self, center=self.center[samples])

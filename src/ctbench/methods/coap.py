@@ -1,0 +1,55 @@
+"""COAP training: Wong & Kolter 2018, "Provable defenses against adversarial examples via the convex outer adversarial
+polytope"; with random projections Wong et al. 2018, "Scaling provable adversarial defenses".
+
+    loss = log(1 + sum_k exp(-m_k)),   m_k = the dual bound J of z_y - z_k over the region (domains/coap.py)
+
+For l-infinity and l2 balls, and for the segments of "How robust accuracy suffers from certified training with convex
+relaxations" (App. A.2) and "Certified defences can hurt generalisation" (Theorem 4.1): the region enters by its support
+function alone.
+
+Use it against l2 balls and at small radii, where it is the best of the relaxations in those papers. At larger radii its
+relaxation costs more than that of intervals.
+
+Cost: a backward pass for every hidden neuron, K - 1 for the margins, and their gradient; with r projections r forward
+passes of a sketch in place of the neurons' backward passes.
+
+    COAP()                     # exact
+    COAP(projections=50)       # an estimate of the same loss; proves nothing while it trains
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ctbench.domains import coap
+from ctbench.graph import Graph
+from ctbench.methods.base import Batch, Method, RobustLoss
+from ctbench.specification import margin_rows, robust_cross_entropy
+
+
+@dataclass(frozen=True, kw_only=True)
+class COAP(Method):
+    """The loss of the dual bounds. Without projections, a sample that is correct is certified.
+
+    Args:
+        projections: how many random sums estimate the radii of the hidden layers; None computes them. They need a box,
+            or an l2 ball without a data range.
+
+    Raises:
+        ValueError: projections is below 1; when called, if the region is one that they do not know.
+    """
+
+    name: ClassVar[str] = "coap"
+    projections: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.projections is not None and self.projections < 1:
+            raise ValueError(f"projections is {self.projections}: take at least one random sum, or none for exact bounds")
+
+    def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
+        boxes = coap.boxes(net, batch.region, projections=self.projections, generator=batch.generator)
+        spec = margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
+        margins = coap.lower_bounds(net, batch.region, spec, inner=boxes)
+        sound = boxes if self.projections is None else None
+        return RobustLoss(robust_cross_entropy(margins), correct=(margins > 0).all(1), boxes=sound)
