@@ -59,7 +59,7 @@ def test_segments_have_an_exact_answer():
     net, x, y = linear()
     reach = (net(x)[:, 0] - net(x)[:, 1]).abs() / (net[0].weight[0, 0] - net[0].weight[1, 0]).abs()
     eps = reach.median().item() + 1e-6
-    found = adversarial_accuracy(net, x, y, eps=eps, norm="first-coordinate", attacks=["line-search"])
+    found = adversarial_accuracy(net, x, y, eps=eps, norm="first-coordinate", clip=None, attacks=["line-search"])
     assert found.rounds[0].turned == places(reach < eps)
 
 

@@ -117,6 +117,7 @@ def adversarial_accuracy(
     *,
     eps: float,
     norm: str | float = "linf",
+    clip: tuple[float, float] | None = (0.0, 1.0),
     attacks: Sequence[str] = DEFAULT,
     alone: bool = False,
     seed: int = 0,
@@ -135,6 +136,7 @@ def adversarial_accuracy(
         y: labels, [N] integers.
         eps: the radius, in [0, 1] pixel space.
         norm: of the ball: "linf", "l2" or "l1", or another threat model's name (see `ctbench.regions.threat`).
+        clip: the range of the data, which the ball does not leave; None for no range.
         attacks: their names, in the order in which they are run; see above.
         alone: run each of them on all samples that are right, also on those that are turned already.
         seed: of each attack.
@@ -149,7 +151,7 @@ def adversarial_accuracy(
     """
     if not 0 <= seed < 2**31 or batch_size < 1:
         raise ValueError(f"seed must be in [0, 2^31) and batch_size >= 1, got {seed} and {batch_size}")
-    target = _Target.of(model, x, y, threat(norm, eps), replay)
+    target = _Target.of(model, x, y, threat(norm, eps, clip=clip), replay)
     plan = _plan(tuple(attacks), target, batch_size, seed)
     predictions = [said for places in _batches(range(len(x)), batch_size) for said in target.predictions(places)]
     labels = [int(label) for label in y]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from ctbench.cli import attack, certify, compare, demo, listing, merge, sweep, train, vnncomp
+from ctbench.cli import attack, certify, compare, demo, listing, merge, reproduce, sweep, train, vnncomp
 from ctbench.memory import keep_freed_memory
 
-COMMANDS = (train, certify, attack, vnncomp, merge, compare, sweep, listing, demo)
+COMMANDS = (train, certify, attack, vnncomp, merge, compare, sweep, reproduce, listing, demo)
 
 
 class _Parser(argparse.ArgumentParser):

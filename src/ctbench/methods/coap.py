@@ -45,7 +45,7 @@ class COAP(Method):
 
     def __post_init__(self) -> None:
         if self.projections is not None and self.projections < 1:
-            raise ValueError(f"projections is {self.projections}: take at least one random sum, or none for exact bounds")
+            raise ValueError(f"projections is {self.projections}: take one at least, or None for exact bounds")
 
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
         boxes = coap.boxes(net, batch.region, projections=self.projections, generator=batch.generator)

@@ -1,5 +1,6 @@
-"""Tables made of results alone."""
+"""Tables and figures made of results alone."""
 
 from ctbench.report.comparison import Row, markdown, rows, table
+from ctbench.report.figures import Panel, Plot, Point, as_csv, draw, points
 
-__all__ = ["Row", "markdown", "rows", "table"]
+__all__ = ["Panel", "Plot", "Point", "Row", "as_csv", "draw", "markdown", "points", "rows", "table"]

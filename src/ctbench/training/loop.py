@@ -19,7 +19,7 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +43,8 @@ from ctbench.training.processes import ALONE, Processes
 from ctbench.training.progress import Display, display
 from ctbench.training.recipe import Moment, Recipe
 from ctbench.training.versions import versions
+
+Watch = Callable[[int, nn.Module], None]
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -69,6 +71,7 @@ def train(
     compiled: bool = False,
     tensorboard: bool = False,
     processes: Processes = ALONE,
+    watch: Watch | None = None,
 ) -> Run:
     """Train a network by a recipe.
 
@@ -82,6 +85,7 @@ def train(
         compiled: compile the method, where that works; no field of the recipe, as it changes no more than rounding.
         tensorboard: write each epoch's metrics to the folder "tensorboard" of the run, too.
         processes: those that train this run together, each of which makes this call; the first one writes the files.
+        watch: called after each epoch with its number, from 1 on, and the network as at test time.
 
     Raises:
         ValueError: the folder holds the run of another recipe, or one that is not to be resumed; a field of the recipe
@@ -103,7 +107,7 @@ def train(
         folder.path.mkdir(parents=True, exist_ok=True)
         jsonl.write_json(folder.recipe, recipe.to_json())
         _note_versions(folder, versions(device) | training.ways)
-    training.run(quiet=quiet, tensorboard=tensorboard)
+    training.run(quiet=quiet, tensorboard=tensorboard, watch=watch)
     if processes.first:
         checkpoints.save_network(model, blueprint, folder.weights)
     processes.wait()
@@ -206,7 +210,7 @@ class Training:
             "compiled": self.execution.compiled,
         }
 
-    def run(self, *, quiet: bool, tensorboard: bool) -> None:
+    def run(self, *, quiet: bool, tensorboard: bool, watch: Watch | None = None) -> None:
         """Train from the last state to the end."""
         done = self._go_on()
         recipe, first = self.recipe, self.processes.first
@@ -219,6 +223,8 @@ class Training:
                 if first:
                     self._keep(metrics, epoch + 1)
                 shown.epoch(metrics)
+                if watch is not None:
+                    watch(epoch + 1, self.model)
         if self.best:
             self.model.load_state_dict(self.best.model)
 
@@ -322,7 +328,7 @@ class Training:
         found = backward(self.model, net, batch, now, weight=share.weight, execution=self.execution)
         self.processes.add_gradients(self.parameters)
         means = self.processes.means(share, found)
-        norm = nn.utils.clip_grad_norm_(self.parameters, now.recipe.optimizer.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, now.recipe.optimizer.clip_norm or math.inf)
         if not bool(torch.isfinite(means["loss"]) & torch.isfinite(norm)):
             raise TrainingDivergedError(self._diverged(float(means["loss"]), float(norm), now))
         self.optimizer.step()

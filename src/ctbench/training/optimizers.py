@@ -23,19 +23,19 @@ class Optimizer(ABC):
 
     Args:
         lr: the learning rate, times `decay` from the start of each epoch in `milestones` on.
-        clip_norm: the most that the l2 norm of the whole gradient may be; longer ones are scaled down.
+        clip_norm: the most that the l2 norm of the whole gradient may be; longer ones are scaled down. None for any.
     """
 
     name: ClassVar[str]
     lr: float
     milestones: tuple[int, ...] = ()
     decay: float = 0.2
-    clip_norm: float = 10.0
+    clip_norm: float | None = 10.0
 
     def __post_init__(self) -> None:
         for name in ("lr", "decay", "clip_norm"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}: it must be > 0")
         if any(a >= b for a, b in pairwise((-1, *self.milestones))):
             raise ValueError(f"milestones are {list(self.milestones)}: give epochs in ascending order, from 0 on")
@@ -70,6 +70,7 @@ class SGD(Optimizer):
 
     name: ClassVar[str] = "sgd"
     lr: float = 0.05
+    clip_norm: float | None = None
     momentum: float = 0.9
     weight_decay: float = 0.0
 

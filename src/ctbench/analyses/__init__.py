@@ -1,0 +1,1 @@
+"""Analyses: one question per file."""

@@ -1,0 +1,39 @@
+"""How much worse than the average is the class that fares worst? The accuracy discrepancy.
+
+    discrepancy = (max_k R^k - R) / (1 - R)      R the share of samples that are wrong, R^k that of class k alone
+
+0 where all classes fare alike, 1 where one has no sample right. De Bartolomeis et al., "Certified defences can hurt
+generalisation", Eq. (2), after Sanyal et al. 2022, "How unfair is private learning?". With errors under attack, or
+samples that are not certified, it is the discrepancy in robust accuracy.
+
+    discrepancy(net(x).argmax(1) != y, y)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def discrepancy(errors: Tensor, labels: Tensor) -> float:
+    """The discrepancy of the classes in `labels`; one without samples does not count.
+
+    If all samples are wrong, the quotient is 0 / 0. It is 1 then, as for any R < 1 with a class that has none right.
+
+    Args:
+        errors: whether each sample is wrong, [N] bool.
+        labels: its class, [N] integers.
+
+    Raises:
+        ValueError: there are no samples, they do not have one label each, or the errors are not bool.
+    """
+    if errors.dtype != torch.bool or errors.dim() != 1 or errors.shape != labels.shape or not len(errors):
+        raise ValueError(
+            f"the errors are {errors.dtype} of shape {list(errors.shape)}, the labels have shape "
+            f"{list(labels.shape)}: give one bool (wrong or not) and one label per sample, for one sample at least"
+        )
+    if bool(errors.all()):
+        return 1.0
+    wrong = errors.double()
+    worst = max(wrong[labels == label].mean().item() for label in labels.unique())
+    return (worst - wrong.mean().item()) / (1 - wrong.mean().item())

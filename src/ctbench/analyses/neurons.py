@@ -1,0 +1,57 @@
+"""Which hidden neurons can switch? The shares of inactive, active and unstable ReLUs.
+
+    unstable = 1 / (m n) sum over samples i and neurons j of [l_j(x_i) <= 0 <= u_j(x_i)]
+
+l, u are bounds of the pre-activation over the region. De Bartolomeis et al., "How robust accuracy suffers from
+certified training with convex relaxations", Eq. (4). In the words around it a neuron with u = 0 is inactive, too, and
+one with l = 0 active, too. Here such a tie is unstable, as in Eq. (4), and nothing else, so that the shares sum to 1:
+
+    inactive: u < 0,    active: l > 0,    unstable: all others
+
+The tighter the bounds, the fewer neurons are unstable. CROWN's are the default; those of other domains can be given:
+
+    neuron_states(net, region).unstable
+    neuron_states(net, region, boxes=coap.boxes(net, region))          # the bounds that COAP trains with
+    neuron_states(net, region, boxes=interval.boxes(net, region))      # loose, and quick
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from ctbench.domains import crown
+from ctbench.graph import Graph
+from ctbench.graph.ops import ReLU
+from ctbench.regions import Box, Region
+
+
+class NeuronStates(NamedTuple):
+    """Shares of the ReLUs, over samples and neurons."""
+
+    inactive: float
+    active: float
+    unstable: float
+
+
+@torch.no_grad()
+def neuron_states(net: Graph, region: Region, boxes: list[Box] | None = None) -> NeuronStates:
+    """The shares of inactive, active and unstable ReLUs.
+
+    Args:
+        net: a frozen graph.
+        region: the inputs, for B samples.
+        boxes: bounds of every node; None computes CROWN's.
+
+    Raises:
+        ValueError: the network has no ReLU.
+    """
+    boxes = crown.boxes(net, region) if boxes is None else boxes
+    found = [boxes[node.inputs[0]] for node in net.nodes if isinstance(node.op, ReLU)]
+    if not found:
+        raise ValueError("the network has no ReLU: only of these it is told whether they can switch")
+    count = sum(box.lower.numel() for box in found)
+    inactive = sum(int((box.upper < 0).sum()) for box in found)
+    active = sum(int((box.lower > 0).sum()) for box in found)
+    return NeuronStates(inactive / count, active / count, (count - inactive - active) / count)

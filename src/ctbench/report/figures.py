@@ -1,0 +1,166 @@
+"""Figures made of an experiment's records: which candidates are shown, means and spreads over seeds, CSV and drawings.
+
+A record is one trial: {"series", "x", "candidate", "seed", quantities}, or "diverged" in place of the quantities. Of
+the candidates at a place the one is shown whose mean of `best` over the seeds is least, among those that diverged with
+no seed and, with `fitting`, made no error on their training samples, if there are such.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ctbench.results.jsonl import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MARKERS = "osD^vP"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    quantity: str  # as a record calls it
+    label: str
+    percent: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """How records become a figure.
+
+    Args:
+        title, x_label: what it says; x is the place on the axis, or the epoch.
+        panels: one for each quantity, side by side.
+        best: the quantity by which candidates are chosen.
+        fitting: choose, if there are such, among candidates that fit their training samples.
+        series: which lines are shown; none means all.
+        spread: what is drawn around the means: the standard error of the mean, or the standard deviation.
+        epochs: draw what was followed over the epochs, at the only place there is.
+    """
+
+    title: str
+    x_label: str
+    panels: tuple[Panel, ...]
+    best: str = "robust_error"
+    fitting: bool = False
+    series: tuple[str, ...] = ()
+    spread: Literal["standard error", "standard deviation"] = "standard error"
+    epochs: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What a figure shows at a place of a line: for each quantity the mean, and the spread if there are two seeds."""
+
+    series: str
+    x: float
+    candidate: float
+    seeds: int
+    values: dict[str, tuple[float, float | None]]
+
+
+def points(records: Iterable[Record], plot: Plot) -> list[Point]:
+    """The points of all lines, line by line, each in the order of x.
+
+    Raises:
+        ValueError: at some place every candidate diverged, or none was run.
+    """
+    shown = [record for record in records if not plot.series or record["series"] in plot.series]
+    order = {name: number for number, name in enumerate(dict.fromkeys(record["series"] for record in shown))}
+    shown.sort(key=lambda record: (order[record["series"]], record["x"], record["candidate"], record["seed"]))
+    if not shown:
+        raise ValueError(f"there are no records to show as {plot.title!r}: run the experiment first")
+    places = groupby(shown, key=lambda record: (record["series"], record["x"]))
+    return [point for _, there in places for point in _points(_chosen(list(there), plot), plot)]
+
+
+def _chosen(records: list[Record], plot: Plot) -> list[Record]:
+    """The records of the best candidate at a place."""
+    groups = [list(group) for _, group in groupby(records, key=lambda record: record["candidate"])]
+    sound = [group for group in groups if not any("diverged" in record for record in group)]
+    if not sound:
+        raise ValueError(f"all of {records[0]['series']} at {records[0]['x']:g} diverged: {records[0].get('diverged')}")
+    fitting = [group for group in sound if all(record["train_error"] == 0 for record in group)] if plot.fitting else []
+    return min(fitting or sound, key=lambda group: statistics.fmean(record[plot.best] for record in group))
+
+
+def _points(chosen: list[Record], plot: Plot) -> list[Point]:
+    """The point of a place, or one for each epoch, from the records of its seeds."""
+    if not plot.epochs:
+        return [_point(chosen, chosen, chosen[0]["x"], plot)]
+    count = len(chosen[0]["epochs"][plot.panels[0].quantity])
+    courses = [record["epochs"] for record in chosen]
+    return [
+        _point(chosen, [{name: course[name][epoch] for name in course} for course in courses], epoch + 1, plot)
+        for epoch in range(count)
+    ]
+
+
+def _point(chosen: list[Record], quantities: list[Record], x: float, plot: Plot) -> Point:
+    """Means and spreads of the quantities of each seed."""
+    values = {}
+    for panel in plot.panels:
+        numbers = [seed[panel.quantity] for seed in quantities]
+        spread = statistics.stdev(numbers) if len(numbers) > 1 else None
+        if spread is not None and plot.spread == "standard error":
+            spread /= math.sqrt(len(numbers))
+        values[panel.quantity] = statistics.fmean(numbers), spread
+    first = chosen[0]
+    return Point(series=first["series"], x=x, candidate=first["candidate"], seeds=len(chosen), values=values)
+
+
+def as_csv(found: Sequence[Point], plot: Plot) -> str:
+    """The numbers behind a figure: a line for each point, with mean and spread of each quantity."""
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    names = [panel.quantity for panel in plot.panels]
+    columns = [column for name in names for column in (name, f"{name} {plot.spread}")]
+    out.writerow(["series", plot.x_label, "candidate", "seeds", *columns])
+    for point in found:
+        numbers = [number for name in names for number in point.values[name]]
+        cells = ["" if number is None else f"{number:.6g}" for number in numbers]
+        out.writerow([point.series, f"{point.x:g}", f"{point.candidate:g}", point.seeds, *cells])
+    return text.getvalue()
+
+
+def draw(found: Sequence[Point], plot: Plot, path: Path) -> None:
+    """Draw a figure into a file, as PNG or SVG by its name.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    figure, axes = _canvas(len(plot.panels))
+    for axis, panel in zip(axes, plot.panels, strict=True):
+        factor = 100 if panel.percent else 1
+        for number, (series, there) in enumerate(groupby(found, key=lambda point: point.series)):
+            line = list(there)
+            x, pairs = [point.x for point in line], [point.values[panel.quantity] for point in line]
+            middle = [factor * mean for mean, _ in pairs]
+            low, high = ([factor * (mean + sign * (around or 0)) for mean, around in pairs] for sign in (-1, 1))
+            marker = "" if plot.epochs else MARKERS[number % len(MARKERS)]
+            (drawn,) = axis.plot(x, middle, marker=marker, markersize=4, linewidth=1.5, label=series)
+            axis.fill_between(x, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
+        axis.set(xlabel=plot.x_label, ylabel=panel.label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False)
+    figure.suptitle(plot.title, fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})
+
+
+def _canvas(panels: int) -> tuple[Figure, list[Any]]:
+    """A figure without a window, and its axes."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError(f"matplotlib is not there ({error}): pip install 'ctbench[figures]'") from None
+    figure = Figure(figsize=(3.6 * panels, 3.2), layout="constrained")
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
