@@ -115,3 +115,25 @@ def test_a_terminal_shows_how_many_stand(capsys, run, monkeypatch):
     assert re.search(r"pgd: \d+ of 10 samples stand", capsys.readouterr().err)
     assert main(["attack", str(run), "--samples", "10", "--attacks", "pgd", "--out", "b.jsonl", "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_certified_is_not_attacked(succeeds, fails, run):
+    everything = shares(succeeds("attack", run, *FAST))
+    proof = run / "certified" / "linf-0.05.jsonl"
+    assert "there is no file" in fails("attack", run, *FAST, "--certified", proof, "--out", "b.jsonl")
+    succeeds("certify", run, "--stages", "fast", "--samples", 60)
+    certified = [r["index"] for r in jsonl.read(proof) if r["verdict"] == "certified" and 20 <= r["index"] < 60]
+    out = succeeds("attack", run, *FAST[:2], "--samples", "20:60", "--certified", proof, "--out", "b.jsonl")
+    assert f"{len(certified)} certified samples were not attacked" in out
+    right = sum(record["label"] == record["prediction"] for record in jsonl.read(Path("b.jsonl")))
+    rows = {line.split()[1]: line.split("│")[2:-1] for line in out.splitlines() if "│" in line}
+    assert 0 < int(rows["pgd"][0]) == right - len(certified) < right
+    again = shares(succeeds("attack", run, *FAST, "--certified", proof, "--out", "c.jsonl"))
+    assert again == everything
+
+    told = fails("attack", run, *FAST, "--eps", 0.06, "--certified", proof, "--out", "d.jsonl")
+    assert "proves nothing about what is attacked (eps differ): certify that first" in told
+    records = jsonl.read(proof)
+    jsonl.rewrite(proof, [{**records[0], "index": 1}])
+    told = fails("attack", run, *FAST, "--certified", proof, "--out", "d.jsonl")
+    assert "the record of sample 1 is about another input or label" in told

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -120,6 +120,7 @@ def adversarial_accuracy(
     clip: tuple[float, float] | None = (0.0, 1.0),
     attacks: Sequence[str] = DEFAULT,
     alone: bool = False,
+    proved: Collection[int] = (),
     seed: int = 0,
     batch_size: int = 256,
     replay: Callable[[Tensor], Tensor] | None = None,
@@ -139,6 +140,7 @@ def adversarial_accuracy(
         clip: the range of the data, which the ball does not leave; None for no range.
         attacks: their names, in the order in which they are run; see above.
         alone: run each of them on all samples that are right, also on those that are turned already.
+        proved: the places of samples that no attack can turn, as they are certified; they are not attacked.
         seed: of each attack.
         batch_size: samples that are attacked at once.
         replay: another implementation of the network, [B, *shape] to [B, K]. A point must be misclassified there, too.
@@ -156,6 +158,7 @@ def adversarial_accuracy(
     predictions = [said for places in _batches(range(len(x)), batch_size) for said in target.predictions(places)]
     labels = [int(label) for label in y]
     right = [place for place, label in enumerate(labels) if predictions[place] == label]
+    right = [place for place in right if place not in proved]
     standing, rounds = right, []
     for name, searches in plan.items():
         start = time.perf_counter()

@@ -12,7 +12,10 @@ from ctbench.attacks import Evaluation, adversarial_accuracy
 from ctbench.attacks.evaluation import DEFAULT
 from ctbench.cli import subjects
 from ctbench.cli.options import Commands, add_data, add_device, wide_console
-from ctbench.results import jsonl
+from ctbench.cli.subjects import Subject
+from ctbench.graph import Precisions
+from ctbench.results import CertificationFiles, Verdict, jsonl
+from ctbench.verify.samples import Samples
 
 
 def add_to(commands: Commands) -> None:
@@ -24,6 +27,12 @@ def add_to(commands: Commands) -> None:
         metavar="A,B,...",
         help="one after the other: pgd, apgd-ce, apgd-dlr, apgd-t, line-search (along segments), autoattack, "
         "autoattack-plus (default: %(default)s)",
+    )
+    command.add_argument(
+        "--certified",
+        type=Path,
+        metavar="FILE",
+        help="records of certify for this network, norm and radius: what they prove is not attacked",
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
     command.add_argument("--quiet", action="store_true", help="show no progress")
@@ -41,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
     if records.exists():
         raise ValueError(f"{records} exists already: choose another place with --out")
     x, y = subject.images[samples.start : samples.stop]
+    proved = _proved(CertificationFiles(args.certified), subject, samples) if args.certified else []
     console = Console(stderr=True, quiet=args.quiet or not Console(stderr=True).is_terminal)
     try:
         with console.status("attack") as status:
@@ -51,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
                 eps=subject.eps,
                 norm=subject.norm,
                 attacks=attacks,
+                proved=proved,
                 replay=subject.replay,
                 watch=lambda attack, standing: status.update(f"{attack}: {standing} of {len(x)} samples stand"),
             )
@@ -59,7 +70,31 @@ def run(args: argparse.Namespace) -> None:
     records.parent.mkdir(parents=True, exist_ok=True)
     jsonl.rewrite(records, to_records(found, samples))
     show(found, subject.norm, subject.eps)
+    if proved:
+        print(f"{len(proved)} certified samples were not attacked")
     print(records)
+
+
+def _proved(files: CertificationFiles, subject: Subject, samples: range) -> list[int]:
+    """The places, among some samples, of those that a certification of the same network and region proves.
+
+    Raises:
+        ValueError: it is about something else, or was not confirmed in double precision.
+    """
+    if not files.records.is_file():
+        raise FileNotFoundError(f"there is no file {files.records}")
+    x, y = subject.images[samples.start : samples.stop]
+    settings = jsonl.read_json(files.settings)
+    network = Precisions.of(subject.model, x[:1]).exact.digest()
+    wanted = {"network_digest": network, "norm": subject.norm, "eps": subject.eps, "confirm": True}
+    different = [name for name, value in wanted.items() if settings.get(name) != value]
+    if different:
+        raise ValueError(
+            f"{files.records} proves nothing about what is attacked ({', '.join(different)} differ): certify that first"
+        )
+    records = {record.index: record for record in files.read() if record.index in samples}
+    Samples(samples, x, y).recognize(records)
+    return [index - samples.start for index, record in records.items() if record.verdict is Verdict.CERTIFIED]
 
 
 def to_records(found: Evaluation, samples: range) -> list[jsonl.Record]:
