@@ -45,8 +45,26 @@ def test_a_row_says_what_the_files_say(folder):
     assert (row.run, row.dataset, row.network, row.method) == ("my-run", "digits", "cnn3", "ibp")
     assert (row.eps, row.training_seconds) == (0.1, 3.75)
     assert row.certification == folder.certification("linf-0.1").read()
-    cells = ["my-run", "digits", "cnn3", "ibp", "0.1", "8", "87.50", "75.00", "50.00", "3.8 s", "2.7 min"]
+    cells = ["my-run", "digits", "cnn3", "ibp", "0.1", "8", "87.50", "75.00", "50.00", "2", "-", "3.8 s", "2.7 min"]
     assert row.cells() == cells
+
+
+def attacks(*outcomes: tuple[int, str | None]) -> list[dict]:
+    return [{"index": i, "label": 1, "prediction": said, "attack": by} for i, (said, by) in enumerate(outcomes)]
+
+
+def test_a_row_says_what_attacks_left(folder):
+    path = folder.attacked("linf-0.1", "pgd")
+    path.parent.mkdir()
+    jsonl.append(path, attacks((1, None), (1, "pgd"), (0, None), (1, None)))
+    jsonl.append(
+        folder.attacked("linf-0.1", "pgd+autoattack"), attacks((1, None), (1, "pgd"), (0, None), (1, "square"))
+    )
+    jsonl.append(folder.attacked("linf-0.1", "apgd-ce"), attacks((1, None)))
+    jsonl.append(folder.attacked("linf-0.2", "pgd"), attacks(*[(1, "pgd")] * 5))
+    (row,) = report.rows([folder.path])
+    assert row.attacked == (0.25, 4)
+    assert row.cells()[9:11] == ["2", "25.00 of 4"]
 
 
 def test_each_certification_has_a_row(folder):
@@ -61,7 +79,7 @@ def test_a_run_without_a_certification_has_a_row_too(tmp_path):
     (tmp_path / "bare").mkdir()
     jsonl.write_json(tmp_path / "bare" / "recipe.json", RECIPE)
     (row,) = report.rows([tmp_path / "bare"])
-    assert row.cells() == ["bare", "digits", "cnn3", "ibp", *["-"] * 7]
+    assert row.cells() == ["bare", "digits", "cnn3", "ibp", *["-"] * 9]
 
 
 def test_a_certified_file_of_weights_has_a_row_without_a_recipe(tmp_path):
@@ -69,7 +87,21 @@ def test_a_certified_file_of_weights_has_a_row_without_a_recipe(tmp_path):
     files.start({"eps": 0.1, "dataset": "mnist", "network": "conv-small"}, resume=False)
     jsonl.append(files.records, [record(0, "certified")])
     (row,) = report.rows([tmp_path / "kw_mnist"])
-    expected = ["kw_mnist", "mnist", "conv-small", "-", "0.1", "1", "100.00", "100.00", "100.00", "-", "20.0 s"]
+    expected = [
+        "kw_mnist",
+        "mnist",
+        "conv-small",
+        "-",
+        "0.1",
+        "1",
+        "100.00",
+        "100.00",
+        "100.00",
+        "0",
+        "-",
+        "-",
+        "20.0 s",
+    ]
     assert row.cells() == expected
 
 
@@ -83,8 +115,8 @@ def test_rows_keep_the_order_of_the_folders(folder, tmp_path):
 def test_the_markdown_table_is_whole(folder):
     assert report.markdown(report.rows([folder.path])).splitlines() == [
         f"| {' | '.join(HEADINGS)} |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| my-run | digits | cnn3 | ibp | 0.1 | 8 | 87.50 | 75.00 | 50.00 | 3.8 s | 2.7 min |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| my-run | digits | cnn3 | ibp | 0.1 | 8 | 87.50 | 75.00 | 50.00 | 2 | - | 3.8 s | 2.7 min |",
     ]
 
 

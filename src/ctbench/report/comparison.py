@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ctbench.results import Certification, RunFolder, jsonl
+from ctbench.results import Certification, RunFolder, Verdict, jsonl
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,9 @@ class Row:
     eps: float | None
     certification: Certification | None  # None where the run has not been certified
     training_seconds: float | None
+    attacked: tuple[float, int] | None = (
+        None  # the accuracy under attack and of how many samples, where attacks were run
+    )
 
     def cells(self) -> list[str]:
         found = self.certification
@@ -33,6 +36,8 @@ class Row:
             "-" if self.eps is None else f"{self.eps:.4g}",
             str(len(found)) if found else "-",
             *("-" if share is None else f"{100 * share:.2f}" for share in shares),
+            str(found.counts[Verdict.UNKNOWN]) if found else "-",
+            f"{100 * self.attacked[0]:.2f} of {self.attacked[1]}" if self.attacked else "-",
             _duration(self.training_seconds),
             _duration(found.seconds if found else None),
         ]
@@ -48,6 +53,8 @@ HEADINGS = (
     "natural %",
     "adversarial %",
     "certified %",
+    "unknown",
+    "attacked %",
     "train",
     "certify",
 )
@@ -84,8 +91,20 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     for files in certifications:
         settings = jsonl.read_json(files.settings)
         names = {part: settings.get(part, "-") for part in ("dataset", "network")}
-        found.append(Row(**about, **names, eps=settings.get("eps"), certification=files.read()))
+        attacked = _attacked(folder, files.records.stem)
+        found.append(Row(**about, **names, eps=settings.get("eps"), certification=files.read(), attacked=attacked))
     return found
+
+
+def _attacked(folder: RunFolder, name: str) -> tuple[float, int] | None:
+    """The accuracy under attack at a norm and radius, by the records of most samples, of equals the lowest."""
+    found = []
+    for path in folder.attacked(name, "x").parent.glob(f"{name}-*.jsonl"):
+        records = jsonl.read(path)
+        stand = sum(record["label"] == record["prediction"] and record["attack"] is None for record in records)
+        if records:
+            found.append((stand / len(records), len(records)))
+    return max(found, key=lambda pair: (pair[1], -pair[0]), default=None)
 
 
 def table(found: Iterable[Row]) -> Table:

@@ -6,6 +6,7 @@ metrics.jsonl        a record for each epoch
 state.safetensors    weights and optimiser after the last whole epoch: where to resume
 weights.safetensors  the trained weights: the run is complete
 certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.counterexamples/INDEX.npy points
+attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME stands for
 """
 
 from __future__ import annotations
@@ -135,6 +136,10 @@ class RunFolder:
     def certifications(self) -> list[CertificationFiles]:
         """All that there are, by name."""
         return [CertificationFiles(path) for path in sorted((self.path / "certified").glob("*.jsonl"))]
+
+    def attacked(self, name: str, attacks: str) -> Path:
+        """The file of records of attacks."""
+        return self.path / "attacked" / f"{name}-{attacks}.jsonl"
 
     def require(self) -> None:
         """Raise an error unless this is the folder of a run."""
