@@ -4,12 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ctbench.attacks import PGD
+from ctbench.attacks import PGD, LineSearch
 from ctbench.graph import freeze, trace
 from ctbench.graph.ops import Smooth
 from ctbench.methods import Batch, Method, RobustLoss, methods
+from ctbench.methods.coap import COAP
 from ctbench.methods.crown_ibp import CrownIBP
 from ctbench.methods.ibp import IBP
+from ctbench.methods.line_search import LineSearchTraining
+from ctbench.regions import RandomSegments, Region
 from ctbench.specification import cross_entropy_at
 from ctbench.training import codec
 
@@ -18,22 +21,29 @@ METHODS = {n: m for n, m in methods().items() if m.__module__.startswith("ctbenc
 OTHER_LOSS = {"arow", "mart", "taps", "sam", "weight-smoothing"}
 BOUNDING = {  # methods whose loss bounds the loss at every point of the region
     "ibp": IBP(),
+    "coap": COAP(),
     "crown-ibp": CrownIBP(),
     "crown-ibp mixed": CrownIBP(beta=0.3),
     "crown-ibp margin by margin": CrownIBP(fused=False),
     "crown-ibp over all layers": CrownIBP(every_layer=True),
     "crown-ibp margin by margin, mixed": CrownIBP(fused=False, beta=0.3),
 }
+# methods for segments; an exact search knows no smooth activations, and no greatest entries
+ON_SEGMENTS = {"line-search": LineSearchTraining(attack=LineSearch(points=11))}
+
+
+def example(name: str) -> Method:
+    return ON_SEGMENTS[name] if name in ON_SEGMENTS else METHODS[name]()
 
 
 @pytest.fixture(params=METHODS)
 def method(request: pytest.FixtureRequest) -> Method:
-    return METHODS[request.param]()
+    return example(request.param)
 
 
 @pytest.fixture(params=sorted(METHODS.keys() - OTHER_LOSS))
 def cross_entropy_method(request: pytest.FixtureRequest) -> Method:
-    return METHODS[request.param]()
+    return example(request.param)
 
 
 @pytest.fixture(params=BOUNDING)
@@ -41,10 +51,21 @@ def bounding(request: pytest.FixtureRequest) -> Method:
     return BOUNDING[request.param]
 
 
+def around(sample, eps: float, method: Method) -> Region:
+    """The region of a radius that a method is made for."""
+    return RandomSegments(eps=eps, count=3).region(sample.x) if method.name in ON_SEGMENTS else sample.region(eps)
+
+
+def batch(sample, eps: float, method: Method, logits: torch.Tensor) -> Batch:
+    def region_at(scale: float) -> Region:
+        return around(sample, scale * eps, method)
+
+    return Batch(sample.x, sample.y, region_at(1.0), logits, torch.Generator().manual_seed(2), region_at)
+
+
 def run(method, sample, eps: float, *, training: bool = True, dtype=torch.float64) -> tuple[RobustLoss, torch.Tensor]:
     graph, logits = freeze(trace(sample.model, (2, 6, 6)), sample.x, training=training)
-    generator = torch.Generator().manual_seed(2)
-    return method(graph, Batch(sample.x, sample.y, sample.region(eps), logits, generator)), logits
+    return method(graph, batch(sample, eps, method, logits)), logits
 
 
 def test_methods_are_found_by_walking_the_package():
@@ -100,8 +121,7 @@ def test_the_gradient_reaches_every_parameter(case, method):
 def test_the_gradient_of_a_first_loss_is_finite(case, method):
     sample = case()
     graph, logits = freeze(trace(sample.model, (2, 6, 6)), sample.x, training=True)
-    generator = torch.Generator().manual_seed(2)
-    first = method.prelude(graph, Batch(sample.x, sample.y, sample.region(0.1), logits, generator))
+    first = method.prelude(graph, batch(sample, 0.1, method, logits))
     if first is not None:
         assert first.shape == ()
         first.backward()
@@ -113,8 +133,7 @@ def test_nothing_is_left_on_the_network(case, method):
     graph, logits = freeze(trace(sample.model, (2, 6, 6)), sample.x, training=True)
     before = {name: value.clone() for name, value in sample.model.state_dict().items()}
     attributes = {name: set(vars(module)) for name, module in sample.model.named_modules()}
-    generator = torch.Generator().manual_seed(2)
-    method(graph, Batch(sample.x, sample.y, sample.region(0.1), logits, generator))
+    method(graph, batch(sample, 0.1, method, logits))
     after = sample.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert {name: set(vars(module)) for name, module in sample.model.named_modules()} == attributes

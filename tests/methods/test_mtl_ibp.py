@@ -22,7 +22,9 @@ def test_a_larger_attack_has_a_larger_loss_and_leaves_the_bounds(setting, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_that_cannot_scale_its_region_is_refused(setting, kind):
-    with pytest.raises(ValueError, match=r"attack_scale is 1\.5 but the batch does not say .* give it region_at"):
+    with pytest.raises(
+        ValueError, match=r"the method takes 1\.5 times eps but the batch does not say .* give it region_at"
+    ):
         setting.run(kind(attack_scale=1.5))
 
 

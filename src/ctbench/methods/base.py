@@ -33,6 +33,17 @@ class Batch:
     generator: torch.Generator | None = None  # the source of all randomness
     region_at: Callable[[float], Region] | None = None  # around x, at a multiple of this step's eps
 
+    def scaled(self, scale: float) -> Region:
+        """The region at a multiple of eps. Raises ValueError where the batch does not know it."""
+        if scale == 1:
+            return self.region
+        if self.region_at is None:
+            raise ValueError(
+                f"the method takes {scale:g} times eps but the batch does not say how to scale its region: give it "
+                f"region_at, as in Batch(..., region_at=lambda scale: Linf(eps=scale * eps).region(x))"
+            )
+        return self.region_at(scale)
+
 
 @dataclass(frozen=True, eq=False)
 class RobustLoss:

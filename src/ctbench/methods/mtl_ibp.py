@@ -32,7 +32,6 @@ from ctbench.domains import interval
 from ctbench.graph import Graph
 from ctbench.methods.adversary import worst_point
 from ctbench.methods.base import Batch, Method, RobustLoss, check_shares
-from ctbench.regions import Region
 from ctbench.specification import margin_rows, margins, robust_cross_entropy
 
 LEAST = 1e-12  # a loss below this has no gradient in Exp-IBP, where that of a power of 0 would be infinite
@@ -65,24 +64,13 @@ class ExpressiveLoss(Method):
         boxes = interval.boxes(net, batch.region)
         spec = margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
         bounds = interval.lower_bounds(net, batch.region, spec, inner=boxes)
-        point = worst_point(self.attack, net, batch, self._attacked(batch))
+        point = worst_point(self.attack, net, batch, batch.scaled(self.attack_scale))
         attacked = margins(net(point), batch.y)
         return RobustLoss(self.mix(bounds, attacked), correct=(attacked > 0).all(1), boxes=boxes)
 
     @abstractmethod
     def mix(self, bounds: Tensor, attacked: Tensor) -> Tensor:
         """The loss [B], from the bounds of the margins and the margins at the adversarial points, both [B, K-1]."""
-
-    def _attacked(self, batch: Batch) -> Region:
-        """Where the attack searches."""
-        if self.attack_scale == 1:
-            return batch.region
-        if batch.region_at is None:
-            raise ValueError(
-                f"attack_scale is {self.attack_scale:g} but the batch does not say how to scale its region: give it "
-                f"region_at, as in Batch(..., region_at=lambda scale: Linf(eps=scale * eps).region(x))"
-            )
-        return batch.region_at(self.attack_scale)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Recipes on the embedded 8x8 digits at eps 0.1: seconds on two cores, the same steps as at full size."""
+"""Recipes on the embedded 8x8 digits at eps 0.1 (segments: 2): seconds on two cores, the same steps as at full size."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from dataclasses import replace
 
 from ctbench.datasets import Digits
 from ctbench.methods.arow import ARoW
+from ctbench.methods.coap import COAP
+from ctbench.methods.colt import COLT
 from ctbench.methods.crown_ibp import CrownIBP
 from ctbench.methods.edac import EDAC
 from ctbench.methods.ibp import IBP
+from ctbench.methods.ibp_r import IBPR
+from ctbench.methods.line_search import LineSearchTraining
 from ctbench.methods.mart import MART
 from ctbench.methods.mtl_ibp import CCIBP, MTLIBP, ExpIBP
 from ctbench.methods.pgd import PGD
@@ -16,10 +20,10 @@ from ctbench.methods.sabr import SABR
 from ctbench.methods.sam import SAM
 from ctbench.methods.smoothing import WeightSmoothing
 from ctbench.methods.standard import Standard
-from ctbench.networks import CNN3
+from ctbench.networks import CNN3, MLP
 from ctbench.recipes.columns import adversarial, centre_search, certified, search, taps
-from ctbench.regions import Linf
-from ctbench.training import Adam, Recipe, Smooth
+from ctbench.regions import Linf, RandomSegments
+from ctbench.training import Adam, Linear, Recipe, Schedule, Smooth
 
 SEARCH = search(5, restarts=1)
 
@@ -53,6 +57,11 @@ def digits_mart() -> Recipe:
 
 def digits_arow() -> Recipe:
     return adversarial(digits_standard(), "digits_arow", ARoW(attack=SEARCH))
+
+
+def digits_line_search() -> Recipe:
+    setting = replace(digits_standard(), network=MLP(hidden=(100,)), threat=RandomSegments(eps=2.0, count=4))
+    return adversarial(setting, "digits_line_search", LineSearchTraining())
 
 
 def digits_sam() -> Recipe:
@@ -95,3 +104,18 @@ def digits_cc_ibp() -> Recipe:
 
 def digits_exp_ibp() -> Recipe:
     return certified(digits_standard(), "digits_exp_ibp", ExpIBP(alpha=0.1, attack=SEARCH))
+
+
+def digits_coap() -> Recipe:
+    return adversarial(digits_standard(), "digits_coap", COAP(projections=10))
+
+
+def digits_ibp_r() -> Recipe:
+    return certified(digits_standard(), "digits_ibp_r", IBPR(attack=SEARCH))
+
+
+def digits_colt() -> Recipe:
+    """A third of the epochs each: adversarial training, then behind the first and behind the second ReLU."""
+    stages = Schedule(path="method.progress", start_value=0.0, end_value=3.0, ramp=Linear(end=40))
+    method, network = COLT(attack=SEARCH), CNN3(width=16, batch_norm=False)
+    return adversarial(digits_standard(), "digits_colt", method, network=network, schedules=(stages,))
