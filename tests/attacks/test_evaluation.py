@@ -9,6 +9,7 @@ from torch import nn
 
 from ctbench.attacks import PGD, AutoAttack, adversarial_accuracy
 from ctbench.attacks.evaluation import DEFAULT
+from ctbench.regions import L2
 
 
 def linear(classes: int = 2, width: int = 6):
@@ -61,6 +62,28 @@ def test_segments_have_an_exact_answer():
     eps = reach.median().item() + 1e-6
     found = adversarial_accuracy(net, x, y, eps=eps, norm="first-coordinate", clip=None, attacks=["line-search"])
     assert found.rounds[0].turned == places(reach < eps)
+
+
+def test_what_is_proved_is_not_attacked():
+    net, x, y = linear()
+    eps = distances(net, x, net(x).argmax(1), 1).median().item()
+    everything = adversarial_accuracy(net, x, y, eps=eps, attacks=["pgd"])
+    turned = everything.rounds[0].turned
+    assert 3 < len(turned) < len(x)
+    found = adversarial_accuracy(net, x, y, eps=eps, attacks=["pgd"], proved=turned[:3])
+    assert found.rounds[0].turned == turned[3:]
+    assert found.rounds[0].tried == everything.rounds[0].tried - 3
+    assert found.adversarial_accuracy == pytest.approx(everything.adversarial_accuracy + 3 / len(x))
+
+
+def test_a_threat_model_stands_for_norm_radius_and_range():
+    net, x, y = linear()
+    by_name = adversarial_accuracy(net, x, y, eps=0.3, norm="l2", clip=None, attacks=["pgd"])
+    given = adversarial_accuracy(net, x, y, threat=L2(eps=0.3, clip=None), attacks=["pgd"])
+    assert given.rounds[0].turned == by_name.rounds[0].turned != ()
+    for both in ({}, {"eps": 0.1, "threat": L2(eps=0.3)}):
+        with pytest.raises(ValueError, match=r"give a radius \(and a norm\), or a threat model"):
+            adversarial_accuracy(net, x, y, attacks=["pgd"], **both)
 
 
 def test_each_attack_gets_what_the_former_left():
@@ -227,6 +250,7 @@ def test_whoever_watches_hears_of_every_batch():
         ({"y": torch.zeros(3, dtype=torch.long)}, r"there are 40 inputs of shape \[6\] and 3 labels"),
         ({"x": torch.zeros(0, 6).double(), "y": torch.zeros(0, dtype=torch.long)}, "at least one"),
         ({"model": nn.Linear(6, 1).double()}, "1 output: a margin needs two classes"),
+        ({"proved": [3, 40]}, "proved names sample 40 of 40: give places in x"),
         ({"seed": -1}, "seed must be in"),
         ({"batch_size": 0}, "batch_size >= 1"),
         ({"attacks": ["pgd", "line-search"]}, "a line search needs segments"),

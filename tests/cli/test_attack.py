@@ -132,7 +132,14 @@ def test_what_is_certified_is_not_attacked(succeeds, fails, run):
     assert again == everything
 
     told = fails("attack", run, *FAST, "--eps", 0.06, "--certified", proof, "--out", "d.jsonl")
-    assert "proves nothing about what is attacked (eps differ): certify that first" in told
+    assert "proves nothing about what is attacked (threat differ): certify that first" in told
+    settings, made = proof.with_suffix(".json"), jsonl.read_json(proof.with_suffix(".json"))
+    others = {"network_digest": "abc", "threat": "Linf(eps=0.05, clip=(0.4, 0.6))", "confirm": False}
+    for name, value in others.items():
+        jsonl.write_json(settings, {**made, name: value})
+        told = fails("attack", run, *FAST, "--certified", proof, "--out", "d.jsonl")
+        assert f"proves nothing about what is attacked ({name} differ)" in told
+    jsonl.write_json(settings, made)
     records = jsonl.read(proof)
     jsonl.rewrite(proof, [{**records[0], "index": 1}])
     told = fails("attack", run, *FAST, "--certified", proof, "--out", "d.jsonl")

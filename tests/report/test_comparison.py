@@ -33,7 +33,8 @@ def folder(tmp_path):
     jsonl.write_json(run.recipe, RECIPE)
     jsonl.append(run.metrics, [{"epoch": 1, "seconds": 1.5}, {"epoch": 2, "seconds": 2.25}])
     files = run.certification("linf-0.1")
-    files.start({"eps": 0.1, "dataset": "digits", "network": "cnn3"}, resume=False)
+    about = {"dataset": "digits", "network": "cnn3", "network_digest": "abc", "threat": "Linf(eps=0.1)"}
+    files.start({"eps": 0.1, **about}, resume=False)
     verdicts = ("certified", "falsified", "unknown", "certified", "certified", "certified", "unknown")
     jsonl.append(files.records, [record(index, verdict) for index, verdict in enumerate(verdicts)])
     jsonl.append(files.records, [record(7, "misclassified", prediction=0)])
@@ -49,19 +50,22 @@ def test_a_row_says_what_the_files_say(folder):
     assert row.cells() == cells
 
 
-def attacks(*outcomes: tuple[int, str | None]) -> list[dict]:
-    return [{"index": i, "label": 1, "prediction": said, "attack": by} for i, (said, by) in enumerate(outcomes)]
+def attack(
+    run: RunFolder, name: str, *outcomes: tuple[int, str | None], network: str = "abc", eps: float = 0.1
+) -> None:
+    path = run.attacked("linf-0.1", name)
+    path.parent.mkdir(exist_ok=True)
+    jsonl.write_json(path.with_suffix(".json"), {"network_digest": network, "threat": f"Linf(eps={eps})"})
+    records = [{"index": i, "label": 1, "prediction": said, "attack": by} for i, (said, by) in enumerate(outcomes)]
+    jsonl.append(path, records)
 
 
 def test_a_row_says_what_attacks_left(folder):
-    path = folder.attacked("linf-0.1", "pgd")
-    path.parent.mkdir()
-    jsonl.append(path, attacks((1, None), (1, "pgd"), (0, None), (1, None)))
-    jsonl.append(
-        folder.attacked("linf-0.1", "pgd+autoattack"), attacks((1, None), (1, "pgd"), (0, None), (1, "square"))
-    )
-    jsonl.append(folder.attacked("linf-0.1", "apgd-ce"), attacks((1, None)))
-    jsonl.append(folder.attacked("linf-0.2", "pgd"), attacks(*[(1, "pgd")] * 5))
+    attack(folder, "pgd", (1, None), (1, "pgd"), (0, None), (1, None))
+    attack(folder, "pgd+autoattack", (1, None), (1, "pgd"), (0, None), (1, "square"))
+    attack(folder, "apgd-ce", (1, None))
+    attack(folder, "other", *[(1, "pgd")] * 5, network="def")
+    attack(folder, "wider", *[(1, "pgd")] * 5, eps=0.2)
     (row,) = report.rows([folder.path])
     assert row.attacked == (0.25, 4)
     assert row.cells()[9:11] == ["2", "25.00 of 4"]

@@ -34,7 +34,8 @@ from ctbench.attacks.base import Attack, Objective
 from ctbench.attacks.line_search import LineSearch, segments
 from ctbench.attacks.pgd import PGD
 from ctbench.graph import Graph, Precisions
-from ctbench.regions import Region, Threat, threat
+from ctbench.regions import Region, Threat
+from ctbench.regions.lookup import given_threat
 from ctbench.specification import (
     check_labels,
     check_samples,
@@ -115,9 +116,10 @@ def adversarial_accuracy(
     x: Tensor,
     y: Tensor,
     *,
-    eps: float,
+    eps: float | None = None,
     norm: str | float = "linf",
     clip: tuple[float, float] | None = (0.0, 1.0),
+    threat: Threat | None = None,
     attacks: Sequence[str] = DEFAULT,
     alone: bool = False,
     proved: Collection[int] = (),
@@ -138,6 +140,7 @@ def adversarial_accuracy(
         eps: the radius, in [0, 1] pixel space.
         norm: of the ball: "linf", "l2" or "l1", or another threat model's name (see `ctbench.regions.threat`).
         clip: the range of the data, which the ball does not leave; None for no range.
+        threat: a threat model in place of eps, norm and clip.
         attacks: their names, in the order in which they are run; see above.
         alone: run each of them on all samples that are right, also on those that are turned already.
         proved: the places of samples that no attack can turn, as they are certified; they are not attacked.
@@ -153,12 +156,15 @@ def adversarial_accuracy(
     """
     if not 0 <= seed < 2**31 or batch_size < 1:
         raise ValueError(f"seed must be in [0, 2^31) and batch_size >= 1, got {seed} and {batch_size}")
-    target = _Target.of(model, x, y, threat(norm, eps, clip=clip), replay)
+    target = _Target.of(model, x, y, given_threat(threat, eps, norm, clip), replay)
     plan = _plan(tuple(attacks), target, batch_size, seed)
     predictions = [said for places in _batches(range(len(x)), batch_size) for said in target.predictions(places)]
     labels = [int(label) for label in y]
     right = [place for place, label in enumerate(labels) if predictions[place] == label]
-    right = [place for place in right if place not in proved]
+    sure = frozenset(proved)
+    if not sure <= set(range(len(x))):
+        raise ValueError(f"proved names sample {max(sure - set(range(len(x))))} of {len(x)}: give places in x")
+    right = [place for place in right if place not in sure]
     standing, rounds = right, []
     for name, searches in plan.items():
         start = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +13,6 @@ from ctbench.attacks import Evaluation, adversarial_accuracy
 from ctbench.attacks.evaluation import DEFAULT
 from ctbench.cli import subjects
 from ctbench.cli.options import Commands, add_data, add_device, wide_console
-from ctbench.cli.subjects import Subject
 from ctbench.graph import Precisions
 from ctbench.results import CertificationFiles, Verdict, jsonl
 from ctbench.verify.samples import Samples
@@ -45,12 +45,16 @@ def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
     samples = subject.samples(args.samples)
     attacks = args.attacks.split(",")
-    name = f"{subject.norm}-{subject.eps:.10g}-{'+'.join(attacks)}.jsonl"
-    records = args.out or subject.folder.path / "attacked" / name
+    records = args.out or subject.folder.attacked(subject.name, "+".join(attacks))
     if records.exists():
         raise ValueError(f"{records} exists already: choose another place with --out")
     x, y = subject.images[samples.start : samples.stop]
-    proved = _proved(CertificationFiles(args.certified), subject, samples) if args.certified else []
+    settings = {
+        "network_digest": Precisions.of(subject.model, x[:1]).exact.digest(),
+        "threat": repr(subject.threat),
+        "attacks": attacks,
+    }
+    proved = _proved(CertificationFiles(args.certified), settings, Samples(samples, x, y)) if args.certified else []
     console = Console(stderr=True, quiet=args.quiet or not Console(stderr=True).is_terminal)
     try:
         with console.status("attack") as status:
@@ -58,8 +62,7 @@ def run(args: argparse.Namespace) -> None:
                 subject.model.to(args.device),
                 x,
                 y,
-                eps=subject.eps,
-                norm=subject.norm,
+                threat=subject.threat,
                 attacks=attacks,
                 proved=proved,
                 replay=subject.replay,
@@ -68,33 +71,32 @@ def run(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; no records are written before all attacks have ended") from None
     records.parent.mkdir(parents=True, exist_ok=True)
+    jsonl.write_json(records.with_suffix(".json"), settings)
     jsonl.rewrite(records, to_records(found, samples))
-    show(found, subject.norm, subject.eps)
+    show(found, subject.threat.name, subject.threat.eps)
     if proved:
         print(f"{len(proved)} certified samples were not attacked")
     print(records)
 
 
-def _proved(files: CertificationFiles, subject: Subject, samples: range) -> list[int]:
-    """The places, among some samples, of those that a certification of the same network and region proves.
+def _proved(files: CertificationFiles, settings: dict[str, Any], samples: Samples) -> list[int]:
+    """The places, among some samples, of those that a certification of the same network and regions proves.
 
     Raises:
         ValueError: it is about something else, or was not confirmed in double precision.
     """
     if not files.records.is_file():
         raise FileNotFoundError(f"there is no file {files.records}")
-    x, y = subject.images[samples.start : samples.stop]
-    settings = jsonl.read_json(files.settings)
-    network = Precisions.of(subject.model, x[:1]).exact.digest()
-    wanted = {"network_digest": network, "norm": subject.norm, "eps": subject.eps, "confirm": True}
-    different = [name for name, value in wanted.items() if settings.get(name) != value]
+    made, wanted = jsonl.read_json(files.settings), {**settings, "confirm": True}
+    different = [name for name in ("network_digest", "threat", "confirm") if made.get(name) != wanted[name]]
     if different:
         raise ValueError(
             f"{files.records} proves nothing about what is attacked ({', '.join(different)} differ): certify that first"
         )
-    records = {record.index: record for record in files.read() if record.index in samples}
-    Samples(samples, x, y).recognize(records)
-    return [index - samples.start for index, record in records.items() if record.verdict is Verdict.CERTIFIED]
+    records = {record.index: record for record in files.read()}
+    samples.recognize(records)
+    certified = {index for index, record in records.items() if record.verdict is Verdict.CERTIFIED}
+    return [place for place, index in enumerate(samples.indices) if index in certified]
 
 
 def to_records(found: Evaluation, samples: range) -> list[jsonl.Record]:

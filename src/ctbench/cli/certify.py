@@ -58,14 +58,14 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
-    if args.export and subject.norm != "linf":
-        raise ValueError(f"--export writes boxes, and the norm is {subject.norm}: leave it out, or take --norm linf")
+    threat = subject.threat
+    if args.export and threat.name != Linf.name:
+        raise ValueError(f"--export writes boxes, and the norm is {threat.name}: leave it out, or take --norm linf")
     if args.export and (args.export / "instances.csv").exists():
         raise ValueError(f"{args.export} holds exported properties already: choose another folder for --export")
     samples = subject.samples(args.samples)
     x, y = subject.images[samples.start : samples.stop]
-    name = f"{subject.norm}-{subject.eps:.10g}"
-    files = CertificationFiles(args.out) if args.out else subject.folder.certification(name)
+    files = CertificationFiles(args.out) if args.out else subject.folder.certification(subject.name)
     before = [record for record in files.read() if record.index in samples] if args.resume else []
     try:
         with _progress(len(x), before, quiet=args.quiet) as watch:
@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> None:
                 subject.model.to(args.device),
                 x,
                 y,
-                eps=subject.eps,
-                norm=subject.norm,
+                threat=threat,
                 stages=CASCADES[args.stages],
                 timeout=args.timeout,
                 total=args.total,
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         kept = f"{len(files.read())} records are kept in {files.records}"
         raise KeyboardInterrupt(f"interrupted; {kept}, and the same command with --resume goes on") from None
-    show(found, subject.norm, subject.eps)
+    show(found, threat.name, threat.eps)
     if args.export:
         standing = [place for place, record in enumerate(found) if record.verdict is Verdict.UNKNOWN]
         export(args.export, subject, samples, standing, args.timeout)
@@ -165,7 +164,7 @@ def export(folder: Path, subject: Subject, samples: range, standing: list[int], 
     with torch.no_grad():
         classes = model(subject.images[:1][0].to(like)).shape[1]
     save_onnx(model, folder / "network.onnx", tuple(x.shape[1:]), dtype=like.dtype)
-    region = Linf(eps=subject.eps).region(x.double())
+    region = subject.threat.region(x.double()).hull
     lines = []
     for place, lower, upper, label in zip(standing, region.lower, region.upper, y.tolist(), strict=True):
         name = f"{samples[place]}.vnnlib.gz"

@@ -12,9 +12,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ctbench.cli.options import chosen
-from ctbench.datasets import Data, Dataset, Examples, datasets
+from ctbench.datasets import Data, Dataset, Examples, Images, datasets
 from ctbench.networks import architectures
 from ctbench.onnx import can_replay, load_onnx, replay
+from ctbench.regions import Threat, threat
 from ctbench.results import RunFolder
 from ctbench.training import load_network, load_run, load_weights
 from ctbench.training.blueprint import Blueprint
@@ -30,10 +31,14 @@ class Subject:
     network: str
     dataset: str
     images: Examples  # of the test set
-    norm: str
-    eps: float
+    threat: Threat
     folder: RunFolder
     replay: Replay | None = None  # the network as another program computes it
+
+    @property
+    def name(self) -> str:
+        """What files of records about it are called."""
+        return f"{self.threat.name}-{self.threat.eps:.10g}"
 
     def samples(self, asked: range | None) -> range:
         """The images that were asked for, all where none were named. Raises ValueError where there are not so many."""
@@ -86,8 +91,7 @@ def subject(args: argparse.Namespace) -> Subject:
         network=name,
         dataset=dataset.name,
         images=data.test,
-        norm=args.norm or "linf",
-        eps=args.eps,
+        threat=threat(args.norm or "linf", args.eps, clip=_range(data.test)),
         folder=RunFolder(Path("runs") / (args.subject.replace(":", ".") if of_function else path.stem)),
         replay=_replay(path) if path.suffix == ".onnx" else None,
     )
@@ -100,15 +104,21 @@ def _of_run(path: Path, args: argparse.Namespace) -> Subject:
         raise ValueError("--dataset is for a network alone; a run has its own")
     loaded = load_run(path)
     recipe = loaded.recipe
+    images = recipe.dataset.load(args.data).test
+    eps = recipe.threat.eps if args.eps is None else args.eps
     return Subject(
         model=loaded.model,
         network=recipe.network.name,
         dataset=recipe.dataset.name,
-        images=recipe.dataset.load(args.data).test,
-        norm=args.norm or recipe.threat.name,
-        eps=recipe.threat.eps if args.eps is None else args.eps,
+        images=images,
+        threat=threat(args.norm, eps, clip=_range(images)) if args.norm else replace(recipe.threat, eps=eps),
         folder=loaded.folder,
     )
+
+
+def _range(examples: Examples) -> tuple[float, float] | None:
+    """What a ball does not leave: the range of pixels, and nothing for vectors."""
+    return (0.0, 1.0) if isinstance(examples, Images) else None
 
 
 def _of_weights(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:

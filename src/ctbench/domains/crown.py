@@ -28,7 +28,7 @@ from ctbench.domains.unsupported import no_rule
 from ctbench.domains.window_form import WindowForm
 from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Op, fronts, walk_backward
 from ctbench.graph.ops import Add, Concat, Max, Shape
-from ctbench.regions import Box, Region
+from ctbench.regions import Ball, Box, Region
 
 DEFAULT_MEMORY = 2**28
 LIVE_COPIES = 10  # of the coefficients, while a form goes through a layer
@@ -185,7 +185,9 @@ def _refine(
     shared = not lines and len(shape) == 1
     index = torch.arange(chosen.shape[1], device=like.device).unsqueeze(0) if shared else positions(chosen)
     probe = neurons(index[:, :1], shape, signs)
-    row = LIVE_COPIES * len(index) * len(signs) * _widest(graph, probe, relax, at) * like.element_size()
+    # a ball in a data range moves within the room that each sample leaves, so its minimum is made of [B, S, n] numbers
+    held = len(chosen) if isinstance(region, Ball) and region.clip is not None else len(index)
+    row = LIVE_COPIES * held * len(signs) * _widest(graph, probe, relax, at) * like.element_size()
     rows = max(1, memory // row)
     found = Box(
         torch.full_like(wanted, -math.inf, dtype=like.dtype), torch.full_like(wanted, math.inf, dtype=like.dtype)

@@ -41,6 +41,19 @@ def threat(norm: str | float, eps: float, **fields: Any) -> Threat:
     return kind(eps=eps, **fields)
 
 
+def given_threat(
+    given: Threat | None, eps: float | None, norm: str | float, clip: tuple[float, float] | None
+) -> Threat:
+    """The threat model that is given, or else that of a radius, a norm and a data range.
+
+    Raises:
+        ValueError: both are given, or neither.
+    """
+    if (given is None) == (eps is None):
+        raise ValueError(f"eps is {eps} and threat {given}: give a radius (and a norm), or a threat model")
+    return given if eps is None and given is not None else threat(norm, eps or 0.0, clip=clip)
+
+
 def _needed(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 

@@ -91,20 +91,20 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     for files in certifications:
         settings = jsonl.read_json(files.settings)
         names = {part: settings.get(part, "-") for part in ("dataset", "network")}
-        attacked = _attacked(folder, files.records.stem)
+        attacked = _attacked(folder, settings)
         found.append(Row(**about, **names, eps=settings.get("eps"), certification=files.read(), attacked=attacked))
     return found
 
 
-def _attacked(folder: RunFolder, name: str) -> tuple[float, int] | None:
-    """The accuracy under attack at a norm and radius, by the records of most samples, of equals the lowest."""
+def _attacked(folder: RunFolder, certified: dict[str, Any]) -> tuple[float, int] | None:
+    """The accuracy under attacks of the network and regions that were certified, by the records of most samples."""
     found = []
-    for path in folder.attacked(name, "x").parent.glob(f"{name}-*.jsonl"):
-        records = jsonl.read(path)
-        stand = sum(record["label"] == record["prediction"] and record["attack"] is None for record in records)
-        if records:
+    for settings in folder.attacks():
+        made, records = jsonl.read_json(settings), jsonl.read(settings.with_suffix(".jsonl"))
+        if records and all(made.get(name) == certified.get(name) for name in ("network_digest", "threat")):
+            stand = sum(record["label"] == record["prediction"] and record["attack"] is None for record in records)
             found.append((stand / len(records), len(records)))
-    return max(found, key=lambda pair: (pair[1], -pair[0]), default=None)
+    return max(found, key=lambda pair: (pair[1], -pair[0]), default=None)  # of as many the lowest
 
 
 def table(found: Iterable[Row]) -> Table:

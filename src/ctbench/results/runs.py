@@ -6,7 +6,7 @@ metrics.jsonl        a record for each epoch
 state.safetensors    weights and optimiser after the last whole epoch: where to resume
 weights.safetensors  the trained weights: the run is complete
 certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.counterexamples/INDEX.npy points
-attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME stands for
+attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME stands for, and .json their settings
 """
 
 from __future__ import annotations
@@ -140,6 +140,10 @@ class RunFolder:
     def attacked(self, name: str, attacks: str) -> Path:
         """The file of records of attacks."""
         return self.path / "attacked" / f"{name}-{attacks}.jsonl"
+
+    def attacks(self) -> list[Path]:
+        """The settings of all records of attacks, by name."""
+        return sorted((self.path / "attacked").glob("*.json"))
 
     def require(self) -> None:
         """Raise an error unless this is the folder of a run."""

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctbench import regions
 from ctbench.graph import Precisions
 from ctbench.regions import Threat
+from ctbench.regions.lookup import given_threat
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
 from ctbench.specification import check_labels, check_samples
 from ctbench.verify.cascade import OVER, Cascade, Decision, Replay
@@ -36,9 +36,10 @@ def certify(
     x: Tensor,
     y: Tensor,
     *,
-    eps: float,
+    eps: float | None = None,
     norm: str | float = "linf",
     clip: tuple[float, float] | None = (0.0, 1.0),
+    threat: Threat | None = None,
     stages: Sequence[Stage] = DEFAULT_STAGES,
     timeout: float | None = 60.0,
     total: float | None = None,
@@ -66,6 +67,7 @@ def certify(
         eps: the radius, in [0, 1] pixel space.
         norm: of the ball: "linf", "l2" or "l1", or another threat model's name (see `ctbench.regions.threat`).
         clip: the range of the data, which the ball does not leave; None for no range.
+        threat: a threat model in place of eps, norm and clip.
         stages: the cascade, after the clean prediction.
         timeout: seconds for each sample, by its share of what its batches take; None for no limit.
         total: seconds for all samples together; None for no limit. What is not decided by then is unknown, is not
@@ -101,7 +103,7 @@ def certify(
         raise ValueError("counterexamples and resume are about files: give files as well")
     deadline = math.inf if total is None else begin + total
     cascade = Cascade(stages=tuple(stages), confirm=confirm, timeout=timeout, replay=replay, deadline=deadline)
-    job = Job.of(model, x, y, threat=regions.threat(norm, eps, clip=clip), cascade=cascade, seed=seed)
+    job = Job.of(model, x, y, threat=given_threat(threat, eps, norm, clip), cascade=cascade, seed=seed)
     samples = Samples(range(first, first + len(x)), x, y)
     done: dict[int, SampleRecord] = {}
     if files is not None:
