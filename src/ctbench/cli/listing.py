@@ -11,11 +11,12 @@ from rich.table import Table
 
 from ctbench.cli.options import Commands, wide_console
 from ctbench.datasets import datasets
+from ctbench.experiments import PAPERS, figures
 from ctbench.methods import methods
 from ctbench.networks import architectures
 from ctbench.recipes import recipes
 
-KINDS = ("recipes", "methods", "networks", "datasets")
+KINDS = ("recipes", "methods", "networks", "datasets", "figures")
 
 
 def add_to(commands: Commands) -> None:
@@ -25,7 +26,8 @@ def add_to(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    entries = _recipes() if args.kind == "recipes" else _members(args.kind)
+    made = {"recipes": _recipes, "figures": _figures}.get(args.kind)
+    entries = made() if made else _members(args.kind)
     table = Table(box=None, pad_edge=False)
     for heading, style in zip(entries[0], ("bold", "", "dim", "dim"), strict=False):
         table.add_column(heading, style=style, no_wrap=heading == "name")
@@ -42,6 +44,13 @@ def _recipes() -> list[tuple[str, ...]]:
         published = f"{made.published} ({made.published.source})" if made.published else ""
         entries.append((made.name, f"{about}{made.epochs} epochs", made.source, published))
     return entries
+
+
+def _figures() -> list[tuple[str, ...]]:
+    """Headings; then of each figure its paper, its number, its experiment, and what the paper says it shows."""
+    shown = [(paper, figure) for paper in PAPERS for figure in figures(paper).values()]
+    entries = [(paper, figure.number, figure.experiment.name, figure.claim) for paper, figure in shown]
+    return [("paper", "figure", "experiment", "claim"), *entries]
 
 
 def _members(kind: str) -> list[tuple[str, ...]]:

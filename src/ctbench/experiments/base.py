@@ -25,7 +25,7 @@ class Measures:
 
     Args:
         attacks: for the robust error in balls; that on segments is exact.
-        followed: how many test samples the errors after each epoch are measured on; 0 follows nothing.
+        followed: how many test samples are looked at after each epoch; 0 follows nothing.
     """
 
     attacks: tuple[str, ...] = ("apgd-ce", "apgd-dlr")
@@ -63,6 +63,9 @@ class Scale:
         test_samples: how many there are; None for the paper's.
         points: how many places on the axis, evenly from the first to the last; None for all.
         candidates: how many learning rates, from the first on; None for all.
+
+    Raises:
+        ValueError: a number is below 1.
     """
 
     seeds: int
@@ -70,6 +73,11 @@ class Scale:
     test_samples: int | None = None
     points: int | None = None
     candidates: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, number in vars(self).items():
+            if number is not None and number < 1:
+                raise ValueError(f"{name} is {number}: it must be 1 at least")
 
     def places(self, places: Sequence[float]) -> list[float]:
         """Some of the places on the axis."""
@@ -79,7 +87,7 @@ class Scale:
         return [places[round(step * number)] for number in range(self.points)]
 
 
-TINY = Scale(seeds=2, epochs=3, test_samples=200, points=2, candidates=1)
+TINY = Scale(seeds=2, epochs=3, test_samples=100, points=2, candidates=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """What the experiments on synthetic data share: methods side by side on a network of one hidden layer of 100 ReLUs.
 
 SGD with momentum 0.95 and a learning rate chosen among 0.1, 0.01 and 0.001. The papers do not tell a batch size, but
-say that each epoch makes adversarial examples and then an update: all training samples are one batch.
+say that each epoch makes adversarial examples and then an update: all training samples are one batch. Nor do they tell
+how the weights start; here as He et al. 2015 draw them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from itertools import product
 
 from ctbench.attacks import APGD
 from ctbench.datasets.synthetic import Synthetic
-from ctbench.experiments.base import Measures, Scale, Trial
+from ctbench.experiments.base import Experiment, Measures, Scale, Trial
 from ctbench.methods import Method
 from ctbench.methods.coap import COAP
 from ctbench.methods.line_search import LineSearchTraining
@@ -20,44 +21,48 @@ from ctbench.methods.pgd import PGD
 from ctbench.methods.standard import Standard
 from ctbench.networks import MLP
 from ctbench.regions import Threat
+from ctbench.report import Panel
 from ctbench.training import SGD, Constant, Recipe
 
-ALL_MEASURES = Measures()
+ENDS_ALONE = Measures()
 RATES = (0.1, 0.01, 0.001)
-Setting = tuple[Synthetic, Threat]
+Setting = Callable[[float, int], tuple[Synthetic, Threat]]  # from a place on the axis and a seed
 
-AT_BALL = PGD(attack=APGD(steps=10))
-AT_SEGMENTS = LineSearchTraining()
-CERTIFIED = {"COAP": COAP()}
-IN_BALLS: Mapping[str, Method] = {"AT": AT_BALL, **CERTIFIED}
-ON_SEGMENTS: Mapping[str, Method] = {"AT": AT_SEGMENTS, **CERTIFIED}
 STANDARD: Mapping[str, Method] = {"ST": Standard()}
+IN_BALLS: Mapping[str, Method] = {"AT": PGD(attack=APGD(steps=10)), "COAP": COAP()}
+ON_SEGMENTS: Mapping[str, Method] = {"AT": LineSearchTraining(), "COAP": COAP()}
+
+EPS = "perturbation budget eps"
+ERRORS = (
+    Panel(quantity="standard_error", label="standard error (%)"),
+    Panel(quantity="robust_error", label="robust error (%)"),
+)
 
 
-def trials(
-    scale: Scale,
+def experiment(
     name: str,
     methods: Mapping[str, Method],
     places: Sequence[float],
-    setting: Callable[[float, int], Setting],
+    setting: Setting,
     *,
+    seeds: int,
     epochs: int = 150,
     momentum: float = 0.95,
-    measures: Measures = ALL_MEASURES,
-) -> list[Trial]:
-    """The trials of an experiment, seed by seed.
+    measures: Measures = ENDS_ALONE,
+) -> Experiment:
+    """An experiment whose trials are all pairs of a place and a method with each learning rate, seed by seed.
 
     Args:
-        scale: how much of it.
-        name: of the recipes.
+        name: of the experiment, and of its recipes.
         methods: by the name of their line.
         places: on the axis.
         setting: from a place and a seed to the data and the threat model.
+        seeds: how many the paper has.
         epochs, momentum: of the training.
         measures: what is measured.
     """
 
-    def recipe(series: str, place: float, rate: float, seed: int) -> Recipe:
+    def recipe(scale: Scale, seed: int, place: float, series: str, rate: float) -> Recipe:
         data, threat = setting(place, seed)
         return Recipe(
             name=f"{name}_{series}_{place:g}".lower(),
@@ -72,9 +77,12 @@ def trials(
             seed=seed,
         )
 
-    return [
-        Trial(series=series, x=x, candidate=rate, recipe=recipe(series, x, rate, seed), measures=measures)
-        for seed, x, series, rate in product(
-            range(scale.seeds), scale.places(places), methods, RATES[: scale.candidates]
-        )
-    ]
+    def trials(scale: Scale) -> list[Trial]:
+        return [
+            Trial(series=series, x=x, candidate=rate, recipe=recipe(scale, seed, x, series, rate), measures=measures)
+            for seed, x, series, rate in product(
+                range(scale.seeds), scale.places(places), methods, RATES[: scale.candidates]
+            )
+        ]
+
+    return Experiment(name=name, trials=trials, seeds=seeds)

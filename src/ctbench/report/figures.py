@@ -11,16 +11,16 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ctbench.results.jsonl import Record
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 MARKERS = "osD^vP"
 
@@ -71,37 +71,40 @@ def points(records: Iterable[Record], plot: Plot) -> list[Point]:
     """The points of all lines, line by line, each in the order of x.
 
     Raises:
-        ValueError: at some place every candidate diverged, or none was run.
+        ValueError: there are no records, or at some place every candidate diverged.
     """
     shown = [record for record in records if not plot.series or record["series"] in plot.series]
-    order = {name: number for number, name in enumerate(dict.fromkeys(record["series"] for record in shown))}
-    shown.sort(key=lambda record: (order[record["series"]], record["x"], record["candidate"], record["seed"]))
     if not shown:
         raise ValueError(f"there are no records to show as {plot.title!r}: run the experiment first")
+    lines = list(dict.fromkeys(record["series"] for record in shown))
+    shown.sort(key=lambda record: (lines.index(record["series"]), record["x"], record["candidate"], record["seed"]))
     places = groupby(shown, key=lambda record: (record["series"], record["x"]))
     return [point for _, there in places for point in _points(_chosen(list(there), plot), plot)]
 
 
 def _chosen(records: list[Record], plot: Plot) -> list[Record]:
-    """The records of the best candidate at a place."""
+    """The records of the best candidate at a place; of equals, of the smallest."""
     groups = [list(group) for _, group in groupby(records, key=lambda record: record["candidate"])]
     sound = [group for group in groups if not any("diverged" in record for record in group)]
     if not sound:
-        raise ValueError(f"all of {records[0]['series']} at {records[0]['x']:g} diverged: {records[0].get('diverged')}")
+        why = next(record["diverged"] for record in records if "diverged" in record)
+        raise ValueError(
+            f"{records[0]['series']} diverged at {records[0]['x']:g} with every candidate: try smaller learning rates "
+            f"({why})"
+        )
     fitting = [group for group in sound if all(record["train_error"] == 0 for record in group)] if plot.fitting else []
     return min(fitting or sound, key=lambda group: statistics.fmean(record[plot.best] for record in group))
 
 
-def _points(chosen: list[Record], plot: Plot) -> list[Point]:
+def _points(chosen: list[Record], plot: Plot) -> Iterator[Point]:
     """The point of a place, or one for each epoch, from the records of its seeds."""
     if not plot.epochs:
-        return [_point(chosen, chosen, chosen[0]["x"], plot)]
-    count = len(chosen[0]["epochs"][plot.panels[0].quantity])
+        yield _point(chosen, chosen, chosen[0]["x"], plot)
+        return
     courses = [record["epochs"] for record in chosen]
-    return [
-        _point(chosen, [{name: course[name][epoch] for name in course} for course in courses], epoch + 1, plot)
-        for epoch in range(count)
-    ]
+    for epoch in range(len(courses[0][plot.panels[0].quantity])):
+        now = [{name: values[epoch] for name, values in course.items()} for course in courses]
+        yield _point(chosen, now, epoch + 1, plot)
 
 
 def _point(chosen: list[Record], quantities: list[Record], x: float, plot: Plot) -> Point:
@@ -132,35 +135,34 @@ def as_csv(found: Sequence[Point], plot: Plot) -> str:
 
 
 def draw(found: Sequence[Point], plot: Plot, path: Path) -> None:
-    """Draw a figure into a file, as PNG or SVG by its name.
+    """Draw a figure into a file, as PNG or SVG by its name; the same points make the same bytes.
 
     Raises:
         ValueError: matplotlib is not installed.
     """
-    figure, axes = _canvas(len(plot.panels))
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError(f"matplotlib is not there ({error}): pip install 'ctbench[figures]'") from None
+    figure = Figure(figsize=(3.6 * len(plot.panels), 3.2), layout="constrained")  # of no window
+    axes = figure.subplots(1, len(plot.panels), squeeze=False)[0]
     for axis, panel in zip(axes, plot.panels, strict=True):
-        factor = 100 if panel.percent else 1
-        for number, (series, there) in enumerate(groupby(found, key=lambda point: point.series)):
-            line = list(there)
-            x, pairs = [point.x for point in line], [point.values[panel.quantity] for point in line]
-            middle = [factor * mean for mean, _ in pairs]
-            low, high = ([factor * (mean + sign * (around or 0)) for mean, around in pairs] for sign in (-1, 1))
-            marker = "" if plot.epochs else MARKERS[number % len(MARKERS)]
-            (drawn,) = axis.plot(x, middle, marker=marker, markersize=4, linewidth=1.5, label=series)
-            axis.fill_between(x, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
+        for marker, (series, line) in zip(cycle(MARKERS), groupby(found, key=lambda point: point.series)):
+            _draw_line(axis, list(line), panel, label=series, marker="" if plot.epochs else marker, markersize=4)
         axis.set(xlabel=plot.x_label, ylabel=panel.label)
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     figure.suptitle(plot.title, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": plot.title}):  # else the names within an SVG are random
+        figure.savefig(path, dpi=150, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})
 
 
-def _canvas(panels: int) -> tuple[Figure, list[Any]]:
-    """A figure without a window, and its axes."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(f"matplotlib is not there ({error}): pip install 'ctbench[figures]'") from None
-    figure = Figure(figsize=(3.6 * panels, 3.2), layout="constrained")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+def _draw_line(axis: Axes, line: list[Point], panel: Panel, **style: Any) -> None:
+    """Means, and the spread around them."""
+    factor = 100 if panel.percent else 1
+    x, pairs = [point.x for point in line], [point.values[panel.quantity] for point in line]
+    means, low, high = ([factor * (mean + sign * (spread or 0)) for mean, spread in pairs] for sign in (0, -1, 1))
+    (drawn,) = axis.plot(x, means, **style)
+    axis.fill_between(x, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
