@@ -107,7 +107,8 @@ def test_means_and_spreads_by_hand():
 
 def test_one_seed_has_no_spread():
     (point,) = report.points(seeds(0.25), PLOT)
-    assert point == Point(series="AT", x=1.0, candidate=0.1, seeds=1, values={"robust_error": (0.25, None)})
+    values: dict[str, tuple[float, float | None]] = {"robust_error": (0.25, None)}
+    assert point == Point(series="AT", x=1.0, candidate=0.1, seeds=1, fits=True, values=values)
 
 
 def test_epochs_are_points_from_1_on():
@@ -156,18 +157,18 @@ def plot() -> Plot:
 def records() -> list[dict[str, Any]]:
     return [
         *seeds(0.1, 0.3),
-        *seeds(1 / 3, x=2.5, candidate=0.001),
+        *seeds(1 / 3, x=2.5, candidate=0.001, train_error=0.1),
         *seeds(0.5, 0.5, series="COAP", standard_error=0.25),
     ]
 
 
 def test_the_csv_is_whole(records, plot):
     assert report.as_csv(report.points(records, plot), plot).splitlines() == [
-        'series,"eps, l2",candidate,seeds,robust_error,robust_error standard deviation,'
+        'series,"eps, l2",candidate,fits,seeds,robust_error,robust_error standard deviation,'
         "standard_error,standard_error standard deviation",
-        "AT,1,0.1,2,0.2,0.141421,0,0",
-        "AT,2.5,0.001,1,0.333333,,0,",
-        "COAP,1,0.1,2,0.5,0,0.25,0",
+        "AT,1,0.1,yes,2,0.2,0.141421,0,0",
+        "AT,2.5,0.001,no,1,0.333333,,0,",
+        "COAP,1,0.1,yes,2,0.5,0,0.25,0",
     ]
 
 

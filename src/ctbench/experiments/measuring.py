@@ -71,15 +71,17 @@ def errors(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, attacks: t
         threat: balls, or segments.
         attacks: as in `adversarial_accuracy`, for balls.
     """
-    size = max(1, CHUNK // x[0].numel())
-    parts = [_verdicts(model, *some, threat, attacks) for some in zip(x.split(size), y.split(size), strict=True)]
+    size, net = max(1, CHUNK // x[0].numel()), Precisions.of(model, x[:1]).exact
+    parts = [_verdicts(model, net, *some, threat, attacks) for some in zip(x.split(size), y.split(size), strict=True)]
     wrong, turned, unproved = torch.cat(parts, dim=1).double().mean(dim=1).tolist()
     return {"standard_error": wrong, "robust_error": turned, "certified_error": unproved}
 
 
-def _verdicts(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]) -> Tensor:
+def _verdicts(
+    model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]
+) -> Tensor:
     """Which samples are wrong, wrong somewhere in the region, and not proved, [3, B]."""
-    net, region = Precisions.of(model, x[:1]).exact, threat.region(x.double())
+    region = threat.region(x.double())
     wrong = net(x.double()).argmax(1) != y
     margins = coap.lower_bounds(net, region, margin_rows(y, net.classes, dtype=torch.float64))
     unproved = wrong | ~(margins > 0).all(1)
@@ -94,9 +96,7 @@ def _turned(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, 
     region = threat.region(x.double())
     if isinstance(region, Star):
         return violation(net(worst_on_segments(net, region, y, violation)), y) > 0
-    found = adversarial_accuracy(
-        model, x, y, eps=threat.eps, norm=threat.name, clip=threat.clip, attacks=attacks, batch_size=len(x)
-    )
+    found = adversarial_accuracy(model, x, y, threat=threat, attacks=attacks, batch_size=len(x))
     return torch.tensor([by is not None for by in found.turned_by])
 
 

@@ -64,6 +64,7 @@ class Point:
     x: float
     candidate: float
     seeds: int
+    fits: bool  # whether no seed has an error on its training samples
     values: dict[str, tuple[float, float | None]]
 
 
@@ -92,8 +93,12 @@ def _chosen(records: list[Record], plot: Plot) -> list[Record]:
             f"{records[0]['series']} diverged at {records[0]['x']:g} with every candidate: try smaller learning rates "
             f"({why})"
         )
-    fitting = [group for group in sound if all(record["train_error"] == 0 for record in group)] if plot.fitting else []
+    fitting = [group for group in sound if _fit(group)] if plot.fitting else []
     return min(fitting or sound, key=lambda group: statistics.fmean(record[plot.best] for record in group))
+
+
+def _fit(records: list[Record]) -> bool:
+    return all(record["train_error"] == 0 for record in records)
 
 
 def _points(chosen: list[Record], plot: Plot) -> Iterator[Point]:
@@ -116,8 +121,8 @@ def _point(chosen: list[Record], quantities: list[Record], x: float, plot: Plot)
         if spread is not None and plot.spread == "standard error":
             spread /= math.sqrt(len(numbers))
         values[panel.quantity] = statistics.fmean(numbers), spread
-    first = chosen[0]
-    return Point(series=first["series"], x=x, candidate=first["candidate"], seeds=len(chosen), values=values)
+    told = {name: chosen[0][name] for name in ("series", "candidate")}
+    return Point(**told, x=x, seeds=len(chosen), fits=_fit(chosen), values=values)
 
 
 def as_csv(found: Sequence[Point], plot: Plot) -> str:
@@ -126,11 +131,12 @@ def as_csv(found: Sequence[Point], plot: Plot) -> str:
     out = csv.writer(text, lineterminator="\n")
     names = [panel.quantity for panel in plot.panels]
     columns = [column for name in names for column in (name, f"{name} {plot.spread}")]
-    out.writerow(["series", plot.x_label, "candidate", "seeds", *columns])
+    out.writerow(["series", plot.x_label, "candidate", "fits", "seeds", *columns])
     for point in found:
         numbers = [number for name in names for number in point.values[name]]
         cells = ["" if number is None else f"{number:.6g}" for number in numbers]
-        out.writerow([point.series, f"{point.x:g}", f"{point.candidate:g}", point.seeds, *cells])
+        fits = "yes" if point.fits else "no"
+        out.writerow([point.series, f"{point.x:g}", f"{point.candidate:g}", fits, point.seeds, *cells])
     return text.getvalue()
 
 
