@@ -77,9 +77,7 @@ def errors(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, attacks: t
     return {"standard_error": wrong, "robust_error": turned, "certified_error": unproved}
 
 
-def _verdicts(
-    model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]
-) -> Tensor:
+def _verdicts(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]) -> Tensor:
     """Which samples are wrong, wrong somewhere in the region, and not proved, [3, B]."""
     region = threat.region(x.double())
     wrong = net(x.double()).argmax(1) != y
