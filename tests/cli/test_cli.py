@@ -157,7 +157,7 @@ def test_wrong_arguments_are_explained_in_a_line(fails, arguments, said):
     ("change", "said"),
     [
         ("epoch=3", "'epoch': Recipe has no field 'epoch'; its fields are name, dataset, network"),
-        ("optimizer.rate=3", "Adam has no field 'rate'; its fields are lr, milestones, decay, clip_norm"),
+        ("optimizer.rate=3", "Adam ('adam') has no field 'rate'; its fields are lr, milestones, decay, clip_norm"),
         ("threat.eps=-0.1", "eps is -0.1: a radius must be a number >= 0"),
         ("threat.eps=1.5", "eps is 1.5, wider than the data range [0, 1]"),
         ("threat.eps=NaN", "eps is nan"),
