@@ -119,7 +119,9 @@ def test_whole_seeds_are_shown_and_counted(succeeds, measured, ten_seconds):
 @pytest.mark.parametrize(("total", "done"), [(1e-9, 1), (25, 3)])
 def test_where_no_seed_is_whole_it_says_what_to_do(fails, succeeds, ten_seconds, total, done):
     line = fails(*FIGURE, "--total", total)
-    assert f"figure 2a: {done} of 8 trials are done, but of no seed all 4, so nothing can be drawn: run the same" in line
+    assert (
+        f"figure 2a: {done} of 8 trials are done, but of no seed all 4, so nothing can be drawn: run the same" in line
+    )
     assert not list(FOLDER.glob("2a.*"))
     assert "it shows 1 of 2 seeds" in succeeds(*FIGURE, "--total", 35)
 

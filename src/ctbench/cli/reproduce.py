@@ -65,7 +65,7 @@ def reproduce(figure: Figure, args: argparse.Namespace, *, total: float) -> None
     seeds = [seed for seed, count in Counter(record["seed"] for record in records).items() if count == each]
     done = f"figure {figure.number}: {len(records)} of {len(trials)} trials are done"
     if not seeds:
-        raise ValueError(f"{done}, and none of its seeds, of {each} trials each: run the same again to go on")
+        raise ValueError(f"{done}, but of no seed all {each}, so nothing can be drawn: run the same again to go on")
     if len(seeds) < scale.seeds:
         print(f"{done}: it shows {len(seeds)} of {scale.seeds} seeds")
     _draw([record for record in records if record["seed"] in seeds], plot, folder / f"{figure.number}.png")
