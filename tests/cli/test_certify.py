@@ -405,7 +405,7 @@ def test_an_interruption_tells_what_is_kept(capsys, run, monkeypatch):
 def test_an_interruption_ends_all_processes_with_one_line():
     Path("my_networks.py").write_text(MODULE)
     records = Path("records.jsonl")
-    command = [sys.executable, "-m", "ctbench", "certify", "my_networks:deep", "--dataset", "digits", "--eps", "0.03"]
+    command = [sys.executable, "-m", "ctbench", "certify", "my_networks:deep", "--dataset", "digits", "--eps", "0.01"]
     with subprocess.Popen(
         [*command, "--workers", "2", "--out", str(records)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
