@@ -1,7 +1,8 @@
 """One column of De Bartolomeis et al. 2023, Table 4, in minutes on a core: MNIST in the l2 norm, eps 0.75.
 
-AT (method "pgd"), COAP, CROWN-IBP, IBP and FAST-IBP as in robust_accuracy.py, but with a narrow conv-small, one short
-schedule for all, 5 attack steps, and 10 projections where the paper takes 50: with 50, COAP takes four times as long.
+AT (method "pgd"), COAP, CROWN-IBP, IBP and FAST-IBP in the threat models of robust_accuracy.py, but with a narrow
+conv-small, one short schedule for all, 5 steps of the attack, and 10 projections: with the paper's 50, COAP takes four
+times as long.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def mnist_small_l2_pgd() -> Recipe:
         threat=L2(eps=0.75),
         method=PGD(attack=APGD(steps=5)),
         ramp=Constant(),
-        optimizer=Adam(lr=2e-3, milestones=(3, 4)),
-        epochs=5,
+        optimizer=Adam(lr=2e-3, milestones=(2,)),
+        epochs=3,
         batch_size=128,
         source="ctbench: De Bartolomeis et al. 2023, App. A.1, made small",
     )
@@ -40,7 +41,7 @@ def mnist_small_l2_coap() -> Recipe:
         name="mnist_small_l2_coap",
         threat=L2(eps=0.75, clip=None),
         method=COAP(projections=10),
-        ramp=Linear(start=0, end=2),
+        ramp=Linear(start=0, end=1.5),
     )
 
 
@@ -49,8 +50,8 @@ def mnist_small_l2_crown_ibp() -> Recipe:
         mnist_small_l2_coap(),
         name="mnist_small_l2_crown_ibp",
         method=CrownIBP(),
-        ramp=Smooth(start=0, end=2),
-        schedules=(Schedule(path="method.beta", start_value=1.0, end_value=0.0, ramp=Smooth(start=0, end=2)),),
+        ramp=Smooth(start=0, end=1.5),
+        schedules=(Schedule(path="method.beta", start_value=1.0, end_value=0.0, ramp=Smooth(start=0, end=1.5)),),
     )
 
 
