@@ -535,7 +535,7 @@ def test_the_tightest_lines_leave_the_smallest_area(name, dtype, cases):
     """The area between a line and f is smallest where the line is best at the middle: none of 200 others is better."""
     op = ELEMENTWISE[name][0]
     lower, upper, _, _ = tensors(cases, dtype)
-    lines = op.lines(lower, upper, *op.tightest(lower, upper))
+    lines = op.tightest_lines(lower, upper)
     check_lines(op, lines, lower, upper)
     middle, (first, last) = (lower.double() + upper.double()) / 2, op.slopes(lower, upper)
     others = first + (last - first) * torch.linspace(0, 1, 200, dtype=dtype).unsqueeze(1)
@@ -580,16 +580,30 @@ def test_gradients_are_finite(name, dtype, cases):
     lower, upper, low, high = tensors(cases, dtype)
     steady = (upper == lower) | (upper - lower > 1e-30)  # the gradient of ReLU's chord, 1 / (u - l), overflows
     lower, upper, low, high = (given[steady].requires_grad_() for given in (lower, upper, low, high))
-    tightest, chord = op.tightest(lower, upper), op.chord(lower, upper)
+    chord = op.chord(lower, upper)
     given_lines = (
         op.lines(lower, upper, low, high),
-        op.lines(lower, upper, *tightest),
+        op.tightest_lines(lower, upper),
         op.lines(lower, upper, chord, chord),
     )
     ends = [part.sum() for part in (*op.image(lower, upper), *op.slopes(lower, upper)) if part.requires_grad]
     lines = [part.sum() for found in given_lines for part in found if part is not None and part.requires_grad]
     for gradient in torch.autograd.grad(sum(ends + lines), [lower, upper, low, high], materialize_grads=True):
         assert gradient.isfinite().all()
+
+
+@every_function
+def test_tightest_lines_are_those_of_the_tightest_slopes_and_so_are_their_gradients(name):
+    op = ELEMENTWISE[name][0]
+    ends = torch.tensor([(-1.3, 0.9), (0.2, 2.5), (-3.0, -1.1), (-0.8, 5.0), (0.0, 1.0), (-1.0, 0.0)]).double().T
+    lower, upper = ends.clone().requires_grad_()
+    found = op.tightest_lines(lower, upper), op.lines(lower, upper, *op.tightest(lower, upper))
+    weights, gradients = torch.randn(4, 6, dtype=torch.float64), []
+    for lines in found:
+        told = sum((w * line).sum() for w, line in zip(weights, lines, strict=True) if line is not None)
+        gradients.append(torch.autograd.grad(told, [lower, upper], materialize_grads=True))
+    for fused, plain in zip(found[0] + gradients[0], found[1] + gradients[1], strict=True):
+        assert (fused is None and plain is None) or torch.allclose(fused, plain, rtol=1e-12, atol=1e-12)
 
 
 @every_function
@@ -611,10 +625,10 @@ def test_bounds_that_are_not_finite_give_no_lines_that_could_certify(name, dtype
     ends += [(-math.inf, math.inf), (-math.inf, -50.0), (50.0, math.inf)]
     lower, upper = torch.tensor(ends, dtype=dtype).T
     if slope == "tightest":
-        low, high = op.tightest(lower, upper)
+        lines = op.tightest_lines(lower, upper)
     else:
-        low = high = op.chord(lower, upper) if slope == "chord" else torch.full_like(lower, slope)
-    lines = op.lines(lower, upper, low, high)
+        both = op.chord(lower, upper) if slope == "chord" else torch.full_like(lower, slope)
+        lines = op.lines(lower, upper, both, both)
     assert (lines.upper_slope + lines.upper_offset)[:3].isnan().all()
     least, greatest = op.image(lower, upper)
     assert (least + greatest)[:3].isnan().all()

@@ -1,12 +1,13 @@
-"""Samples with the same forms are seen to together, which changes no bound and no gradient."""
+"""Intervals: what is computed together for many samples, and the first layer behind an l2 ball."""
 
 import pytest
 import torch
+from torch import nn
 
 from ctbench.domains import interval
 from ctbench.graph import freeze, trace
-from ctbench.networks import CNN3
-from ctbench.regions import Linf
+from ctbench.networks import CNN3, Normalize
+from ctbench.regions import L2, Linf
 from ctbench.specification import margin_rows, robust_cross_entropy
 
 
@@ -42,3 +43,52 @@ def test_no_forms_have_no_bounds():
     net, _ = freeze(trace(CNN3(width=2).build((1, 6, 6), 3).eval(), (1, 6, 6)), torch.zeros(1, 1, 6, 6))
     region = Linf(eps=0.05).region(torch.rand(2, 1, 6, 6))
     assert interval.lower_bounds(net, region, torch.zeros(2, 0, 3)).shape == (2, 0)
+
+
+def layers() -> nn.Sequential:
+    """Up to number 2 coordinates are scaled, moved and mixed."""
+    torch.manual_seed(0)
+    scaled = Normalize((0.1, 0.2), (0.3, 0.5))
+    net = nn.Sequential(scaled, nn.Conv2d(2, 3, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
+    return net.double()
+
+
+def test_behind_the_first_layer_the_box_is_that_of_the_l2_ball_itself():
+    net, x = layers(), torch.rand(2, 2, 4, 4, dtype=torch.float64)
+    graph, _ = freeze(trace(net, (2, 4, 4)), x)
+    rows = torch.autograd.functional.jacobian(lambda z: net[:2](z).flatten(), x[:1]).flatten(1)
+    box = interval.boxes(graph, L2(eps=0.3, clip=None).region(x))[2]
+    torch.testing.assert_close(box.radius.flatten(1), 0.3 * rows.norm(dim=1).expand(2, -1))
+    torch.testing.assert_close(box.center, net[:2](x))
+
+
+def test_in_a_data_range_it_is_the_better_of_the_ball_and_the_box_around_both():
+    net, x = layers(), torch.rand(2, 2, 4, 4, dtype=torch.float64).round()  # every pixel at an end of the range
+    graph, _ = freeze(trace(net, (2, 4, 4)), x)
+    box, ball, cut = (
+        interval.boxes(graph, region)[2]
+        for region in (Linf(eps=0.3).region(x), L2(eps=0.3, clip=None).region(x), L2(eps=0.3).region(x))
+    )
+    torch.testing.assert_close(cut.lower, torch.maximum(box.lower, ball.lower))
+    torch.testing.assert_close(cut.upper, torch.minimum(box.upper, ball.upper))
+    assert (box.lower > ball.lower).any()
+    assert (box.lower < ball.lower).any()
+
+
+def test_a_layer_of_zeros_has_gradients_behind_an_l2_ball():
+    net, x = layers(), torch.rand(2, 2, 4, 4, dtype=torch.float64)
+    nn.init.zeros_(net[1].weight)
+    graph, _ = freeze(trace(net, (2, 4, 4)), x)
+    spec = margin_rows(torch.tensor([0, 1]), 2, torch.float64)
+    interval.lower_bounds(graph, L2(eps=0.3, clip=None).region(x), spec).sum().backward()
+    assert net[1].weight.grad.isfinite().all()
+
+
+def test_two_mixing_layers_are_not_taken_for_one():
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)).double(), torch.rand(3, 6, dtype=torch.float64)
+    graph, _ = freeze(trace(net, (6,)), x)
+    region = L2(eps=0.5, clip=None).region(x)
+    first, second = interval.boxes(graph, region)[1:]
+    torch.testing.assert_close(second.radius, first.radius @ net[1].weight.abs().T)
+    assert ((net(region.sample(1000)) - second.center).abs() <= second.radius).all()

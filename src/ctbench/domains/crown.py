@@ -113,9 +113,12 @@ def boxes(
         One box a node, [B, *node].
     """
     found, lines = list[Box](), dict[Node, Lines]()
+    # the box around a ball is not where intervals begin: behind the first layer they have the ball's own image
+    intervals = None if pure or isinstance(region, Box) else interval.boxes(graph, region)
     one_slope = slope is parallel and not any(isinstance(node.op, Max) for node in graph.nodes)
     for at, node in enumerate(graph.nodes):
         box = interval.forward(node, *(found[i] for i in node.inputs)) if at else region.hull
+        box = box if intervals is None else box.intersect(intervals[at])
         readers = [n for n in graph.nodes if at in n.inputs and relaxes(n.op)]
         if readers and not exact_by_intervals(graph, at, region):
             wanted = torch.ones_like(box.lower, dtype=torch.bool) if pure else open_neurons(readers, box)
@@ -143,6 +146,8 @@ def lines_of(node: Node, inner: list[Box] | dict[int, Box], slope: SlopeRule) ->
     if isinstance(node.op, Max):
         return node.op.lines(box.lower, box.upper)
     assert isinstance(node.op, Elementwise)
+    if slope is adaptive:
+        return node.op.tightest_lines(box.lower, box.upper)
     return node.op.lines(box.lower, box.upper, *slope(node.op, box.lower, box.upper))
 
 

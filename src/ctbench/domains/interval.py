@@ -5,6 +5,8 @@ A box [c - r, c + r] goes through the network node by node:
     affine        c' = W c + b,  r' = |W| r
     elementwise   [min f, max f] on [l, u]
     output        the last affine layer is merged with the specification first, which is exact for that layer
+    l2 ball       as long as coordinates are only scaled, it is an ellipsoid along the axes, and behind the first affine
+                  layer that mixes them, r_j <= eps sqrt(sum_i W_ji^2 s_i^2), for s_i what scaled coordinate i
 
     boxes = interval.boxes(graph, region)
     margins = interval.lower_bounds(graph, region, spec, inner=boxes)
@@ -13,6 +15,7 @@ A box [c - r, c + r] goes through the network node by node:
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import singledispatch
 
 import torch
@@ -21,8 +24,8 @@ from torch import Tensor
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
-from ctbench.graph.ops import Add, Concat, Max, Reshape
-from ctbench.regions import Box, Region
+from ctbench.graph.ops import Add, Concat, Conv2d, Linear, Max, Reshape, Scale
+from ctbench.regions import Box, L2Ball, Region
 
 ALIKE = 4  # from so many samples with the same forms on, on average, these are merged once,
 LARGE = 2**19  # if the merged forms of all samples would have so many coefficients
@@ -36,7 +39,46 @@ def footprint(graph: Graph, forms: int) -> int:
 
 def boxes(graph: Graph, region: Region) -> list[Box]:
     """A box for each node of a frozen graph, [B, *node]."""
-    return walk_forward(graph, forward, region.hull)
+    if not isinstance(region, L2Ball):
+        return walk_forward(graph, forward, region.hull)
+    start = _Reached(region.hull, _Ellipsoid(region.center, torch.ones_like(region.center[:1]), region.radius))
+    return [reached.box for reached in walk_forward(graph, _forward_from_ball, start)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Ellipsoid:
+    """All center + m with sum_i m_i^2 / squares_i <= radius^2, and m_i = 0 where squares_i is 0."""
+
+    center: Tensor  # [B, *node]
+    squares: Tensor  # [1, *node]
+    radius: float
+
+    def through(self, op: Affine) -> _Ellipsoid:
+        """The image under an op that mixes no coordinates; of one that does, the ellipsoid as wide in each."""
+        return _Ellipsoid(op(self.center), op.map(torch.square).linear(self.squares), self.radius)
+
+    @property
+    def box(self) -> Box:
+        """The smallest box around it."""
+        squares = self.squares.clamp(min=torch.finfo(self.squares.dtype).tiny)  # the slope of a root of 0 is infinite
+        return Box.around(self.center, (self.radius * squares.sqrt()).expand_as(self.center))
+
+
+@dataclass(frozen=True, eq=False)
+class _Reached:
+    """A set around the values of a node: a box, and as long as no coordinates were mixed, also an ellipsoid."""
+
+    box: Box
+    ellipsoid: _Ellipsoid | None = None
+
+
+def _forward_from_ball(node: Node, *inputs: _Reached) -> _Reached:
+    """The same for the regions of an l2 ball: up to the first layer that mixes coordinates, ellipsoids are kept."""
+    op, box, before = node.op, forward(node, *(reached.box for reached in inputs)), inputs[0].ellipsoid
+    if before is None or not isinstance(op, Linear | Conv2d | Scale | Reshape):
+        return _Reached(box)
+    image = before.through(op)
+    return _Reached(box.intersect(image.box)) if op.mixes else _Reached(box, image)
 
 
 def lower_bounds(graph: Graph, region: Region, spec: Tensor, *, inner: list[Box] | None = None) -> Tensor:

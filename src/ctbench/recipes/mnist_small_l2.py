@@ -3,9 +3,6 @@
 AT (method "pgd"), COAP, CROWN-IBP, IBP and FAST-IBP in the threat models of robust_accuracy.py, but with a narrow
 conv-small, one short schedule for all, 5 steps of the attack, and 10 projections: with the paper's 50, COAP takes four
 times as long.
-
-Intervals begin with the box around an l2 ball, which is so much larger that IBP, FAST-IBP and CROWN-IBP learn next to
-nothing here yet; the paper's figures need the ball's own image behind the first layer.
 """
 
 from __future__ import annotations

@@ -6,9 +6,6 @@ errors found there, as accuracies: the adversarial one is what AA+ left. On Tiny
 of Table 1, which is a figure without numbers. Last, AT and COAP on segments (Fig. 2b and 8a; they go along the number
 of segments, threat.count, which is 10 here). Radii in names are in units of 1/255, but on MNIST.
 
-In l2 norms, intervals begin with the box around the ball, so recipes of IBP, FAST-IBP and CROWN-IBP do not reach the
-published figures there yet; these need the ball's own image behind the first layer.
-
 l2 balls are cut with the data range for AT alone, as in AutoAttack. The other methods take the whole ball: random
 projections know no other, and the libraries that the authors trained with do not cut it either.
 

@@ -152,6 +152,10 @@ class Elementwise(Op):
         """Lines around f on [l, u], of slope `low` below and `high` above: sound for any slopes."""
         return Lines(low, self.extremes(lower, upper, low)[0], high, self.extremes(lower, upper, high)[1])
 
+    def tightest_lines(self, lower: Tensor, upper: Tensor) -> Lines:
+        """The lines of the tightest slopes."""
+        return self.lines(lower, upper, *self.tightest(lower, upper))
+
 
 @singledispatch
 def lower(module: nn.Module, shape: Shape) -> Op | Sequence[Op]:

@@ -9,11 +9,12 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import combinations
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ctbench.graph.ops.base import Elementwise, Lines, Op, Shape, UnsupportedLayerError, lower
 
@@ -103,6 +104,37 @@ class ReLU(PiecewiseLinear):
         # with slopes in [0, 1] the least of f(z) - s z is 0, at the kink, and the greatest lies at an end of [l, u]: it
         # is 0 where f is linear, with s as its slope. Infinite bounds make it NaN, which certifies nothing
         return Lines(low, None, high, torch.maximum(high * F.relu(-lower), (1 - high) * F.relu(upper)))
+
+    def tightest_lines(self, lower: Tensor, upper: Tensor) -> Lines:
+        slope, offset = Chord.apply(lower, upper)  # type: ignore[no-untyped-call]
+        return Lines((upper > -lower).to(lower.dtype), None, slope, offset)
+
+
+class Chord(torch.autograd.Function):
+    """Slope and offset of the chord of max(0, z) on [l, u]. With a = max(0, u), b = max(0, -l):
+
+        s = a / (a + b),   t = s b,   da: (1 - s) (ds / (a + b) + (1 - s) dt),   db: s (s dt - ds / (a + b))
+
+    Autograd would go over these tensors three times as often, which is most of what a relaxation costs in training.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        above, below = F.relu(upper), F.relu(-lower)
+        width = (above + below).clamp_(min=torch.finfo(lower.dtype).tiny)  # s = 0 where l = u = 0
+        slope = above / width
+        ctx.save_for_backward(lower, upper, slope, width)
+        # the offset that holds at both ends: they differ by rounding
+        return slope, torch.maximum(slope * below, (1 - slope) * above)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_slope: Tensor, by_offset: Tensor) -> tuple[Tensor, Tensor]:
+        lower, upper, slope, width = ctx.saved_tensors
+        by_slope, rest = by_slope / width, 1 - slope
+        by_lower = torch.addcmul(by_slope, slope, by_offset, value=-1).mul_(slope)
+        by_upper = torch.addcmul(by_slope, rest, by_offset).mul_(rest)
+        return by_lower.masked_fill_(lower >= 0, 0), by_upper.masked_fill_(upper <= 0, 0)
 
 
 @dataclass(frozen=True)
