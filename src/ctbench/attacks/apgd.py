@@ -66,7 +66,8 @@ class APGD(Attack):
         halved = torch.zeros_like(here.values, dtype=torch.bool)
         checkpoints = self.checkpoints()
         for step in range(1, self.steps + 1):
-            points = _ascend(region, here, halvings)
+            # as long as 2 times the radius, halved as often as each search has done it
+            points = region.ascend(here.points, here.gradient, 2 * 0.5 ** _widened(halvings, here.points))
             if step > 1:
                 points = here.points + self.momentum * (points - here.points)
                 points = region.project(points + (1 - self.momentum) * (here.points - last))
@@ -111,15 +112,6 @@ def _where(chosen: Tensor, some: _Seen, others: _Seen) -> _Seen:
     )
 
 
-def _ascend(region: Region, here: _Seen, halvings: Tensor) -> Tensor:
-    """A step as long as 2 times the radius, halved as often as each search [R, B] has done it."""
-    points = here.points
-    for count in halvings.unique().tolist():
-        moved = region.ascend(here.points, here.gradient, 2 * 0.5**count)
-        points = torch.where(_widened(halvings == count, points), moved, points)
-    return points
-
-
-def _widened(mask: Tensor, points: Tensor) -> Tensor:
+def _widened(each: Tensor, points: Tensor) -> Tensor:
     """[R, B] to [R, B, 1, ...], as many dimensions as the points."""
-    return mask.view(*mask.shape, *[1] * (points.dim() - 2))
+    return each.view(*each.shape, *[1] * (points.dim() - 2))

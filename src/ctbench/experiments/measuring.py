@@ -28,7 +28,7 @@ from ctbench.datasets import Data
 from ctbench.datasets.synthetic import Synthetic
 from ctbench.domains import coap
 from ctbench.experiments.base import Trial
-from ctbench.graph import Graph, Precisions
+from ctbench.graph import Graph, Precisions, freeze, trace
 from ctbench.regions import Region, Star, Threat
 from ctbench.specification import cross_entropy_at, margin_rows
 from ctbench.training import Recipe, TrainingDivergedError, train
@@ -39,11 +39,14 @@ CHUNK = 2_000_000  # numbers in the inputs that are looked at together
 def measure(trial: Trial) -> dict[str, Any]:
     """The quantities of a trial; one that diverged has none, and says so."""
     data, epochs = trial.recipe.dataset.load(), list[dict[str, float]]()
+    graph: Graph | None = None
 
     def watch(epoch: int, model: nn.Module) -> None:
+        nonlocal graph
         if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
             raise TrainingDivergedError(f"the last step of epoch {epoch} made weights that are not finite")
-        epochs.append(_after_an_epoch(trial, data, model))
+        graph = graph or trace(model, data.input_shape)
+        epochs.append(_after_an_epoch(trial, data, model, graph))
 
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -103,11 +106,12 @@ def _standard_error(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return float((model(x).argmax(1) != y).double().mean())
 
 
-def _after_an_epoch(trial: Trial, data: Data, model: nn.Module) -> dict[str, float]:
+@torch.no_grad()
+def _after_an_epoch(trial: Trial, data: Data, model: nn.Module, graph: Graph) -> dict[str, float]:
     """The share of unstable neurons, and what is followed."""
     recipe, count = trial.recipe, trial.measures.followed
     x, y = data.train[:]
-    net, region = Precisions.of(model, x[:1]).net, recipe.threat.region(x)
+    net, region = freeze(graph, x[:1])[0], recipe.threat.region(x)
     found = {"unstable": neuron_states(net, region, boxes=coap.boxes(net, region)).unstable}
     if count:
         found |= errors(model, *data.test[:count], recipe.threat, attacks=("pgd",))

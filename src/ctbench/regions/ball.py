@@ -58,7 +58,7 @@ class Ball(Region):
         offsets = self._uniform(flat.new_empty(count, *flat.shape), generator)
         return self.project(x + self.radius * offsets.view(count, *self.center.shape))
 
-    def ascend(self, x: Tensor, gradient: Tensor, step: float) -> Tensor:
+    def ascend(self, x: Tensor, gradient: Tensor, step: float | Tensor) -> Tensor:
         steepest = self._steepest(self._flat(x), self._flat(gradient))
         return self.project(x + step * self.radius * steepest.view_as(x))
 

@@ -35,8 +35,11 @@ class Region(ABC):
         """`count` random points near each x for a search to start from, [count, B, *shape]."""
 
     @abstractmethod
-    def ascend(self, x: Tensor, gradient: Tensor, step: float) -> Tensor:
-        """One step of steepest ascent from x, as long as `step` times the radius, kept in the region."""
+    def ascend(self, x: Tensor, gradient: Tensor, step: float | Tensor) -> Tensor:
+        """One step of steepest ascent from x, as long as `step` times the radius, kept in the region.
+
+        x and the gradient are [..., B, *shape]; the step is a number, or one for each point, [..., B, 1, ...].
+        """
 
     @abstractmethod
     def minimum(self, a: Tensor) -> Tensor:

@@ -100,7 +100,9 @@ class Box(Region):
         shape = (count, *self.lower.shape)
         return torch.rand(shape, generator=generator, dtype=self.lower.dtype, device=self.lower.device)
 
-    def ascend(self, x: Tensor, gradient: Tensor, step: float) -> Tensor:
+    def ascend(self, x: Tensor, gradient: Tensor, step: float | Tensor) -> Tensor:
+        if isinstance(step, Tensor):
+            return self.project(torch.addcmul(x, gradient.sign(), step * self.radius))
         return self.project(torch.addcmul(x, gradient.sign(), self.radius, value=step))
 
     def minimum(self, a: Tensor) -> Tensor:

@@ -45,6 +45,8 @@ class L2Ball(Ball):
         return _norm(offset)
 
     def _nearest(self, size: Tensor, room: Tensor) -> Tensor:
+        if self.clip is None:
+            return size * (self.radius / _norm(size).clamp(min=tiny(size))).clamp(max=1)
         unit = max(self.radius, tiny(size))
         stretch = _stretch(size / unit, room / unit).clamp(max=1)
         return torch.minimum(stretch * size, room)

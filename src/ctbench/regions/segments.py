@@ -51,12 +51,13 @@ class Star(Region):
     def start(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
         return self.project(self._point(*self._random(count, generator)) + (x - self.center))
 
-    def ascend(self, x: Tensor, gradient: Tensor, step: float) -> Tensor:
+    def ascend(self, x: Tensor, gradient: Tensor, step: float | Tensor) -> Tensor:
         """Along the segment that x is on; from the center, where they all meet, along the steepest."""
         inner, slope = self._inner(x - self.center), self._inner(gradient)
         share = self._shares(inner)
         gain = self._gain(inner, share)
         gain = torch.where((gain > 0).any(-1, keepdim=True), gain, slope.abs())
+        step = self._flat(step) if isinstance(step, Tensor) else step
         moved = (share + step * self.radius * slope.sign()).clamp(-self.radius, self.radius)
         return self._point(gain.argmax(-1), moved)
 
@@ -71,7 +72,11 @@ class Star(Region):
 
     def _inner(self, x: Tensor) -> Tensor:
         """<x, d_j> for every direction, [..., *shape] to [..., k]."""
-        return x.flatten(x.dim() - self.center.dim() + 1) @ self.directions.flatten(1).T
+        return self._flat(x) @ self.directions.flatten(1).T
+
+    def _flat(self, x: Tensor) -> Tensor:
+        """[..., B, *shape] to [..., B, n]."""
+        return x.flatten(x.dim() - self.center.dim() + 1)
 
     def _shares(self, inner: Tensor) -> Tensor:
         """The beta of the point nearest to x on each segment, from <x - center, d_j>, [..., k]."""
