@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ctbench import load_run, save_onnx
+from ctbench.analyses.fairness import discrepancy
 from ctbench.attacks import adversarial_accuracy
 from ctbench.cli import main
 from ctbench.results import jsonl
@@ -35,6 +36,11 @@ def test_attack_prints_and_writes_what_python_finds(succeeds, run):
     assert shares(out) == pytest.approx(
         {"natural": 100 * found.natural_accuracy, "adversarial": 100 * found.adversarial_accuracy}, abs=0.01
     )
+    wrong = y != torch.tensor(found.predictions)
+    turned = wrong | torch.tensor([by is not None for by in found.turned_by])
+    unfair = f"natural {discrepancy(wrong, y):.3f}, adversarial {discrepancy(turned, y):.3f}"
+    assert f"accuracy discrepancy (0: all classes fare alike): {unfair}\n" in out
+    assert discrepancy(wrong, y) != discrepancy(turned, y)
 
     records = run / "attacked" / "linf-0.05-pgd+apgd-t.jsonl"
     assert out.splitlines()[-1] == str(records)

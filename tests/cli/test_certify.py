@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from ctbench import load_network, load_onnx, load_run, read_vnnlib, save_onnx
+from ctbench.analyses.fairness import discrepancy
 from ctbench.cli import main
 from ctbench.cli.vnncomp import read_instances
 from ctbench.networks import CNN3
@@ -39,6 +40,14 @@ def test_certify_proves_the_test_images_of_a_run(succeeds, run):
     assert 0 < said["certified"] <= said["adversarial"] <= said["natural"]
     assert out.splitlines()[-1] == str(files.records)
     assert "60 samples, linf eps 0.05" in out
+    labels = torch.tensor([record.label for record in found])
+    kinds = {
+        "natural": [record.prediction != record.label for record in found],
+        "adversarial": [record.verdict in ("misclassified", "falsified") for record in found],
+        "certified": [record.verdict != "certified" for record in found],
+    }
+    unfair = (f"{name} {discrepancy(torch.tensor(wrong), labels):.3f}" for name, wrong in kinds.items())
+    assert f"accuracy discrepancy (0: all classes fare alike): {', '.join(unfair)}\n" in out
 
 
 def test_certify_counts_by_stage(succeeds, run):
@@ -403,6 +412,7 @@ def test_an_interruption_tells_what_is_kept(capsys, run, monkeypatch):
 
 @pytest.mark.timeout(120)
 def test_an_interruption_ends_all_processes_with_one_line():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children would inherit what `nohup ... &` ignores
     Path("my_networks.py").write_text(MODULE)
     records = Path("records.jsonl")
     command = [sys.executable, "-m", "ctbench", "certify", "my_networks:deep", "--dataset", "digits", "--eps", "0.01"]

@@ -11,6 +11,8 @@ samples that are not certified, it is the discrepancy in robust accuracy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,3 +39,10 @@ def discrepancy(errors: Tensor, labels: Tensor) -> float:
     wrong = errors.double()
     worst = max(wrong[labels == label].mean().item() for label in labels.unique())
     return (worst - wrong.mean().item()) / (1 - wrong.mean().item())
+
+
+def summary(labels: Sequence[int], errors: Mapping[str, Sequence[bool]]) -> str:
+    """A line on the discrepancy in several kinds of accuracy, by their names; of samples that `discrepancy` takes."""
+    classes = torch.tensor(labels)
+    kinds = (f"{name} {discrepancy(torch.tensor(wrong), classes):.3f}" for name, wrong in errors.items())
+    return f"accuracy discrepancy (0: all classes fare alike): {', '.join(kinds)}"

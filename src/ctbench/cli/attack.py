@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ctbench.analyses import fairness
 from ctbench.attacks import Evaluation, adversarial_accuracy
 from ctbench.attacks.evaluation import DEFAULT
 from ctbench.cli import subjects
@@ -120,3 +121,7 @@ def show(found: Evaluation, norm: str, eps: float) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    pairs = zip(found.labels, found.predictions, strict=True)
+    wrong = [label != said for label, said in pairs]
+    turned = [by is not None or missed for by, missed in zip(found.turned_by, wrong, strict=True)]
+    print(fairness.summary(found.labels, {"natural": wrong, "adversarial": turned}))

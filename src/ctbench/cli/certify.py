@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ctbench.analyses import fairness
 from ctbench.cli import subjects
 from ctbench.cli.options import Commands, add_data, add_device, add_stages, positive
 from ctbench.cli.subjects import Subject
@@ -140,6 +141,12 @@ def show(found: Certification, norm: str, eps: float) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if len(finished):
+        wrong = [record.verdict is Verdict.MISCLASSIFIED for record in finished]
+        turned = [record.verdict in (Verdict.MISCLASSIFIED, Verdict.FALSIFIED) for record in finished]
+        unproved = [record.verdict is not Verdict.CERTIFIED for record in finished]
+        labels = [record.label for record in finished]
+        print(fairness.summary(labels, {"natural": wrong, "adversarial": turned, "certified": unproved}))
     explained = [record for record in finished if record.reason]
     if explained:
         print(f"{len(explained)} samples stayed open, as sample {explained[0].index}: {explained[0].reason}")
