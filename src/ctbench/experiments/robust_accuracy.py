@@ -1,19 +1,22 @@
 """The figures on synthetic data of "How robust accuracy suffers from certified training with convex relaxations"
 (De Bartolomeis et al. 2023): certified against adversarial training on concentric spheres, n = 500, d = 10, 5 seeds.
 
-The paper does not tell the radius of the inner sphere. It is 10 here; `inner-radius` shows what that does to Fig. 3a.
-The sets of segments are random and nested, others for every seed. In Fig. 6b and 7b eps is 1.
+The paper does not tell the radius of the inner sphere. It is 10 here; `inner-radius` shows what that does to Fig. 3a,
+and `inner-radius-segments` to Fig. 2a. The sets of segments are random and nested, others for
+every seed. In Fig. 6b and 7b eps is 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ctbench.datasets import Spheres
 from ctbench.experiments import synthetic
 from ctbench.experiments.base import Experiment, Figure
 from ctbench.experiments.synthetic import EPS, ERRORS, IN_BALLS, ON_SEGMENTS
-from ctbench.regions import RandomSegments, threat
+from ctbench.methods import Method
+from ctbench.regions import RandomSegments, Threat, threat
 from ctbench.report import Panel, Plot
 
 TITLE = "How robust accuracy suffers from certified training with convex relaxations"
@@ -58,13 +61,13 @@ def _margin(norm: str, eps: float) -> Experiment:
     )
 
 
-def _inner_radius() -> Experiment:
-    """On spheres of another size."""
+def _inner_radius(name: str, methods: Mapping[str, Method], threat_of: Callable[[int], Threat]) -> Experiment:
+    """On spheres of another size, in the threat model of a seed."""
     return synthetic.experiment(
-        "inner_radius",
-        IN_BALLS,
+        name,
+        methods,
         INNER_RADII,
-        lambda radius, _: (replace(SPHERES, inner_radius=radius), threat("l2", 5.0, clip=None)),
+        lambda radius, seed: (replace(SPHERES, inner_radius=radius), threat_of(seed)),
         seeds=SEEDS,
     )
 
@@ -76,8 +79,22 @@ UNSTABLE = (
 K, GAMMA = "number of components k", "inverse margin"
 SEGMENTS_5, SEGMENTS_3, L2, LINF = _components(5.0), _components(3.0), _budget("l2"), _budget("linf")
 MARGIN_4, MARGIN_5, MARGIN_LINF = _margin("l2", 4.0), _margin("l2", 5.0), _margin("linf", 1.0)
+RADIUS_L2 = _inner_radius("inner_radius", IN_BALLS, lambda _: threat("l2", 5.0, clip=None))
+RADIUS_SEGMENTS = _inner_radius(
+    "inner_radius_segments", ON_SEGMENTS, lambda seed: RandomSegments(eps=5.0, count=10, seed=seed)
+)
 GAP = "the standard and the robust error of COAP exceed those of adversarial training by more and more with"
 MORE = "the number of unstable neurons in COAP's training grows with"
+
+
+def _sensitivity(number: str, experiment: Experiment, title: str) -> Figure:
+    """What the radius that the paper does not tell does to a figure."""
+    return Figure(
+        number=number,
+        experiment=experiment,
+        plot=Plot(title=title, x_label="radius of the inner sphere", panels=ERRORS),
+        claim="not in the paper: its choice of the radius",
+    )
 
 
 def _figure(number: str, experiment: Experiment, x_label: str, panels: tuple[Panel, ...], claim: str) -> Figure:
@@ -101,10 +118,6 @@ FIGURES = (
     _figure("6b", MARGIN_LINF, GAMMA, ERRORS, f"{GAP} the inverse margin, in l-infinity balls, too"),
     _figure("7a", LINF, EPS, UNSTABLE, f"{MORE} eps, in l-infinity balls, too"),
     _figure("7b", MARGIN_LINF, GAMMA, UNSTABLE, f"{MORE} the inverse margin, in l-infinity balls, too"),
-    Figure(
-        number="inner-radius",
-        experiment=_inner_radius(),
-        plot=Plot(title="Fig. 3a at other radii (eps = 5)", x_label="radius of the inner sphere", panels=ERRORS),
-        claim="not in the paper: its choice of the radius",
-    ),
+    _sensitivity("inner-radius", RADIUS_L2, "Fig. 3a at other radii (eps = 5)"),
+    _sensitivity("inner-radius-segments", RADIUS_SEGMENTS, "Fig. 2a at other radii (k = 10)"),
 )

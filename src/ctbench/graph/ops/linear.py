@@ -259,6 +259,9 @@ class Scale(Affine):
         return a * self.weight
 
     def offset(self, a: Tensor) -> Tensor | float:
+        # the coefficients of a channel are summed before they meet its one number: gradients have fewer entries
+        alike = [at - self.bias.dim() for at, size in enumerate(self.bias.shape) if size == 1]
+        a = a.sum(alike, keepdim=True) if alike else a
         return (a * self.bias).flatten(2).sum(2)
 
     def behind(self, bias: Tensor | None) -> Tensor:

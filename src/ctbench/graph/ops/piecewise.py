@@ -115,7 +115,7 @@ class Chord(torch.autograd.Function):
 
         s = a / (a + b),   t = s b,   da: (1 - s) (ds / (a + b) + (1 - s) dt),   db: s (s dt - ds / (a + b))
 
-    Autograd would go over these tensors three times as often, which is most of what a relaxation costs in training.
+    Autograd goes over such tensors about three times as often.
     """
 
     @staticmethod
