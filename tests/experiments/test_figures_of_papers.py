@@ -133,7 +133,7 @@ def test_settings_of_robust_accuracy(number):
     """Section 3 and App. A.3; k is at most d."""
     figure = figures("robust-accuracy")[number]
     assert settings(figure.experiment) == {"n": 500, "d": 10, "tests": 10_000, "epochs": 150, "momentum": 0.95}
-    search = "line-search" if number in ("2a", "5b") else "pgd"
+    search = "line-search" if number in ("2a", "5b", "inner-radius-segments") else "pgd"
     assert lines(figure.experiment) == {"series": {("AT", search), ("COAP", "coap")}, "rates": {0.1, 0.01, 0.001}}
     assert figure.experiment.seeds == 5
     assert (figure.plot.best, figure.plot.fitting, figure.plot.spread) == ("robust_error", False, "standard error")
