@@ -3,8 +3,9 @@ adversarial and certified training on separable points (d = 1000, gamma = 6) and
 and 12), n = 50, 15 seeds.
 
 The paper does not tell the noise's standard deviation, which is 1 here (`sigma` shows what that does), nor the radius
-of Fig. 5, which is 3 here. In l2 balls its 10^5 test samples are 10^4 here, 10^3 of the separable points, which have
-a thousand coordinates to attack, and along the epochs of Fig. 5 500, which PGD attacks, not Auto-PGD. Its SGD along the signal (Fig. 6) is taken to have no momentum, as none is told.
+of Fig. 5, which is 3 here. In l2 balls its 10^5 test samples are 10^4 here, 10^3 of the separable points, which have a
+thousand coordinates to attack, and along the epochs of Fig. 5 500, which PGD attacks, not Auto-PGD. Its SGD along the
+signal (Fig. 6) is taken to have no momentum, as none is told.
 """
 
 from __future__ import annotations
