@@ -54,7 +54,7 @@ def _error(op: Op, *inputs: tuple[Box, Tensor]) -> Tensor:
 def _(op: Affine, *inputs: tuple[Box, Tensor]) -> Tensor:
     ((box, error),) = inputs
     reach = _reach(box)
-    terms = op.magnitude(reach) + op(torch.zeros_like(reach)).abs()
+    terms = op.magnitude(reach) + op(torch.zeros_like(reach[:1])).abs()
     squared = op.map(lambda tensor: tensor.square() if tensor.is_floating_point() else tensor)
     assert isinstance(squared, Affine)
     return (squared.magnitude(error.square()) + (UNIT * terms).square()).sqrt()
