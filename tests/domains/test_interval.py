@@ -6,6 +6,7 @@ from torch import nn
 
 from ctbench.domains import interval
 from ctbench.graph import freeze, trace
+from ctbench.graph.ops import Linear
 from ctbench.networks import CNN3, Normalize
 from ctbench.regions import L2, Linf
 from ctbench.specification import margin_rows, robust_cross_entropy
@@ -60,6 +61,26 @@ def test_behind_the_first_layer_the_box_is_that_of_the_l2_ball_itself():
     box = interval.boxes(graph, L2(eps=0.3, clip=None).region(x))[2]
     torch.testing.assert_close(box.radius.flatten(1), 0.3 * rows.norm(dim=1).expand(2, -1))
     torch.testing.assert_close(box.center, net[:2](x))
+
+
+class Centred(nn.Module):
+    """What a forward function does before the first layer, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(8, 5).double()
+
+    def forward(self, x):
+        return self.first(torch.flatten((x - 0.5) / 0.25, 1)).relu()
+
+
+def test_the_ball_goes_through_reshapes_shifts_and_scales_to_a_linear_layer():
+    torch.manual_seed(0)
+    net, x = Centred(), torch.rand(2, 2, 2, 2, dtype=torch.float64)
+    graph, _ = freeze(trace(net, (2, 2, 2)), x)
+    at = next(at for at, node in enumerate(graph.nodes) if isinstance(node.op, Linear))
+    box = interval.boxes(graph, L2(eps=0.3, clip=None).region(x))[at]
+    torch.testing.assert_close(box.radius, (0.3 * 4 * net.first.weight.norm(dim=1)).expand(2, -1))
 
 
 def test_in_a_data_range_it_is_the_better_of_the_ball_and_the_box_around_both():

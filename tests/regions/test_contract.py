@@ -1,5 +1,6 @@
 """What holds for every region, against definitions of the sets that are written down here once more."""
 
+import itertools
 import math
 
 import pytest
@@ -246,6 +247,20 @@ def test_a_batch_is_its_samples(name):
         torch.testing.assert_close(alone.project(outside[:, one]), region.project(outside)[:, one], rtol=0, atol=1e-13)
         ascended = region.ascend(x, a[:, 0], 0.3)[one]
         torch.testing.assert_close(alone.ascend(x[one], a[one, 0], 0.3), ascended, rtol=0, atol=1e-13)
+
+
+@every_threat
+def test_each_point_may_take_a_step_of_its_own(name):
+    x, gradient = inputs(4), forms(4)[:, 0]
+    region = THREATS[name].region(x)
+    points = region.sample(2, generator(5))
+    steps = torch.tensor([[0.1, 0.5, 2.0], [1.0, 0.05, 0.3]], dtype=torch.float64)
+    moved = region.ascend(points, gradient.expand_as(points), steps.view(2, len(x), *[1] * (x.dim() - 1)))
+    for which, i in itertools.product(range(2), range(len(x))):
+        alone = region.take(torch.tensor([i])).ascend(
+            points[which, i : i + 1], gradient[i : i + 1], steps[which, i].item()
+        )
+        torch.testing.assert_close(moved[which, i : i + 1], alone, rtol=0, atol=1e-13)
 
 
 @every_threat

@@ -28,7 +28,7 @@ from ctbench.domains.unsupported import no_rule
 from ctbench.domains.window_form import WindowForm
 from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Op, fronts, walk_backward
 from ctbench.graph.ops import Add, Concat, Max, Shape
-from ctbench.regions import Ball, Box, Region
+from ctbench.regions import Ball, Box, L2Ball, Region
 
 DEFAULT_MEMORY = 2**28
 LIVE_COPIES = 10  # of the coefficients, while a form goes through a layer
@@ -114,7 +114,7 @@ def boxes(
     """
     found, lines = list[Box](), dict[Node, Lines]()
     # the box around a ball is not where intervals begin: behind the first layer they have the ball's own image
-    intervals = None if pure or isinstance(region, Box) else interval.boxes(graph, region)
+    intervals = interval.boxes(graph, region) if isinstance(region, L2Ball) and not pure else None
     one_slope = slope is parallel and not any(isinstance(node.op, Max) for node in graph.nodes)
     for at, node in enumerate(graph.nodes):
         box = interval.forward(node, *(found[i] for i in node.inputs)) if at else region.hull

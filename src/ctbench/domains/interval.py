@@ -24,7 +24,7 @@ from torch import Tensor
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
-from ctbench.graph.ops import Add, Concat, Conv2d, Linear, Max, Reshape, Scale
+from ctbench.graph.ops import Add, Concat, Conv2d, Linear, Max, Reshape, Scale, Shift
 from ctbench.regions import Box, L2Ball, Region
 
 ALIKE = 4  # from so many samples with the same forms on, on average, these are merged once,
@@ -75,7 +75,7 @@ class _Reached:
 def _forward_from_ball(node: Node, *inputs: _Reached) -> _Reached:
     """The same for the regions of an l2 ball: up to the first layer that mixes coordinates, ellipsoids are kept."""
     op, box, before = node.op, forward(node, *(reached.box for reached in inputs)), inputs[0].ellipsoid
-    if before is None or not isinstance(op, Linear | Conv2d | Scale | Reshape):
+    if before is None or not isinstance(op, Linear | Conv2d | Scale | Shift | Reshape):
         return _Reached(box)
     image = before.through(op)
     return _Reached(box.intersect(image.box)) if op.mixes else _Reached(box, image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Protocol, Self, TypeVar
@@ -11,7 +10,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from ctbench.graph.ops import Affine, Input, Op, Shape
+from ctbench.graph.ops import Input, Op, Shape
 
 State = TypeVar("State")
 
@@ -152,22 +151,3 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
         nodes.append(replace(node, op=op))
         values.append(op(*inputs))
     return Graph(tuple(nodes)), values[-1]
-
-
-def joined(graph: Graph) -> Graph:
-    """The same frozen graph with fewer ops: a batch norm's map joins the layer before it, if nothing else reads that.
-
-    Not for training: what moves a layer's weights there, as sharpness-aware minimisation does, means its own.
-    """
-    readers = Counter(i for node in graph.nodes for i in node.inputs)
-    nodes, place = list[Node](), list[int]()  # the new nodes, and where the old ones are among them
-    for node in graph.nodes:
-        inputs = tuple(place[i] for i in node.inputs)
-        before = nodes[inputs[0]] if len(inputs) == 1 and readers[node.inputs[0]] == 1 else None
-        one = before.op.then(node.op) if before and isinstance(before.op, Affine) else None
-        if before and one:
-            nodes[inputs[0]] = replace(before, op=one)
-        else:
-            nodes.append(replace(node, inputs=inputs))
-        place.append(inputs[0] if one else len(nodes) - 1)
-    return Graph(tuple(nodes))

@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from ctbench.graph.graph import Graph, freeze, joined
+from ctbench.graph.graph import Graph, freeze
 from ctbench.graph.trace import trace
 
 
@@ -43,4 +43,4 @@ class Precisions:
 
 def _frozen(model: nn.Module, x: Tensor) -> Graph:
     graph, _ = freeze(trace(model, tuple(x.shape[1:])), x)
-    return joined(graph).detach()
+    return graph.detach()

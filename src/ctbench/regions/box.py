@@ -101,9 +101,7 @@ class Box(Region):
         return torch.rand(shape, generator=generator, dtype=self.lower.dtype, device=self.lower.device)
 
     def ascend(self, x: Tensor, gradient: Tensor, step: float | Tensor) -> Tensor:
-        if isinstance(step, Tensor):
-            return self.project(torch.addcmul(x, gradient.sign(), step * self.radius))
-        return self.project(torch.addcmul(x, gradient.sign(), self.radius, value=step))
+        return self.project(torch.addcmul(x, gradient.sign(), step * self.radius))
 
     def minimum(self, a: Tensor) -> Tensor:
         a = a.flatten(2)

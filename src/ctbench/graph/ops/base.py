@@ -84,10 +84,6 @@ class Affine(Op):
     def offset(self, a: Tensor) -> Tensor | float:
         """<a, b>, [B, S]."""
 
-    def then(self, after: Op) -> Affine | None:
-        """This op and another behind it as one; None where that is not known."""
-        return None
-
 
 class Positive(Affine):
     """x -> W x with no negative weight: a mean, a choice of entries. `__call__` is all of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
@@ -38,11 +38,6 @@ class Linear(Affine):
         if self.bias is None:
             return 0.0
         return (a @ self.bias).flatten(2).sum(2) if a.dim() > 3 else a @ self.bias
-
-    def then(self, after: Op) -> Affine | None:
-        if not isinstance(after, Scale) or after.weight.shape != self.weight.shape[:1]:
-            return None
-        return Linear(self.weight * after.weight.unsqueeze(1), after.behind(self.bias))
 
     def shape(self, *inputs: Shape) -> Shape:
         out, expected = self.weight.shape
@@ -110,11 +105,6 @@ class Conv2d(Affine):
 
     def offset(self, a: Tensor) -> Tensor | float:
         return 0.0 if self.bias is None else a.sum(dim=(3, 4)) @ self.bias
-
-    def then(self, after: Op) -> Affine | None:
-        if not isinstance(after, Scale) or after.weight.shape != (len(self.weight), 1, 1):
-            return None
-        return replace(self, weight=self.weight * after.weight.unsqueeze(1), bias=after.behind(self.bias))
 
     def shape(self, *inputs: Shape) -> Shape:
         channels = self.weight.shape[1] * self.groups
@@ -263,11 +253,6 @@ class Scale(Affine):
         alike = [at - self.bias.dim() for at, size in enumerate(self.bias.shape) if size == 1]
         a = a.sum(alike, keepdim=True) if alike else a
         return (a * self.bias).flatten(2).sum(2)
-
-    def behind(self, bias: Tensor | None) -> Tensor:
-        """The bias of a layer, [C] or None, together with this scale of its channels."""
-        weight, shift = self.weight.flatten(), self.bias.flatten()
-        return shift if bias is None else torch.addcmul(shift, bias, weight)
 
     def shape(self, *inputs: Shape) -> Shape:
         if not broadcasts(self.weight.shape, inputs[0]):

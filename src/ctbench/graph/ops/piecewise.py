@@ -131,9 +131,10 @@ class Chord(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_slope: Tensor, by_offset: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper, slope, width = ctx.saved_tensors
-        by_slope, rest = by_slope / width, 1 - slope
-        by_lower = torch.addcmul(by_slope, slope, by_offset, value=-1).mul_(slope)
-        by_upper = torch.addcmul(by_slope, rest, by_offset).mul_(rest)
+        rest = 1 - slope
+        # 0 / 1e-38 is 0, but 0 times (1 / 1e-38) may be NaN: shares come before widths
+        by_lower = slope * by_slope / width - slope.square() * by_offset
+        by_upper = rest * by_slope / width + rest.square() * by_offset
         return by_lower.masked_fill_(lower >= 0, 0), by_upper.masked_fill_(upper <= 0, 0)
 
 
