@@ -606,6 +606,14 @@ def test_tightest_lines_are_those_of_the_tightest_slopes_and_so_are_their_gradie
         assert (fused is None and plain is None) or torch.allclose(fused, plain, rtol=1e-12, atol=1e-12)
 
 
+def test_a_chord_that_is_hardly_wide_has_finite_gradients():
+    """1000 / 1e-37 is infinite in single precision."""
+    lower, upper = torch.tensor([-1e-37, 0.0], requires_grad=True), torch.tensor([0.0, 1e-37], requires_grad=True)
+    slope = ReLU().tightest_lines(lower, upper).upper_slope
+    for gradient in torch.autograd.grad(1000 * slope.sum(), [lower, upper]):
+        assert torch.equal(gradient, torch.zeros(2))
+
+
 @every_function
 def test_extremes_follow_the_ends_and_the_slope(name):
     """A gradient of extremes is that of the value where they lie: -z for the slope."""
