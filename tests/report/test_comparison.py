@@ -34,7 +34,7 @@ def folder(tmp_path):
     jsonl.append(run.metrics, [{"epoch": 1, "seconds": 1.5}, {"epoch": 2, "seconds": 2.25}])
     files = run.certification("linf-0.1")
     about = {"dataset": "digits", "network": "cnn3", "network_digest": "abc", "threat": "Linf(eps=0.1)"}
-    files.start({"eps": 0.1, **about}, resume=False)
+    files.start({"norm": "linf", "eps": 0.1, **about}, resume=False)
     verdicts = ("certified", "falsified", "unknown", "certified", "certified", "certified", "unknown")
     jsonl.append(files.records, [record(index, verdict) for index, verdict in enumerate(verdicts)])
     jsonl.append(files.records, [record(7, "misclassified", prediction=0)])
@@ -46,8 +46,8 @@ def test_a_row_says_what_the_files_say(folder):
     assert (row.run, row.dataset, row.network, row.method) == ("my-run", "digits", "cnn3", "ibp")
     assert (row.eps, row.training_seconds) == (0.1, 3.75)
     assert row.certification == folder.certification("linf-0.1").read()
-    cells = ["my-run", "digits", "cnn3", "ibp", "0.1", "8", "87.50", "75.00", "50.00", "2", "-", "3.8 s", "2.7 min"]
-    assert row.cells() == cells
+    about = ["my-run", "digits", "cnn3", "ibp", "linf", "0.1"]
+    assert row.cells() == [*about, "8", "87.50", "75.00", "50.00", "2", "-", "3.8 s", "2.7 min"]
 
 
 def attack(
@@ -68,22 +68,23 @@ def test_a_row_says_what_attacks_left(folder):
     attack(folder, "wider", *[(1, "pgd")] * 5, eps=0.2)
     (row,) = report.rows([folder.path])
     assert row.attacked == (0.25, 4)
-    assert row.cells()[9:11] == ["2", "25.00 of 4"]
+    assert row.cells()[10:12] == ["2", "25.00 of 4"]
 
 
 def test_each_certification_has_a_row(folder):
     files = folder.certification("linf-0.05")
-    files.start({"eps": 8 / 255, "dataset": "digits", "network": "cnn3"}, resume=False)
+    files.start({"norm": "l2", "eps": 8 / 255, "dataset": "digits", "network": "cnn3"}, resume=False)
     jsonl.append(files.records, [record(0, "certified")])
     first, second = report.rows([folder.path])
-    assert [first.cells()[4:9], second.cells()[4:6]] == [["0.03137", "1", "100.00", "100.00", "100.00"], ["0.1", "8"]]
+    assert first.cells()[4:10] == ["l2", "0.03137", "1", "100.00", "100.00", "100.00"]
+    assert second.cells()[4:7] == ["linf", "0.1", "8"]
 
 
 def test_a_run_without_a_certification_has_a_row_too(tmp_path):
     (tmp_path / "bare").mkdir()
     jsonl.write_json(tmp_path / "bare" / "recipe.json", RECIPE)
     (row,) = report.rows([tmp_path / "bare"])
-    assert row.cells() == ["bare", "digits", "cnn3", "ibp", *["-"] * 9]
+    assert row.cells() == ["bare", "digits", "cnn3", "ibp", *["-"] * 10]
 
 
 def test_a_certified_file_of_weights_has_a_row_without_a_recipe(tmp_path):
@@ -95,6 +96,7 @@ def test_a_certified_file_of_weights_has_a_row_without_a_recipe(tmp_path):
         "kw_mnist",
         "mnist",
         "conv-small",
+        "-",
         "-",
         "0.1",
         "1",
@@ -119,8 +121,8 @@ def test_rows_keep_the_order_of_the_folders(folder, tmp_path):
 def test_the_markdown_table_is_whole(folder):
     assert report.markdown(report.rows([folder.path])).splitlines() == [
         f"| {' | '.join(HEADINGS)} |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| my-run | digits | cnn3 | ibp | 0.1 | 8 | 87.50 | 75.00 | 50.00 | 2 | - | 3.8 s | 2.7 min |",
+        "| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| my-run | digits | cnn3 | ibp | linf | 0.1 | 8 | 87.50 | 75.00 | 50.00 | 2 | - | 3.8 s | 2.7 min |",
     ]
 
 

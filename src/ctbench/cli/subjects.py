@@ -100,7 +100,7 @@ def subject(args: argparse.Namespace) -> Subject:
 def _of_run(path: Path, args: argparse.Namespace) -> Subject:
     if path.is_file():
         raise ValueError(f"{path} is neither a run folder nor a .safetensors or .onnx file")
-    if args.dataset:
+    if args.dataset and path.exists():
         raise ValueError("--dataset is for a network alone; a run has its own")
     loaded = load_run(path)
     recipe = loaded.recipe

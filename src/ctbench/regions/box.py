@@ -79,7 +79,7 @@ class Box(Region):
 
     @cached_property
     def radius(self) -> Tensor:
-        return self.upper - self.center  # one pass less than half the width
+        return (self.upper - self.lower) / 2
 
     @property
     def hull(self) -> Box:

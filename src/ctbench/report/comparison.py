@@ -18,12 +18,11 @@ class Row:
     dataset: str
     network: str
     method: str
+    norm: str = "-"
     eps: float | None
     certification: Certification | None  # None where the run has not been certified
     training_seconds: float | None
-    attacked: tuple[float, int] | None = (
-        None  # the accuracy under attack and of how many samples, where attacks were run
-    )
+    attacked: tuple[float, int] | None = None  # accuracy under attacks, and of how many samples, where there were any
 
     def cells(self) -> list[str]:
         found = self.certification
@@ -33,6 +32,7 @@ class Row:
             self.dataset,
             self.network,
             self.method,
+            self.norm,
             "-" if self.eps is None else f"{self.eps:.4g}",
             str(len(found)) if found else "-",
             *("-" if share is None else f"{100 * share:.2f}" for share in shares),
@@ -48,6 +48,7 @@ HEADINGS = (
     "data",
     "network",
     "method",
+    "norm",
     "eps",
     "samples",
     "natural %",
@@ -58,7 +59,7 @@ HEADINGS = (
     "train",
     "certify",
 )
-TEXTS = 4  # the first columns hold text, the others numbers
+TEXTS = 5  # the first columns hold text, the others numbers
 
 
 def rows(folders: Iterable[Path]) -> list[Row]:
@@ -90,7 +91,7 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     found = []
     for files in certifications:
         settings = jsonl.read_json(files.settings)
-        names = {part: settings.get(part, "-") for part in ("dataset", "network")}
+        names = {part: settings.get(part, "-") for part in ("dataset", "network", "norm")}
         attacked = _attacked(folder, settings)
         found.append(Row(**about, **names, eps=settings.get("eps"), certification=files.read(), attacked=attacked))
     return found

@@ -5,7 +5,8 @@ versions.json        of the library (with its git commit), torch and Python
 metrics.jsonl        a record for each epoch
 state.safetensors    weights and optimiser after the last whole epoch: where to resume
 weights.safetensors  the trained weights: the run is complete
-certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.counterexamples/INDEX.npy points
+certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.counterexamples/INDEX.npy points,
+                     NAME.lock who writes them
 attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME stands for, and .json their settings
 """
 
@@ -13,12 +14,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ctbench.results import jsonl
 from ctbench.results.certification import Certification, SampleRecord
@@ -52,14 +55,28 @@ class CertificationFiles:
                 jsonl.write_whole(self.counterexamples / f"{record.index}.npy", content.getvalue())
         jsonl.append(self.records, (record.to_json() for record in records))
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While no other process may write here: two that do the same job would write each record twice.
+
+        Raises:
+            ValueError: another one does.
+        """
+        self._check_name()
+        self.records.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.records.with_suffix(".lock"), timeout=0):
+                yield
+        except Timeout:
+            raise ValueError(f"another process writes {self.records}: wait for it, or choose another place") from None
+
     def start(self, settings: dict[str, Any], *, resume: bool) -> dict[int, SampleRecord]:
         """Make ready to append; returns the records there are already, by index.
 
         Raises:
             ValueError: there are records and resume is off, or they were made under other settings.
         """
-        if self.records.suffix != ".jsonl":
-            raise ValueError(f"{self.records} is no place for records: choose a name that ends in .jsonl")
+        self._check_name()
         self.records.parent.mkdir(parents=True, exist_ok=True)
         made = self.records.exists(), self.settings.exists()
         if made == (False, False) or (not made[1] and not self.records.stat().st_size):
@@ -78,6 +95,10 @@ class CertificationFiles:
         # a record cut short by a kill must not grow together with the next one
         jsonl.rewrite(self.records, jsonl.read(self.records))
         return {record.index: record for record in self.read()}
+
+    def _check_name(self) -> None:
+        if self.records.suffix != ".jsonl":
+            raise ValueError(f"{self.records} is no place for records: choose a name that ends in .jsonl")
 
     def merge(self, parts: Sequence[CertificationFiles]) -> Certification:
         """Begin with the records of other files, at least one, that were made under the same settings.

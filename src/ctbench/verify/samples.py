@@ -9,6 +9,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, groupby, takewhile
 from typing import Any
@@ -106,21 +107,22 @@ def certify(
     job = Job.of(model, x, y, threat=given_threat(threat, eps, norm, clip), cascade=cascade, seed=seed)
     samples = Samples(range(first, first + len(x)), x, y)
     done: dict[int, SampleRecord] = {}
-    if files is not None:
-        done = files.start({**(about or {}), **job.settings()}, resume=resume)
-        samples.recognize(done)
-    chunks = samples.chunks(done, workers)
-    in_time = takewhile(lambda _: time.perf_counter() < deadline, map(samples.take, chunks))
-    workers = min(workers, len(chunks))
-    found = shared(job, in_time, workers) if workers > 1 else chain.from_iterable(map(job.records, in_time))
-    for records in found:
-        finished = [record for record in records if record.finished]
+    with nullcontext() if files is None else files.alone():
         if files is not None:
-            files.append(finished, counterexamples=counterexamples)
-        done |= {record.index: record for record in records}
-        if watch is not None:
-            for record in finished:
-                watch(record)
+            done = files.start({**(about or {}), **job.settings()}, resume=resume)
+            samples.recognize(done)
+        chunks = samples.chunks(done, workers)
+        in_time = takewhile(lambda _: time.perf_counter() < deadline, map(samples.take, chunks))
+        workers = min(workers, len(chunks))
+        found = shared(job, in_time, workers) if workers > 1 else chain.from_iterable(map(job.records, in_time))
+        for records in found:
+            finished = [record for record in records if record.finished]
+            if files is not None:
+                files.append(finished, counterexamples=counterexamples)
+            done |= {record.index: record for record in records}
+            if watch is not None:
+                for record in finished:
+                    watch(record)
     missed = Decision(reason=OVER, cut=True)
     return Certification.of(
         done[index] if index in done else samples.record(place, missed) for place, index in enumerate(samples.indices)
