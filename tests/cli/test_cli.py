@@ -78,7 +78,7 @@ def test_compare_shows_runs_side_by_side(succeeds, run, trained):
         assert f" {100 * share:.2f} " in line
     lines = succeeds("compare", run, trained, "--markdown").splitlines()
     assert len(lines) == 4
-    assert lines[0].startswith("| run | data | network | method | eps |")
+    assert lines[0].startswith("| run | data | network | method | norm | eps |")
     assert lines[2].startswith("| run | digits | mlp | ibp | 0.05 | 20 |")
     assert lines[3].startswith("| run | digits | mlp | ibp | - | - |")
 
@@ -346,7 +346,7 @@ def test_sweep_trains_certifies_and_compares(succeeds, tmp_path):
     for _ in range(2):  # the second time there is nothing left to do
         out = succeeds("sweep", "digits_stand*", "--out", tmp_path, "--samples", 5, "--stages", "fast", "--markdown")
         (row,) = (line for line in out.splitlines() if line.startswith("| digits_standard"))
-        assert [cell.strip() for cell in row.split("|")][6] == "5"
+        assert [cell.strip() for cell in row.split("|")][5:8] == ["linf", "0.1", "5"]
 
 
 def test_sweep_goes_on_after_a_failure_and_tells_of_it(capsys, tmp_path):
