@@ -79,8 +79,8 @@ def test_compare_shows_runs_side_by_side(succeeds, run, trained):
     lines = succeeds("compare", run, trained, "--markdown").splitlines()
     assert len(lines) == 4
     assert lines[0].startswith("| run | data | network | method | norm | eps |")
-    assert lines[2].startswith("| run | digits | mlp | ibp | 0.05 | 20 |")
-    assert lines[3].startswith("| run | digits | mlp | ibp | - | - |")
+    assert lines[2].startswith("| run | digits | mlp | ibp | linf | 0.05 | 20 |")
+    assert lines[3].startswith("| run | digits | mlp | ibp | - | - | - |")
 
 
 @pytest.mark.parametrize(
