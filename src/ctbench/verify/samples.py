@@ -90,7 +90,7 @@ def certify(
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
         ValueError: an eps, input, label or number that cannot be, or files that were made under other settings, of
-            another network or of other inputs.
+            another network or of other inputs, or that another process is writing.
         ChildProcessError: a process died; raised after the others have finished.
     """
     begin = time.perf_counter()
