@@ -20,6 +20,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ctbench import deadline
 from ctbench.domains import adam, crown
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
@@ -231,6 +232,7 @@ class _Search:
         return bounds
 
     def _back(self, form: Form, at: int, inner: list[Box], slopes: dict[Key, Tensor]) -> Tensor:
+        deadline.check()
         place = {id(node): index for index, node in enumerate(self.graph.nodes)}  # names may repeat
 
         def relax(node: Node, form: Form) -> Form:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ctbench import deadline
 from ctbench.domains import adam, crown, pairs
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.pairs import Pairs
@@ -261,6 +262,7 @@ def ascend(
     rates = [slope_rate] * len(now.slopes) + [weight_rate] * len(now.weights)
     rates += [pair_rate] * (len(now.shares) + len(now.tilts))
     for step in range(1, steps + 2):
+        deadline.check()
         last = step > steps or not now.free
         with torch.enable_grad():
             now = now.map(lambda value: value.detach().requires_grad_())

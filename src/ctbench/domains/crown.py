@@ -21,6 +21,7 @@ from functools import reduce, singledispatch
 import torch
 from torch import Tensor
 
+from ctbench import deadline
 from ctbench.domains import interval
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import SlopeRule, adaptive, parallel
@@ -180,6 +181,7 @@ def _refine(
     relax = by_lines(lines)
 
     def bound(form: Form) -> tuple[Tensor, Tensor]:
+        deadline.check()
         if one_slope:
             form = back_to_input(graph, form.with_ceiling(), relax, at)
             return form.minimum(region), form.maximum(region)

@@ -22,6 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ctbench.deadline import OutOfTime
 from ctbench.domains import alpha_crown, beta_crown, crown, pairs
 from ctbench.domains.beta_crown import Bounds, Boxes, Multipliers, Relaxation
 from ctbench.domains.pairs import Pairs
@@ -82,32 +83,43 @@ class BranchAndBound(Stage):
         search, lowest, frontier = Search.begin(problem, self.root_steps, self.numbers)
         known = Known(problem.exact, lowest)
         watch.charge(torch.arange(len(problem)))
-        while True:
-            given_up = watch.late().to(lowest.device) | (known.nodes >= self.nodes) | known.stuck
-            given_up |= frontier.crowded(self.numbers, len(problem))
-            hard = known.stuck | frontier.among(len(problem)) & (given_up | watch.beyond(*PATIENCE).to(lowest.device))
-            hard &= ~known.asked & ~known.falsified & ~watch.late().to(lowest.device)
-            if self.aside is not None and self.aside.applies(problem) and bool(hard.any()):
-                self._ask(self.aside, problem, hard, known, watch, generator)
-            over = (given_up | known.proved | known.falsified)[frontier.sample]
-            known.count(frontier.take(over & ~known.proved[frontier.sample]))
-            frontier = frontier.take(~over)
-            if not len(frontier):
-                return Findings(bound=known.lowest, witness=known.witness, late=watch.late(), seconds=watch.spent)
-            order = frontier.bound.argsort()
-            part, frontier = frontier.take(order[: self.parts]), frontier.take(order[self.parts :])
-            place, splittable, points = search.choose(part, self.candidates)
-            points = search.attacked(part, points)
-            known.witnessed(part.sample, points)
-            known.count(search.leaves(part.take(~splittable)))
-            halves = search.ascend(search.halves(part.take(splittable), place[splittable]), self.steps)
-            closed = search.proved(halves)
-            known.count(closed.take(search.positive(closed)))
-            frontier = frontier.join(closed.take(~search.positive(closed)))
-            known.nodes += torch.bincount(halves.sample, minlength=len(problem))
-            if self.pairs and known.nodes.sum() >= MANY * len(problem):
-                search, frontier = search.paired(frontier, self.pairs)
-            watch.charge(part.sample)
+        try:
+            while True:
+                given_up = watch.late().to(lowest.device) | (known.nodes >= self.nodes) | known.stuck
+                given_up |= frontier.crowded(self.numbers, len(problem))
+                hard = given_up | watch.beyond(*PATIENCE).to(lowest.device)
+                hard = known.stuck | frontier.among(len(problem)) & hard
+                hard &= ~known.asked & ~known.falsified & ~watch.late().to(lowest.device)
+                if self.aside is not None and self.aside.applies(problem) and bool(hard.any()):
+                    self._ask(self.aside, problem, hard, known, watch, generator)
+                over = (given_up | known.proved | known.falsified)[frontier.sample]
+                known.count(frontier.take(over & ~known.proved[frontier.sample]))
+                frontier = frontier.take(~over)
+                if not len(frontier):
+                    break
+                order = frontier.bound.argsort()
+                part, rest = frontier.take(order[: self.parts]), frontier.take(order[self.parts :])
+                frontier = rest.join(self._split(part, search, known))
+                if self.pairs and known.nodes.sum() >= MANY * len(problem):
+                    search, frontier = search.paired(frontier, self.pairs)
+                watch.charge(part.sample)
+        except OutOfTime:
+            known.count(frontier)
+        late = watch.late() | frontier.among(len(problem)).cpu()
+        return Findings(bound=known.lowest, witness=known.witness, late=late, seconds=watch.spent)
+
+    def _split(self, part: Frontier, search: Search, known: Known) -> Frontier:
+        """Split sub-problems, each on the sign of one neuron: the halves that stay open."""
+        place, splittable, points = search.choose(part, self.candidates)
+        points = search.attacked(part, points)
+        known.witnessed(part.sample, points)
+        leaves = search.leaves(part.take(~splittable))
+        halves = search.ascend(search.halves(part.take(splittable), place[splittable]), self.steps)
+        closed = search.proved(halves)
+        known.count(leaves)
+        known.count(closed.take(search.positive(closed)))
+        known.nodes += torch.bincount(halves.sample, minlength=len(known.nodes))
+        return closed.take(~search.positive(closed))
 
     def _ask(
         self, aside: Stage, problem: Problem, hard: Tensor, known: Known, watch: Watch, generator: torch.Generator

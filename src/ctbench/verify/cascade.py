@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ctbench import deadline
+from ctbench.deadline import OutOfTime
 from ctbench.results import Verdict
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
@@ -71,8 +73,8 @@ class Cascade:
     Args:
         stages: in their order.
         confirm: compute every bound that certifies once more in double precision.
-        timeout: seconds for each sample, by its share of what its batches take; None for no limit. A stage that has
-            begun sees to it by itself, or ends.
+        timeout: seconds for each sample, by its share of what its batches take; None for no limit. When the samples
+            of a batch have used up all of theirs a stage is broken off at its next pass over the network.
         replay: another implementation of the network, in whatever precision. A counterexample must be one there, too.
         deadline: when the whole job ends, on the clock of time.perf_counter.
     """
@@ -139,7 +141,8 @@ class Cascade:
         left = [self._left(decision) for decision in before]
         if min(share, *left) < math.inf:
             problem = replace(problem, seconds=torch.tensor([min(share, own) for own in left]))
-        outcomes = self._tried(stage, problem, generator)
+        with deadline.until(start + sum(min(share, own) for own in left)):
+            outcomes = self._tried(stage, problem, generator)
         own = [outcome.seconds for outcome in outcomes or ()] or [0.0] * len(before)
         common = (time.perf_counter() - start - sum(own)) / len(before)
         before = [decision.charged(stage.title, mine + common) for decision, mine in zip(before, own, strict=True)]
@@ -156,6 +159,8 @@ class Cascade:
         """What a stage finds out about each sample; None if memory did not suffice, and may for fewer samples."""
         try:
             return self._outcomes(stage, problem, generator)
+        except OutOfTime:
+            return [_Outcome(late=True)] * len(problem)
         except Exception as error:  # whatever happens in a stage, its samples stay open, and their decisions say why
             if _out_of_memory(error) and len(problem) > 1:
                 return None  # the halves come when this error is gone: it holds on to all that its frames hold
@@ -167,7 +172,8 @@ class Cascade:
         outcomes = [_Outcome()] * len(problem)
         if findings.bound is not None:
             bound = self._confirmed(stage, problem, findings.bound.double(), generator)
-            certified = bound > problem.exact.rounding if bool((bound > 0).any()) else torch.zeros_like(bound).bool()
+            positive = bound > 0
+            certified = positive.masked_scatter(positive, bound[positive] > problem.exact.select(positive).rounding)
             outcomes = [_Outcome.of(*pair) for pair in zip(bound.tolist(), certified.tolist(), strict=True)]
         if findings.witness is not None:
             points, falsified = self._replayed(problem.exact, findings.witness)

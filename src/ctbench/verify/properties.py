@@ -70,8 +70,8 @@ def verify_property(
         prop: about the inputs of the network in C order, and its outputs.
         input_shape: of one input; by default what an ONNX file says, and a vector for any other network.
         stages: the cascade.
-        timeout: seconds for all cases together; None for no limit. A stage that has begun sees to it by itself, or
-            ends.
+        timeout: seconds for all cases together; None for no limit. A stage that has begun is broken off at its next
+            pass over the network.
         seed: of the attacks.
         replay: another implementation of the network, in whatever precision: [B, *input] to [B, K]. A counterexample
             must be one there, too.

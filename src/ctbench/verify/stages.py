@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from ctbench import attacks
+from ctbench import attacks, deadline
 from ctbench.domains import alpha_crown, domain
 from ctbench.verify.problem import Findings, Problem
 
@@ -107,12 +107,13 @@ class Falsify(Stage):
         return self.attack.name
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        witness = problem.x.clone()
+        witness, late = problem.x.clone(), torch.zeros(len(problem), dtype=torch.bool)
         standing = torch.arange(len(problem), device=problem.x.device)
         for _ in range(self.rounds):
-            if not len(standing):
+            if not len(standing) or deadline.is_over():
                 break
             rest = problem.select(standing)
             witness[standing] = self.attack(rest.violation, rest.region, rest.x, generator)
             standing = standing[rest.violation(witness[standing].unsqueeze(0))[0] <= 0]
-        return Findings(witness=witness)
+        late[standing.cpu()] = deadline.is_over()
+        return Findings(witness=witness, late=late)
