@@ -76,7 +76,9 @@ def test_certify_resumes(succeeds, fails, run):
     succeeds("certify", run, "--samples", 20)
     files = RunFolder(run).certification("linf-0.05")
     first = files.records.read_text().splitlines()
-    assert "exists already: resume it, or choose another place" in fails("certify", run, "--samples", 20)
+    assert "exists already: resume it (--resume), or choose another place (--out)" in fails(
+        "certify", run, "--samples", 20
+    )
     files.records.write_text("\n".join(first[:11]))  # the eleventh is torn: it has no end
     out = succeeds("certify", run, "--samples", 30, "--resume")
     records = jsonl.read(files.records)
@@ -279,10 +281,25 @@ def test_parts_that_several_machines_certified_are_merged(succeeds, fails, run):
     ]
     assert "eps was 0.05, now 0.01" in fails("merge", "other.jsonl", "a.jsonl", "c.jsonl")
     assert "there is no file none.jsonl" in fails("merge", "other.jsonl", "a.jsonl", "none.jsonl")
-    assert "sample 0 has two records" in fails("merge", "other.jsonl", "a.jsonl", "a.jsonl")
-    assert "all.jsonl exists already" in fails("merge", "all.jsonl", "a.jsonl", "b.jsonl")
+    assert "sample 0 has two records, in a.jsonl and in a.jsonl" in fails("merge", "other.jsonl", "a.jsonl", "a.jsonl")
+    assert "all.jsonl exists already: merge into a new file" in fails("merge", "all.jsonl", "a.jsonl", "b.jsonl")
     assert not Path("other.jsonl").exists()
     succeeds("certify", run, "--samples", 60, "--out", "all.jsonl", "--resume")
+
+
+def test_a_record_that_was_cut_short_is_told_and_can_be_made_again(capsys, run):
+    for name, samples in (("a", "0:5"), ("b", "5:10")):
+        assert main(["certify", str(run), "--samples", samples, "--out", f"{name}.jsonl"]) == 0
+    Path("b.jsonl").write_bytes(Path("b.jsonl").read_bytes()[:-20])
+    capsys.readouterr()
+    assert main(["merge", "all.jsonl", "a.jsonl", "b.jsonl"]) == 0
+    said = capsys.readouterr()
+    assert "9 samples" in said.out
+    assert said.err == (
+        "b.jsonl, line 5: the record was cut short and is left out: certify --resume --out all.jsonl makes it again\n"
+    )
+    assert main(["certify", str(run), "--samples", "10", "--resume", "--out", "all.jsonl"]) == 0
+    assert len(CertificationFiles(Path("all.jsonl")).read()) == 10
 
 
 @pytest.mark.parametrize(
@@ -293,10 +310,10 @@ def test_parts_that_several_machines_certified_are_merged(succeeds, fails, run):
         (["--samples", ":3"], "':3' is not a range A:B with A < B"),
         (["--samples", "350:360"], "there are 359 test images: samples 350:360 are not among them"),
         (["--samples", "360"], "there are 359 test images: samples 0:360 are not among them"),
-        (["--timeout", "0"], "timeout is 0.0: give a number of seconds > 0"),
-        (["--timeout", "inf"], "timeout is inf"),
-        (["--timeout", "soon"], "invalid float value: 'soon'"),
-        (["--total", "nan"], "total is nan"),
+        (["--timeout", "0"], "'0' is not a number of seconds > 0, as 60"),
+        (["--timeout", "inf"], "'inf' is not a number of seconds > 0"),
+        (["--timeout", "None"], "'None' is not a number of seconds > 0"),
+        (["--total", "nan"], "'nan' is not a number of seconds > 0"),
         (["--workers", "0"], "'0' is not a whole number of 1 or more"),
         (["--norm", "l7"], "invalid choice: 'l7'"),
         (["--norm", "l2", "--export", "open"], "--export writes boxes, and the norm is l2"),
@@ -361,6 +378,20 @@ def test_open_samples_are_exported_for_other_verifiers(succeeds, run, fails):
         assert torch.equal(case.upper, (center + 0.05).clamp(0, 1))
         outputs = torch.eye(10, dtype=torch.float64)
         assert case.violated(outputs).tolist() == [label != y[index] for label in range(10)]
+
+
+def test_an_impossible_folder_for_open_samples_is_refused_before_anything_is_certified(fails, run, monkeypatch):
+    Path("file").touch()
+    assert "file: a file stands where a folder is wanted" in fails("certify", run, "--export", "file")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert "open: it may not be read or written" in fails("certify", run, "--export", "open")
+    assert not (run / "certified").exists()
+
+
+def test_where_no_sample_is_open_none_is_exported(succeeds, run):
+    out = succeeds("certify", run, "--samples", 5, "--eps", 0.001, "--export", "open")
+    assert "no sample is open: nothing is written to open\n" in out
+    assert list(Path("open").iterdir()) == []
 
 
 @pytest.mark.usefixtures("ticking")

@@ -1,5 +1,6 @@
 """The command line: what it prints, where it writes, and one line for everything that can go wrong."""
 
+import errno
 import gzip
 import re
 import struct
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from ctbench.cli import demo, main
+from ctbench.cli.main import explained
 from ctbench.networks import CNN3, MLP
 from ctbench.results import RunFolder, jsonl
 from ctbench.training import Recipe, load_run
@@ -44,7 +46,9 @@ def test_train_names_the_folder_by_the_recipe(succeeds):
 def test_train_resumes(succeeds, fails):
     succeeds(*SHORT, "--out", "run")
     before = Path("run/weights.safetensors").read_bytes()
-    assert "holds this run already: resume it, or choose another folder" in fails(*SHORT, "--out", "run")
+    assert "holds this run already: resume it (--resume), or choose another folder (--out)" in fails(
+        *SHORT, "--out", "run"
+    )
     assert succeeds(*SHORT, "--out", "run", "--resume") == "run\n"
     assert Path("run/weights.safetensors").read_bytes() == before
     Path("run/weights.safetensors").unlink()
@@ -174,14 +178,26 @@ def test_a_bad_change_of_a_recipe_is_explained_and_nothing_is_made(fails, change
 def test_an_unknown_recipe_lists_those_there_are(fails):
     line = fails("train", "digits_magic")
     assert "no recipe is called 'digits_magic'; there are digits_" in line
-    assert "nowhere.json" in fails("train", "nowhere.json")
+    assert "nowhere.json: there is no such file or folder: check the path" in fails("train", "nowhere.json")
 
 
 def test_a_damaged_recipe_file_is_named(fails):
     Path("mine.json").write_text("{")
     assert "mine.json is not a JSON file" in fails("train", "mine.json")
     Path("mine.json").write_text('{"name": "mine"}')
-    assert "Recipe needs a value for dataset, network" in fails("train", "mine.json")
+    assert "mine.json: the recipe: Recipe needs a value for dataset, network" in fails("train", "mine.json")
+
+
+def test_a_bad_value_in_a_recipe_file_is_named_with_the_file(fails, run):
+    recipe = jsonl.read_json(run / "recipe.json")
+    for change, said in (
+        ({"epochs": "two"}, 'recipe.json: epochs is "two": it must be a whole number'),
+        ({"epochs": 0}, "recipe.json: epochs and batch_size must be >= 1"),
+    ):
+        jsonl.write_json(run / "recipe.json", recipe | change)
+        assert f"{run}/{said}" in fails("train", run / "recipe.json", "--out", "new")
+        assert f"{run}/{said}" in fails("train", "digits_ibp", "--out", run)
+        assert f"{run}/{said}" in fails("certify", run)
 
 
 def test_a_folder_of_another_recipe_is_refused(fails, run):
@@ -190,6 +206,50 @@ def test_a_folder_of_another_recipe_is_refused(fails, run):
     Path("full").mkdir()
     Path("full/thesis.tex").touch()
     assert "full holds other files: choose an empty or a new folder" in fails(*SHORT, "--out", "full")
+
+
+NO_FOLDER = "a file stands where a folder is wanted: choose another place"
+NO_FILE = "a folder stands where a file is wanted: name a file, or choose another place"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "nowhere.json"], "nowhere.json: there is no such file or folder: check the path"),
+        (["train", "folder.json"], f"folder.json: {NO_FILE}"),
+        ([*SHORT, "--out", "file"], f"file: {NO_FOLDER}"),
+        ([*SHORT, "--out", "file/run"], f"file/run: {NO_FOLDER}"),
+        (["certify", "RUN", "--out", "file/a.jsonl"], f"file: {NO_FOLDER}"),
+        (
+            ["certify", "RUN", "--out", "left.jsonl"],
+            f"left.jsonl.unfinished (to become left.jsonl; remove it if it was left over): {NO_FILE}",
+        ),
+        (["vnncomp", "nowhere.csv"], "nowhere.csv: there is no such file or folder: check the path"),
+        (["vnncomp", "folder.json"], f"folder.json: {NO_FILE}"),
+    ],
+)
+def test_what_the_system_refuses_is_named_with_what_to_do(fails, run, arguments, said):
+    Path("file").touch()
+    for name in ("folder.json", "left.jsonl.unfinished"):
+        Path(name).mkdir()
+    assert fails(*(run if part == "RUN" else part for part in arguments)) == f"ctbench: error: {said}\n"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_place_without_permission_is_named_with_what_to_do(fails, monkeypatch, number):
+    def refused(path: Path, *_: object, **__: object) -> None:
+        raise OSError(number, "no", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    line = fails(*SHORT, "--out", "run")
+    assert "run: it may not be read or written: change the permissions, or choose another place" in line
+
+
+def test_an_error_of_two_paths_is_about_the_second_and_others_are_told_as_they_are():
+    refused = OSError(errno.EISDIR, "Is a directory", "a.json.unfinished", None, "a.json")
+    assert explained(refused).startswith("a.json: a folder stands where a file is wanted")
+    assert explained(OSError(errno.ENOSPC, "No space left on device")) == "[Errno 28] No space left on device"
+    assert explained(FileNotFoundError("there is no run folder a")) == "there is no run folder a"
 
 
 @pytest.mark.parametrize("command", ["train", "certify"])
@@ -226,9 +286,18 @@ def test_certify_needs_a_run(fails, run):
     Path("empty").mkdir()
     assert "empty is no run folder" in fails("certify", "empty")
     assert "give --eps and --dataset" in fails("certify", run / "weights.safetensors")
-    assert "a run has its own" in fails("certify", run, "--dataset", "digits")
+    for options in (["--dataset", "digits"], ["--dataset-path", "pictures"]):
+        assert "--dataset-path are for a network alone; a run has its own" in fails("certify", run, *options)
     (run / "weights.safetensors").unlink()
     assert "is not complete: train it on with resume" in fails("certify", run)
+
+
+def test_weights_that_say_too_little_lead_to_the_run_folder(fails, run):
+    line = fails("certify", run / "weights.safetensors")
+    assert f"give --eps and --dataset, or the run folder {run}" in line
+    assert "run folder" not in fails("certify", (run / "weights.safetensors").rename("alone.safetensors"))
+    line = fails("certify", run / "state.safetensors", "--dataset", "digits", "--eps", 0.1)
+    assert "does not say which network it is for: give the folder of its run, or name the network (--network)" in line
 
 
 @pytest.mark.parametrize("kept", [0, 10, -50])
@@ -354,13 +423,20 @@ def test_sweep_goes_on_after_a_failure_and_tells_of_it(capsys, tmp_path):
     (tmp_path / "digits_standard" / "notes.txt").touch()
     assert (
         main(["sweep", "digits_standard", "digits_ibp", "--out", str(tmp_path), "--samples", "5", "--stages", "fast"])
-        == 1
+        == 2
     )
     said = capsys.readouterr()
     assert "digits_ibp" in said.out
     assert "digits_standard" not in said.out
     assert "not all of the 2 recipes could be trained and certified. digits_standard: ctbench: error:" in said.err
     assert "holds other files" in said.err
+
+
+@pytest.mark.parametrize("timeout", ["0", "-3", "none"])
+def test_sweep_refuses_a_timeout_before_it_trains(fails, tmp_path, timeout):
+    line = fails("sweep", "digits_ibp", "--out", tmp_path / "new", f"--timeout={timeout}")
+    assert f"{timeout!r} is not a number of seconds > 0, as 60" in line
+    assert not (tmp_path / "new").exists()
 
 
 def test_sweep_names_a_pattern_without_recipes(fails, tmp_path):

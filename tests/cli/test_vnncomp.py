@@ -128,7 +128,7 @@ def test_a_verdict_that_contradicts_a_known_one_is_an_error(call):
         "onnx,vnnlib,timeout_s,known_verdict\nnet.onnx,proved.vnnlib,20,sat\nnet.onnx,broken.vnnlib,20,sat\n"
         "net.onnx,tied.vnnlib,20,unsat\n"
     )
-    assert status == 1
+    assert status == 2
     assert "1 of 3 known verdicts found, 1 contradicted" in out
     assert err == "ctbench: error: verdicts contradict what is known: net_proved is sat but was found unsat\n"
 
@@ -162,7 +162,7 @@ def test_some_instances_are_chosen(call):
     call(PLAIN, "--instances", ":2", "--resume")
     assert list(results()) == ["broken", "proved"]
     status, _, err = call(PLAIN, "--instances", "3:", "--out", "other")
-    assert status == 1
+    assert status == 2
     assert "list.csv has 3 instances, and none of them is in that range" in err
 
 
@@ -232,7 +232,7 @@ def test_instances_that_break_are_errors_and_the_others_are_decided(call):
         ("net.onnx", "three.vnnlib"): r"the property has 3 inputs, those of the network have shape \(2,\)",
     }
     status, out, said = call("".join(f"{network},{prop},20\n" for network, prop in expected) + PLAIN)
-    assert status == 1
+    assert status == 2
     records = {(r["onnx"], r["vnnlib"]): r for r in jsonl.read(Path("runs/vnncomp/list/results.jsonl"))}
     for instance, reason in expected.items():
         assert records[instance]["verdict"] == "error"
@@ -253,7 +253,11 @@ def test_instances_that_break_are_errors_and_the_others_are_decided(call):
         ("", "list.csv has no instances"),
         ("onnx,vnnlib,timeout_s\n", "list.csv has no instances"),
         ("onnx,vnnlib,limit\nnet.onnx,proved.vnnlib,3\n", "list.csv has no column timeout_s"),
-        ("net.onnx,proved.vnnlib,3\nnet.onnx,proved.vnnlib\n", "list.csv, line 2: expected onnx, vnnlib, timeout_s"),
+        (
+            "net.onnx,proved.vnnlib,3\nnet.onnx,proved.vnnlib\n",
+            "list.csv, line 2: expected onnx, vnnlib, timeout_s (there are 2 values; a first line may name",
+        ),
+        ("net.onnx,proved.vnnlib,3,unsat\n", "line 1: expected onnx, vnnlib, timeout_s (there are 4 values; a first"),
         ("net.onnx,proved.vnnlib,soon\n", "list.csv, line 1: expected onnx, vnnlib, timeout_s ('soon' is not a number"),
         ("net.onnx,proved.vnnlib,0\n", "'0' is not a number of seconds > 0"),
         (
@@ -265,7 +269,7 @@ def test_instances_that_break_are_errors_and_the_others_are_decided(call):
 )
 def test_a_list_that_is_none_is_refused_in_a_line(call, lines, said):
     status, out, err = call(lines)
-    assert (status, out) == (1, "")
+    assert (status, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1
     assert not Path("runs").exists()
@@ -286,7 +290,7 @@ def test_wrong_arguments_are_explained_in_a_line(call, arguments, said):
 
 
 def test_a_list_that_is_not_there_is_named(capsys):
-    assert main(["vnncomp", "nowhere.csv"]) == 1
+    assert main(["vnncomp", "nowhere.csv"]) == 2
     assert "nowhere.csv" in capsys.readouterr().err
 
 
@@ -309,7 +313,7 @@ def test_what_was_decided_before_an_interruption_is_kept(call, monkeypatch):
     records = Path("runs/vnncomp/list/results.jsonl")
     first = records.read_text()
     assert list(results()) == ["proved"]
-    assert "results.jsonl exists already: resume it, or choose another place" in call(PLAIN)[2]
+    assert "results.jsonl exists already: resume it (--resume), or choose another place (--out)" in call(PLAIN)[2]
     records.write_text(first + '{"name": "net_br')  # torn by a kill
     status, out, _ = call(PLAIN, "--resume")
     assert status == 0
@@ -336,7 +340,7 @@ def test_results_of_other_files_are_not_mixed_up(call, change, arguments, told):
     before = Path("runs/vnncomp/list/results.jsonl").read_bytes()
     change()
     status, out, err = call(PLAIN, "--resume", *arguments)
-    assert (status, out) == (1, "")
+    assert (status, out) == (2, "")
     assert re.search(rf"has a result of another net_proved \(.*{told}.*\): choose another place", err), err
     assert Path("runs/vnncomp/list/results.jsonl").read_bytes() == before
 

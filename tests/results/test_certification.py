@@ -93,10 +93,17 @@ def test_a_record_is_the_same_after_json(sample):
 
 
 @pytest.mark.parametrize(
-    "change", [{"verdict": "proved"}, {"verdict": None}, {"extra": 1}], ids=["verdict", "no verdict", "extra"]
+    ("change", "message"),
+    [
+        ({"verdict": "proved"}, r"its verdict is 'proved', expected certified, falsified, unknown, misclassified\)"),
+        ({"verdict": None}, "its verdict is None"),
+        ({"verdict": []}, r"its verdict is \[\]"),
+        ({"extra": 1, "finished": True}, "it has 'extra', which is unknown; it has 'finished', which is unknown"),
+    ],
+    ids=["verdict", "no verdict", "no text", "extra"],
 )
-def test_other_records_are_refused(change):
-    with pytest.raises(ValueError, match="not the record of a certified sample"):
+def test_other_records_are_refused(change, message):
+    with pytest.raises(ValueError, match=rf"not the record of a certified sample \({message}"):
         SampleRecord.from_json(RECORDS[0].to_json() | change)
 
 
@@ -104,7 +111,7 @@ def test_other_records_are_refused(change):
 def test_records_that_lack_a_field_are_refused(missing):
     content = RECORDS[0].to_json()
     del content[missing]
-    with pytest.raises(ValueError, match="not the record of a certified sample"):
+    with pytest.raises(ValueError, match=rf"not the record of a certified sample \(it lacks '{missing}'\)"):
         SampleRecord.from_json(content)
 
 
@@ -161,6 +168,31 @@ def test_a_run_folder_names_its_files(tmp_path):
     folder.require()
     assert [files.records.name for files in folder.certifications()] == ["linf-0.1.jsonl", "linf-0.2.jsonl"]
     assert folder.certification("linf-0.1").settings == tmp_path / "certified" / "linf-0.1.json"
+
+
+def test_records_that_cannot_be_read_are_named_by_file_and_line(tmp_path):
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    files.start({}, resume=False)
+    files.append(RECORDS[:2])
+    jsonl.append(files.records, [RECORDS[2].to_json() | {"verdict": "proved"}])
+    with pytest.raises(
+        ValueError, match=r"linf\.jsonl, line 3: not the record .* is 'proved'.*: take it out, and certify"
+    ):
+        files.read()
+    jsonl.rewrite(files.records, [RECORDS[0].to_json()] * 2)
+    with pytest.raises(ValueError, match=r"linf\.jsonl: sample 3 has two records: take one of them out"):
+        files.start({}, resume=True)
+
+
+def test_settings_that_cannot_be_read_are_named_beside_their_records(tmp_path):
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    with pytest.raises(
+        FileNotFoundError, match=r"no file .*linf\.json, the settings of .*linf\.jsonl: keep both files"
+    ):
+        files.read_settings()
+    files.settings.write_text("[1]")
+    with pytest.raises(ValueError, match=r"linf\.json holds no settings of a certification but list"):
+        files.read_settings()
 
 
 @pytest.mark.parametrize("part", ["results", "report"])
@@ -256,8 +288,11 @@ def test_parts_that_do_not_belong_together_are_not_merged(tmp_path):
     first, out = part(tmp_path / "first.jsonl", [0, 1]), CertificationFiles(tmp_path / "out.jsonl")
     cases = [
         (part(tmp_path / "other.jsonl", [2], eps=0.2), r"other.jsonl was made under other settings .*eps was 0.1, now"),
-        (part(tmp_path / "twice.jsonl", [2, 1]), r"sample 0 has two records"),
-        (first, r"sample 0 has two records"),
+        (
+            part(tmp_path / "twice.jsonl", [2, 1]),
+            r"sample 0 has two records, in .*first.jsonl and in .*twice.jsonl: merge",
+        ),
+        (first, r"sample 0 has two records, in .*first.jsonl and in .*first.jsonl"),
     ]
     for other, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -273,6 +308,6 @@ def test_parts_that_do_not_belong_together_are_not_merged(tmp_path):
 def test_merging_overwrites_nothing(tmp_path):
     first, other = part(tmp_path / "first.jsonl", [0]), part(tmp_path / "other.jsonl", [1])
     kept = first.records.read_bytes()
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match=r"first\.jsonl exists already: merge into a new file"):
         first.merge([first, other])
     assert first.records.read_bytes() == kept

@@ -36,8 +36,10 @@ def test_floats_come_back_exactly(tmp_path):
 def test_a_torn_last_line_is_left_out_wherever_it_was_torn(tmp_path, cut):
     path = tmp_path / "records.jsonl"
     jsonl.append(path, [{"index": 11}, {"index": 12}])
+    assert jsonl.torn(path) is None
     path.write_bytes(path.read_bytes()[:-cut])
     assert jsonl.read(path) == [{"index": 11}]
+    assert jsonl.torn(path) == (2 if cut < len('{"index": 12}\n') else None)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_weights_that_are_no_numbers_are_refused(saved, value):
 def test_a_file_without_a_blueprint_asks_for_the_network(saved):
     path, model = saved
     safetensors.torch.save_file(dict(model.state_dict()), path)
-    with pytest.raises(ValueError, match="does not say which network it is for: name the network and the data set"):
+    with pytest.raises(ValueError, match="does not say which network it is for: give the folder of its run, or name"):
         load_network(path)
     other = SMALL.build(seed=2)
     load_weights(other, path)

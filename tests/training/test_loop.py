@@ -241,7 +241,7 @@ def test_a_folder_of_another_recipe_is_refused(tiny, tmp_path):
 
 def test_a_run_that_is_there_is_not_overwritten(tiny, tmp_path):
     train(tiny(epochs=1), out=tmp_path, quiet=True)
-    with pytest.raises(ValueError, match="holds this run already: resume it, or choose another folder"):
+    with pytest.raises(ValueError, match=r"holds this run already: resume it \(--resume\), or choose another folder"):
         train(tiny(epochs=1), out=tmp_path, quiet=True)
 
 

@@ -88,7 +88,7 @@ def _proved(files: CertificationFiles, settings: dict[str, Any], samples: Sample
     """
     if not files.records.is_file():
         raise FileNotFoundError(f"there is no file {files.records}")
-    made, wanted = jsonl.read_json(files.settings), {**settings, "confirm": True}
+    made, wanted = files.read_settings(), {**settings, "confirm": True}
     different = [name for name in ("network_digest", "threat", "confirm") if made.get(name) != wanted[name]]
     if different:
         raise ValueError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from rich.table import Table
 
 from ctbench.analyses import fairness
 from ctbench.cli import subjects
-from ctbench.cli.options import Commands, add_data, add_device, add_stages, positive
+from ctbench.cli.options import Commands, add_data, add_device, add_stages, positive, seconds
 from ctbench.cli.subjects import Subject
 from ctbench.onnx import save_onnx
 from ctbench.regions import Linf
@@ -31,10 +33,10 @@ def add_to(commands: Commands) -> None:
     subjects.add_to(command)
     add_stages(command)
     command.add_argument(
-        "--timeout", type=float, default=60.0, metavar="S", help="seconds for each sample (default: 60)"
+        "--timeout", type=seconds, default=60.0, metavar="S", help="seconds for each sample (default: 60)"
     )
     command.add_argument(
-        "--total", type=float, metavar="S", help="seconds for all samples together (default: no limit)"
+        "--total", type=seconds, metavar="S", help="seconds for all samples together (default: no limit)"
     )
     command.add_argument(
         "--workers", type=positive, default=1, metavar="N", help="processes; they share torch's threads"
@@ -60,11 +62,9 @@ def add_to(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
     threat = subject.threat
-    if args.export and threat.name != Linf.name:
-        raise ValueError(f"--export writes boxes, and the norm is {threat.name}: leave it out, or take --norm linf")
-    if args.export and (args.export / "instances.csv").exists():
-        raise ValueError(f"{args.export} holds exported properties already: choose another folder for --export")
     samples = subject.samples(args.samples)
+    if args.export:
+        make_ready(args.export, threat.name)
     x, y = subject.images[samples.start : samples.stop]
     files = CertificationFiles(args.out) if args.out else subject.folder.certification(subject.name)
     before = [record for record in files.read() if record.index in samples] if args.resume else []
@@ -94,7 +94,10 @@ def run(args: argparse.Namespace) -> None:
     show(found, threat.name, threat.eps)
     if args.export:
         standing = [place for place, record in enumerate(found) if record.verdict is Verdict.UNKNOWN]
-        export(args.export, subject, samples, standing, args.timeout)
+        if standing:
+            export(args.export, subject, samples, standing, args.timeout)
+        else:
+            print(f"no sample is open: nothing is written to {args.export}")
     print(files.records)
 
 
@@ -154,17 +157,32 @@ def show(found: Certification, norm: str, eps: float) -> None:
         print(f"{len(found) - len(finished)} samples more were not decided in time: --resume goes on with them")
 
 
+def make_ready(folder: Path, norm: str) -> None:
+    """Make the folder for open samples before time is spent on finding them.
+
+    Raises:
+        ValueError: regions of this norm cannot be written, or the folder holds some already.
+        OSError: the folder cannot be made or written to.
+    """
+    if norm != Linf.name:
+        raise ValueError(f"--export writes boxes, and the norm is {norm}: leave it out, or take --norm linf")
+    if (folder / "instances.csv").exists():
+        raise ValueError(f"{folder} holds exported properties already: choose another folder for --export")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
 def export(folder: Path, subject: Subject, samples: range, standing: list[int], timeout: float) -> None:
     """Write what is to be proved for other verifiers: network.onnx, INDEX.vnnlib.gz, and instances.csv to list them.
 
     Args:
-        folder: where to; made if there is none.
+        folder: where to.
         subject: the network, the images and the radius of the linf ball.
         samples: the samples that were certified.
         standing: the places of the open ones among them.
         timeout: seconds for each, in the list.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     model = subject.model.cpu()
     x, y = subject.images[[samples[place] for place in standing]]
     like = next(model.parameters(), x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -10,8 +11,21 @@ from typing import NoReturn
 
 from ctbench.cli import attack, certify, compare, demo, listing, merge, reproduce, sweep, train, vnncomp
 from ctbench.memory import keep_freed_memory
+from ctbench.results.jsonl import UNFINISHED
 
 COMMANDS = (train, certify, attack, vnncomp, merge, compare, sweep, reproduce, listing, demo)
+
+NO_FOLDER = "a file stands where a folder is wanted: choose another place"
+NO_RIGHT = "it may not be read or written: change the permissions, or choose another place"
+REFUSALS = {
+    errno.ENOENT: "there is no such file or folder: check the path",
+    errno.EISDIR: "a folder stands where a file is wanted: name a file, or choose another place",
+    errno.EEXIST: NO_FOLDER,  # of what makes a folder that may be there already
+    errno.ENOTDIR: NO_FOLDER,
+    errno.EACCES: NO_RIGHT,
+    errno.EPERM: NO_RIGHT,
+    errno.EROFS: NO_RIGHT,
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 1 for an error, 130 for an interruption."""
+    """Run a command; returns the exit status: 0, or 2 for an error, 130 for an interruption."""
     keep_freed_memory()
     args = parser().parse_args(arguments)
     try:
@@ -40,10 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, ArithmeticError, OSError) as error:
         if args.traceback:
             raise
-        print(f"ctbench: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        print(f"ctbench: error: {' '.join(explained(error).split())}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as interruption:
         told = str(interruption) or "interrupted; what was finished is kept, --resume goes on from there"
         print(f"ctbench: {told}", file=sys.stderr)
         return 130
     return 0
+
+
+def explained(error: Exception) -> str:
+    """What an error says; where the system refuses a file or folder, which one, why, and what to do."""
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in REFUSALS:
+        return str(error)
+    path = str(error.filename2 or error.filename)  # of two, the second is where the first could not go
+    if path.endswith(UNFINISHED):
+        path += f" (to become {path.removesuffix(UNFINISHED)}; remove it if it was left over)"
+    return f"{path}: {REFUSALS[error.errno]}"

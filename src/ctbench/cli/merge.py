@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ctbench.cli.certify import show
@@ -20,6 +21,13 @@ def add_to(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     files = CertificationFiles(args.out)
     found = files.merge([CertificationFiles(part) for part in args.parts])
-    settings = jsonl.read_json(files.settings)
+    for part in args.parts:
+        if line := jsonl.torn(part):
+            print(
+                f"{part}, line {line}: the record was cut short and is left out: "
+                f"certify --resume --out {args.out} makes it again",
+                file=sys.stderr,
+            )
+    settings = files.read_settings()
     show(found, settings["norm"], settings["eps"])
     print(files.records)

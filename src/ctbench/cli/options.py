@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TypeAlias
 
@@ -48,6 +49,17 @@ def device(text: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise argparse.ArgumentTypeError(f"there is no device {text!r} to compute on ({reason})") from None
+    return found
+
+
+def seconds(text: str) -> float:
+    """A time that is not 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds > 0, as 60")
     return found
 
 

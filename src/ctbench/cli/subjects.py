@@ -82,7 +82,8 @@ def subject(args: argparse.Namespace) -> Subject:
     if not (of_weights or of_function or path.suffix == ".onnx"):
         return _of_run(path, args)
     if args.eps is None or args.dataset is None:
-        raise ValueError(f"{args.subject} says neither its eps nor its data: give --eps and --dataset")
+        run = f", or the run folder {path.parent}" if RunFolder(path.parent).recipe.is_file() else ""
+        raise ValueError(f"{args.subject} says neither its eps nor its data: give --eps and --dataset{run}")
     dataset = _dataset(args)
     data = dataset.load(args.data)
     name, model = (_of_weights if of_weights else _of_function if of_function else _of_onnx)(args, data)
@@ -100,8 +101,8 @@ def subject(args: argparse.Namespace) -> Subject:
 def _of_run(path: Path, args: argparse.Namespace) -> Subject:
     if path.is_file():
         raise ValueError(f"{path} is neither a run folder nor a .safetensors or .onnx file")
-    if args.dataset and path.exists():
-        raise ValueError("--dataset is for a network alone; a run has its own")
+    if (args.dataset or args.dataset_path) and path.exists():
+        raise ValueError("--dataset and --dataset-path are for a network alone; a run has its own: leave them out")
     loaded = load_run(path)
     recipe = loaded.recipe
     images = recipe.dataset.load(args.data).test

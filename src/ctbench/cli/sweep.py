@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ctbench.cli.compare import show
-from ctbench.cli.options import Commands, add_data, add_stages, positive
+from ctbench.cli.options import Commands, add_data, add_stages, positive, seconds
 from ctbench.recipes import recipes, unknown
 
 
@@ -26,7 +26,7 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
     add_stages(command)
-    command.add_argument("--timeout", type=float, metavar="S", help="seconds for each sample (default: 60)")
+    command.add_argument("--timeout", type=seconds, metavar="S", help="seconds for each sample (default: 60)")
     command.add_argument("--markdown", action="store_true", help="print a table for a document")
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ctbench.cli.options import Commands, add_data, add_device
 from ctbench.recipes import recipe
-from ctbench.results import jsonl
 from ctbench.training import Recipe, train
 from ctbench.training.processes import joined
 
@@ -34,9 +33,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    start = (
-        Recipe.from_json(jsonl.read_json(Path(args.recipe))) if args.recipe.endswith(".json") else recipe(args.recipe)
-    )
+    start = Recipe.read(Path(args.recipe)) if args.recipe.endswith(".json") else recipe(args.recipe)
     with joined(args.device) as processes:
         trained = train(
             start.with_changes(args.changes),

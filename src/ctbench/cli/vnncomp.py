@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ctbench.cli.options import Commands, wide_console
+from ctbench.cli.options import Commands, seconds, wide_console
 from ctbench.onnx import OnnxNetwork, can_replay, load_onnx, replay
 from ctbench.results import jsonl
 from ctbench.results.jsonl import Record, write_whole
@@ -51,17 +51,6 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--resume", action="store_true", help="keep the results there are, decide the rest")
     command.add_argument("--quiet", action="store_true", help="show no progress")
     command.set_defaults(run=run)
-
-
-def seconds(text: str) -> float:
-    """A time that is not 0."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = math.nan
-    if not 0 < found < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds > 0")
-    return found
 
 
 def places(text: str) -> slice:
@@ -130,6 +119,8 @@ def read_instances(path: Path, *, timeout: float = math.inf) -> list[Instance]:
     found = []
     for number, cells in lines:
         try:
+            if len(cells) != len(columns):
+                raise ValueError(f"there are {len(cells)} values; a first line may name other columns")
             fields = dict(zip(columns, cells, strict=True))
             limit = min(seconds(fields["timeout_s"]), timeout)
         except (ValueError, argparse.ArgumentTypeError) as error:
@@ -181,7 +172,7 @@ def start(path: Path, instances: Sequence[Instance], *, resume: bool) -> dict[st
     if not path.exists():
         return {}
     if not resume:
-        raise ValueError(f"{path} exists already: resume it, or choose another place")
+        raise ValueError(f"{path} exists already: resume it (--resume), or choose another place (--out)")
     done = {str(record.get("name")): record for record in jsonl.read(path) if record.get("verdict") != "error"}
     for instance in instances:
         now = instance.about()

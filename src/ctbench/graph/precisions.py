@@ -32,8 +32,10 @@ class Precisions:
 
         Raises:
             UnsupportedLayerError: a layer without an op.
-            ValueError: the network does not take such inputs.
+            ValueError: the network is none, or does not take such inputs.
         """
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
         tensors = chain(model.parameters(), model.buffers())
         like = torch.zeros_like(next((t for t in tensors if t.is_floating_point()), x).flatten()[0])
         # frozen in double precision from the start: constants that were rounded first would be those of another network

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -69,8 +70,8 @@ class Threat(ABC):
     clip: tuple[float, float] | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.eps) or self.eps < 0:
-            raise ValueError(f"eps is {self.eps}: a radius must be a number >= 0")
+        if not isinstance(self.eps, Real | Tensor) or not math.isfinite(self.eps) or self.eps < 0:
+            raise ValueError(f"eps is {self.eps!r}: a radius must be a number >= 0")
         if self.clip is None:
             return
         low, high = self.clip

@@ -90,7 +90,7 @@ def _rows_of(folder: RunFolder) -> list[Row]:
         return [Row(**about, **names, eps=None, certification=None)]
     found = []
     for files in certifications:
-        settings = jsonl.read_json(files.settings)
+        settings = files.read_settings()
         names = {part: settings.get(part, "-") for part in ("dataset", "network", "norm")}
         attacked = _attacked(folder, settings)
         found.append(Row(**about, **names, eps=settings.get("eps"), certification=files.read(), attacked=attacked))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -50,11 +50,17 @@ class SampleRecord:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> SampleRecord:
-        """Raises ValueError where the record is not one of a certification."""
-        try:
-            return cls(**{**record, "verdict": Verdict(record["verdict"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"not the record of a certified sample ({error}): {record}") from None
+        """Raises ValueError where the record is not one of a certification; says what is wrong with it."""
+        known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls) if f.compare}
+        wrong = [f"it lacks {name!r}" for name, needed in known.items() if needed and name not in record]
+        wrong += [f"it has {name!r}, which is unknown" for name in record if name not in known]
+        if record.get("verdict", Verdict.UNKNOWN) not in list(Verdict):
+            wrong.append(f"its verdict is {record['verdict']!r}, expected {', '.join(Verdict)}")
+        if wrong:
+            raise ValueError(
+                f"not the record of a certified sample ({'; '.join(wrong)}): take it out, and certify again"
+            )
+        return cls(**{**record, "verdict": Verdict(record["verdict"])})
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Certification:
         ordered = tuple(sorted(records, key=lambda record: record.index))
         twice = [a.index for a, b in pairwise(ordered) if a.index == b.index]
         if twice:
-            raise ValueError(f"sample {twice[0]} has two records")
+            raise ValueError(f"sample {twice[0]} has two records: take one of them out")
         return cls(ordered)
 
     def __len__(self) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+UNFINISHED = ".unfinished"  # how the name ends of what is being written
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
@@ -41,6 +43,21 @@ def read(path: Path) -> list[Record]:
     return records
 
 
+def torn(path: Path) -> int | None:
+    """The number of the last line where it has no end, and `read` leaves it out; None where all are whole."""
+    content = path.read_bytes()
+    return content.count(b"\n") + 1 if content and not content.endswith(b"\n") else None
+
+
+@contextmanager
+def named(place: Path | str) -> Iterator[None]:
+    """Begin what a ValueError says with the place, as a file and a line, that it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
 def rewrite(path: Path, records: Iterable[Record]) -> None:
     """Replace a file's records at once: whoever reads sees the old ones or the new ones."""
     write_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
@@ -61,7 +78,7 @@ def read_json(path: Path) -> Any:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file such that it is never seen half-written, whatever happens."""
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished = path.with_name(path.name + UNFINISHED)
     with unfinished.open("wb") as file:
         file.write(content)
         file.flush()

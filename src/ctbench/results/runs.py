@@ -43,7 +43,24 @@ class CertificationFiles:
         return self.records.with_suffix(".counterexamples")
 
     def read(self) -> Certification:
-        return Certification.of(SampleRecord.from_json(record) for record in jsonl.read(self.records))
+        """All whole records. Raises ValueError that names the file, where a line is no record or a sample has two."""
+        found = []
+        for number, record in enumerate(jsonl.read(self.records), start=1):
+            with jsonl.named(f"{self.records}, line {number}"):
+                found.append(SampleRecord.from_json(record))
+        with jsonl.named(self.records):
+            return Certification.of(found)
+
+    def read_settings(self) -> dict[str, Any]:
+        """What the records were made under. Raises an error that says what is expected where there is no such file."""
+        if not self.settings.is_file():
+            raise FileNotFoundError(
+                f"there is no file {self.settings}, the settings of {self.records}: keep both files together"
+            )
+        found = jsonl.read_json(self.settings)
+        if not isinstance(found, dict):
+            raise ValueError(f"{self.settings} holds no settings of a certification but {type(found).__name__}")
+        return found
 
     def append(self, records: Sequence[SampleRecord], *, counterexamples: bool = False) -> None:
         """Add records; their counterexamples, where these are wanted, come first: no record is without its point."""
@@ -88,8 +105,8 @@ class CertificationFiles:
             there, missing = (self.records, self.settings) if made[0] else (self.settings, self.records)
             raise ValueError(f"{there} exists, but not {missing.name} beside it: choose another place")
         if not resume:
-            raise ValueError(f"{self.records} exists already: resume it, or choose another place")
-        different = _differences(jsonl.read_json(self.settings), json.loads(json.dumps(settings)))
+            raise ValueError(f"{self.records} exists already: resume it (--resume), or choose another place (--out)")
+        different = _differences(self.read_settings(), json.loads(json.dumps(settings)))
         if different:
             raise ValueError(f"{self.records} was made under other settings ({different}): choose another place")
         # a record cut short by a kill must not grow together with the next one
@@ -107,15 +124,26 @@ class CertificationFiles:
             FileNotFoundError: a part is not there.
             ValueError: this place is taken, settings differ, or a sample has two records.
         """
+        if self.records.exists() and self.settings.exists():
+            raise ValueError(f"{self.records} exists already: merge into a new file")
         missing = next((part.records for part in parts if not part.records.is_file()), None)
         if missing is not None:
             raise FileNotFoundError(f"there is no file {missing}")
-        settings = [jsonl.read_json(part.settings) for part in parts]
+        settings = [part.read_settings() for part in parts]
         for part, its in zip(parts, settings, strict=True):
             different = _differences(settings[0], its)
             if different:
                 raise ValueError(f"{part.records} was made under other settings than {parts[0].records} ({different})")
-        merged = Certification.of(record for part in parts for record in part.read())
+        found: dict[int, tuple[Path, SampleRecord]] = {}
+        for part in parts:
+            for record in part.read():
+                if record.index in found:
+                    raise ValueError(
+                        f"sample {record.index} has two records, in {found[record.index][0]} and in {part.records}: "
+                        f"merge parts that have no sample in common"
+                    )
+                found[record.index] = part.records, record
+        merged = Certification.of(record for _, record in found.values())
         self.start(settings[0], resume=False)
         jsonl.rewrite(self.records, merged.to_dicts())
         return merged

@@ -54,7 +54,9 @@ def blueprint_of(path: Path | str) -> Blueprint:
     """
     _, about = _read(Path(path))
     if "blueprint" not in about:
-        raise ValueError(f"{path} does not say which network it is for: name the network and the data set")
+        raise ValueError(
+            f"{path} does not say which network it is for: give the folder of its run, or name the network (--network)"
+        )
     return codec.decode(Blueprint, json.loads(about["blueprint"]))
 
 

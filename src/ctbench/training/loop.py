@@ -123,7 +123,7 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
     """
     folder = RunFolder(Path(path))
     folder.require()
-    recipe = Recipe.from_json(jsonl.read_json(folder.recipe))
+    recipe = Recipe.read(folder.recipe)
     if not folder.weights.exists():
         raise FileNotFoundError(f"the run {folder.path} is not complete: train it on with resume")
     found = checkpoints.blueprint_of(folder.weights).network
@@ -137,19 +137,21 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     """Raise ValueError unless the folder is free, or holds this recipe's run and that is to be resumed."""
     if not folder.recipe.exists():
-        if folder.path.exists() and any(file.suffix != ".unfinished" for file in folder.path.iterdir()):
+        if folder.path.exists() and any(file.suffix != jsonl.UNFINISHED for file in folder.path.iterdir()):
             raise ValueError(f"{folder.path} holds other files: choose an empty or a new folder")
         return
     if folder.versions.exists() and not (folder.state.exists() or folder.weights.exists()):
         return  # a run was begun and no epoch trained: it does not claim its folder
-    found = Recipe.from_json(jsonl.read_json(folder.recipe))
+    found = Recipe.read(folder.recipe)
     if found.hash != recipe.hash:
         raise ValueError(
             f"{folder.path} holds the run of another recipe ({found.name}, {found.hash}; this one is "
             f"{recipe.name}, {recipe.hash}): choose another folder"
         )
     if folder.versions.exists() and not resume:
-        raise ValueError(f"{folder.path} holds this run already: resume it, or choose another folder")
+        raise ValueError(
+            f"{folder.path} holds this run already: resume it (--resume), or choose another folder (--out)"
+        )
 
 
 def _note_versions(folder: RunFolder, now: dict[str, str | int | None]) -> None:

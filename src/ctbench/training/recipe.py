@@ -11,13 +11,14 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from ctbench.datasets import Dataset
 from ctbench.methods.base import Method
 from ctbench.networks import Architecture
 from ctbench.regions import Threat
-from ctbench.results import Published
+from ctbench.results import Published, jsonl
 from ctbench.training import codec
 from ctbench.training.averaging import SWA
 from ctbench.training.optimizers import Adam, Optimizer
@@ -206,6 +207,13 @@ class Recipe:
     def from_json(cls, content: codec.Json) -> Recipe:
         """The recipe of JSON values. Raises ValueError that names the field, what it holds and what is valid."""
         return codec.decode(cls, content)
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """The recipe of a JSON file. Raises ValueError as `from_json` does, and names the file."""
+        content = jsonl.read_json(path)
+        with jsonl.named(path):
+            return cls.from_json(content)
 
     def with_changes(self, changes: list[str]) -> Recipe:
         """The recipe with fields changed as on the command line, "path.to.field=value" each.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, groupby, takewhile
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from ctbench.verify.problem import Problem
 from ctbench.verify.stages import Stage
 from ctbench.verify.workers import shared
 
-CHUNK = 128  # samples that go through all stages together, at most
+CHUNK = 1024  # samples that go through all stages together, at most: few of them reach the last ones
 SHARES = 4  # chunks for each process, at least: some take longer than others
 
 
@@ -89,17 +90,18 @@ def certify(
 
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
-        ValueError: an eps, input, label or number that cannot be, or files that were made under other settings, of
-            another network or of other inputs, or that another process is writing.
+        ValueError: a model, eps, input, label or number that cannot be, or files that were made under other settings,
+            of another network or of other inputs, or that another process is writing.
         ChildProcessError: a process died; raised after the others have finished.
     """
     begin = time.perf_counter()
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"seed is {seed}: it must be a whole number in [0, 2^31)")
-    if total is not None and not 0 < total < math.inf:
-        raise ValueError(f"total is {total}: give a number of seconds > 0, or None for no limit")
-    if workers < 1:
-        raise ValueError(f"workers is {workers}: give 1 process or more")
+    if not (isinstance(seed, Integral) and 0 <= seed < 2**31):
+        raise ValueError(f"seed is {seed!r}: it must be a whole number in [0, 2^31)")
+    for name, limit in (("timeout", timeout), ("total", total)):
+        if limit is not None and not (isinstance(limit, Real) and 0 < limit < math.inf):
+            raise ValueError(f"{name} is {limit!r}: give a number of seconds > 0, or None for no limit")
+    if not (isinstance(workers, Integral) and workers >= 1):
+        raise ValueError(f"workers is {workers!r}: give a whole number of processes, 1 or more")
     if files is None and (counterexamples or resume):
         raise ValueError("counterexamples and resume are about files: give files as well")
     deadline = math.inf if total is None else begin + total
