@@ -107,7 +107,7 @@ class ReLU(PiecewiseLinear):
 
     def tightest_lines(self, lower: Tensor, upper: Tensor) -> Lines:
         slope, offset = Chord.apply(lower, upper)  # type: ignore[no-untyped-call]
-        return Lines((upper > -lower).to(lower.dtype), None, slope, offset)
+        return Lines((slope > 0.5).to(slope.dtype), None, slope, offset)
 
 
 class Chord(torch.autograd.Function):
@@ -120,22 +120,22 @@ class Chord(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        above, below = F.relu(upper), F.relu(-lower)
+        above, below = F.relu(upper), lower.neg().clamp_(min=0)
         width = (above + below).clamp_(min=torch.finfo(lower.dtype).tiny)  # s = 0 where l = u = 0
         slope = above / width
         ctx.save_for_backward(lower, upper, slope, width)
         # the offset that holds at both ends: they differ by rounding
-        return slope, torch.maximum(slope * below, (1 - slope) * above)
+        return slope, torch.maximum(below.mul_(slope), torch.addcmul(above, above, slope, value=-1))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_slope: Tensor, by_offset: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper, slope, width = ctx.saved_tensors
-        rest = 1 - slope
-        # 0 / 1e-38 is 0, but 0 times (1 / 1e-38) may be NaN: shares come before widths
-        by_lower = slope * by_slope / width - slope.square() * by_offset
-        by_upper = rest * by_slope / width + rest.square() * by_offset
-        return by_lower.masked_fill_(lower >= 0, 0), by_upper.masked_fill_(upper <= 0, 0)
+        stable, rest = (lower >= 0) | (upper <= 0), 1 - slope
+        by_slope = (by_slope / width).masked_fill_(stable, 0)  # infinite where l = u = 0
+        by_offset = by_offset.masked_fill(stable, 0)
+        by_lower = torch.addcmul(by_slope, slope, by_offset, value=-1).mul_(slope)
+        return by_lower, by_slope.addcmul_(rest, by_offset).mul_(rest)
 
 
 @dataclass(frozen=True)
