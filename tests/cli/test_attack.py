@@ -100,6 +100,12 @@ def test_attacks_that_cannot_be_are_explained_in_a_line(fails, run, options, sai
     assert not (run / "attacked").exists()
 
 
+def test_a_place_that_cannot_be_is_found_before_the_attack(fails, run, monkeypatch):
+    monkeypatch.setattr("ctbench.attacks.PGD.__call__", lambda *_: pytest.fail("too late"))
+    Path("file").touch()
+    assert "file: a file stands where a folder is wanted" in fails("attack", run, "--out", "file/a/b.jsonl")
+
+
 def test_a_missing_package_is_explained_in_a_line(fails, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     assert "pip install 'ctbench[attacks]'" in fails("attack", run, "--attacks", "pgd,autoattack")

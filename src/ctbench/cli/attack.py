@@ -13,7 +13,7 @@ from ctbench.analyses import fairness
 from ctbench.attacks import Evaluation, adversarial_accuracy
 from ctbench.attacks.evaluation import DEFAULT
 from ctbench.cli import subjects
-from ctbench.cli.options import Commands, add_data, add_device, wide_console
+from ctbench.cli.options import Commands, add_data, add_device, check_place, wide_console
 from ctbench.graph import Precisions
 from ctbench.results import CertificationFiles, Verdict, jsonl
 from ctbench.verify.samples import Samples
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     records = args.out or subject.folder.attacked(subject.name, "+".join(attacks))
     if records.exists():
         raise ValueError(f"{records} exists already: choose another place with --out")
+    check_place(records)
     x, y = subject.images[samples.start : samples.stop]
     settings = {
         "network_digest": Precisions.of(subject.model, x[:1]).exact.digest(),

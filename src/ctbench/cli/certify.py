@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from rich.table import Table
 
 from ctbench.analyses import fairness
 from ctbench.cli import subjects
-from ctbench.cli.options import Commands, add_data, add_device, add_stages, positive, seconds
+from ctbench.cli.options import Commands, add_data, add_device, add_stages, check_place, positive, seconds
 from ctbench.cli.subjects import Subject
 from ctbench.onnx import save_onnx
 from ctbench.regions import Linf
@@ -64,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     threat = subject.threat
     samples = subject.samples(args.samples)
     if args.export:
-        make_ready(args.export, threat.name)
+        check_export(args.export, threat.name)
     x, y = subject.images[samples.start : samples.stop]
     files = CertificationFiles(args.out) if args.out else subject.folder.certification(subject.name)
     before = [record for record in files.read() if record.index in samples] if args.resume else []
@@ -157,8 +155,8 @@ def show(found: Certification, norm: str, eps: float) -> None:
         print(f"{len(found) - len(finished)} samples more were not decided in time: --resume goes on with them")
 
 
-def make_ready(folder: Path, norm: str) -> None:
-    """Make the folder for open samples before time is spent on finding them.
+def check_export(folder: Path, norm: str) -> None:
+    """Look whether open samples can be written to a folder, before time is spent on finding them.
 
     Raises:
         ValueError: regions of this norm cannot be written, or the folder holds some already.
@@ -166,23 +164,23 @@ def make_ready(folder: Path, norm: str) -> None:
     """
     if norm != Linf.name:
         raise ValueError(f"--export writes boxes, and the norm is {norm}: leave it out, or take --norm linf")
-    if (folder / "instances.csv").exists():
+    listed = folder / "instances.csv"
+    if listed.exists():
         raise ValueError(f"{folder} holds exported properties already: choose another folder for --export")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    check_place(listed)
 
 
 def export(folder: Path, subject: Subject, samples: range, standing: list[int], timeout: float) -> None:
     """Write what is to be proved for other verifiers: network.onnx, INDEX.vnnlib.gz, and instances.csv to list them.
 
     Args:
-        folder: where to.
+        folder: where to; made if there is none.
         subject: the network, the images and the radius of the linf ball.
         samples: the samples that were certified.
         standing: the places of the open ones among them.
         timeout: seconds for each, in the list.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     model = subject.model.cpu()
     x, y = subject.images[[samples[place] for place in standing]]
     like = next(model.parameters(), x)

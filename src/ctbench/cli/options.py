@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import math
+import os
 from pathlib import Path
 from typing import TypeAlias
 
@@ -50,6 +52,15 @@ def device(text: str) -> torch.device:
         reason = str(error).partition("\n")[0]
         raise argparse.ArgumentTypeError(f"there is no device {text!r} to compute on ({reason})") from None
     return found
+
+
+def check_place(path: Path) -> None:
+    """Raise OSError where a file could not be written after hours of work, for want of a folder or of permission."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def seconds(text: str) -> float:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -90,8 +91,8 @@ class Cascade:
         if wrong is not None or not self.stages:
             given = "there are none" if wrong is None else f"{wrong!r} is none"
             raise ValueError(f"stages must be a list of stages, as [Bound(domain='crown'), BranchAndBound()]: {given}")
-        if self.timeout is not None and not 0 < self.timeout < math.inf:
-            raise ValueError(f"timeout is {self.timeout}: give a number of seconds > 0, or None for no limit")
+        if self.timeout is not None and not (isinstance(self.timeout, Real) and 0 < self.timeout < math.inf):
+            raise ValueError(f"timeout is {self.timeout!r}: give a number of seconds > 0, or None for no limit")
 
     def decide(
         self, problem: Problem, generator: torch.Generator, before: Sequence[Decision] | None = None

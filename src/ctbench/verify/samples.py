@@ -97,9 +97,8 @@ def certify(
     begin = time.perf_counter()
     if not (isinstance(seed, Integral) and 0 <= seed < 2**31):
         raise ValueError(f"seed is {seed!r}: it must be a whole number in [0, 2^31)")
-    for name, limit in (("timeout", timeout), ("total", total)):
-        if limit is not None and not (isinstance(limit, Real) and 0 < limit < math.inf):
-            raise ValueError(f"{name} is {limit!r}: give a number of seconds > 0, or None for no limit")
+    if total is not None and not (isinstance(total, Real) and 0 < total < math.inf):
+        raise ValueError(f"total is {total!r}: give a number of seconds > 0, or None for no limit")
     if not (isinstance(workers, Integral) and workers >= 1):
         raise ValueError(f"workers is {workers!r}: give a whole number of processes, 1 or more")
     if files is None and (counterexamples or resume):
