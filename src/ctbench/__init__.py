@@ -6,6 +6,7 @@ lower, upper = ctbench.bounds(model, x, eps=0.1, domain="crown")
 model = ctbench.load_onnx("network.onnx")
 """
 
+import ctbench.threads  # noqa: F401 (before torch is there)
 from ctbench.domains.bounds import bounds, margin_bounds
 from ctbench.graph import UnsupportedLayerError
 from ctbench.memory import keep_freed_memory

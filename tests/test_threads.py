@@ -1,0 +1,28 @@
+"""OpenMP is told how to wait before torch is there."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+WATCHED = """
+import os, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"))
+
+sys.meta_path.insert(0, Finder())
+import ctbench
+"""
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_unless_the_environment_says_otherwise(given, found):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    command = [sys.executable, "-c", WATCHED]
+    told = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert told.stdout == f"{found}\n"
