@@ -6,7 +6,7 @@ from torch import nn
 
 from ctbench.domains import interval
 from ctbench.graph import freeze, trace
-from ctbench.graph.ops import Linear
+from ctbench.graph.ops import Linear, Select
 from ctbench.networks import CNN3, Normalize
 from ctbench.regions import L2, Linf
 from ctbench.specification import margin_rows, robust_cross_entropy
@@ -113,3 +113,14 @@ def test_two_mixing_layers_are_not_taken_for_one():
     first, second = interval.boxes(graph, region)[1:]
     torch.testing.assert_close(second.radius, first.radius @ net[1].weight.abs().T)
     assert ((net(region.sample(1000)) - second.center).abs() <= second.radius).all()
+
+
+def test_a_coordinate_that_is_taken_twice_moves_with_itself():
+    """sum(x[0, 0]) moves by 2 eps, as a ball of two coordinates would not."""
+    net = nn.Sequential(nn.Unflatten(1, (1, 1, 1)), nn.ReplicationPad2d((1, 0, 0, 0)), nn.Flatten(), nn.Linear(2, 1))
+    nn.init.ones_(net[-1].weight)
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    graph, _ = freeze(trace(net.double(), (1,)), x)
+    assert any(isinstance(node.op, Select) for node in graph.nodes)
+    box = interval.boxes(graph, L2(eps=0.5, clip=None).region(x))[-1]
+    torch.testing.assert_close(box.radius, torch.ones_like(box.radius))

@@ -35,7 +35,7 @@ from ctbench.graph import Graph, Lines, Node
 from ctbench.graph.ops import ReLU
 from ctbench.regions import Box, Region
 
-ROUNDING = 8  # units in the last place of the largest coordinate
+ROUNDING = 16  # units in the last place of the largest coordinate
 NEURONS = 64  # of a layer, among which pairs are looked for
 BEGIN = 0.5  # the share of a coefficient that all pairs of its neuron begin with
 
@@ -99,7 +99,7 @@ class Pairs:
         """More than twice what rounding can cost for weights that sum up to 1, [B, P].
 
         A coordinate is off by one unit in the last place of the largest one, and a sum of four products by less than
-        three.
+        three: those of the best point and of the one that seems the best, and that one's once more.
         """
         return ROUNDING * torch.finfo(self.corners.dtype).eps * self.corners.abs().amax((2, 3))
 
@@ -125,8 +125,10 @@ def _segments(one: Range, other: Range, total: Range, gap: Range) -> tuple[Tenso
 def support(pairs: Pairs, a: Tensor, b: Tensor) -> Tensor:
     """h(a, b) of each pair, [B, P] from [B, P, 2] each, and a little more, so that rounding never makes it less."""
     weights = torch.cat([a, b], dim=-1)
-    values = (pairs.corners @ weights.unsqueeze(-1)).squeeze(-1)
-    return values.amax(-1) + pairs.rounding * weights.abs().sum(-1)
+    with torch.no_grad():
+        best = (pairs.corners @ weights.unsqueeze(-1)).argmax(-2, keepdim=True)
+    corner = pairs.corners.gather(-2, best.expand(*best.shape[:-1], 4)).squeeze(-2)
+    return (corner * weights).sum(-1) + pairs.rounding * weights.abs().sum(-1)
 
 
 def relaxed(form: Form, lines: Lines, pairs: Pairs, shares: Tensor, slopes: Tensor) -> Form:

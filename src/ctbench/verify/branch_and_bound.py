@@ -16,6 +16,7 @@ precision; a sub-problem is closed by the bound that the numbers found there giv
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -38,6 +39,7 @@ MANY = 100  # sub-problems of a sample, before pairs are looked for
 PATIENCE = 1 / 20, 3.0  # of a sample's time, and in seconds, before another stage is asked
 LEAF_STEPS = 100  # of the optimisation where all signs are known
 MOVES = (0.5, 0.25, 0.125)  # of the attack that begins where a bound is taken, as shares of the radius
+AT_ONCE = 2**23  # values of the network in the sub-problems that are split at once, at most
 TINY = 1e-30  # so that an unstable neuron without influence can be split, last of all
 
 
@@ -46,7 +48,7 @@ class BranchAndBound(Stage):
     """Branch and bound, on the open samples of a batch together, each for the seconds that it has.
 
     Args:
-        parts: sub-problems that are split at once.
+        parts: sub-problems that are split at once; fewer of a network of more than 32,768 values.
         steps: of the optimisation of each bound; `root_steps` of that of all pre-activation bounds, which comes first.
         candidates: neurons of each of two rankings that are tried out, with cheap bounds, before one is split.
         pairs: of ReLUs of a layer that are bounded together, once the search takes long; 0 for none.
@@ -59,7 +61,7 @@ class BranchAndBound(Stage):
 
     proves: ClassVar[bool] = True
     batch_size: int = 16
-    parts: int = 64
+    parts: int = 256
     steps: int = 6
     root_steps: int = 8
     candidates: int = 3
@@ -83,6 +85,8 @@ class BranchAndBound(Stage):
         search, lowest, frontier = Search.begin(problem, self.root_steps, self.numbers)
         known = Known(problem.exact, lowest)
         watch.charge(torch.arange(len(problem)))
+        values = sum(math.prod(node.shape) for node in problem.net.nodes)
+        parts = max(1, min(self.parts, AT_ONCE // values))
         try:
             while True:
                 given_up = watch.late().to(lowest.device) | (known.nodes >= self.nodes) | known.stuck
@@ -98,7 +102,7 @@ class BranchAndBound(Stage):
                 if not len(frontier):
                     break
                 order = frontier.bound.argsort()
-                part, rest = frontier.take(order[: self.parts]), frontier.take(order[self.parts :])
+                part, rest = frontier.take(order[:parts]), frontier.take(order[parts:])
                 frontier = rest.join(self._split(part, search, known))
                 if self.pairs and known.nodes.sum() >= MANY * len(problem):
                     search, frontier = search.paired(frontier, self.pairs)
