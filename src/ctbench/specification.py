@@ -43,11 +43,19 @@ def robust_cross_entropy(margins: Tensor) -> Tensor:
 
 def check_samples(x: Tensor, y: Tensor) -> None:
     """Raise ValueError unless there are inputs [N, *shape], with one label each."""
+    if any(not isinstance(given, Tensor) or not given.dim() for given in (x, y)):
+        raise ValueError(
+            f"x is {_kind(x)} and y {_kind(y)}: give tensors of N inputs, [N, *shape], and of N labels, [N]"
+        )
     if len(x) != len(y) or not len(x):
         raise ValueError(
             f"there are {len(x)} inputs of shape {list(x.shape[1:])} and {len(y)} labels: "
             f"give one label per input, at least one"
         )
+
+
+def _kind(given: object) -> str:
+    return f"a tensor of shape {list(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
 
 
 def check_labels(y: Tensor, classes: int) -> None:

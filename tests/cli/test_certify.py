@@ -297,6 +297,7 @@ def test_a_record_that_was_cut_short_is_told_and_can_be_made_again(capsys, run):
     assert "9 samples" in said.out
     assert said.err == (
         "b.jsonl, line 5: the record was cut short and is left out: certify --resume --out all.jsonl makes it again\n"
+        "of samples 0 to 9 1 are in no part\n"
     )
     assert main(["certify", str(run), "--samples", "10", "--resume", "--out", "all.jsonl"]) == 0
     assert len(CertificationFiles(Path("all.jsonl")).read()) == 10

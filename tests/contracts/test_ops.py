@@ -612,6 +612,10 @@ def test_a_chord_that_is_hardly_wide_has_finite_gradients():
     slope = ReLU().tightest_lines(lower, upper).upper_slope
     for gradient in torch.autograd.grad(1000 * slope.sum(), [lower, upper]):
         assert torch.equal(gradient, torch.zeros(2))
+    lower, upper = torch.tensor([-1e-45], requires_grad=True), torch.tensor([1e-37], requires_grad=True)
+    slope = ReLU().tightest_lines(lower, upper).upper_slope
+    for gradient in torch.autograd.grad(1000 * slope.sum(), [lower, upper]):
+        assert gradient.isfinite().all()
 
 
 @every_function

@@ -14,7 +14,18 @@ from ctbench.domains import alpha_crown, beta_crown, crown, domain
 from ctbench.graph import freeze, trace
 from ctbench.regions import Linf
 from ctbench.results import Verdict
-from ctbench.verify import AlphaCrown, BranchAndBound, Falsify, Findings, Milp, Problem, Stage, certify
+from ctbench.verify import (
+    AlphaCrown,
+    BranchAndBound,
+    Falsify,
+    Findings,
+    InputSplit,
+    Milp,
+    Problem,
+    Stage,
+    certify,
+    input_split,
+)
 
 EPS = 0.3
 GENERATOR = torch.Generator()
@@ -133,6 +144,50 @@ def test_a_search_that_is_broken_off_knows_its_bounds_and_counterexamples(monkey
     least = given.margins(whole.witness).amin(1)
     assert (cut.bound[least < 0] <= least[least < 0]).all()
     assert (cut.bound > 0)[~cut.late].any()
+
+
+@torch.no_grad()
+def test_a_broken_off_split_of_inputs_knows_what_it_has_decided(monkeypatch):
+    given, boxes = problem(12), input_split.crown.boxes
+    stage, calls = InputSplit(share=1.0, parts=8), []
+    whole = stage(given, GENERATOR)
+
+    def broken(*arguments, limit):
+        calls.append(1)
+        if len(calls) == limit:
+            raise OutOfTime
+        return boxes(*arguments)
+
+    monkeypatch.setattr(input_split.crown, "boxes", lambda *arguments: broken(*arguments, limit=8))
+    cut = stage(given, GENERATOR)
+    assert len(calls) == 8
+    assert cut.late.any()
+    assert not cut.late.all()
+    assert torch.isfinite(cut.bound[cut.late]).all()
+    assert (cut.bound <= whole.bound.clamp(min=0)).logical_or(~cut.late).all()
+    assert torch.equal(cut.bound[~cut.late] > 0, whole.bound[~cut.late] > 0)
+    calls.clear()
+    monkeypatch.setattr(input_split.crown, "boxes", lambda *arguments: broken(*arguments, limit=1))
+    with pytest.raises(OutOfTime):
+        stage(given, GENERATOR)
+
+
+@torch.no_grad()
+def test_integer_programs_that_are_broken_off_know_the_samples_before(monkeypatch):
+    given, seen = problem(3), []
+    decide = Milp._decide
+
+    def broken(self, *arguments):
+        seen.append(1)
+        if len(seen) == 2:
+            raise OutOfTime
+        return decide(self, *arguments)
+
+    monkeypatch.setattr(Milp, "_decide", broken)
+    found, whole = Milp()(given, GENERATOR), Milp()(given, GENERATOR)
+    assert found.bound[0] == whole.bound[0]
+    assert found.bound[1] == -torch.inf
+    assert found.bound[2] == whole.bound[2]
 
 
 @pytest.mark.usefixtures("ticking")

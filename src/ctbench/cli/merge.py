@@ -28,6 +28,9 @@ def run(args: argparse.Namespace) -> None:
                 f"certify --resume --out {args.out} makes it again",
                 file=sys.stderr,
             )
+    indices = [record.index for record in found]
+    if indices and (missing := max(indices) + 1 - min(indices) - len(indices)):
+        print(f"of samples {min(indices)} to {max(indices)} {missing} are in no part", file=sys.stderr)
     settings = files.read_settings()
     show(found, settings["norm"], settings["eps"])
     print(files.records)

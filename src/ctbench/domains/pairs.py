@@ -98,8 +98,8 @@ class Pairs:
     def rounding(self) -> Tensor:
         """More than twice what rounding can cost for weights that sum up to 1, [B, P].
 
-        A coordinate is off by one unit in the last place of the largest one, and a sum of four products by less than
-        three: those of the best point and of the one that seems the best, and that one's once more.
+        A coordinate is off by one unit in the last place of the largest one, and a sum of four products by at most
+        two: those of the best point and of the one that seems the best, and that one's once more.
         """
         return ROUNDING * torch.finfo(self.corners.dtype).eps * self.corners.abs().amax((2, 3))
 

@@ -70,7 +70,9 @@ class Threat(ABC):
     clip: tuple[float, float] | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.eps, Real | Tensor) or not math.isfinite(self.eps) or self.eps < 0:
+        one = isinstance(self.eps, Real) and not isinstance(self.eps, bool)
+        one = one or (isinstance(self.eps, Tensor) and self.eps.numel() == 1)
+        if not one or not math.isfinite(self.eps) or self.eps < 0:
             raise ValueError(f"eps is {self.eps!r}: a radius must be a number >= 0")
         if self.clip is None:
             return

@@ -51,7 +51,10 @@ def given_threat(
     """
     if (given is None) == (eps is None):
         raise ValueError(f"eps is {eps} and threat {given}: give a radius (and a norm), or a threat model")
-    return given if eps is None and given is not None else threat(norm, eps or 0.0, clip=clip)
+    if given is not None:
+        return given
+    assert eps is not None, "one of both is given"
+    return threat(norm, eps, clip=clip)
 
 
 def _needed(field: dataclasses.Field[Any]) -> bool:

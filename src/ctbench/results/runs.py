@@ -12,8 +12,10 @@ attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,10 +83,13 @@ class CertificationFiles:
         """
         self._check_name()
         self.records.parent.mkdir(parents=True, exist_ok=True)
+        lock = self.records.with_suffix(".lock")
         try:
-            with FileLock(self.records.with_suffix(".lock"), timeout=0):
+            with FileLock(lock, timeout=0):
                 yield
         except Timeout:
+            if not lock.exists():  # it could not be made
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(lock)) from None
             raise ValueError(f"another process writes {self.records}: wait for it, or choose another place") from None
 
     def start(self, settings: dict[str, Any], *, resume: bool) -> dict[int, SampleRecord]:

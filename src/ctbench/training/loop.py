@@ -92,6 +92,8 @@ def train(
             does not fit the data; or TensorBoard is not installed.
         TrainingDivergedError: the loss became NaN or infinite; says where. The state after the last whole epoch stays.
     """
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"the recipe is {recipe!r}: give a Recipe, as ctbench.recipe(name) does")
     device = torch.device(device)
     folder = RunFolder(Path(out) if out is not None else Path("runs") / f"{recipe.name}-{recipe.hash}")
     _check_folder(folder, recipe, resume)

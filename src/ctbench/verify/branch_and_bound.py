@@ -91,8 +91,8 @@ class BranchAndBound(Stage):
             while True:
                 given_up = watch.late().to(lowest.device) | (known.nodes >= self.nodes) | known.stuck
                 given_up |= frontier.crowded(self.numbers, len(problem))
-                hard = given_up | watch.beyond(*PATIENCE).to(lowest.device)
-                hard = known.stuck | frontier.among(len(problem)) & hard
+                slow = given_up | watch.beyond(*PATIENCE).to(lowest.device)
+                hard = known.stuck | frontier.among(len(problem)) & slow
                 hard &= ~known.asked & ~known.falsified & ~watch.late().to(lowest.device)
                 if self.aside is not None and self.aside.applies(problem) and bool(hard.any()):
                     self._ask(self.aside, problem, hard, known, watch, generator)
@@ -109,6 +109,7 @@ class BranchAndBound(Stage):
                 watch.charge(part.sample)
         except OutOfTime:
             known.count(frontier)
+            watch.charge(frontier.sample)
         late = watch.late() | frontier.among(len(problem)).cpu()
         return Findings(bound=known.lowest, witness=known.witness, late=late, seconds=watch.spent)
 

@@ -142,7 +142,7 @@ class Cascade:
         left = [self._left(decision) for decision in before]
         if min(share, *left) < math.inf:
             problem = replace(problem, seconds=torch.tensor([min(share, own) for own in left]))
-        with deadline.until(start + sum(min(share, own) for own in left)):
+        with deadline.until(start + sum(max(0.0, min(share, own)) for own in left)):
             outcomes = self._tried(stage, problem, generator)
         own = [outcome.seconds for outcome in outcomes or ()] or [0.0] * len(before)
         common = (time.perf_counter() - start - sum(own)) / len(before)
@@ -174,7 +174,10 @@ class Cascade:
         if findings.bound is not None:
             bound = self._confirmed(stage, problem, findings.bound.double(), generator)
             positive = bound > 0
-            certified = positive.masked_scatter(positive, bound[positive] > problem.exact.select(positive).rounding)
+            certified = positive
+            if bool(positive.any()):
+                beyond = bound[positive] > problem.exact.select(positive).rounding
+                certified = positive.masked_scatter(positive, beyond)
             outcomes = [_Outcome.of(*pair) for pair in zip(bound.tolist(), certified.tolist(), strict=True)]
         if findings.witness is not None:
             points, falsified = self._replayed(problem.exact, findings.witness)

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ctbench.deadline import OutOfTime
 from ctbench.domains import crown, interval
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.relaxations import adaptive
@@ -73,8 +74,15 @@ class InputSplit(Stage):
         falsified = torch.zeros_like(exact.rounding, dtype=torch.bool)
         frontier = Parts.whole(exact)
         while len(frontier):
-            part, frontier = frontier.worst(self.parts)
-            part, influence, corner = bounded(part, exact)
+            part, rest = frontier.worst(self.parts)
+            try:
+                part, influence, corner = bounded(part, exact)
+            except OutOfTime:
+                if bool(frontier.least.isneginf().any()):
+                    raise  # before the first bounds
+                lowest = frontier.lowest(lowest)
+                watch.charge(frontier.sample)
+                break
             owner, rounding = exact.select(part.sample), exact.rounding[part.sample]
             for at in (part.box.center, corner):
                 turned = owner.margins(at).amin(1) < -rounding
@@ -82,7 +90,7 @@ class InputSplit(Stage):
             place, divisible = part.place(influence)
             halved = divisible & ~(part.least > rounding)
             lowest = part.take(~halved).lowest(lowest)
-            frontier = frontier.join(part.take(halved).halves(place[halved]))
+            frontier = rest.join(part.take(halved).halves(place[halved]))
             watch.charge(part.sample)
             nodes += part.sample.bincount(minlength=len(nodes))
             # a box that cannot be halved has a bound that leaves its sample open, for good
@@ -90,7 +98,8 @@ class InputSplit(Stage):
             ended = over[frontier.sample]
             if bool(ended.any()):
                 lowest, frontier = frontier.take(ended).lowest(lowest), frontier.take(~ended)
-        return Findings(bound=lowest, witness=witness, late=watch.late(), seconds=watch.spent)
+        late = watch.late() | (frontier.sample.bincount(minlength=len(nodes)) > 0).cpu()
+        return Findings(bound=lowest, witness=witness, late=late, seconds=watch.spent)
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,6 +85,8 @@ def verify_property(
     cascade = Cascade(stages=tuple(stages), timeout=timeout)
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed is {seed}: it must be a whole number in [0, 2^31)")
+    if not isinstance(prop, Property):
+        raise ValueError(f"the property is {prop!r}: give a Property, as ctbench.read_vnnlib(path) does")
     subject = _Subject.of(model, prop, input_shape)
     problems = [subject.problem(case) for case in prop.cases]
     generator = torch.Generator(subject.network.like.device).manual_seed(seed)

@@ -101,6 +101,8 @@ def certify(
         raise ValueError(f"total is {total!r}: give a number of seconds > 0, or None for no limit")
     if not (isinstance(workers, Integral) and workers >= 1):
         raise ValueError(f"workers is {workers!r}: give a whole number of processes, 1 or more")
+    if not isinstance(files, CertificationFiles | None):
+        raise ValueError(f"files is {files!r}: give ctbench.results.CertificationFiles(Path(...)), or None")
     if files is None and (counterexamples or resume):
         raise ValueError("counterexamples and resume are about files: give files as well")
     deadline = math.inf if total is None else begin + total

@@ -110,10 +110,11 @@ class Falsify(Stage):
         witness, late = problem.x.clone(), torch.zeros(len(problem), dtype=torch.bool)
         standing = torch.arange(len(problem), device=problem.x.device)
         for _ in range(self.rounds):
-            if not len(standing) or deadline.is_over():
+            if deadline.is_over():
+                late[standing.cpu()] = True
+            if not len(standing) or bool(late.any()):
                 break
             rest = problem.select(standing)
             witness[standing] = self.attack(rest.violation, rest.region, rest.x, generator)
             standing = standing[rest.violation(witness[standing].unsqueeze(0))[0] <= 0]
-        late[standing.cpu()] = deadline.is_over()
         return Findings(witness=witness, late=late)

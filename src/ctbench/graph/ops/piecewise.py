@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from ctbench.graph.ops.base import Elementwise, Lines, Op, Shape, UnsupportedLayerError, lower
 
+NARROWEST = 1e-30  # the least width of a chord, by which a gradient can be divided in single precision
+
 
 class PiecewiseLinear(Elementwise):
     """A continuous function with a slope between any two kinks that follow one another."""
@@ -93,7 +95,7 @@ class ReLU(PiecewiseLinear):
 
     def chord(self, lower: Tensor, upper: Tensor) -> Tensor:
         above, below = F.relu(upper), F.relu(-lower)
-        return above / (above + below).clamp(min=torch.finfo(lower.dtype).tiny)  # 0 where l = u = 0
+        return above / (above + below).clamp(min=NARROWEST)  # 0 where l = u = 0
 
     def tightest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         return (upper > -lower).to(lower.dtype), self.chord(lower, upper)
@@ -121,7 +123,7 @@ class Chord(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         above, below = F.relu(upper), lower.neg().clamp_(min=0)
-        width = (above + below).clamp_(min=torch.finfo(lower.dtype).tiny)  # s = 0 where l = u = 0
+        width = (above + below).clamp_(min=NARROWEST)  # s = 0 where l = u = 0
         slope = above / width
         ctx.save_for_backward(lower, upper, slope, width)
         # the offset that holds at both ends: they differ by rounding
