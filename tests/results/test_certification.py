@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 
 from ctbench.results import Certification, CertificationFiles, RunFolder, SampleRecord, Verdict, jsonl
 
@@ -311,3 +312,12 @@ def test_merging_overwrites_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"first\.jsonl exists already: merge into a new file"):
         first.merge([first, other])
     assert first.records.read_bytes() == kept
+
+
+def test_a_lock_that_cannot_be_made_is_not_taken_for_another_process(tmp_path, monkeypatch):
+    def timeout(*_):
+        raise Timeout("linf.lock")
+
+    monkeypatch.setattr(FileLock, "acquire", timeout)
+    with pytest.raises(PermissionError, match=r"linf\.lock"), CertificationFiles(tmp_path / "linf.jsonl").alone():
+        pass

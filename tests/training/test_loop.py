@@ -230,6 +230,11 @@ def test_quiet_shows_nothing_and_otherwise_standard_error_tells_epochs(tiny, tmp
 # --------------------------------------------------------------------------------------- claimed by another
 
 
+def test_the_name_of_a_recipe_is_refused():
+    with pytest.raises(ValueError, match=r"the recipe is 'digits_ibp': give a Recipe, as ctbench\.recipe\(name\)"):
+        train("digits_ibp")
+
+
 def test_a_folder_of_another_recipe_is_refused(tiny, tmp_path):
     train(tiny(epochs=1), out=tmp_path, quiet=True)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -245,3 +245,21 @@ def test_points_outside_a_round_region_falsify_nothing():
     found = decided(given, 5.0)
     torch.testing.assert_close(given.region.project(found.witness), found.witness)
     assert (given.margins(found.witness).amin(1) < 0).any()
+
+
+@torch.no_grad()
+def test_sub_problems_of_large_networks_are_split_few_at_a_time(monkeypatch):
+    given, sizes = problem(mlp, 0, eps=0.4, samples=10), []
+    values = sum(math.prod(node.shape) for node in given.net.nodes)
+    split = BranchAndBound._split
+
+    def seen(self, part, *arguments):
+        sizes.append(len(part))
+        return split(self, part, *arguments)
+
+    monkeypatch.setattr(BranchAndBound, "_split", seen)
+    for at_once, most in ((3 * values, 3), (1, 1)):
+        monkeypatch.setattr(branch_and_bound, "AT_ONCE", at_once)
+        decided(given, 20.0)
+        assert max(sizes) == most
+        sizes.clear()

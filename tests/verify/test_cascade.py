@@ -661,6 +661,25 @@ def test_bad_input_is_explained():
             certify(**({"model": model, "x": x, "y": y, "eps": 0.1} | changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"x": torch.tensor(0.5)}, "x is a tensor of shape []"),
+        ({"y": torch.tensor(1)}, "y a tensor of shape []"),
+        ({"x": [[0.0] * 4]}, "the inputs are a list"),
+        ({"eps": True}, "eps is True: a radius must be a number"),
+        ({"eps": torch.tensor([0.1, 0.2])}, r"eps is tensor([0.1000, 0.2000]): a radius must be a number"),
+        ({"files": "records.jsonl"}, "files is 'records.jsonl': give ctbench.results.CertificationFiles"),
+    ],
+)
+def test_wrong_types_are_explained(changes, said):
+    model = small(0)
+    x, y = inputs(model, 3)
+    arguments = {"x": x, "y": y, "eps": 0.1} | changes
+    with pytest.raises(ValueError, match=re.escape(said)):
+        certify(model, **arguments)
+
+
 @pytest.mark.parametrize("shape", [(3, 1), (3, 2)])
 def test_labels_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match="label"):

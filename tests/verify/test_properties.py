@@ -302,7 +302,7 @@ def test_a_seed_gives_the_same_counterexample():
 # What cannot be
 
 
-@pytest.mark.parametrize("timeout", [0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("timeout", [0, -1.0, math.nan, math.inf, "a"])
 def test_a_timeout_that_is_none_is_refused(timeout):
     with pytest.raises(ValueError, match="give a number of seconds > 0, or None"):
         verify_property(identity(1), of(case((1,), (2,), halfspaces((1, 0)))), timeout=timeout)
@@ -318,3 +318,5 @@ def test_properties_of_other_networks_are_refused():
         verify_property(identity(2), one)
     with pytest.raises(ValueError, match="seed is -1"):
         verify_property(identity(1), one, seed=-1)
+    with pytest.raises(ValueError, match=r"the property is 'claim\.vnnlib': give a Property, as ctbench\.read_vnnlib"):
+        verify_property(identity(1), "claim.vnnlib")
