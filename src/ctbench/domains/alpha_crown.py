@@ -76,6 +76,7 @@ def lower_bounds(
 
     Raises:
         ValueError: steps, lr or decay is out of range.
+        OutOfTime: before a pass, where `deadline.until` set a moment that has come.
     """
     if steps < 0 or not 0 < lr < math.inf or not 0 < decay <= 1:
         raise ValueError(f"steps={steps}, lr={lr}, decay={decay}: take steps >= 0, lr > 0 and decay in (0, 1]")

@@ -252,6 +252,9 @@ def ascend(
         slope_rate, weight_rate, pair_rate: the size of the first step in alpha, in beta, and in the numbers of pairs;
             each later one is `decay` as large.
         decay: see there.
+
+    Raises:
+        OutOfTime: before a step, where `deadline.until` set a moment that has come.
     """
     relaxation = Relaxation.of(graph, inner, chosen or {})
     now = relaxation.admitted(free)

@@ -112,6 +112,9 @@ def boxes(
 
     Returns:
         One box a node, [B, *node].
+
+    Raises:
+        OutOfTime: before a pass, where `deadline.until` set a moment that has come.
     """
     found, lines = list[Box](), dict[Node, Lines]()
     # the box around a ball is not where intervals begin: behind the first layer they have the ball's own image

@@ -36,7 +36,7 @@ class Stage(ABC):
 
     @abstractmethod
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        """Look at all samples of a problem."""
+        """Look at all samples of a problem. May raise OutOfTime, as bounds do when all have used up their time."""
 
 
 @dataclass(frozen=True, kw_only=True)
