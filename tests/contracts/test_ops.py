@@ -21,6 +21,7 @@ from ctbench.graph.ops import (
     BatchNorm,
     Clamp,
     Concat,
+    Conv2d,
     Dropout,
     Input,
     LeakyReLU,
@@ -29,6 +30,8 @@ from ctbench.graph.ops import (
     PiecewiseLinear,
     ReLU,
     Reshape,
+    Scale,
+    ScaledConv2d,
     Select,
     Shape,
     Shift,
@@ -119,8 +122,10 @@ LAYERS = {
     "pixel unshuffle": (lambda: nn.PixelUnshuffle(2), (2, 4, 6)),
     "channel shuffle": (lambda: nn.ChannelShuffle(3), (6, 2, 2)),
 }
-# ops that come from functions, which tests/graph compares with torch
+# ops that come from functions or from other ops, which tests/graph compares with torch
+CONV = Conv2d(rand(3, 2, 3, 3), rand(3), (2, 1), (1, 0), (1, 1), 1, (2, 5, 4))
 FUNCTIONS = {
+    "scaled conv": (ScaledConv2d.of(CONV, Scale(rand(3, 1, 1), rand(3, 1, 1))), (2, 5, 4)),
     "mean": (Mean((0, 2), (2, 3, 4)), (2, 3, 4)),
     "mean of all": (Mean((0,), (5,)), (5,)),
     "shift": (Shift(torch.linspace(-1, 2, 3).double().view(3, 1)), (3, 2)),
@@ -130,6 +135,7 @@ BY_THEMSELVES = {
     Input,
     Add,
     Concat,
+    Conv2d,
     Max,
     BatchNorm,
     Dropout,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from ctbench.attacks import PGD
 from ctbench.graph import freeze, trace
+from ctbench.graph.ops import Scale
 from ctbench.methods.base import Batch, Method, RobustLoss
 from ctbench.methods.edac import EDAC
 from ctbench.methods.ibp import IBP
@@ -32,7 +33,10 @@ class Seen(Method):
 
     def __call__(self, net, batch: Batch) -> RobustLoss:
         made = net(batch.x).dtype
-        self.calls.append((made, batch.logits.dtype, net.nodes[2].op.weight.dtype))
+        norm = next(
+            op for node in net.nodes for op in (node.op, getattr(node.op, "scale", None)) if isinstance(op, Scale)
+        )
+        self.calls.append((made, batch.logits.dtype, norm.weight.dtype))
         if self.fails and made == LOW:
             raise RuntimeError("not in these numbers\nat some line")
         loss = F.cross_entropy(batch.logits, batch.y, reduction="none")

@@ -12,13 +12,16 @@ carries both, which differ in the constant alone. A form whose coefficients are 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ctbench.graph import Affine, Lines
 from ctbench.regions import Region
@@ -151,17 +154,46 @@ def slanted(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Coefficients, constant and ceiling of a form between lines: those of f(z) become those of z."""
     low, lift, high, rise = lines
-    negative = a.clamp(max=0)
+    if ceiling is None and lift is None and len(a) >= len(low):  # else all samples share their forms
+        coefficients, negative = Slanted.apply(a, low, high)  # type: ignore[no-untyped-call]
+        return coefficients, constant + inner_product(negative, rise), None
+    negative = F.hardtanh(a, -math.inf, 0.0)  # as clamp(max=0), whose gradient takes several times as long
     constant = constant + inner_product(negative, rise)
-    if ceiling is None and lift is None:
-        return torch.addcmul(a * low, negative, high - low), constant, None  # one pass less than with the positive part
-    positive = a.clamp(min=0)
+    positive = F.relu(a)
     if lift is not None:
         constant = constant + inner_product(positive, lift)
     if ceiling is None:
         return torch.addcmul(positive * low, negative, high), constant, None
     ceiling = ceiling + inner_product(positive, rise)
     return a * low, constant, ceiling if lift is None else ceiling + inner_product(negative, lift)
+
+
+class Slanted(torch.autograd.Function):
+    """a+ low + a- high, and a-, of coefficients a that low and high broadcast to.
+
+    Autograd goes over such tensors about twice as often.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        negative, steeper = F.hardtanh(a, -math.inf, 0.0), high - low
+        ctx.save_for_backward(a, low, negative, steeper)
+        return torch.addcmul(a * low, negative, steeper), negative
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_both: Tensor, by_negative: Tensor) -> tuple[Tensor | None, ...]:
+        # autograd sums the gradient of what is broadcast
+        (a, low, negative, steeper), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        by_a = by_low = by_high = None
+        if wanted[0]:
+            by_negative = torch.addcmul(by_negative, by_both, steeper)
+            by_a = torch.ops.aten.hardtanh_backward(by_negative, a, -math.inf, 0.0).addcmul_(by_both, low)
+        if wanted[1]:
+            by_low = by_both * (a - negative)
+        if wanted[2]:
+            by_high = by_both * negative
+        return by_a, by_low, by_high
 
 
 def _inner_product(a: Tensor, offset: Tensor) -> Tensor:

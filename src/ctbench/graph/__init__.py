@@ -1,6 +1,6 @@
 """A network as data: ops, graphs, the two walks, and tracing from torch."""
 
-from ctbench.graph.graph import Graph, Node, freeze, fronts, split, walk_backward, walk_forward
+from ctbench.graph.graph import Graph, Node, folded, freeze, fronts, split, walk_backward, walk_forward
 from ctbench.graph.ops import Affine, Elementwise, Lines, Op, UnsupportedLayerError, lower
 from ctbench.graph.precisions import Precisions
 from ctbench.graph.trace import trace
@@ -14,6 +14,7 @@ __all__ = [
     "Op",
     "Precisions",
     "UnsupportedLayerError",
+    "folded",
     "freeze",
     "fronts",
     "lower",

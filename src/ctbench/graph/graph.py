@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Protocol, Self, TypeVar
@@ -10,7 +12,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from ctbench.graph.ops import Input, Op, Shape
+from ctbench.graph.ops import Conv2d, Input, Op, Scale, ScaledConv2d, Shape
 
 State = TypeVar("State")
 
@@ -151,3 +153,27 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
         nodes.append(replace(node, op=op))
         values.append(op(*inputs))
     return Graph(tuple(nodes)), values[-1]
+
+
+def folded(graph: Graph, batch: int) -> Graph:
+    """The same frozen graph, for passes of so many samples, with the scale behind a convolution as part of its weights.
+
+    That saves a pass over the values, where nothing else reads what is scaled, and the weights are fewer. It is not
+    for verification: rounding would be that of other weights.
+    """
+    readers, kept = Counter(i for node in graph.nodes for i in node.inputs), dict[int, Node]()
+    for at, node in enumerate(graph.nodes):
+        source = node.inputs[0] if node.inputs else at
+        before, op = graph.nodes[source], node.op
+        if (
+            isinstance(op, Scale)
+            and isinstance(before.op, Conv2d)
+            and op.weight.shape == (len(before.op.weight), 1, 1)
+            and readers[source] == 1
+            and before.op.weight.numel() < batch * math.prod(before.shape)
+        ):
+            del kept[source]
+            node = replace(node, op=ScaledConv2d.of(before.op, op), inputs=before.inputs)
+        kept[at] = node
+    place = {at: number for number, at in enumerate(kept)}
+    return Graph(tuple(replace(node, inputs=tuple(place[i] for i in node.inputs)) for node in kept.values()))

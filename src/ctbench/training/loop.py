@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ctbench.datasets import Data, Examples, split
-from ctbench.graph import Graph, freeze, trace
+from ctbench.graph import Graph, folded, freeze, trace
 from ctbench.methods.base import Batch
 from ctbench.regions import Region
 from ctbench.results import RunFolder, jsonl
@@ -347,7 +347,7 @@ class Training:
 
     def _prelude(self, net: Graph, batch: Batch, now: Moment) -> Tensor | None:
         with self.execution.autocast(self.device):
-            return now.method.prelude(net, batch)
+            return now.method.prelude(folded(net, len(batch.y)), batch)
 
     def _batch(self, x: Tensor, y: Tensor, logits: Tensor, eps: float, generator: torch.Generator) -> Batch:
         def region_at(scale: float) -> Region:

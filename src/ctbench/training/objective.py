@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench.domains import interval
-from ctbench.graph import Graph
+from ctbench.graph import Graph, folded
 from ctbench.methods import regularizers
 from ctbench.methods.base import Batch, RobustLoss
 from ctbench.training.execution import PLAIN, Execution, at_least_float32
@@ -63,14 +63,15 @@ def backward(
     for part in torch.arange(len(batch.y), device=batch.y.device).chunk(recipe.accumulate):
         some = _take(cut_batch, part)
         with execution.autocast(batch.x.device):
-            robust = execution.robust_loss(now.method, cut_net, some)
+            one = folded(cut_net, len(part))  # anew for each part, whose gradient goes back through it
+            robust = execution.robust_loss(now.method, one, some)
             robust_loss = at_least_float32(robust.per_sample).mean()
-            loss = recipe.robust_weight * robust_loss + _shi(cut_net, some, robust, now)
+            loss = recipe.robust_weight * robust_loss + _shi(one, some, robust, now)
         share = len(part) / len(batch.y)
         (weight * share * loss).backward()
         measured = {"robust_loss": robust_loss, "robust_accuracy": robust.correct.double().mean()}
         with execution.autocast(batch.x.device):
-            measured |= bound_statistics(cut_net, some, robust.boxes)
+            measured |= bound_statistics(one, some, robust.boxes)
         means.add(share, {"loss": loss} | measured)
     ends = [(tensor, leaf.grad) for tensor, leaf in joints if leaf.grad is not None]
     if whole.requires_grad:

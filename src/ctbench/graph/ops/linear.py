@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ctbench.graph.ops.base import Affine, Op, Shape, UnsupportedLayerError, lower
 from ctbench.graph.ops.moves import Reshape, broadcasts, rearrangement
@@ -266,6 +267,28 @@ def _(module: Normalize, shape: Shape) -> Op:
 
 
 @dataclass(frozen=True, eq=False)
+class ScaledConv2d(Conv2d):
+    """A convolution and the scale of its channels as one, so that a pass goes once over the values less.
+
+    Its weight and bias are made of both; `map` changes the tensors that these are made of.
+    """
+
+    convolution: Conv2d
+    scale: Scale
+
+    @classmethod
+    def of(cls, convolution: Conv2d, scale: Scale) -> Self:
+        factor, shift = scale.weight.flatten(), scale.bias.flatten()
+        own = {field.name: getattr(convolution, field.name) for field in fields(Conv2d)}
+        own["weight"] = convolution.weight * factor.view(-1, 1, 1, 1)
+        own["bias"] = shift if convolution.bias is None else torch.addcmul(shift, convolution.bias, factor)
+        return cls(**own, convolution=convolution, scale=scale)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return self.of(self.convolution.map(change), self.scale.map(change))
+
+
+@dataclass(frozen=True, eq=False)
 class BatchNorm(Op):
     """A batch norm whose statistics are still open: `freeze` turns it into a Scale, and only then it is a function.
 
@@ -309,9 +332,7 @@ class BatchNorm(Op):
         count = x.numel() // x.shape[1]
         if count < 2:
             raise ValueError("batch norm needs more than one value per channel to train: use larger batches")
-        mean = x.mean(dims, keepdim=True)
-        variance = (x - mean).square().mean(dims)  # twice as fast as torch.var_mean on a CPU, forward and backward
-        mean = mean.flatten()
+        mean, variance = Moments.apply(x, dims)  # type: ignore[no-untyped-call]
         self._follow(mean.detach(), variance.detach() * (count / (count - 1)))
         return mean, variance
 
@@ -328,6 +349,27 @@ class BatchNorm(Op):
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         raise ValueError("this batch norm has no statistics yet: call freeze(graph, x) first")
+
+
+class Moments(torch.autograd.Function):
+    """Mean and biased variance over some dimensions, [C] each: twice as fast as torch.var_mean on a CPU.
+
+    Their gradient is a line in each value, so one pass gives it; autograd makes about eight.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
+        mean = x.mean(dims, keepdim=True)
+        ctx.save_for_backward(x, mean)
+        return mean.flatten(), (x - mean).square_().mean(dims)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor, None]:
+        x, mean = ctx.saved_tensors
+        count = x.numel() // mean.numel()
+        slope = (2 / count * by_variance).view_as(mean)
+        return torch.addcmul(by_mean.view_as(mean) / count - slope * mean, slope, x), None
 
 
 @lower.register
