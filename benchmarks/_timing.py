@@ -7,13 +7,19 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def medians(contenders: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
-    """The median seconds of each contender over some rounds, after one round to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):
+def turns(contenders: Mapping[str, Callable[[], object]], *, rounds: int) -> list[dict[str, float]]:
+    """The seconds of each contender in each of some rounds, after one round to warm up."""
+    taken = list[dict[str, float]]()
+    for _ in range(rounds + 1):
+        taken.append({})
         for name, run in contenders.items():
             start = time.perf_counter()
             run()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+            taken[-1][name] = time.perf_counter() - start
+    return taken[1:]
+
+
+def medians(contenders: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
+    """The median seconds of each contender over some rounds, after one round to warm up."""
+    taken = turns(contenders, rounds=rounds)
+    return {name: statistics.median(each[name] for each in taken) for name in contenders}

@@ -10,8 +10,10 @@ loss), and, with B images, K classes, and S steps and R restarts of an attack, t
     form        one such: CROWN's way back by W^T; of (K - 1) B rows if every margin is a form
     TAPS        in the classifier alone, the attack's, of (K - 1) R B rows, and one with all gradients, of (K - 1) B
 
-Each kind of pass is timed in the same run, at its number of rows, so nothing is assumed about what a gradient costs or
-the classifier's share. What is elementwise between passes is not counted (|W|, lines, projections, clipping).
+A step takes turns with the plain one and with each kind of pass that it makes, at its number of rows, so nothing is
+assumed about what a gradient costs or the classifier's share; a ratio is the median of those within a round, as a
+machine may be faster in one than in the next. What is elementwise between passes is not counted (|W|, lines,
+projections, clipping), and in passes batch norms are layers of their own, which steps fold into their convolutions.
 
 The multiples of the public code are of its own standard step: CTBench's training loop, commit 0f18162, process time on
 2 cores with 2 threads, cnn7 at batch 16, Adam as torch has it by default. So they stand beside multiples of a plain
@@ -23,6 +25,7 @@ Adam's state are counted in, weights are not.
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 from collections import Counter
@@ -36,7 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks._memory import peak
-from benchmarks._timing import medians
+from benchmarks._timing import turns
 from ctbench import attacks
 from ctbench.datasets import MNIST, Data, Images
 from ctbench.domains import interval
@@ -144,7 +147,7 @@ class Setting:
 CNN7_AT_32 = Setting(
     network=CNN7(),
     batch=32,
-    rounds=5,
+    rounds=7,
     classifier_relus=2,  # the last convolution's and the dense layer's
     public={},
 )
@@ -192,34 +195,40 @@ def main() -> None:
             f"\ntraining step, {name} with batch norm, MNIST shape, batch {setting.batch}, eps {THREAT.eps}; attacks: "
             f"{MANY.restarts} restarts of {MANY.steps} steps, {ONE.steps} for mtl-ibp, cc-ibp and exp-ibp"
         )
-        seconds = _seconds(setting)
-        _print_methods(name, seconds)
-        _print_passes(setting, seconds)
+        print(f"{'':20}{'ms':>7}{'x plain':>9}{'floor':>7}{'x floor':>9}{'x default':>11}{'public':>8}{'MiB':>7}")
+        taken = [second for method in (PLAIN, DEFAULT, *setting.entries) for second in _print_method(name, method)]
+        _print_passes(setting, taken)
 
 
-def _print_methods(name: str, seconds: dict[str, float]) -> None:
-    """A row for each method; the first columns are multiples of the plain step but where they say otherwise."""
+def _print_method(name: str, method: str) -> list[dict[str, float]]:
+    """A row of the table, of medians over the rounds; returns the seconds in each round."""
     setting = SETTINGS[name]
-    plain, default = seconds[PLAIN], seconds[DEFAULT]
-    print(f"{'':20}{'ms':>7}{'x plain':>9}{'floor':>7}{'x floor':>9}{'x default':>11}{'public':>8}{'MiB':>7}")
-    for method, entry in {PLAIN: Entry(Standard()), DEFAULT: Entry(Standard()), **setting.entries}.items():
-        taken, floor = seconds[method], _floor(entry, seconds)
-        print(
-            f"{method:20}{1000 * taken:7.0f}{taken / plain:9.2f}{floor / plain:7.2f}{taken / floor:9.2f}"
-            f"{taken / default:11.2f}{setting.public.get(method, '-'):>8}{_memory(name, method):7.0f}",
-            flush=True,
-        )
+    entry = setting.entries.get(method, Entry(Standard()))
+    taken = _turns(setting, method, entry)
+
+    def median(of: Callable[[dict[str, float]], float]) -> float:
+        return statistics.median(of(seconds) for seconds in taken)
+
+    print(
+        f"{method:20}{1000 * median(lambda t: t[method]):7.0f}{median(lambda t: t[method] / t[PLAIN]):9.2f}"
+        f"{median(lambda t: _floor(entry, t) / t[PLAIN]):7.2f}{median(lambda t: t[method] / _floor(entry, t)):9.2f}"
+        f"{median(lambda t: t[method] / t[DEFAULT]):11.2f}{setting.public.get(method, '-'):>8}"
+        f"{_memory(name, method):7.0f}",
+        flush=True,
+    )
+    return taken
 
 
-def _print_passes(setting: Setting, seconds: dict[str, float]) -> None:
+def _print_passes(setting: Setting, taken: list[dict[str, float]]) -> None:
     print(f"{'passes: rows':>14}{'through':>12}{'gradients of':>20}{'ms':>7}{'x plain':>9}")
-    for work in _kinds(setting):
-        taken = seconds[str(work)]
+    for work in sorted({work for entry in setting.entries.values() for work in entry.work}):
+        rounds = [seconds for seconds in taken if str(work) in seconds]
         through = "classifier" if work.classifier else "network"
         gradients = " and ".join(["points"] * work.points + ["weights"] * work.weights) or "nothing"
         print(
-            f"{work.batches * setting.batch:14}{through:>12}{gradients:>20}{1000 * taken:7.0f}"
-            f"{taken / seconds[PLAIN]:9.2f}"
+            f"{work.batches * setting.batch:14}{through:>12}{gradients:>20}"
+            f"{1000 * statistics.median(seconds[str(work)] for seconds in rounds):7.0f}"
+            f"{statistics.median(seconds[str(work)] / seconds[PLAIN] for seconds in rounds):9.2f}"
         )
 
 
@@ -228,22 +237,17 @@ def _floor(entry: Entry, seconds: dict[str, float]) -> float:
     return entry.steps * seconds[PLAIN] + sum(count * seconds[str(work)] for work, count in entry.work.items())
 
 
-def _kinds(setting: Setting) -> list[Pass]:
-    """Every kind of pass that some method makes."""
-    return sorted({work for entry in setting.entries.values() for work in entry.work})
-
-
-def _seconds(setting: Setting) -> dict[str, float]:
-    """The median seconds of every step and every pass."""
+def _turns(setting: Setting, method: str, entry: Entry) -> list[dict[str, float]]:
+    """The seconds of a method's step in each round, of the plain ones, and of every kind of pass that it makes."""
     data = setting.data()
     model = setting.model(data)
     _narrow_logits(model, data)
-    contenders = {name: _step(setting, name, model, data) for name in (PLAIN, DEFAULT, *setting.entries)}
+    contenders = {name: _step(setting, name, model, data) for name in (PLAIN, DEFAULT, method)}
     net, _ = freeze(trace(model, data.input_shape), data.train[:][0], training=True)
     classifier = split(net, place_of_cut(net, setting.classifier_relus))[1]
-    for work in _kinds(setting):
+    for work in entry.work:
         contenders[str(work)] = _pass(work, classifier if work.classifier else net, setting.batch)
-    return medians(contenders, rounds=setting.rounds)
+    return turns(contenders, rounds=setting.rounds)
 
 
 def _step(setting: Setting, name: str, model: nn.Module, data: Data) -> Callable[[], object]:

@@ -92,3 +92,40 @@ def test_the_device_does_not_change_the_result(x: Tensor):
 def test_negative_padding_is_refused():
     with pytest.raises(ValueError, match=r"crop_padding is -1; give 0 \(no crop\) or more pixels"):
         Augmentation(crop_padding=-1)
+
+
+def test_a_smaller_crop_is_one_of_those_inside_the_image(x: Tensor):
+    y = Augmentation(crop=4)(x, seeded())
+    assert y.shape == (64, 3, 4, 4)
+    corners = [(top, left) for top in range(2) for left in range(4)]  # of squares of 4 in images of 5 x 7
+    chosen = [
+        [at for at in corners if torch.equal(a[:, at[0] : at[0] + 4, at[1] : at[1] + 4], b)]
+        for a, b in zip(x, y, strict=True)
+    ]
+    assert all(chosen)
+    assert {at for places in chosen for at in places} == set(corners)
+
+
+def test_a_smaller_crop_of_a_padded_image_may_begin_before_it():
+    image = torch.arange(9.0).view(1, 1, 3, 3).expand(400, 1, 3, 3) / 9
+    y = Augmentation(crop=2, crop_padding=1)(image, seeded())
+    assert (y[:, 0] == 0).flatten(1).all(1).any(), "padded, the first pixel fills a crop"
+    assert (y[:, 0] == 8 / 9).flatten(1).all(1).any()
+
+
+def test_the_center_is_what_a_crop_is_cut_to(x: Tensor):
+    augment = Augmentation(flip=True, crop=3)
+    assert torch.equal(augment.center(x), x[:, :, 1:4, 2:5])
+    assert augment.shape((3, 5, 7)) == (3, 3, 3)
+    assert Augmentation(flip=True).center(x) is x
+    assert Augmentation().shape((12,)) == (12,)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (12,)])
+def test_a_crop_that_does_not_fit_is_refused(shape: tuple[int, ...]):
+    augment, x = Augmentation(crop=6), torch.rand(2, *shape)
+    for refused in (lambda: augment.shape(shape), lambda: augment.center(x)):
+        with pytest.raises(ValueError, match=r"crop is 6, and inputs have shape .*; give a side that fits"):
+            refused()
+    with pytest.raises(ValueError, match="crop is 0; give the pixels of a side"):
+        Augmentation(crop=0)

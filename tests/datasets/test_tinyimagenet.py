@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctbench.datasets import TinyImageNet, tinyimagenet
+from ctbench.datasets import Augmentation, TinyImageNet, tinyimagenet
 from ctbench.datasets.files import Remote
 
 WNIDS = ["n03", "n01", "n02"]
@@ -65,6 +65,17 @@ def test_folder_and_zip(
         assert np.array_equal(data.test.inputs[position].numpy(), colour(100 + position).transpose(2, 0, 1))
     assert data.mean == (0.4802, 0.4481, 0.3975)
     assert data.std == (0.2302, 0.2265, 0.2262)
+
+
+def test_test_images_are_the_middle_where_training_cuts_a_square(contents, tmp_path: Path, folder):
+    folder(tmp_path, contents)
+    data = TinyImageNet(augmentation=Augmentation(crop=2)).load(tmp_path)
+    assert data.input_shape == (3, 2, 2)
+    assert tuple(data.train.inputs.shape[1:]) == (3, 4, 6)
+    for position in (0, 1):
+        assert np.array_equal(
+            data.test.inputs[position].numpy(), colour(100 + position).transpose(2, 0, 1)[:, 1:3, 2:4]
+        )
 
 
 @pytest.mark.parametrize(

@@ -939,3 +939,42 @@ def test_a_kill_after_the_last_state_leaves_the_same_weights(tiny, tmp_path, cha
     run = train(recipe, out=tmp_path, quiet=True)
     run.folder.weights.unlink()
     assert same(weights(train(recipe, out=tmp_path, resume=True, quiet=True)), weights(run))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallDigits(Digits):
+    """Digits whose test images are the middle of what they were."""
+
+    name: ClassVar[str] = "small-digits"
+
+    def load(self, root: Path | None = None) -> Data:
+        data = super().load(root)
+        return replace(data, test=replace(data.test, inputs=data.test.inputs[:, :, 1:7, 1:7]))
+
+
+def test_training_images_are_cut_to_the_size_of_test_images(tiny, tmp_path):
+    Watched.calls.clear()
+    dataset = SmallDigits(augmentation=Augmentation(crop=6))
+    recipe = tiny(dataset=dataset, method=Watched(), shi=0.0, validation=0.2, epochs=1, precise_bn=True)
+    run = train(recipe, out=tmp_path / "run", quiet=True)
+    assert run.model(dataset.load().test[:4][0]).shape == (4, 10)
+    assert {tuple(batch.x.shape[1:]) for batch in Watched.calls} == {(1, 6, 6)}
+    held_out = split(dataset.load().train, fraction=0.2, seed=recipe.seed)[1]
+    shown = torch.cat([batch.x for batch in Watched.calls[-math.ceil(len(held_out) / recipe.batch_size) :]])
+    assert torch.equal(shown, held_out[:][0][:, :, 1:7, 1:7])  # the validation sees the middle
+    assert load_run(tmp_path / "run").recipe == recipe
+
+
+@pytest.mark.parametrize("crop", [None, 5])
+def test_a_crop_of_another_size_is_refused(tiny, tmp_path, crop):
+    recipe = tiny(dataset=SmallDigits(augmentation=Augmentation(crop=crop)))
+    with pytest.raises(
+        ValueError, match=r"training inputs of shape \(1, \d, \d\), test inputs have \(1, 6, 6\): set crop"
+    ):
+        train(recipe, out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_smaller_crop_is_rehearsed(tiny, tmp_path):
+    recipe = tiny(dataset=SmallDigits(augmentation=Augmentation(crop=6)), epochs=1, precision="bfloat16")
+    assert train(recipe, out=tmp_path / "run", quiet=True).recipe == recipe

@@ -92,7 +92,7 @@ class Vectors(Examples):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set in memory.
+    """A data set in memory. Training images may be larger than test images, if training cuts them to their size.
 
     Raises:
         ValueError: a label names no class, or training and test images, or the normalisation, do not agree.
@@ -113,10 +113,10 @@ class Data:
                     f"label {int(images.labels[first])} of {part} example {first} names no class; "
                     f"labels of {self.classes} classes run from 0 to {self.classes - 1}"
                 )
-        if self.test.inputs.shape[1:] != self.input_shape:
+        training = tuple(self.train.inputs.shape[1:])
+        if training != self.input_shape and not _cut_from(self.input_shape, training):
             raise ValueError(
-                f"training inputs have shape {self.input_shape} and test inputs "
-                f"{tuple(self.test.inputs.shape[1:])}; bring them to one shape"
+                f"training inputs have shape {training} and test inputs {self.input_shape}; bring them to one shape"
             )
         lengths = {None if values is None else len(values) for values in (self.mean, self.std)}
         if lengths not in ({None}, {self.input_shape[0]}):
@@ -127,13 +127,18 @@ class Data:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one input, as (C, H, W)."""
-        return tuple(self.train.inputs.shape[1:])
+        """The shape of one input of a network, as (C, H, W)."""
+        return tuple(self.test.inputs.shape[1:])
 
     @property
     def classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)
+
+
+def _cut_from(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """Whether images of one shape can be cut from those of another, both [C, H, W]."""
+    return len(shape) == len(image) == 3 and shape[0] == image[0] and shape[1] <= image[1] and shape[2] <= image[2]
 
 
 def split(examples: E, *, fraction: float, seed: int) -> tuple[E, E]:

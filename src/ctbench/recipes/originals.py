@@ -1,16 +1,17 @@
 """Methods as the papers that proposed them trained them, where that is not as in CTBench.
 
 SABR: Müller et al. 2023, App. B and Table 3. TAPS and STAPS: Mao et al. 2023, App. D and Tables 2, 3 and 5; neither
-their attack is told there, which is CTBench's here, nor the ratio of STAPS, which is SABR's. Both papers cut
-TinyImageNet to 56 x 56 pixels; here it has 64 x 64. IBP (Gowal et al. 2018) and CROWN-IBP (Zhang et al. 2020): their
-losses, whose weights go from one term to the other while the radius grows, in the setting of CTBench, so without their
-own learning rates.
+their attack is told there, which is CTBench's here, nor the ratio of STAPS, which is SABR's. Both papers cut squares of
+56 pixels out of TinyImageNet. IBP (Gowal et al. 2018) and CROWN-IBP (Zhang et al. 2020): their losses, whose weights go
+from one term to the other while the radius grows, in the setting of CTBench, so without their own learning rates.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from ctbench.datasets import TinyImageNet
+from ctbench.datasets.tinyimagenet import CROPPED
 from ctbench.methods.crown_ibp import CrownIBP
 from ctbench.methods.ibp import IBP
 from ctbench.methods.sabr import SABR
@@ -20,6 +21,8 @@ from ctbench.recipes.ctbench_mnist import mnist_01_standard, mnist_03_standard
 from ctbench.recipes.ctbench_tinyimagenet import tinyimagenet_standard
 from ctbench.results import Published
 from ctbench.training import Adam, Linear, Recipe, Schedule, Smooth
+
+CROPS = TinyImageNet(augmentation=CROPPED)
 
 
 def _sabr(
@@ -52,7 +55,9 @@ def cifar10_8_sabr_original() -> Recipe:
 
 
 def tinyimagenet_sabr_original() -> Recipe:
-    setting = replace(tinyimagenet_standard(), epochs=180, optimizer=Adam(lr=5e-4, milestones=(140, 160)))
+    setting = replace(
+        tinyimagenet_standard(), dataset=CROPS, epochs=180, optimizer=Adam(lr=5e-4, milestones=(140, 160))
+    )
     return _sabr(setting, "tinyimagenet_sabr_original", SABR(ratio=0.4), found=(28.64, 20.34), l1=1e-6, shi=0.2)
 
 
@@ -84,9 +89,10 @@ def _taps(
 
 
 def _of_mao(setting: Recipe) -> Recipe:
-    """Their schedules (Table 2), where CTBench's are other ones."""
+    """Their schedules (Table 2) and crops, where CTBench's are other ones."""
     if setting.dataset.name == "tinyimagenet":
-        return replace(setting, epochs=80, ramp=Smooth(start=0, end=20), optimizer=Adam(lr=5e-4, milestones=(60, 70)))
+        slower = Adam(lr=5e-4, milestones=(60, 70))
+        return replace(setting, dataset=CROPS, epochs=80, ramp=Smooth(start=0, end=20), optimizer=slower)
     return replace(setting, epochs=160, ramp=Smooth(start=0, end=80), optimizer=Adam(lr=5e-4, milestones=(120, 140)))
 
 

@@ -18,8 +18,8 @@ epochs, after one at 0 but on MNIST.
 Our choice: for AT with SGD, momentum and weight decay as for COAP; crops by up to 4 pixels; on segments, as many epochs
 of COAP as of AT, and a search on grids for AT.
 
-Different here: COAP's radius grows from 0, not from 0.01 or 0.001; networks for MNIST begin with a normalisation; those
-for TinyImageNet see all 64 x 64 pixels, not 56 x 56; and the radius of CROWN-IBP and IBP grows as in FAST-IBP.
+Different here: COAP's radius grows from 0, not from 0.01 or 0.001; networks for MNIST begin with a normalisation; and
+the radius of CROWN-IBP and IBP grows as in FAST-IBP.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from dataclasses import replace
 
 from ctbench.attacks import APGD, LineSearch
 from ctbench.datasets import CIFAR10, MNIST, Augmentation, TinyImageNet
+from ctbench.datasets.tinyimagenet import CROPPED
 from ctbench.methods.coap import COAP
 from ctbench.methods.crown_ibp import CrownIBP
 from ctbench.methods.ibp import IBP
@@ -470,7 +471,7 @@ def tinyimagenet_linf_1_pgd() -> Recipe:
     return replace(
         mnist_linf_01_pgd(),
         name="tinyimagenet_linf_1_pgd",
-        dataset=TinyImageNet(augmentation=CROPS),
+        dataset=TinyImageNet(augmentation=CROPPED),
         network=WideResNet(),
         threat=Linf(eps=1 / 255),
         optimizer=SGD(lr=0.1, milestones=(100, 150), decay=0.1, weight_decay=5e-4),

@@ -186,9 +186,16 @@ class Training:
     ) -> None:
         self.recipe, self.folder, self.model, self.device, self.processes = recipe, folder, model, device, processes
         training, self.held_out = data.train, None
+        augmentation = recipe.dataset.augmentation
+        cut = augmentation.shape(tuple(training.inputs.shape[1:]))
+        if cut != data.input_shape:
+            raise ValueError(
+                f"the augmentation makes training inputs of shape {cut}, test inputs have {data.input_shape}: set crop "
+                f"to their side"
+            )
         if recipe.validation:
             training, held_out = split(data.train, fraction=recipe.validation, seed=recipe.seed)
-            self.held_out = held_out.to(device)
+            self.held_out = replace(held_out, inputs=augmentation.center(held_out.inputs)).to(device)
         self.made_of = f"{recipe.hash}/{_digest(training)}"
         self.images = training.to(device)
         self.steps = math.ceil(len(self.images) / recipe.batch_size)
@@ -244,6 +251,7 @@ class Training:
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
         generator, recipe = self._generator(0, stream=2), self.recipe
         x, y = self.images[self.processes.share(min(recipe.batch_size, len(self.images))).samples]
+        x = recipe.dataset.augmentation.center(x)
         try:
             for now in (recipe.at(0, 0, self.steps), recipe.at(recipe.epochs - 1, 0, self.steps)):
                 net, batch = self._clean_pass(self.graph, x, y, now, generator)
