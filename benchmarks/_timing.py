@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def turns(contenders: Mapping[str, Callable[[], object]], *, rounds: int) -> list[dict[str, float]]:
+def turns(
+    contenders: Mapping[str, Callable[[], object]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> list[dict[str, float]]:
     """The seconds of each contender in each of some rounds, after one round to warm up."""
     taken = list[dict[str, float]]()
     for _ in range(rounds + 1):
         taken.append({})
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            taken[-1][name] = time.perf_counter() - start
+            taken[-1][name] = clock() - start
     return taken[1:]
 
 

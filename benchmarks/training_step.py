@@ -19,8 +19,8 @@ The multiples of the public code are of its own standard step: CTBench's trainin
 2 cores with 2 threads, cnn7 at batch 16, Adam as torch has it by default. So they stand beside multiples of a plain
 step with the default Adam; what the fused one gains shows in every row. Attacks, splits and batches are the same here.
 
-Memory is the peak of a process of its own that takes two steps, less its peak once the network is there: gradients and
-Adam's state are counted in, weights are not.
+CPU time and memory are of a process of its own: memory is its peak in two steps, less that once the network is there;
+gradients and Adam's state are counted in, weights are not.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -66,6 +67,7 @@ from ctbench.training.loop import Training
 THREAT, CLASSES = Linf(eps=0.3), 10
 LOGIT_RADIUS = 5.0
 LR = 1e-14  # the last weights of cnn7 are about 1e-9: at 1e-8 its logits were 15 times as wide after three steps
+ALONE = 3  # rounds of a process of its own
 PLAIN, DEFAULT = "plain torch", "plain, default Adam"
 
 
@@ -195,7 +197,10 @@ def main() -> None:
             f"\ntraining step, {name} with batch norm, MNIST shape, batch {setting.batch}, eps {THREAT.eps}; attacks: "
             f"{MANY.restarts} restarts of {MANY.steps} steps, {ONE.steps} for mtl-ibp, cc-ibp and exp-ibp"
         )
-        print(f"{'':20}{'ms':>7}{'x plain':>9}{'floor':>7}{'x floor':>9}{'x default':>11}{'public':>8}{'MiB':>7}")
+        print(
+            f"{'':20}{'ms':>7}{'x plain':>9}{'floor':>7}{'x floor':>9}{'x default':>11}{'public':>8}"
+            f"{'CPU ms':>8}{'MiB':>8}"
+        )
         taken = [second for method in (PLAIN, DEFAULT, *setting.entries) for second in _print_method(name, method)]
         _print_passes(setting, taken)
 
@@ -213,7 +218,7 @@ def _print_method(name: str, method: str) -> list[dict[str, float]]:
         f"{method:20}{1000 * median(lambda t: t[method]):7.0f}{median(lambda t: t[method] / t[PLAIN]):9.2f}"
         f"{median(lambda t: _floor(entry, t) / t[PLAIN]):7.2f}{median(lambda t: t[method] / _floor(entry, t)):9.2f}"
         f"{median(lambda t: t[method] / t[DEFAULT]):11.2f}{setting.public.get(method, '-'):>8}"
-        f"{_memory(name, method):7.0f}",
+        + "".join(f"{found:8.0f}" for found in _alone(name, method)),
         flush=True,
     )
     return taken
@@ -317,13 +322,13 @@ def _narrow_logits(model: nn.Module, data: Data) -> None:
     last.weight *= LOGIT_RADIUS / width
 
 
-def _memory(name: str, method: str) -> float:
-    """MiB that a step takes, measured in a process of its own."""
+def _alone(name: str, method: str) -> list[float]:
+    """Milliseconds of CPU time and MiB that a step takes, measured in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.training_step", name, method]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return [float(found) for found in subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()]
 
 
-def _measure_memory(name: str, method: str) -> None:
+def _measure_alone(name: str, method: str) -> None:
     keep_freed_memory()
     setting = SETTINGS[name]
     data = setting.data()
@@ -332,8 +337,10 @@ def _measure_memory(name: str, method: str) -> None:
     step = _step(setting, method, model, data)
     for _ in range(2):  # Adam makes its state at the end of the first
         step()
-    print(peak() - before)
+    memory = peak() - before
+    taken = turns({method: step}, rounds=ALONE, clock=time.process_time)
+    print(1000 * statistics.median(each[method] for each in taken), memory)
 
 
 if __name__ == "__main__":
-    _measure_memory(*sys.argv[1:])
+    _measure_alone(*sys.argv[1:])
