@@ -136,6 +136,18 @@ def test_impossible_numbers_are_refused(fields):
         PGD(**fields)
 
 
+@pytest.mark.parametrize("decay", [0.0, -1.0, math.inf, math.nan])
+def test_a_step_shrinks_by_a_positive_number(decay):
+    with pytest.raises(ValueError, match=f"decay is {decay}: steps are multiplied by it, give a number > 0"):
+        PGD(decay=decay)
+
+
+@pytest.mark.parametrize("share", [-1.0, 1.5, math.nan])
+def test_a_step_shrinks_after_a_share_of_the_steps(share):
+    with pytest.raises(ValueError, match=r"decay_at is \(0.5, .*\): these are shares of the steps, each from 0 to 1"):
+        PGD(decay_at=(0.5, share))
+
+
 @pytest.mark.parametrize("size", [0.0, -0.5, math.nan])
 def test_impossible_steps_are_refused(size):
     with pytest.raises(ValueError, match="a step must be > 0"):

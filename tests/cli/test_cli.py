@@ -4,6 +4,7 @@ import errno
 import gzip
 import re
 import struct
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,33 @@ def test_train_writes_a_run_folder_and_prints_its_path(succeeds):
     loaded = load_run("here/run")
     assert (loaded.recipe.epochs, loaded.recipe.network, loaded.recipe.threat.eps) == (2, CNN3(width=2), 0.05)
     assert [record["epoch"] for record in jsonl.read(Path("here/run/metrics.jsonl"))] == [1, 2]
+
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+from ctbench.methods.standard import Standard
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Standard):
+    name: ClassVar[str] = "of-the-user"
+"""
+
+
+def test_a_module_of_the_user_is_imported_first(succeeds, fails, monkeypatch):
+    Path("methods_of_the_user.py").write_text(OWN)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    own = ["--set", "method=of-the-user", "--set", "shi=0", "--out", "own"]
+    assert 'method is "of-the-user"' in fails(*SHORT, *own)
+    succeeds("--import", "methods_of_the_user", *SHORT, *own)
+    assert load_run("own").recipe.method.name == "of-the-user"
+    assert "--import no_module: No module named 'no_module'; name a module" in fails("--import", "no_module", *SHORT)
+
+
+def test_a_radius_may_be_a_fraction(succeeds, fails, run):
+    assert "linf eps 0.0313725" in succeeds("certify", run, "--eps", "8/255", "--samples", "2", "--stages", "fast")
+    for text in ("8/0", "a/2", "1/2/3"):
+        assert f"'{text}' is not a radius, as 0.1 or 8/255" in fails("certify", run, "--eps", text)
 
 
 def test_train_names_the_folder_by_the_recipe(succeeds):
@@ -270,7 +298,7 @@ def test_a_number_of_samples_must_be_one(fails, run, samples):
         ("-0.1", "must be a number >= 0"),
         ("1.5", "wider than the data range"),
         ("nan", "eps is nan"),
-        ("8/255", "invalid"),
+        ("8:255", "is not a radius, as 0.1 or 8/255"),
     ],
 )
 def test_a_radius_must_be_one(fails, run, eps, said):

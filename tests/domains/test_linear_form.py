@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
+from ctbench.domains import crown
 from ctbench.domains.linear_form import LinearForm, Slanted
-from ctbench.graph import Lines
+from ctbench.graph import Lines, freeze, trace
+from ctbench.regions import Linf
 
 
 def formula(a, low, high):
@@ -74,8 +77,36 @@ def test_a_coefficient_of_zero_takes_the_lower_slope():
     assert torch.equal(gradient, low)
 
 
+def test_coefficients_of_any_size_meet_the_right_slope():
+    """One that met the lower slope above would make a bound that is no bound."""
+    lines = Lines(torch.full((1, 2), 0.25), None, torch.full((1, 2), 0.5), torch.ones(1, 2))
+    for size in (1e6, 1e30):
+        form = LinearForm(torch.tensor([[[-size, size]]]), 0.0).relaxed(lines)
+        assert torch.equal(form.coefficients, size * torch.tensor([[[-0.5, 0.25]]]))
+        assert torch.equal(form.constant, torch.tensor([[-size]]))
+        raised = LinearForm(torch.tensor([[[-size, size]]]), 0.0).relaxed(lines._replace(lower_offset=torch.ones(1, 2)))
+        assert torch.equal(raised.coefficients, form.coefficients)
+        assert torch.equal(raised.constant, torch.tensor([[0.0]]))
+
+
 def test_what_is_no_number_stays_none():
     lines = Lines(torch.ones(1, 2), None, torch.ones(1, 2), torch.ones(1, 2))
     form = LinearForm(torch.tensor([[[torch.nan, 1.0]]]), 0.0).relaxed(lines)
     assert form.coefficients.isnan().tolist() == [[[True, False]]]
     assert form.constant.isnan().all()
+
+
+def test_a_sample_alone_has_the_gradient_that_it_has_among_others():
+    """Alone, windows share their forms, which a batch does not need to see."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 8)]
+    model = nn.Sequential(*layers, nn.Flatten()).double()
+    x = torch.rand(1, 2, 8, 8, dtype=torch.float64)
+    gradients = []
+    for batch in (1, 2):
+        net, _ = freeze(trace(model, (2, 8, 8)), x.expand(batch, -1, -1, -1))
+        spec = torch.eye(3, dtype=torch.float64).expand(batch, -1, -1)
+        bounds = crown.lower_bounds(net, Linf(eps=0.05).region(x.expand(batch, -1, -1, -1)), spec)
+        gradients.append(torch.autograd.grad(bounds.sum() / batch, list(model.parameters())))
+    for alone, among in zip(*gradients, strict=True):
+        torch.testing.assert_close(alone, among, rtol=1e-9, atol=1e-9)

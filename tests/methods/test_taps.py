@@ -188,8 +188,8 @@ def test_the_boxes_are_those_of_intervals(setting):
     [
         ({"connector": 1.5}, "connector of taps is 1.5"),
         ({"classifier_relus": -1}, "classifier_relus is -1"),
-        ({"scale": -1.0}, "scale is -1"),
-        ({"scale": float("nan")}, "scale is nan"),
+        ({"scale": -1.0}, "scale of taps is -1"),
+        ({"scale": float("nan")}, "scale of taps is nan"),
     ],
 )
 def test_fields_are_checked(fields, message):

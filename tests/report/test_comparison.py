@@ -164,3 +164,9 @@ def test_the_files_are_only_read(folder):
     report.markdown(report.rows([folder.path]))
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
     assert json.loads(before[folder.recipe]) == RECIPE
+
+
+def test_metrics_that_hold_no_time_are_refused(folder):
+    jsonl.append(folder.metrics, [{"epoch": 3, "seconds": "z"}])
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: seconds is 'z', it must be a number"):
+        report.rows([folder.path])

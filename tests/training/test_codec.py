@@ -1,5 +1,6 @@
 """Recipes as JSON, their hash, and changes from the command line."""
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -276,6 +277,10 @@ def test_a_recipe_is_checked_after_all_its_changes(tiny):
     [
         (["shi=0", "ramp.end=0", "warmup=ibp"], r"warmup is 'ibp' but is in force only while the radius grows"),
         (
+            ["epochs=3", "ramp.end=2.5", "warmup=ibp"],
+            r"warmup is 'ibp' while the radius grows, up to epoch 2.5 of 3: 'ibp' would never train",
+        ),
+        (
             ["validation=0.1", "select=best", "ramp.end=3"],
             r"the radius grows up to epoch 3 of 3: no whole epoch is left",
         ),
@@ -340,3 +345,12 @@ def test_a_part_that_cannot_be_read_back_is_refused(tiny):
 
     with pytest.raises(ValueError, match="holds a part that cannot be read back by its name"):
         _ = tiny(swa=Hidden(start=1)).hash
+
+
+def test_a_recipe_without_crops_has_the_hash_that_it_had_before_there_were_any(tiny):
+    content = tiny().to_json()
+    assert content["dataset"]["augmentation"].pop("crop") is None
+    for field in ("name", "source", "published"):
+        del content[field]
+    assert tiny().hash == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    assert tiny(dataset=Digits(augmentation=Augmentation(crop=6))).hash != tiny().hash

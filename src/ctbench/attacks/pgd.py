@@ -29,6 +29,9 @@ class PGD(Attack):
         decay_at: shares of S after which the step shrinks by `decay`; None chooses by S, as CTBench does.
         decay: that factor; None chooses by S.
         clean_start: let the first start be x itself.
+
+    Raises:
+        ValueError: a field is out of its range.
     """
 
     name: ClassVar[str] = "pgd"
@@ -44,6 +47,10 @@ class PGD(Attack):
             raise ValueError(f"an attack takes steps >= 0 and restarts >= 1, got {self.steps} and {self.restarts}")
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise ValueError(f"step_size is {self.step_size}: a step must be > 0 (as a share of the radius)")
+        if self.decay is not None and not 0 < self.decay < math.inf:
+            raise ValueError(f"decay is {self.decay}: steps are multiplied by it, give a number > 0")
+        if not all(0 <= share <= 1 for share in self.decay_at or ()):
+            raise ValueError(f"decay_at is {self.decay_at}: these are shares of the steps, each from 0 to 1")
 
     def step_sizes(self) -> list[float]:
         """The length of each of the S steps, as a share of the radius."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 from ctbench.cli import attack, certify, compare, demo, listing, merge, reproduce, sweep, train, vnncomp
@@ -39,6 +41,14 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(prog="ctbench", description="Train networks whose robustness can be proved, and prove it.")
     made.add_argument("--version", action="version", version=f"ctbench {version('ctbench')}")
     made.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    made.add_argument(
+        "--import",
+        dest="modules",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="a Python module with methods, data sets or layers of your own, to import first",
+    )
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_to(commands)
@@ -50,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     args = parser().parse_args(arguments)
     try:
+        for module in args.modules:
+            _import(module)
         args.run(args)
     except (ValueError, ArithmeticError, OSError) as error:
         if args.traceback:
@@ -61,6 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ctbench: {told}", file=sys.stderr)
         return 130
     return 0
+
+
+def _import(module: str) -> None:
+    """Import a module, which may lie in the working folder."""
+    sys.path.insert(0, str(Path.cwd()))  # as python -m does
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"--import {module}: {error}; name a module that is installed or in {Path.cwd()}") from None
 
 
 def explained(error: Exception) -> str:

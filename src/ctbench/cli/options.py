@@ -63,6 +63,15 @@ def check_place(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
+def radius(text: str) -> float:
+    """A number, or a fraction of two."""
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / (float(below) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a radius, as 0.1 or 8/255") from None
+
+
 def seconds(text: str) -> float:
     """A time that is not 0."""
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ctbench.cli.options import chosen
+from ctbench.cli.options import chosen, radius
 from ctbench.datasets import Data, Dataset, Examples, Images, datasets
 from ctbench.networks import architectures
 from ctbench.onnx import can_replay, load_onnx, replay
@@ -58,7 +58,9 @@ def add_to(command: argparse.ArgumentParser) -> None:
         "takes nothing and returns a torch module",
     )
     command.add_argument("--norm", choices=("linf", "l2", "l1"), help="(default: the recipe's, or linf)")
-    command.add_argument("--eps", type=float, help="the radius, in [0, 1] pixel space (default: the recipe's)")
+    command.add_argument(
+        "--eps", type=radius, help="the radius, as 0.1 or 8/255, in [0, 1] pixel space (default: the recipe's)"
+    )
     command.add_argument("--dataset", choices=sorted(datasets()), help="the images, where there is no run to name them")
     command.add_argument("--dataset-path", metavar="PATH", help="of the images, with --dataset folder")
     command.add_argument(

@@ -62,6 +62,8 @@ class Augmentation:
         """
         if not self.flip and not self.crop_padding and self.crop is None:
             return x
+        if x.dim() != 4:
+            raise ValueError(f"inputs of shape {list(x.shape[1:])} cannot be flipped or cut: give images [C, H, W]")
         batch, channels, height, width = x.shape
         shown = self.shape((channels, height, width))
         rows, columns = (torch.arange(side, device=x.device).expand(batch, side) for side in shown[1:])  # [B, side]

@@ -185,7 +185,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def load(self, root: Path | None = None) -> Data:
-        """Read the data set, and download it first where that is needed and known how.
+        """Read the data set, and download it first where that is needed and known how. Ends with `cut`.
 
         Args:
             root: the folder with the files; None: the environment variable CTBENCH_DATA, or else the
@@ -195,3 +195,11 @@ class Dataset(ABC):
             FileNotFoundError: the files are not there and cannot be had.
             ValueError: a file is not what it should be.
         """
+
+    def cut(self, data: Data) -> Data:
+        """The data with the middle of the test images alone, if training cuts smaller ones out of its own.
+
+        Raises:
+            ValueError: the crop does not fit into the images.
+        """
+        return replace(data, test=replace(data.test, inputs=self.augmentation.center(data.test.inputs)))

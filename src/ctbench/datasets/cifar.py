@@ -72,13 +72,14 @@ class CIFAR10(Dataset):
         if missing:
             raise FileNotFoundError(f"{path} lacks {', '.join(missing)}; get all six batches")
         batches = {name: parse(content, f"{path}/{name}") for name, content in contents.items()}
-        return Data(
+        data = Data(
             train=_images(batches[name] for name in train),
             test=_images(batches[name] for name in test),
             class_names=CLASSES,
             mean=(0.4914, 0.4822, 0.4465),
             std=(0.2023, 0.1994, 0.2010),
         )
+        return self.cut(data)
 
 
 def binary_batch(content: bytes, name: str) -> Batch:

@@ -33,8 +33,9 @@ class Digits(Dataset):
         test = torch.zeros(len(everything), dtype=torch.bool)
         for digit in range(10):
             test[(everything.labels == digit).nonzero().flatten()[2::5]] = True
-        return Data(
+        data = Data(
             train=everything.subset(~test),
             test=everything.subset(test),
             class_names=tuple("0123456789"),
         )
+        return self.cut(data)

@@ -49,7 +49,7 @@ class Folder(Dataset):
             if name.parts[-3:-2] not in [(part,) for part in PARTS]:
                 raise ValueError(f"{path}/{name} does not lie in a folder train/CLASS or test/CLASS; move or remove it")
             pictures[name.parts[-3]][name] = decode(content, f"{path}/{name}", grey=self.grey, size=self.size)
-        return _assemble(path, pictures)
+        return self.cut(_assemble(path, pictures))
 
     def _find(self, root: Path) -> Path:
         for path in (root / self.path, Path(self.path)):

@@ -43,13 +43,14 @@ class MNIST(Dataset):
 
     def load(self, root: Path | None = None) -> Data:
         """Read the four files, downloading what is missing."""
-        return Data(
+        data = Data(
             train=_images(root, "train"),
             test=_images(root, "t10k"),
             class_names=tuple("0123456789"),
             mean=(0.1307,),
             std=(0.3081,),
         )
+        return self.cut(data)
 
 
 def _images(root: Path | None, part: str) -> Images:

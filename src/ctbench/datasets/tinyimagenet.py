@@ -8,7 +8,7 @@ are the test set here.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -35,8 +35,7 @@ ARCHIVE = files.Remote(
 class TinyImageNet(Dataset):
     """200 kinds of things in colour, named by their WordNet identifiers and numbered in their order.
 
-    Training images are flipped, and shifted by up to 4 pixels. Pixels stay bytes: 1.3 GB in memory. Where the
-    augmentation cuts a smaller square out of them, as in `CROPPED`, test images are the middle of what they were.
+    Training images are flipped, and shifted by up to 4 pixels. Pixels stay bytes: 1.3 GB in memory.
     """
 
     name: ClassVar[str] = "tinyimagenet"
@@ -54,8 +53,7 @@ class TinyImageNet(Dataset):
                 texts[_place(name)] = content.decode()
             else:
                 pictures[_place(name)] = decode(content, f"{path}/{name}")
-        data = _assemble(path, pictures, texts)
-        return replace(data, test=replace(data.test, inputs=self.augmentation.center(data.test.inputs)))
+        return self.cut(_assemble(path, pictures, texts))
 
 
 CROPPED = Augmentation(flip=True, crop=56)  # in the papers of SABR, of TAPS, and of De Bartolomeis et al. 2023

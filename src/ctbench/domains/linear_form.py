@@ -154,7 +154,8 @@ def slanted(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Coefficients, constant and ceiling of a form between lines: those of f(z) become those of z."""
     low, lift, high, rise = lines
-    if ceiling is None and lift is None and len(a) >= len(low):  # else all samples share their forms
+    own = torch.broadcast_shapes(a.shape, low.shape, high.shape) == a.shape  # no samples or windows share a form
+    if ceiling is None and lift is None and own:
         coefficients, negative = Slanted.apply(a, low, high)  # type: ignore[no-untyped-call]
         return coefficients, constant + inner_product(negative, rise), None
     negative = F.hardtanh(a, -math.inf, 0.0)  # as clamp(max=0), whose gradient takes several times as long
@@ -169,7 +170,7 @@ def slanted(
 
 
 class Slanted(torch.autograd.Function):
-    """a+ low + a- high, and a-, of coefficients a that low and high broadcast to.
+    """a+ low + a- high, and a-, for coefficients a and slopes that broadcast to their shape, which both results have.
 
     Autograd goes over such tensors about twice as often.
     """

@@ -47,9 +47,23 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class RobustLoss:
+    """What a method finds for a batch.
+
+    Raises:
+        ValueError: the losses are not one for each sample, or `correct` is not one truth value for each.
+    """
+
     per_sample: Tensor  # [B]
     correct: Tensor  # [B] bool: right over the whole region, by the method's own estimate
     boxes: list[Box] | None = None  # of every node, where the method has computed them
+
+    def __post_init__(self) -> None:
+        losses, correct = self.per_sample, self.correct
+        if losses.dim() != 1 or correct.shape != losses.shape or correct.dtype != torch.bool:
+            raise ValueError(
+                f"per_sample has shape {list(losses.shape)}, correct {list(correct.shape)} and type {correct.dtype}: "
+                f"give a loss for each sample, [B], and whether it is correct, [B] of torch.bool"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +104,7 @@ def check_shares(method: Method, *names: str) -> None:
     """Raise ValueError unless each of these fields is a share, a number from 0 to 1."""
     for name in names:
         value = getattr(method, name)
-        if not 0 <= value <= 1:
+        if not (isinstance(value, int | float) and 0 <= value <= 1):
             raise ValueError(f"{name} of {method.name} is {value}: it is a share, give a number from 0 to 1")
 
 
@@ -98,5 +112,5 @@ def check_weights(method: Method, *names: str) -> None:
     """Raise ValueError unless each of these fields is a finite number of at least 0."""
     for name in names:
         value = getattr(method, name)
-        if not 0 <= value < math.inf:
+        if not (isinstance(value, int | float) and 0 <= value < math.inf):
             raise ValueError(f"{name} of {method.name} is {value}: it must be a number >= 0")

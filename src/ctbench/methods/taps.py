@@ -32,7 +32,7 @@ from ctbench.attacks import Objective
 from ctbench.domains import interval
 from ctbench.domains.crown import relaxes
 from ctbench.graph import Graph, split
-from ctbench.methods.base import Batch, Method, RobustLoss, check_shares
+from ctbench.methods.base import Batch, Method, RobustLoss, check_shares, check_weights
 from ctbench.methods.connector import connect
 from ctbench.regions import Box
 from ctbench.specification import margin_rows, robust_cross_entropy
@@ -68,10 +68,9 @@ class TAPS(Method):
 
     def __post_init__(self) -> None:
         check_shares(self, "connector")
+        check_weights(self, "scale")
         if self.classifier_relus < 0:
             raise ValueError(f"classifier_relus is {self.classifier_relus}: it is a number of layers, at least 0")
-        if not self.scale >= 0:
-            raise ValueError(f"scale is {self.scale}: the weight of a gradient must be >= 0")
 
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
         at = place_of_cut(net, self.classifier_relus)

@@ -22,7 +22,7 @@ from ctbench.recipes.ctbench_tinyimagenet import tinyimagenet_standard
 from ctbench.results import Published
 from ctbench.training import Adam, Linear, Recipe, Schedule, Smooth
 
-CROPS = TinyImageNet(augmentation=CROPPED)
+CROPPED_TINYIMAGENET = TinyImageNet(augmentation=CROPPED)
 
 
 def _sabr(
@@ -56,7 +56,10 @@ def cifar10_8_sabr_original() -> Recipe:
 
 def tinyimagenet_sabr_original() -> Recipe:
     setting = replace(
-        tinyimagenet_standard(), dataset=CROPS, epochs=180, optimizer=Adam(lr=5e-4, milestones=(140, 160))
+        tinyimagenet_standard(),
+        dataset=CROPPED_TINYIMAGENET,
+        epochs=180,
+        optimizer=Adam(lr=5e-4, milestones=(140, 160)),
     )
     return _sabr(setting, "tinyimagenet_sabr_original", SABR(ratio=0.4), found=(28.64, 20.34), l1=1e-6, shi=0.2)
 
@@ -92,7 +95,7 @@ def _of_mao(setting: Recipe) -> Recipe:
     """Their schedules (Table 2) and crops, where CTBench's are other ones."""
     if setting.dataset.name == "tinyimagenet":
         slower = Adam(lr=5e-4, milestones=(60, 70))
-        return replace(setting, dataset=CROPS, epochs=80, ramp=Smooth(start=0, end=20), optimizer=slower)
+        return replace(setting, dataset=CROPPED_TINYIMAGENET, epochs=80, ramp=Smooth(start=0, end=20), optimizer=slower)
     return replace(setting, epochs=160, ramp=Smooth(start=0, end=80), optimizer=Adam(lr=5e-4, milestones=(120, 140)))
 
 

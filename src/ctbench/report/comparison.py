@@ -79,11 +79,10 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     recipe: dict[str, Any] = jsonl.read_json(folder.recipe) if folder.recipe.exists() else {}
     if not isinstance(recipe, dict):
         raise ValueError(f"{folder.recipe} is no recipe: it holds {type(recipe).__name__}")
-    epochs = jsonl.read(folder.metrics)
     about = {
         "run": folder.path.name,
         "method": recipe.get("method", {}).get("name", "-"),
-        "training_seconds": sum(epoch.get("seconds", 0.0) for epoch in epochs) if epochs else None,
+        "training_seconds": _training_seconds(folder.metrics),
     }
     if not certifications:
         names = {part: recipe.get(part, {}).get("name", "-") for part in ("dataset", "network")}
@@ -123,6 +122,15 @@ def markdown(found: Iterable[Row]) -> str:
     rule = ["---" if place < TEXTS else "---:" for place in range(len(HEADINGS))]
     lines = [HEADINGS, rule, *(row.cells() for row in found)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _training_seconds(metrics: Path) -> float | None:
+    """The sum over all epochs; None where there are none."""
+    found = [epoch.get("seconds", 0.0) for epoch in jsonl.read(metrics)]
+    for seconds in found:
+        if not isinstance(seconds, int | float):
+            raise ValueError(f"{metrics}: seconds is {seconds!r}, it must be a number: the file is damaged")
+    return sum(found) if found else None
 
 
 def _duration(seconds: float | None) -> str:

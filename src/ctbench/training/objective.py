@@ -65,6 +65,10 @@ def backward(
         with execution.autocast(batch.x.device):
             one = folded(cut_net, len(part))  # anew for each part, whose gradient goes back through it
             robust = execution.robust_loss(now.method, one, some)
+            if not isinstance(robust, RobustLoss):
+                raise ValueError(
+                    f"the method {now.method.name!r} returned a {type(robust).__name__}: it must return a RobustLoss"
+                )
             robust_loss = at_least_float32(robust.per_sample).mean()
             loss = recipe.robust_weight * robust_loss + _shi(one, some, robust, now)
         share = len(part) / len(batch.y)

@@ -50,7 +50,8 @@ class Recipe:
         epochs, batch_size: the length of the run; the last batch of an epoch may be smaller.
         accumulate: compute the loss for so many parts of the batch one after the other, which takes less memory. The
             statistics of batch norms, and a method's prelude, are still those of the whole batch, so the step is the
-            same (but for the points where an attack starts at random); only R is that of each part, averaged.
+            same, but for the points where an attack starts at random, and for what is no mean over samples and so is
+            each part's own: R, the product in TAPS's loss, the weights that SAM moves to.
         precision: "float32", or "bfloat16" for the forward computations of a step, with weights, statistics and the
             optimiser in float32. Where bfloat16 does not work, training warns and takes float32.
         swa: average the weights, and end with the average (the batch norms' statistics are then always computed anew).
@@ -116,6 +117,11 @@ class Recipe:
         if self.warmup and not self.ramp.end:
             raise ValueError(
                 f"warmup is {self.warmup.name!r} but is in force only while the radius grows: set ramp.end > 0"
+            )
+        if self.warmup and self.ramp.end > self.epochs - 1:
+            raise ValueError(
+                f"warmup is {self.warmup.name!r} while the radius grows, up to epoch {self.ramp.end:g} of "
+                f"{self.epochs}: {self.method.name!r} would never train; set ramp.end or epochs"
             )
         if self.swa and self.swa.start >= self.epochs:
             raise ValueError(f"swa.start is {self.swa.start:g}: the last of {self.epochs} epochs begins before it")
@@ -191,6 +197,9 @@ class Recipe:
     def hash(self) -> str:
         """Twelve hexadecimal digits that stand for all fields but the name, the source and what is published."""
         content = {key: value for key, value in self.to_json().items() if key not in ("name", "source", "published")}
+        augmentation = content["dataset"]["augmentation"]  # type: ignore[index, call-overload]
+        if augmentation["crop"] is None:  # type: ignore[index, call-overload]
+            del augmentation["crop"]  # type: ignore[union-attr, arg-type]  # as before there were crops
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, codec.Json]:

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from ctbench.graph.ops.base import Elementwise, Lines, Op, Shape, UnsupportedLayerError, lower
 
-NARROWEST = 1e-20  # the least width of a chord, by which a gradient can be divided in single precision
+NARROWEST = 1e-20  # the least width of a chord: gradients up to 1e18 can be divided by it in single precision
 
 
 class PiecewiseLinear(Elementwise):
@@ -133,7 +133,7 @@ class Chord(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_slope: Tensor, by_offset: Tensor) -> tuple[Tensor, Tensor]:
         upper, below, slope, width = ctx.saved_tensors
-        rest, rate = below / width, by_slope / width  # the rest is exactly 0 where l >= 0, whatever the rate
+        rest, rate = below / width, by_slope / width  # the rest is exactly 0 where l >= 0
         by_lower = torch.addcmul(rate, slope, by_offset, value=-1).mul_(slope)
         by_upper = rate.addcmul_(rest, by_offset).mul_(rest)
         where = torch.ops.aten.threshold_backward  # the gradient of a ReLU: faster than a mask
