@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 
@@ -354,3 +355,29 @@ def test_a_recipe_without_crops_has_the_hash_that_it_had_before_there_were_any(t
         del content[field]
     assert tiny().hash == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     assert tiny(dataset=Digits(augmentation=Augmentation(crop=6))).hash != tiny().hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": "cnn3"}, "network is 'cnn3': give a value of a class of ctbench.networks"),
+        ({"method": IBP}, "method is <class .*IBP'>: give a value of a class of ctbench.methods"),
+        ({"threat": 0.1}, "threat is 0.1: give a value of a class of ctbench.regions"),
+        ({"initialization": "abc"}, "initialization is 'abc': choose from shi, kaiming"),
+        ({"precision": "half"}, "precision is 'half': choose from float32, bfloat16"),
+        ({"select": "first"}, "select is 'first': choose from last, best"),
+        ({"schedules": Schedule(path="shi", start_value=1.0, end_value=0.0)}, r"schedules is .*: give a tuple of them"),
+    ],
+)
+def test_parts_of_a_wrong_kind_are_refused(tiny, changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**changes)
+
+
+def test_a_field_without_its_decorator_is_refused(tiny):
+    class Lacking(Standard):
+        name: ClassVar[str] = "lacking"
+        alpha: float = 0.5
+
+    with pytest.raises(ValueError, match=r"alpha of Lacking would be no part of the recipe: write @dataclass\(frozen"):
+        tiny(method=Lacking()).to_json()

@@ -25,6 +25,7 @@ T = TypeVar("T")
 def encode(value: Any) -> Json:
     """A value of dataclasses, tuples, numbers and strings as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        _check_fields(type(value))
         content = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"name": vars(type(value))["name"], **content} if _is_member(type(value)) else content
     if isinstance(value, tuple):
@@ -32,6 +33,17 @@ def encode(value: Any) -> Json:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"a {type(value).__name__} cannot stand in a recipe: {value!r}")
+
+
+def _check_fields(kind: type) -> None:
+    """Raise ValueError where a class names fields that are none, as without its decorator."""
+    own = {name for name, hint in vars(kind).get("__annotations__", {}).items() if "ClassVar" not in str(hint)}
+    lacking = own - {field.name for field in dataclasses.fields(kind)}
+    if lacking:
+        raise ValueError(
+            f"{', '.join(sorted(lacking))} of {kind.__name__} would be no part of the recipe: write "
+            f"@dataclass(frozen=True, kw_only=True) above the class"
+        )
 
 
 def decode(kind: type[T], content: Json, path: str = "") -> T:

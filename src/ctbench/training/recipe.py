@@ -26,6 +26,14 @@ from ctbench.training.schedules import Ramp, Schedule, Smooth, with_number
 
 SCHEDULED = ("method", "warmup", "robust_weight", "shi", "l1", "optimizer")  # read anew in every step
 
+PARTS = {"dataset": Dataset, "network": Architecture, "threat": Threat, "method": Method, "optimizer": Optimizer}
+CHOICES = {
+    "initialization": ("shi", "kaiming"),
+    "precision": ("float32", "bfloat16"),
+    "precise_bn_variance": ("mean", "pooled"),
+    "select": ("last", "best"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -93,6 +101,7 @@ class Recipe:
     published: Published | None = None
 
     def __post_init__(self) -> None:
+        self._check_parts()
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs and batch_size must be >= 1, got {self.epochs} and {self.batch_size}")
         if not 1 <= self.accumulate <= self.batch_size:
@@ -128,6 +137,17 @@ class Recipe:
         self._check_train_eps()
         self._check_selection()
         self._check_schedules()
+
+    def _check_parts(self) -> None:
+        for name, kind in PARTS.items():
+            part = getattr(self, name)
+            if not isinstance(part, kind):
+                raise ValueError(f"{name} is {part!r}: give a value of a class of {kind.__module__.rpartition('.')[0]}")
+        for name, valid in CHOICES.items():
+            if getattr(self, name) not in valid:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: choose from {', '.join(valid)}")
+        if not isinstance(self.schedules, tuple):
+            raise ValueError(f"schedules is {self.schedules!r}: give a tuple of them, as (Schedule(...),)")
 
     def _check_train_eps(self) -> None:
         if self.train_eps is not None:
