@@ -18,6 +18,7 @@ from torch import nn
 
 import ctbench
 from ctbench.datasets import Augmentation, Data, Digits, Images, split
+from ctbench.graph.ops import Conv2d, ScaledConv2d
 from ctbench.methods.base import Batch, Method, RobustLoss
 from ctbench.methods.ibp import IBP
 from ctbench.methods.pgd import PGD
@@ -997,3 +998,22 @@ def test_what_a_method_returns_is_checked(tiny, tmp_path):
 def test_a_loss_is_of_samples(losses, correct):
     with pytest.raises(ValueError, match=r"give a loss for each sample, \[B\], and whether it is correct, \[B\] of"):
         RobustLoss(losses, correct)
+
+
+def test_a_step_sees_batch_norms_folded_into_their_convolutions(tiny, tmp_path):
+    seen = list[set[type]]()
+
+    @dataclass(frozen=True, kw_only=True)
+    class Ops(Watched):
+        name: ClassVar[str] = "ops"
+
+        def prelude(self, net, batch: Batch):
+            seen.append({type(node.op) for node in net.nodes})
+
+        def __call__(self, net, batch: Batch) -> RobustLoss:
+            seen.append({type(node.op) for node in net.nodes})
+            return super().__call__(net, batch)
+
+    train(tiny(method=Ops(), network=CNN3(width=2), shi=0.0, epochs=1), out=tmp_path / "run", quiet=True)
+    assert len(seen) == 2 * STEPS
+    assert all(ScaledConv2d in ops and Conv2d not in ops for ops in seen)
