@@ -12,7 +12,7 @@ import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ctbench.datasets import Dataset
 from ctbench.methods.base import Method
@@ -216,10 +216,10 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that stand for all fields but the name, the source and what is published."""
-        content = {key: value for key, value in self.to_json().items() if key not in ("name", "source", "published")}
-        augmentation = content["dataset"]["augmentation"]  # type: ignore[index, call-overload]
-        if augmentation["crop"] is None:  # type: ignore[index, call-overload]
-            del augmentation["crop"]  # type: ignore[union-attr, arg-type]  # as before there were crops
+        told = ("name", "source", "published")
+        content: dict[str, Any] = {key: value for key, value in self.to_json().items() if key not in told}
+        if self.dataset.augmentation.crop is None:
+            del content["dataset"]["augmentation"]["crop"]  # recipes from before there were crops keep their hashes
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, codec.Json]:
