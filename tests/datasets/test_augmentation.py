@@ -117,6 +117,7 @@ def test_the_center_is_what_a_crop_is_cut_to(x: Tensor):
     augment = Augmentation(flip=True, crop=3)
     assert torch.equal(augment.center(x), x[:, :, 1:4, 2:5])
     assert augment.shape((3, 5, 7)) == (3, 3, 3)
+    assert torch.equal(Augmentation(crop=4).center(x), x[:, :, :4, 1:5])  # of an odd rest, less lies before it
     assert Augmentation(flip=True).center(x) is x
     assert Augmentation().shape((12,)) == (12,)
 
@@ -129,3 +130,9 @@ def test_a_crop_that_does_not_fit_is_refused(shape: tuple[int, ...]):
             refused()
     with pytest.raises(ValueError, match="crop is 0; give the pixels of a side"):
         Augmentation(crop=0)
+
+
+@pytest.mark.parametrize("augment", [Augmentation(flip=True), Augmentation(crop_padding=1), Augmentation(crop=2)])
+def test_vectors_are_refused(augment: Augmentation):
+    with pytest.raises(ValueError, match=r"inputs of shape \[12\] cannot be flipped or cut: give images \[C, H, W\]"):
+        augment(torch.rand(2, 12), seeded())

@@ -147,6 +147,10 @@ def test_data_knows_its_shape():
             {"test": Images(torch.zeros(1, 1, 2, 3), torch.tensor([0]))},
             r"\(1, 2, 2\) and test inputs \(1, 2, 3\)",
         ),
+        (
+            {"test": Images(torch.zeros(1, 3, 1, 1), torch.tensor([0]))},  # smaller, but in colour
+            r"\(1, 2, 2\) and test inputs \(3, 1, 1\)",
+        ),
         ({"mean": (0.5,)}, r"mean is \(0.5,\) and std is None"),
         ({"std": (0.5,)}, r"mean is None and std is \(0.5,\)"),
         ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "for images of 1 channels; give one value per channel"),

@@ -190,6 +190,7 @@ def test_the_boxes_are_those_of_intervals(setting):
         ({"classifier_relus": -1}, "classifier_relus is -1"),
         ({"scale": -1.0}, "scale of taps is -1"),
         ({"scale": float("nan")}, "scale of taps is nan"),
+        ({"scale": float("inf")}, "scale of taps is inf"),
     ],
 )
 def test_fields_are_checked(fields, message):

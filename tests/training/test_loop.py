@@ -942,43 +942,6 @@ def test_a_kill_after_the_last_state_leaves_the_same_weights(tiny, tmp_path, cha
     assert same(weights(train(recipe, out=tmp_path, resume=True, quiet=True)), weights(run))
 
 
-def test_training_images_are_cut_to_the_size_of_test_images(tiny, tmp_path):
-    dataset = Digits(augmentation=Augmentation(crop=6))
-    recipe = tiny(dataset=dataset, method=Watched(), shi=0.0, validation=0.2, epochs=1, precise_bn=True)
-    run = train(recipe, out=tmp_path / "run", quiet=True)
-    assert run.model(dataset.load().test[:4][0]).shape == (4, 10)
-    assert {tuple(batch.x.shape[1:]) for batch in Watched.calls} == {(1, 6, 6)}
-    held_out = split(dataset.load().train, fraction=0.2, seed=recipe.seed)[1]
-    shown = torch.cat([batch.x for batch in Watched.calls[-math.ceil(len(held_out) / recipe.batch_size) :]])
-    assert torch.equal(shown, held_out[:][0][:, :, 1:7, 1:7])  # the validation sees the middle
-    assert load_run(tmp_path / "run").recipe == recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmallDigits(Digits):
-    """Digits whose test images are smaller, whatever training cuts."""
-
-    name: ClassVar[str] = "small-digits"
-
-    def load(self, root: Path | None = None) -> Data:
-        data = Digits().load(root)
-        return replace(data, test=replace(data.test, inputs=data.test.inputs[:, :, 1:7, 1:7]))
-
-
-@pytest.mark.parametrize("crop", [None, 5])
-def test_a_crop_of_another_size_is_refused(tiny, tmp_path, crop):
-    recipe = tiny(dataset=SmallDigits(augmentation=Augmentation(crop=crop)))
-    message = r"training inputs of shape \(1, \d, \d\), test inputs have \(1, 6, 6\): set crop"
-    with pytest.raises(ValueError, match=message):
-        train(recipe, out=tmp_path / "run", quiet=True)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_smaller_crop_is_rehearsed(tiny, tmp_path):
-    recipe = tiny(dataset=Digits(augmentation=Augmentation(crop=6)), epochs=1, precision="bfloat16")
-    assert train(recipe, out=tmp_path / "run", quiet=True).recipe == recipe
-
-
 def test_what_a_method_returns_is_checked(tiny, tmp_path):
     class Bare(Watched):
         name: ClassVar[str] = "bare"
@@ -988,16 +951,6 @@ def test_what_a_method_returns_is_checked(tiny, tmp_path):
 
     with pytest.raises(ValueError, match="the method 'bare' returned a Tensor: it must return a RobustLoss"):
         train(tiny(method=Bare(), shi=0.0), out=tmp_path / "run", quiet=True)
-
-
-@pytest.mark.parametrize(
-    ("losses", "correct"),
-    [(torch.zeros(3), torch.tensor(3)), (torch.zeros(3), torch.zeros(3)), (torch.zeros(()), torch.tensor(True))],
-    ids=["a count", "numbers", "a mean"],
-)
-def test_a_loss_is_of_samples(losses, correct):
-    with pytest.raises(ValueError, match=r"give a loss for each sample, \[B\], and whether it is correct, \[B\] of"):
-        RobustLoss(losses, correct)
 
 
 def test_a_step_sees_batch_norms_folded_into_their_convolutions(tiny, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ctbench.cli import attack, certify, compare, demo, listing, merge, reproduce, sweep, train, vnncomp
+from ctbench.cli.options import imported
 from ctbench.memory import keep_freed_memory
 from ctbench.results.jsonl import UNFINISHED
 
@@ -76,10 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _import(module: str) -> None:
-    """Import a module, which may lie in the working folder."""
-    sys.path.insert(0, str(Path.cwd()))  # as python -m does
     try:
-        importlib.import_module(module)
+        imported(module)
     except ImportError as error:
         raise ValueError(f"--import {module}: {error}; name a module that is installed or in {Path.cwd()}") from None
 

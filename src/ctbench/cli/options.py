@@ -6,7 +6,10 @@ import argparse
 import errno
 import math
 import os
+import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TypeAlias
 
 import torch
@@ -61,6 +64,12 @@ def check_place(path: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def imported(module: str) -> ModuleType:
+    """A module, which may lie in the working folder."""
+    sys.path.insert(0, str(Path.cwd()))  # as python -m does
+    return import_module(module)
 
 
 def radius(text: str) -> float:

@@ -6,12 +6,11 @@ import argparse
 import sys
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
-from importlib import import_module
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from ctbench.cli.options import chosen, radius
+from ctbench.cli.options import chosen, imported, radius
 from ctbench.datasets import Data, Dataset, Examples, Images, datasets
 from ctbench.networks import architectures
 from ctbench.onnx import can_replay, load_onnx, replay
@@ -148,9 +147,8 @@ def _of_onnx(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
 
 def _of_function(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
     module, _, function = args.subject.partition(":")
-    sys.path.insert(0, str(Path.cwd()))  # as python -m does
     try:
-        model = getattr(import_module(module), function)()
+        model = getattr(imported(module), function)()
     except Exception as error:  # whatever other people's code raises
         told = f"{type(error).__name__}: {error}"
         raise ValueError(f"{args.subject} made no network ({told}): name a function without parameters") from error

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ctbench.datasets import Dataset
 from ctbench.methods.base import Method
@@ -25,14 +26,6 @@ from ctbench.training.optimizers import Adam, Optimizer
 from ctbench.training.schedules import Ramp, Schedule, Smooth, with_number
 
 SCHEDULED = ("method", "warmup", "robust_weight", "shi", "l1", "optimizer")  # read anew in every step
-
-PARTS = {"dataset": Dataset, "network": Architecture, "threat": Threat, "method": Method, "optimizer": Optimizer}
-CHOICES = {
-    "initialization": ("shi", "kaiming"),
-    "precision": ("float32", "bfloat16"),
-    "precise_bn_variance": ("mean", "pooled"),
-    "select": ("last", "best"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,13 +132,14 @@ class Recipe:
         self._check_schedules()
 
     def _check_parts(self) -> None:
-        for name, kind in PARTS.items():
-            part = getattr(self, name)
-            if not isinstance(part, kind):
-                raise ValueError(f"{name} is {part!r}: give a value of a class of {kind.__module__.rpartition('.')[0]}")
-        for name, valid in CHOICES.items():
-            if getattr(self, name) not in valid:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: choose from {', '.join(valid)}")
+        for name, hint in _hints().items():
+            value = getattr(self, name)
+            if isinstance(hint, type) and is_dataclass(hint) and not isinstance(value, hint):
+                raise ValueError(
+                    f"{name} is {value!r}: give a value of a class of {hint.__module__.rpartition('.')[0]}"
+                )
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise ValueError(f"{name} is {value!r}: choose from {', '.join(get_args(hint))}")
         if not isinstance(self.schedules, tuple):
             raise ValueError(f"schedules is {self.schedules!r}: give a tuple of them, as (Schedule(...),)")
 
@@ -253,6 +247,12 @@ class Recipe:
             ValueError: an unknown field or an unfit value; says which are valid.
         """
         return codec.with_changes(self, changes)
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    """The types of a recipe's fields."""
+    return get_type_hints(Recipe)
 
 
 @dataclass(frozen=True)
