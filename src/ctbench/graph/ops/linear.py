@@ -354,8 +354,8 @@ class BatchNorm(Op):
 class Moments(torch.autograd.Function):
     """Mean and biased variance of x [B, C, ...] over all dimensions but the channels, [C] each.
 
-    Their gradient is a line in each value, so one pass gives it; autograd makes about eight. It takes a third of the time
-    of torch.var_mean, forward and back (2 CPU cores, November 2026).
+    Their gradient is a line in each value, so one pass gives it; autograd makes about eight. It takes a third of
+    torch.var_mean's time, forward and back (2 CPU cores, November 2026).
     """
 
     @staticmethod
