@@ -337,7 +337,7 @@ class Program:
             constant = form.constant + (a * lowered.offset).flatten(2).sum(2)
             return LinearForm((a.unsqueeze(2) if isinstance(node.op, Max) else a) * lowered.slope, constant)
 
-        found = crown.back_to_input(self.graph, form, relax, at).dense()
+        found = crown.back_to_input(self.graph, form, relax, None, at).dense()
         rows[:, :inputs] = found.coefficients[0].flatten(1)
         return rows, (found.constant + rows.new_zeros(1, len(rows)))[0]
 
