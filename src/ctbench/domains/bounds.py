@@ -47,8 +47,8 @@ def bounds(
     """Bounds of the logits over a region of each input: a ball around x, a box, or any other `Region`.
 
     The network is taken as at test time (running statistics), whatever mode it is in. Gradients reach its
-    parameters and x. Bounds are computed in the network's precision, and rounded like everything in it: for bounds to
-    rely on, give a network in double precision.
+    parameters and x. Bounds are computed in the network's precision. Those of a network in double precision are
+    rounded outward, and hold in the exact arithmetic of its weights; others are rounded like everything in them.
 
     Args:
         model: any network of supported layers, normalisation inside.
@@ -158,7 +158,8 @@ def _prepared(model: nn.Module, region: Region) -> tuple[Graph, Region]:
         raise ValueError(f"the inputs have the shape {list(center.shape)}: give a batch, [B, *shape]")
     graph = trace(model, tuple(center.shape[1:]))
     region = region.to(_precision(model) or center.dtype)
-    return freeze(graph, region.hull.center)[0], region
+    frozen = freeze(graph, region.hull.center)[0]
+    return frozen.rounded_outward(region.hull.lower.dtype == torch.float64), region
 
 
 class _Method:
@@ -171,7 +172,7 @@ class _Method:
         known = inspect.signature(self.domain.lower_bounds).parameters
         unknown = sorted(set(options) - set(known))
         if unknown:
-            free = sorted(set(known) - {"graph", "region", "spec", "inner", "memory"})
+            free = sorted(set(known) - {"graph", "region", "spec", "inner", "losses", "memory"})
             raise ValueError(f"{name} takes no {', '.join(unknown)}; it takes {', '.join(free) or 'no options'}")
         if "slope" in options and not callable(options["slope"]):
             raise ValueError(

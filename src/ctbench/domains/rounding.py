@@ -93,6 +93,7 @@ def losses(graph: Graph, region: Region, boxes: Sequence[Box]) -> list[Loss] | N
     return found
 
 
+@torch.no_grad()
 def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, region: Region) -> Loss:
     """The loss of a node, from its own box and from the boxes and losses of the nodes before it."""
     node = graph.nodes[at]

@@ -41,10 +41,9 @@ class Problem:
     @cached_property
     def exact(self) -> Problem:
         """The problem in double precision, whose bounds are rounded outward."""
-        if self.double is not None:
-            return self.double
-        assert self.x.dtype == torch.float64, "a problem in another precision has its like in double precision"
-        return self if self.net.outward else replace(self, net=self.net.rounded_outward())
+        found = self if self.double is None else self.double
+        assert found.x.dtype == torch.float64, "a problem in another precision has its like in double precision"
+        return found if found.net.outward else replace(found, net=found.net.rounded_outward())
 
     def select(self, samples: Tensor) -> Problem:
         """The problems of some samples: a mask [B] or indices."""

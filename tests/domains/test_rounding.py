@@ -1,0 +1,174 @@
+"""Bounds of outward graphs hold in exact arithmetic, where plain ones do not."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+
+from ctbench.domains import alpha_crown, coap, crown, crown_ibp, interval, rounding, zonotope
+from ctbench.graph import Graph, freeze, trace
+from ctbench.graph.ops import AvgPool2d, Conv2d, Linear, Mean, Reshape, Scale, Select, Shift
+from ctbench.regions import L1, L2, Box, Linf
+from ctbench.verify import rationals
+
+DOMAINS = {
+    "interval": interval,
+    "crown-ibp": crown_ibp,
+    "crown": crown,
+    "alpha-crown": alpha_crown,
+    "zonotope": zonotope,
+    "coap": coap,
+}
+
+
+def outward(model: nn.Module, x: torch.Tensor) -> Graph:
+    return freeze(trace(model.double(), tuple(x.shape[1:])), x)[0].detach().rounded_outward()
+
+
+def equal_neurons(width: int, depth: int, at: float) -> nn.Sequential:
+    """width^depth (x - at), by layers of equal neurons whose rounding errors have one sign."""
+    sizes = [1, *[width] * depth]
+    layers = [each for pair in zip(sizes, sizes[1:], strict=False) for each in (nn.Linear(*pair), nn.ReLU())]
+    model = nn.Sequential(*layers, nn.Linear(width, 1)).double()
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    nn.init.constant_(model[0].bias, -at)
+    return model
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("upper", [False, True])
+def test_equal_neurons(name, upper):
+    """All neurons are active, so the exact least value is known; each bound stays on its right side of it."""
+    exceeded = 0
+    for seed in range(24):
+        generator = torch.Generator().manual_seed(seed)
+        x = 0.3 + torch.rand(1, 1, generator=generator, dtype=torch.float64) / 3
+        region = Box(x - 1e-6, x + 1e-6)
+        model = equal_neurons(100, 3, region.lower.item() - 1e-7)
+        graph = outward(model, x)
+        end = (region.upper if upper else region.lower).item()
+        exact = 100**3 * (Fraction(end) + Fraction(model[0].bias[0].item()))
+        sign = -1 if upper else 1
+        spec = torch.full((1, 1, 1), float(sign), dtype=torch.float64)
+        bound = DOMAINS[name].lower_bounds(graph, region, spec).item()
+        assert Fraction(bound) <= sign * exact
+        assert sign * exact - Fraction(bound) < Fraction(1, 10**6) * abs(exact) + Fraction(1, 10**6)
+        plain = DOMAINS[name].lower_bounds(graph.rounded_outward(False), region, spec).item()
+        exceeded += Fraction(plain) > sign * exact
+    # so rounding outward is what is tested; intervals lose about as much by their centres and radii
+    assert exceeded > 0 or name in ("interval", "zonotope")
+
+
+def rough(seed: int, *sizes: int) -> nn.Sequential:
+    """A network whose layers are of very different scales, and whose sums cancel."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = list[nn.Module]()
+    for width, out in zip(sizes, sizes[1:], strict=False):
+        linear = nn.Linear(width, out).double()
+        scale = 10.0 ** torch.randint(-4, 5, (1,), generator=generator).item()
+        with torch.no_grad():
+            linear.weight.copy_(scale * torch.randn(out, width, generator=generator, dtype=torch.float64))
+            linear.bias.copy_(-linear.weight.sum(1) / 2)
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_a_point_has_bounds_around_its_exact_value(name):
+    for seed in range(10):
+        model = rough(seed, 3, 8, 8, 2)
+        x = torch.rand(1, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        graph, spec = outward(model, x), torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]], dtype=torch.float64)
+        exact = rationals.forms(graph, x[0], spec[0])
+        found = DOMAINS[name].lower_bounds(graph, Box(x, x), spec)[0].tolist()
+        assert all(Fraction(low) <= value for low, value in zip(found, exact, strict=True))
+        lower, upper = interval.at_points(graph, Box(x, x), spec)
+        for low, value, high in zip(lower[0].tolist(), exact, upper[0].tolist(), strict=True):
+            assert Fraction(low) <= value <= Fraction(high)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.01), L2(eps=0.01), L1(eps=0.01), L2(eps=0.01, clip=None)])
+@pytest.mark.parametrize("name", ["interval", "crown-ibp", "crown", "alpha-crown"])
+def test_single_precision_differs_by_less_than_its_own_loss(name, threat):
+    """The losses, multiplied by the ratio of the units, also cover what single precision is wrong by."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Unflatten(1, (2, 4, 4)), nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 5),
+    ).eval()  # fmt: skip
+    x = torch.rand(8, 32, dtype=torch.float64)
+    graph = outward(model, x)
+    spec = torch.eye(5, dtype=torch.float64).expand(8, -1, -1)
+    plain = graph.rounded_outward(False)
+    bounds = DOMAINS[name].lower_bounds
+    exact = bounds(plain, threat.region(x), spec)
+    single = bounds(plain.to(torch.float32), threat.region(x.float()), spec.float()).double()
+    lost = exact - bounds(graph, threat.region(x), spec)
+    assert (lost > 0).all()
+    assert ((single - exact).abs() < lost * 2**29).all()
+
+
+@pytest.mark.parametrize(
+    ("op", "shape"),
+    [
+        (Linear(torch.randn(3, 5), torch.randn(3)), (5,)),
+        (Conv2d(torch.randn(4, 2, 3, 3), torch.randn(4), (1, 1), (1, 1), (1, 1), 1, (2, 5, 5)), (2, 5, 5)),
+        (Scale(torch.randn(2, 1, 1), torch.randn(2, 1, 1)), (2, 3, 3)),
+        (Shift(torch.randn(2, 1, 1)), (2, 3, 3)),
+        (AvgPool2d((2, 2), (2, 2), (0, 0), (2, 4, 4)), (2, 4, 4)),
+        (Mean((1, 2), (2, 4, 4)), (2, 4, 4)),
+        (Select(torch.tensor([[0, 1], [1, 4]]), (4,)), (4,)),
+        (Reshape((4,), (2, 2)), (4,)),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, tuple) else "",
+)
+def test_a_sum_of_many_terms_costs_as_many_units(op, shape):
+    """At least the longest sum forward and backward, and the bias, with every term of one sign."""
+    op = op.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+    reach = torch.rand(1, *shape, dtype=torch.float64)
+    out = op.shape(shape)
+    cost = rounding._value(op, out, reach)
+    size = op.linear(torch.eye(reach.numel(), dtype=torch.float64).view(-1, *shape)).flatten(1)
+    terms = max(int((size != 0).sum(0).max()), int((size != 0).sum(1).max()))
+    bias = op(torch.zeros(1, *shape, dtype=torch.float64)).abs().flatten()
+    needed = 2.0**-53 * (terms * (reach.flatten() @ size.abs()) + bias.numel() * bias)
+    assert (cost.flatten() >= needed).all()
+
+
+def test_a_rounded_shift_costs_the_terms_that_it_is_made_of():
+    """A running mean of 1e6 and a bias that takes it back: the shift is small, and its error is that of 1e6."""
+    norm = nn.BatchNorm1d(1).double().eval()
+    norm.running_mean.fill_(1e6 / 3)
+    norm.bias.data.fill_(1e6 / 3)
+    x = torch.full((1, 1), 0.5, dtype=torch.float64)
+    graph = outward(nn.Sequential(norm, nn.Linear(1, 1)), x)
+    lower, upper = interval.at_points(graph, Box(x, x), torch.ones(1, 1, 1, dtype=torch.float64))
+    assert (upper - lower).item() > 1e6 / 3 * 2.0**-52 * abs(graph.nodes[-1].op.weight.item())
+
+
+def test_a_form_that_begins_before_a_relaxation_is_charged_for_its_own_layer():
+    """Bounds of pre-activations: nothing else pays for the layer that they begin at."""
+    x = torch.full((1, 1), 0.5, dtype=torch.float64)
+    graph = outward(rough(1, 1, 4, 4, 2), x)
+    boxes, losses = crown.bounded(graph, Box(x, x))
+    assert losses is not None
+    for at, node in enumerate(graph.nodes):
+        if isinstance(node.op, Linear):
+            charged_later = losses[at].form is None
+            assert charged_later == (at != len(graph.nodes) - 1)
+            if charged_later:
+                reader = losses[at + 1]
+                assert (reader.form >= losses[at].begin * (boxes[at].upper > 0)).all()
+
+
+def test_graphs_that_are_not_outward_have_no_losses():
+    x = torch.rand(1, 3, dtype=torch.float64)
+    graph = outward(rough(0, 3, 4, 2), x).rounded_outward(False)
+    assert rounding.losses(graph, Box(x, x), interval.boxes(graph, Box(x, x))) is None
+    assert not graph.rounded_outward().to(torch.float32).outward
+    assert replace(graph, outward=True).detach().outward
