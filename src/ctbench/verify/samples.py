@@ -22,6 +22,7 @@ from ctbench.graph import Precisions
 from ctbench.regions import Threat
 from ctbench.regions.lookup import given_threat
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
+from ctbench.results.failures import warn
 from ctbench.specification import check_labels, check_samples
 from ctbench.verify.cascade import OVER, Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
@@ -30,6 +31,7 @@ from ctbench.verify.stages import Stage
 from ctbench.verify.workers import shared
 
 CHUNK = 1024  # samples that go through all stages together, at most: few of them reach the last ones
+NOT_FINITE = "the logits are NaN or infinite"
 SHARES = 4  # chunks for each process, at least: some take longer than others
 
 
@@ -88,6 +90,10 @@ def certify(
     Returns:
         A record for each sample, and the accuracies.
 
+    Warns:
+        StageFailedWarning: stages raised or gave NaN; once, with their titles, samples and first messages. These
+            samples stay open for the next stages, and what no stage decides is unknown.
+
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
         ValueError: a model, eps, input, label or number that cannot be, or files that were made under other settings,
@@ -127,9 +133,11 @@ def certify(
                 for record in finished:
                     watch(record)
     missed = Decision(reason=OVER, cut=True)
-    return Certification.of(
+    certification = Certification.of(
         done[index] if index in done else samples.record(place, missed) for place, index in enumerate(samples.indices)
     )
+    warn(certification.failures, stacklevel=2)
+    return certification
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +165,7 @@ class Samples:
     def recognize(self, done: dict[int, SampleRecord]) -> None:
         """Raise ValueError where a record is not about the input and label that stand in its place."""
         for place, index in enumerate(self.indices):
-            if index in done and done[index].digest != self.digest(place):
+            if index in done and (done[index].digest, done[index].label) != (self.digest(place), int(self.y[place])):
                 raise ValueError(f"the record of sample {index} is about another input or label: choose another place")
 
     def record(self, place: int, decision: Decision, prediction: int = -1) -> SampleRecord:
@@ -175,6 +183,8 @@ class Samples:
             reason=decision.reason,
             counterexample=None if decision.witness is None else decision.witness.cpu().numpy(),
             finished=not decision.cut,
+            failed=dict(decision.failed),
+            late=decision.late,
         )
 
 
@@ -245,7 +255,8 @@ class Job:
         decisions = [
             Decision(
                 verdict=Verdict.MISCLASSIFIED if is_wrong else Verdict.UNKNOWN,
-                reason="" if is_finite else "clean: the logits are NaN or infinite",
+                reason="" if is_finite else f"clean: {NOT_FINITE}",
+                failed={} if is_finite else {"clean": NOT_FINITE},
             ).charged("clean", seconds)
             for is_wrong, is_finite in zip(wrong, finite.tolist(), strict=True)
         ]
