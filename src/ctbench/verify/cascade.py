@@ -266,6 +266,8 @@ class _Outcome:
 
     @classmethod
     def of(cls, bound: float, certified: bool) -> _Outcome:
+        if bound == -math.inf:  # it is true of every margin
+            return cls()
         if not math.isfinite(bound):
             return cls(reason=f"the bound is {'NaN' if math.isnan(bound) else 'infinite'}")
         return cls(bound=bound, certified=certified)
