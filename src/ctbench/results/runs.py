@@ -119,9 +119,10 @@ class CertificationFiles:
         different = _differences(self.read_settings(), json.loads(json.dumps(settings)))
         if different:
             raise ValueError(f"{self.records} was made under other settings ({different}): choose another place")
+        done = {record.index: record for record in self.read()}
         # a record cut short by a kill must not grow together with the next one
         jsonl.rewrite(self.records, jsonl.read(self.records))
-        return {record.index: record for record in self.read()}
+        return done
 
     def _check_name(self) -> None:
         if self.records.suffix != ".jsonl":
