@@ -73,8 +73,8 @@ def records(script: Path) -> list[dict]:
     return jsonl.read(script.with_name("records.jsonl"))
 
 
-def call(script: Path, **options: object) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+def call(script: Path, *, threads: int = 1, **options: object) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen(
         [sys.executable, script], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
     )
@@ -114,7 +114,7 @@ def test_a_process_that_dies_is_told_of_and_loses_no_finished_record(script):
 @pytest.mark.parametrize("whom", ["the parent", "everyone"])
 def test_a_job_that_is_killed_leaves_no_process_and_no_record_twice(script, whom):
     script.with_name("slow").touch()
-    with call(script) as process:
+    with call(script, threads=2) as process:
         while len(list(script.parent.glob("*.pid"))) < 2:
             assert process.poll() is None
             time.sleep(0.05)
@@ -147,16 +147,13 @@ def test_a_stage_that_raises_in_several_processes_is_told_of_once_by_their_paren
 
 @pytest.mark.parametrize(("threads", "count", "each"), [(6, 2, 3), (7, 3, 2), (2, 3, 1)])
 def test_processes_share_the_threads(monkeypatch, threads, count, each):
-    class Stopped(Exception):
-        pass
-
     def worker(content: bytes, given: int) -> None:
         assert given == each
-        raise Stopped
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(workers, "_Worker", worker)
-    with pytest.raises(Stopped):
+    with pytest.raises(KeyboardInterrupt):
         next(workers.shared(None, iter(()), count))
 
 
