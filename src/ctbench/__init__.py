@@ -13,7 +13,7 @@ from ctbench.memory import keep_freed_memory
 from ctbench.onnx import load_onnx, save_onnx
 from ctbench.recipes import recipe
 from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Segments
-from ctbench.results import Certification, SampleRecord, Verdict
+from ctbench.results import Certification, SampleRecord, StageFailedWarning, Verdict
 from ctbench.training import Recipe, Run, load_network, load_run, load_weights, train
 from ctbench.verify import certify, read_vnnlib, verify_property, write_robustness
 
@@ -28,6 +28,7 @@ __all__ = [
     "Run",
     "SampleRecord",
     "Segments",
+    "StageFailedWarning",
     "UnsupportedLayerError",
     "Verdict",
     "bounds",

@@ -56,11 +56,11 @@ def test_certify_counts_by_stage(succeeds, run):
     rows = {line.split()[1]: line.split("│")[2:-1] for line in out.splitlines() if "│" in line}
     seconds = {stage: float(row.pop()) for stage, row in rows.items()}
     rows = {stage: [int(count) for count in row] for stage, row in rows.items()}
-    assert rows.pop("all") == list(found.counts.values())
+    assert rows.pop("all") == list(found.outcomes.values())
     assert seconds.pop("all") == pytest.approx(found.seconds, abs=0.06)
     assert seconds == pytest.approx(found.seconds_by_stage, abs=0.06)
     assert rows.keys() == found.stages.keys()
-    assert [sum(column) for column in zip(*rows.values(), strict=True)] == list(found.counts.values())
+    assert [sum(column) for column in zip(*rows.values(), strict=True)] == list(found.outcomes.values())
 
 
 def test_certify_takes_the_radius_of_the_recipe_or_another(succeeds, run):
@@ -121,17 +121,73 @@ def test_certify_takes_weights_of_a_network_that_is_named(succeeds, fails):
     assert "holds the weights of another network" in fails(*certify, "--network", "mlp", "--out", "b.jsonl")
 
 
-def test_certify_names_a_stage_that_failed(succeeds, run, monkeypatch):
+def cells(text: str) -> dict[str, list[str]]:
+    """The cells of printed tables, by their first one."""
+    lines = ([cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line)
+    return {first: rest for first, *rest in lines}
+
+
+def test_certify_names_a_stage_that_failed(capsys, run, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of luck")
 
     for name in ("interval", "crown", "alpha_crown"):
         monkeypatch.setattr(f"ctbench.domains.{name}.lower_bounds", broken)
-    out = succeeds("certify", run, "--samples", 9, "--stages", "fast")
+    assert main(["certify", str(run), "--samples", "9", "--stages", "fast"]) == 0
+    said = capsys.readouterr()
     found = RunFolder(run).certification("linf-0.05").read()
     left = [record.index for record in found if record.reason]
-    assert shares(out)["certified"] == 0 < len(left)
-    assert f"{len(left)} samples stayed open, as sample {left[0]}: interval: RuntimeError: out of luck" in out
+    assert shares(said.out)["certified"] == 0 < len(left)
+    assert f"{len(left)} samples stayed open, as sample {left[0]}: interval: RuntimeError: out of luck" in said.out
+    assert "StageFailedWarning" not in said.err
+    told = cells(said.err)
+    assert told == {
+        "interval": [str(found.natural_accuracy * 9)[0], "RuntimeError: out of luck"],
+        "crown-ibp": [told["interval"][0], "RuntimeError: out of luck"],
+        "crown": [str(len(left)), "RuntimeError: out of luck"],
+        "alpha-crown": [str(len(left)), "RuntimeError: out of luck"],
+    }
+    decided = cells(said.out)["all"]
+    assert decided[2:5] == [str(len(left)), "0", "0"]
+
+
+def test_certify_is_strict_about_stages_that_failed_when_all_is_written(capsys, run, monkeypatch):
+    monkeypatch.setattr("ctbench.verify.stages.Bound.__call__", lambda *_: 1 / 0)
+    command = ["certify", str(run), "--samples", "9", "--stages", "fast", "--strict"]
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert "9 samples, linf" in said.out
+    assert said.err.splitlines()[-1] == (
+        "ctbench: error: --strict, and stages failed (interval, crown-ibp, crown): mend what the table names, "
+        "and certify again"
+    )
+    assert cells(said.err)["interval"][1] == "ZeroDivisionError: division by zero"
+    assert len(RunFolder(run).certification("linf-0.05").read()) == 9
+    assert main([*command, "--resume"]) == 2
+    monkeypatch.undo()
+    assert main(["certify", str(run), "--samples", "9", "--strict", "--out", "good.jsonl"]) == 0
+
+
+def test_samples_that_had_no_time_are_not_counted_as_errors(capsys, run):
+    assert main(["certify", str(run), "--samples", "60", "--timeout", "1e-9", "--strict"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    found = RunFolder(run).certification("linf-0.05").read()
+    late = found.counts[Verdict.UNKNOWN]
+    assert late > 0
+    assert cells(said.out)["all"][2:5] == ["0", str(late), "0"]
+
+
+@pytest.mark.parametrize("change", [{"verdict": "certified", "bound": -5}, {"verdict": "certified", "bound": None}])
+def test_certify_and_attack_refuse_records_that_were_edited(succeeds, fails, run, change):
+    succeeds("certify", run, "--samples", 20)
+    path = RunFolder(run).certification("linf-0.05").records
+    records = jsonl.read(path)
+    jsonl.rewrite(path, [*records[:3], records[3] | change, *records[4:]])
+    for command in (("certify", run, "--resume"), ("attack", run, "--certified", path), ("compare", run)):
+        line = fails(*command, *(() if command[0] == "compare" else ("--samples", 20)))
+        assert "linf-0.05.jsonl, line 4: not the record of a certified sample (its bound is" in line
+        assert "take it out, and certify again" in line
 
 
 def test_certify_wong_and_kolters_network_on_real_mnist(succeeds, real_mnist, kw_mnist):

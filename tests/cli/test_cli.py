@@ -4,6 +4,7 @@ import errno
 import gzip
 import re
 import struct
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -444,6 +445,38 @@ def test_sweep_trains_certifies_and_compares(succeeds, tmp_path):
         out = succeeds("sweep", "digits_stand*", "--out", tmp_path, "--samples", 5, "--stages", "fast", "--markdown")
         (row,) = (line for line in out.splitlines() if line.startswith("| digits_standard"))
         assert [cell.strip() for cell in row.split("|")][5:8] == ["linf", "0.1", "5"]
+
+
+def test_compare_sweep_and_demo_tell_of_stages_that_failed(capsys, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("ctbench.verify.stages.Bound.__call__", lambda *_: 1 / 0)
+    assert main(["certify", str(run), "--samples", "20", "--stages", "fast"]) == 0
+    table = capsys.readouterr().err
+    assert main(["compare", str(run)]) == 0
+    said = capsys.readouterr()
+    assert "interval, crown-ibp, crown" in said.out
+    told = [
+        cell.strip() for cell in next(line for line in said.err.splitlines() if "interval" in line).split("│")[1:-1]
+    ]
+    assert told == [
+        "run",
+        "interval",
+        re.search(r"interval +│ +(\d+)", table)[1],
+        "ZeroDivisionError: division by zero",
+    ]
+    monkeypatch.setattr(demo, "recipe", shortened)
+    assert main(["demo", "--out", "demo", "--strict"]) == 2
+    said = capsys.readouterr()
+    assert "digits_ibp" in said.out
+    assert all(re.search(rf"{name} +│ interval +│", said.err) for name in demo.RECIPES)
+    assert "error: --strict, and stages failed (interval, crown-ibp, crown)" in said.err
+    (tmp_path / "sweep").mkdir()
+    (Path("demo") / "digits_ibp").rename(tmp_path / "sweep" / "digits_ibp")
+    monkeypatch.setattr("subprocess.run", lambda call, **_: subprocess.CompletedProcess(call, 0))
+    for strict in (True, False):
+        options = ["--strict"] if strict else []
+        assert main(["sweep", "digits_ibp", "--out", str(tmp_path / "sweep"), *options]) == 2 * strict
+        said = capsys.readouterr()
+        assert re.search(r"digits_ibp +│ interval +│", said.err)
 
 
 def test_sweep_goes_on_after_a_failure_and_tells_of_it(capsys, tmp_path):

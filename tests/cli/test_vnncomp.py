@@ -247,6 +247,67 @@ def test_instances_that_break_are_errors_and_the_others_are_decided(call):
     assert "6 of 9 instances could not be read or decided, as torn_proved: OnnxError: " in said
 
 
+def test_a_stage_that_failed_is_a_column_a_table_and_with_strict_a_status(call, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    for domain in ("interval", "crown", "alpha_crown"):
+        monkeypatch.setattr(f"ctbench.domains.{domain}.lower_bounds", broken)
+    monkeypatch.setattr("ctbench.verify.input_split.InputSplit.__call__", broken)
+    monkeypatch.setattr("ctbench.verify.branch_and_bound.BranchAndBound.__call__", broken)
+    status, out, err = call(PLAIN)
+    assert status == 0
+    found = results()
+    assert [found[name]["verdict"] for name in ("proved", "broken", "tied")] == ["unknown", "sat", "unknown"]
+    assert found["proved"]["failed"]["crown"] == "RuntimeError: out of luck"
+    assert found["broken"]["failed"]["interval"] == "RuntimeError: out of luck"
+    assert rows(out)["all"][:6] == ["0", "1", "0", "0", "0", "2"]
+    assert "unknown (error)" in out
+    assert rows(err)["interval"] == ["3", "RuntimeError: out of luck"]
+    assert rows(err)["crown"] == ["2", "RuntimeError: out of luck"]
+    status, _, err = call(PLAIN, "--resume", "--strict")
+    assert status == 2
+    assert err.splitlines()[-1].startswith("ctbench: error: --strict, and stages failed (interval, crown-ibp, crown, ")
+    assert rows(err)["interval"] == ["3", "RuntimeError: out of luck"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("proved", {"bound": -5}, "line 1: .*its bound is -5, but unsat needs a bound > 0"),
+        ("proved", {"verdict": "sat", "bound": None}, "line 1: the verdict of net_proved is sat, but .*net_proved.txt"),
+        (
+            "broken",
+            {"verdict": "unsat", "bound": 1},
+            "line 2: the verdict of net_broken is unsat, but .* the verdict al",
+        ),
+        (
+            "tied",
+            {"verdict": "proved"},
+            "line 3: .*its verdict is 'proved', expected unsat, sat, unknown, timeout, err",
+        ),
+        ("tied", {"name": "net_proved"}, "line 3: net_proved has a result already, in another line"),
+    ],
+)
+def test_results_that_were_edited_are_refused(call, name, change, told):
+    call(PLAIN)
+    path = Path("runs/vnncomp/list/results.jsonl")
+    jsonl.rewrite(path, [one | change if one["name"] == f"net_{name}" else one for one in jsonl.read(path)])
+    before = path.read_bytes()
+    status, _, err = call(PLAIN, "--resume")
+    assert status == 2
+    assert re.search(rf"results\.jsonl, {told}", err), err
+    assert path.read_bytes() == before
+
+
+def test_a_counterexample_that_is_gone_is_missed(call):
+    call(PLAIN)
+    Path("runs/vnncomp/list/net_broken.txt").write_text("sat\n")
+    assert "net_broken.txt does not hold the verdict, and a counterexample" in call(PLAIN, "--resume")[2]
+    Path("runs/vnncomp/list/net_broken.txt").unlink()
+    assert "net_broken.txt does not hold the verdict, and a counterexample" in call(PLAIN, "--resume")[2]
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [

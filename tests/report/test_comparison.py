@@ -13,15 +13,16 @@ from ctbench.results import RunFolder, SampleRecord, Verdict, jsonl
 RECIPE = {"dataset": {"name": "digits"}, "network": {"name": "cnn3"}, "method": {"name": "ibp"}}
 
 
-def record(index: int, verdict: str, prediction: int = 1) -> dict:
+def record(index: int, verdict: str, prediction: int = 1, **fields: object) -> dict:
     return SampleRecord(
         index=index,
         label=1,
         prediction=prediction,
         verdict=Verdict(verdict),
-        stage="interval",
-        bound=None,
+        stage="clean" if verdict == "misclassified" else "interval",
+        bound=0.5 if verdict == "certified" else None,
         seconds=20.0,
+        **fields,
     ).to_json()
 
 
@@ -35,8 +36,9 @@ def folder(tmp_path):
     files = run.certification("linf-0.1")
     about = {"dataset": "digits", "network": "cnn3", "network_digest": "abc", "threat": "Linf(eps=0.1)"}
     files.start({"norm": "linf", "eps": 0.1, **about}, resume=False)
-    verdicts = ("certified", "falsified", "unknown", "certified", "certified", "certified", "unknown")
+    verdicts = ("certified", "falsified", "unknown", "certified", "certified", "certified")
     jsonl.append(files.records, [record(index, verdict) for index, verdict in enumerate(verdicts)])
+    jsonl.append(files.records, [record(6, "unknown", late=True, reason="60 seconds were not enough")])
     jsonl.append(files.records, [record(7, "misclassified", prediction=0)])
     return run
 
@@ -47,7 +49,19 @@ def test_a_row_says_what_the_files_say(folder):
     assert (row.eps, row.training_seconds) == (0.1, 3.75)
     assert row.certification == folder.certification("linf-0.1").read()
     about = ["my-run", "digits", "cnn3", "ibp", "linf", "0.1"]
-    assert row.cells() == [*about, "8", "87.50", "75.00", "50.00", "2", "-", "3.8 s", "2.7 min"]
+    assert row.cells() == [*about, "8", "87.50", "75.00", "50.00", "0", "1", "1", "-", "-", "3.8 s", "2.7 min"]
+
+
+def test_a_run_with_a_stage_that_failed_is_marked_and_errors_are_not_counted_as_time(folder):
+    files = folder.certification("linf-0.1")
+    told = {"reason": "crown: RuntimeError: out of luck", "failed": {"crown": "RuntimeError: out of luck"}}
+    late = {**told, "late": True}
+    jsonl.append(files.records, [record(8, "unknown", **told), record(9, "unknown", **late)])
+    jsonl.append(files.records, [record(10, "certified", failed={"pgd": "MemoryError: "})])
+    (row,) = report.rows([folder.path])
+    cells = dict(zip(HEADINGS, row.cells(), strict=True))
+    assert [cells[f"unknown ({why})"] for why in ("error", "time", "not decided")] == ["2", "1", "1"]
+    assert cells["failed stages"] == "crown, pgd"
 
 
 def attack(
@@ -68,7 +82,7 @@ def test_a_row_says_what_attacks_left(folder):
     attack(folder, "wider", *[(1, "pgd")] * 5, eps=0.2)
     (row,) = report.rows([folder.path])
     assert row.attacked == (0.25, 4)
-    assert row.cells()[10:12] == ["2", "25.00 of 4"]
+    assert row.cells()[10:15] == ["0", "1", "1", "-", "25.00 of 4"]
 
 
 def test_each_certification_has_a_row(folder):
@@ -84,7 +98,7 @@ def test_a_run_without_a_certification_has_a_row_too(tmp_path):
     (tmp_path / "bare").mkdir()
     jsonl.write_json(tmp_path / "bare" / "recipe.json", RECIPE)
     (row,) = report.rows([tmp_path / "bare"])
-    assert row.cells() == ["bare", "digits", "cnn3", "ibp", *["-"] * 10]
+    assert row.cells() == ["bare", "digits", "cnn3", "ibp", *["-"] * 13]
 
 
 def test_a_certified_file_of_weights_has_a_row_without_a_recipe(tmp_path):
@@ -104,6 +118,9 @@ def test_a_certified_file_of_weights_has_a_row_without_a_recipe(tmp_path):
         "100.00",
         "100.00",
         "0",
+        "0",
+        "0",
+        "-",
         "-",
         "-",
         "20.0 s",
@@ -121,14 +138,15 @@ def test_rows_keep_the_order_of_the_folders(folder, tmp_path):
 def test_the_markdown_table_is_whole(folder):
     assert report.markdown(report.rows([folder.path])).splitlines() == [
         f"| {' | '.join(HEADINGS)} |",
-        "| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| my-run | digits | cnn3 | ibp | linf | 0.1 | 8 | 87.50 | 75.00 | 50.00 | 2 | - | 3.8 s | 2.7 min |",
+        f"| {' | '.join(['---'] * 5 + ['---:'] * 12)} |",
+        "| my-run | digits | cnn3 | ibp | linf | 0.1 | 8 | 87.50 | 75.00 | 50.00 "
+        "| 0 | 1 | 1 | - | - | 3.8 s | 2.7 min |",
     ]
 
 
 def test_the_table_shows_every_cell(folder):
     rows, shown = report.rows([folder.path]), StringIO()
-    Console(file=shown, width=200).print(report.table(rows))
+    Console(file=shown, width=260).print(report.table(rows))
     text = shown.getvalue()
     assert all(heading in text for heading in HEADINGS)
     assert all(cell in text for cell in rows[0].cells())

@@ -28,7 +28,7 @@ RECORDS = [
     record(2, "falsified", "pgd", bound=-3.0),
     record(4, "misclassified", "clean", prediction=0),
     record(7, "misclassified", "clean", prediction=2),
-    record(6, "unknown", "clean", prediction=-1, reason="clean: the logits are NaN or infinite"),
+    record(6, "unknown", "clean", prediction=-1, reason="clean: NaN", failed={"clean": "NaN"}),
     record(5, "certified", bound=2.0),
 ]
 
@@ -90,6 +90,8 @@ def test_a_record_is_the_same_after_json(sample):
         "seconds",
         "stage_seconds",
         "reason",
+        "failed",
+        "late",
     }
 
 

@@ -1,13 +1,16 @@
 """Branch and bound decides what an exact solver decides, and certifies nothing else."""
 
 import math
+import re
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from torch import nn
 
+from ctbench.deadline import OutOfTime
 from ctbench.domains import crown, pairs
 from ctbench.graph import Graph, freeze, trace
 from ctbench.regions import L2, Linf
@@ -186,6 +189,122 @@ def test_where_all_signs_are_known_another_stage_is_asked(monkeypatch):
     exact = decided(given, 20.0, Milp())
     assert ((asked.bound > 0) == (exact.bound > 0)).all()
     assert (alone.bound > 0).sum() < (exact.bound > 0).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fragile(Milp):
+    """Integer programs that raise for batches with a sample of these, by their first coordinate."""
+
+    bad: tuple[float, ...]
+    asked: list[int] = field(default_factory=list, repr=False)
+
+    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
+        self.asked.append(len(problem))
+        for first in problem.x[:, 0].tolist():
+            if first in self.bad:
+                raise RuntimeError(f"out of\n  luck at {first}")
+        return super().__call__(problem, generator)
+
+
+@pytest.fixture
+def leafless(monkeypatch) -> Problem:
+    """Thirty samples; branch and bound without steps gets stuck in some of them, and asks the stage aside."""
+    monkeypatch.setattr(branch_and_bound, "LEAF_STEPS", 0)
+    return problem(mlp, 0, eps=0.4, samples=30)
+
+
+@torch.no_grad()
+def test_a_stage_aside_that_raises_fails_for_the_samples_that_it_raises_for_alone(leafless):
+    search = BranchAndBound(steps=0, root_steps=0)
+    alone, good = decided(leafless, 20.0, search), decided(leafless, 20.0, replace(search, aside=Milp()))
+    assert good.failed == [{}] * 30
+    won = ((good.bound > 0) & ~(alone.bound > 0)).nonzero().flatten().tolist()
+    assert len(won) > 1
+    bad = won[1]
+    aside = Fragile(bad=(leafless.x[bad, 0].item(),))
+    found = decided(leafless, 20.0, replace(search, aside=aside))
+    expected = good.bound > 0
+    expected[bad] = False
+    assert torch.equal(found.bound > 0, expected)
+    assert [index for index, failed in enumerate(found.failed) if failed] == [bad]
+    assert found.failed[bad] == {"milp": f"RuntimeError: out of luck at {aside.bad[0]}"}
+    assert aside.asked[0] > 1, "samples are asked about together"
+
+
+@torch.no_grad()
+def test_a_stage_aside_that_always_raises_is_told_of_and_the_search_goes_on(leafless):
+    search, aside = BranchAndBound(steps=0, root_steps=0), Fragile(bad=tuple(leafless.x[:, 0].tolist()))
+    found = decided(leafless, 20.0, replace(search, aside=aside))
+    assert torch.equal(found.bound > 0, decided(leafless, 20.0, search).bound > 0)
+    failed = [index for index, failed in enumerate(found.failed) if failed]
+    assert 0 < len(failed) < 30
+    assert set(aside.asked) > {1}
+    generator = torch.Generator().manual_seed(0)
+    stages = (replace(search, aside=aside, batch_size=30),)
+    decisions = Cascade(stages=stages).decide(leafless, generator)
+    assert [index for index, decision in enumerate(decisions) if decision.failed] == failed
+    assert {stage for decision in decisions for stage in decision.failed} == {"milp"}
+    left = [decision for decision in decisions if decision.verdict is Verdict.UNKNOWN and decision.failed]
+    assert left
+    assert all(decision.reason.startswith("milp: RuntimeError: out of luck") for decision in left)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odd(Milp):
+    """Integer programs that do something else first."""
+
+    look: Callable[[Problem], Findings | None] = field(repr=False)
+
+    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
+        return self.look(problem) or super().__call__(problem, generator)
+
+
+def too_many(problem: Problem) -> None:
+    if len(problem) > 1:
+        raise RuntimeError("too many at once")
+
+
+def out_of_memory(problem: Problem) -> None:
+    if len(problem) > 1:
+        raise torch.OutOfMemoryError("out of memory")
+
+
+def not_a_number(problem: Problem) -> Findings:
+    return Findings(bound=torch.full((len(problem),), math.nan, dtype=torch.float64))
+
+
+def misshapen(problem: Problem) -> Findings:
+    return Findings(bound=torch.ones(len(problem), 2, dtype=torch.float64))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("look", "message", "helps"),
+    [
+        (too_many, "RuntimeError: too many at once", True),
+        (out_of_memory, None, True),
+        (not_a_number, "the bound is NaN", False),
+        (misshapen, r"ValueError: the stage gave bounds of shape .*", False),
+    ],
+)
+def test_what_a_stage_aside_does_wrong_is_told_and_proves_nothing(leafless, look, message, helps):
+    search = BranchAndBound(steps=0, root_steps=0)
+    found = decided(leafless, 20.0, replace(search, aside=Odd(look=look)))
+    expected = decided(leafless, 20.0, replace(search, aside=Milp()) if helps else search)
+    assert torch.equal(found.bound > 0, expected.bound > 0)
+    told = {text for failed in found.failed for text in failed.values()}
+    assert len(told) == (message is not None)
+    assert all(re.fullmatch(message, text) for text in told)
+
+
+@torch.no_grad()
+def test_a_stage_aside_that_raises_and_then_runs_out_of_time_is_told_of(leafless):
+    def look(problem: Problem) -> None:
+        too_many(problem)
+        raise OutOfTime
+
+    found = decided(leafless, 20.0, BranchAndBound(steps=0, root_steps=0, aside=Odd(look=look)))
+    assert {text for failed in found.failed for text in failed.values()} == {"RuntimeError: too many at once"}
 
 
 def test_a_stage_that_proves_nothing_is_not_asked():

@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -21,9 +22,10 @@ from torch import nn
 import ctbench
 from ctbench import regions
 from ctbench.attacks import PGD
+from ctbench.deadline import OutOfTime
 from ctbench.networks import MLP, Normalize
 from ctbench.regions import Linf
-from ctbench.results import CertificationFiles, Verdict
+from ctbench.results import CertificationFiles, Open, StageFailedWarning, Verdict
 from ctbench.specification import margins, violation_at
 from ctbench.verify import (
     DEFAULT_STAGES,
@@ -441,10 +443,12 @@ def test_a_stage_that_fails_certifies_nothing_and_the_record_says_why(name, conf
     look, reason = FAILING[name]
     model = small(0)
     x, y = inputs(model, 20)
-    found = certify(model, x, y, eps=0.01, stages=[Custom(look=look)], confirm=confirm)
+    with pytest.warns(StageFailedWarning, match="custom on 17 samples"):
+        found = certify(model, x, y, eps=0.01, stages=[Custom(look=look)], confirm=confirm)
     right = [record for record in found if record.right]
-    assert len(right) > 10
+    assert len(right) == 17
     for record in right:
+        assert record.open is Open.ERROR
         assert (record.verdict, record.stage) == (Verdict.UNKNOWN, "custom")
         assert record.bound is None
         assert re.search(reason, record.reason), record.reason
@@ -509,10 +513,13 @@ def test_a_replayed_counterexample_outweighs_any_bound():
 def test_what_one_stage_cannot_do_a_later_one_may():
     model = small(0)
     x, y = inputs(model, 20)
-    found = certify(model, x, y, eps=0.01, stages=[Custom(look=raising), Bound(domain="crown")])
+    with pytest.warns(StageFailedWarning):
+        found = certify(model, x, y, eps=0.01, stages=[Custom(look=raising), Bound(domain="crown")])
     assert found.certified_accuracy > 0.5
     assert all(not record.reason for record in found if record.verdict is Verdict.CERTIFIED)
-    failed = certify(model, x, y, eps=0.01, stages=[Bound(domain="interval"), Custom(look=raising)])
+    assert {record.failed.get("custom") for record in found if record.right} == {"RuntimeError: out of luck"}
+    with pytest.warns(StageFailedWarning):
+        failed = certify(model, x, y, eps=0.01, stages=[Bound(domain="interval"), Custom(look=raising)])
     left = [record for record in failed if record.reason]
     assert all(record.verdict is Verdict.UNKNOWN and math.isfinite(record.bound) for record in left)
 
@@ -564,6 +571,144 @@ def test_falsify_stops_at_what_it_has_found():
     assert findings.witness[1].item() == pytest.approx(0.8, abs=0.01)
 
 
+# ------------------------------------------------------------------------------------------------------------ failures
+
+
+def raising_for(x: torch.Tensor, bad: list[int]) -> Callable[[Problem], Findings]:
+    """A stage that raises for any batch with one of these samples, and certifies all others."""
+
+    def look(problem: Problem) -> Findings:
+        for index in bad:
+            if (problem.x == x[index]).all(1).any():
+                raise RuntimeError(f"sample {index} is bad")
+        return constant(1.0)(problem)
+
+    return look
+
+
+@pytest.mark.parametrize("bad", [[0], [19], [3, 4, 11]])
+def test_samples_that_a_stage_raises_for_do_not_take_the_others(bad):
+    model = small(0)
+    x, y = right(model, 20)
+    with pytest.warns(StageFailedWarning) as warned:
+        found = certify(model, x, y, eps=0.01, stages=[Custom(look=raising_for(x, bad))], confirm=False)
+    assert [record.index for record in found if record.verdict is not Verdict.CERTIFIED] == bad
+    assert {record.index: record.failed for record in found if record.failed} == {
+        index: {"custom": f"RuntimeError: sample {index} is bad"} for index in bad
+    }
+    (one,) = warned
+    plural = "s" if len(bad) > 1 else ""
+    assert f"custom on {len(bad)} sample{plural} (RuntimeError: sample {bad[0]} is bad)" in str(one.message)
+    assert one.filename == __file__
+
+
+def test_a_stage_that_always_raises_is_asked_about_a_sample_a_few_times():
+    model, seen = small(0), [0] * 16
+    x, y = right(model, 16)
+
+    def look(problem: Problem) -> Findings:
+        for row in problem.x:
+            seen[int((row == x).all(1).nonzero())] += 1
+        raise RuntimeError
+
+    with pytest.warns(StageFailedWarning):
+        certify(model, x, y, eps=0.01, stages=[Custom(look=look)])
+    assert seen == [5] * 16
+
+
+def test_a_failed_batch_is_not_halved_when_its_time_is_up(clock):
+    model, sizes = small(0), list[int]()
+
+    def look(problem: Problem) -> Findings:
+        sizes.append(len(problem))
+        clock[0] += 1.5 * len(problem)
+        raise RuntimeError("out of luck")
+
+    with pytest.warns(StageFailedWarning):
+        found = certify(model, *right(model, 8), eps=0.01, stages=[Custom(look=look)], timeout=2.0)
+    assert sizes == [8, 4, 4]  # a sample is charged 1.5 seconds, then 3
+    assert {record.seconds for record in found} == {3.0}
+    assert {record.open for record in found} == {Open.ERROR}
+
+
+def test_what_a_stage_raises_for_a_batch_and_for_no_sample_is_told_all_the_same():
+    model = small(0)
+
+    def look(problem: Problem) -> Findings:
+        if len(problem) > 2:
+            raise RuntimeError("too many at once")
+        return constant(1.0)(problem)
+
+    with pytest.warns(StageFailedWarning, match="custom on 8 samples"):
+        found = certify(model, *right(model, 8), eps=0.01, stages=[Custom(look=look)], confirm=False)
+    assert {record.verdict for record in found} == {Verdict.CERTIFIED}
+    assert {record.failed["custom"] for record in found} == {"RuntimeError: too many at once"}
+
+
+def test_a_failed_batch_whose_halves_have_no_time_is_a_failure(clock):
+    model = small(0)
+
+    def look(problem: Problem) -> Findings:
+        clock[0] += 1.0
+        if len(problem) > 2:
+            raise RuntimeError("out of luck")
+        raise OutOfTime
+
+    with pytest.warns(StageFailedWarning, match="custom on 4 samples"):
+        found = certify(model, *right(model, 4), eps=0.01, stages=[Custom(look=look)], timeout=10.0)
+    assert {(record.open, record.late) for record in found} == {(Open.ERROR, True)}
+
+
+def test_a_warning_names_every_stage_that_failed_once():
+    model = small(0)
+    x, y = right(model, 6)
+    stages = [Custom(look=raising, called="a"), Custom(look=constant(math.nan), called="b"), Bound(domain="crown")]
+    with pytest.warns(StageFailedWarning) as warned:
+        certify(model, x, y, eps=0.01, stages=stages)
+    (one,) = warned
+    told = "stages failed: a on 6 samples (RuntimeError: out of luck); b on 6 samples (the bound is NaN)."
+    assert str(one.message).startswith(told)
+
+
+def test_error_time_and_neither_are_three_reasons_to_be_unknown(clock):
+    model = small(0)
+    x, y = right(model, 6)
+
+    def look(problem: Problem) -> Findings:
+        """The first two samples fail, the next two are late."""
+        if (problem.x == x[0]).all(1).any() or (problem.x == x[1]).all(1).any():
+            raise RuntimeError("out of luck")
+        return Findings(late=torch.tensor([bool(((row == x[2]) | (row == x[3])).all()) for row in problem.x]))
+
+    with pytest.warns(StageFailedWarning):
+        found = certify(model, x, y, eps=0.01, stages=[Custom(look=look, batch_size=2)])
+    assert [record.open for record in found] == [Open.ERROR] * 2 + [Open.TIME] * 2 + [Open.UNDECIDED] * 2
+    assert {name: count for name, count in found.outcomes.items() if count} == {
+        "unknown (error)": 2,
+        "unknown (time)": 2,
+        "unknown (not decided)": 2,
+    }
+
+
+def test_no_bound_at_all_is_no_failure():
+    model = small(0)
+    found = certify(model, *right(model, 4), eps=0.01, stages=[Custom(look=constant(-math.inf))])
+    assert {(record.open, record.bound) for record in found} == {(Open.UNDECIDED, None)}
+
+
+def test_a_bound_that_a_counterexample_refutes_is_not_kept():
+    model, x, y = linear([[1.0], [0.0]], [0.0, 0.5]), torch.tensor([[0.55]]), torch.tensor([0])
+    stages = [Custom(look=constant(1.0, -1.0)), Falsify()]
+    (record,) = certify(model, x, y, eps=0.1, stages=stages)
+    assert (record.verdict, record.bound) == (Verdict.FALSIFIED, -1.0)
+
+    def both(problem: Problem) -> Findings:
+        return Findings(bound=problem.x.new_ones(len(problem)), witness=problem.x - 0.1)
+
+    (record,) = certify(model, x, y, eps=0.1, stages=[Custom(look=both)], confirm=False)
+    assert (record.verdict, record.bound) == (Verdict.FALSIFIED, None)
+
+
 # ------------------------------------------------------------------------------------------------------------ networks
 
 
@@ -582,8 +727,10 @@ def test_logits_that_are_no_numbers_leave_samples_open():
         model[-1].weight[0, 0] = 1e308
         model[-3].bias[0] = 1e3  # the neuron behind that weight is active everywhere: their product is infinite
     x, y = inputs(small(0))
-    found = certify(model, x, y, eps=0.01)
+    with pytest.warns(StageFailedWarning, match="clean on 60 samples"):
+        found = certify(model, x, y, eps=0.01)
     assert {record.verdict for record in found} == {Verdict.UNKNOWN}
+    assert {record.open for record in found} == {Open.ERROR}
     assert {record.prediction for record in found} == {-1}
     assert {record.reason for record in found} == {"clean: the logits are NaN or infinite"}
     assert found.natural_accuracy == found.adversarial_accuracy == found.certified_accuracy == 0
@@ -744,7 +891,9 @@ def test_a_single_sample_that_does_not_fit_stays_open():
     def look(problem: Problem) -> Findings:
         raise out_of_memory()
 
-    for record in certify(model, *right(model, 5), eps=0.01, stages=[Custom(look=look)]):
+    with pytest.warns(StageFailedWarning, match="custom on 5 samples"):
+        found = certify(model, *right(model, 5), eps=0.01, stages=[Custom(look=look)])
+    for record in found:
         assert record.verdict is Verdict.UNKNOWN
         assert "can't allocate memory" in record.reason
 
@@ -759,7 +908,8 @@ def test_what_a_failed_batch_held_is_free_when_its_halves_come():
         held.append(weakref.ref(large))
         raise out_of_memory()
 
-    found = certify(model, *right(model, 8), eps=0.01, stages=[Custom(look=look)])
+    with pytest.warns(StageFailedWarning):
+        found = certify(model, *right(model, 8), eps=0.01, stages=[Custom(look=look)])
     assert len(held) == 15
     assert all("can't allocate memory" in record.reason for record in found)
 

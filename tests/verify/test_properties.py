@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ctbench.graph import Precisions
 from ctbench.networks import MLP
 from ctbench.onnx import load_onnx, save_onnx
+from ctbench.results import Open, StageFailedWarning
 from ctbench.verify import FAST_STAGES, Bound, Falsify, Findings, Problem, property_graph, verify_property
 from ctbench.verify.vnnlib import Case, Halfspaces, Property
 
@@ -252,7 +253,7 @@ def test_the_time_is_that_of_all_cases_together():
     assert len(calls) <= 4
     assert all(later <= earlier - 0.099 for earlier, later in pairwise(calls))
     assert (result.verdict, result.bound) == ("unknown", None)
-    assert result.reason == "0.35 seconds were not enough"
+    assert (result.reason, result.open) == ("0.35 seconds were not enough", Open.TIME)
     assert result.seconds >= 0.35
 
 
@@ -265,8 +266,18 @@ def test_a_stage_that_fails_leaves_the_property_open_and_is_named():
     def broken(problem: Problem) -> Findings:
         raise RuntimeError("out of luck")
 
-    result = verify_property(identity(1), of(case((1,), (2,), halfspaces((1, 0)))), stages=(Custom(look=broken),))
+    prop = of(case((1,), (2,), halfspaces((1, 0))), case((3,), (4,), halfspaces((1, 0))))
+    with pytest.warns(StageFailedWarning) as warned:
+        result = verify_property(identity(1), prop, stages=(Custom(look=broken),))
+    (one,) = warned
+    assert "custom on 2 samples (RuntimeError: out of luck)" in str(one.message)
+    assert one.filename == __file__
     assert (result.verdict, result.reason) == ("unknown", "custom: RuntimeError: out of luck")
+    assert (result.failed, result.open) == ({"custom": "RuntimeError: out of luck"}, Open.ERROR)
+    with pytest.warns(StageFailedWarning):
+        result = verify_property(identity(1), prop, stages=(Custom(look=broken), Bound(domain="interval")))
+    assert (result.verdict, result.open, result.reason) == ("holds", None, "")
+    assert result.failed == {"custom": "RuntimeError: out of luck"}
 
 
 def test_a_counterexample_must_be_one_where_it_is_replayed():

@@ -14,7 +14,7 @@ import torch
 from tests.small import inputs, right, small, timeless
 from tests.stages import BOUNDS, Custom, constant, taking
 
-from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, jsonl
+from ctbench.results import Certification, CertificationFiles, Open, SampleRecord, StageFailedWarning, Verdict, jsonl
 from ctbench.training import train
 from ctbench.verify import (
     DEFAULT_STAGES,
@@ -148,12 +148,13 @@ def test_more_samples_can_be_added(digits, tmp_path):
         ({"clip": (-1.0, 1.0)}, r"threat was .*now 'Linf\(eps=0.05, clip=\(-1.0, 1.0\)\)'"),
         ({"seed": 1}, r"seed was 0, now 1"),
         ({"confirm": False}, r"confirm was True, now False"),
+        ({"timeout": 5.0}, r"timeout was 60.0, now 5.0"),
         ({"stages": BOUNDS}, r"stages was \[.*PGD.*\], now \["),
         ({"about": {"weights": "b"}}, r"weights was 'a', now 'b'"),
         ({"about": {}}, r"weights was 'a', now None"),
         ({"seed": 1, "confirm": False}, r"confirm was True, now False; seed was 0, now 1"),
     ],
-    ids=["eps", "clip", "seed", "confirm", "stages", "weights", "no weights", "two"],
+    ids=["eps", "clip", "seed", "confirm", "timeout", "stages", "weights", "no weights", "two"],
 )
 def test_records_of_other_settings_are_not_mixed(digits, tmp_path, changes, told):
     model, x, y = (digits[0], digits[1][:5], digits[2][:5])
@@ -182,6 +183,7 @@ def test_settings_say_what_the_records_depend_on(digits, tmp_path):
     assert settings["threat"] == "Linf(eps=0.05, clip=(0.0, 1.0))"
     assert settings["stages"] == [repr(stage) for stage in DEFAULT_STAGES]
     assert (settings["confirm"], settings["seed"], settings["weights"]) == (True, 0, "abc")
+    assert settings["timeout"] == 60.0
 
 
 # ---------------------------------------------------------------------------------------------- what records are about
@@ -277,6 +279,57 @@ def test_what_the_end_of_a_job_cut_short_is_left_for_later(clock, tmp_path, tota
     assert [record.reason for record in standing] == ["", reason, "", "", reason]
     assert sorted(indices(files)) == [record.index for record in found if record.finished]
     assert len(indices(files)) == (8 if cut else 10)
+
+
+def test_a_stage_that_the_end_of_a_job_cut_short_is_not_forgotten_by_the_next_one(clock):
+    """The second stage ends in its time, but the first one could have told more."""
+    model = small(0)
+    stages = [
+        Custom(look=lambda problem: Findings(late=torch.ones(len(problem), dtype=torch.bool)), called="cut short"),
+        Custom(look=lambda problem: Findings(), called="whole"),
+    ]
+    found = certify(model, *right(model, 4), eps=0.01, stages=stages, total=20.0)
+    assert {(record.finished, record.reason) for record in found} == {(False, "the time of the whole job was over")}
+    found = certify(model, *right(model, 4), eps=0.01, stages=stages, timeout=1.0, total=20.0)
+    assert {(record.finished, record.open) for record in found} == {(True, Open.TIME)}
+
+
+def test_a_failure_is_told_of_even_where_the_job_ends(clock):
+    model = small(0)
+
+    def raising(problem: Problem) -> Findings:
+        clock[0] += 30.0
+        raise RuntimeError("out of luck")
+
+    stages = [Custom(look=raising, called="a"), Custom(look=constant(1.0), called="b")]
+    with pytest.warns(StageFailedWarning, match="a on 4 samples"):
+        found = certify(model, *right(model, 4), eps=0.01, stages=stages, total=20.0)
+    assert {record.open for record in found} == {Open.JOB_OVER}
+
+
+def test_failures_are_kept_in_the_records_and_warned_of_again_by_who_resumes(tmp_path):
+    model = small(0)
+    x, y = right(model, 4)
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    stages = [Custom(look=constant(math.nan))]
+    with pytest.warns(StageFailedWarning, match=r"custom on 4 samples \(the bound is NaN\)"):
+        found = certify(model, x, y, eps=0.01, stages=stages, files=files)
+    assert files.read() == found
+    assert found.outcomes["unknown (error)"] == 4
+    with pytest.warns(StageFailedWarning, match="custom on 4 samples"):
+        assert certify(model, x, y, eps=0.01, stages=stages, files=files, resume=True) == found
+
+
+def test_a_label_that_was_edited_in_a_record_is_found(tmp_path):
+    files = CertificationFiles(tmp_path / "linf.jsonl")
+    model = small(0)
+    x, y = right(model, 4)
+    certify(model, x, y, eps=0.01, files=files)
+    records = [{name: value for name, value in one.items() if name != "checksum"} for one in jsonl.read(files.records)]
+    records[2] |= {"label": 7, "prediction": 7}
+    jsonl.rewrite(files.records, records)
+    with pytest.raises(ValueError, match="the record of sample 2 is about another input or label"):
+        certify(model, x, y, eps=0.01, files=files, resume=True)
 
 
 def test_no_stage_begins_after_the_end_of_the_job(clock):

@@ -14,10 +14,10 @@ import torch
 
 from ctbench.networks import MLP
 from ctbench.results import CertificationFiles, Verdict, jsonl
-from ctbench.verify import Bound, Findings, Stage, certify
+from ctbench.verify import Bound, Findings, Stage, certify, workers
 
 # A job of 40 samples. Where a file "deadly" lies beside it, a process that comes to sample 20 kills itself, and where a
-# file "slow" does, every process stays in its last stage for minutes.
+# file "slow" does, every process stays in its last stage for minutes. With a file "broken" a stage raises.
 SCRIPT = """
 import os, signal, sys, time
 from dataclasses import dataclass
@@ -38,8 +38,12 @@ class Fate(Stage):
             os.kill(os.getpid(), signal.SIGKILL)
         if (HERE / "slow").exists():
             deaf = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-            (HERE / f"{os.getpid()}.pid").write_text("deaf to Ctrl-C" if deaf else "")
+            said = f"{'deaf to Ctrl-C' if deaf else ''}, {torch.get_num_threads()} threads"
+            (HERE / "unfinished").write_text(said)
+            (HERE / "unfinished").replace(HERE / f"{os.getpid()}.pid")
             time.sleep(300)
+        if (HERE / "broken").exists():
+            raise RuntimeError("out of luck")
         return Findings()
 
 def job():
@@ -69,8 +73,8 @@ def records(script: Path) -> list[dict]:
     return jsonl.read(script.with_name("records.jsonl"))
 
 
-def call(script: Path, **options: object) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def call(script: Path, *, threads: int = 1, **options: object) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen(
         [sys.executable, script], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
     )
@@ -110,22 +114,47 @@ def test_a_process_that_dies_is_told_of_and_loses_no_finished_record(script):
 @pytest.mark.parametrize("whom", ["the parent", "everyone"])
 def test_a_job_that_is_killed_leaves_no_process_and_no_record_twice(script, whom):
     script.with_name("slow").touch()
-    with call(script) as process:
+    with call(script, threads=2) as process:
         while len(list(script.parent.glob("*.pid"))) < 2:
             assert process.poll() is None
             time.sleep(0.05)
         time.sleep(0.1)
-        assert {path.read_text() for path in script.parent.glob("*.pid")} == {"deaf to Ctrl-C"}
+        said = {path.read_text() for path in script.parent.glob("*.pid")}
         if whom == "everyone":
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-        process.communicate()  # ends when the last process that shares its standard error does
+        process.communicate(timeout=30)  # ends when the last process that shares its standard error does
     assert process.returncode == -signal.SIGKILL
+    assert said == {"deaf to Ctrl-C, 1 threads"}
     kept = [record["index"] for record in records(script)]
     assert 0 < len(kept) < 40
     if whom == "everyone":
         finished(script)
+
+
+@pytest.mark.timeout(120)
+def test_a_stage_that_raises_in_several_processes_is_told_of_once_by_their_parent(script):
+    script.with_name("broken").touch()
+    with call(script) as process:
+        told = process.communicate()[1]
+    assert process.returncode == 0
+    assert told.count("StageFailedWarning") == 1
+    failed = [record["failed"] for record in records(script) if record["failed"]]
+    assert failed == [{"fate": "RuntimeError: out of luck"}] * len(failed)
+    assert f"fate on {len(failed)} samples (RuntimeError: out of luck)" in told
+
+
+@pytest.mark.parametrize(("threads", "count", "each"), [(6, 2, 3), (7, 3, 2), (2, 3, 1)])
+def test_processes_share_the_threads(monkeypatch, threads, count, each):
+    def worker(content: bytes, given: int) -> None:
+        assert given == each
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(workers, "_Worker", worker)
+    with pytest.raises(KeyboardInterrupt):
+        next(workers.shared(None, iter(()), count))
 
 
 def test_what_cannot_be_sent_to_processes_is_refused(tmp_path):

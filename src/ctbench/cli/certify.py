@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ctbench.analyses import fairness
-from ctbench.cli import subjects
-from ctbench.cli.options import Commands, add_data, add_device, add_stages, check_place, positive, seconds
+from ctbench.cli import failures, subjects
+from ctbench.cli.options import Commands, add_data, add_device, add_stages, check_place, positive, seconds, wide_console
 from ctbench.cli.subjects import Subject
 from ctbench.onnx import save_onnx
 from ctbench.regions import Linf
-from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
+from ctbench.results import OUTCOMES, Certification, CertificationFiles, SampleRecord, Verdict
 from ctbench.results.jsonl import write_whole
 from ctbench.verify import CASCADES, certify, write_robustness
 
@@ -51,6 +51,7 @@ def add_to(commands: Commands) -> None:
         action="store_false",
         help="trust single precision: do not confirm in double",
     )
+    failures.add_strict(command)
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
     add_device(command)
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     files = CertificationFiles(args.out) if args.out else subject.folder.certification(subject.name)
     before = [record for record in files.read() if record.index in samples] if args.resume else []
     try:
-        with _progress(len(x), before, quiet=args.quiet) as watch:
+        with failures.without_warning(), _progress(len(x), before, quiet=args.quiet) as watch:
             found = certify(
                 subject.model.to(args.device),
                 x,
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
         else:
             print(f"no sample is open: nothing is written to {args.export}")
     print(files.records)
+    failures.tell({"": found.failures}, strict=args.strict)
 
 
 @contextmanager
@@ -124,16 +126,17 @@ def _progress(samples: int, before: list[SampleRecord], *, quiet: bool) -> Itera
 
 
 def show(found: Certification, norm: str, eps: float) -> None:
-    """Print the accuracies, and what each stage decided and took."""
+    """Print the accuracies, and what each stage decided and took; why samples are unknown in a column each."""
     finished = Certification.of(record for record in found if record.finished)
-    table = Table("stage", *(str(verdict) for verdict in Verdict), "seconds")
-    decided, seconds = finished.stages, found.seconds_by_stage
+    table = Table("stage", *OUTCOMES, "seconds")
+    decided, seconds = finished.outcomes_by_stage, found.seconds_by_stage
     for stage in dict.fromkeys((*CASCADE, *decided, *seconds)):
         if stage in decided or stage in seconds:
-            counts = (str(decided.get(stage, {}).get(verdict, 0)) for verdict in Verdict)
+            counts = (str(decided.get(stage, {}).get(outcome, 0)) for outcome in OUTCOMES)
             table.add_row(stage, *counts, f"{seconds.get(stage, 0):.1f}")
-    table.add_row("[bold]all", *(f"[bold]{count}" for count in finished.counts.values()), f"[bold]{found.seconds:.1f}")
-    console = Console()
+    counts = (f"[bold]{count}" for count in finished.outcomes.values())
+    table.add_row("[bold]all", *counts, f"[bold]{found.seconds:.1f}")
+    console = wide_console()
     console.print(table)
     console.print(
         f"{len(finished)} samples, {norm} eps {eps:g}: natural {100 * finished.natural_accuracy:.2f} %, adversarial "

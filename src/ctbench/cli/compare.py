@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from ctbench import report
+from ctbench.cli import failures
 from ctbench.cli.options import Commands, wide_console
+from ctbench.results import Failure
 
 
 def add_to(commands: Commands) -> None:
@@ -17,13 +19,17 @@ def add_to(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    show(args.runs, as_markdown=args.markdown)
+    failures.tell(show(args.runs, as_markdown=args.markdown), strict=False)
 
 
-def show(folders: list[Path], *, as_markdown: bool = False) -> None:
-    """Print the table of some run folders."""
+def show(folders: list[Path], *, as_markdown: bool = False) -> dict[str, list[Failure]]:
+    """Print the table of some run folders; returns which stages failed in each run."""
     found = report.rows(folders)
     if as_markdown:
         print(report.markdown(found))
-        return
-    wide_console().print(report.table(found))
+    else:
+        wide_console().print(report.table(found))
+    failed: dict[str, list[Failure]] = {}
+    for row in found:
+        failed.setdefault(row.run, []).extend(row.failures)
+    return failed

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ctbench.cli import failures
 from ctbench.cli.compare import show
 from ctbench.cli.options import Commands
 from ctbench.recipes import recipe
@@ -19,6 +20,7 @@ RECIPES = ("digits_standard", "digits_pgd", "digits_ibp")
 def add_to(commands: Commands) -> None:
     command = commands.add_parser("demo", help="train, certify and compare three networks on real digits")
     command.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
+    failures.add_strict(command)
     command.set_defaults(run=run)
 
 
@@ -37,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
             "network": trained.recipe.network.name,
         }
         files = trained.folder.certification(f"linf-{eps:.10g}")
-        certify(trained.model, x, y, eps=eps, stages=FAST_STAGES, files=files, about=about, resume=True)
+        with failures.without_warning():
+            certify(trained.model, x, y, eps=eps, stages=FAST_STAGES, files=files, about=about, resume=True)
         folders.append(trained.folder.path)
-    show(folders)
+    failures.tell(show(folders), strict=args.strict)

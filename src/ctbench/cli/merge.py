@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ctbench.cli import failures
 from ctbench.cli.certify import show
 from ctbench.cli.options import Commands
 from ctbench.results import CertificationFiles, jsonl
@@ -34,3 +35,4 @@ def run(args: argparse.Namespace) -> None:
     settings = files.read_settings()
     show(found, settings["norm"], settings["eps"])
     print(files.records)
+    failures.tell({"": found.failures}, strict=False)

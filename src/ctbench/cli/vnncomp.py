@@ -20,15 +20,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ctbench.cli import failures
 from ctbench.cli.options import Commands, seconds, wide_console
 from ctbench.onnx import OnnxNetwork, can_replay, load_onnx, replay
-from ctbench.results import jsonl
+from ctbench.results import Open, jsonl
+from ctbench.results.checking import check_instance
+from ctbench.results.failures import by_stage
 from ctbench.results.jsonl import Record, write_whole
 from ctbench.verify import DEFAULT_STAGES, PropertyResult, read_vnnlib, verify_property
 from ctbench.verify.cascade import Replay
 
 COLUMNS = ("onnx", "vnnlib", "timeout_s")
 VERDICTS = ("unsat", "sat", "unknown", "timeout", "error")
+FAILED = "unknown (error)"  # the column of the unknown ones where a stage failed; they do not count as unknown there
 KNOWN = ("sat", "unsat", "unknown", "")
 WORDS = {"holds": "unsat", "violated": "sat", "unknown": "unknown"}
 
@@ -49,6 +53,7 @@ def add_to(commands: Commands) -> None:
         "--instances", type=places, default=slice(None), metavar="A:B", help="only those from A to before B, from 0 on"
     )
     command.add_argument("--resume", action="store_true", help="keep the results there are, decide the rest")
+    failures.add_strict(command)
     command.add_argument("--quiet", action="store_true", help="show no progress")
     command.set_defaults(run=run)
 
@@ -148,22 +153,30 @@ def run(args: argparse.Namespace) -> None:
     console = Console(stderr=True, quiet=args.quiet)
     for number, instance in enumerate(instances, start=1):
         if instance.name not in done:
-            record, text = decide(instance, load)
+            with failures.without_warning():
+                record, text = decide(instance, load)
             write_whole(out / f"{instance.name}.txt", text.encode())
             jsonl.append(records, [record])
             done[instance.name] = record
             told = f"{record['verdict']} {record['stage']} {record['seconds']:.1f} s"
             console.print(f"{number}/{len(instances)} {instance.name}: {told}", highlight=False, soft_wrap=True)
-    show(instances, [done[instance.name] for instance in instances])
+    chosen = [done[instance.name] for instance in instances]
+    failed = {"": by_stage(record.get("failed", {}) for record in chosen)}
+    try:
+        show(instances, chosen)
+    except ValueError:
+        failures.tell(failed, strict=False)
+        raise
     print(records)
+    failures.tell(failed, strict=args.strict)
 
 
 def start(path: Path, instances: Sequence[Instance], *, resume: bool) -> dict[str, Record]:
     """Make ready to append; returns the records there are already but those of errors, by the names of instances.
 
     Raises:
-        ValueError: there are records and resume is off, or they are about other files or another timeout; two
-            instances have one name.
+        ValueError: there are records and resume is off, or they are about other files or another timeout, or one of
+            them contradicts itself; two instances have one name.
     """
     twice = [name for name, count in Counter(instance.name for instance in instances).items() if count > 1]
     if twice:
@@ -173,7 +186,15 @@ def start(path: Path, instances: Sequence[Instance], *, resume: bool) -> dict[st
         return {}
     if not resume:
         raise ValueError(f"{path} exists already: resume it (--resume), or choose another place (--out)")
-    done = {str(record.get("name")): record for record in jsonl.read(path) if record.get("verdict") != "error"}
+    done: dict[str, Record] = {}
+    for number, record in enumerate(jsonl.read(path), start=1):
+        with jsonl.named(f"{path}, line {number}"):
+            check_instance(record)
+            if record["name"] in done:
+                raise ValueError(f"{record['name']} has a result already, in another line: take one of them out")
+            if record["verdict"] != "error":
+                _check_text(path.with_name(f"{record['name']}.txt"), record)
+                done[record["name"]] = record
     for instance in instances:
         now = instance.about()
         before = done.get(instance.name, now)
@@ -186,6 +207,17 @@ def start(path: Path, instances: Sequence[Instance], *, resume: bool) -> dict[st
     return done
 
 
+def _check_text(path: Path, record: Record) -> None:
+    """Raise ValueError where the result file of an instance does not say what its record says."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if text.partition("\n")[0] != record["verdict"] or (record["verdict"] == "sat") != ("(X_0 " in text):
+        needed = "the verdict, and a counterexample" if record["verdict"] == "sat" else "the verdict alone"
+        raise ValueError(
+            f"the verdict of {record['name']} is {record['verdict']}, but {path} does not hold {needed}: take the line "
+            f"out, and decide it again"
+        )
+
+
 def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, str]:
     """The record of an instance, and what its result file says."""
     about = instance.about()
@@ -195,7 +227,7 @@ def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, 
         prop = read_vnnlib(instance.property_path)
         result = verify_property(network, prop, timeout=instance.timeout, replay=runtime)
         verdict = WORDS[result.verdict]
-        if verdict == "unknown" and result.seconds >= instance.timeout:
+        if result.open is Open.TIME:
             verdict = "timeout"
     except Exception as error:  # whatever is wrong with one instance, the others are to be decided
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -210,6 +242,7 @@ def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, 
         "seconds": time.perf_counter() - begin,
         "solve_seconds": result.seconds,
         "reason": result.reason,
+        "failed": dict(result.failed),
     }
     return record, f"{verdict}\n{_assignment(result)}"
 
@@ -242,7 +275,7 @@ def show(instances: Sequence[Instance], records: Sequence[Record]) -> None:
     Raises:
         ValueError: a verdict is not the known one, or an instance is an error.
     """
-    table = Table("stage", *VERDICTS, "seconds")
+    table = Table("stage", *VERDICTS, FAILED, "seconds")
     for stage in dict.fromkeys([*(stage.title for stage in DEFAULT_STAGES), *(record["stage"] for record in records)]):
         decided = [record for record in records if record["stage"] == stage]
         if decided:
@@ -264,7 +297,15 @@ def show(instances: Sequence[Instance], records: Sequence[Record]) -> None:
         raise ValueError(f"{len(failed)} of {len(records)} instances could not be read or decided, {told}")
 
 
+def _failed(record: Record) -> bool:
+    """Whether an instance is unknown, and a stage failed."""
+    return record["verdict"] == "unknown" and bool(record.get("failed"))
+
+
 def _counts(records: Sequence[Record]) -> list[str]:
     """How many have each verdict, and their seconds."""
-    verdicts = Counter(record["verdict"] for record in records)
-    return [*(str(verdicts[verdict]) for verdict in VERDICTS), f"{sum(record['seconds'] for record in records):.1f}"]
+    verdicts = Counter(FAILED if _failed(record) else record["verdict"] for record in records)
+    return [
+        *(str(verdicts[verdict]) for verdict in (*VERDICTS, FAILED)),
+        f"{sum(record['seconds'] for record in records):.1f}",
+    ]

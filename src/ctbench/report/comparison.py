@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ctbench.results import Certification, RunFolder, Verdict, jsonl
+from ctbench.results import OUTCOMES, Certification, Failure, RunFolder, Verdict, jsonl
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,11 @@ class Row:
     training_seconds: float | None
     attacked: tuple[float, int] | None = None  # accuracy under attacks, and of how many samples, where there were any
 
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The stages that failed."""
+        return self.certification.failures if self.certification else ()
+
     def cells(self) -> list[str]:
         found = self.certification
         shares = [found.natural_accuracy, found.adversarial_accuracy, found.certified_accuracy] if found else [None] * 3
@@ -36,13 +41,15 @@ class Row:
             "-" if self.eps is None else f"{self.eps:.4g}",
             str(len(found)) if found else "-",
             *("-" if share is None else f"{100 * share:.2f}" for share in shares),
-            str(found.counts[Verdict.UNKNOWN]) if found else "-",
+            *(str(found.outcomes[outcome]) if found else "-" for outcome in UNKNOWN),
+            ", ".join(failure.stage for failure in self.failures) or "-",
             f"{100 * self.attacked[0]:.2f} of {self.attacked[1]}" if self.attacked else "-",
             _duration(self.training_seconds),
             _duration(found.seconds if found else None),
         ]
 
 
+UNKNOWN = tuple(outcome for outcome in OUTCOMES if outcome.startswith(Verdict.UNKNOWN))
 HEADINGS = (
     "run",
     "data",
@@ -54,7 +61,8 @@ HEADINGS = (
     "natural %",
     "adversarial %",
     "certified %",
-    "unknown",
+    *UNKNOWN,
+    "failed stages",
     "attacked %",
     "train",
     "certify",

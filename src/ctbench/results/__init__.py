@@ -1,7 +1,20 @@
 """Measured results as files: records are appended and never changed. Imports nothing of ours, and no torch."""
 
-from ctbench.results.certification import Certification, SampleRecord, Verdict
+from ctbench.results.certification import Certification, SampleRecord
+from ctbench.results.failures import Failure, StageFailedWarning
 from ctbench.results.published import Published
 from ctbench.results.runs import CertificationFiles, RunFolder
+from ctbench.results.verdicts import OUTCOMES, Open, Verdict
 
-__all__ = ["Certification", "CertificationFiles", "Published", "RunFolder", "SampleRecord", "Verdict"]
+__all__ = [
+    "OUTCOMES",
+    "Certification",
+    "CertificationFiles",
+    "Failure",
+    "Open",
+    "Published",
+    "RunFolder",
+    "SampleRecord",
+    "StageFailedWarning",
+    "Verdict",
+]

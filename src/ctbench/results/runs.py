@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from ctbench.results import jsonl
 from ctbench.results.certification import Certification, SampleRecord
+from ctbench.results.checking import CHECKSUM, checksum
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ class CertificationFiles:
         return self.records.with_suffix(".counterexamples")
 
     def read(self) -> Certification:
-        """All whole records. Raises ValueError that names the file, where a line is no record or a sample has two."""
+        """All whole records, each checked.
+
+        Raises:
+            ValueError: a line is no record, a record contradicts itself, or a sample has two; names the file.
+        """
         found = []
         for number, record in enumerate(jsonl.read(self.records), start=1):
             with jsonl.named(f"{self.records}, line {number}"):
@@ -72,7 +77,7 @@ class CertificationFiles:
                 content = io.BytesIO()
                 np.save(content, record.counterexample)
                 jsonl.write_whole(self.counterexamples / f"{record.index}.npy", content.getvalue())
-        jsonl.append(self.records, (record.to_json() for record in records))
+        jsonl.append(self.records, map(_sealed, records))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -114,9 +119,10 @@ class CertificationFiles:
         different = _differences(self.read_settings(), json.loads(json.dumps(settings)))
         if different:
             raise ValueError(f"{self.records} was made under other settings ({different}): choose another place")
+        done = {record.index: record for record in self.read()}
         # a record cut short by a kill must not grow together with the next one
         jsonl.rewrite(self.records, jsonl.read(self.records))
-        return {record.index: record for record in self.read()}
+        return done
 
     def _check_name(self) -> None:
         if self.records.suffix != ".jsonl":
@@ -150,8 +156,14 @@ class CertificationFiles:
                 found[record.index] = part.records, record
         merged = Certification.of(record for _, record in found.values())
         self.start(settings[0], resume=False)
-        jsonl.rewrite(self.records, merged.to_dicts())
+        jsonl.rewrite(self.records, map(_sealed, merged))
         return merged
+
+
+def _sealed(record: SampleRecord) -> dict[str, Any]:
+    """A record as it is written: with the checksum by which a reader finds what was edited."""
+    content = record.to_json()
+    return {**content, CHECKSUM: checksum(content)}
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:

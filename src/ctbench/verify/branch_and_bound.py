@@ -30,7 +30,8 @@ from ctbench.domains.pairs import Pairs
 from ctbench.domains.rounding import Loss
 from ctbench.graph import walk_forward
 from ctbench.regions import Box
-from ctbench.verify.problem import Findings, Problem
+from ctbench.verify.problem import Findings, Problem, checked
+from ctbench.verify.raised import Raised
 from ctbench.verify.stages import Stage
 from ctbench.verify.watch import Watch
 
@@ -96,7 +97,8 @@ class BranchAndBound(Stage):
                 hard = known.stuck | frontier.among(len(problem)) & slow
                 hard &= ~known.asked & ~known.falsified & ~watch.late().to(lowest.device)
                 if self.aside is not None and self.aside.applies(problem) and bool(hard.any()):
-                    self._ask(self.aside, problem, hard, known, watch, generator)
+                    known.asked |= hard
+                    self._ask(self.aside, problem, hard.nonzero().squeeze(1), known, watch, generator)
                 over = (given_up | known.proved | known.falsified)[frontier.sample]
                 known.count(frontier.take(over & ~known.proved[frontier.sample]))
                 frontier = frontier.take(~over)
@@ -112,7 +114,7 @@ class BranchAndBound(Stage):
             known.count(frontier)
             watch.charge(frontier.sample)
         late = watch.late() | frontier.among(len(problem)).cpu()
-        return Findings(bound=known.lowest, witness=known.witness, late=late, seconds=watch.spent)
+        return Findings(bound=known.lowest, witness=known.witness, late=late, seconds=watch.spent, failed=known.failed)
 
     def _split(self, part: Frontier, search: Search, known: Known) -> Frontier:
         """Split sub-problems, each on the sign of one neuron: the halves that stay open."""
@@ -128,20 +130,40 @@ class BranchAndBound(Stage):
         return closed.take(~search.positive(closed))
 
     def _ask(
-        self, aside: Stage, problem: Problem, hard: Tensor, known: Known, watch: Watch, generator: torch.Generator
+        self, aside: Stage, problem: Problem, samples: Tensor, known: Known, watch: Watch, generator: torch.Generator
     ) -> None:
-        """Let another stage look at some samples, [B] bool, that it has not seen."""
-        known.asked |= hard
-        (samples,) = hard.nonzero().unbind(1)
+        """Let another stage look at some samples, [N] indices; by halves where it raises for them together."""
+        raised, before = None, list(known.failed)
+        try:
+            self._heed(aside, problem, samples, known, watch, generator)
+        except OutOfTime:
+            raise
+        except Exception as error:  # it concerns these samples alone, and the search goes on for them, too
+            raised = Raised.of(error)
+        watch.charge(samples)
+        if raised is None:
+            return
+        alone = len(samples) == 1 or bool(watch.late()[samples.cpu()].all())
+        try:
+            for half in () if alone else samples.tensor_split(2):
+                self._ask(aside, problem, half, known, watch, generator)
+        finally:
+            if alone or (before == known.failed and not raised.memory):  # or it would be told nowhere
+                known.failing(samples, {aside.title: raised.message})
+
+    def _heed(
+        self, aside: Stage, problem: Problem, samples: Tensor, known: Known, watch: Watch, generator: torch.Generator
+    ) -> None:
+        """Keep what another stage finds out about some samples, [N] indices."""
         asked = replace(problem.select(samples), seconds=watch.left[samples.cpu()])
-        found = aside(asked, generator)
+        found = checked(aside(asked, generator), len(samples))
         if found.bound is not None:
+            known.failing(samples[found.bound.isnan()], {aside.title: "the bound is NaN"})
             positive = found.bound > 0
             known.proved[samples] = positive
             known.lowest[samples] = torch.where(positive, found.bound, known.lowest[samples])
         if found.witness is not None:
             known.witnessed(samples, found.witness)
-        watch.charge(samples)
 
 
 class Known:
@@ -152,6 +174,7 @@ class Known:
         self.lowest = lowest  # the least bound of what is closed or given up
         self.witness = exact.x.clone()
         self.nodes = torch.zeros_like(lowest, dtype=torch.long)  # sub-problems
+        self.failed = [dict[str, str]() for _ in range(len(exact))]  # messages of other stages, by title
         self.asked, self.proved, self.falsified = (torch.zeros_like(lowest, dtype=torch.bool) for _ in range(3))
 
     @property
@@ -162,6 +185,11 @@ class Known:
     def count(self, part: Frontier) -> None:
         """Add sub-problems that are closed or given up."""
         self.lowest = self.lowest.scatter_reduce(0, part.sample, part.bound, "amin")
+
+    def failing(self, samples: Tensor, failed: dict[str, str]) -> None:
+        """Another stage failed on some samples, [N] indices."""
+        for sample in samples.tolist():
+            self.failed[sample] = {**self.failed[sample], **failed}
 
     def witnessed(self, samples: Tensor, points: Tensor) -> None:
         """Keep those of some points, [N, *shape], at which their samples [N] have a negative margin."""

@@ -19,7 +19,8 @@ from torch import Tensor
 from ctbench import deadline
 from ctbench.deadline import OutOfTime
 from ctbench.results import Verdict
-from ctbench.verify.problem import Findings, Problem
+from ctbench.verify.problem import Problem, checked
+from ctbench.verify.raised import Raised
 from ctbench.verify.stages import Stage
 
 OVER = "the time of the whole job was over"
@@ -35,16 +36,22 @@ class Decision:
     bound: float | None = None  # the best lower bound of the least margin
     seconds: float = 0.0  # the sample's share of what its batches took
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # the same, stage by stage
-    reason: str = ""  # what failed
+    reason: str = ""  # why it is unknown, in words, where a stage failed or time was over
     witness: Tensor | None = None  # the counterexample, [*shape] in double precision, where it is falsified
     late: bool = False  # whether it is unknown and more seconds could have told more
     cut: bool = False  # whether it is unknown and the end of the whole job took time from a stage
+    failed: Mapping[str, str] = field(default_factory=dict)  # the first message of each stage that failed
 
     def charged(self, stage: str, seconds: float) -> Decision:
         """With seconds that a stage took."""
         so_far = self.stage_seconds.get(stage, 0.0)
         stage_seconds = {**self.stage_seconds, stage: so_far + seconds}
         return replace(self, seconds=self.seconds + seconds, stage_seconds=stage_seconds)
+
+    def failing(self, failed: Mapping[str, str]) -> Decision:
+        """With the messages of stages that failed."""
+        new = {stage: message for stage, message in failed.items() if stage not in self.failed}
+        return replace(self, failed={**self.failed, **new})
 
     def after(self, stage: str, outcome: _Outcome, *, cut: bool) -> Decision:
         """With what one more stage found out; `cut` where the end of the whole job left it less time."""
@@ -54,13 +61,13 @@ class Decision:
         elif outcome.certified:
             verdict = Verdict.CERTIFIED
         undecided = verdict is Verdict.UNKNOWN
-        reasons = [self.reason, f"{stage}: {outcome.reason}" if outcome.reason else ""]
+        best = max((bound for bound in (self.bound, outcome.bound) if bound is not None), default=None)
         return replace(
-            self,
+            self.failing({**outcome.failed, **({stage: outcome.reason} if outcome.reason else {})}),
             verdict=verdict,
             stage=stage,
-            bound=max((bound for bound in (self.bound, outcome.bound) if bound is not None), default=None),
-            reason="; ".join(reason for reason in reasons if reason) if undecided else "",
+            bound=None if verdict is Verdict.FALSIFIED and best is not None and best > 0 else best,
+            reason=self.reason if undecided else "",
             witness=outcome.witness,
             late=undecided and (self.late or outcome.late),
             cut=undecided and (self.cut or (cut and outcome.late)),
@@ -129,9 +136,14 @@ class Cascade:
         """The decision about a sample that no stage could decide."""
         if decision.cut:
             return replace(decision, reason=OVER)
-        if decision.reason or not (decision.late or self._left(decision) <= 0) or self.timeout is None:
+        late = decision.late or self._left(decision) <= 0
+        if decision.failed:
+            told = "; ".join(f"{stage}: {message}" for stage, message in decision.failed.items())
+            return replace(decision, reason=told, late=late)
+        if not late:
             return decision
-        return replace(decision, reason=f"{self.timeout:g} seconds were not enough")
+        told = "a stage ran out of time" if self.timeout is None else f"{self.timeout:g} seconds were not enough"
+        return replace(decision, reason=told, late=True)
 
     def _look(
         self, stage: Stage, problem: Problem, before: list[Decision], generator: torch.Generator
@@ -144,32 +156,49 @@ class Cascade:
             problem = replace(problem, seconds=torch.tensor([min(share, own) for own in left]))
         with deadline.until(start + sum(max(0.0, min(share, own)) for own in left)):
             outcomes = self._tried(stage, problem, generator)
-        own = [outcome.seconds for outcome in outcomes or ()] or [0.0] * len(before)
+        own = [0.0] * len(before) if isinstance(outcomes, Raised) else [outcome.seconds for outcome in outcomes]
         common = (time.perf_counter() - start - sum(own)) / len(before)
         before = [decision.charged(stage.title, mine + common) for decision, mine in zip(before, own, strict=True)]
-        if outcomes is None:
-            half, places = len(before) // 2, torch.arange(len(before), device=problem.x.device)
-            first = self._look(stage, problem.select(places[:half]), before[:half], generator)
-            return first + self._look(stage, problem.select(places[half:]), before[half:], generator)
+        if isinstance(outcomes, Raised):
+            if len(before) > 1 and (outcomes.memory or self._can_go_on(before)):
+                return self._halved(stage, problem, before, generator, outcomes)
+            outcomes = [_Outcome(reason=outcomes.message)] * len(before)
         return [
             decision.after(stage.title, outcome, cut=share < limit)
             for decision, outcome, limit in zip(before, outcomes, left, strict=True)
         ]
 
-    def _tried(self, stage: Stage, problem: Problem, generator: torch.Generator) -> list[_Outcome] | None:
-        """What a stage finds out about each sample; None if memory did not suffice, and may for fewer samples."""
+    def _can_go_on(self, decisions: list[Decision]) -> bool:
+        """Whether any of some samples has time left."""
+        return time.perf_counter() < self.deadline and any(self._left(decision) > 0 for decision in decisions)
+
+    def _halved(
+        self, stage: Stage, problem: Problem, before: list[Decision], generator: torch.Generator, raised: Raised
+    ) -> list[Decision]:
+        """The same by halves, where the stage raised for the whole batch: the failure is that of the samples alone.
+
+        However often that happens, each sample is looked at no more than 1 + log2(samples) times, rounded up.
+        """
+        half, places = len(before) // 2, torch.arange(len(before), device=problem.x.device)
+        found = self._look(stage, problem.select(places[:half]), before[:half], generator)
+        found += self._look(stage, problem.select(places[half:]), before[half:], generator)
+        if raised.memory or any(now.failed != then.failed for now, then in zip(found, before, strict=True)):
+            return found
+        # no sample fails by itself: what the stage raised for all of them would be told nowhere
+        return [decision.failing({stage.title: raised.message}) for decision in found]
+
+    def _tried(self, stage: Stage, problem: Problem, generator: torch.Generator) -> list[_Outcome] | Raised:
+        """What a stage finds out about each sample, or what it raised."""
         try:
             return self._outcomes(stage, problem, generator)
         except OutOfTime:
             return [_Outcome(late=True)] * len(problem)
         except Exception as error:  # whatever happens in a stage, its samples stay open, and their decisions say why
-            if _out_of_memory(error) and len(problem) > 1:
-                return None  # the halves come when this error is gone: it holds on to all that its frames hold
-            return [_Outcome(reason=f"{type(error).__name__}: {error}")] * len(problem)
+            return Raised.of(error)
 
     def _outcomes(self, stage: Stage, problem: Problem, generator: torch.Generator) -> list[_Outcome]:
         """What a stage finds out about each sample, with what would decide it confirmed or replayed."""
-        findings = _checked(stage(problem, generator), len(problem))
+        findings = checked(stage(problem, generator), len(problem))
         outcomes = [_Outcome()] * len(problem)
         if findings.bound is not None:
             bound = self._confirmed(stage, problem, findings.bound.double(), generator)
@@ -184,6 +213,10 @@ class Cascade:
             outcomes = [
                 replace(outcome, late=late) for outcome, late in zip(outcomes, findings.late.tolist(), strict=True)
             ]
+        if findings.failed is not None:
+            outcomes = [
+                replace(outcome, failed=failed) for outcome, failed in zip(outcomes, findings.failed, strict=True)
+            ]
         if findings.seconds is not None:
             outcomes = [
                 replace(outcome, seconds=seconds)
@@ -196,7 +229,7 @@ class Cascade:
         positive = bound > 0
         if stage.proves or not self.confirm or not bool(positive.any()):
             return bound
-        again = _checked(stage(problem.exact.select(positive), generator), int(positive.sum())).bound
+        again = checked(stage(problem.exact.select(positive), generator), int(positive.sum())).bound
         assert again is not None, "a stage that bounds in one precision bounds in the other"
         return bound.masked_scatter(positive, again.double())
 
@@ -218,12 +251,15 @@ class _Outcome:
     bound: float | None = None
     certified: bool = False
     witness: Tensor | None = None
-    reason: str = ""
+    reason: str = ""  # why the stage failed
+    failed: Mapping[str, str] = field(default_factory=dict)  # the messages of other stages that it asked
     late: bool = False
     seconds: float = 0.0  # that it took by itself
 
     @classmethod
     def of(cls, bound: float) -> _Outcome:
+        if bound == -math.inf:  # it is true of every margin
+            return cls()
         if not math.isfinite(bound):
             return cls(reason=f"the bound is {'NaN' if math.isnan(bound) else 'infinite'}")
         return cls(bound=bound, certified=bound > 0)
@@ -233,19 +269,3 @@ def _settled(standing: dict[int, Decision]) -> dict[int, Decision]:
     """Take out what is decided."""
     decided = [place for place, decision in standing.items() if decision.verdict is not Verdict.UNKNOWN]
     return {place: standing.pop(place) for place in decided}
-
-
-def _checked(findings: Findings, samples: int) -> Findings:
-    """The findings of a stage, if they are about this many samples."""
-    bound, witness = findings.bound, findings.witness
-    if bound is not None and tuple(bound.shape) != (samples,):
-        raise ValueError(f"the stage gave bounds of shape {tuple(bound.shape)} for {samples} samples")
-    if witness is not None and len(witness) != samples:
-        raise ValueError(f"the stage gave {len(witness)} witnesses for {samples} samples")
-    return findings
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether torch had no memory left: on a CPU it says so in words alone."""
-    words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)

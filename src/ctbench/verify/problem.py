@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -112,3 +113,14 @@ class Findings:
     witness: Tensor | None = None  # [B, *shape]: points that may be counterexamples, to be replayed
     late: Tensor | None = None  # [B]: whether more seconds could have told more
     seconds: Tensor | None = None  # [B]: what each took, if a stage can tell; else they share
+    failed: Sequence[Mapping[str, str]] | None = None  # [B]: messages of other stages that it asked, by their titles
+
+
+def checked(findings: Findings, samples: int) -> Findings:
+    """The findings of a stage, if they are about this many samples."""
+    bound, witness = findings.bound, findings.witness
+    if bound is not None and tuple(bound.shape) != (samples,):
+        raise ValueError(f"the stage gave bounds of shape {tuple(bound.shape)} for {samples} samples")
+    if witness is not None and len(witness) != samples:
+        raise ValueError(f"the stage gave {len(witness)} witnesses for {samples} samples")
+    return findings

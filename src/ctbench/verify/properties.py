@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Literal, TypeAlias
 
@@ -28,7 +28,8 @@ from ctbench.graph import Graph, Node, Precisions
 from ctbench.graph.ops import Linear, Max, Op, Reshape, Shape
 from ctbench.onnx import OnnxNetwork
 from ctbench.regions import Box
-from ctbench.results import Verdict
+from ctbench.results import Open, Verdict
+from ctbench.results.failures import by_stage, warn
 from ctbench.verify.cascade import Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
 from ctbench.verify.problem import Problem
@@ -47,6 +48,8 @@ class PropertyResult:
     bound: float | None  # the best lower bound of the least margin over all cases; None where a case has none
     seconds: float
     reason: str = ""  # what failed, or that the time ran out, where a case stayed open
+    failed: Mapping[str, str] = field(default_factory=dict)  # the first message of each stage that failed
+    open: Open | None = None  # why it is unknown: an error before want of time, of any case; None where it is not
     counterexample: tuple[Tensor, Tensor] | None = None  # x [*input] and the output for it, [K], in double precision
 
 
@@ -76,6 +79,9 @@ def verify_property(
         replay: another implementation of the network, in whatever precision: [B, *input] to [B, K]. A counterexample
             must be one there, too.
 
+    Warns:
+        StageFailedWarning: stages raised or gave NaN; once, with their titles, cases and first messages.
+
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
         ValueError: the property is not about so many inputs and outputs as the network has, or a timeout or seed that
@@ -99,12 +105,17 @@ def verify_property(
             found[place] = last = step.decide(problems[place], generator, [before])[0]
         if last.verdict is Verdict.FALSIFIED:
             break
+    failed = by_stage(decision.failed for decision in found)
+    warn(failed, stacklevel=2)
+    verdict, by_failure = _answer(found), sorted(found, key=lambda decision: not decision.failed)
     return PropertyResult(
-        verdict=_answer(found),
+        verdict=verdict,
         stage=last.stage,
         bound=_least([decision.bound for decision in found]),
         seconds=time.perf_counter() - start,
-        reason=next((decision.reason for decision in found if decision.reason), ""),
+        reason=next((decision.reason for decision in by_failure if decision.reason), ""),
+        failed={failure.stage: failure.message for failure in failed},
+        open=_why_open(found) if verdict == "unknown" else None,
         counterexample=None if last.witness is None else subject.counterexample(last.witness, prop),
     )
 
@@ -115,6 +126,14 @@ def _answer(found: Sequence[Decision]) -> Answer:
     if Verdict.FALSIFIED in verdicts:
         return "violated"
     return "holds" if verdicts == {Verdict.CERTIFIED} else "unknown"
+
+
+def _why_open(found: Sequence[Decision]) -> Open:
+    """Why some cases are open."""
+    left = [decision for decision in found if decision.verdict is Verdict.UNKNOWN]
+    if any(decision.failed for decision in left):
+        return Open.ERROR
+    return Open.TIME if any(decision.late for decision in left) else Open.UNDECIDED
 
 
 def _least(bounds: Sequence[float | None]) -> float | None:

@@ -22,6 +22,7 @@ from ctbench.graph import Precisions
 from ctbench.regions import Threat
 from ctbench.regions.lookup import given_threat
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
+from ctbench.results.failures import warn
 from ctbench.specification import check_labels, check_samples
 from ctbench.verify.cascade import OVER, Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
@@ -30,7 +31,7 @@ from ctbench.verify.stages import Stage
 from ctbench.verify.workers import shared
 
 CHUNK = 1024  # samples that go through all stages together, at most: few of them reach the last ones
-NOT_FINITE = "clean: the logits are NaN or infinite"
+NOT_FINITE = "the logits are NaN or infinite"
 TIE = "clean: another logit is as great as that of the label"
 UNDECIDED = "clean: rounding leaves open whether the prediction is right"
 SHARES = 4  # chunks for each process, at least: some take longer than others
@@ -91,6 +92,10 @@ def certify(
     Returns:
         A record for each sample, and the accuracies.
 
+    Warns:
+        StageFailedWarning: stages raised or gave NaN; once, with their titles, samples and first messages. These
+            samples stay open for the next stages, and what no stage decides is unknown.
+
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
         ValueError: a model, eps, input, label or number that cannot be, or files that were made under other settings,
@@ -130,9 +135,11 @@ def certify(
                 for record in finished:
                     watch(record)
     missed = Decision(reason=OVER, cut=True)
-    return Certification.of(
+    certification = Certification.of(
         done[index] if index in done else samples.record(place, missed) for place, index in enumerate(samples.indices)
     )
+    warn(certification.failures, stacklevel=2)
+    return certification
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +167,7 @@ class Samples:
     def recognize(self, done: dict[int, SampleRecord]) -> None:
         """Raise ValueError where a record is not about the input and label that stand in its place."""
         for place, index in enumerate(self.indices):
-            if index in done and done[index].digest != self.digest(place):
+            if index in done and (done[index].digest, done[index].label) != (self.digest(place), int(self.y[place])):
                 raise ValueError(f"the record of sample {index} is about another input or label: choose another place")
 
     def record(self, place: int, decision: Decision, prediction: int = -1) -> SampleRecord:
@@ -178,6 +185,8 @@ class Samples:
             reason=decision.reason,
             counterexample=None if decision.witness is None else decision.witness.cpu().numpy(),
             finished=not decision.cut,
+            failed=dict(decision.failed),
+            late=decision.late,
         )
 
 
@@ -252,7 +261,10 @@ class Job:
         decisions = [
             Decision(
                 verdict=Verdict.MISCLASSIFIED if sign < 0 else Verdict.UNKNOWN,
-                reason=("" if abs(sign) == 1 else TIE if sign == 0 else UNDECIDED) if is_finite else NOT_FINITE,
+                reason=("" if abs(sign) == 1 else TIE if sign == 0 else UNDECIDED)
+                if is_finite
+                else f"clean: {NOT_FINITE}",
+                failed={} if is_finite else {"clean": NOT_FINITE},
             ).charged("clean", seconds)
             for sign, is_finite in zip(signs.tolist(), finite.tolist(), strict=True)
         ]
