@@ -11,7 +11,7 @@ from onnx import TensorProto
 from torch import nn
 
 from ctbench import bounds
-from ctbench.graph import UnsupportedLayerError, freeze, trace
+from ctbench.graph import Precisions, UnsupportedLayerError, freeze, trace
 from ctbench.onnx import OnnxError, load_onnx
 from ctbench.onnx.operators import OPERATORS
 from ctbench.regions import Linf
@@ -44,6 +44,45 @@ def test_the_graph_of_a_network_of_others(network):
     graph, logits = freeze(trace(model, model.input_shape), x)
     torch.testing.assert_close(logits, model(x), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(graph(x[:1]), model(x[:1]), rtol=1e-10, atol=1e-10)
+
+
+# ----------------------------------------------------------------------------------- numbers in double precision
+
+
+def test_the_factors_of_a_gemm_are_exact_in_double_precision(write):
+    """0.1 and 0.3 in single precision times weights in it: in double precision nothing is rounded."""
+    weight, bias = arr(5, 4), arr(5)
+    model = load_onnx(write(one("Gemm", weight, bias, transB=1, alpha=0.1, beta=0.3), shape=VECTOR))
+    alpha, beta = np.float64(np.float32(0.1)), np.float64(np.float32(0.3))
+    assert (weight.astype(np.float64) * alpha != weight * np.float32(0.1)).any()
+    op = Precisions.of(model, torch.zeros(VECTOR)).exact.nodes[-1].op
+    assert np.array_equal(op.weight.numpy(), alpha * weight)
+    assert np.array_equal(op.bias.numpy(), beta * bias)
+    other = load_onnx(write(one("Gemm", weight, bias, transB=1, beta=0.3), shape=VECTOR))
+    assert np.array_equal(Precisions.of(other, torch.zeros(VECTOR)).exact.nodes[-1].op.bias.numpy(), beta * bias)
+
+
+def test_the_weights_of_a_gemm_train(write):
+    model = load_onnx(write(one("Gemm", arr(5, 4), arr(5), transB=1, alpha=0.5, beta=-2.0), shape=VECTOR))
+    graph = trace(model, (4,))
+    x = torch.rand(2, 4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    _, logits = freeze(graph, x)
+    assert torch.equal(logits, model(x))
+    logits.sum().backward()
+    assert torch.equal(model.get_parameter("node1.bias").grad, torch.full((5,), -4.0))
+    with pytest.raises(ValueError, match="not multiplied out yet"):
+        graph(x)
+
+
+def test_defaults_are_in_single_precision(write):
+    """As all attributes of ONNX; 0.01 in double precision is another slope."""
+    (leaky,) = load_onnx(write(one("LeakyRelu"), shape=VECTOR)).children()
+    assert leaky.negative_slope == float(np.float32(0.01)) != 0.01
+    (norm,) = load_onnx(write(one("BatchNormalization", *STATISTICS), shape=IMAGE)).children()
+    assert norm.eps == float(np.float32(1e-5)) != 1e-5
 
 
 # --------------------------------------------------------------------------------------------- every operator
