@@ -163,10 +163,13 @@ class Known:
         self.lowest = self.lowest.scatter_reduce(0, part.sample, part.bound, "amin")
 
     def witnessed(self, samples: Tensor, points: Tensor) -> None:
-        """Keep those of some points, [N, *shape], at which their samples [N] have a negative margin."""
+        """Keep those of some points, [N, *shape], that are counterexamples for their samples [N]."""
         owner = self.exact.select(samples)
         points = owner.region.project(points.double())
-        turned = owner.margins(points).amin(-1) < -self.exact.rounding[samples]
+        if owner.judge is None:
+            turned = owner.margins(points).amin(-1) < -self.exact.rounding[samples]
+        else:
+            points, turned = owner.judge(points)
         self.witness[samples[turned]], self.falsified[samples[turned]] = points[turned], True
 
 

@@ -208,6 +208,8 @@ class Cascade:
     def _replayed(self, exact: Problem, witness: Tensor) -> tuple[Tensor, Tensor]:
         """The witnesses, moved into the exact regions, and which of them are counterexamples."""
         points = exact.region.project(witness.double())
+        if exact.judge is not None:
+            return exact.judge(points)
         values = exact.margins(points).amin(-1)
         falsified = values < 0
         if bool(falsified.any()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,6 +12,8 @@ from ctbench.graph import Graph
 from ctbench.regions import Region, Threat
 from ctbench.specification import margin_rows
 from ctbench.verify.rounding import rounding
+
+Judge = Callable[[Tensor], tuple[Tensor, Tensor]]  # points [B, *shape] to those that may be told, and to [B] bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,9 @@ class Problem:
     spec: Tensor  # the margins as linear forms of the output, [B, S, K]
     double: Problem | None = None  # the same in double precision; None if this is
     seconds: Tensor | None = None  # that each sample has left, [B]; None for no limit
+    # moves points of the region to where they may be told, and says which of them are counterexamples, as ties may be;
+    # None where these are the points with a negative margin
+    judge: Judge | None = None
 
     @classmethod
     def of_labels(cls, net: Graph, x: Tensor, y: Tensor, threat: Threat, *, double: Problem | None = None) -> Problem:
