@@ -1,6 +1,8 @@
 """Reading: every operator computes what ONNX Runtime computes, for any batch; what cannot be read is refused."""
 
 import copy
+import io
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import nn
 
 from ctbench import bounds
 from ctbench.graph import Precisions, UnsupportedLayerError, freeze, trace
-from ctbench.onnx import OnnxError, load_onnx
+from ctbench.onnx import OnnxError, OnnxNetwork, load_onnx
 from ctbench.onnx.operators import OPERATORS
 from ctbench.regions import Linf
 
@@ -44,6 +46,46 @@ def test_the_graph_of_a_network_of_others(network):
     graph, logits = freeze(trace(model, model.input_shape), x)
     torch.testing.assert_close(logits, model(x), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(graph(x[:1]), model(x[:1]), rtol=1e-10, atol=1e-10)
+
+
+# ------------------------------------------------------------------------------------------------------ copies
+
+
+def by_torch(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def by_pickle(model: nn.Module) -> nn.Module:
+    return pickle.loads(pickle.dumps(model))  # what this test has made itself
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, by_pickle, by_torch])
+def test_a_copy_is_the_same_network(write, copied):
+    path = write(
+        one("Conv", arr(4, 3, 3, 3), arr(4)),
+        one("Add", "1", arr(4, 1, 1)),
+        one("Relu", "2"),
+        one("Flatten", "3"),
+        one("Gemm", "4", arr(2, 80), arr(2), transB=1, alpha=0.5),
+        shape=IMAGE,
+    )
+    model = load_onnx(path)
+    model.train()
+    model.get_submodule("node3").eval()
+    again = copied(model)
+    assert isinstance(again, OnnxNetwork)
+    assert (again.input_shape, again.output_shape) == (model.input_shape, model.output_shape) == ((3, 7, 6), (2,))
+    modes = {name: module.training for name, module in model.named_modules()}
+    assert {name: module.training for name, module in again.named_modules()} == modes
+    x = torch.rand(2, 3, 7, 6)
+    assert torch.equal(again(x), model(x))
+    assert [name for name, _ in again.named_parameters()] == [name for name, _ in model.named_parameters()]
+    shared = all(mine is other for mine, other in zip(again.parameters(), model.parameters(), strict=True))
+    assert shared == (copied is copy.copy)
+    assert copied(again).input_shape == model.input_shape
 
 
 # ----------------------------------------------------------------------------------- numbers in double precision
@@ -483,6 +525,12 @@ REFUSALS = {
     "a constant of more axes": ([one("Add", arr(1, 1, 2, 3))], PAIR, 17, "its first size must be 1"),
     "branches of other axes": ([one("ReduceMean", axes=[1], keepdims=0), one("Add", "x", "1")], PAIR, 17, "broadcasts"),
     "a Sum of other axes": ([one("ReduceMean", axes=[1], keepdims=0), one("Sum", "x", "1")], PAIR, 17, "broadcasts"),
+    "MaxPool SAME dilations": (
+        [one("MaxPool", kernel_shape=[3, 3], auto_pad="SAME_UPPER", dilations=[2, 2])],
+        IMAGE,
+        17,
+        "auto_pad SAME_UPPER with dilations is not supported",
+    ),
     "Gemm of A transposed": ([one("Gemm", arr(1, 4), transA=1)], VECTOR, 17, "transA"),
     "Gemm of two branches": ([one("Gemm", arr(4, 4), "x")], VECTOR, 17, "input 1 must be a"),
     "Gemm with weights that vary": ([one("Relu"), one("Gemm", "x", "1", transB=1)], VECTOR, 17, "input 1 must be a"),

@@ -19,7 +19,7 @@ class Value:
     """A node of the graph, as an argument of what follows."""
 
     index: int
-    shape: Shape
+    shape: Shape  # as the forward sees it; where that has no axis, as of x[:, 0], the node has one of size 1
     storage: int  # the node whose memory it lies in: its own, or that of the value it is a view of
 
 
@@ -73,6 +73,8 @@ class Builder:
         except ValueError as error:
             raise located(f"'{path}' cannot be read: {error}", error) from None
         found = self.chain(path, ops, value)
+        if found.shape in ((), (1,)):
+            found = replace(found, shape=tuple(function(torch.zeros(2, *value.shape)).shape[1:]))
         return self._placed_in(found.index if copies else value.storage, found)
 
     def written(self, result: Value, into: Value) -> Value:
@@ -93,7 +95,7 @@ class Builder:
 
     def append(self, path: str, op: Op, *inputs: Value) -> Value:
         try:
-            shape = op.shape(*(value.shape for value in inputs))
+            shape = op.shape(*(self.nodes[value.index].shape for value in inputs))
         except ValueError as error:
             raise ValueError(f"layer '{path}' ({type(op).__name__}): {error}") from None
         for value in inputs:
@@ -102,7 +104,7 @@ class Builder:
         storage = inputs[0].storage if isinstance(op, Reshape | Dropout) else index  # torch gives views of the input
         self.nodes.append(Node(path, self._on_device(op), tuple(value.index for value in inputs), shape))
         self.storages.append(storage)
-        return Value(index, shape, storage)
+        return Value(index, shape if any(value.shape for value in inputs) else (), storage)
 
     def number(self, value: float) -> Tensor:
         """A number as a tensor of the network's precision: in double precision it is the one of the forward, exactly."""

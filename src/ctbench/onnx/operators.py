@@ -188,6 +188,9 @@ def _max_pool(op: Operator) -> Value:
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
     if not window.even:
         raise op.error(f"pads {window.begin} in front and {window.end} behind are not supported: make them the same")
+    auto = op.attribute("auto_pad", "NOTSET")
+    if auto.startswith("SAME") and any(d != 1 for d in window.dilation):
+        raise op.error(f"auto_pad {auto} with dilations is not supported, as runtimes pad it differently: give pads")
     layer = _MAX_POOL[len(window.kernel)](
         window.kernel, window.stride, window.begin, window.dilation, ceil_mode=bool(op.attribute("ceil_mode", 0))
     )

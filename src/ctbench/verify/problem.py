@@ -59,7 +59,8 @@ class Problem:
 
     def margins(self, points: Tensor) -> Tensor:
         """All margins at points [..., B, *shape]: [..., B, S]."""
-        outputs = self.net(points.flatten(0, points.dim() - self.x.dim())).view(*points.shape[: -self.x.dim() + 1], -1)
+        outputs = self.net(points.flatten(0, points.dim() - self.x.dim()))
+        outputs = outputs.view(*points.shape[: -self.x.dim() + 1], outputs.shape[-1])
         return (self.spec @ outputs.unsqueeze(-1)).squeeze(-1)
 
     def violation(self, points: Tensor) -> Tensor:
