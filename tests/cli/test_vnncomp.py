@@ -4,6 +4,7 @@ import gzip
 import re
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import onnx
@@ -19,7 +20,7 @@ from ctbench.verify import verify_property
 
 PROVED = ("proved", [0.6, 0.0], [1.0, 0.4])  # that the first of two numbers is the greater one
 BROKEN = ("broken", [0.4, 0.0], [1.0, 0.6])
-TIED = ("tied", [0.5, 0.0], [1.0, 0.5])
+TIED = ("tied", [0.5, 0.0], [1.0, 0.5])  # that the second is not the greater one: they are equal at a corner
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,8 @@ def _beside_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, lower, upper in (PROVED, BROKEN, TIED):
         box = (torch.tensor(corner, dtype=torch.float64) for corner in (lower, upper))
         write_robustness(f"{name}.vnnlib", *box, y=0, classes=2)
+    strict = Path("tied.vnnlib").read_text().replace("(>= Y_1 Y_0)", "(> Y_1 Y_0)")
+    Path("tied.vnnlib").write_text(strict)
 
 
 @pytest.fixture
@@ -108,6 +111,21 @@ def test_a_counterexample_is_written_as_in_the_competition(call):
     x, y = [float(n) for n in found.groups()[:2]], [float(n) for n in found.groups()[2:]]
     assert x == y
     assert 0.4 <= x[0] < x[1] <= 0.6
+
+
+def test_an_edge_is_a_counterexample_and_a_bound_of_less_is_kept(call):
+    """0.3 in float64 is below 0.3, but its shortest decimal is 0.3."""
+    declared = "".join(f"(declare-const {name} Real)" for name in ("X_0", "X_1", "Y_0", "Y_1"))
+    box = "(assert (>= X_0 0))(assert (< X_0 0.3))(assert (>= X_1 0))(assert (<= X_1 1))"
+    Path("edge.vnnlib").write_text(f"{declared}{box}(assert (<= Y_0 0))")
+    Path("below.vnnlib").write_text(f"{declared}{box}(assert (>= Y_0 0.2999999999))")
+    call("net.onnx,edge.vnnlib,20\nnet.onnx,below.vnnlib,20\n", "--out", "out")
+    assert [record["verdict"] for record in results("out").values()] == ["sat", "sat"]
+    edge, below = (
+        Fraction(re.search(r"X_0 ([-0-9.]+)", Path(f"out/net_{name}.txt").read_text())[1]) for name in ("edge", "below")
+    )
+    assert edge == 0
+    assert Fraction("0.2999") < below < Fraction("0.3")
 
 
 def test_a_header_names_the_columns(call):

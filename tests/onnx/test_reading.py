@@ -1,6 +1,8 @@
 """Reading: every operator computes what ONNX Runtime computes, for any batch; what cannot be read is refused."""
 
 import copy
+import io
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,8 @@ from onnx import TensorProto
 from torch import nn
 
 from ctbench import bounds
-from ctbench.graph import UnsupportedLayerError, freeze, trace
-from ctbench.onnx import OnnxError, load_onnx
+from ctbench.graph import Precisions, UnsupportedLayerError, freeze, trace
+from ctbench.onnx import OnnxError, OnnxNetwork, load_onnx
 from ctbench.onnx.operators import OPERATORS
 from ctbench.regions import Linf
 
@@ -44,6 +46,85 @@ def test_the_graph_of_a_network_of_others(network):
     graph, logits = freeze(trace(model, model.input_shape), x)
     torch.testing.assert_close(logits, model(x), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(graph(x[:1]), model(x[:1]), rtol=1e-10, atol=1e-10)
+
+
+# ------------------------------------------------------------------------------------------------------ copies
+
+
+def by_torch(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def by_pickle(model: nn.Module) -> nn.Module:
+    return pickle.loads(pickle.dumps(model))  # what this test has made itself
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, by_pickle, by_torch])
+def test_a_copy_is_the_same_network(write, copied):
+    path = write(
+        one("Conv", arr(4, 3, 3, 3), arr(4)),
+        one("Add", "1", arr(4, 1, 1)),
+        one("Relu", "2"),
+        one("Flatten", "3"),
+        one("Gemm", "4", arr(2, 80), arr(2), transB=1, alpha=0.5),
+        shape=IMAGE,
+    )
+    model = load_onnx(path)
+    model.train()
+    model.get_submodule("node3").eval()
+    again = copied(model)
+    assert isinstance(again, OnnxNetwork)
+    assert (again.input_shape, again.output_shape) == (model.input_shape, model.output_shape) == ((3, 7, 6), (2,))
+    modes = {name: module.training for name, module in model.named_modules()}
+    assert {name: module.training for name, module in again.named_modules()} == modes
+    x = torch.rand(2, 3, 7, 6)
+    assert torch.equal(again(x), model(x))
+    assert [name for name, _ in again.named_parameters()] == [name for name, _ in model.named_parameters()]
+    shared = all(mine is other for mine, other in zip(again.parameters(), model.parameters(), strict=True))
+    assert shared == (copied is copy.copy)
+    assert copied(again).input_shape == model.input_shape
+
+
+# ----------------------------------------------------------------------------------- numbers in double precision
+
+
+def test_the_factors_of_a_gemm_are_exact_in_double_precision(write):
+    """0.1 and 0.3 in single precision times weights in it: in double precision nothing is rounded."""
+    weight, bias = arr(5, 4), arr(5)
+    model = load_onnx(write(one("Gemm", weight, bias, transB=1, alpha=0.1, beta=0.3), shape=VECTOR))
+    alpha, beta = np.float64(np.float32(0.1)), np.float64(np.float32(0.3))
+    assert (weight.astype(np.float64) * alpha != weight * np.float32(0.1)).any()
+    op = Precisions.of(model, torch.zeros(VECTOR)).exact.nodes[-1].op
+    assert np.array_equal(op.weight.numpy(), alpha * weight)
+    assert np.array_equal(op.bias.numpy(), beta * bias)
+    other = load_onnx(write(one("Gemm", weight, bias, transB=1, beta=0.3), shape=VECTOR))
+    assert np.array_equal(Precisions.of(other, torch.zeros(VECTOR)).exact.nodes[-1].op.bias.numpy(), beta * bias)
+
+
+def test_the_weights_of_a_gemm_train(write):
+    model = load_onnx(write(one("Gemm", arr(5, 4), arr(5), transB=1, alpha=0.5, beta=-2.0), shape=VECTOR))
+    graph = trace(model, (4,))
+    x = torch.rand(2, 4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    _, logits = freeze(graph, x)
+    assert torch.equal(logits, model(x))
+    logits.sum().backward()
+    assert torch.equal(model.get_parameter("node1.bias").grad, torch.full((5,), -4.0))
+    with pytest.raises(ValueError, match="not multiplied out yet"):
+        graph(x)
+
+
+def test_defaults_are_in_single_precision(write):
+    """As all attributes of ONNX; 0.01 in double precision is another slope."""
+    (leaky,) = load_onnx(write(one("LeakyRelu"), shape=VECTOR)).children()
+    assert leaky.negative_slope == float(np.float32(0.01)) != 0.01
+    (norm,) = load_onnx(write(one("BatchNormalization", *STATISTICS), shape=IMAGE)).children()
+    assert norm.eps == float(np.float32(1e-5)) != 1e-5
 
 
 # --------------------------------------------------------------------------------------------- every operator
@@ -444,6 +525,12 @@ REFUSALS = {
     "a constant of more axes": ([one("Add", arr(1, 1, 2, 3))], PAIR, 17, "its first size must be 1"),
     "branches of other axes": ([one("ReduceMean", axes=[1], keepdims=0), one("Add", "x", "1")], PAIR, 17, "broadcasts"),
     "a Sum of other axes": ([one("ReduceMean", axes=[1], keepdims=0), one("Sum", "x", "1")], PAIR, 17, "broadcasts"),
+    "MaxPool SAME dilations": (
+        [one("MaxPool", kernel_shape=[3, 3], auto_pad="SAME_UPPER", dilations=[2, 2])],
+        IMAGE,
+        17,
+        "auto_pad SAME_UPPER with dilations is not supported",
+    ),
     "Gemm of A transposed": ([one("Gemm", arr(1, 4), transA=1)], VECTOR, 17, "transA"),
     "Gemm of two branches": ([one("Gemm", arr(4, 4), "x")], VECTOR, 17, "input 1 must be a"),
     "Gemm with weights that vary": ([one("Relu"), one("Gemm", "x", "1", transB=1)], VECTOR, 17, "input 1 must be a"),

@@ -10,12 +10,23 @@ import torch
 from tests.stages import Custom
 from torch import Tensor, nn
 
+from ctbench.attacks import Attack
 from ctbench.graph import Precisions
 from ctbench.networks import MLP
 from ctbench.onnx import load_onnx, save_onnx
 from ctbench.results import Open, StageFailedWarning
-from ctbench.verify import FAST_STAGES, Bound, Falsify, Findings, Problem, property_graph, verify_property
-from ctbench.verify.vnnlib import Case, Halfspaces, Property
+from ctbench.verify import (
+    FAST_STAGES,
+    Bound,
+    BranchAndBound,
+    Falsify,
+    Findings,
+    InputSplit,
+    Problem,
+    property_graph,
+    verify_property,
+)
+from ctbench.verify.vnnlib import Case, Halfspaces, Property, VnnlibError, parse_vnnlib
 
 THIRD, TENTH = 1 / 3, 0.1  # neither is a number in single precision
 STAGES = (Bound(domain="interval"), Falsify(), Bound(domain="crown"))
@@ -124,11 +135,143 @@ def test_a_conjunction_is_violated_only_where_all_rows_are():
     assert verify_property(identity(2), of(case((0, 0), (1, 1), none)), stages=STAGES).verdict == "unknown"
 
 
-def test_a_tie_proves_nothing():
-    """At x = 0 the output is on the edge of the unsafe set, which belongs to it."""
+def strictly(*rows: tuple[float, ...]) -> Halfspaces:
+    edges = torch.ones(len(rows), dtype=torch.bool)
+    return Halfspaces(tensor(*rows)[:, :-1], tensor(*rows)[:, -1], edges)
+
+
+def test_the_edge_of_an_unsafe_set_is_a_counterexample_unless_it_is_strict():
+    """At x = 0 the output is on the edge."""
     result = verify_property(identity(1), of(case((0,), (1,), halfspaces((1, 0)))))
+    assert (result.verdict, result.stage) == ("violated", "pgd")
+    assert [value.tolist() for value in result.counterexample] == [[0], [0]]
+    result = verify_property(identity(1), of(case((0,), (1,), strictly((1, 0)))), stages=STAGES)
     assert (result.verdict, result.bound) == ("unknown", 0)
     assert verify_property(identity(1), of(case((1e-6,), (1,), halfspaces((1, 0))))).verdict == "holds"
+
+
+@pytest.mark.parametrize("stage", [InputSplit(), BranchAndBound()])
+def test_searches_find_edges(stage):
+    """y = -relu(x), y >= 0: wherever the ReLU is off."""
+    layer = nn.Linear(1, 1, bias=False)
+    layer.weight.data.fill_(-1.0)
+    net = nn.Sequential(nn.ReLU(), layer).double()
+    box = ((-1.0,), (2.0,))
+    assert verify_property(net, of(case(*box, halfspaces((-1, 0)))), stages=(stage,)).verdict == "violated"
+    assert verify_property(net, of(case(*box, strictly((-1, 0)))), stages=(stage,), timeout=1.0).verdict == "unknown"
+
+
+def test_an_attack_keeps_the_edge_that_it_found_in_an_earlier_round():
+    points = iter(tensor((0,), (0.5,), (0.25,)))
+
+    class Scripted(Attack):
+        name = "scripted"
+
+        def __call__(self, objective, region, x, generator):
+            return next(points).view(1, 1)
+
+    falsify = Falsify(attack=Scripted())
+    result = verify_property(identity(1), of(case((0,), (1,), halfspaces((1, 0)))), stages=(falsify,))
+    assert result.verdict == "violated"
+    assert list(points) == []
+
+
+VARIABLES = "(declare-const X_0 Real)(declare-const Y_0 Real)"
+UNIT = "(assert (<= X_0 0))(assert (>= X_0 -1))"
+TENTHS = "(assert (<= X_0 1))(assert (>= X_0 0))(assert (>= (+ (* 0.1 Y_0) (* 0.2 Y_0) (* -0.3 Y_0)) {}))"
+EITHER = "(assert (or (and (<= X_0 -1)(>= X_0 -2)) (and (<= X_0 2)(>= X_0 1))))"
+
+
+@pytest.mark.parametrize(
+    ("asserts", "right"),
+    [
+        ("(assert (< X_0 0.5))(assert (>= X_0 0.5))(assert (>= Y_0 0))", "holds"),  # no input
+        ("(assert (< X_0 0.5))(assert (> X_0 0.5))(assert (>= Y_0 0))", "holds"),
+        ("(assert (<= X_0 0.5))(assert (>= X_0 0.5))(assert (>= Y_0 0))", "violated"),
+        ("(assert (< X_0 0.5))(assert (>= X_0 0))(assert (>= Y_0 0.5))", "holds or unknown"),
+        ("(assert (< X_0 0.5))(assert (>= X_0 0))(assert (>= Y_0 0.499999))", "violated"),
+        ("(assert (<= X_0 0.5))(assert (>= X_0 0))(assert (>= Y_0 0.5))", "violated"),
+        ("(assert (<= X_0 0.5))(assert (>= X_0 0))(assert (> Y_0 0.5))", "holds or unknown"),
+        ("(assert (<= X_0 0))(assert (>= X_0 1))(assert (>= Y_0 0))", "error"),
+        ("(assert (<= X_0 0))(assert (>= Y_0 0))", "error"),  # unbounded
+        ("(assert (= X_0 0))(assert (>= Y_0 0))", "error"),
+        (UNIT, "error"),  # nothing about outputs
+        (UNIT + "(assert (<= 1 2))", "violated"),
+        (UNIT + "(assert (<= 2 1))", "holds"),
+        (UNIT + "(assert (< 1 1))", "holds"),
+        (UNIT + "(assert (<= 1 1))", "violated"),
+        (UNIT + "(assert (<= X_0 X_0))(assert (<= Y_0 -2))", "holds"),
+        (UNIT + "(assert (< X_0 X_0))(assert (<= Y_0 0))", "holds"),  # never
+        (UNIT + "(declare-const X_0 Real)(assert (<= Y_0 -2))", "error"),
+        (UNIT + "(declare-const X_2 Real)(assert (<= Y_0 -2))", "error"),
+        (UNIT + "(assert (<= (* Y_0 Y_0) -2))", "error"),
+        (UNIT + "(assert (<= Y_0 X_0))", "error"),
+        (EITHER + "(assert (<= Y_0 0))(assert (>= Y_0 -0.5))", "holds"),
+        (EITHER + "(assert (>= Y_0 1.5))", "violated"),
+        # x = 1/3 is one, but no float64 number of the box
+        ("(assert (<= (* 3 X_0) 1))(assert (>= X_0 0))(assert (>= Y_0 0.3333333333333333149))", "violated or unknown"),
+        ("(assert (<= X_0 (+ 0.1 0.2)))(assert (>= X_0 0))(assert (>= Y_0 0.30000000000000003))", "holds or unknown"),
+        ("(assert (<= X_0 1e-400))(assert (>= X_0 -1e-400))(assert (>= Y_0 1e-300))", "holds or unknown"),
+        ("(assert (<= X_0 1e400))(assert (>= X_0 0))(assert (>= Y_0 1))", "error"),
+        (TENTHS.format("0.0000000001"), "holds"),
+        (TENTHS.format("0"), "violated"),
+        ("(assert (<= X_0 0.1))(assert (>= X_0 0.1))(assert (>= Y_0 0.05))", "violated"),
+        ("(assert (<= X_0 0.1))(assert (>= X_0 0.1))(assert (>= Y_0 0.15))", "holds"),
+        (
+            "(assert (<= X_0 0.1))(assert (>= X_0 0.1))(assert (> Y_0 0.1))",
+            "holds or unknown",
+        ),  # but not for 0.1's float64
+    ],
+)
+def test_odd_but_legal_properties(asserts: str, right: str):
+    try:
+        prop = parse_vnnlib(VARIABLES + asserts)
+    except VnnlibError:
+        assert right == "error"
+        return
+    found = verify_property(identity(1), prop, timeout=1.0)
+    assert found.verdict in right.split(" or ")
+    if found.counterexample is not None:
+        assert prop.is_counterexample(*found.counterexample)
+
+
+def test_cancelling_coefficients_of_great_outputs():
+    """0.1 + 0.2 - 0.3 is 0, and 5.5e-17 in float64."""
+    great = identity(1)
+    great.weight.data.fill_(1e17)
+    assert verify_property(great, parse_vnnlib(VARIABLES + TENTHS.format("1"))).verdict == "holds"
+
+
+def test_a_case_that_holds_at_once_does_not_hide_another():
+    never, near = halfspaces((0, 1)), halfspaces((1, -0.5))
+    for cases, verdict in (
+        ((case((0,), (1,), never),), "holds"),
+        ((case((0,), (1,), never), case((0,), (1,), near)), "violated"),
+        ((case((0,), (1,), never, near),), "violated"),
+        ((case((0,), (1,), never), case((1,), (2,), near)), "holds"),
+    ):
+        assert verify_property(identity(1), of(*cases), timeout=2.0).verdict == verdict
+    found = verify_property(identity(1), of(case((0,), (1,), never)))
+    assert (found.stage, found.bound, found.reason) == ("", None, "")
+
+
+def test_a_proof_is_about_the_box_around():
+    """0.3 is above the nearest float64 number, which a box of nearest numbers would leave out."""
+    prop = parse_vnnlib(VARIABLES + "(assert (<= X_0 0.3))(assert (>= X_0 0.1))(assert (>= Y_0 1))")
+    seen = []
+
+    def look(problem: Problem) -> Findings:
+        seen.append(problem)
+        return Findings(witness=tensor((9,)))
+
+    found = verify_property(identity(1), prop, stages=(Custom(look=look),))
+    assert found.verdict == "unknown"
+    (problem,) = seen
+    assert problem.region.upper.item() == math.nextafter(0.3, 1)
+    assert problem.region.lower.item() == math.nextafter(0.1, 0)
+    points, turned = problem.exact.judge(tensor((0.4,), (0,)))
+    assert points.flatten().tolist() == [0.3, 0.1]  # 0.3 in float64 is below 0.3, and 0.1 above
+    assert turned.tolist() == [False, False]
 
 
 def test_all_cases_must_hold():
@@ -138,8 +281,8 @@ def test_all_cases_must_hold():
     result = verify_property(identity(1), of(first, case((3,), (4,), far), case((20,), (30,), far)))
     assert result.verdict == "violated"
     assert 3 <= result.counterexample[0].item() <= 4
-    tie = case((0.5,), (4,), near)
-    result = verify_property(identity(1), of(first, tie, case((3,), (4,), near)))
+    tie = case((0.5,), (4,), strictly((1, -0.5)))
+    result = verify_property(identity(1), of(first, tie, case((3,), (4,), near)), timeout=2.0)
     assert (result.verdict, result.bound) == ("unknown", 0)
 
 
@@ -297,7 +440,8 @@ def test_a_counterexample_must_be_one_where_it_is_replayed():
 
     assert answer(0.125, 0) == "violated"
     assert answer(0.375, 0) == "unknown"  # one row alone
-    assert answer(0.25, 0) == "unknown"  # a tie
+    assert answer(0.3, 0) == "unknown"  # one row alone
+    assert answer(0.25, 0) == "violated"  # on the edge of one row
     assert answer(9, -6) == "violated"  # the other alternative
     assert all(x.shape == (1, 2) for x in seen)
 

@@ -17,6 +17,7 @@ from ctbench.analyses import fairness
 from ctbench.cli import failures, subjects
 from ctbench.cli.options import Commands, add_data, add_device, add_stages, check_place, positive, seconds, wide_console
 from ctbench.cli.subjects import Subject
+from ctbench.graph import precision
 from ctbench.onnx import save_onnx
 from ctbench.regions import Linf
 from ctbench.results import OUTCOMES, Certification, CertificationFiles, SampleRecord, Verdict
@@ -186,7 +187,7 @@ def export(folder: Path, subject: Subject, samples: range, standing: list[int], 
     folder.mkdir(parents=True, exist_ok=True)
     model = subject.model.cpu()
     x, y = subject.images[[samples[place] for place in standing]]
-    like = next(model.parameters(), x)
+    like = precision(model, x)
     with torch.no_grad():
         classes = model(subject.images[:1][0].to(like)).shape[1]
     save_onnx(model, folder / "network.onnx", tuple(x.shape[1:]), dtype=like.dtype)

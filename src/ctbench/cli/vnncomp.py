@@ -257,11 +257,16 @@ def _assignment(result: PropertyResult) -> str:
     if result.counterexample is None:
         return ""
     pairs = [
-        f"({letter}_{index} {np.format_float_positional(number, trim='0')})"
+        f"({letter}_{index} {_digits(number)})"
         for letter, values in zip("XY", result.counterexample, strict=True)
         for index, number in enumerate(values.flatten().tolist())
     ]
     return "(" + "\n ".join(pairs) + ")\n"
+
+
+def _digits(number: float) -> str:
+    """All digits of a number: 0.3 is above the float64 number that is nearest to it, which may be beyond a bound."""
+    return np.format_float_positional(number, unique=False, precision=1100, trim="0")
 
 
 def _digest(path: Path) -> str | None:

@@ -290,8 +290,8 @@ def _lines(op: Elementwise, form: Form, box: Box, slopes: dict[Key, Tensor], key
         tightest = op.tightest(box.lower, box.upper)
         shares = [(form.view(slope) - least) / width for slope in tightest[: 1 if op.convex else 2]]
         start = torch.stack([share.expand(form.coefficients.shape) for share in shares])
-        slopes[key] = start.reshape(len(start), len(start[0]), form.count, -1).detach().requires_grad_()
-    share = slopes[key].view(-1, *form.coefficients.shape)
+        slopes[key] = start.reshape(len(start), len(start[0]), form.count, form.width).detach().requires_grad_()
+    share = slopes[key].view(len(slopes[key]), *form.coefficients.shape)
     low = least + share[0] * (greatest - least)
     high = form.view(op.chord(box.lower, box.upper)) if op.convex else least + share[1] * (greatest - least)
     return op.lines(form.view(box.lower), form.view(box.upper), low, high)

@@ -18,7 +18,7 @@ from ctbench.domains import Domain
 from ctbench.domains import domain as find_domain
 from ctbench.domains.crown import DEFAULT_MEMORY
 from ctbench.domains.linear_form import every_output
-from ctbench.graph import Graph, freeze, trace
+from ctbench.graph import Graph, freeze, precision, trace
 from ctbench.regions import Box, Region, linf_box, threat
 from ctbench.specification import check_labels, margin_rows, wrong_classes
 
@@ -67,7 +67,7 @@ def bounds(
         UnsupportedLayerError: a layer without an op; says which and what to register.
         ValueError: an eps, norm, input, region, domain or option that cannot be; says which.
     """
-    where = _region(_precision(model), x, eps, norm, clip, box, region)
+    where = _region(model, x, eps, norm, clip, box, region)
     graph, where = _prepared(model, where)
     method = _Method(domain, memory, options)
     like = where.hull.lower
@@ -95,7 +95,7 @@ def margin_bounds(
     Raises:
         ValueError: also for labels y ([B], integers) that the network has no class for.
     """
-    where = _region(_precision(model), x, eps, norm, clip, box, region)
+    where = _region(model, x, eps, norm, clip, box, region)
     graph, where = _prepared(model, where)
     method = _Method(domain, memory, options)
     like = where.hull.lower
@@ -107,15 +107,8 @@ def margin_bounds(
     return like.new_zeros(len(y), graph.classes).scatter(1, wrong_classes(y, graph.classes), rows)
 
 
-def _precision(model: nn.Module) -> torch.dtype | None:
-    """That of the network's parameters; None where it has none."""
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
-    return next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), None)
-
-
 def _region(
-    precision: torch.dtype | None,
+    model: nn.Module,
     x: Tensor | None,
     eps: Eps | None,
     norm: str | float,
@@ -140,15 +133,15 @@ def _region(
     assert eps is not None
     fields = {} if isinstance(clip, EllipsisType) else {"clip": clip}
     radii = eps if isinstance(eps, Tensor) and eps.dim() else None
-    model = threat(norm, float(eps) if radii is None else 0.0, **fields)
-    model.check(x)
+    balls = threat(norm, float(eps) if radii is None else 0.0, **fields)
+    balls.check(x)
     # 0.5 - 0.1 is 0.40000001 in single precision, which would leave out a part of the region of a double network
-    x = x.to(precision)
+    x = x.to(precision(model, x).dtype)
     if radii is None:
-        return model.region(x)
-    if model.name != "linf":
+        return balls.region(x)
+    if balls.name != "linf":
         raise ValueError(f"eps has the shape {list(radii.shape)}: only for linf may each feature have its own radius")
-    return linf_box(x, radii, model.clip)
+    return linf_box(x, radii, balls.clip)
 
 
 def _prepared(model: nn.Module, region: Region) -> tuple[Graph, Region]:
@@ -156,8 +149,8 @@ def _prepared(model: nn.Module, region: Region) -> tuple[Graph, Region]:
     center = region.hull.center
     if center.dim() < 2:
         raise ValueError(f"the inputs have the shape {list(center.shape)}: give a batch, [B, *shape]")
+    region = region.to(precision(model, center).dtype)
     graph = trace(model, tuple(center.shape[1:]))
-    region = region.to(_precision(model) or center.dtype)
     frozen = freeze(graph, region.hull.center)[0]
     return frozen.rounded_outward(region.hull.lower.dtype == torch.float64), region
 

@@ -298,7 +298,7 @@ def neurons(index: Tensor, shape: Shape, signs: Tensor) -> Form:
     size = math.prod(shape)
     rows = signs.new_zeros(*index.shape, size + 1).scatter(2, index.unsqueeze(2), 1.0)[:, :, :size]
     rows = (signs.view(-1, 1, 1) * rows.unsqueeze(1)).flatten(1, 2)
-    return LinearForm(rows.reshape(len(index), -1, *shape), 0.0)
+    return LinearForm(rows.reshape(len(index), rows.shape[1], *shape), 0.0)
 
 
 def back_to_input(graph: Graph, form: Form, relax: Relax, losses: Losses | None, at: int = -1) -> Form:

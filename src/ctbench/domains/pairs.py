@@ -248,7 +248,7 @@ def _bounded(
         zeros = torch.zeros_like(box.lower).flatten(1).unsqueeze(1).expand(-1, part.shape[1], -1)
         first, second = (zeros.scatter(2, one, 1.0) for one in part.split(1, dim=2))
         rows = torch.stack([first + second, first - second, -first - second, second - first], dim=1)
-        form = LinearForm(rows.view(len(rows), -1, *box.lower.shape[1:]), 0.0)
+        form = LinearForm(rows.view(len(rows), 4 * part.shape[1], *box.lower.shape[1:]), 0.0)
         return crown.back_to_input(graph, form, relax, losses, at).minimum(region).view(*rows.shape[:3])
 
     return Pairs.of(index, box, torch.cat([bounds(part) for part in index.split(max(1, memory // row), dim=1)], dim=2))

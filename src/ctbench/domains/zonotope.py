@@ -269,7 +269,7 @@ def _aligned(zonotopes: tuple[Zonotope, ...]) -> tuple[Tensor, list[Tensor]]:
     def spread(z: Zonotope, at: Tensor) -> Tensor:
         shape = z.generators.shape[2:]
         rows = z.generators.new_zeros(len(terms) * count, *shape)
-        return rows.index_add(0, (sample + at).flatten(), z.generators.flatten(0, 1)).view(-1, count, *shape)
+        return rows.index_add(0, (sample + at).flatten(), z.generators.flatten(0, 1)).view(len(terms), count, *shape)
 
     places = place.split([z.terms.shape[1] for z in zonotopes], dim=1)
     together = terms.new_full((len(terms), count), NO_TERM).scatter(1, place, terms)

@@ -3,7 +3,7 @@
 from ctbench.graph.graph import Graph, Node, folded, freeze, fronts, split, walk_backward, walk_forward
 from ctbench.graph.ops import Affine, Elementwise, Lines, Op, UnsupportedLayerError, lower
 from ctbench.graph.precisions import Precisions
-from ctbench.graph.trace import trace
+from ctbench.graph.trace import precision, trace
 
 __all__ = [
     "Affine",
@@ -18,6 +18,7 @@ __all__ = [
     "freeze",
     "fronts",
     "lower",
+    "precision",
     "split",
     "trace",
     "walk_backward",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ctbench.graph.graph import Graph, Node
+from ctbench.graph.graph import Graph, Node, placed
 from ctbench.graph.ops import BatchNorm, Dropout, Input, Op, Reshape, Shape, UnsupportedLayerError, lower, rearrangement
 
 REMEDY = "make it a layer of its own and register an op for that with @ctbench.graph.lower.register"
@@ -19,7 +19,7 @@ class Value:
     """A node of the graph, as an argument of what follows."""
 
     index: int
-    shape: Shape
+    shape: Shape  # as the forward sees it; where that has no axis, as of x[:, 0], the node has one of size 1
     storage: int  # the node whose memory it lies in: its own, or that of the value it is a view of
 
 
@@ -36,10 +36,14 @@ class Batch:
 
 
 class Builder:
-    """Appends nodes one by one. Constants are put in the precision and on the device of the network."""
+    """Appends nodes one by one. Constants are put in the precision and on the device of the network.
 
-    def __init__(self, input_shape: Shape, like: Tensor) -> None:
-        self.like = like
+    Where it has no tensors (`like` is None), they are in double precision until the graph is frozen.
+    """
+
+    def __init__(self, input_shape: Shape, like: Tensor | None) -> None:
+        self.open = like is None
+        self.like = torch.zeros((), dtype=torch.float64) if like is None else like
         self.nodes = [Node("input", Input(), (), input_shape)]
         self.storages = [0]  # of each node
         self.overwritten: set[int] = set()  # nodes whose memory a later layer has written into
@@ -51,7 +55,7 @@ class Builder:
     def graph(self, result: Value) -> Graph:
         """The graph whose output is this value."""
         self._check_intact(result, "output")
-        return Graph(tuple(self.nodes[: result.index + 1]))
+        return Graph(tuple(self.nodes[: result.index + 1]), self.open)
 
     def layer(self, path: str, module: nn.Module, value: Value) -> Value:
         """Append what a layer is lowered to."""
@@ -69,6 +73,8 @@ class Builder:
         except ValueError as error:
             raise located(f"'{path}' cannot be read: {error}", error) from None
         found = self.chain(path, ops, value)
+        if found.shape in ((), (1,)):
+            found = replace(found, shape=tuple(function(torch.zeros(2, *value.shape)).shape[1:]))
         return self._placed_in(found.index if copies else value.storage, found)
 
     def written(self, result: Value, into: Value) -> Value:
@@ -89,7 +95,7 @@ class Builder:
 
     def append(self, path: str, op: Op, *inputs: Value) -> Value:
         try:
-            shape = op.shape(*(value.shape for value in inputs))
+            shape = op.shape(*(self.nodes[value.index].shape for value in inputs))
         except ValueError as error:
             raise ValueError(f"layer '{path}' ({type(op).__name__}): {error}") from None
         for value in inputs:
@@ -98,17 +104,14 @@ class Builder:
         storage = inputs[0].storage if isinstance(op, Reshape | Dropout) else index  # torch gives views of the input
         self.nodes.append(Node(path, self._on_device(op), tuple(value.index for value in inputs), shape))
         self.storages.append(storage)
-        return Value(index, shape, storage)
+        return Value(index, shape if any(value.shape for value in inputs) else (), storage)
 
     def number(self, value: float) -> Tensor:
-        """A number as a tensor of the network's precision."""
+        """A number as a tensor of the network's precision: in double precision it is the one of the forward, exactly."""
         return torch.as_tensor(value, dtype=self.like.dtype, device=self.like.device)
 
     def _on_device(self, op: Op) -> Op:
-        def place(tensor: Tensor) -> Tensor:
-            return tensor.to(self.like) if tensor.is_floating_point() else tensor.to(self.like.device)
-
-        return op if isinstance(op, BatchNorm) else op.map(place)
+        return op if isinstance(op, BatchNorm) else placed(op, self.like)
 
     def _check_intact(self, value: Value, path: str) -> None:
         if value.index in self.overwritten:

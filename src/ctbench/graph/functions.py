@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -335,7 +336,15 @@ def _stack(build: Builder, path: str, values: Sequence[Value], dim: int = 0) -> 
 def _maximum(build: Builder, path: str, first: Any, second: Any) -> Value:
     if not (isinstance(first, Value) and isinstance(second, Value)):
         raise UnsupportedLayerError(f"'{path}' compares with a constant: use clamp")
-    return build.append(path, Max(), _stack(build, path, [first, second], 1))
+    return _greatest(build, path, _stack(build, path, [first, second], 1))
+
+
+def _greatest(build: Builder, path: str, entries: Value) -> Value:
+    """The greatest along the first axis of a sample."""
+    rest = entries.shape[1:]
+    if not rest:  # of a vector: what comes out has an axis in the graph
+        entries = build.move(path, lambda t: t.unsqueeze(2), entries)
+    return replace(build.append(path, Max(), entries), shape=rest)
 
 
 @reads(torch.minimum, "minimum")
@@ -348,7 +357,7 @@ def _minimum(build: Builder, path: str, first: Any, second: Any) -> Value:
 def _amax(build: Builder, path: str, x: Value, dim: Any, keepdim: bool = False) -> Value:
     dims = [place + 1 for place in _dims(path, dim, x.shape)]
     first = list(range(1, len(dims) + 1))
-    value = build.append(path, Max(), build.move(path, lambda t: t.movedim(dims, first).flatten(1, len(dims)), x))
+    value = _greatest(build, path, build.move(path, lambda t: t.movedim(dims, first).flatten(1, len(dims)), x))
     if keepdim:
         shape = [1 if place + 1 in dims else size for place, size in enumerate(x.shape)]
         return build.move(path, lambda t: t.reshape(-1, *shape), value)

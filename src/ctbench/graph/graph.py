@@ -41,6 +41,7 @@ class Graph:
 
     nodes: tuple[Node, ...]
     outward: bool = False  # only for a frozen graph in double precision
+    open: bool = False  # whether its numbers take the precision and the device of what it is frozen for
 
     @property
     def input_shape(self) -> Shape:
@@ -147,7 +148,8 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
     Every batch norm becomes the affine map that its statistics make, so that the attack, the bounds and the loss of a
     step all see the same one. With `training` these are the statistics of x (with gradients; the running statistics
     are updated once), otherwise the running statistics. Whether the module was in train or eval mode plays no part.
-    Statistics are computed in float32 where autocast has made half precision of the values.
+    Statistics are computed in float32 where autocast has made half precision of the values. The numbers of a network
+    that has no tensors of its own get the precision of x.
 
     Raises:
         ValueError: x does not have the shape that the graph was traced for.
@@ -160,9 +162,15 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
         # a mean in half precision is off by 1/256 of itself, and cannot be taken into running statistics in float32
         exact = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in inputs)
         op = node.op.freeze(*exact, training=training)
+        op = placed(op, x) if graph.open else op
         nodes.append(replace(node, op=op))
         values.append(op(*inputs))
     return Graph(tuple(nodes)), values[-1]
+
+
+def placed(op: Op, like: Tensor) -> Op:
+    """An op with its tensors on the device, and its numbers in the precision, of another tensor."""
+    return op.map(lambda tensor: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device))
 
 
 def folded(graph: Graph, batch: int) -> Graph:

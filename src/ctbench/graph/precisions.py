@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from ctbench.graph.graph import Graph, freeze
-from ctbench.graph.trace import trace
+from ctbench.graph.trace import precision, trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,21 +26,28 @@ class Precisions:
         """Of a network of supported layers, whatever mode it is in, which is left as it is.
 
         Args:
-            model: the network; without parameters and buffers it has the precision of x.
+            model: the network; its precision is that of `precision(model, x)`.
             x: any input, [1, *shape].
 
         Raises:
             UnsupportedLayerError: a layer without an op.
             ValueError: the network is none, or does not take such inputs.
         """
-        if not isinstance(model, nn.Module):
-            raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
-        tensors = chain(model.parameters(), model.buffers())
-        like = torch.zeros_like(next((t for t in tensors if t.is_floating_point()), x).flatten()[0])
+        like = precision(model, x)
         # frozen in double precision from the start: constants that were rounded first would be those of another network
         net = _frozen(model, x.to(like))
-        exact = _frozen(copy.deepcopy(model).double(), x.to(like.device).double()).rounded_outward()
+        exact = _frozen(_doubled(model), x.to(like.device).double()).rounded_outward()
         return cls(net, exact, like)
+
+
+def _doubled(model: nn.Module) -> nn.Module:
+    """A copy of a network in double precision, with the tensors that are plain attributes of its modules."""
+    double = copy.deepcopy(model).double()
+    for module in double.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                setattr(module, name, value.double())
+    return double
 
 
 def _frozen(model: nn.Module, x: Tensor) -> Graph:

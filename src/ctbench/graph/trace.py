@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,11 +23,15 @@ from ctbench.graph.functions import READINGS
 from ctbench.graph.graph import Graph, freeze
 from ctbench.graph.ops import Shape, UnsupportedLayerError, lower
 
+FINE = (torch.float32, torch.float64)  # the precisions of networks
+
 
 def trace(model: nn.Module, input_shape: Shape) -> Graph:
     """The graph of a network for inputs of one shape (without the batch), with its parameters held, not copied.
 
-    The graph is that of the network at test time; what batch norms do is chosen later, by `freeze`.
+    The graph is that of the network at test time; what batch norms do is chosen later, by `freeze`. Its precision is
+    that of the network (see `precision`); the numbers of a network without tensors get theirs from what it is frozen
+    for.
 
     What a trace cannot see, as hooks, is refused; beyond that the graph is checked against the network on random
     inputs.
@@ -47,7 +52,7 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
                 f"{type(model).__name__}.forward cannot be traced ({error}): it must not branch on values of its "
                 f"input, and must ask for x.size(0), not len(x)"
             ) from error
-        graph = _Reader(model, Builder(tuple(input_shape), _like(model))).read(traced)
+        graph = _Reader(model, Builder(tuple(input_shape), _own(model))).read(traced)
         _check_agreement(model, graph)
     return graph
 
@@ -71,21 +76,44 @@ def _check_plain(model: nn.Module) -> None:
             f"the parameters of the network are {', '.join(sorted(map(str, precisions)))}, and a graph has one "
             f"precision: use model.float() or model.double()"
         )
+    own = _own(model)
+    for name, tensor in model.named_buffers():
+        if tensor is own and tensor.dtype not in FINE:
+            raise ValueError(f"buffer '{name}' is {tensor.dtype}, too coarse for bounds: use model.float()")
     for name, tensor in model.named_parameters():
-        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+        if tensor.is_floating_point() and tensor.dtype not in FINE:
             raise ValueError(f"parameter '{name}' is {tensor.dtype}, too coarse for bounds: use model.float()")
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"parameter '{name}' holds NaN or infinite values")
 
 
-def _like(model: nn.Module) -> torch.Tensor:
-    """A tensor of the network's precision, on its device."""
-    return next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.zeros(()))
+def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """A zero of the precision that a network computes in, on its device.
+
+    These are those of its first parameter; without parameters those of its first buffer, or of a tensor that is an
+    attribute of a module; without any of them those of its input x. Integers do not count.
+
+    Raises:
+        ValueError: the model is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
+    own = _own(model)
+    like = x if own is None else own
+    return torch.zeros((), dtype=like.dtype, device=like.device)
+
+
+def _own(model: nn.Module) -> torch.Tensor | None:
+    """The tensor of a network that decides its precision, if it has one."""
+    attributes = (value for module in model.modules() for value in vars(module).values())
+    tensors = chain(model.parameters(), model.buffers(), (t for t in attributes if isinstance(t, torch.Tensor)))
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
 
 @torch.no_grad()
 def _check_agreement(model: nn.Module, graph: Graph) -> None:
-    like = _like(model)
+    own = _own(model)
+    like = torch.zeros((), dtype=torch.float64) if own is None else own
     x = torch.rand(4, *graph.input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
     x[2:] = 4 * x[2:] - 2  # inside and outside the pixels' range, so that a ReLU at the input is seen on both sides
     try:

@@ -39,6 +39,29 @@ class OnnxNetwork(fx.GraphModule):
         shape: Shape = self.meta["output_shape"]
         return shape
 
+    # torch.fx copies and pickles a GraphModule as one of its own class, and without its meta
+
+    def __copy__(self) -> OnnxNetwork:
+        return _network(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, content = super().__reduce__()
+        return _restored, (rebuild, content, self.meta)
+
+
+def _restored(rebuild: Callable[..., fx.GraphModule], content: tuple[Any, ...], meta: dict[str, Any]) -> OnnxNetwork:
+    """A network from what torch.fx pickles."""
+    module = rebuild(*content)
+    module.meta = meta
+    return _network(module)
+
+
+def _network(module: fx.GraphModule) -> OnnxNetwork:
+    """The same layers and graph as a network of ours."""
+    network = OnnxNetwork(module, module.graph, "OnnxNetwork")
+    network.meta.update(module.meta)
+    return network
+
 
 @dataclass(frozen=True)
 class Value:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench.onnx.building import Array, Operator, Shape, Value
+from ctbench.onnx.gemm import Gemm
 
 Result = Value | list[Value] | Array
 OPERATORS: dict[str, Callable[[Operator], Result]] = {}
@@ -38,6 +39,11 @@ def _reads(*kinds: str) -> Callable[[Callable[[Operator], Result]], Callable[[Op
     return register
 
 
+def _single(number: float) -> float:
+    """The default of an attribute: ONNX has them, as all of its attributes, in single precision."""
+    return float(np.float32(number))
+
+
 def _weighted(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     """A layer, made without weights (on the device "meta"), with its weights."""
     module.weight = nn.Parameter(weight)
@@ -54,10 +60,12 @@ def _gemm(op: Operator) -> Value:
     if op.attribute("transA", 0):
         raise op.error("transA=1 acts across the batch: a network must treat each sample on its own")
     weight = op.weight(1) if op.attribute("transB", 0) else op.weight(1).T.contiguous()  # [out, in]
-    bias = None
-    if op.given(2) is not None:
-        bias = (op.attribute("beta", 1.0) * op.weight(2)).broadcast_to(1, len(weight))[0].clone()
-    return op.layer(_linear(op.attribute("alpha", 1.0) * weight, bias), op.value())
+    bias = None if op.given(2) is None else op.weight(2).broadcast_to(1, len(weight))[0].clone()
+    alpha, beta = op.attribute("alpha", 1.0), op.attribute("beta", 1.0)
+    if alpha == 1 and (bias is None or beta == 1):
+        return op.layer(_linear(weight, bias), op.value())
+    layer = Gemm(weight.shape[1], len(weight), alpha=alpha, beta=beta, bias=bias is not None, device="meta")
+    return op.layer(_weighted(layer, weight, bias), op.value())
 
 
 @_reads("MatMul")
@@ -180,6 +188,9 @@ def _max_pool(op: Operator) -> Value:
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
     if not window.even:
         raise op.error(f"pads {window.begin} in front and {window.end} behind are not supported: make them the same")
+    auto = op.attribute("auto_pad", "NOTSET")
+    if auto.startswith("SAME") and any(d != 1 for d in window.dilation):
+        raise op.error(f"auto_pad {auto} with dilations is not supported, as runtimes pad it differently: give pads")
     layer = _MAX_POOL[len(window.kernel)](
         window.kernel, window.stride, window.begin, window.dilation, ceil_mode=bool(op.attribute("ceil_mode", 0))
     )
@@ -234,7 +245,7 @@ def _batch_normalization(op: Operator) -> Value:
     scale, shift, mean, variance = (op.weight(index) for index in range(1, 5))
     kind = nn.BatchNorm2d if rank == 4 else nn.BatchNorm1d
     momentum = 1 - op.attribute("momentum", 0.9)  # ONNX weighs the old statistics, torch the new ones
-    layer = kind(len(scale), op.attribute("epsilon", 1e-5), momentum, device="meta")
+    layer = kind(len(scale), op.attribute("epsilon", _single(1e-5)), momentum, device="meta")
     layer.running_mean, layer.running_var = mean, variance
     layer.num_batches_tracked = torch.tensor(0)
     return op.layer(_weighted(layer, scale, shift), x)
@@ -247,7 +258,7 @@ def _relu(op: Operator) -> Value:
 
 @_reads("LeakyRelu")
 def _leaky_relu(op: Operator) -> Value:
-    return op.layer(nn.LeakyReLU(op.attribute("alpha", 0.01)), op.value())
+    return op.layer(nn.LeakyReLU(op.attribute("alpha", _single(0.01))), op.value())
 
 
 @_reads("Sigmoid")

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from ctbench.graph import Graph, Op, UnsupportedLayerError, freeze, trace
+from ctbench.graph import Graph, Op, UnsupportedLayerError, freeze, precision, trace
 from ctbench.graph import ops as graph_ops
 from ctbench.graph.ops import Shape
 from ctbench.onnx.building import OnnxError
@@ -56,8 +56,8 @@ def save_onnx(model: nn.Module, path: Path | str, input_shape: Shape, *, dtype: 
         raise OnnxError(f"dtype is {dtype}: give torch.float32 or torch.float64")
     with torch.no_grad():
         graph = trace(model, input_shape)
-        like = next(model.parameters(), torch.zeros(()))
-        frozen, _ = freeze(graph, torch.zeros(1, *graph.input_shape).to(like))
+        x = torch.zeros(1, *graph.input_shape, dtype=torch.float64)
+        frozen, _ = freeze(graph, x.to(precision(model, x)))
     proto = _model(frozen.to(dtype), dtype)
     onnx.checker.check_model(proto, full_check=True)
     write_whole(path, proto.SerializeToString())

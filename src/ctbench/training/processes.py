@@ -75,7 +75,7 @@ class Processes:
             replace(node, op=SharedBatchNorm(node.op.module, share)) if isinstance(node.op, BatchNorm) else node
             for node in graph.nodes
         )
-        return Graph(tuple(nodes))
+        return replace(graph, nodes=tuple(nodes))
 
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replace the gradients of the parameters by their sums over the processes, all in one message."""

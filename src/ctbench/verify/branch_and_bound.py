@@ -192,10 +192,10 @@ class Known:
             self.failed[sample] = {**self.failed[sample], **failed}
 
     def witnessed(self, samples: Tensor, points: Tensor) -> None:
-        """Keep those of some points, [N, *shape], at which their samples [N] have a negative margin."""
+        """Keep those of some points, [N, *shape], that are counterexamples for their samples [N]."""
         owner = self.exact.select(samples)
         points = owner.region.project(points.double())
-        turned = owner.violated(points)
+        points, turned = owner.judged(points)
         self.witness[samples[turned]], self.falsified[samples[turned]] = points[turned], True
 
 

@@ -236,7 +236,7 @@ class Cascade:
     def _replayed(self, exact: Problem, witness: Tensor) -> tuple[Tensor, Tensor]:
         """The witnesses, moved into the exact regions, and which of them are counterexamples."""
         points = exact.region.project(witness.double())
-        falsified = exact.violated(points)
+        points, falsified = exact.judged(points)
         if self.replay is not None:
             for place in falsified.nonzero().flatten().tolist():
                 outputs = self.replay(points[place : place + 1]).to(exact.spec)

@@ -87,7 +87,7 @@ class InputSplit(Stage):
                 break
             owner = exact.select(part.sample)
             for at in (part.box.center, corner):
-                turned = owner.violated(at)
+                at, turned = owner.judged(at)  # noqa: PLW2901 - moved into the exact region
                 falsified[part.sample[turned]], witness[part.sample[turned]] = True, at[turned]
             place, divisible = part.place(influence)
             halved = divisible & ~(part.least > 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,6 +14,8 @@ from ctbench.graph import Graph
 from ctbench.regions import Box, Region, Threat
 from ctbench.specification import margin_rows
 from ctbench.verify import rationals
+
+Judge = Callable[[Tensor], tuple[Tensor, Tensor]]  # points [B, *shape] to those that may be told, and to [B] bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,9 @@ class Problem:
     spec: Tensor  # the margins as linear forms of the output, [B, S, K]
     double: Problem | None = None  # the same in double precision; None if this is
     seconds: Tensor | None = None  # that each sample has left, [B]; None for no limit
+    # moves points of the region to where they may be told, and says which of them are counterexamples, as ties may be;
+    # None where these are the points with a negative margin
+    judge: Judge | None = None
 
     @classmethod
     def of_labels(cls, net: Graph, x: Tensor, y: Tensor, threat: Threat, *, double: Problem | None = None) -> Problem:
@@ -59,7 +64,8 @@ class Problem:
 
     def margins(self, points: Tensor) -> Tensor:
         """All margins at points [..., B, *shape]: [..., B, S]."""
-        outputs = self.net(points.flatten(0, points.dim() - self.x.dim())).view(*points.shape[: -self.x.dim() + 1], -1)
+        outputs = self.net(points.flatten(0, points.dim() - self.x.dim()))
+        outputs = outputs.view(*points.shape[: -self.x.dim() + 1], outputs.shape[-1])
         return (self.spec @ outputs.unsqueeze(-1)).squeeze(-1)
 
     def violation(self, points: Tensor) -> Tensor:
@@ -89,6 +95,10 @@ class Problem:
                 break  # so it is for all points
             found[place] = (least > 0) - (least < 0)
         return found
+
+    def judged(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Points, [B, *shape] of the regions, where they may be told, and which of them are counterexamples, [B]."""
+        return (points, self.violated(points)) if self.judge is None else self.judge(points)
 
     def violated(self, points: Tensor) -> Tensor:
         """Whether points, [B, *shape] of the regions, are counterexamples in exact arithmetic, [B] bool.

@@ -6,7 +6,8 @@ the network f: the case holds iff all outputs of
     g_d(x) = max over the rows r of  (A_d f(x) + b_d)_r
 
 are positive on the box. So the margins of the problem are the outputs of one more network, and neither domains nor
-attacks nor stages know of properties. A margin of 0 is unsafe in VNN-LIB, and proves nothing here.
+attacks nor stages know of properties. A margin of 0 proves nothing: it is unsafe, if the rows are not strict. Whether a
+point is a counterexample is decided by the property itself, in rational numbers, of the output in double precision.
 
     result = verify_property(load_onnx("network.onnx"), read_vnnlib("property.vnnlib"))
     result.verdict, result.counterexample
@@ -30,6 +31,7 @@ from ctbench.onnx import OnnxNetwork
 from ctbench.regions import Box
 from ctbench.results import Open, Verdict
 from ctbench.results.failures import by_stage, warn
+from ctbench.verify import rationals
 from ctbench.verify.cascade import Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
 from ctbench.verify.problem import Problem
@@ -44,7 +46,7 @@ class PropertyResult:
     """What is known about a property, and who found it out."""
 
     verdict: Answer
-    stage: str  # that decided it; the last one that tried where it is unknown, and "" where none had time
+    stage: str  # that decided it; the last one that tried where it is unknown, "" where none had time, or had to look
     bound: float | None  # the best lower bound of the least margin over all cases; None where a case has none
     seconds: float
     reason: str = ""  # what failed, or that the time ran out, where a case stayed open
@@ -66,7 +68,9 @@ def verify_property(
     """Prove that a network has a property, or find a counterexample.
 
     The network is taken as at test time. As in `certify`, a bound counts in double precision, and so does a
-    counterexample: an input of the exact box. A stage looks at all cases that are open before the next stage begins.
+    counterexample: an input of the exact box, whose output is unsafe, on the edge of a row of <=, too. A stage looks at
+    all cases that are open before the next stage begins. A case without inputs, or without unsafe outputs, holds at
+    once.
 
     Args:
         model: any network of supported layers.
@@ -94,15 +98,15 @@ def verify_property(
     if not isinstance(prop, Property):
         raise ValueError(f"the property is {prop!r}: give a Property, as ctbench.read_vnnlib(path) does")
     subject = _Subject.of(model, prop, input_shape)
-    problems = [subject.problem(case) for case in prop.cases]
+    cases = [open_case for case in prop.cases if (open_case := _open(case)) is not None]
+    problems = [subject.problem(case, replay) for case in cases]
     generator = torch.Generator(subject.network.like.device).manual_seed(seed)
     last = Decision(stage="")
     found = [last] * len(problems)
-    for stage, (place, case) in product(cascade.stages, enumerate(prop.cases)):
+    for stage, (place, problem) in product(cascade.stages, enumerate(problems)):
         if found[place].verdict is Verdict.UNKNOWN:
             before = replace(found[place], seconds=time.perf_counter() - start)  # the time is that of all cases
-            step = replace(cascade, stages=(stage,), replay=_of_margins(replay, case))
-            found[place] = last = step.decide(problems[place], generator, [before])[0]
+            found[place] = last = replace(cascade, stages=(stage,)).decide(problem, generator, [before])[0]
         if last.verdict is Verdict.FALSIFIED:
             break
     failed = by_stage(decision.failed for decision in found)
@@ -120,12 +124,18 @@ def verify_property(
     )
 
 
+def _open(case: Case) -> Case | None:
+    """A case without the alternatives that no outputs satisfy; None where it holds as nothing is left of it."""
+    unsafe = tuple(alternative for alternative in case.unsafe if not alternative.never)
+    return replace(case, unsafe=unsafe) if unsafe and not case.empty else None
+
+
 def _answer(found: Sequence[Decision]) -> Answer:
     """What decisions about all cases come to."""
     verdicts = {decision.verdict for decision in found}
     if Verdict.FALSIFIED in verdicts:
         return "violated"
-    return "holds" if verdicts == {Verdict.CERTIFIED} else "unknown"
+    return "holds" if verdicts <= {Verdict.CERTIFIED} else "unknown"
 
 
 def _why_open(found: Sequence[Decision]) -> Open:
@@ -139,11 +149,14 @@ def _why_open(found: Sequence[Decision]) -> Open:
 def _least(bounds: Sequence[float | None]) -> float | None:
     """A bound for all cases, if all have one."""
     known = [bound for bound in bounds if bound is not None]
-    return min(known) if len(known) == len(bounds) else None
+    return min(known, default=None) if len(known) == len(bounds) else None
 
 
-def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...]) -> Graph:
-    """A frozen graph with the margins g of D alternatives as its outputs, [B, D], in the precision of the graph.
+def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...], like: Tensor | None = None) -> Graph:
+    """A frozen graph with the margins g of D alternatives as its outputs, [B, D].
+
+    They are in the precision, and on the device, of `like`; by default of the graph, and in double precision where it
+    has no tensors.
 
     Raises:
         ValueError: the graph has another count of outputs than the rows.
@@ -152,18 +165,22 @@ def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...]) -> Graph:
 
     def padded(alternative: Halfspaces) -> Tensor:
         """Its rows with their offsets, [most, K + 1]: the last one again and again changes no maximum."""
-        rows = torch.column_stack([alternative.rows, alternative.offsets])
+        rows = torch.column_stack(alternative.margins())
         return torch.cat([rows, rows[-1:].expand(most - len(rows), -1)])
 
     # the first rows of all alternatives, then their second ones, ...
-    rows = torch.stack([padded(alternative) for alternative in unsafe], dim=1).flatten(0, 1).to(_like(graph))
+    rows = (
+        torch.stack([padded(alternative) for alternative in unsafe], dim=1)
+        .flatten(0, 1)
+        .to(_like(graph) if like is None else like)
+    )
     ops: list[Op] = [Linear(rows[:, :-1], rows[:, -1])]
     if most > 1:
         ops += [Reshape((len(rows),), (most, len(unsafe))), Max()]
     nodes = list(graph.nodes)
     for op in ops:
         nodes.append(Node("property", op, (len(nodes) - 1,), op.shape(nodes[-1].shape)))
-    return Graph(tuple(nodes))
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _like(graph: Graph) -> Tensor:
@@ -198,30 +215,50 @@ class _Subject:
 
     def counterexample(self, x: Tensor, prop: Property) -> tuple[Tensor, Tensor]:
         """A counterexample [*input] and the output for it."""
-        y = self.network.exact(x.unsqueeze(0))[0]
-        assert prop.is_counterexample(x, y), "what makes a margin negative breaks the property"
+        y = self.outputs(x.unsqueeze(0))[0]
+        assert prop.is_counterexample(x, y), "what a case calls a counterexample is one of the property"
         return x, y
 
-    def problem(self, case: Case) -> Problem:
+    def outputs(self, points: Tensor) -> Tensor:
+        """What counts as the output for points of the exact box: [B, *input] to [B, K]."""
+        return self.network.exact(points)
+
+    def broken(self, case: Case, problem: Problem, points: Tensor) -> Tensor:
+        """Whether points of the exact box, [B, *input], have unsafe outputs in exact arithmetic, [B]."""
+        # where no float64 number lies between the bounds of an input, the file's own input is next to the point
+        spread = points.abs() * 2.0**-52 if case.rounded else 0.0
+        alike = problem.select(torch.zeros(len(points), dtype=torch.long, device=points.device))
+        found = alike.least_margin(points, spread)[1] < 0
+        every = torch.eye(self.network.exact.classes, dtype=torch.float64, device=points.device)
+        for place in [] if case.rounded else (~found).nonzero().flatten().tolist():
+            try:
+                outputs = rationals.forms(self.network.exact, points[place], every)
+            except rationals.NoExactValueError:
+                break  # so it is for all points
+            found[place] = any(all(row.contains(outputs) for row in each.comparisons) for each in case.unsafe)
+        return found
+
+    def problem(self, case: Case, replay: Replay | None) -> Problem:
         """What is to be proved of a case, in both precisions."""
         network = self.network
         double = _problem(network.exact, case, network.like.double())
+
+        def turned(points: Tensor) -> tuple[Tensor, Tensor]:
+            """Points [B, *input] moved into the file's box, and which of them are counterexamples, [B]."""
+            points = case.nearest(points.flatten(1)).view_as(points)
+            broken = case.violated(self.outputs(points)).to(points.device)
+            if bool(broken.any()):
+                broken = broken.masked_scatter(broken, self.broken(case, double, points[broken]))
+            for place in broken.nonzero().flatten().tolist() if replay is not None else ():
+                assert replay is not None
+                broken[place] = bool(case.violated(replay(points[place : place + 1]).view(-1)))
+            return points, broken
+
+        double = replace(double, judge=turned)
         return replace(_problem(network.net, case, network.like), double=double)
 
 
 def _problem(graph: Graph, case: Case, like: Tensor) -> Problem:
-    net = property_graph(graph, case.unsafe)
-    box = Box(*(corner.to(like).view(1, *net.input_shape) for corner in (case.lower, case.upper)))
+    net = property_graph(graph, case.unsafe, like)
+    box = Box(*(corner.to(like).view(1, *net.input_shape) for corner in case.around))
     return Problem(net, box.center, box, torch.eye(net.classes).to(like).unsqueeze(0))
-
-
-def _of_margins(replay: Replay | None, case: Case) -> Replay | None:
-    """The margins g of a case, [B, *input] to [B, D], by another implementation of the network."""
-    if replay is None:
-        return None
-
-    def margins(x: Tensor) -> Tensor:
-        outputs = replay(x).to(case.lower)
-        return torch.stack([(outputs @ one.rows.T + one.offsets).amax(1) for one in case.unsafe], dim=1)
-
-    return margins

@@ -109,12 +109,16 @@ class Falsify(Stage):
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         witness, late = problem.x.clone(), torch.zeros(len(problem), dtype=torch.bool)
         standing = torch.arange(len(problem), device=problem.x.device)
+        highest = torch.full_like(problem.spec[:, 0, 0], -torch.inf)  # a violation of 0 may be a counterexample
         for _ in range(self.rounds):
             if deadline.is_over():
                 late[standing.cpu()] = True
             if not len(standing) or bool(late.any()):
                 break
             rest = problem.select(standing)
-            witness[standing] = self.attack(rest.violation, rest.region, rest.x, generator)
-            standing = standing[rest.violation(witness[standing].unsqueeze(0))[0] <= 0]
+            points = self.attack(rest.violation, rest.region, rest.x, generator)
+            violation = rest.violation(points.unsqueeze(0))[0]
+            better = violation > highest[standing]
+            highest[standing[better]], witness[standing[better]] = violation[better], points[better]
+            standing = standing[violation <= 0]
         return Findings(witness=witness, late=late)

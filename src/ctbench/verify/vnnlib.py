@@ -10,8 +10,10 @@ A file describes the counterexamples. The property holds where no input x and ou
 
     x, y is a counterexample  iff  some case has  lower <= x <= upper  and some (A, b) in unsafe with  A y + b <= 0
 
-`<` and `>` are read as `<=` and `>=`: the unsafe set grows by its edge, so what is proved holds for the file, too. A
-number is the nearest float64, and so is what sums and quotients of numbers come to.
+where `<` and `>` exclude the edge, of a box as of a row. Numbers are rational: 0.1 + 0.2 - 0.3 is 0. What is kept in
+float64 are the nearest numbers; beside them stay the rows themselves, and two boxes of float64 numbers, one around the
+file's and one inside. So a proof is about all of the file's box, and whether a float64 point is a counterexample is
+decided exactly.
 
     property = read_vnnlib("instance.vnnlib.gz")
     write_robustness("instance.vnnlib.gz", x - eps, x + eps, y=3, classes=10)
@@ -22,9 +24,12 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -40,18 +45,62 @@ MAX_BYTES = 64 << 20  # of a file, unpacked
 MAX_DEPTH = 300  # of parentheses within one another
 MAX_ALTERNATIVES = 100_000  # conjunctions of the disjunctive normal form
 MAX_NUMBERS = 50_000_000  # in all boxes and rows together
+MAX_DIGITS = 4000  # of a number; and what its exponent may be
+MAX_BITS = 100_000  # of a product of numbers
 
 
 class VnnlibError(ValueError):
     """A file is not VNN-LIB 1.0, or no property of a box: says where, and what was expected."""
 
 
+class Row(NamedTuple):
+    """<coefficients, y> + offset <= 0, or < 0, in rational numbers."""
+
+    coefficients: tuple[tuple[int, Fraction], ...]  # those that are not 0, by their place
+    offset: Fraction
+    strict: bool = False
+
+    def contains(self, outputs: Sequence[float | Fraction]) -> bool:
+        value = sum((weight * Fraction(outputs[k]) for k, weight in self.coefficients), self.offset)
+        return value < 0 or (value == 0 and not self.strict)
+
+    @property
+    def never(self) -> bool:
+        """Whether it contains no outputs at all, as it does not depend on them."""
+        return not self.coefficients and not self.contains(())
+
+    def scaled(self, width: int) -> tuple[list[float], float]:
+        """Coefficients [K] in float64 and an offset, for a multiple of the row; the offset is never above it.
+
+        The coefficients are exact, if those of a multiple are: 0.1 and 0.3 are not, but 1 and 3 are.
+        """
+        factor, values = Fraction(1), [weight for _, weight in self.coefficients]
+        if any(Fraction(float(value)) != value for value in values):
+            whole = math.lcm(*(value.denominator for value in values))
+            most = max(map(abs, values))
+            if most * whole < 2**53:
+                factor = Fraction(whole, 2 ** whole.bit_length())  # near to 1: bounds are told in this unit
+            if most < Fraction(2) ** -900:  # too small for all of its digits
+                most = max(most, abs(self.offset))
+                factor *= Fraction(2) ** (most.denominator.bit_length() - most.numerator.bit_length())
+        row = [0.0] * width
+        for place, weight in self.coefficients:
+            row[place] = float(weight * factor)
+        return row, _below(self.offset * factor)
+
+
 @dataclass(frozen=True, eq=False)
 class Halfspaces:
-    """All outputs y with A y + b <= 0 in every row. Raises ValueError unless m >= 1 and all are finite float64."""
+    """All outputs y with A y + b <= 0 in every row, or < 0 where the row is strict.
+
+    Raises:
+        ValueError: there is no row, shapes do not fit, or numbers are not finite float64.
+    """
 
     rows: Tensor  # A, [m, K]
     offsets: Tensor  # b, [m]
+    strict: Tensor | None = None  # which rows exclude their edge, [m]; None for none of them
+    exact: tuple[Row, ...] | None = None  # the rows that A and b are rounded from; None where they are these
 
     def __post_init__(self) -> None:
         if self.rows.dim() != 2 or not len(self.rows) or self.offsets.shape != self.rows.shape[:1]:
@@ -59,27 +108,72 @@ class Halfspaces:
                 f"rows are {list(self.rows.shape)} and offsets {list(self.offsets.shape)}: give [m, K] and [m], m >= 1"
             )
         _check_numbers(self.rows, self.offsets)
+        if self.strict is not None and (self.strict.shape != self.offsets.shape or self.strict.dtype != torch.bool):
+            raise ValueError(f"strict is {self.strict.dtype} {list(self.strict.shape)}: give a bool for each row, [m]")
+
+    @cached_property
+    def comparisons(self) -> tuple[Row, ...]:
+        """The rows in rational numbers."""
+        if self.exact is not None:
+            return self.exact
+        strict = [False] * len(self.rows) if self.strict is None else self.strict.tolist()
+        return tuple(
+            Row(tuple((k, Fraction(value)) for k, value in enumerate(row) if value != 0), Fraction(offset), edge)
+            for row, offset, edge in zip(self.rows.tolist(), self.offsets.tolist(), strict, strict=True)
+        )
+
+    @cached_property
+    def never(self) -> bool:
+        """Whether a row that does not depend on the outputs excludes them all."""
+        return any(row.never for row in self.comparisons)
+
+    def margins(self) -> tuple[Tensor, Tensor]:
+        """Rows [m, K] and offsets [m] in float64 that are positive nowhere where these, or multiples of them, are not.
+
+        That is so up to the rounding of coefficients without a multiple in float64.
+        """
+        if self.exact is None:
+            return self.rows, self.offsets
+        rows, offsets = zip(*(row.scaled(self.rows.shape[1]) for row in self.exact), strict=True)
+        return torch.tensor(rows, dtype=torch.float64), torch.tensor(offsets, dtype=torch.float64)
 
     def contains(self, outputs: Tensor) -> Tensor:
-        """Which outputs lie in it: [..., K] to [...], in double precision; none that is NaN or infinite.
-
-        Exact for rows that compare two outputs with each other.
-        """
+        """Which outputs lie in it: [..., K] to [...], decided exactly; none that is NaN or infinite."""
         outputs = outputs.detach().to(self.rows)
-        values = outputs @ self.rows.T + self.offsets
-        return (values <= 0).all(-1) & torch.isfinite(outputs).all(-1)
+        finite = torch.isfinite(outputs).all(-1)
+        values, largest = outputs @ self.rows.T + self.offsets, outputs.abs() @ self.rows.abs().T + self.offsets.abs()
+        # what rounding of the rows, and of sums in any order, comes to; and a term below the range of float64
+        error = (outputs.shape[-1] + 4) * 2.0**-52 * largest + 1e-300 * (1 + outputs.abs().sum(-1, keepdim=True))
+        inside = values < 0
+        for place in (~(values.abs() > error) & finite.unsqueeze(-1)).nonzero().tolist():
+            *sample, row = place
+            inside[tuple(place)] = self.comparisons[row].contains(outputs[tuple(sample)].tolist())
+        return inside.all(-1) & finite
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Halfspaces):
             return NotImplemented
-        return torch.equal(self.rows, other.rows) and torch.equal(self.offsets, other.offsets)
+        edges = [[row.strict for row in one.comparisons] for one in (self, other)]
+        same = torch.equal(self.rows, other.rows) and torch.equal(self.offsets, other.offsets)
+        return same and edges[0] == edges[1]
+
+
+@dataclass(frozen=True, eq=False)
+class RealBox:
+    """A box whose bounds need be no float64 numbers, or do not belong to it, told by float64 numbers."""
+
+    around: tuple[Tensor, Tensor]  # the corners of the least box around it, [n] each
+    inside: tuple[Tensor, Tensor]  # the least and the greatest number in it, [n] each; where there is none, the first
+    # is the greater one
+    empty: bool  # whether no real number lies between some bounds
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
     """One input box, and what must not come out of it: any of the alternatives in `unsafe`.
 
-    The property holds for the case iff for each alternative and every x in the box some row has A y + b > 0.
+    The property holds for the case iff for each alternative and every x in the box some row has A y + b > 0 (or is 0,
+    where it is strict).
 
     Raises:
         ValueError: an empty box, no alternative, or shapes and dtypes other than those below.
@@ -88,6 +182,7 @@ class Case:
     lower: Tensor  # [n] float64, in C order of the input's shape
     upper: Tensor  # [n] float64
     unsafe: tuple[Halfspaces, ...]
+    real: RealBox | None = None  # the box that lower and upper are rounded from; None where they are its corners
 
     def __post_init__(self) -> None:
         if self.lower.dim() != 1 or self.lower.shape != self.upper.shape:
@@ -99,15 +194,53 @@ class Case:
         if not self.unsafe:
             raise ValueError("unsafe has no alternatives: a case needs at least one")
 
+    @property
+    def empty(self) -> bool:
+        """Whether no input lies in the box, as `x < 1 and x >= 1` says."""
+        return self.real is not None and self.real.empty
+
+    @property
+    def around(self) -> tuple[Tensor, Tensor]:
+        """The corners of a box of float64 numbers that all inputs lie in, [n] each."""
+        return (self.lower, self.upper) if self.real is None else self.real.around
+
+    @property
+    def rounded(self) -> bool:
+        """Whether some input has no float64 number between its bounds, so that the nearest one must stand for them."""
+        return self.real is not None and bool((self.real.inside[0] > self.real.inside[1]).any())
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """The nearest float64 inputs of the box, [..., n] to [..., n].
+
+        Where no float64 number lies between the bounds of an input, it is the one nearest to its lower bound.
+        """
+        lower, upper = (corner.to(x.device) for corner in self._inside)
+        return torch.minimum(torch.maximum(x, lower), upper)
+
+    @property
+    def _inside(self) -> tuple[Tensor, Tensor]:
+        if self.real is None:
+            return self.lower, self.upper
+        lower, upper = self.real.inside
+        return torch.where(lower > upper, self.lower, lower), torch.where(lower > upper, self.lower, upper)
+
+    def includes(self, x: Tensor, *, tolerance: float = 0.0) -> bool:
+        """Whether an input [n] lies in the box, decided exactly, or nowhere outside of it by more than the tolerance."""
+        if self.empty:
+            return False
+        if tolerance == 0:
+            return torch.equal(self.nearest(x), x)
+        return bool(((self.lower - tolerance <= x) & (x <= self.upper + tolerance)).all())
+
     def violated(self, outputs: Tensor) -> Tensor:
-        """Which outputs are unsafe: [..., K] to [...]; the inputs are not looked at."""
+        """Which outputs are unsafe: [..., K] to [...], decided exactly; the inputs are not looked at."""
         return torch.stack([alternative.contains(outputs) for alternative in self.unsafe]).any(0)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Case):
             return NotImplemented
         boxes = torch.equal(self.lower, other.lower) and torch.equal(self.upper, other.upper)
-        return boxes and self.unsafe == other.unsafe
+        return boxes and self.empty == other.empty and self.unsafe == other.unsafe
 
 
 @dataclass(frozen=True)
@@ -130,12 +263,14 @@ class Property:
                 )
 
     def is_counterexample(self, x: Tensor, y: Tensor, *, tolerance: float = 0.0) -> bool:
-        """Whether the input x with the network's output y breaks the property.
+        """Whether the input x with the network's output y breaks the property, decided in rational numbers.
+
+        An input that no float64 number fits, as one that must be 0.1, may be the nearest float64 number.
 
         Args:
             x: n numbers in any shape, read in C order.
             y: K numbers in any shape.
-            tolerance: how far each input may be outside of its bounds; 0 is exact.
+            tolerance: how far each input may be outside of its bounds, whose strictness then plays no part.
 
         Raises:
             ValueError: another count of numbers.
@@ -146,10 +281,7 @@ class Property:
                 f"{self.outputs} outputs"
             )
         x, y = x.detach().cpu().double().flatten(), y.detach().cpu().flatten()
-        return any(
-            bool(((case.lower - tolerance <= x) & (x <= case.upper + tolerance)).all()) and bool(case.violated(y))
-            for case in self.cases
-        )
+        return any(case.includes(x, tolerance=tolerance) and bool(case.violated(y)) for case in self.cases)
 
 
 def robustness(lower: Tensor, upper: Tensor, y: int, classes: int) -> Property:
@@ -326,20 +458,38 @@ def _count(declared: set[str], letter: str) -> int:
 
 class _Bound(NamedTuple):
     coordinate: int
-    lower: float
-    upper: float
+    side: int  # 1 for an upper bound, -1 for a lower one
+    nearest: float
+    exact: Fraction
+    strict: bool
 
+    def tighter(self, other: _Bound) -> bool:
+        """Whether it says more than another bound of the same side."""
+        if self.nearest != other.nearest:  # most bounds differ there, which is quicker
+            return (self.nearest < other.nearest) == (self.side > 0)
+        if self.exact != other.exact:
+            return (self.exact < other.exact) == (self.side > 0)
+        return self.strict and not other.strict
 
-class _Row(NamedTuple):
-    coefficients: tuple[tuple[int, float], ...]
-    offset: float
+    @property
+    def around(self) -> float:
+        """The float64 number nearest to it that is not inside of it."""
+        beyond = (Fraction(self.nearest) - self.exact) * self.side
+        return self.nearest if beyond >= 0 else _next(self.nearest, self.side)
+
+    @property
+    def inside(self) -> float:
+        """The float64 number nearest to it that keeps it."""
+        beyond = (Fraction(self.nearest) - self.exact) * self.side
+        kept = beyond < 0 or (beyond == 0 and not self.strict)
+        return self.nearest if kept else _next(self.nearest, -self.side)
 
 
 class _Alternative(NamedTuple):
     """A conjunction. Bounds are in parts, which alternatives share: an `or` copies no box of thousands of bounds."""
 
     bounds: tuple[tuple[_Bound, ...], ...]
-    rows: tuple[_Row, ...]
+    rows: tuple[Row, ...]
 
 
 def _alternatives(formula: _Expression, declared: set[str]) -> list[_Alternative]:
@@ -353,7 +503,7 @@ def _alternatives(formula: _Expression, declared: set[str]) -> list[_Alternative
         _check_count(formula, len(operands) == 2, "two terms")
         left, right = (_linear(operand, declared) for operand in operands)
         smaller, larger = (left, right) if operator[0] == "<" else (right, left)
-        return [_nonpositive(_sum([(1.0, smaller), (-1.0, larger)]), formula.at)]
+        return [_nonpositive(_sum([(1, smaller), (-1, larger)]), formula.at, strict=len(operator) == 1)]
     raise _LocatedError(f"{_quoted(operator)} is not supported: expected and, or, <=, >=, < or >", formula.at)
 
 
@@ -381,12 +531,12 @@ def _check_alternatives(count: int, at: int | None) -> None:
         )
 
 
-_Linear: TypeAlias = dict[str, float]  # coefficients of variables; that of "" is the constant
+_Linear: TypeAlias = dict[str, Fraction]  # coefficients of variables; that of "" is the constant
 
 
 def _linear(term: _Expression, declared: set[str]) -> _Linear:
     if isinstance(term, _Word):
-        return {term.text: 1.0} if term.text in declared else {"": _number(term)}
+        return {term.text: Fraction(1)} if term.text in declared else {"": _number(term)}
     operator, operands = _application(term)
     if operator not in ("+", "-", "*"):
         raise _LocatedError(f"{_quoted(operator)} is not supported in a term: expected +, - or *", term.at)
@@ -395,22 +545,28 @@ def _linear(term: _Expression, declared: set[str]) -> _Linear:
     if operator == "*":
         return _product(terms, term.at)
     if operator == "-":
-        sign = -1.0 if len(terms) == 1 else 1.0
-        return _sum([(sign, terms[0]), *((-1.0, other) for other in terms[1:])])
-    return _sum((1.0, other) for other in terms)
+        sign = -1 if len(terms) == 1 else 1
+        return _sum([(sign, terms[0]), *((-1, other) for other in terms[1:])])
+    return _sum((1, other) for other in terms)
 
 
-def _number(word: _Word) -> float:
+def _number(word: _Word) -> Fraction:
     if not NUMBER.fullmatch(word.text):
         raise _LocatedError(f"{_quoted(word.text)} is neither a declared variable nor a number", word.at)
-    return float(word.text)
+    mantissa, _, exponent = word.text.lower().partition("e")
+    if len(mantissa) > MAX_DIGITS or len(exponent) > len(f"-{MAX_DIGITS}") or abs(int(exponent or 0)) > MAX_DIGITS:
+        raise _LocatedError(
+            f"{_quoted(word.text)} is a number of more than {MAX_DIGITS} digits, or with such an exponent", word.at
+        )
+    return Fraction(word.text)
 
 
-def _sum(terms: Iterable[tuple[float, _Linear]]) -> _Linear:
+def _sum(terms: Iterable[tuple[int | Fraction, _Linear]]) -> _Linear:
     total: _Linear = {}
     for weight, term in terms:
         for name, coefficient in term.items():
-            total[name] = total.get(name, 0.0) + weight * coefficient
+            value = coefficient if weight == 1 else weight * coefficient
+            total[name] = total[name] + value if name in total else value
     return total
 
 
@@ -418,30 +574,38 @@ def _product(factors: list[_Linear], at: int) -> _Linear:
     variable = [factor for factor in factors if factor.keys() != {""}]
     if len(variable) > 1:
         raise _LocatedError("a product of variables is not linear", at)
-    weight = math.prod(factor[""] for factor in factors if factor.keys() == {""})
-    return _sum([(weight, variable[0] if variable else {"": 1.0})])
+    weight = Fraction(1)
+    for factor in factors:
+        if factor.keys() == {""}:
+            weight *= factor[""]
+            if max(weight.numerator.bit_length(), weight.denominator.bit_length()) > MAX_BITS:
+                raise _LocatedError(f"a product of numbers has more than {MAX_BITS} bits", at)
+    return _sum([(weight, variable[0] if variable else {"": Fraction(1)})])
 
 
-def _nonpositive(term: _Linear, at: int) -> _Alternative:
-    """term <= 0 as a bound of an input, or as a row over the outputs."""
-    constant = term.pop("", 0.0)
+def _nonpositive(term: _Linear, at: int, *, strict: bool) -> _Alternative:
+    """term <= 0, or < 0, as a bound of an input, or as a row over the outputs."""
+    constant = term.pop("", Fraction(0))
     coefficients = {name: value for name, value in term.items() if value != 0}
-    _check_finite((constant, *coefficients.values()), at)
+    for value in (constant, *coefficients.values()):
+        _nearest(value, at)
     if not any(name[0] == "X" for name in coefficients):
-        return _Alternative((), (_Row(tuple((int(k[2:]), v) for k, v in coefficients.items()), constant),))
+        return _Alternative((), (Row(tuple((int(k[2:]), v) for k, v in coefficients.items()), constant, strict),))
     if len(coefficients) > 1:
         raise _LocatedError(
             f"only box constraints on inputs are supported: {' and '.join(sorted(coefficients)[:3])} are compared", at
         )
     (name, slope), *_ = coefficients.items()
-    bound = -constant / slope + 0.0  # never -0.0
-    _check_finite((bound,), at)
-    interval = (-math.inf, bound) if slope > 0 else (bound, math.inf)
-    return _Alternative(((_Bound(int(name[2:]), *interval),),), ())
+    exact = -constant / slope
+    bound = _Bound(int(name[2:]), 1 if slope > 0 else -1, _nearest(exact, at), exact, strict)
+    return _Alternative(((bound,),), ())
 
 
 def _cases(alternatives: list[_Alternative], inputs: int, outputs: int) -> Iterator[Case]:
-    """The alternatives, sorted by their boxes; those that no input satisfies are left out, if there are others."""
+    """The alternatives, sorted by their boxes; those that no input satisfies are left out, if there are others.
+
+    Where all that keeps inputs out is that a bound excludes itself, the box is kept, and is empty.
+    """
     if not all(alternative.rows for alternative in alternatives):
         raise _LocatedError("nothing is asserted about the outputs Y, or not in every alternative of an or")
     shared: dict[tuple[int, ...], list[_Alternative]] = {}
@@ -450,45 +614,105 @@ def _cases(alternatives: list[_Alternative], inputs: int, outputs: int) -> Itera
     numbers = 2 * len(shared) * inputs + sum(len(alternative.rows) for alternative in alternatives) * outputs
     if numbers > MAX_NUMBERS:
         raise _LocatedError(f"boxes and rows would be {numbers} numbers: at most {MAX_NUMBERS}")
-    unsafe: dict[tuple[tuple[float, ...], ...], list[Halfspaces]] = {}
-    empty = None
+    unsafe: dict[_Corners, list[Halfspaces]] = {}
+    empty: list[tuple[_Corners, list[Halfspaces]]] = []  # the first box whose bounds exclude one another
+    conflict = None
     for members in shared.values():
         lower, upper = _box(members[0].bounds, inputs)
-        conflict = next((i for i in range(inputs) if lower[i] > upper[i]), None)
-        if conflict is None:
+        found = next((pair for pair in zip(lower, upper, strict=True) if _apart(*pair)), None)
+        if found is None or found[0].exact == found[1].exact:
             _check_bounded(lower, upper)
-            unsafe.setdefault((lower, upper), []).extend(_halfspaces(member.rows, outputs) for member in members)
-        elif empty is None:
-            empty = f"the box is empty: X_{conflict} >= {lower[conflict]!r} and X_{conflict} <= {upper[conflict]!r}"
-    if empty is not None and not unsafe:
-        raise _LocatedError(empty)
-    for box, halfspaces in unsafe.items():
-        corners = [torch.tensor(corner, dtype=torch.float64) for corner in box]
-        yield Case(corners[0], corners[1], tuple(halfspaces))
+            corners = _Corners.of(lower, upper, empty=found is not None)
+            halfspaces = [_halfspaces(member.rows, outputs) for member in members]
+            if found is None:
+                unsafe.setdefault(corners, []).extend(halfspaces)
+            else:
+                empty = empty or [(corners, halfspaces)]
+        elif conflict is None:
+            name = f"X_{found[0].coordinate}"
+            conflict = f"the box is empty: {name} >= {found[0].nearest!r} and {name} <= {found[1].nearest!r}"
+    if conflict is not None and not unsafe and not empty:
+        raise _LocatedError(conflict)
+    for corners, halfspaces in unsafe.items() or empty:
+        yield corners.case(tuple(halfspaces))
 
 
-def _box(layers: Iterable[Iterable[_Bound]], inputs: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+_Side: TypeAlias = list[_Bound | None]  # the tightest bound of each input, if it has one
+
+
+def _box(layers: Iterable[Iterable[_Bound]], inputs: int) -> tuple[_Side, _Side]:
     """The tightest lower and upper bounds."""
-    lower, upper = [-math.inf] * inputs, [math.inf] * inputs
+    lower: _Side = [None] * inputs
+    upper: _Side = [None] * inputs
     for bound in chain.from_iterable(layers):
-        lower[bound.coordinate] = max(lower[bound.coordinate], bound.lower)
-        upper[bound.coordinate] = min(upper[bound.coordinate], bound.upper)
-    return tuple(lower), tuple(upper)
+        side = upper if bound.side > 0 else lower
+        known = side[bound.coordinate]
+        if known is None or bound.tighter(known):
+            side[bound.coordinate] = bound
+    return lower, upper
 
 
-def _check_bounded(lower: Sequence[float], upper: Sequence[float]) -> None:
-    for side, corner in (("lower", lower), ("upper", upper)):
-        missing = next((i for i, bound in enumerate(corner) if math.isinf(bound)), None)
-        if missing is not None:
-            raise _LocatedError(f"X_{missing} has no {side} bound: give every input both, in every alternative")
+def _apart(lower: _Bound | None, upper: _Bound | None) -> bool:
+    """Whether nothing lies between two bounds."""
+    if lower is None or upper is None or lower.nearest < upper.nearest:
+        return False
+    return lower.exact > upper.exact or (lower.exact == upper.exact and (lower.strict or upper.strict))
 
 
-def _halfspaces(rows: Sequence[_Row], outputs: int) -> Halfspaces:
+def _check_bounded(lower: _Side, upper: _Side) -> None:
+    for name, side in (("lower", lower), ("upper", upper)):
+        if None in side:
+            raise _LocatedError(
+                f"X_{side.index(None)} has no {name} bound: give every input both, in every alternative"
+            )
+
+
+class _Corners(NamedTuple):
+    """A box by its numbers, to find cases of the same box."""
+
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    around: tuple[tuple[float, ...], tuple[float, ...]]
+    inside: tuple[tuple[float, ...], tuple[float, ...]]
+    empty: bool
+
+    @classmethod
+    def of(cls, lower: _Side, upper: _Side, *, empty: bool) -> _Corners:
+        sides = [[bound for bound in side if bound is not None] for side in (lower, upper)]
+        first, second = (tuple(bound.nearest for bound in side) for side in sides)
+        return cls(
+            first,
+            second,
+            (tuple(bound.around for bound in sides[0]), tuple(bound.around for bound in sides[1])),
+            (tuple(bound.inside for bound in sides[0]), tuple(bound.inside for bound in sides[1])),
+            empty,
+        )
+
+    def case(self, unsafe: tuple[Halfspaces, ...]) -> Case:
+        lower, upper, *ends = (
+            torch.tensor(corner, dtype=torch.float64) for corner in (self.lower, self.upper, *self.around, *self.inside)
+        )
+        return Case(lower, upper, unsafe, RealBox((ends[0], ends[1]), (ends[2], ends[3]), self.empty))
+
+
+def _halfspaces(rows: tuple[Row, ...], outputs: int) -> Halfspaces:
     matrix = np.zeros((len(rows), outputs))
     for line, row in zip(matrix, rows, strict=True):
         for index, coefficient in row.coefficients:
-            line[index] = coefficient
-    return Halfspaces(torch.from_numpy(matrix), torch.tensor([row.offset for row in rows], dtype=torch.float64))
+            line[index] = float(coefficient)
+    offsets = torch.tensor([float(row.offset) for row in rows], dtype=torch.float64)
+    return Halfspaces(torch.from_numpy(matrix), offsets, torch.tensor([row.strict for row in rows]), rows)
+
+
+def _next(number: float, direction: int) -> float:
+    """The next float64 number."""
+    return math.nextafter(number, direction * math.inf) + 0.0  # never -0.0
+
+
+def _below(number: Fraction) -> float:
+    """The greatest float64 number that is not above it."""
+    nearest = float(number)
+    return nearest if Fraction(nearest) <= number else _next(nearest, -1)
 
 
 def _check_count(form: _Expression, right: bool, expected: str) -> None:
@@ -497,9 +721,15 @@ def _check_count(form: _Expression, right: bool, expected: str) -> None:
         raise _LocatedError(f"{_quoted(_application(form)[0])} needs {expected}, not {len(form.parts) - 1}", form.at)
 
 
-def _check_finite(values: Iterable[float], at: int) -> None:
-    if not all(map(math.isfinite, values)):
+def _nearest(number: Fraction, at: int) -> float:
+    """The nearest float64 number; the number must lie between two of them."""
+    try:
+        found = float(number) + 0.0  # never -0.0
+    except OverflowError:
+        found = math.inf
+    if abs(found) >= sys.float_info.max and abs(number) > sys.float_info.max:
         raise _LocatedError("a number is too large for double precision", at)
+    return found
 
 
 def _check_numbers(*tensors: Tensor) -> None:
@@ -524,7 +754,8 @@ def write_property(path: Path | str, prop: Property) -> None:
     """Write a property such that the file is never seen half-written; packed where the name ends in .gz.
 
     Numbers are written in as many digits as give the same float64, and without exponents, which some readers do not
-    know. What is read back is equal, if no two cases have the same box: such are read as one.
+    know. What is read back is equal, if no two cases have the same box: such are read as one. It is about the numbers
+    that are written, which are within half a unit in the last place of the float64 ones.
     """
     path = Path(path)
     content = _text(prop).encode()
@@ -551,25 +782,37 @@ def _disjunction(formulas: Iterable[str]) -> str:
 
 
 def _conjunction(alternative: Halfspaces) -> str:
-    rows = zip(alternative.rows.tolist(), alternative.offsets.tolist(), strict=True)
-    return f"(and {' '.join(_comparison(row, offset) for row, offset in rows)})"
+    edges = [row.strict for row in alternative.comparisons]
+    rows = zip(alternative.rows.tolist(), alternative.offsets.tolist(), edges, strict=True)
+    return f"(and {' '.join(_comparison(*row) for row in rows)})"
 
 
 def _bounds(case: Case) -> Iterator[str]:
-    for i, (lower, upper) in enumerate(zip(case.lower.tolist(), case.upper.tolist(), strict=True)):
-        yield f"(>= X_{i} {_digits(lower)})"
-        yield f"(<= X_{i} {_digits(upper)})"
+    corners = zip(case.lower.tolist(), case.upper.tolist(), *_excluded(case), strict=True)
+    for i, (lower, upper, above, below) in enumerate(corners):
+        yield f"({'>' if above else '>='} X_{i} {_digits(lower)})"
+        yield f"({'<' if below else '<='} X_{i} {_digits(upper)})"
 
 
-def _comparison(row: list[float], offset: float) -> str:
-    """<row, y> + offset <= 0."""
+def _excluded(case: Case) -> tuple[list[bool], list[bool]]:
+    """Which lower and which upper bounds do not belong to the box."""
+    if case.real is None:
+        return [False] * len(case.lower), [False] * len(case.upper)
+    ends = zip((case.lower, case.upper), case.real.around, case.real.inside, strict=True)
+    first, second = (((around == nearest) & (inside != nearest)).tolist() for nearest, around, inside in ends)
+    return first, second
+
+
+def _comparison(row: list[float], offset: float, strict: bool) -> str:
+    """<row, y> + offset <= 0, or < 0."""
+    less, more = ("<", ">") if strict else ("<=", ">=")
     coefficients = {f"Y_{k}": value for k, value in enumerate(row) if value != 0}
     if offset == 0 and sorted(coefficients.values()) == [-1.0, 1.0]:
         smaller, larger = sorted(coefficients, key=coefficients.__getitem__, reverse=True)
-        return f"(>= {larger} {smaller})"
+        return f"({more} {larger} {smaller})"
     terms = [name if value == 1 else f"(* {_digits(value)} {name})" for name, value in coefficients.items()]
     left = f"(+ {' '.join(terms)})" if len(terms) > 1 else (terms or ["0.0"])[0]
-    return f"(<= {left} {_digits(-offset)})"
+    return f"({less} {left} {_digits(-offset)})"
 
 
 def _digits(number: float) -> str:

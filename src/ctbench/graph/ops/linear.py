@@ -194,7 +194,7 @@ class ConvTranspose2d(Affine):
         height, width = (
             n - extra // s for n, s, extra in zip(back.shape[2:], self.stride, self.output_padding, strict=True)
         )
-        return back[:, :, :height, :width].reshape(*a.shape[:2], -1, height, width)
+        return back[:, :, :height, :width].reshape(*a.shape[:2], len(self.weight), height, width)
 
     def offset(self, a: Tensor) -> Tensor | float:
         return 0.0 if self.bias is None else a.sum(dim=(3, 4)) @ self.bias

@@ -26,7 +26,7 @@ class Reshape(Positive):
     output_shape: Shape
 
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return x.reshape(-1, *self.output_shape)
+        return x.reshape(len(x), *self.output_shape)
 
     def adjoint(self, a: Tensor) -> Tensor:
         return a.reshape(*a.shape[:2], *self.input_shape)
@@ -104,6 +104,8 @@ def broadcasts(shape: Sequence[int], target: Shape) -> bool:
 def rearrangement(function: Callable[[Tensor], Tensor], shape: Shape) -> tuple[Op, ...]:
     """The ops that a function is, for inputs of this shape, if all it does is to move entries and set constants.
 
+    A shape without an axis, of what goes in or comes out, is (1,) in the ops.
+
     Raises:
         UnsupportedLayerError: it moves entries from one sample of the batch to another, or does more than move.
         ValueError: it does not take inputs of this shape, or nothing comes out.
@@ -125,7 +127,7 @@ def rearrangement(function: Callable[[Tensor], Tensor], shape: Shape) -> tuple[O
     again = torch.where(index[0] > 0, index[0] + size, 0)
     if not torch.equal(index.double(), moved) or not torch.equal(index[1], again) or int(index[0].max()) > size:
         raise UnsupportedLayerError(f"it mixes samples of shape {shape}, {BATCH}, or does more than move entries")
-    entries = torch.where(index[0] > 0, index[0] - 1, size)
+    entries, shape = torch.atleast_1d(torch.where(index[0] > 0, index[0] - 1, size)), shape or (1,)
     if torch.equal(entries.flatten(), torch.arange(size)):
         return (Reshape(shape, tuple(entries.shape)),)
     select = Select(entries, shape)

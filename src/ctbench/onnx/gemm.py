@@ -1,0 +1,54 @@
+"""A dense layer whose factors stay apart: alpha W x + beta b, as ONNX's Gemm has it.
+
+alpha W in single precision is another number than in double precision, where the product of two single precision
+numbers is exact. So it is computed where the precision of a graph is known, and what trains are W and b.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctbench.graph import Op, lower
+from ctbench.graph.ops import Linear, Shape
+
+
+class Gemm(nn.Linear):
+    """alpha W x + beta b, x [..., in] to [..., out]."""
+
+    def __init__(self, in_features: int, out_features: int, *, alpha: float, beta: float, **options: Any) -> None:
+        super().__init__(in_features, out_features, **options)
+        self.alpha, self.beta = alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.alpha * self.weight, None if self.bias is None else self.beta * self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, alpha={self.alpha}, beta={self.beta}"
+
+
+@dataclass(frozen=True, eq=False)
+class OpenGemm(Op):
+    """The layer in a graph; `freeze` multiplies."""
+
+    weight: Tensor  # [out, in]
+    bias: Tensor | None  # [out]
+    alpha: float
+    beta: float
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        raise ValueError("this layer is not multiplied out yet: call freeze(graph, x) first")
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return Linear(self.weight, self.bias).shape(*inputs)
+
+    def freeze(self, *inputs: Tensor, training: bool) -> Op:
+        return Linear(self.alpha * self.weight, None if self.bias is None else self.beta * self.bias)
+
+
+@lower.register
+def _(module: Gemm, shape: Shape) -> Op:
+    return OpenGemm(module.weight, module.bias, module.alpha, module.beta)
