@@ -79,7 +79,7 @@ class _Rows:
 
     def and_zeros(self) -> _Rows:
         """And as many zeros behind them: what a ReLU is the maximum of."""
-        return _Rows(*(torch.cat([part, torch.zeros_like(part)]) for part in (self.rows, self.low, self.high)))
+        return _Rows(_and_zeros(self.rows), _and_zeros(self.low), _and_zeros(self.high))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,12 @@ class _Maxima:
             torch.cat([self.greatest, first]),
             torch.cat([self.z, self.columns + keep.nonzero()[:, 1]]),
             _Rows(
-                torch.cat([F.pad(mine.rows, (0, count)), F.pad(entries.rows, (0, self.columns + count - entries.rows.shape[1]))]),
+                torch.cat(
+                    [
+                        F.pad(mine.rows, (0, count)),
+                        F.pad(entries.rows, (0, self.columns + count - entries.rows.shape[1])),
+                    ]
+                ),
                 torch.cat([mine.low, entries.low]),
                 torch.cat([mine.high, entries.high]),
             ),
@@ -175,7 +180,10 @@ class Program:
     def _pieces(self, node: Node, op: PiecewiseLinear, lower: Tensor, upper: Tensor) -> tuple[_Lowered, _Maxima]:
         """f(x) = p x + q + sum over kinks k inside of (p_k - p_k-1) max(0, x - k), p x + q the piece of the least x."""
         start = lower.new_tensor(op.kinks[0] if op.kinks else 0.0)
-        slope, known = torch.full_like(lower, op.pieces[0]), start.expand_as(lower)  # the line through (known, f(known))
+        slope, known = (
+            torch.full_like(lower, op.pieces[0]),
+            start.expand_as(lower),
+        )  # the line through (known, f(known))
         columns, maxima = list[tuple[float, Tensor, int]](), self.maxima
         reach = torch.maximum(lower.abs(), upper.abs())
         error = torch.zeros_like(lower)
@@ -186,8 +194,8 @@ class Program:
             if bool(inside.any()):
                 columns.append((weight, inside, maxima.columns))
                 entries = self._neurons(node.inputs[0], inside).minus(kink).and_zeros()
-                ends = _down(lower[inside] - kink), _up(upper[inside] - kink)
-                maxima = maxima.and_of(*(torch.stack([end, torch.zeros_like(end)]) for end in ends), entries)
+                least, greatest = _and_zeros(_down(lower[inside] - kink)), _and_zeros(_up(upper[inside] - kink))
+                maxima = maxima.and_of(least.view(2, -1), greatest.view(2, -1), entries)
         value, share = op(known), slope * known
         offset = value - share
         error = error + UNIT * (slope.abs() * reach + (3 + offset.numel()) * offset.abs())
@@ -211,12 +219,12 @@ class Program:
                 part = a[0][:, among]
                 rows[:, first : first + part.shape[1]] = weight * part
             assert form.ceiling is not None
-            shift, error = ((x * part).flatten(2).sum(2) for x, part in ((a, lowered.offset), (a.abs(), lowered.error)))
-            ends = (
-                end + shift + sign * (error + 2 * UNIT * (shift.abs() + abs(end)))
-                for end, sign in ((form.constant, -1), (form.ceiling, 1))
-            )
-            return LinearForm((a.unsqueeze(2) if isinstance(node.op, Max) else a) * lowered.slope, *ends)
+            shift = (a * lowered.offset).flatten(2).sum(2)
+            error = (a.abs() * lowered.error).flatten(2).sum(2) + 2 * UNIT * shift.abs()
+            low, high = form.constant + torch.zeros_like(shift), form.ceiling + torch.zeros_like(shift)
+            low = low + shift - (error + 2 * UNIT * low.abs())
+            high = high + shift + (error + 2 * UNIT * high.abs())
+            return LinearForm((a.unsqueeze(2) if isinstance(node.op, Max) else a) * lowered.slope, low, high)
 
         found = crown.back_to_input(self.graph, form.with_ceiling(), relax, at).dense()
         rows[:, :inputs] = found.coefficients[0].flatten(1)
@@ -264,7 +272,13 @@ class Program:
         slack = torch.where(zero, maxima.z[order], 0)
         slack[own] = values + number
         reach = maxima.reach[order]
-        width = torch.cat([_widths(self.box.lower.flatten(), self.box.upper.flatten()), _widths(maxima.least, maxima.greatest), reach[own]])
+        width = torch.cat(
+            [
+                _widths(self.box.lower.flatten(), self.box.upper.flatten()),
+                _widths(maxima.least, maxima.greatest),
+                reach[own],
+            ]
+        )
         at, column = rows[own].nonzero(as_tuple=True)
         # at the network's own values one t is 0 and each other is not above its reach
         share = torch.where(reach > 0, torch.nextafter(1 / reach, torch.zeros_like(reach)), 0.0)
@@ -293,6 +307,11 @@ class Program:
             slack.numpy(),
             np.arange(len(own), len(own) + len(chords)),
         )
+
+
+def _and_zeros(x: Tensor) -> Tensor:
+    """The entries, and as many zeros behind them."""
+    return torch.cat([x, torch.zeros_like(x)])
 
 
 def _down(x: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ Neumaier and Shcherbina 2004, "Safe bounds in linear and mixed-integer linear pr
     <cost, x> = <y, A x> + <cost - A^T y, x>
              >= sum_i (lower_i if y_i > 0 else upper_i) y_i  +  sum_j min(0, (cost - A^T y)_j) width_j
 
-with no condition on y. So a solver is asked for y, and for nothing else: it may stop early, be wrong by any tolerance, or
-fail. `safe_bound` computes the right side in double precision and subtracts what rounding can have added to it:
+with no condition on y. So a solver is asked for y, and for nothing else: it may stop early, be wrong by any tolerance,
+or fail. `safe_bound` computes the right side in double precision and subtracts what rounding can have added to it:
 
     a column of n entries    gamma_{n + 4} (|cost_j| + sum_i |A_ij y_i|) width_j,   gamma_n = n u / (1 - n u), u = 2^-53
     the terms by themselves  2 u |y_i side_i|, as `math.fsum` rounds their sum once
@@ -73,18 +73,18 @@ class LinearProgram:
         lower = np.where(lost, np.nextafter(lower - TINY, -math.inf), lower)
         upper = np.where(lost, np.nextafter(upper + TINY, math.inf), upper)
         program = LinearProgram(np.ldexp(self.width, -exponent), lower, upper, self.row, self.column, value)
-        return program, np.ldexp(1.0, exponent)
+        return program, np.ldexp(np.ones(len(exponent)), exponent)
 
     @cached_property
     def _roundings(self) -> Vector:
         """How many roundings a reduced cost is made of, and its product with a width, [n]."""
-        return np.bincount(self.column, minlength=len(self.width)) + 4.0
+        return np.bincount(self.column, minlength=len(self.width)).astype(np.float64) + 4
 
     @cached_property
     def _sizes(self) -> Vector:
         """What the roundings of all columns make of each row: sum_j n_j |A_ij| width_j, [m]."""
         terms = np.abs(self.value) * (self._roundings * self.width)[self.column]
-        return np.bincount(self.row, terms, minlength=len(self.lower))
+        return np.bincount(self.row, terms, minlength=len(self.lower)).astype(np.float64)
 
     def safe_bound(self, cost: Vector, y: Vector, width: Vector) -> float:
         """A lower bound of <cost, x> over the points of the program with x <= width.

@@ -10,14 +10,14 @@ which is the greatest.
     inner = crown.boxes(graph, box)
     exact = minimum(graph, box, c, inner, timeout=60.0)  # exact.lower <= min <c, graph(x)> <= exact.upper
 
-**What the numbers are worth.** `lower` is a proof: it is the least of the bounds of the tree's leaves, and each of these
-was computed from the multipliers that HiGHS gave by Neumaier and Shcherbina's formula, which holds for any multipliers,
-with its own rounding taken off (`linear_program`). A leaf whose program HiGHS calls infeasible is left out only if the
-ray that it gives proves that in the same way; else it keeps its parent's bound and is branched on. So a solver that is
-wrong costs time, and not a certificate. The proof is about the network as real arithmetic on its stored weights: it
-takes rigorous boxes (`inner`) and a graph whose forms are rounded outward, and counts the rounding of all else.
+**What the numbers are worth.** `lower` is a proof. It is the least of the bounds of the tree's leaves, and each of these
+was computed from the multipliers that HiGHS gave, by Neumaier and Shcherbina's formula, which holds for any multipliers,
+less its own rounding (`linear_program`). A leaf whose program HiGHS calls infeasible is left out only if the ray that it
+gives proves that in the same way; else it keeps its parent's bound and is branched on. So a solver that is wrong costs
+time, and never a certificate. The proof is about the network as real arithmetic on its stored weights. It takes rigorous
+boxes (`inner`) and a graph whose forms are rounded outward; the rounding of all else is counted (`integer_program`).
 `upper` is the value of the network at a point of the box, up to the rounding of that one pass. A lower bound above the
-value at a point is an error, which is raised: then one of these is not what it should be.
+value at a point is raised as an error: one of the two is wrong then, and neither counts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ctbench.graph import Graph
 from ctbench.graph.ops import Max, PiecewiseLinear
 from ctbench.regions import Box, Region
 from ctbench.specification import margin_rows, robust_cross_entropy
-from ctbench.verify.integer_program import Choices, Program, one_box
+from ctbench.verify.integer_program import Program, one_box
 from ctbench.verify.linear_program import Solution, Solver, Vector
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
@@ -157,7 +157,8 @@ class _Search:
         self.cost = np.ldexp(cost, -self.exponent)
         self.solver = Solver(self.choices.linear, self.cost)
         self.narrow = NARROW * float(np.ldexp(np.abs(self.cost) @ self.choices.linear.width, self.exponent))
-        self.best, self.point, self.found = math.inf, None, 0
+        self.best, self.found = math.inf, 0
+        self.point: Tensor | None = None
 
     def minimum(self, stop_above: float = math.inf, stop_below: float = -math.inf) -> Exact:
         if self.is_late():
@@ -287,7 +288,9 @@ class Milp(Stage):
         for index, forms in enumerate(exact.spec.cpu()):
             one = torch.tensor([index])
             try:
-                bound, point = self._decide(graph, box.take(one), forms, exact.x[one].cpu(), rounding[index], watch.left[index].item())
+                bound, point = self._decide(
+                    graph, box.take(one), forms, exact.x[one].cpu(), rounding[index], watch.left[index].item()
+                )
             except OutOfTime:
                 if not bounds:
                     raise
