@@ -10,14 +10,14 @@ which is the greatest.
     inner = crown.boxes(graph, box)
     exact = minimum(graph, box, c, inner, timeout=60.0)  # exact.lower <= min <c, graph(x)> <= exact.upper
 
-**What the numbers are worth.** `lower` is a proof. It is the least of the bounds of the tree's leaves, and each of these
-was computed from the multipliers that HiGHS gave, by Neumaier and Shcherbina's formula, which holds for any multipliers,
-less its own rounding (`linear_program`). A leaf whose program HiGHS calls infeasible is left out only if the ray that it
-gives proves that in the same way; else it keeps its parent's bound and is branched on. So a solver that is wrong costs
-time, and never a certificate. The proof is about the network as real arithmetic on its stored weights. It takes rigorous
-boxes (`inner`) and a graph whose forms are rounded outward; the rounding of all else is counted (`integer_program`).
-`upper` is the value of the network at a point of the box, up to the rounding of that one pass. A lower bound above the
-value at a point is raised as an error: one of the two is wrong then, and neither counts.
+**What the numbers are worth.** `lower` is a proof. It is the least of the bounds of the tree's leaves, and each of
+these was computed from the multipliers that HiGHS gave, by Neumaier and Shcherbina's formula, which holds for any
+multipliers, less its own rounding (`linear_program`). A leaf whose program HiGHS calls infeasible is left out only if
+the ray that it gives proves that in the same way; else it keeps its parent's bound and is branched on. So a solver
+that is wrong costs time, and never a certificate. The proof is about the network as real arithmetic on its stored
+weights. It takes rigorous boxes (`inner`) and a graph whose forms are rounded outward; the rounding of all else is
+counted (`integer_program`). `upper` is the value of the network at a point of the box, up to the rounding of that one
+pass. A lower bound above the value at a point is raised as an error: one of the two is wrong then, and neither counts.
 """
 
 from __future__ import annotations
