@@ -282,14 +282,13 @@ class Milp(Stage):
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         exact = problem.exact
         graph, box = exact.net.to(torch.float64).map(Tensor.cpu), _double_box(exact.region)
-        rounding = exact.rounding.tolist()
         watch = Watch(problem.seconds, len(problem), self.share)
         witness, bounds = exact.x.clone(), list[Tensor]()
         for index, forms in enumerate(exact.spec.cpu()):
             one = torch.tensor([index])
             try:
                 bound, point = self._decide(
-                    graph, box.take(one), forms, exact.x[one].cpu(), rounding[index], watch.left[index].item()
+                    graph, box.take(one), forms, exact.x[one].cpu(), watch.left[index].item()
                 )
             except OutOfTime:
                 if not bounds:
@@ -303,26 +302,23 @@ class Milp(Stage):
         return Findings(bound=bound, witness=witness, late=watch.late(), seconds=watch.spent)
 
     def _decide(
-        self, graph: Graph, box: Box, forms: Tensor, x: Tensor, rounding: float, seconds: float
+        self, graph: Graph, box: Box, forms: Tensor, x: Tensor, seconds: float
     ) -> tuple[Tensor, Tensor | None]:
-        """A lower bound of the least of some forms [S, K] of a sample, and a point where one is negative.
-
-        The sign of what is within `rounding` of 0 is open.
-        """
+        """A lower bound of the least of some forms [S, K] of a sample, and a point where one is negative."""
         end = time.monotonic() + seconds
         inner = crown.boxes(graph, box)
         bounds = crown.lower_bounds(graph, box, forms.unsqueeze(0), inner=inner)[0]
-        if bool((bounds > rounding).all()) or unstable(graph, inner) > self.unstable:
+        if bool((bounds > 0).all()) or unstable(graph, inner) > self.unstable:
             return bounds.amin(), None
         program = Program.of(graph, box, inner)
         for k in bounds.argsort().tolist():
-            if bounds[k] > rounding:
+            if bounds[k] > 0:
                 break
             search = _Search(program, forms[k], end)
             search.visit(x)
-            exact = search.minimum(rounding, -rounding)
+            exact = search.minimum(stop_above=0.0, stop_below=0.0)
             bounds[k] = bounds[k].clamp(min=exact.lower)
-            if exact.upper < -rounding:
+            if exact.upper < 0:
                 return bounds.amin(), exact.point
         return bounds.amin(), None
 
