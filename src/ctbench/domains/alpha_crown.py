@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from ctbench import deadline
-from ctbench.domains import adam, crown
+from ctbench.domains import adam, crown, rounding
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
+from ctbench.domains.rounding import Losses
 from ctbench.graph import Elementwise, Graph, Lines, Node
 from ctbench.graph.ops import Max
 from ctbench.regions import Box, Region
@@ -84,9 +85,9 @@ def lower_bounds(
     if intermediate:
         return tightened(graph, region, spec, base, steps=steps, lr=lr, decay=decay, stop=stop)[0]
     with torch.enable_grad():
-        search = _Search(graph.detach(), region, _detached(base), spec.detach(), {})
+        search = _Search(_searched(graph), region, _detached(base), spec.detach(), {})
         _, slopes = _ascend(search, steps, lr, decay, stop)
-    return _Search(graph, region, base, spec, {}).bounds(slopes)[-1]
+    return _Search.of(graph, region, base, spec, {}).bounds(slopes)[-1]
 
 
 def tightened(
@@ -109,18 +110,19 @@ def tightened(
     """
     targets = _targets(graph, region, inner)
     with torch.enable_grad():
-        search = _Search(graph.detach(), region, _detached(inner), spec.detach(), targets)
+        search = _Search(_searched(graph), region, _detached(inner), spec.detach(), targets)
         best, slopes = _ascend(search, steps, lr, decay, stop, seconds)
     if exact is not None:
         graph, region, spec, inner = exact
         slopes = {key: value.to(spec.dtype) for key, value in slopes.items()}
-        best = _Search(graph, region, inner, spec, targets).bounds(slopes)
+    if exact is not None or graph.outward:
+        best = _Search.of(graph, region, inner, spec, targets).bounds(slopes)
     # a form's best slopes were found with other boxes, and need not be as good with these, or as those of CROWN
-    other = torch.maximum(best[-1], _Search(graph, region, inner, spec, {}).bounds({})[-1])
+    other = torch.maximum(best[-1], _Search.of(graph, region, inner, spec, {}).bounds({})[-1])
     boxes = list(inner)
     for at, index in targets.items():
         boxes[at] = boxes[at].intersect(_box(index, best[at], boxes[at]))
-    return torch.maximum(_Search(graph, region, boxes, spec, {}).bounds(slopes)[-1], other), boxes
+    return torch.maximum(_Search.of(graph, region, boxes, spec, {}).bounds(slopes)[-1], other), boxes
 
 
 def tightening_footprint(graph: Graph, region: Region, inner: list[Box]) -> int:
@@ -128,6 +130,11 @@ def tightening_footprint(graph: Graph, region: Region, inner: list[Box]) -> int:
     widths = [0, *accumulate(math.prod(node.shape) for node in graph.nodes)]
     forms = {at: 2 * index.shape[1] for at, index in _targets(graph, region, inner).items()}
     return KEPT * sum(count * widths[at] for at, count in forms.items())
+
+
+def _searched(graph: Graph) -> Graph:
+    """The graph on which slopes are sought: bounds are rounded outward where they count, once these are found."""
+    return graph.detach().rounded_outward(False)
 
 
 def _detached(boxes: list[Box]) -> list[Box]:
@@ -211,11 +218,17 @@ class _Search:
     base: list[Box]
     spec: Tensor  # [B, S, *output]
     targets: dict[int, Tensor]  # the neurons to bound at a node, [B, P]
+    losses: Losses | None = None  # of an outward graph
+
+    @classmethod
+    def of(cls, graph: Graph, region: Region, base: list[Box], spec: Tensor, targets: dict[int, Tensor]) -> _Search:
+        return cls(graph, region, base, spec, targets, rounding.losses(graph, region, base))
 
     def take(self, samples: Tensor) -> _Search:
         base = [Box(box.lower[samples], box.upper[samples]) for box in self.base]
         targets = {at: index[samples] for at, index in self.targets.items()}
-        return _Search(self.graph, self.region.take(samples), base, self.spec[samples], targets)
+        lost = None if self.losses is None else [loss.take(samples) for loss in self.losses]
+        return _Search(self.graph, self.region.take(samples), base, self.spec[samples], targets, lost)
 
     def bounds(self, slopes: dict[Key, Tensor]) -> dict[int, Tensor]:
         """Lower bounds [B, S] of the specification at -1, and at each target's node those of the neurons and of their
@@ -227,7 +240,9 @@ class _Search:
                 form = crown.neurons(self.targets[at], node.shape, box.lower.new_tensor([1.0, -1.0]))
                 bounds[at] = self._back(form, at, found, slopes)
                 # not the better of this and the old box: where the old one is better no slope would get a gradient
-                box = _box(self.targets[at], bounds[at], box)
+                found_box = _box(self.targets[at], bounds[at], box)
+                # losses hold for slopes that the old boxes allow
+                box = found_box if self.losses is None else found_box.intersect(box)
             found.append(box)
         bounds[-1] = self._back(LinearForm(self.spec, 0.0), len(found) - 1, found, slopes)
         return bounds
@@ -244,7 +259,7 @@ class _Search:
             begin = -1 if at == len(self.graph.nodes) - 1 else at
             return form.between(_lines(node.op, form, box, slopes, (begin, place[id(node)])))
 
-        return crown.back_to_input(self.graph, form, relax, at).minimum(self.region)
+        return crown.back_to_input(self.graph, form, relax, self.losses, at).minimum(self.region)
 
 
 def _box(index: Tensor, bounds: Tensor, other: Box) -> Box:

@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from ctbench import deadline
-from ctbench.domains import adam, crown, pairs
+from ctbench.domains import adam, crown, pairs, rounding
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.pairs import Pairs
 from ctbench.domains.relaxations import adaptive
+from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph, Lines, Node, walk_backward
 from ctbench.graph.ops import Max, ReLU
 from ctbench.regions import Box, Region
@@ -143,11 +144,12 @@ class Relaxation:
     rise: ByNode  # and its offset
     others: dict[Node, Lines]  # of everything else
     pairs: dict[int, Pairs]
+    losses: Losses | None = None  # of an outward graph
 
     @classmethod
-    def of(cls, graph: Graph, inner: Boxes, chosen: dict[int, Pairs]) -> Relaxation:
+    def of(cls, graph: Graph, inner: Boxes, chosen: dict[int, Pairs], losses: Losses | None = None) -> Relaxation:
         cut = {at: part.within(inner[at]) for at, part in chosen.items()}
-        relu, found = ReLU(), cls(graph, {}, {}, {}, {}, {}, cut)
+        relu, found = ReLU(), cls(graph, {}, {}, {}, {}, {}, cut, losses)
         for at in split_nodes(graph):
             lower, upper = inner[at].lower, inner[at].upper
             found.least[at], found.greatest[at] = relu.slopes(lower, upper)
@@ -176,7 +178,8 @@ class Relaxation:
         }
         couples = {at: each.take(chosen) for at, each in self.pairs.items()}
         least, greatest, upper, rise = (part(each) for each in (self.least, self.greatest, self.upper, self.rise))
-        return Relaxation(self.graph, least, greatest, upper, rise, others, couples)
+        lost = None if self.losses is None else [loss.take(chosen) for loss in self.losses]
+        return Relaxation(self.graph, least, greatest, upper, rise, others, couples, lost)
 
     def split(self, free: Multipliers, place: Tensor, positive: Tensor) -> tuple[Relaxation, Multipliers]:
         """What one more sign makes of it: of the entry at a place [N] as in `put`, whether it is positive [N]."""
@@ -196,18 +199,22 @@ class Relaxation:
                 lines = Lines(free.slopes[at], None, self.upper[at], self.rise[at])
                 if at not in free.shares:
                     return form.relaxed(lines)
-                return pairs.relaxed(form, lines, self.pairs[at], free.shares[at], free.tilts[at])
+                return pairs.relaxed(
+                    form, lines, self.pairs[at], free.shares[at], free.tilts[at], (at, place[id(node)]), self.losses
+                )
             lines = self.others[node]
             return crown.under_maximum(form, lines) if isinstance(node.op, Max) else form.relaxed(lines)
 
         def rule(node: Node, form: Form) -> tuple[Form, ...]:
             at = place[id(node)]
             if at in free.weights:
-                form = form + LinearForm(-(free.signs[at] * free.weights[at]).unsqueeze(1), 0.0)
-            return crown.shares(node, form, relax)
+                known = LinearForm(-(free.signs[at] * free.weights[at]).unsqueeze(1), 0.0)
+                form = form + rounding.begun(known, at, self.losses)
+            return crown.shares(node, rounding.through(form, at, self.losses), relax)
 
-        start: Form = LinearForm(spec.unsqueeze(1), 0.0)
-        last = walk_backward(self.graph, rule, start).dense()
+        end = len(self.graph.nodes) - 1
+        start = rounding.begun(LinearForm(spec.unsqueeze(1), 0.0), end, self.losses)
+        last = rounding.ended(walk_backward(self.graph, rule, start), 0, self.losses).dense()
         return Bounds(last.minimum(region).squeeze(1), last, relaxed)
 
 
@@ -218,9 +225,12 @@ def bounds(
     inner: Boxes,
     free: Multipliers,
     chosen: dict[int, Pairs] | None = None,
+    losses: Losses | None = None,
 ) -> Bounds:
-    """The bounds of one form each, spec [N, *output], over N regions; inner are the clipped boxes."""
-    relaxation = Relaxation.of(graph, inner, chosen or {})
+    """The bounds of one form each, spec [N, *output], over N regions; inner are the clipped boxes, and losses those of
+    an outward graph over the boxes before they were clipped."""
+    assert graph.outward == (losses is not None)
+    relaxation = Relaxation.of(graph, inner, chosen or {}, losses)
     return relaxation.bounds(region, spec, relaxation.admitted(free))
 
 
@@ -256,7 +266,7 @@ def ascend(
     Raises:
         OutOfTime: before a step, where `deadline.until` set a moment that has come.
     """
-    relaxation = Relaxation.of(graph, inner, chosen or {})
+    relaxation = Relaxation.of(graph.rounded_outward(False), inner, chosen or {})
     now = relaxation.admitted(free)
     kept = now.map(torch.clone)
     moments = [(torch.zeros_like(value), torch.zeros_like(value)) for value in now.free]

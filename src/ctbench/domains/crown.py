@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from ctbench import deadline
-from ctbench.domains import interval
+from ctbench.domains import interval, rounding
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import SlopeRule, adaptive, parallel
+from ctbench.domains.rounding import Loss, Losses
 from ctbench.domains.unsupported import no_rule
 from ctbench.domains.window_form import WindowForm
 from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Op, fronts, walk_backward
@@ -51,6 +52,7 @@ def lower_bounds(
     *,
     inner: list[Box] | None = None,
     slope: SlopeRule = adaptive,
+    losses: Losses | None = None,
     memory: int = DEFAULT_MEMORY,
 ) -> Tensor:
     """Lower bounds of S linear forms of the output over the region.
@@ -61,17 +63,27 @@ def lower_bounds(
         spec: the forms, [B, S, *output].
         inner: sound boxes of all nodes; None computes CROWN's own.
         slope: the rule of the free slopes.
+        losses: what rounding can cost over `inner`, of an outward graph, where that is at hand.
         memory: as in `boxes`.
 
     Returns:
         The bounds, [B, S].
     """
-    inner = boxes(graph, region, slope=slope, memory=memory) if inner is None else inner
-    return back_to_input(graph, LinearForm(spec, 0.0), _relaxation(graph, inner, slope)).minimum(region)
+    if inner is None:
+        inner, losses = bounded(graph, region, slope=slope, memory=memory)
+    elif losses is None:
+        losses = rounding.losses(graph, region, inner)
+    return back_to_input(graph, LinearForm(spec, 0.0), _relaxation(graph, inner, slope), losses).minimum(region)
 
 
 def best_lower_bounds(
-    graph: Graph, region: Region, spec: Tensor, *, inner: list[Box], slope: SlopeRule = adaptive
+    graph: Graph,
+    region: Region,
+    spec: Tensor,
+    *,
+    inner: list[Box],
+    slope: SlopeRule = adaptive,
+    losses: Losses | None = None,
 ) -> Tensor:
     """The best of the lower bounds that forms have at the input and on their way there, [B, S].
 
@@ -80,10 +92,11 @@ def best_lower_bounds(
     interval boxes no other place has a better bound, as only relaxations lose, so it is not below that of intervals.
     """
     places: list[Region] = [region, *inner[1:]]
+    losses = rounding.losses(graph, region, inner) if losses is None else losses
     form: Form = LinearForm(spec, 0.0)
     bounds = (
-        torch.stack([part.minimum(places[at]) for at, part in front.items()]).sum(0)
-        for front in fronts(graph, _rule(_relaxation(graph, inner, slope)), form)
+        torch.stack([rounding.ended(part, at, losses).minimum(places[at]) for at, part in front.items()]).sum(0)
+        for front in fronts(graph, _rule(graph, _relaxation(graph, inner, slope), losses), form)
         if max(front) == 0 or relaxes(graph.nodes[max(front)].op)
     )
     return reduce(torch.maximum, bounds)
@@ -116,22 +129,43 @@ def boxes(
     Raises:
         OutOfTime: before a pass, where `deadline.until` set a moment that has come.
     """
-    found, lines = list[Box](), dict[Node, Lines]()
+    return bounded(graph, region, slope=slope, pure=pure, memory=memory)[0]
+
+
+def bounded(
+    graph: Graph,
+    region: Region,
+    *,
+    slope: SlopeRule = adaptive,
+    pure: bool = False,
+    memory: int = DEFAULT_MEMORY,
+    around: tuple[list[Box], Losses] | None = None,
+) -> tuple[list[Box], Losses | None]:
+    """The boxes of all nodes, as by `boxes`, and the losses that they were made with, of an outward graph.
+
+    Where these of larger regions are at hand, as `around`, the boxes are parts of those.
+    """
+    found, lines, lost = list[Box](), dict[Node, Lines](), list[Loss]()
     # the box around a ball is not where intervals begin: behind the first layer they have the ball's own image
     intervals = interval.boxes(graph, region) if isinstance(region, L2Ball) and not pure else None
     one_slope = slope is parallel and not any(isinstance(node.op, Max) for node in graph.nodes)
     for at, node in enumerate(graph.nodes):
         box = interval.forward(node, *(found[i] for i in node.inputs)) if at else region.hull
+        if graph.outward:
+            lost.append(rounding.loss(graph, at, box, found, lost, region) if around is None else around[1][at])
+            box = rounding.widened(box, lost[at])
+            box = box if around is None else box.intersect(around[0][at])
         box = box if intervals is None else box.intersect(intervals[at])
         readers = [n for n in graph.nodes if at in n.inputs and relaxes(n.op)]
         if readers and not exact_by_intervals(graph, at, region):
             wanted = torch.ones_like(box.lower, dtype=torch.bool) if pure else open_neurons(readers, box)
             if bool(wanted.any()):
-                refined = _refine(graph, region, at, wanted, lines, memory, one_slope=one_slope)
+                known = lost if graph.outward else None
+                refined = _refine(graph, region, at, wanted, lines, known, memory, one_slope=one_slope)
                 box = refined if pure else box.intersect(refined)
         found.append(box)
         lines |= {reader: lines_of(reader, found, slope) for reader in readers}
-    return found
+    return found, lost if graph.outward else None
 
 
 def _relaxation(graph: Graph, inner: list[Box], slope: SlopeRule) -> Relax:
@@ -152,7 +186,10 @@ def lines_of(node: Node, inner: list[Box] | dict[int, Box], slope: SlopeRule) ->
     assert isinstance(node.op, Elementwise)
     if slope is adaptive:
         return node.op.tightest_lines(box.lower, box.upper)
-    return node.op.lines(box.lower, box.upper, *slope(node.op, box.lower, box.upper))
+    least, greatest = node.op.slopes(box.lower, box.upper)
+    return node.op.lines(
+        box.lower, box.upper, *(each.clamp(least, greatest) for each in slope(node.op, box.lower, box.upper))
+    )
 
 
 def open_neurons(readers: list[Node], box: Box) -> Tensor:
@@ -176,7 +213,15 @@ def exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
 
 
 def _refine(
-    graph: Graph, region: Region, at: int, wanted: Tensor, lines: dict[Node, Lines], memory: int, *, one_slope: bool
+    graph: Graph,
+    region: Region,
+    at: int,
+    wanted: Tensor,
+    lines: dict[Node, Lines],
+    losses: Losses | None,
+    memory: int,
+    *,
+    one_slope: bool,
 ) -> Box:
     """Backward bounds of some neurons of node `at` ([B, *node] bool), infinite for the others."""
     shape, chosen, like = wanted.shape[1:], wanted.flatten(1), region.hull.lower
@@ -186,9 +231,9 @@ def _refine(
     def bound(form: Form) -> tuple[Tensor, Tensor]:
         deadline.check()
         if one_slope:
-            form = back_to_input(graph, form.with_ceiling(), relax, at)
+            form = back_to_input(graph, form.with_ceiling(), relax, losses, at)
             return form.minimum(region), form.maximum(region)
-        least, most_negative = back_to_input(graph, form, relax, at).minimum(region).chunk(2, dim=1)
+        least, most_negative = back_to_input(graph, form, relax, losses, at).minimum(region).chunk(2, dim=1)
         return least, -most_negative
 
     # with nothing relaxed on the way, the coefficients of a neuron are the same for all samples
@@ -256,13 +301,18 @@ def neurons(index: Tensor, shape: Shape, signs: Tensor) -> Form:
     return LinearForm(rows.reshape(len(index), -1, *shape), 0.0)
 
 
-def back_to_input(graph: Graph, form: Form, relax: Relax, at: int = -1) -> Form:
-    """The form over the input that bounds a form over node `at`; `relax` carries it through what is not affine."""
-    return walk_backward(graph, _rule(relax), form, at)
+def back_to_input(graph: Graph, form: Form, relax: Relax, losses: Losses | None, at: int = -1) -> Form:
+    """The form over the input that bounds a form over node `at`; `relax` carries it through what is not affine.
+
+    With the losses of an outward graph, its minimum over the region is a bound in exact arithmetic.
+    """
+    form = rounding.begun(form, range(len(graph.nodes))[at], losses)
+    return rounding.ended(walk_backward(graph, _rule(graph, relax, losses), form, at), 0, losses)
 
 
-def _rule(relax: Relax) -> Callable[[Node, Form], tuple[Form, ...]]:
-    return lambda node, form: shares(node, form, relax)
+def _rule(graph: Graph, relax: Relax, losses: Losses | None) -> Callable[[Node, Form], tuple[Form, ...]]:
+    place = {id(node): at for at, node in enumerate(graph.nodes)}
+    return lambda node, form: shares(node, rounding.through(form, place[id(node)], losses), relax)
 
 
 def shares(node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:

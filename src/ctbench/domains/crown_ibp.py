@@ -41,6 +41,6 @@ def lower_bounds(
         every_layer: keep the best of the bounds at the input and at all layers on the way there
             (`crown.best_lower_bounds`). With interval boxes it is also not below the bound of intervals.
     """
-    inner = interval.boxes(graph, region) if inner is None else inner
+    known, losses = interval.bounded(graph, region) if inner is None else (inner, None)
     bounds = crown.best_lower_bounds if every_layer else crown.lower_bounds
-    return bounds(graph, region, spec, inner=inner, slope=slope)
+    return bounds(graph, region, spec, inner=known, slope=slope, losses=losses)

@@ -15,13 +15,15 @@ A box [c - r, c + r] goes through the network node by node:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 
 import torch
 from torch import Tensor
 
-from ctbench.domains.linear_form import LinearForm
+from ctbench.domains import rounding
+from ctbench.domains.linear_form import Form, LinearForm
+from ctbench.domains.rounding import Losses
 from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
 from ctbench.graph.ops import Add, Concat, Conv2d, Linear, Max, Reshape, Scale, Shift
@@ -39,10 +41,38 @@ def footprint(graph: Graph, forms: int) -> int:
 
 def boxes(graph: Graph, region: Region) -> list[Box]:
     """A box for each node of a frozen graph, [B, *node]."""
-    if not isinstance(region, L2Ball):
-        return walk_forward(graph, forward, region.hull)
-    start = _Reached(region.hull, _Ellipsoid(region.center, torch.ones_like(region.center[:1]), region.radius))
-    return [reached.box for reached in walk_forward(graph, _forward_from_ball, start)]
+    return bounded(graph, region)[0]
+
+
+def bounded(graph: Graph, region: Region) -> tuple[list[Box], Losses | None]:
+    """The boxes of all nodes, and the losses that they were made with, of an outward graph."""
+    if not graph.outward and not isinstance(region, L2Ball):
+        return walk_forward(graph, forward, region.hull), None
+    start = _Reached.of(region) if isinstance(region, L2Ball) else _Reached(region.hull)
+    if not graph.outward:
+        return [reached.box for reached in walk_forward(graph, _forward_from_ball, start)], None
+    found, boxes, losses = list[_Reached](), list[Box](), list[rounding.Loss]()
+    for at, node in enumerate(graph.nodes):
+        reached = _forward_from_ball(node, *(found[i] for i in node.inputs)) if at else start
+        losses.append(rounding.loss(graph, at, reached.box, boxes, losses, region))
+        found.append(reached.widened(losses[at]))
+        boxes.append(found[at].box)
+    return boxes, losses
+
+
+def at_points(graph: Graph, points: Box, spec: Tensor) -> tuple[Tensor, Tensor]:
+    """What the forms spec [B, S, *output] are at single points, or in tiny boxes around them: bounds, [B, S] each.
+
+    Of an outward graph they hold in exact arithmetic.
+    """
+    found, losses = list[Box](), list[rounding.Loss]()
+    for at, node in enumerate(graph.nodes):
+        box = forward(node, *(found[i] for i in node.inputs)) if at else points
+        losses.append(rounding.loss(graph, at, box, found, losses, points))
+        found.append(rounding.widened(box, losses[at]) if at else box)
+    at = _last_layer(graph)[1]
+    both = _merged(graph, torch.cat([spec, -spec], dim=1), found[at], losses)
+    return both[:, : spec.shape[1]], -both[:, spec.shape[1] :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +82,18 @@ class _Ellipsoid:
     center: Tensor  # [B, *node]
     squares: Tensor  # [1, *node]
     radius: float
+    error: Tensor | float = 0.0  # [B, *node]: of the center, where it is rounded
 
     def through(self, op: Affine) -> _Ellipsoid:
         """The image under an op that mixes no coordinates; of one that does, the ellipsoid as wide in each."""
-        return _Ellipsoid(op(self.center), op.map(torch.square).linear(self.squares), self.radius)
+        error = op.magnitude(self.error) if isinstance(self.error, Tensor) else self.error
+        return _Ellipsoid(op(self.center), op.map(torch.square).linear(self.squares), self.radius, error)
 
     @property
     def box(self) -> Box:
         """The smallest box around it."""
         squares = self.squares.clamp(min=torch.finfo(self.squares.dtype).tiny)  # the slope of a root of 0 is infinite
-        return Box.around(self.center, (self.radius * squares.sqrt()).expand_as(self.center))
+        return Box.around(self.center, (self.radius * squares.sqrt()).expand_as(self.center) + self.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +102,15 @@ class _Reached:
 
     box: Box
     ellipsoid: _Ellipsoid | None = None
+
+    @classmethod
+    def of(cls, ball: L2Ball) -> _Reached:
+        return cls(ball.hull, _Ellipsoid(ball.center, torch.ones_like(ball.center[:1]), ball.radius))
+
+    def widened(self, loss: rounding.Loss) -> _Reached:
+        """The set with what rounding can have cost it."""
+        kept = self.ellipsoid and replace(self.ellipsoid, error=self.ellipsoid.error + loss.value)
+        return _Reached(rounding.widened(self.box, loss), kept)
 
 
 def _forward_from_ball(node: Node, *inputs: _Reached) -> _Reached:
@@ -93,37 +134,41 @@ def lower_bounds(graph: Graph, region: Region, spec: Tensor, *, inner: list[Box]
     Returns:
         The bounds, [B, S].
     """
-    inner = boxes(graph, region) if inner is None else inner
+    known, losses = bounded(graph, region) if inner is None else (inner, rounding.losses(graph, region, inner))
     at = _last_layer(graph)[1]
-    return _merged(graph, spec, region if at == 0 else inner[at])
+    return _merged(graph, spec, region if at == 0 else known[at], losses)
 
 
-def _merged(graph: Graph, spec: Tensor, region: Region) -> Tensor:
+def _merged(graph: Graph, spec: Tensor, region: Region, losses: Losses | None) -> Tensor:
     """Lower bounds [B, S] of forms of the output, from what the last affine layer is given."""
     size = spec.shape[0] * spec.shape[1] * math.prod(graph.nodes[_last_layer(graph)[1]].shape)
     if isinstance(region, Box) and not spec.requires_grad and size >= LARGE:
         kinds, which, counts = spec.unique(dim=0, return_inverse=True, return_counts=True)
         if len(kinds) <= len(spec) / ALIKE:
-            return _kind_by_kind(graph, kinds, which, counts.tolist(), region)
-    return merge_last_layer(graph, LinearForm(spec, 0.0))[0].minimum(region)
+            return _kind_by_kind(graph, kinds, which, counts.tolist(), region, losses)
+    form, at = merge_last_layer(graph, LinearForm(spec, 0.0), losses)
+    return rounding.ended(form, at, losses).minimum(region)
 
 
-def _kind_by_kind(graph: Graph, kinds: Tensor, which: Tensor, counts: list[int], box: Box) -> Tensor:
+def _kind_by_kind(
+    graph: Graph, kinds: Tensor, which: Tensor, counts: list[int], box: Box, losses: Losses | None
+) -> Tensor:
     """The same where many samples have the same forms, as those of a class: merged once, and not for each."""
-    order = which.argsort()
-    centers, radii = box.center[order].split(counts), box.radius[order].split(counts)
-    bounds = [
-        merge_last_layer(graph, LinearForm(forms.unsqueeze(0), 0.0))[0].minimum(Box.around(center, radius))
-        for forms, center, radius in zip(kinds, centers, radii, strict=True)
-    ]
+    order, bounds = which.argsort(), list[Tensor]()
+    for forms, samples in zip(kinds, order.split(counts), strict=True):
+        lost = None if losses is None else [loss.take(samples) for loss in losses]
+        form, at = merge_last_layer(graph, LinearForm(forms.unsqueeze(0), 0.0), lost)
+        bounds.append(rounding.ended(form, at, lost).minimum(Box.around(box.center[samples], box.radius[samples])))
     return torch.cat(bounds)[order.argsort()]
 
 
-def merge_last_layer(graph: Graph, form: LinearForm) -> tuple[LinearForm, int]:
+def merge_last_layer(graph: Graph, form: Form, losses: Losses | None) -> tuple[Form, int]:
     """Carry a form of the output back through the last affine layer; also says to which node."""
-    ops, at = _last_layer(graph)
-    for op in ops:
-        form = form.through(op)
+    at = len(graph.nodes) - 1
+    form = rounding.begun(form, at, losses)
+    for op in _last_layer(graph)[0]:
+        form = rounding.through(form, at, losses).through(op)
+        (at,) = graph.nodes[at].inputs
     return form, at
 
 

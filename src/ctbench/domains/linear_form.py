@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from ctbench.graph import Affine, Lines
 from ctbench.regions import Region
+from ctbench.regions.base import inner
 
 
 class Form(ABC):
@@ -65,6 +66,13 @@ class Form(ABC):
     @abstractmethod
     def between(self, lines: Lines) -> Form:
         """The same for lines of its own, which are as `view` gives them or have the shape of its coefficients."""
+
+    @abstractmethod
+    def lowered(self, each: Tensor, unit: float, floor: Tensor) -> Form:
+        """The form less <|a|, each> + unit |constant| + floor, for `each` [B, *node] and `floor` [B, 1].
+
+        A ceiling rises by as much.
+        """
 
     @abstractmethod
     def minimum(self, region: Region) -> Tensor:
@@ -124,6 +132,11 @@ class LinearForm(Form):
     def between(self, lines: Lines) -> LinearForm:
         return LinearForm(*slanted(self.coefficients, lines, self.constant, self.ceiling, _inner_product))
 
+    def lowered(self, each: Tensor, unit: float, floor: Tensor) -> LinearForm:
+        lost = inner(self.coefficients.flatten(2).abs(), each.flatten(1)) + floor
+        constant, ceiling = outward(self.constant, self.ceiling, lost, unit)
+        return replace(self, constant=constant, ceiling=ceiling)
+
     def minimum(self, region: Region) -> Tensor:
         return region.minimum(self.coefficients) + self.constant
 
@@ -143,6 +156,17 @@ class LinearForm(Form):
 
     def dense(self) -> LinearForm:
         return self
+
+
+def outward(
+    constant: Tensor | float, ceiling: Tensor | float | None, lost: Tensor, unit: float
+) -> tuple[Tensor, Tensor | None]:
+    """A constant and a ceiling, moved outward by `lost` and by so many units of themselves."""
+
+    def margin(of: Tensor | float) -> Tensor:
+        return lost + unit * (of.abs() if isinstance(of, Tensor) else abs(of))
+
+    return constant - margin(constant), None if ceiling is None else ceiling + margin(ceiling)
 
 
 def slanted(

@@ -27,10 +27,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ctbench.domains import crown
+from ctbench.domains import crown, rounding
 from ctbench.domains.crown import Relax
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
+from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph, Lines, Node
 from ctbench.graph.ops import ReLU
 from ctbench.regions import Box, Region
@@ -131,13 +132,31 @@ def support(pairs: Pairs, a: Tensor, b: Tensor) -> Tensor:
     return (corner * weights).sum(-1) + pairs.rounding * weights.abs().sum(-1)
 
 
-def relaxed(form: Form, lines: Lines, pairs: Pairs, shares: Tensor, slopes: Tensor) -> Form:
-    """A bound over z of one form a sample over relu(z), by lines and, for shares of it, by pairs, [B, P, 2]."""
+def relaxed(
+    form: Form,
+    lines: Lines,
+    pairs: Pairs,
+    shares: Tensor,
+    slopes: Tensor,
+    nodes: tuple[int, int],
+    losses: Losses | None = None,
+) -> Form:
+    """A bound over z of one form a sample over relu(z), by lines and, for shares of it, by pairs, [B, P, 2].
+
+    `nodes` are the positions of z and of relu(z), and `losses` those of an outward graph.
+    """
     c = form.dense().coefficients
     taken = shares * _pick(c, pairs.index)
+    tilted = slopes * taken
     left = form + LinearForm(-pairs.spread(taken, c), 0.0)
-    loss = support(pairs, -taken, -slopes * taken).sum(1, keepdim=True)
-    return left.relaxed(lines) + LinearForm(pairs.spread(slopes * taken, c), -loss)
+    terms = support(pairs, -taken, -tilted)
+    loss = terms.sum(1, keepdim=True)
+    if losses is not None:
+        count, (at, behind) = terms.shape[1], nodes
+        loss = loss + rounding.of_sum(terms)
+        loss = loss + rounding.of_coefficients(pairs.spread(taken.abs(), c), behind, losses, count)
+        loss = loss + rounding.of_coefficients(pairs.spread(tilted.abs(), c), at, losses, count)
+    return left.relaxed(lines) + LinearForm(pairs.spread(tilted, c), -loss)
 
 
 @torch.no_grad()
@@ -149,6 +168,7 @@ def choose(
     *,
     most: int = 100,
     memory: int = crown.DEFAULT_MEMORY,
+    losses: Losses | None = None,
 ) -> dict[int, Pairs]:
     """The pairs of each layer that promise most for some forms of the output, by the node that its ReLU reads.
 
@@ -164,6 +184,7 @@ def choose(
         inner: sound boxes of all nodes.
         most: pairs of a layer.
         memory: as in `crown.boxes`, for the octagons.
+        losses: those of an outward graph.
 
     Raises:
         ValueError: most is not positive.
@@ -177,26 +198,28 @@ def choose(
         at = node.inputs[0]
         if isinstance(node.op, ReLU) and at > 0:
             c = form.dense().coefficients
-            losses = -c.clamp(max=0).sum(1) * lines[node].upper_offset
-            tried = _among(graph, region, inner[at], at, losses.flatten(1), relax)
+            relaxed_away = -c.clamp(max=0).sum(1) * lines[node].upper_offset
+            tried = _among(graph, region, inner[at], at, relaxed_away.flatten(1), relax, losses)
             gain = _gain(tried, c, lines[node])
             count = min(most, int((gain > 0).sum(1).amax()))
             if count:
                 index = tried.index.gather(1, gain.topk(count).indices.unsqueeze(-1).expand(-1, -1, 2))
-                found[at] = _bounded(graph, region, inner[at], at, index, relax, memory)
+                found[at] = _bounded(graph, region, inner[at], at, index, relax, memory, losses)
         return relax(node, form)
 
-    crown.back_to_input(graph, LinearForm(spec, 0.0), chosen)
+    crown.back_to_input(graph, LinearForm(spec, 0.0), chosen, losses)
     return found
 
 
-def _among(graph: Graph, region: Region, box: Box, at: int, losses: Tensor, relax: Relax) -> Pairs:
-    """All pairs of the neurons of most loss, [B, size], with octagons from the forms that bound each neuron."""
-    top = losses.topk(min(NEURONS, losses.shape[1])).indices
+def _among(
+    graph: Graph, region: Region, box: Box, at: int, score: Tensor, relax: Relax, losses: Losses | None
+) -> Pairs:
+    """All pairs of the neurons of highest score, [B, size], with octagons from the forms that bound each neuron."""
+    top = score.topk(min(NEURONS, score.shape[1])).indices
     count = top.shape[1]
-    start = crown.neurons(top, box.lower.shape[1:], losses.new_tensor([1.0, -1.0]))
-    ends = crown.back_to_input(graph, start, relax, at).dense()
-    constant = ends.constant + losses.new_zeros(len(top), ends.count)
+    start = crown.neurons(top, box.lower.shape[1:], score.new_tensor([1.0, -1.0]))
+    ends = crown.back_to_input(graph, start, relax, losses, at).dense()
+    constant = ends.constant + score.new_zeros(len(top), ends.count)
     least = torch.stack([region.minimum(ends.coefficients + one) for one in ends.coefficients.split(1, dim=1)], dim=1)
     least = least + constant.unsqueeze(1) + constant.unsqueeze(2)  # of sums of two forms
     i, j = torch.triu_indices(count, count, 1, device=top.device)
@@ -214,7 +237,9 @@ def _gain(pairs: Pairs, coefficients: Tensor, lines: Lines) -> Tensor:
     return gain
 
 
-def _bounded(graph: Graph, region: Region, box: Box, at: int, index: Tensor, relax: Relax, memory: int) -> Pairs:
+def _bounded(
+    graph: Graph, region: Region, box: Box, at: int, index: Tensor, relax: Relax, memory: int, losses: Losses | None
+) -> Pairs:
     """Pairs of a node's neurons, [B, P, 2], with octagons bounded by CROWN."""
     widest = max(math.prod(node.shape) for node in graph.nodes)
     row = crown.LIVE_COPIES * 4 * len(index) * widest * box.lower.element_size()
@@ -224,7 +249,7 @@ def _bounded(graph: Graph, region: Region, box: Box, at: int, index: Tensor, rel
         first, second = (zeros.scatter(2, one, 1.0) for one in part.split(1, dim=2))
         rows = torch.stack([first + second, first - second, -first - second, second - first], dim=1)
         form = LinearForm(rows.view(len(rows), -1, *box.lower.shape[1:]), 0.0)
-        return crown.back_to_input(graph, form, relax, at).minimum(region).view(*rows.shape[:3])
+        return crown.back_to_input(graph, form, relax, losses, at).minimum(region).view(*rows.shape[:3])
 
     return Pairs.of(index, box, torch.cat([bounds(part) for part in index.split(max(1, memory // row), dim=1)], dim=2))
 

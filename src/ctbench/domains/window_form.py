@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench.domains.linear_form import Form, LinearForm, slanted
+from ctbench.domains.linear_form import Form, LinearForm, outward, slanted
 from ctbench.graph import Affine, Lines
 from ctbench.graph.ops import AvgPool2d, Conv2d, Scale, Shape, Shift
 from ctbench.regions import Box, Region
@@ -161,6 +161,11 @@ class WindowForm(Form):
     def between(self, lines: Lines) -> WindowForm:
         a, constant, ceiling = slanted(self.coefficients, lines, self.constant, self.ceiling, _inner_product)
         return replace(self, coefficients=a, constant=constant, ceiling=ceiling, clean=True)
+
+    def lowered(self, each: Tensor, unit: float, floor: Tensor) -> WindowForm:
+        lost = _inner_product(self.coefficients.abs(), self.view(each)) + floor.unsqueeze(-1)
+        constant, ceiling = outward(self.constant, self.ceiling, lost, unit)
+        return replace(self, constant=constant, ceiling=ceiling)
 
     def minimum(self, region: Region) -> Tensor:
         return self._extremes(region)[0] if isinstance(region, Box) else self.dense().minimum(region)

@@ -26,10 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench.domains import interval
+from ctbench.domains import interval, rounding
 from ctbench.domains.crown import positions, relaxes
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.relaxations import parallel
+from ctbench.domains.rounding import Loss
 from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Affine, Elementwise, Graph, Op
 from ctbench.graph.ops import Add, Concat, Max
@@ -86,9 +87,13 @@ def lower_bounds(
         ValueError: fold is below 1.
     """
     zonotopes, inner = _propagate(graph, region, inner, fold, pure=pure)
-    form, at = interval.merge_last_layer(graph, LinearForm(spec, 0.0))
-    bound = zonotopes[at].minimum(form.coefficients) + form.constant
-    return bound if pure else torch.maximum(bound, form.minimum(region if at == 0 else inner[at]))
+    losses = rounding.losses(graph, region, inner)
+    merged, at = interval.merge_last_layer(graph, LinearForm(spec, 0.0), losses)
+    form = merged.dense()
+    bound = zonotopes[at].minimum(form.coefficients, outward=graph.outward) + form.constant
+    if pure:
+        return bound
+    return torch.maximum(bound, rounding.ended(form, at, losses).minimum(region if at == 0 else inner[at]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +118,20 @@ class Zonotope:
     def box(self) -> Box:
         return Box.around(self.center, self.generators.abs().sum(1) + self.radius)
 
-    def minimum(self, a: Tensor) -> Tensor:
+    @property
+    def size(self) -> Tensor:
+        """The sum of |terms| that a value is made of, [B, *node]."""
+        return self.center.abs() + self.generators.abs().sum(1) + self.radius
+
+    def minimum(self, a: Tensor, *, outward: bool = False) -> Tensor:
         """The least value of <a, z>, for S linear forms a sample: [B, S, *node] to [B, S]."""
         spread = a.flatten(2) @ self.generators.flatten(2).transpose(1, 2)
-        return Box.around(self.center, self.radius).minimum(a) - spread.abs().sum(2)
+        least = Box.around(self.center, self.radius).minimum(a) - spread.abs().sum(2)
+        return least - rounding.of_minimum(a, self.size, self.terms.shape[1]) if outward else least
+
+    def widened(self, lost: Tensor) -> Zonotope:
+        """The zonotope with what rounding can have cost, here and in sums over its terms."""
+        return replace(self, radius=self.radius + lost + rounding.of_terms(self.size, 2 * self.terms.shape[1]))
 
     def within(self, band: Band, first: int) -> Zonotope:
         """The values of a relaxed op, whose error terms are numbered from `first` on."""
@@ -183,15 +198,23 @@ def _propagate(
     """The zonotopes of all nodes, and `inner` or, without it, their boxes."""
     if fold is not None and fold < 1:
         raise ValueError(f"fold is {fold}: keep at least one error term, or give None to keep all")
-    start = region.hull
-    zonotopes, found, first = [Zonotope.of(start).folded(fold)], [start], math.prod(graph.input_shape)
-    for node in graph.nodes[1:]:
+    start, losses = region.hull, list[Loss]()
+    if graph.outward:
+        losses.append(rounding.loss(graph, 0, start, [], [], region))
+        start = rounding.widened(start, losses[0])
+    begin = Zonotope.of(start).widened(torch.zeros_like(start.lower)) if graph.outward else Zonotope.of(start)
+    zonotopes, found, first = [begin.folded(fold)], [start], math.prod(graph.input_shape)
+    for at, node in enumerate(graph.nodes[1:], 1):
+        inputs, read = [zonotopes[i] for i in node.inputs], [found[i] for i in node.inputs]
         known = (found if inner is None else inner)[node.inputs[0]]
         band = Band.around(node.op, known) if relaxes(node.op) else None
-        zonotope = _image(node.op, band, first, *(zonotopes[i] for i in node.inputs)).folded(fold)
-        box = zonotope.box
-        found.append(box if pure else box.intersect(interval.forward(node, *(found[i] for i in node.inputs))))
-        zonotopes.append(zonotope)
+        zonotope, box = _image(node.op, band, first, *inputs), interval.forward(node, *read)
+        if graph.outward:
+            losses.append(rounding.loss(graph, at, box, found, losses, region))
+            box = rounding.widened(box, losses[at])
+            zonotope = zonotope.widened(rounding.of_op(node, known, [each.size for each in inputs]))
+        zonotopes.append(zonotope.folded(fold))
+        found.append(zonotopes[at].box if pure else zonotopes[at].box.intersect(box))
         first += math.prod(node.shape)
     return zonotopes, found if inner is None else inner
 

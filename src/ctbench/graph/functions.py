@@ -225,7 +225,9 @@ def _div(build: Builder, path: str, first: Any, second: Any) -> Value:
     factor = 1 / _fixed(path, constant, name)
     if not bool(factor.isfinite().all()):
         raise ValueError(f"'{path}' divides by 0, or by a number so small that its inverse is not finite")
-    return build.append(path, Scale(factor, torch.zeros_like(factor)), value)
+    zeros = torch.zeros_like(factor)
+    halves = torch.frexp(factor).mantissa.abs() == 0.5  # a quotient by a power of two is exact
+    return build.append(path, Scale(factor, zeros, None if bool(halves.all()) else zeros), value)
 
 
 @reads(torch.neg, operator.neg, "neg")

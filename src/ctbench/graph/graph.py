@@ -34,9 +34,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in an order in which inputs come first: the first is the input, the last the output."""
+    """Nodes in an order in which inputs come first: the first is the input, the last the output.
+
+    Bounds of an `outward` graph hold in exact arithmetic: each step is rounded outward by more than its own error.
+    """
 
     nodes: tuple[Node, ...]
+    outward: bool = False  # only for a frozen graph in double precision
 
     @property
     def input_shape(self) -> Shape:
@@ -56,11 +60,16 @@ class Graph:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Graph:
         """The same (frozen) graph with each of its tensors changed."""
-        return Graph(tuple(replace(node, op=node.op.map(change)) for node in self.nodes))
+        return replace(self, nodes=tuple(replace(node, op=node.op.map(change)) for node in self.nodes))
 
     def to(self, dtype: torch.dtype) -> Graph:
         """The same (frozen) graph in another precision."""
-        return self.map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+        changed = self.map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+        return changed if dtype == torch.float64 else changed.rounded_outward(False)
+
+    def rounded_outward(self, outward: bool = True) -> Graph:
+        """The same graph, whose bounds are or are not rounded outward."""
+        return replace(self, outward=outward)
 
     def detach(self) -> Graph:
         """The same (frozen) graph, through which no gradient reaches a parameter."""
@@ -128,7 +137,8 @@ def split(graph: Graph, at: int) -> tuple[Graph, Graph]:
                 f"before the cut; cut where no branch leads past"
             )
     shifted = (replace(node, inputs=tuple(i - at for i in node.inputs)) for node in behind)
-    return Graph(graph.nodes[: at + 1]), Graph((Node(cut.name, Input(), (), cut.shape), *shifted))
+    front, back = graph.nodes[: at + 1], (Node(cut.name, Input(), (), cut.shape), *shifted)
+    return replace(graph, nodes=front), replace(graph, nodes=back)
 
 
 def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, Tensor]:

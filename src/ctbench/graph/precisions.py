@@ -18,7 +18,7 @@ class Precisions:
     """Frozen graphs without gradients: what is searched in one of them is proved or replayed in the other."""
 
     net: Graph
-    exact: Graph  # in double precision
+    exact: Graph  # in double precision, with bounds that are rounded outward
     like: Tensor  # a zero of the network's precision, on its device
 
     @classmethod
@@ -39,8 +39,9 @@ class Precisions:
         tensors = chain(model.parameters(), model.buffers())
         like = torch.zeros_like(next((t for t in tensors if t.is_floating_point()), x).flatten()[0])
         # frozen in double precision from the start: constants that were rounded first would be those of another network
-        graphs = (_frozen(model, x.to(like)), _frozen(copy.deepcopy(model).double(), x.to(like.device).double()))
-        return cls(*graphs, like)
+        net = _frozen(model, x.to(like))
+        exact = _frozen(copy.deepcopy(model).double(), x.to(like.device).double()).rounded_outward()
+        return cls(net, exact, like)
 
 
 def _frozen(model: nn.Module, x: Tensor) -> Graph:

@@ -135,6 +135,9 @@ class Linf(Threat):
 def linf_box(x: Tensor, eps: float | Tensor, clip: tuple[float, float] | None = (0.0, 1.0)) -> Box:
     """All x' with |x' - x| <= eps that lie in the data range.
 
+    In double precision the ends are rounded inward, so that every point of the box lies in the exact one; bounds that
+    are proofs are widened by more than that.
+
     Args:
         x: the inputs, [B, *shape], in the data range.
         eps: the radius in pixel space: a number, or a tensor that broadcasts to *shape, as [C, 1, 1] for a radius of
@@ -148,9 +151,22 @@ def linf_box(x: Tensor, eps: float | Tensor, clip: tuple[float, float] | None = 
     if isinstance(eps, Tensor):
         eps = _checked_radii(eps, x, clip)
     lower, upper = x - eps, x + eps
+    if x.dtype == torch.float64:
+        lower, upper = _inward(x, -eps, lower), _inward(x, eps, upper)
     if clip is not None:
         lower, upper = lower.clamp(*clip), upper.clamp(*clip)
     return Box(lower, upper)
+
+
+def _inward(x: Tensor, move: float | Tensor, end: Tensor) -> Tensor:
+    """The sum x + move, rounded toward x."""
+    with torch.no_grad():
+        # the exact error of a rounded sum (Knuth 1969, "Seminumerical algorithms", section 4.2.2, theorem B)
+        back = end - x
+        error = (x - (end - back)) + (move - back)
+        beyond = error * (end - x) < 0
+        toward = torch.where(beyond, torch.nextafter(end, x) - end, 0.0)
+    return end + toward
 
 
 def _checked_radii(eps: Tensor, x: Tensor, clip: tuple[float, float] | None) -> Tensor:

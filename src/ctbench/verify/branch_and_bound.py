@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from ctbench.deadline import OutOfTime
-from ctbench.domains import alpha_crown, beta_crown, crown, pairs
+from ctbench.domains import alpha_crown, beta_crown, crown, pairs, rounding
 from ctbench.domains.beta_crown import Bounds, Boxes, Multipliers, Relaxation
 from ctbench.domains.pairs import Pairs
+from ctbench.domains.rounding import Loss
 from ctbench.graph import walk_forward
 from ctbench.regions import Box
 from ctbench.verify.problem import Findings, Problem
@@ -135,7 +136,7 @@ class BranchAndBound(Stage):
         asked = replace(problem.select(samples), seconds=watch.left[samples.cpu()])
         found = aside(asked, generator)
         if found.bound is not None:
-            positive = found.bound > asked.exact.rounding
+            positive = found.bound > 0
             known.proved[samples] = positive
             known.lowest[samples] = torch.where(positive, found.bound, known.lowest[samples])
         if found.witness is not None:
@@ -156,7 +157,7 @@ class Known:
     @property
     def stuck(self) -> Tensor:
         """Which samples have a sub-problem that is given up with a bound that proves nothing."""
-        return ~(self.lowest > self.exact.rounding) & ~self.proved
+        return ~(self.lowest > 0) & ~self.proved
 
     def count(self, part: Frontier) -> None:
         """Add sub-problems that are closed or given up."""
@@ -166,7 +167,7 @@ class Known:
         """Keep those of some points, [N, *shape], at which their samples [N] have a negative margin."""
         owner = self.exact.select(samples)
         points = owner.region.project(points.double())
-        turned = owner.margins(points).amin(-1) < -self.exact.rounding[samples]
+        turned = owner.violated(points)
         self.witness[samples[turned]], self.falsified[samples[turned]] = points[turned], True
 
 
@@ -210,6 +211,7 @@ class Search:
     problem: Problem
     inner: Boxes  # over the whole regions, [B, *node]
     inner_exact: Boxes  # the same in double precision
+    losses: list[Loss]  # what rounding can cost there
     pairs: dict[int, Pairs] = field(default_factory=dict)  # over the whole regions, of each of the B samples
     pairs_exact: dict[int, Pairs] = field(default_factory=dict)
     pairs_are_chosen: bool = False
@@ -223,23 +225,27 @@ class Search:
         each = alpha_crown.tightening_footprint(problem.net, problem.region, boxes)
         parts = torch.arange(len(problem), device=problem.x.device).split(max(1, numbers // max(1, each)))
         roots = [cls._root(problem.select(part), _take(boxes, part), _take(boxes_exact, part), steps) for part in parts]
-        bounds = torch.cat([bound for bound, _ in roots])
+        bounds = torch.cat([bound for bound, _, _ in roots])
         inner_exact = {
             at: Box(
-                torch.cat([found[at].lower for _, found in roots]), torch.cat([found[at].upper for _, found in roots])
+                torch.cat([found[at].lower for _, found, _ in roots]),
+                torch.cat([found[at].upper for _, found, _ in roots]),
             )
             for at in roots[0][1]
         }
+        lost = [Loss.joined(each) for each in zip(*(found for _, _, found in roots), strict=True)]
         inner = {at: box.to(problem.x.dtype) for at, box in inner_exact.items()}
-        positive = bounds > exact.rounding.unsqueeze(1)
+        positive = bounds > 0
         sample, row = (~positive).nonzero().unbind(1)
         free = Multipliers.begin(problem.net, {at: box.take(sample) for at, box in inner.items()})
         lowest = bounds.masked_fill(~positive, torch.inf).amin(1)
-        return cls(problem, inner, inner_exact), lowest, Frontier(sample, row, bounds[sample, row], free)
+        return cls(problem, inner, inner_exact, lost), lowest, Frontier(sample, row, bounds[sample, row], free)
 
     @staticmethod
-    def _root(problem: Problem, boxes: list[Box], boxes_exact: list[Box], steps: int) -> tuple[Tensor, Boxes]:
-        """Bounds of all margins, and of the pre-activations, in double precision."""
+    def _root(
+        problem: Problem, boxes: list[Box], boxes_exact: list[Box], steps: int
+    ) -> tuple[Tensor, Boxes, list[Loss]]:
+        """Bounds of all margins, and of the pre-activations, in double precision; and what rounding can cost there."""
         exact = problem.exact
         left = torch.inf if problem.seconds is None else float(problem.seconds.sum())
         bounds, found = alpha_crown.tightened(
@@ -254,7 +260,9 @@ class Search:
             seconds=ROOT_SHARE * left,
             exact=(exact.net, exact.region, exact.spec, boxes_exact),
         )
-        return bounds, beta_crown.needed(exact.net, found)
+        lost = rounding.losses(exact.net, exact.region, found)
+        assert lost is not None
+        return bounds, beta_crown.needed(exact.net, found), lost
 
     def ascend(self, part: Frontier, steps: int) -> Frontier:
         """The sub-problems with the free numbers, and the bounds in the network's precision, that some steps find."""
@@ -280,8 +288,8 @@ class Search:
         return replace(part, bound=part.bound.masked_scatter(closing, self.bounds(chosen, exact=True).values))
 
     def positive(self, part: Frontier) -> Tensor:
-        """Which bounds are positive by more than rounding could make them, and finite."""
-        return (part.bound > self.problem.exact.rounding[part.sample]) & torch.isfinite(part.bound)
+        """Which bounds are positive, and finite."""
+        return (part.bound > 0) & torch.isfinite(part.bound)
 
     def leaves(self, part: Frontier) -> Frontier:
         """Sub-problems in which all is linear: their bounds are only to be found, in more steps."""
@@ -294,7 +302,9 @@ class Search:
         free = part.free.map(lambda value: value.to(spec.dtype))
         inner = self._inner(self.inner_exact if exact else self.inner, part)
         chosen = self.pairs_of(self.pairs_exact if exact else self.pairs, part)
-        return beta_crown.bounds(problem.net, region, spec, inner, free, chosen)
+        lost = [loss.take(part.sample) for loss in self.losses] if exact else None
+        graph = problem.net if exact else problem.net.rounded_outward(False)
+        return beta_crown.bounds(graph, region, spec, inner, free, chosen, lost)
 
     def _inner(self, inner: Boxes, part: Frontier) -> Boxes:
         return beta_crown.clipped({at: box.take(part.sample) for at, box in inner.items()}, part.free.signs)
@@ -309,7 +319,8 @@ class Search:
         exact = self.problem.exact
         standing = torch.zeros_like(exact.spec[..., :1])
         standing[frontier.sample, frontier.row] = 1.0
-        found = pairs.choose(exact.net, exact.region, standing * exact.spec, self.inner_exact, most=most)
+        spec = standing * exact.spec
+        found = pairs.choose(exact.net, exact.region, spec, self.inner_exact, most=most, losses=self.losses)
         rough = {at: each.to(self.problem.x.dtype) for at, each in found.items()}
         search = replace(self, pairs=rough, pairs_exact=found, pairs_are_chosen=True)
         return search, replace(frontier, free=frontier.free.with_pairs(search.pairs_of(rough, frontier)))
@@ -336,7 +347,8 @@ class Search:
     def choose(self, part: Frontier, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
         """The neuron to split of each sub-problem, by its place among those of all nodes; whether there is one; and the
         points where the bounds are taken, [N, *shape]."""
-        relaxation = Relaxation.of(self.problem.net, self._inner(self.inner, part), self.pairs_of(self.pairs, part))
+        net = self.problem.net.rounded_outward(False)
+        relaxation = Relaxation.of(net, self._inner(self.inner, part), self.pairs_of(self.pairs, part))
         region, spec = self.problem.region.take(part.sample), self.problem.spec[part.sample, part.row]
         free = relaxation.admitted(part.free)
         found = relaxation.bounds(region, spec, free)

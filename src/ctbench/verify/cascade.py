@@ -1,8 +1,8 @@
 """The cascade: stages one after the other, each on what the former left open.
 
-A sample is certified when a lower bound of its least margin is positive in double precision, too (0 is not), by more
-than rounding could add. It is falsified when a point of its region, replayed in double precision, has a negative margin
-by as much. A stage that fails, finds NaN or has no time left leaves its samples open, and their decisions say why.
+A sample is certified when a lower bound of its least margin, computed in double precision and rounded outward, is
+positive (0 is not). It is falsified when a point of its region, replayed, has a negative margin in exact arithmetic. A
+stage that fails, finds NaN or has no time left leaves its samples open, and their decisions say why.
 """
 
 from __future__ import annotations
@@ -173,12 +173,7 @@ class Cascade:
         outcomes = [_Outcome()] * len(problem)
         if findings.bound is not None:
             bound = self._confirmed(stage, problem, findings.bound.double(), generator)
-            positive = bound > 0
-            certified = positive
-            if bool(positive.any()):
-                beyond = bound[positive] > problem.exact.select(positive).rounding
-                certified = positive.masked_scatter(positive, beyond)
-            outcomes = [_Outcome.of(*pair) for pair in zip(bound.tolist(), certified.tolist(), strict=True)]
+            outcomes = [_Outcome.of(each) for each in bound.tolist()]
         if findings.witness is not None:
             points, falsified = self._replayed(problem.exact, findings.witness)
             outcomes = [
@@ -208,10 +203,7 @@ class Cascade:
     def _replayed(self, exact: Problem, witness: Tensor) -> tuple[Tensor, Tensor]:
         """The witnesses, moved into the exact regions, and which of them are counterexamples."""
         points = exact.region.project(witness.double())
-        values = exact.margins(points).amin(-1)
-        falsified = values < 0
-        if bool(falsified.any()):
-            falsified = values < -exact.rounding
+        falsified = exact.violated(points)
         if self.replay is not None:
             for place in falsified.nonzero().flatten().tolist():
                 outputs = self.replay(points[place : place + 1]).to(exact.spec)
@@ -231,10 +223,10 @@ class _Outcome:
     seconds: float = 0.0  # that it took by itself
 
     @classmethod
-    def of(cls, bound: float, certified: bool) -> _Outcome:
+    def of(cls, bound: float) -> _Outcome:
         if not math.isfinite(bound):
             return cls(reason=f"the bound is {'NaN' if math.isnan(bound) else 'infinite'}")
-        return cls(bound=bound, certified=certified)
+        return cls(bound=bound, certified=bound > 0)
 
 
 def _settled(standing: dict[int, Decision]) -> dict[int, Decision]:

@@ -28,6 +28,7 @@ from ctbench.deadline import OutOfTime
 from ctbench.domains import crown, interval
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.relaxations import adaptive
+from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph
 from ctbench.regions import Box
 from ctbench.verify.problem import Findings, Problem
@@ -69,32 +70,33 @@ class InputSplit(Stage):
         exact = problem.exact
         if exact.x[0].numel() > self.inputs or not isinstance(exact.region, Box):
             return Findings()
-        watch, nodes = Watch(problem.seconds, len(exact), self.share), torch.zeros_like(exact.rounding)
-        lowest, witness = torch.full_like(exact.rounding, torch.inf), exact.x.clone()
-        falsified = torch.zeros_like(exact.rounding, dtype=torch.bool)
-        frontier = Parts.whole(exact)
+        watch, lowest = Watch(problem.seconds, len(exact), self.share), exact.x.new_full((len(exact),), torch.inf)
+        nodes, falsified = torch.zeros_like(lowest), torch.zeros_like(lowest, dtype=torch.bool)
+        frontier, witness = Parts.whole(exact), exact.x.clone()
+        boxes, losses = crown.bounded(exact.net, exact.region)
+        assert losses is not None, "what double precision proves is rounded outward"
         while len(frontier):
             part, rest = frontier.worst(self.parts)
             try:
-                part, influence, corner = bounded(part, exact)
+                part, influence, corner = bounded(part, exact, (boxes, losses))
             except OutOfTime:
                 if bool(frontier.least.isneginf().any()):
                     raise  # before the first bounds
                 lowest = frontier.lowest(lowest)
                 watch.charge(frontier.sample)
                 break
-            owner, rounding = exact.select(part.sample), exact.rounding[part.sample]
+            owner = exact.select(part.sample)
             for at in (part.box.center, corner):
-                turned = owner.margins(at).amin(1) < -rounding
+                turned = owner.violated(at)
                 falsified[part.sample[turned]], witness[part.sample[turned]] = True, at[turned]
             place, divisible = part.place(influence)
-            halved = divisible & ~(part.least > rounding)
+            halved = divisible & ~(part.least > 0)
             lowest = part.take(~halved).lowest(lowest)
             frontier = rest.join(part.take(halved).halves(place[halved]))
             watch.charge(part.sample)
             nodes += part.sample.bincount(minlength=len(nodes))
             # a box that cannot be halved has a bound that leaves its sample open, for good
-            over = falsified | (nodes >= self.nodes) | watch.late().to(falsified.device) | ~(lowest > exact.rounding)
+            over = falsified | (nodes >= self.nodes) | watch.late().to(falsified.device) | ~(lowest > 0)
             ended = over[frontier.sample]
             if bool(ended.any()):
                 lowest, frontier = frontier.take(ended).lowest(lowest), frontier.take(~ended)
@@ -158,33 +160,36 @@ class Parts:
         return replace(self, box=below).join(replace(self, box=above))
 
 
-def bounded(part: Parts, problem: Problem) -> tuple[Parts, Tensor, Tensor]:
+def bounded(part: Parts, problem: Problem, around: tuple[list[Box], Losses]) -> tuple[Parts, Tensor, Tensor]:
     """Boxes with the bounds of CROWN, where these are better, and what its forms say.
+
+    `around` are boxes and losses over the whole regions of the samples.
 
     Returns:
         The boxes; how much each coordinate counts in the margins that are open, [N, n]; and the points at which the
         lowest forms are least, [N, *shape].
     """
-    rounding = problem.rounding[part.sample].unsqueeze(1)
-    shut = part.bounds > rounding
+    shut = part.bounds > 0
     # the open margins first: as many for each box as one has at most, filled up with some that are shut
     rows = shut.to(torch.int8).argsort(dim=1, stable=True)[:, : int((~shut).sum(1).max())]
     spec = problem.spec[part.sample.unsqueeze(1), rows]
-    form = backward(problem.net, part.box, spec)
+    boxes, losses = around
+    owner = [box.take(part.sample) for box in boxes], [loss.take(part.sample) for loss in losses]
+    form = backward(problem.net, part.box, spec, owner)
     found = torch.maximum(part.bounds.gather(1, rows), form.minimum(part.box))
-    a, open_ = form.coefficients.flatten(2), (~(found > rounding)).to(spec.dtype).unsqueeze(2)
-    shares = (a.abs() * open_).sum(1), widening(problem.net, part.box, spec * open_)
+    a, open_ = form.coefficients.flatten(2), (~(found > 0)).to(spec.dtype).unsqueeze(2)
+    shares = (a.abs() * open_).sum(1), widening(problem.net.rounded_outward(False), part.box, spec * open_)
     influence = F.normalize(shares[0], p=1) + F.normalize(shares[1], p=1)
     slope = a[torch.arange(len(part)), found.argmin(1)].view_as(part.box.lower)
     corner = torch.where(slope > 0, part.box.lower, part.box.upper)
     return replace(part, bounds=part.bounds.scatter(1, rows, found)), influence, corner
 
 
-def backward(graph: Graph, box: Box, spec: Tensor) -> LinearForm:
+def backward(graph: Graph, box: Box, spec: Tensor, around: tuple[list[Box], Losses]) -> LinearForm:
     """The forms by which CROWN bounds those of a specification, with inner boxes of its own."""
-    inner = crown.boxes(graph, box)
+    inner, losses = crown.bounded(graph, box, around=around)
     lines = {node: crown.lines_of(node, inner, adaptive) for node in graph.nodes if crown.relaxes(node.op)}
-    return crown.back_to_input(graph, LinearForm(spec, 0.0), crown.by_lines(lines)).dense()
+    return crown.back_to_input(graph, LinearForm(spec, 0.0), crown.by_lines(lines), losses).dense()
 
 
 def widening(graph: Graph, box: Box, spec: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ entry 0. A function of several straight pieces is a line plus a multiple of max(
 bounds of the pre-activations (`inner`) leave open has columns; everything else is linear, and carried back to the
 columns before it as by CROWN.
 
-**Rounding.** The program contains the network on its stored weights in exact arithmetic, given rigorous inner boxes and
-a graph whose forms are rounded outward. So each entry is known as x_i = <row, columns> + offset with an offset between
-two numbers: those of a form and of its ceiling, and whatever is computed here, by u = 2^-53 times the sum of all
-|terms| for each rounding, widens it (`UNIT` is twice that, which covers the products of errors). Differences of bounds
-are rounded outward.
+**Rounding.** The program contains the network on its stored weights in exact arithmetic, given rigorous inner boxes.
+So each entry is known as x_i = <row, columns> + offset with an offset between two numbers: the constant and the ceiling
+of a form that is rounded outward on its way back (`domains.rounding`). What is computed here widens it by u = 2^-53
+times the sum of all |terms| for each rounding (`UNIT` is twice that, which covers the products of errors). Differences
+of bounds are rounded outward.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench.domains import crown
+from ctbench.domains import crown, rounding
 from ctbench.domains.linear_form import Form, LinearForm
+from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph, Node
 from ctbench.graph.ops import Max, PiecewiseLinear
 from ctbench.regions import Box, Region
@@ -132,7 +133,7 @@ class Program:
 
     graph: Graph
     box: Box  # [1, *input]
-    inner: list[Box]
+    losses: Losses | None  # of forms on their way back
     lowered: dict[Node, _Lowered]
     maxima: _Maxima
 
@@ -144,12 +145,14 @@ class Program:
             ValueError: an op that is not piecewise linear, a region other than one box in double precision, bounds
                 that are NaN or infinite.
         """
-        box = _one_box(box)
-        program = cls(graph, box, inner, {}, _Maxima.none(box.lower.numel()))
+        box, graph = _one_box(box), graph.rounded_outward()
+        for node in graph.nodes:
+            if crown.relaxes(node.op):
+                _check_bounds(node, inner[node.inputs[0]])
+        program = cls(graph, box, rounding.losses(graph, box, inner), {}, _Maxima.none(box.lower.numel()))
         for node in graph.nodes:
             if crown.relaxes(node.op):
                 bounds = inner[node.inputs[0]]
-                _check_bounds(node, bounds)
                 lowered, maxima = program._lower(node, bounds.lower[0], bounds.upper[0])
                 program = replace(program, lowered=program.lowered | {node: lowered}, maxima=maxima)
         return program
@@ -226,7 +229,7 @@ class Program:
             high = high + shift + (error + 2 * UNIT * high.abs())
             return LinearForm((a.unsqueeze(2) if isinstance(node.op, Max) else a) * lowered.slope, low, high)
 
-        found = crown.back_to_input(self.graph, form.with_ceiling(), relax, at).dense()
+        found = crown.back_to_input(self.graph, form.with_ceiling(), relax, self.losses, at).dense()
         rows[:, :inputs] = found.coefficients[0].flatten(1)
         assert found.ceiling is not None
         nothing = rows.new_zeros(1, len(rows))

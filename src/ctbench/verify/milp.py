@@ -7,7 +7,7 @@ which is the greatest.
         take the node with the least bound, and in it the maximum that costs the bound most
         for each of its entries: a node in which that entry is the greatest, and its linear program
 
-    inner = crown.boxes(graph, box)
+    inner = crown.boxes(graph.rounded_outward(), box)
     exact = minimum(graph, box, c, inner, timeout=60.0)  # exact.lower <= min <c, graph(x)> <= exact.upper
 
 **What the numbers are worth.** `lower` is a proof. It is the least of the bounds of the tree's leaves, and each of
@@ -15,9 +15,9 @@ these was computed from the multipliers that HiGHS gave, by Neumaier and Shcherb
 multipliers, less its own rounding (`linear_program`). A leaf whose program HiGHS calls infeasible is left out only if
 the ray that it gives proves that in the same way; else it keeps its parent's bound and is branched on. So a solver
 that is wrong costs time, and never a certificate. The proof is about the network as real arithmetic on its stored
-weights. It takes rigorous boxes (`inner`) and a graph whose forms are rounded outward; the rounding of all else is
-counted (`integer_program`). `upper` is the value of the network at a point of the box, up to the rounding of that one
-pass. A lower bound above the value at a point is raised as an error: one of the two is wrong then, and neither counts.
+weights. XX the rounding of all else is counted (`integer_program`). `upper` is the value of the network at a point of
+the box, up to the rounding of that one pass. A lower bound above the value at a point is raised as an error: one of
+the two is wrong then, and neither counts.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def minimum(
         graph: a frozen graph in double precision, of affine and piecewise linear ops, sums, concatenations and maxima.
         box: the inputs, [1, *input].
         c: the form, [*output].
-        inner: sound boxes of all nodes, [1, *node], as `crown.boxes` gives them.
+        inner: sound boxes of all nodes, [1, *node], as `crown.boxes` gives them for `graph.rounded_outward()`.
         timeout: seconds, for the program and its solution.
         stop_above: a lower bound above this is good enough.
         stop_below: a point with a value below this is good enough.
@@ -287,9 +287,7 @@ class Milp(Stage):
         for index, forms in enumerate(exact.spec.cpu()):
             one = torch.tensor([index])
             try:
-                bound, point = self._decide(
-                    graph, box.take(one), forms, exact.x[one].cpu(), watch.left[index].item()
-                )
+                bound, point = self._decide(graph, box.take(one), forms, exact.x[one].cpu(), watch.left[index].item())
             except OutOfTime:
                 if not bounds:
                     raise
@@ -301,9 +299,7 @@ class Milp(Stage):
         bound = torch.stack(bounds).to(exact.x.device)
         return Findings(bound=bound, witness=witness, late=watch.late(), seconds=watch.spent)
 
-    def _decide(
-        self, graph: Graph, box: Box, forms: Tensor, x: Tensor, seconds: float
-    ) -> tuple[Tensor, Tensor | None]:
+    def _decide(self, graph: Graph, box: Box, forms: Tensor, x: Tensor, seconds: float) -> tuple[Tensor, Tensor | None]:
         """A lower bound of the least of some forms [S, K] of a sample, and a point where one is negative."""
         end = time.monotonic() + seconds
         inner = crown.boxes(graph, box)

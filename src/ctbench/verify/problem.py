@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
+from ctbench.domains import interval, rounding
 from ctbench.graph import Graph
-from ctbench.regions import Region, Threat
+from ctbench.regions import Box, Region, Threat
 from ctbench.specification import margin_rows
-from ctbench.verify.rounding import rounding
+from ctbench.verify import rationals
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Show for each sample that its margins are positive on its whole region.
 
-    Problems come in two precisions: stages search in that of the network, and what they prove counts in double.
+    Problems come in two precisions: stages search in that of the network, and what they prove counts in double, where
+    the graph is outward: its bounds hold in the exact arithmetic of the stored weights.
     """
 
     net: Graph  # frozen
@@ -35,10 +38,13 @@ class Problem:
     def __len__(self) -> int:
         return len(self.x)
 
-    @property
+    @cached_property
     def exact(self) -> Problem:
-        """The problem in double precision."""
-        return self if self.double is None else self.double
+        """The problem in double precision, whose bounds are rounded outward."""
+        if self.double is not None:
+            return self.double
+        assert self.x.dtype == torch.float64, "a problem in another precision has its like in double precision"
+        return self if self.net.outward else replace(self, net=self.net.rounded_outward())
 
     def select(self, samples: Tensor) -> Problem:
         """The problems of some samples: a mask [B] or indices."""
@@ -60,10 +66,43 @@ class Problem:
         """An attack's objective: how far the least margin is below zero, points [R, B, *shape] to [R, B]."""
         return -self.margins(points).amin(-1)
 
-    @cached_property
-    def rounding(self) -> Tensor:
-        """What rounding in double precision cannot add to a margin, anywhere on a region, [B]."""
-        return rounding(self.net, self.region, self.spec)
+    def least_margin(self, points: Tensor, spread: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+        """Bounds of the least margin at points, or as far around them as `spread`: [B, *shape] to [B] each.
+
+        They hold in exact arithmetic.
+        """
+        assert self.net.outward, "margins are enclosed in double precision"
+        lower, upper = interval.at_points(self.net, Box(points - spread, points + spread), self.spec)
+        return lower.amin(1), upper.amin(1)
+
+    def signs(self, points: Tensor) -> Tensor:
+        """The sign of the least margin at points, [B, *shape] to [B]: 1, 0 or -1, and NaN where it is not known.
+
+        It is that of exact arithmetic. Where rounding leaves it open, whole numbers decide it, if the network allows.
+        """
+        lower, upper = self.least_margin(points)
+        found = torch.where(lower > 0, 1.0, torch.where(upper < 0, -1.0, torch.nan))
+        for place in (found.isnan() & torch.isfinite(lower + upper)).nonzero().flatten().tolist():
+            try:
+                least = min(rationals.forms(self.net, points[place], self.spec[place]))
+            except rationals.NoExactValueError:
+                break  # so it is for all points
+            found[place] = (least > 0) - (least < 0)
+        return found
+
+    def violated(self, points: Tensor) -> Tensor:
+        """Whether points, [B, *shape] of the regions, are counterexamples in exact arithmetic, [B] bool.
+
+        Points of a region that is no box lie in it up to rounding: they count where all points around them do.
+        """
+        turned = self.margins(points.unsqueeze(0))[0].amin(1) <= 0
+        if not bool(turned.any()):
+            return turned
+        rest, points = self.select(turned), points[turned]
+        if isinstance(self.region, Box):
+            return turned.masked_scatter(turned, rest.signs(points) < 0)
+        spread = rounding.of_terms(rounding.greatest(rest.region.hull), 4 * points[0].numel())
+        return turned.masked_scatter(turned, rest.least_margin(points, spread)[1] < 0)
 
 
 @dataclass(frozen=True, eq=False)

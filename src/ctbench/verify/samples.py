@@ -30,6 +30,9 @@ from ctbench.verify.stages import Stage
 from ctbench.verify.workers import shared
 
 CHUNK = 1024  # samples that go through all stages together, at most: few of them reach the last ones
+NOT_FINITE = "clean: the logits are NaN or infinite"
+TIE = "clean: another logit is as great as that of the label"
+UNDECIDED = "clean: rounding leaves open whether the prediction is right"
 SHARES = 4  # chunks for each process, at least: some take longer than others
 
 
@@ -215,7 +218,9 @@ class Job:
         """The records of some samples that go through all stages together, as soon as they are known."""
         problem = self.problem(chunk)
         before, predictions = self._clean(problem.exact, chunk.y)
-        right = [place for place, label in enumerate(chunk.y.tolist()) if predictions[place] == label]
+        right = [
+            place for place, known in enumerate(before) if known.verdict is Verdict.UNKNOWN and predictions[place] >= 0
+        ]
         wrong = sorted(set(range(len(before))) - set(right))
         yield [chunk.record(place, before[place], predictions[place]) for place in wrong]
         if right:
@@ -237,17 +242,19 @@ class Job:
     def _clean(self, exact: Problem, y: Tensor) -> tuple[list[Decision], list[int]]:
         """What the network says at the clean inputs: the first stage, and its predictions; -1 where there is none."""
         start = time.perf_counter()
-        logits = exact.net(exact.x).cpu()
+        logits, y = exact.net(exact.x).cpu(), y.cpu().long().unsqueeze(1)
         finite = torch.isfinite(logits).all(1)
-        predictions = torch.where(finite, logits.argmax(1), -1)
-        wrong = (finite & (predictions != y.cpu())).tolist()
+        signs = torch.where(finite, exact.signs(exact.x).cpu(), torch.nan)
+        other = logits.scatter(1, y, -torch.inf).argmax(1)
+        predictions = torch.where(signs > 0, y.squeeze(1), torch.where(signs < 0, other, logits.argmax(1)))
+        predictions = torch.where(finite, predictions, -1)
         seconds = (time.perf_counter() - start) / len(y)
         decisions = [
             Decision(
-                verdict=Verdict.MISCLASSIFIED if is_wrong else Verdict.UNKNOWN,
-                reason="" if is_finite else "clean: the logits are NaN or infinite",
+                verdict=Verdict.MISCLASSIFIED if sign < 0 else Verdict.UNKNOWN,
+                reason=("" if abs(sign) == 1 else TIE if sign == 0 else UNDECIDED) if is_finite else NOT_FINITE,
             ).charged("clean", seconds)
-            for is_wrong, is_finite in zip(wrong, finite.tolist(), strict=True)
+            for sign, is_finite in zip(signs.tolist(), finite.tolist(), strict=True)
         ]
         return decisions, predictions.tolist()
 

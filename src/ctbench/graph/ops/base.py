@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]
+EPSILON = 2.0**-52  # the distance from 1 to the next number in double precision
 
 
 class UnsupportedLayerError(ValueError):
@@ -133,6 +134,13 @@ class Elementwise(Op):
     def image(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         """The least and the greatest value of f on [l, u]."""
         return self.extremes(lower, upper, torch.zeros_like(lower))
+
+    def error(self, lower: Tensor, upper: Tensor) -> Tensor | float:
+        """What f, as torch computes it in double precision, and its extremes may be wrong by for z in [l, u].
+
+        Not counted are the rounding of the value itself and of a product with a slope: some units in their last place.
+        """
+        return 64 * EPSILON * (1 + torch.maximum(lower.abs(), upper.abs()))
 
     def exact(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Where f is itself a line on [l, u], so that tighter bounds of the input would change nothing."""

@@ -236,6 +236,7 @@ class Scale(Affine):
     mixes: ClassVar[bool] = False
     weight: Tensor  # broadcasts to the input's shape, as [C, 1, 1]
     bias: Tensor
+    bias_terms: Tensor | None = None  # the sum of |terms| of the bias, where both are rounded; None where they are not
 
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return torch.addcmul(self.bias, x, self.weight)
@@ -263,7 +264,8 @@ class Scale(Affine):
 
 @lower.register
 def _(module: Normalize, shape: Shape) -> Op:
-    return Scale(1 / module.std, -module.mean / module.std)
+    shift = -module.mean / module.std
+    return Scale(1 / module.std, shift, shift.detach().abs())
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,10 +324,11 @@ class BatchNorm(Op):
         if module.weight is not None:
             factor = factor * module.weight
         shift = -mean * factor
+        terms = shift.abs()
         if module.bias is not None:
-            shift = shift + module.bias
+            shift, terms = shift + module.bias, terms + module.bias.abs()
         shape = (-1, *[1] * (x.dim() - 2))
-        return Scale(factor.view(shape), shift.view(shape))
+        return Scale(factor.view(shape), shift.view(shape), None if training else terms.detach().view(shape))
 
     def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         dims = [0, *range(2, x.dim())]

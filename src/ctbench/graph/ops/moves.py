@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -42,6 +43,12 @@ class Select(Positive):
 
     index: Tensor  # integers [*output]: which entry of the flat input, or its size for a zero
     input_shape: Shape
+
+    @cached_property
+    def uses(self) -> int:
+        """At how many places an entry of the input stands, at most."""
+        size = math.prod(self.input_shape)
+        return int(self.index.flatten().bincount(minlength=size + 1)[:size].max())
 
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return F.pad(x.flatten(1), (0, 1))[:, self.index]

@@ -34,6 +34,9 @@ class PiecewiseLinear(Elementwise):
     def pieces(self) -> tuple[float, ...]:
         """The slope before the first kink, behind it, and so on."""
 
+    def error(self, lower: Tensor, upper: Tensor) -> Tensor | float:
+        return 0.0
+
     def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         # a piece counts where [l, u] goes into it; one point counts for the piece on its right
         least = torch.full_like(lower + upper, math.inf)

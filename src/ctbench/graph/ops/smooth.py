@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.graph.ops.base import Elementwise, Op, Shape, UnsupportedLayerError, lower
+from ctbench.graph.ops.base import EPSILON, Elementwise, Op, Shape, UnsupportedLayerError, lower
 
 BISECTIONS = {torch.float32: 30, torch.float64: 60}
 ENVELOPE_STEPS = 20
+FAR = 64.0  # beyond it each of these functions is a line, up to rounding
 
 
 class Smooth(Elementwise):
@@ -41,6 +42,12 @@ class Smooth(Elementwise):
             steepness = self.derivative(_within(lower, upper, inflection))
             least, greatest = torch.minimum(least, steepness), torch.maximum(greatest, steepness)
         return least, greatest
+
+    def error(self, lower: Tensor, upper: Tensor) -> Tensor | float:
+        # libm is right to a few units in the last place of numbers up to 1 + |z|. A stationary point, found where the
+        # computed f' is the slope, is off by no more than the tails, and along that way f' is off by as many units
+        reach = torch.maximum(lower.abs(), upper.abs())
+        return 64 * EPSILON * (1 + reach.clamp(max=min(self.tails, FAR)))
 
     def extremes(self, lower: Tensor, upper: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         lowest, highest = self.touching(lower, upper, slope)

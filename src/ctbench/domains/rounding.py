@@ -1,0 +1,276 @@
+"""What rounding can cost a bound in double precision, and how bounds are rounded outward by more than that.
+
+The network is a function of real numbers: its stored weights, and exact sums and products. torch computes sums in any
+order, blocked, vectorised and with fused products. For every order a sum of n products satisfies (Higham 2002,
+"Accuracy and stability of numerical algorithms", section 3.1), with u = 2^-53 the unit roundoff,
+
+    |computed - exact|  <=  gamma_n sum |terms|,      gamma_n = n u / (1 - n u)
+
+Errors may all have one sign, so they are added, never their squares. Every node y of a graph has
+
+    value   what a computed end of its interval may be wrong by:     affine   gamma_n (|W| |x| + |b|)
+                                                                     f(x)     a few u |f|, and what libm is wrong by
+    form    what one step backward costs a linear form <a, y> + c, for each unit of |a|. The computed coefficients of
+            the step are taken as they are; only that they are not those of W^T a (or of the lines) counts:
+                 |<fl(W^T a) - W^T a, x>|  <=  gamma_m <|a|, |W| |x|>,      the sum for the offset <a, b> likewise
+
+with |x| from boxes of the node's inputs over the whole region. So a form loses <|a|, form> on each node that it goes
+through, and some u of its constant. An affine node that only one relaxed op y = f(z) reads is charged along with it,
+as its coefficients are no more than max |f'| times those of y. What underflows is less than `floor`.
+
+Graphs that are `outward` are bounded with these losses; the bounds of others are rounded like everything in them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from ctbench.domains.linear_form import Form
+from ctbench.graph import Affine, Elementwise, Graph, Node, Op
+from ctbench.graph.ops import (
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    Linear,
+    Max,
+    Mean,
+    Reshape,
+    Scale,
+    Select,
+    Shape,
+    Shift,
+)
+from ctbench.regions import Box, Region
+from ctbench.regions.base import inner
+
+UNIT = 1.01 * 2.0**-53  # the unit roundoff, and 1 / (1 - n u) for sums of up to 10^13 terms
+MORE = 16  # roundings of a step besides those of its longest sum
+FLOOR = 1e-290  # more than the underflows of a step, for values of about 1
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """What rounding can cost at one node, for each of B samples."""
+
+    value: Tensor  # [B, *node]: how far a computed end of its interval may lie inside the exact one
+    form: Tensor | None  # [B, *node]: what a form loses on its way through, for each unit of its coefficients
+    begin: Tensor  # [B, *node]: the same where the form begins here
+    place: Tensor  # [B, *node]: the same where the form is bounded here, over the node's box
+    floor: Tensor  # [B, 1]
+
+    def take(self, samples: Tensor) -> Loss:
+        form = None if self.form is None else self.form[samples]
+        return Loss(self.value[samples], form, self.begin[samples], self.place[samples], self.floor[samples])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Loss]) -> Loss:
+        """The losses of the samples of several batches."""
+        forms = [part.form for part in parts if part.form is not None]
+        value, begin, place, floor = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("value", "begin", "place", "floor")
+        )
+        return cls(value, torch.cat(forms) if forms else None, begin, place, floor)
+
+
+Losses = Sequence[Loss]  # by the position of the node; None where a graph is not outward
+
+
+def losses(graph: Graph, region: Region, boxes: Sequence[Box]) -> list[Loss] | None:
+    """The losses of all nodes, from sound boxes of all of them; None where the graph is not outward."""
+    if not graph.outward:
+        return None
+    found = list[Loss]()
+    for at in range(len(graph.nodes)):
+        found.append(loss(graph, at, boxes[at], boxes, found, region))
+    return found
+
+
+def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, region: Region) -> Loss:
+    """The loss of a node, from its own box and from the boxes and losses of the nodes before it."""
+    node = graph.nodes[at]
+    reach, size = greatest(own), math.prod(node.shape)
+    place = UNIT * (size + MORE) * reach
+    if not at:
+        # a region that is no box has a minimum of its own, which takes a few sums over the input
+        sums = 1 if isinstance(region, Box) else 4
+        start = sums * place + 4 * UNIT * MORE * reach
+        return Loss(4 * UNIT * reach, None, start, start, _floor(reach))
+    inputs = [greatest(boxes[i]) for i in node.inputs]
+    floor = _floor(*inputs, reach)
+    if isinstance(node.op, Elementwise):
+        return _relaxed(graph, at, boxes, before, place, floor)
+    value = _value(node.op, node.shape, *inputs)
+    if isinstance(node.op, Max):
+        # planes: sums over the entries, offsets made of their ends, and the sum over the forms' coefficients
+        entries = inputs[0].shape[1]
+        form = UNIT * (size + 2 * entries + 4 * MORE) * 3 * (inputs[0].sum(1) + reach)
+        return Loss(value, form, form, place, floor)
+    begin = value + UNIT * MORE * reach
+    return Loss(value, None if _is_charged_later(graph, at) else begin, begin, place, floor)
+
+
+def _relaxed(graph: Graph, at: int, boxes: Sequence[Box], before: Losses, place: Tensor, floor: Tensor) -> Loss:
+    """The loss of an elementwise op, and of the affine node before it where no other op reads that."""
+    op, (source,), size = graph.nodes[at].op, graph.nodes[at].inputs, math.prod(graph.nodes[at].shape)
+    assert isinstance(op, Elementwise)
+    box = boxes[source]
+    least, most = op.slopes(box.lower, box.upper)
+    steepest = torch.maximum(least.abs(), most.abs()) * (1 + 1e-9)
+    first, last = op.image(box.lower, box.upper)
+    reach = torch.maximum(first.abs(), last.abs())
+    value = UNIT * MORE * reach + op.error(box.lower, box.upper)
+    form = UNIT * (size + 4 * MORE) * (reach + steepest * greatest(box)) + 2 * value
+    if _is_charged_later(graph, source):
+        form = form + steepest * before[source].begin * (1 + 1e-9)
+    return Loss(value, form, form, place, floor)
+
+
+def _is_charged_later(graph: Graph, at: int) -> bool:
+    """Whether a node is read by one relaxed op alone, so that what it costs a form is part of what that one costs."""
+    readers = [node for node in graph.nodes if at in node.inputs]
+    return len(readers) == 1 and isinstance(readers[0].op, Elementwise) and at > 0 and at != len(graph.nodes) - 1
+
+
+def widened(box: Box, loss: Loss) -> Box:
+    """The box of a node with its loss."""
+    if "center" in vars(box):
+        return Box.around(box.center, box.radius + loss.value)
+    return Box(box.lower - loss.value, box.upper + loss.value)
+
+
+def through(form: Form, at: int, losses: Losses | None) -> Form:
+    """A form over node `at` that has lost what its next step backward costs."""
+    return form if losses is None or losses[at].form is None else _lowered(form, losses[at].form, losses[at].floor)
+
+
+def begun(form: Form, at: int, losses: Losses | None) -> Form:
+    """A form that begins at node `at`: with what the step from there costs, where no other node is charged for it."""
+    if losses is None or at == 0 or losses[at].form is not None:
+        return form
+    return _lowered(form, losses[at].begin, losses[at].floor)
+
+
+def ended(form: Form, at: int, losses: Losses | None) -> Form:
+    """A form over node `at` that has lost what its minimum over a box, or over the region, costs."""
+    return form if losses is None else _lowered(form, losses[at].place, losses[at].floor)
+
+
+def _lowered(form: Form, each: Tensor | None, floor: Tensor) -> Form:
+    assert each is not None
+    return form.lowered(each, 8 * UNIT, floor)
+
+
+def of_sum(terms: Tensor) -> Tensor:
+    """What the sum of some terms may be wrong by, [B, P] to [B, 1]."""
+    return UNIT * (terms.shape[1] + MORE) * terms.abs().sum(1, keepdim=True)
+
+
+def of_coefficients(size: Tensor, at: int, losses: Losses, terms: int) -> Tensor:
+    """What further coefficients of a form cost at node `at`, [B, 1]: the sum of their |terms|, [B, *node], is given."""
+    loss = losses[at]
+    each = loss.begin + loss.place * (terms + MORE)
+    return (size * each).flatten(1).sum(1, keepdim=True) + loss.floor
+
+
+def greatest(box: Box) -> Tensor:
+    """The greatest |value| in a box, coordinate by coordinate."""
+    return torch.maximum(box.lower.abs(), box.upper.abs())
+
+
+def of_op(node: Node, box: Box, sizes: list[Tensor]) -> Tensor:
+    """What the image of zonotopes under an op may be wrong by, for the sums of |terms| of its inputs, [B, *input] each.
+
+    `box` holds the values of the first input.
+    """
+    if isinstance(node.op, Max):
+        return 4 * UNIT * MORE * (greatest(box) + sizes[0]).sum(1)
+    if isinstance(node.op, Elementwise):
+        least, most = node.op.slopes(box.lower, box.upper)
+        first, last = node.op.image(box.lower, box.upper)
+        steepest = torch.maximum(least.abs(), most.abs()) * (1 + 1e-9)
+        reach = torch.maximum(first.abs(), last.abs()) + steepest * (greatest(box) + sizes[0])
+        return 4 * UNIT * MORE * reach + 2 * node.op.error(box.lower, box.upper)
+    return _value(node.op, node.shape, *sizes)
+
+
+def of_terms(size: Tensor, terms: int) -> Tensor:
+    """What sums of so many terms may be wrong by, for the sums of their |terms|."""
+    return UNIT * (terms + MORE) * size
+
+
+def of_minimum(a: Tensor, size: Tensor, terms: int) -> Tensor:
+    """What the least values of forms [B, S, *node] over a zonotope of so many terms may be wrong by, [B, S]."""
+    return UNIT * (size[0].numel() + terms + MORE) * inner(a.flatten(2).abs(), size.flatten(1)) + _floor(size)
+
+
+def _floor(*reaches: Tensor) -> Tensor:
+    return FLOOR * (1 + torch.cat([reach.flatten(1) for reach in reaches], dim=1).sum(1, keepdim=True))
+
+
+def _value(op: Op, shape: Shape, *inputs: Tensor) -> Tensor:
+    """What a node that is no elementwise op may be wrong by, for inputs of at most these sizes, [B, *input]."""
+    if isinstance(op, Add):
+        return 4 * UNIT * (inputs[0] + inputs[1])
+    if isinstance(op, Concat | Max):
+        return 4 * UNIT * op(*inputs)
+    if isinstance(op, Affine):
+        return _affine(op, shape, inputs[0])
+    raise TypeError(f"rounding errors of {type(op).__name__} are not known: derive the op from Affine or Elementwise")
+
+
+def _affine(op: Affine, shape: Shape, reach: Tensor) -> Tensor:
+    terms, size = _terms(op, tuple(reach.shape[1:]), shape), math.prod(shape)
+    made = UNIT * (terms + MORE) * op.magnitude(reach)
+    shift = op(torch.zeros_like(reach[:1])).abs()
+    made = made + UNIT * (size + MORE) * shift
+    if isinstance(op, Scale) and op.bias_terms is not None:
+        made = made + UNIT * MORE * op.bias_terms
+    return made
+
+
+@singledispatch
+def _terms(op: Affine, inputs: Shape, outputs: Shape) -> int:
+    """The most terms that a pass of an op sums, forward or backward."""
+    return math.prod(inputs) + math.prod(outputs)
+
+
+@_terms.register
+def _(op: Linear, inputs: Shape, outputs: Shape) -> int:
+    return max(op.weight.shape)
+
+
+@_terms.register(Conv2d)
+@_terms.register(ConvTranspose2d)
+def _(op: Conv2d | ConvTranspose2d, inputs: Shape, outputs: Shape) -> int:
+    window = op.weight.shape[2] * op.weight.shape[3]
+    return window * max(op.weight.shape[1], op.weight.shape[0] // op.groups)
+
+
+@_terms.register
+def _(op: AvgPool2d, inputs: Shape, outputs: Shape) -> int:
+    return math.prod(op.kernel)
+
+
+@_terms.register
+def _(op: Mean, inputs: Shape, outputs: Shape) -> int:
+    return math.prod(inputs[dim] for dim in op.dims)
+
+
+@_terms.register
+def _(op: Select, inputs: Shape, outputs: Shape) -> int:
+    return op.uses
+
+
+@_terms.register(Scale)
+@_terms.register(Shift)
+@_terms.register(Reshape)
+def _(op: Scale | Shift | Reshape, inputs: Shape, outputs: Shape) -> int:
+    return 1
