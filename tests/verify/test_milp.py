@@ -238,8 +238,9 @@ def test_it_stops_where_the_answer_is_good_enough():
     assert exact.lower - 2.0 < enough.lower < exact.lower
     assert enough.status == "Interrupted by user"
     there = milp.minimum(graph, box, c, inner, timeout=30, stop_below=exact.upper + 2.0)
-    assert exact.upper < there.upper < exact.upper + 2.0 + 1e-6
-    assert there.lower <= exact.lower
+    assert there.status == "Target for objective reached"
+    assert exact.upper <= there.upper < exact.upper + 2.0
+    assert there.lower < exact.lower
 
 
 # ---------------------------------------------------------------------------------------------- errors
@@ -277,8 +278,6 @@ def test_what_it_cannot_do_it_says():
         call(model, x, timeout=-1.0)
     with pytest.raises(ValueError, match="timeout is nan"):
         call(model, x, timeout=math.nan)
-    with pytest.raises(ValueError, match="HiGHS does not take threads=-3"):
-        call(model, x, threads=-3)
 
 
 def test_boxes_that_no_input_fits_are_an_error():
