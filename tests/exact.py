@@ -53,10 +53,10 @@ class Affine:
     off: Fraction = Fraction(0)
 
     @cached_property
-    def whole(self) -> tuple[list[list[int]], list[int], int]:
+    def whole(self) -> tuple[list[tuple[int, ...]], list[int], int]:
         """The weights and biases as integers, and their common denominator."""
-        scale = math.lcm(*(value.denominator for row in self.weight for value in row), *(b.denominator for b in self.bias))
-        rows = [[int(value * scale) for value in row] for row in self.weight]
+        scale = math.lcm(*(value.denominator for row in [*self.weight, self.bias] for value in row))
+        rows = [tuple(int(value * scale) for value in row) for row in self.weight]
         return rows, [int(value * scale) for value in self.bias], scale
 
 
@@ -77,7 +77,8 @@ class Vertex:
 
     def affine(self, step: Affine) -> Vertex:
         rows, bias, scale = step.whole
-        values = [sum(map(mul, row, self.values)) + b * self.scale for row, b in zip(rows, bias, strict=True)]
+        products = {row: sum(map(mul, row, self.values)) for row in dict.fromkeys(rows)}  # equal rows once
+        values = [products[row] + b * self.scale for row, b in zip(rows, bias, strict=True)]
         return Vertex(values, [value * scale for value in self.inputs], self.scale * scale).reduced()
 
     def kinked(self, step: Kink) -> Vertex:

@@ -2,12 +2,13 @@
 
 A network is made layer by layer around its first sample: biases put the kinks of a layer inside the region, or just
 outside, however small it is, so that what is left of large terms is as small as the radius, or its rounding. The last
-bias is chosen by the exact least margin, which becomes one between 2^-20 and 2^-56 of its largest terms, or 0, on
-either side. Half of the other samples are 2^0 to 2^40 units in the last place away from the first one.
+bias is chosen by the exact least margin, which becomes one between 2^-4 and 2^-56 of its largest terms, or 0, on
+either side, or a part of the error of double precision, on the side where double precision is not. Half of the other samples are 2^0 to 2^40 units in the last place away from the first one.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -22,7 +23,7 @@ from ctbench.results import SampleRecord, Verdict
 from ctbench.verify import DEFAULT_STAGES, FAST_STAGES, Bound, BranchAndBound, Falsify, InputSplit, Milp, Stage, certify
 from tests.exact import ExactNetwork, Least, Skip, ball, rationals
 
-NODES = 60  # of each search: margins within rounding cannot be decided by more of them
+NODES = 30  # of each search: margins within rounding cannot be decided by more of them
 SECONDS = 5.0  # of each sample; what takes longer is unknown
 EMBEDDED = 20  # inputs that no weight reads: with one more, input splitting does not apply
 
@@ -32,8 +33,8 @@ def limited(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     return tuple(replace(s, nodes=NODES) if isinstance(s, InputSplit | BranchAndBound) else s for s in stages)
 
 
-STAGES: Mapping[str, tuple[Stage, ...]] = {
-    **{name: (Bound(domain=name),) for name in sorted(domains())},
+BOUNDS: Mapping[str, tuple[Stage, ...]] = {name: (Bound(domain=name),) for name in sorted(domains())}
+SEARCHES: Mapping[str, tuple[Stage, ...]] = {
     "falsify": (Falsify(),),
     "input-split": limited([InputSplit()]),
     "branch-and-bound": limited([BranchAndBound(pairs=0)]),
@@ -42,6 +43,7 @@ STAGES: Mapping[str, tuple[Stage, ...]] = {
     "fast": FAST_STAGES,
     "default": limited(DEFAULT_STAGES),
 }
+STAGES = {**BOUNDS, **SEARCHES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +94,12 @@ FAMILIES: dict[str, Callable[[Random], Plan]] = {
         inputs=draw.randint(1, 2), hidden=_hidden(draw, (1, 3), (4, 6)), rows="near", eps=_power(draw, -9, -1)
     ),
     "duplicates": lambda draw: Plan(
-        hidden=_hidden(draw, (2, 5), (8, 20)), rows=draw.choice(["equal", "ones"]),
+        hidden=_hidden(draw, *draw.choice([((2, 5), (8, 20)), ((6, 8), (60, 100))])), rows=draw.choice(["equal", "ones"]),
         kinks=draw.choice(["below", "below", "inside"]), eps=_power(draw, -12, -3), sizes=draw.choice([0.0, 2.0]),
     ),
     "positive": lambda draw: Plan(
-        hidden=_hidden(draw, (3, 7), (8, 16)), rows="positive", kinks="below", eps=_power(draw, -12, -3)
+        hidden=_hidden(draw, *draw.choice([((3, 7), (8, 16)), ((3, 7), (8, 16)), ((6, 7), (40, 64))])),
+        rows="positive", kinks="below", eps=_power(draw, -12, -3),
     ),
     "wide": lambda draw: Plan(
         inputs=draw.randint(1, 2), hidden=(draw.randint(60, 150),), rows=draw.choice(["normal", "positive", "near"]),
@@ -197,7 +200,9 @@ def instances(family: str, seed: int, count: int = 8) -> Instances:
     exact = ExactNetwork.of(model, x.shape[1])
     least = exact.least(*ball(rationals(x), plan.eps), 0)
     terms = float(abs(least.margin) + abs(Fraction(last.bias[0].item())))
-    wanted = draw.choice([-1, 0, 1, -1, 1]) * terms * 2.0 ** -draw.uniform(20, 56)
+    wanted = draw.choice([-1, 0, 1, -1, 1]) * terms * 2.0 ** -draw.uniform(4, 56)
+    if draw.random() < 0.5:
+        wanted = -draw.uniform(0.05, 0.95) * _error(model, exact, least.point)
     last.bias[0] = float(Fraction(last.bias[0].item()) - least.margin + Fraction(wanted))
     near = _near(draw, x, (count + 1) // 2)
     others = torch.rand(count - len(near), x.shape[1], dtype=plan.dtype)
@@ -205,6 +210,13 @@ def instances(family: str, seed: int, count: int = 8) -> Instances:
     y = torch.where(torch.rand(len(others)) < 0.2, torch.randint(len(last.bias), (len(others),)), right)
     y = torch.cat([torch.zeros(len(near), dtype=torch.long), y])
     return Instances(model, torch.cat([near, others]), y, plan.eps, ExactNetwork.of(model, x.shape[1]))
+
+
+def _error(model: nn.Module, exact: ExactNetwork, point: Sequence[Fraction]) -> float:
+    """How far double precision is above the margin near a point."""
+    x = torch.tensor([[float(value) for value in point]], dtype=torch.float64)
+    outputs = copy.deepcopy(model).double()(x)[0]
+    return float(Fraction((outputs[0] - outputs[1:].amax()).item()) - exact.margin(rationals(x), 0))
 
 
 def _near(draw: Random, x: Tensor, count: int) -> Tensor:
