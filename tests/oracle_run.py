@@ -79,8 +79,8 @@ def _table(counts: Counts, by: int) -> str:
     rows: dict[str, Counter[str]] = {}
     for key, counter in counts.items():
         rows.setdefault(key[by], Counter()).update(counter)
-    lines = ["", f"{('family', 'stage')[by]:18}" + "".join(f"{column:>15}" for column in columns)]
-    lines += [f"{name:18}" + "".join(f"{counter[column]:15}" for column in columns) for name, counter in rows.items()]
+    lines = ["", f"{('family', 'stage')[by]:32}" + "".join(f"{column:>15}" for column in columns)]
+    lines += [f"{name:32}" + "".join(f"{counter[column]:15}" for column in columns) for name, counter in rows.items()]
     return "\n".join(lines)
 
 

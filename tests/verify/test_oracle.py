@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -26,10 +26,10 @@ from tests.stages import Custom, constant
 def test_no_verdict_is_wrong(family):
     seen: Counter[Verdict] = Counter()
 
-    @settings(deadline=None, derandomize=True, max_examples=4, database=None)
+    @settings(deadline=None, derandomize=True, max_examples=3, database=None, phases=[Phase.generate])  # seeds do not shrink
     @given(st.integers(0, 10**6), st.sampled_from(list(SEARCHES)))
     def check(seed: int, search: str) -> None:
-        cases = instances(family, seed)
+        cases = instances(family, seed, 5)
         for name in (*BOUNDS, search):
             for place, (record, fault) in enumerate(cases.certified(STAGES[name])):
                 assert not fault, f"{family}, {seed}, sample {place} of {len(cases)}, {name}: {fault}"
@@ -93,10 +93,10 @@ def test_the_judge_takes_a_tie_for_no_certificate_and_for_no_mistake():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_margins_lie_on_both_sides_of_zero_and_near_it(family):
-    least = [instances(family, seed, 1).least[0] for seed in range(12)]
+    least = [instances(family, seed, 1).least[0] for seed in range(8)]
     assert any(one.margin < 0 for one in least)
     assert any(one.margin > 0 for one in least)
-    assert sum(abs(one.margin) < Fraction(1, 10**6) for one in least) >= 3
+    assert sum(abs(one.margin) < Fraction(1, 10**6) for one in least) >= 2
 
 
 def test_instances_are_those_of_their_seed():
