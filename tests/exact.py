@@ -53,11 +53,13 @@ class Affine:
     off: Fraction = Fraction(0)
 
     @cached_property
-    def whole(self) -> tuple[list[tuple[int, ...]], list[int], int]:
+    def whole(self) -> tuple[list[tuple[int, ...]], tuple[int, ...], int]:
         """The weights and biases as integers, and their common denominator."""
         scale = math.lcm(*(value.denominator for row in [*self.weight, self.bias] for value in row))
-        rows = [tuple(int(value * scale) for value in row) for row in self.weight]
-        return rows, [int(value * scale) for value in self.bias], scale
+        *rows, bias = (
+            tuple(value.numerator * (scale // value.denominator) for value in row) for row in [*self.weight, self.bias]
+        )
+        return rows, bias, scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,12 +167,17 @@ class ExactNetwork:
         doubt = self.doubt([max(abs(a), abs(b)) for a, b in zip(lower, upper, strict=True)])
         if len(self.steps) == 1:
             corners = [
-                [a if mine >= its else b for mine, its, a, b in zip(first.weight[label], row, lower, upper, strict=True)]
+                [
+                    a if mine >= its else b
+                    for mine, its, a, b in zip(first.weight[label], row, lower, upper, strict=True)
+                ]
                 for k, row in enumerate(first.weight)
                 if k != label
             ]
             return min((Least(self.margin(corner, label), corner, doubt) for corner in corners), key=lambda x: x.margin)
-        free = [i for i, (a, b) in enumerate(zip(lower, upper, strict=True)) if a < b and any(r[i] for r in first.weight)]
+        free = [
+            i for i, (a, b) in enumerate(zip(lower, upper, strict=True)) if a < b and any(r[i] for r in first.weight)
+        ]
         if len(free) > MOST:
             raise ValueError(f"{len(free)} inputs vary: the exact least margin needs {MOST} or fewer")
         vertices, simplices = _triangulated(lower, upper, free)

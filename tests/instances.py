@@ -284,7 +284,9 @@ class _Maker:
     def norm(self, width: int) -> nn.BatchNorm1d:
         layer = nn.BatchNorm1d(width, eps=self.draw.choice([1e-5, 2.0**-16])).double()
         layer.running_mean.copy_(self.plan.mean * torch.randn(width))
-        layer.running_var.copy_(torch.rand(width) + 0.1 if self.draw.random() < 0.5 else torch.full((width,), 1 - 2.0**-16))
+        layer.running_var.copy_(
+            torch.rand(width) + 0.1 if self.draw.random() < 0.5 else torch.full((width,), 1 - 2.0**-16)
+        )
         layer.weight.copy_(torch.randn(width))
         for tensor in (layer.running_mean, layer.running_var, layer.weight):
             tensor.copy_(tensor.to(self.plan.dtype))

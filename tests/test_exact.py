@@ -10,7 +10,9 @@ from torch import nn
 from tests.exact import BITS, ExactNetwork, Skip, ball, rationals
 
 
-def network(seed: int, inputs: int, *, leaky: bool = False, skip: bool = False, normalized: bool = False) -> nn.Sequential:
+def network(
+    seed: int, inputs: int, *, leaky: bool = False, skip: bool = False, normalized: bool = False
+) -> nn.Sequential:
     torch.manual_seed(seed)
     activation = nn.LeakyReLU(0.3) if leaky else nn.ReLU()
     middle = [Skip(nn.Linear(4, 4), activation, nn.Linear(4, 4))] if skip else [nn.Linear(4, 4)]

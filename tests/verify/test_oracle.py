@@ -26,7 +26,9 @@ from tests.stages import Custom, constant
 def test_no_verdict_is_wrong(family):
     seen: Counter[Verdict] = Counter()
 
-    @settings(deadline=None, derandomize=True, max_examples=3, database=None, phases=[Phase.generate])  # seeds do not shrink
+    @settings(
+        deadline=None, derandomize=True, max_examples=3, database=None, phases=[Phase.generate]
+    )  # seeds do not shrink
     @given(st.integers(0, 10**6), st.sampled_from(list(SEARCHES)))
     def check(seed: int, search: str) -> None:
         cases = instances(family, seed, 5)

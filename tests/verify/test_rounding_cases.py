@@ -78,10 +78,9 @@ def test_errors_of_equal_neurons_add_up_in_eight_layers(stage):
 @pytest.mark.parametrize("stage", PROVING)
 @pytest.mark.parametrize("share", [0.02, 0.3])
 def test_errors_of_equal_neurons_add_up_in_four_layers(share, stage):
-    for seed in range(2):
-        cases = raised(4, seed, share * 100**4 * 1.1e-16)
-        assert cases.least[0].margin < 0
-        assert verdict(cases, stage) is not Verdict.CERTIFIED
+    cases = raised(4, 0, share * 100**4 * 1.1e-16)
+    assert cases.least[0].margin < 0
+    assert verdict(cases, stage) is not Verdict.CERTIFIED
 
 
 @lru_cache
@@ -139,23 +138,21 @@ def centered(width: int, depth: int, seed: int) -> Instances:
 @pytest.mark.parametrize("stage", ["interval", "crown", "zonotope", "default"])
 @pytest.mark.parametrize(("width", "depth"), [(64, 8), (64, 6)])
 def test_errors_of_positive_sums_add_up(width, depth, stage):
-    for seed in range(2):
-        cases = centered(width, depth, seed)
-        assert cases.least[0].margin < 0
-        assert verdict(cases, stage) is not Verdict.CERTIFIED
+    cases = centered(width, depth, 0)
+    assert cases.least[0].margin < 0
+    assert verdict(cases, stage) is not Verdict.CERTIFIED
 
 
 # ------------------------------------------------------------------- long sums, of which every term is rounded the same way
 
 
-@pytest.mark.parametrize("head", [1, 16])
-def test_terms_that_a_long_sum_absorbs_count(head):
-    """The first products are 1/2, all others a little more than half a unit in the last place of a partial sum."""
+def test_terms_that_a_long_sum_absorbs_count():
+    """The first product is 1/2, all others a little more than half a unit in the last place of a partial sum."""
     count, tiny = 150_528, 2.0**-55 * (1 - 2.0**-20)
     row = torch.full((1, count), -2 * tiny, dtype=torch.float64)
-    row[:, :head] = 1.0
+    row[:, 0] = 1.0
     x = torch.full((1, count), 0.5, dtype=torch.float64)
-    true = Fraction(head, 2) - (count - head) * Fraction(tiny)
+    true = Fraction(1, 2) - (count - 1) * Fraction(tiny)
     model = filled([(torch.cat([row, 0 * row]), torch.zeros(2))])
     with torch.no_grad():
         error = abs(Fraction(model(x)[0, 0].item()) - true)
