@@ -11,8 +11,9 @@ empty tensors are none. A wait is an operator after which Python cannot go on be
     a shape depends on values  nonzero, unique, bincount, repeat_interleave, and indices that are truth values
     a copy between devices     unless it is non_blocking; so is a tensor that is made of Python's numbers
 
-On the CPU a copy between devices is not seen. Where the library takes another way on an accelerator, `Counter` makes it
-take that way.
+On the CPU all tensors are taken to lie on the accelerator; so a copy to the CPU is seen by the method that is called
+(.cpu(), .numpy(), .tolist()), and another copy between devices is not. Where the library takes another way on an
+accelerator, `Counter` makes it take that way.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from torch.utils._pytree import tree_leaves
 
 from ctbench import waiting
 
+METHODS = ("cpu", "numpy", "tolist")
 READS = {"_local_scalar_dense", "item", "is_nonzero", "equal"}
 SHAPES = {"nonzero", "masked_select", "unique_dim", "_unique", "_unique2", "unique_consecutive", "bincount"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
@@ -66,6 +68,8 @@ class Counter(TorchDispatchMode):
 
     def __enter__(self) -> Self:
         self._entered.enter_context(patch.object(waiting, "is_free", lambda tensor: False))
+        for name in METHODS:
+            self._entered.enter_context(patch.object(Tensor, name, self._noting(name, getattr(Tensor, name))))
         super().__enter__()
         return self
 
@@ -82,9 +86,22 @@ class Counter(TorchDispatchMode):
         if name not in FREE and not func.is_view:
             self.operators[name] += 1
         if _waits(name, func, args, kwargs, found):
-            self.reasons[name] += 1
-            self.places[f"{_line()}: {name}"] += 1
+            self._wait(name)
         return found
+
+    def _wait(self, name: str) -> None:
+        self.reasons[name] += 1
+        self.places[f"{_line()}: {name}"] += 1
+
+    def _noting(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of tensors that is dispatched only where there is a device."""
+
+        def noted(tensor: Tensor, *arguments: Any, **options: Any) -> Any:
+            if tensor.device.type == "cpu":
+                self._wait(name)
+            return method(tensor, *arguments, **options)
+
+        return noted
 
 
 def counted(run: Callable[[], object]) -> Counter:
