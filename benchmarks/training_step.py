@@ -58,7 +58,7 @@ from ctbench.methods.sabr import SABR
 from ctbench.methods.standard import Standard
 from ctbench.methods.taps import TAPS, place_of_cut
 from ctbench.networks import CNN3, CNN7, Architecture
-from ctbench.regions import Linf
+from ctbench.regions import Linf, Threat
 from ctbench.results import RunFolder
 from ctbench.training import Adam, Recipe
 from ctbench.training.blueprint import Blueprint
@@ -246,19 +246,19 @@ def _turns(setting: Setting, method: str, entry: Entry) -> list[dict[str, float]
     """The seconds of a method's step in each round, of the plain ones, and of every kind of pass that it makes."""
     data = setting.data()
     model = setting.model(data)
-    _narrow_logits(model, data)
+    narrow_logits(model, data)
     contenders = {name: _step(setting, name, model, data) for name in (PLAIN, DEFAULT, method)}
     net, _ = freeze(trace(model, data.input_shape), data.train[:][0], training=True)
     classifier = split(net, place_of_cut(net, setting.classifier_relus))[1]
     for work in entry.work:
-        contenders[str(work)] = _pass(work, classifier if work.classifier else net, setting.batch)
+        contenders[str(work)] = passing(work, classifier if work.classifier else net, setting.batch)
     return turns(contenders, rounds=setting.rounds)
 
 
 def _step(setting: Setting, name: str, model: nn.Module, data: Data) -> Callable[[], object]:
     """A step of a method, or the plain one; the network stays put, so every step does the same work."""
     if name in (PLAIN, DEFAULT):
-        return _plain_step(model, data, fused=name == PLAIN)
+        return plain_step(model, data, fused=name == PLAIN)
     recipe = Recipe(
         name="benchmark",
         dataset=MNIST(),
@@ -276,7 +276,7 @@ def _step(setting: Setting, name: str, model: nn.Module, data: Data) -> Callable
     return lambda: training.step(x, y, now, generator)
 
 
-def _plain_step(model: nn.Module, data: Data, *, fused: bool) -> Callable[[], object]:
+def plain_step(model: nn.Module, data: Data, *, fused: bool) -> Callable[[], object]:
     optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=fused or None)
     x, y = data.train[:]
 
@@ -288,7 +288,7 @@ def _plain_step(model: nn.Module, data: Data, *, fused: bool) -> Callable[[], ob
     return step
 
 
-def _pass(work: Pass, net: Graph, batch: int) -> Callable[[], object]:
+def passing(work: Pass, net: Graph, batch: int) -> Callable[[], object]:
     """A pass through a frozen network, whose tensors become leaves, and back to what gets a gradient."""
     points = torch.rand(work.batches * batch, *net.input_shape).requires_grad_(work.points)
     wanted = [points] * work.points
@@ -309,7 +309,7 @@ def _pass(work: Pass, net: Graph, batch: int) -> Callable[[], object]:
 
 
 @torch.no_grad()
-def _narrow_logits(model: nn.Module, data: Data) -> None:
+def narrow_logits(model: nn.Module, data: Data, threat: Threat = THREAT) -> None:
     """Scale the last layer so that interval logits are about as wide as in a trained network.
 
     Untrained, they are so wide that the loss saturates: its gradients are denormal numbers, which are slow to compute
@@ -317,7 +317,7 @@ def _narrow_logits(model: nn.Module, data: Data) -> None:
     """
     x, _ = data.train[:]
     net, _ = freeze(trace(model, data.input_shape), x, training=True)
-    width = interval.boxes(net, THREAT.region(x))[-1].radius.mean()
+    width = interval.boxes(net, threat.region(x))[-1].radius.mean()
     last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
     last.weight *= LOGIT_RADIUS / width
 

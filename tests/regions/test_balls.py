@@ -45,6 +45,19 @@ def reference(threat: L1 | L2, x: Tensor, a: Tensor) -> float:
     return greatest(dual)
 
 
+def test_without_a_look_at_values_a_ball_is_the_same(monkeypatch):
+    x, a = torch.rand(40, 50, dtype=torch.float64), torch.randn(40, 3, 50, dtype=torch.float64) ** 5
+    region, far = L2(eps=2.0).region(x), x + torch.randn(40, 50, dtype=torch.float64) ** 5
+    projected, least = region.project(far), region.minimum(a)
+    monkeypatch.setattr("ctbench.waiting.is_free", lambda tensor: False)
+    monkeypatch.setattr(torch, "equal", None)
+    assert (region.project(far) == projected).all()
+    assert (region.minimum(a) == least).all()
+    monkeypatch.setattr("ctbench.regions.l2.ROUNDS", 1)  # a bound stays one, and is looser
+    assert (region.minimum(a) <= least + 1e-12).all()
+    assert (region.minimum(a) < least - 1e-3).any()
+
+
 @pytest.mark.parametrize("kind", [L1, L2])
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(seed=st.integers(0, 10**6), eps=st.sampled_from([0.01, 0.2, 0.7, 1.1, 1.6, 4.0]))

@@ -14,9 +14,11 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from torch import nn
 
 import ctbench
+from benchmarks._counting import counted
 from ctbench.datasets import Augmentation, Data, Digits, Images, split
 from ctbench.graph.ops import Conv2d, ScaledConv2d
 from ctbench.methods.base import Batch, Method, RobustLoss
@@ -42,6 +44,8 @@ from ctbench.training import (
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.checkpoints import load_state
 from ctbench.training.loop import Training
+from ctbench.training.objective import backward
+from ctbench.training.progress import Display
 from ctbench.training.recipe import Moment
 
 STEPS = 6  # an epoch of 1,438 digits in batches of 256
@@ -432,10 +436,71 @@ def test_a_nan_in_the_first_epoch_leaves_no_state(tiny, tmp_path):
 def test_an_infinite_gradient_stops_the_run_before_it_reaches_a_weight(tiny, tmp_path, value):
     training, x, y = single(tiny(method=Standard(), shi=0.0), tmp_path)
     before = [p.detach().clone() for p in training.parameters]
-    training.parameters[0].register_hook(lambda gradient: torch.full_like(gradient, value))
-    with pytest.raises(TrainingDivergedError, match=f"its gradient's norm {value}"):
-        one_step(training, x, y, 0.0)
+    hook = training.parameters[0].register_hook(lambda gradient: torch.full_like(gradient, value))
+    one_step(training, x, y, 0.0)
+    hook.remove()
+    one_step(training, x, y, 0.0)  # nor does a later step move them
     assert all(torch.equal(p, old) for p, old in zip(training.parameters, before, strict=True))
+    with pytest.raises(TrainingDivergedError, match=f"epoch 1, step 1 of {training.steps}: .* gradient's norm {value}"):
+        training._check_steps(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overflowing(SGD):
+    """An optimiser whose steps cannot be called off on the device, and go too far."""
+
+    name: ClassVar[str] = "overflowing"
+
+    def of(self, parameters):
+        class Far(torch.optim.SGD):
+            @torch.no_grad()
+            def step(self):
+                self.param_groups[0]["params"][-1][0] = math.inf
+
+        return Far(parameters, lr=self.lr)
+
+
+def test_weights_that_the_last_step_has_broken_are_not_written(tiny, tmp_path):
+    """The loss and its gradient are finite; what the step makes of them is not, and no later loss tells."""
+    recipe = tiny(method=Standard(), shi=0.0, optimizer=Overflowing(), batch_size=1438, precise_bn=False)
+    with pytest.raises(TrainingDivergedError, match=r"epoch 1: after its last step .* holds NaN or infinite values"):
+        train(recipe, out=tmp_path, quiet=True)
+    assert not (tmp_path / "state.safetensors").exists()
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_an_epoch_is_that_of_a_loop_that_looks_at_every_step(tiny, tmp_path):
+    """The same loss and the same weights, bit by bit, as where each loss is read before the optimiser's step."""
+    recipe = tiny(method=PGD(), epochs=1, shi=0.0, precise_bn=False)
+    run = train(recipe, out=tmp_path / "run", quiet=True)
+    training, *_ = single(recipe, tmp_path / "other")
+    generator, total, seen = training._generator(0, stream=0), 0.0, 0
+    for number, (x, y) in enumerate(training._batches(generator)):
+        now = recipe.at(0, number, training.steps)
+        net, batch = training._clean_pass(training.graph, x, y, now, generator)
+        training.optimizer.zero_grad(set_to_none=True)
+        loss = backward(training.model, net, batch, now)["loss"]
+        nn.utils.clip_grad_norm_(training.parameters, recipe.optimizer.clip_norm)
+        assert math.isfinite(loss.item())
+        for group in training.optimizer.param_groups:
+            group["lr"] = now.lr
+        training.optimizer.step()
+        total, seen = total + len(x) * loss.double().item(), seen + len(x)
+    assert same(weights(run), training.model.state_dict())
+    (record,) = jsonl.read(run.folder.metrics)
+    assert record["loss"] == pytest.approx(total / seen, rel=1e-14)
+
+
+def test_an_epoch_waits_as_often_as_a_shorter_one(tiny, tmp_path):
+    """Metrics, and whether a step was not finite, are read once, however many steps there are."""
+    waits = []
+    for size in (100, 400):
+        training, *_ = single(tiny(batch_size=size), tmp_path)
+        shown = Display(Console(quiet=True), 1, 1, None, None)
+        waits.append(counted(lambda training=training, shown=shown: training.epoch(0, shown)).waits)
+        assert training.steps in (15, 4)
+    assert waits[0] == waits[1]
+    assert waits[0] > 0
 
 
 # ---------------------------------------------------------------------------------------------- a step

@@ -5,9 +5,9 @@ import torch
 
 from ctbench.domains import interval
 from ctbench.graph import freeze, trace
-from ctbench.methods.base import Batch
+from ctbench.methods.base import Batch, RobustLoss
 from ctbench.networks import MLP
-from ctbench.regions import Linf
+from ctbench.regions import Box, Linf
 from ctbench.specification import margin_rows
 from ctbench.training.monitoring import Means, bound_statistics
 
@@ -28,10 +28,14 @@ def frozen():
     return net, Batch(x, logits.argmax(1), Linf(eps=0.03).region(x), logits)
 
 
+def found_with(boxes: list[Box] | None, *, whole: bool = True) -> RobustLoss:
+    return RobustLoss(torch.zeros(40), torch.ones(40, dtype=torch.bool), boxes, whole)
+
+
 def test_relus_are_counted(frozen):
     net, batch = frozen
     boxes = interval.boxes(net, batch.region)
-    found = bound_statistics(net, batch, boxes)
+    found = bound_statistics(net, batch, found_with(boxes))
     inputs = [node.inputs[0] for node in net.nodes if type(node.op).__name__ == "ReLU"]
     kinds = {"active_relus": 0, "dead_relus": 0, "unstable_relus": 0}
     for index in inputs:
@@ -46,22 +50,22 @@ def test_relus_are_counted(frozen):
 def test_the_accuracy_is_that_of_the_interval_bounds(frozen):
     net, batch = frozen
     margins = interval.lower_bounds(net, batch.region, margin_rows(batch.y, 3, dtype=torch.float32))
-    found = bound_statistics(net, batch, interval.boxes(net, batch.region))["ibp_accuracy"]
+    found = bound_statistics(net, batch, found_with(interval.boxes(net, batch.region)))["ibp_accuracy"]
     assert found.item() == pytest.approx((margins > 0).all(1).double().mean().item())
     assert 0 < found < 1
 
 
 def test_boxes_of_a_part_of_the_region_give_no_accuracy(frozen):
     net, batch = frozen
-    found = bound_statistics(net, batch, interval.boxes(net, Linf(eps=0.029).region(batch.x)))
+    found = bound_statistics(net, batch, found_with(interval.boxes(net, Linf(eps=0.029).region(batch.x))))
     assert found.keys() == {"active_relus", "dead_relus", "unstable_relus"}
-    found = bound_statistics(net, batch, interval.boxes(net, Linf(eps=0.031).region(batch.x)))
+    found = bound_statistics(net, batch, found_with(interval.boxes(net, Linf(eps=0.031).region(batch.x))))
     assert "ibp_accuracy" in found
 
 
 def test_without_boxes_or_relus_there_is_nothing_to_say_of_them(frozen):
     net, batch = frozen
-    assert bound_statistics(net, batch, None) == {}
+    assert bound_statistics(net, batch, found_with(None)) == {}
     linear = MLP(hidden=()).build((1, 2, 2), 3, mean=(0.1,), std=(0.5,))
     net, _ = freeze(trace(linear, (1, 2, 2)), batch.x)
-    assert bound_statistics(net, batch, interval.boxes(net, batch.region)).keys() == {"ibp_accuracy"}
+    assert bound_statistics(net, batch, found_with(interval.boxes(net, batch.region))).keys() == {"ibp_accuracy"}

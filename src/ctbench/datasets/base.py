@@ -50,8 +50,13 @@ class Examples(ABC):
 
     def __getitem__(self, index: Index) -> tuple[Tensor, Tensor]:
         """Inputs and labels of one batch: x [B, *shape] float32, pixels in [0, 1], and y [B]."""
-        x = self.inputs[index].to(torch.float32)
-        return (x if self.inputs.is_floating_point() else x / 255), self.labels[index]
+        return self.batch(index, self.labels.device)
+
+    def batch(self, index: Index, device: torch.device) -> tuple[Tensor, Tensor]:
+        """One batch as above, on a device. It moves there as it is stored, and an accelerator is not waited for."""
+        x, y = (_moved(tensor[index], device) for tensor in (self.inputs, self.labels))
+        x = x.to(torch.float32)
+        return (x if self.inputs.is_floating_point() else x / 255), y
 
     def subset(self, index: Index) -> Self:
         """The examples at `index`, as they are stored."""
@@ -60,6 +65,14 @@ class Examples(ABC):
     def to(self, device: torch.device | str) -> Self:
         """The same examples on another device."""
         return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    if tensor.device == device:
+        return tensor
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # from where alone a copy goes on by itself
+    return tensor.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -108,6 +108,7 @@ def boxes(
     *,
     slope: SlopeRule = adaptive,
     pure: bool = False,
+    select: bool = True,
     memory: int = DEFAULT_MEMORY,
 ) -> list[Box]:
     """A box for each node of a frozen graph, those of the pre-activations by backward bounds.
@@ -120,6 +121,8 @@ def boxes(
         region: the inputs, for B samples.
         slope: the rule of the free slopes.
         pure: bound every neuron backward and do not intersect with intervals, as in the paper.
+        select: find out which neurons have to be bounded, for which Python waits for the device. False bounds all, and
+            takes the bounds where they count: the boxes are the same, but for rounding.
         memory: bytes that the coefficients of one pass may take, with all that is made of them on the way; more
             neurons are bounded in several passes.
 
@@ -129,7 +132,7 @@ def boxes(
     Raises:
         OutOfTime: before a pass, where `deadline.until` set a moment that has come.
     """
-    return bounded(graph, region, slope=slope, pure=pure, memory=memory)[0]
+    return bounded(graph, region, slope=slope, pure=pure, select=select, memory=memory)[0]
 
 
 def bounded(
@@ -138,6 +141,7 @@ def bounded(
     *,
     slope: SlopeRule = adaptive,
     pure: bool = False,
+    select: bool = True,
     memory: int = DEFAULT_MEMORY,
     around: tuple[list[Box], Losses] | None = None,
 ) -> tuple[list[Box], Losses | None]:
@@ -159,9 +163,10 @@ def bounded(
         readers = [n for n in graph.nodes if at in n.inputs and relaxes(n.op)]
         if readers and not exact_by_intervals(graph, at, region):
             wanted = torch.ones_like(box.lower, dtype=torch.bool) if pure else open_neurons(readers, box)
-            if bool(wanted.any()):
+            select = select and not pure
+            if not select or bool(wanted.any()):
                 known = lost if graph.outward else None
-                refined = _refine(graph, region, at, wanted, lines, known, memory, one_slope=one_slope)
+                refined = _refine(graph, region, at, wanted, lines, known, memory, one_slope=one_slope, select=select)
                 box = refined if pure else box.intersect(refined)
         found.append(box)
         lines |= {reader: lines_of(reader, found, slope) for reader in readers}
@@ -222,6 +227,7 @@ def _refine(
     memory: int,
     *,
     one_slope: bool,
+    select: bool,
 ) -> Box:
     """Backward bounds of some neurons of node `at` ([B, *node] bool), infinite for the others."""
     shape, chosen, like = wanted.shape[1:], wanted.flatten(1), region.hull.lower
@@ -238,8 +244,9 @@ def _refine(
 
     # with nothing relaxed on the way, the coefficients of a neuron are the same for all samples
     shared = not lines and len(shape) == 1
-    index = torch.arange(chosen.shape[1], device=like.device).unsqueeze(0) if shared else positions(chosen)
-    probe = neurons(index[:, :1], shape, signs)
+    every = torch.arange(chosen.shape[1], device=like.device).unsqueeze(0)
+    index = positions(chosen) if select and not shared else every if shared else every.expand_as(chosen)
+    probe = neurons(index[:1, :1], shape, signs)
     # a ball in a data range moves within the room that each sample leaves, so its minimum is made of [B, S, n] numbers
     held = len(chosen) if isinstance(region, Ball) and region.clip is not None else len(index)
     row = LIVE_COPIES * held * len(signs) * _widest(graph, probe, relax, at) * like.element_size()
@@ -249,7 +256,7 @@ def _refine(
     )
     if len(shape) == 3 and index.shape[1] > MANY * chosen.shape[1]:
         plane = shape[1] * shape[2]
-        every = torch.arange(chosen.shape[1], device=like.device).view(shape[0], plane)
+        every = every.view(shape[0], plane)
         for places in torch.arange(plane, device=like.device).split(max(1, rows // shape[0])):
             part = every[:, places].flatten().expand(len(chosen), -1)
             found = found.intersect(scattered(part, *bound(WindowForm.pixels(places, shape, signs)), wanted.shape))

@@ -21,6 +21,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
+from ctbench import waiting
 from ctbench.domains import rounding
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.rounding import Losses
@@ -142,7 +143,7 @@ def lower_bounds(graph: Graph, region: Region, spec: Tensor, *, inner: list[Box]
 def _merged(graph: Graph, spec: Tensor, region: Region, losses: Losses | None) -> Tensor:
     """Lower bounds [B, S] of forms of the output, from what the last affine layer is given."""
     size = spec.shape[0] * spec.shape[1] * math.prod(graph.nodes[_last_layer(graph)[1]].shape)
-    if isinstance(region, Box) and not spec.requires_grad and size >= LARGE:
+    if isinstance(region, Box) and not spec.requires_grad and size >= LARGE and waiting.is_free(spec):
         kinds, which, counts = spec.unique(dim=0, return_inverse=True, return_counts=True)
         if len(kinds) <= len(spec) / ALIKE:
             return _kind_by_kind(graph, kinds, which, counts.tolist(), region, losses)

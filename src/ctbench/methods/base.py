@@ -56,6 +56,7 @@ class RobustLoss:
     per_sample: Tensor  # [B]
     correct: Tensor  # [B] bool: right over the whole region, by the method's own estimate
     boxes: list[Box] | None = None  # of every node, where the method has computed them
+    whole: bool = True  # whether the boxes may be those of the whole region, and not of a part of it
 
     def __post_init__(self) -> None:
         losses, correct = self.per_sample, self.correct

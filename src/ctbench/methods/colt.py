@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench import attacks
+from ctbench import attacks, waiting
 from ctbench.domains import crown
 from ctbench.domains.crown import relaxes
 from ctbench.domains.relaxations import parallel
@@ -133,7 +133,7 @@ class Relaxed:
     @classmethod
     def over(cls, box: Box, net: Graph) -> Relaxed:
         """A frozen graph, relaxed for inputs in a box."""
-        boxes = crown.boxes(net, box, slope=parallel)
+        boxes = crown.boxes(net, box, slope=parallel, select=waiting.is_free(box.center))
         start = Band(torch.zeros_like(box.radius), box.center, box.radius)
         return cls(net, [start, *(Band.around(n.op, boxes[n.inputs[0]]) for n in net.nodes if relaxes(n.op))])
 

@@ -64,7 +64,8 @@ class SABR(Method):
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
         point = worst_point(self.attack, net, batch)
         box = small_box(batch.region.hull, point, self.ratio)
-        return self.inner(shrunk(net, self.shrink), replace(batch, region=box))
+        found = self.inner(shrunk(net, self.shrink), replace(batch, region=box))
+        return replace(found, whole=False)
 
 
 def small_box(box: Box, point: Tensor, ratio: float) -> Box:

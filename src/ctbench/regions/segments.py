@@ -111,11 +111,11 @@ class AlongDirections(Threat):
             raise ValueError(f"clip is {self.clip}: segments are not cut with the data range, give clip=None")
 
     @abstractmethod
-    def _directions(self, shape: torch.Size) -> Tensor:
-        """The directions [k, *shape] for inputs of this shape."""
+    def _directions(self, like: Tensor) -> Tensor:
+        """The directions [k, *shape] for inputs [B, *shape] as these, where they are and in their precision."""
 
     def region(self, x: Tensor) -> Star:
-        return Star(x, self.eps, self._directions(x.shape[1:]).to(x))
+        return Star(x, self.eps, self._directions(x))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,13 +145,13 @@ class Segments(AlongDirections):
     def __hash__(self) -> int:
         return hash((self.name, self.eps, self.directions.shape))
 
-    def _directions(self, shape: torch.Size) -> Tensor:
-        if self.directions.shape[1:] != shape:
+    def _directions(self, like: Tensor) -> Tensor:
+        if self.directions.shape[1:] != like.shape[1:]:
             raise ValueError(
-                f"directions has the shape {list(self.directions.shape)} but one input has {list(shape)}: "
+                f"directions has the shape {list(self.directions.shape)} but one input has {list(like.shape[1:])}: "
                 f"directions must be [k, *shape of one input]"
             )
-        return self.directions
+        return self.directions.to(like)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,19 +170,20 @@ class RandomSegments(AlongDirections):
         if self.count < 1:
             raise ValueError(f"count is {self.count}: there must be at least one direction")
 
-    def _directions(self, shape: torch.Size) -> Tensor:
+    def _directions(self, like: Tensor) -> Tensor:
+        shape = like.shape[1:]
         if self.count > shape.numel():
             raise ValueError(f"count is {self.count} but inputs of the shape {list(shape)} have {shape.numel()} axes")
-        return _orthonormal(self.count, shape, self.seed)
+        return _orthonormal(self.count, shape, self.seed, like.dtype, like.device)
 
 
 @lru_cache(maxsize=8)
-def _orthonormal(count: int, shape: torch.Size, seed: int) -> Tensor:
-    """Random orthonormal directions [count, *shape], in double precision."""
+def _orthonormal(count: int, shape: torch.Size, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Random orthonormal directions [count, *shape], made in double precision, and kept where they are needed."""
     generator = torch.Generator().manual_seed(seed)
     rows = [torch.randn(shape.numel(), generator=generator, dtype=torch.float64) for _ in range(count)]
     columns: Tensor = torch.linalg.qr(torch.stack(rows, dim=1)).Q
-    return columns.T.reshape(count, *shape)
+    return columns.T.reshape(count, *shape).to(device, dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +192,7 @@ class FirstCoordinate(AlongDirections):
 
     name: ClassVar[str] = "first-coordinate"
 
-    def _directions(self, shape: torch.Size) -> Tensor:
-        direction = torch.zeros(1, *shape)
-        direction.view(-1)[0] = 1
+    def _directions(self, like: Tensor) -> Tensor:
+        direction = torch.zeros_like(like[:1])
+        direction.view(-1)[0].fill_(1)
         return direction

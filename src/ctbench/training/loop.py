@@ -37,14 +37,16 @@ from ctbench.training.blueprint import Blueprint
 from ctbench.training.board import board
 from ctbench.training.checkpoints import Best
 from ctbench.training.execution import PLAIN, Execution, at_least_float32
-from ctbench.training.monitoring import Means
+from ctbench.training.monitoring import Finite, Means
 from ctbench.training.objective import backward
+from ctbench.training.placing import placed
 from ctbench.training.processes import ALONE, Processes
 from ctbench.training.progress import Display, display
 from ctbench.training.recipe import Moment, Recipe
 from ctbench.training.versions import versions
 
 Watch = Callable[[int, nn.Module], None]
+SHOWN_EVERY = 1.0  # seconds between two looks at the metrics of an epoch that goes on: each waits for the device
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -90,7 +92,8 @@ def train(
     Raises:
         ValueError: the folder holds the run of another recipe, or one that is not to be resumed; a field of the recipe
             does not fit the data; or TensorBoard is not installed.
-        TrainingDivergedError: the loss became NaN or infinite; says where. The state after the last whole epoch stays.
+        TrainingDivergedError: the loss or its gradient became NaN or infinite; says where. It is raised at the end of
+            that epoch, in which no step was taken from there on. The state after the last whole epoch stays.
     """
     if not isinstance(recipe, Recipe):
         raise ValueError(f"the recipe is {recipe!r}: give a Recipe, as ctbench.recipe(name) does")
@@ -195,15 +198,16 @@ class Training:
             )
         if recipe.validation:
             training, held_out = split(data.train, fraction=recipe.validation, seed=recipe.seed)
-            self.held_out = replace(held_out, inputs=augmentation.center(held_out.inputs)).to(device)
+            self.held_out = placed(replace(held_out, inputs=augmentation.center(held_out.inputs)), device)
         self.made_of = f"{recipe.hash}/{_digest(training)}"
-        self.images = training.to(device)
+        self.images = placed(training, device)
         self.steps = math.ceil(len(self.images) / recipe.batch_size)
         self.graph = trace(model, data.input_shape)
         self.parameters = list(model.parameters())
         self.optimizer = recipe.optimizer.of(self.parameters)
         self.average: dict[str, Tensor] = {}  # of the parameters, by SWA
         self.best: Best | None = None
+        self.finite = Finite(device)  # of this epoch
         if recipe.swa and not recipe.swa.taken(recipe.epochs * self.steps, self.steps):
             raise ValueError(
                 f"swa would average no weights: from epoch {recipe.swa.start:g} of {recipe.epochs} on there are fewer "
@@ -250,7 +254,7 @@ class Training:
         """What goes wrong with the first and with the last step's formulas, or ""; leaves no trace on the network."""
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
         generator, recipe = self._generator(0, stream=2), self.recipe
-        x, y = self.images[self.processes.share(min(recipe.batch_size, len(self.images))).samples]
+        x, y = self.images.batch(self.processes.share(min(recipe.batch_size, len(self.images))).samples, self.device)
         x = recipe.dataset.augmentation.center(x)
         try:
             for now in (recipe.at(0, 0, self.steps), recipe.at(recipe.epochs - 1, 0, self.steps)):
@@ -304,19 +308,22 @@ class Training:
         # what several processes draw for their shares must not move the stream from which all take the same batches
         draws = generator if self.processes.alone else self._generator(epoch, stream=3 + self.processes.rank)
         self.model.train()
-        means, now = Means(), self.recipe.at(epoch, 0, self.steps)
+        means, now, looked = Means(), self.recipe.at(epoch, 0, self.steps), -math.inf
+        self.finite = Finite(self.device)
         for number, (x, y) in enumerate(self._batches(generator)):
             now = self.recipe.at(epoch, number, self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = now.lr
-            means.add(len(x), self.step(x, y, now, draws))
+            share = self.processes.share(len(x))
+            means.add(len(x) * share.weight, self.step(x, y, now, draws))
             self._average(epoch * self.steps + number + 1)
-            if shown.bars:
-                seen = means.values()
-                shown.step(number + 1, loss=float(seen["loss"]), accuracy=float(seen["natural_accuracy"]), eps=now.eps)
-        metrics = {"epoch": epoch + 1, "eps": now.eps, "lr": now.lr}
-        metrics |= {name: float(value) for name, value in means.values().items()}
+            if shown.bars and (time.perf_counter() - looked > SHOWN_EVERY or number + 1 == self.steps):
+                seen, looked = means.read(), time.perf_counter()
+                shown.step(number + 1, loss=seen["loss"], accuracy=seen["natural_accuracy"], eps=now.eps)
+        self._check_steps(epoch)
+        metrics = {"epoch": epoch + 1, "eps": now.eps, "lr": now.lr} | self.processes.read(means)
         self._settle(epoch)
+        self._check_weights(epoch)
         if self.held_out is not None:
             metrics |= self.validate(self.held_out, now)
         if self.recipe.select == "best" and not now.growing:
@@ -325,7 +332,11 @@ class Training:
         return metrics | {"seconds": time.perf_counter() - start}
 
     def step(self, x: Tensor, y: Tensor, now: Moment, generator: torch.Generator) -> dict[str, Tensor]:
-        """One optimisation step, after the method's prelude if it has one; returns means over the batch."""
+        """One optimisation step, after the method's prelude if it has one; returns means over this process's share.
+
+        Nothing waits for the device: what is no longer finite is found at the end of the epoch. Until then no step is
+        taken that would bring it into the weights, nor any after that.
+        """
         share = self.processes.share(len(y))
         graph, x, y = self.processes.synchronised(self.graph, share), x[share.samples], y[share.samples]
         net, batch = self._clean_pass(graph, x, y, now, generator)
@@ -334,17 +345,41 @@ class Training:
             self.optimizer.zero_grad(set_to_none=True)
             (share.weight * prelude).backward()
             self.processes.add_gradients(self.parameters)
-            self.optimizer.step()
+            self._move()
             net, batch = self._clean_pass(graph, x, y, now, generator)
         self.optimizer.zero_grad(set_to_none=True)
         found = backward(self.model, net, batch, now, weight=share.weight, execution=self.execution)
         self.processes.add_gradients(self.parameters)
-        means = self.processes.means(share, found)
         norm = nn.utils.clip_grad_norm_(self.parameters, now.recipe.optimizer.clip_norm or math.inf)
-        if not bool(torch.isfinite(means["loss"]) & torch.isfinite(norm)):
-            raise TrainingDivergedError(self._diverged(float(means["loss"]), float(norm), now))
+        self.finite.add(found["loss"], norm)
+        self._move()
+        return found
+
+    def _move(self) -> None:
+        """A step of the optimiser; on the device, a fused one takes none once something is no longer finite."""
+        if self.optimizer.defaults.get("fused"):
+            self.optimizer.found_inf = self.finite.broken  # type: ignore[attr-defined]  # as torch.amp's GradScaler does
         self.optimizer.step()
-        return means
+
+    def _check_steps(self, epoch: int) -> None:
+        """Raise TrainingDivergedError where a loss or a gradient of the epoch's steps was not finite."""
+        found = [first for first in self.processes.gathered(self.finite.first()) if first is not None]
+        if found:
+            number, loss, norm = min(found, key=lambda first: first[0])
+            now = self.recipe.at(epoch, number, self.steps)
+            raise TrainingDivergedError(self._diverged(loss, norm, now))
+
+    def _check_weights(self, epoch: int) -> None:
+        """Raise TrainingDivergedError where a weight or a statistic is not finite after the epoch: the last step is
+        followed by no loss that would tell."""
+        values = {name: value for name, value in self.model.state_dict().items() if value.is_floating_point()}
+        finite = torch.stack([torch.isfinite(value).all() for value in values.values()]).tolist()
+        bad = [name for name, good in zip(values, finite, strict=True) if not good]
+        if bad:
+            raise TrainingDivergedError(
+                f"{self.recipe.name} diverged in epoch {epoch + 1}: after its last step {bad[0]} holds NaN or infinite "
+                f"values. {self._advice(self.recipe.at(epoch, self.steps - 1, self.steps))}"
+            )
 
     def _clean_pass(
         self, graph: Graph, x: Tensor, y: Tensor, now: Moment, generator: torch.Generator
@@ -387,13 +422,16 @@ class Training:
         return Best(epoch, accuracy, {name: value.clone() for name, value in self.model.state_dict().items()})
 
     def _diverged(self, loss: float, norm: float, now: Moment) -> str:
-        recipe, epoch, number = self.recipe, now.epoch, now.number
-        kept = f"the state after epoch {epoch} is in {self.folder.state}" if epoch else "no epoch was completed"
         return (
-            f"{recipe.name} diverged in epoch {epoch + 1}, step {number + 1} of {self.steps}: the loss is {loss:g} and "
-            f"its gradient's norm {norm:g}. Likely causes: a learning rate ({now.lr:g}) too high, "
-            f"eps (now {now.eps:g}) growing too fast, or an initialisation ({recipe.initialization}) whose bounds "
-            f"explode; {kept}"
+            f"{self.recipe.name} diverged in epoch {now.epoch + 1}, step {now.number + 1} of {self.steps}: the loss is "
+            f"{loss:g} and its gradient's norm {norm:g}. {self._advice(now)}"
+        )
+
+    def _advice(self, now: Moment) -> str:
+        kept = f"the state after epoch {now.epoch} is in {self.folder.state}" if now.epoch else "no epoch was completed"
+        return (
+            f"Likely causes: a learning rate ({now.lr:g}) too high, eps (now {now.eps:g}) growing too fast, or an "
+            f"initialisation ({self.recipe.initialization}) whose bounds explode; {kept}"
         )
 
     @torch.no_grad()
@@ -402,24 +440,22 @@ class Training:
         recipe, generator = self.recipe, self._generator(now.epoch, stream=2)
         eps = min(now.eps, recipe.threat.eps)
         size = math.ceil(recipe.batch_size / recipe.accumulate)
-        natural = robust = 0.0
+        means = Means()
         for start in range(0, len(images), size):
-            x, y = images[start : start + size]
+            x, y = images.batch(slice(start, start + size), self.device)
             net, logits = freeze(self.graph, x)
             batch = self._batch(x, y, logits, eps, generator)
-            natural += float((logits.argmax(1) == y).sum())
-            robust += float(now.method(net, batch).correct.sum())
-        return {
-            "validation_natural_accuracy": natural / len(images),
-            "validation_robust_accuracy": robust / len(images),
-        }
+            natural, robust = (logits.argmax(1) == y), now.method(net, batch).correct
+            means.add(1.0, {"natural": natural.sum(), "robust": robust.sum()})
+        totals = {name: float(total) for name, total in means.totals.items()}
+        return {f"validation_{name}_accuracy": total / len(images) for name, total in totals.items()}
 
     def _batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """The training set in random order, augmented; the last batch may be smaller."""
         order = torch.randperm(len(self.images), generator=generator, device=self.device)
+        order = order.to(self.images.labels.device)
         for start in range(0, len(order), self.recipe.batch_size):
-            chosen = order[start : start + self.recipe.batch_size]
-            x, y = self.images[chosen]
+            x, y = self.images.batch(order[start : start + self.recipe.batch_size], self.device)
             yield self.recipe.dataset.augmentation(x, generator), y
 
     def _generator(self, epoch: int, *, stream: int) -> torch.Generator:

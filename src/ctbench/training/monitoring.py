@@ -8,6 +8,7 @@ dead_relus        the share with u <= 0;  unstable_relus: that of all others
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from ctbench.domains import interval
 from ctbench.graph import Graph
 from ctbench.graph.ops import ReLU
-from ctbench.methods.base import Batch
+from ctbench.methods.base import Batch, RobustLoss
 from ctbench.regions import Box
 from ctbench.specification import margin_rows
 
@@ -36,17 +37,43 @@ class Means:
     def values(self) -> dict[str, Tensor]:
         return {name: total / self.weights[name] for name, total in self.totals.items()}
 
+    def read(self) -> dict[str, float]:
+        """The means as numbers, for which Python waits once."""
+        return dict(zip(self.totals, torch.stack(list(self.values().values())).tolist(), strict=True))
+
+
+class Finite:
+    """Whether all losses and gradients of some steps were finite. Only to ask `first` waits for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.steps: list[Tensor] = []  # [2] each
+        self.broken = torch.zeros((), device=device)  # 1 from the first step on that is not finite
+
+    def add(self, loss: Tensor, norm: Tensor) -> None:
+        """Note the loss of a step and the norm of its gradient, of no dimension each."""
+        self.steps.append(torch.stack([loss.double(), norm.double()]))
+        self.broken = torch.maximum(self.broken, (~torch.isfinite(self.steps[-1])).any().to(self.broken))
+
+    def first(self) -> tuple[int, float, float] | None:
+        """The number of the first step that was not finite, counted from 0, with its loss and its norm."""
+        found = torch.stack(self.steps).tolist() if self.steps else []
+        return next(
+            ((number, loss, norm) for number, (loss, norm) in enumerate(found) if not math.isfinite(loss + norm)), None
+        )
+
 
 @torch.no_grad()
-def bound_statistics(net: Graph, batch: Batch, boxes: list[Box] | None) -> dict[str, Tensor]:
+def bound_statistics(net: Graph, batch: Batch, robust: RobustLoss) -> dict[str, Tensor]:
     """What there is to say about a batch from the boxes that the method has computed; nothing without boxes.
 
-    The accuracy is left out where the boxes are those of a part of the region, as SABR's: it would not be sound.
+    The accuracy is left out where the boxes are those of a part of the region, as SABR's: it would not be sound. Boxes
+    that begin with the region's own hull are not looked at, as that would wait for the device.
     """
+    boxes = robust.boxes
     if boxes is None:
         return {}
     found = _relus([boxes[node.inputs[0]] for node in net.nodes if isinstance(node.op, ReLU)])
-    if _covers(boxes[0], batch.region.hull):
+    if robust.whole and _covers(boxes[0], batch.region.hull):
         spec = margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
         margins = interval.lower_bounds(net, batch.region, spec, inner=boxes)
         found["ibp_accuracy"] = (margins > 0).all(1).double().mean()

@@ -75,7 +75,7 @@ def backward(
         (weight * share * loss).backward()
         measured = {"robust_loss": robust_loss, "robust_accuracy": robust.correct.double().mean()}
         with execution.autocast(batch.x.device):
-            measured |= bound_statistics(one, some, robust.boxes)
+            measured |= bound_statistics(one, some, robust)
         means.add(share, {"loss": loss} | measured)
     ends = [(tensor, leaf.grad) for tensor, leaf in joints if leaf.grad is not None]
     if whole.requires_grad:

@@ -19,7 +19,8 @@ graph that was cut, of which only the last one reaches the weights.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -87,14 +88,16 @@ class Processes:
         for gradient, part in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def means(self, share: Share, quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Means over a batch, from those over the share of each process; one that a process lacks is that of others."""
+    def read(self, means: Means) -> dict[str, float]:
+        """The means of all processes as numbers; one that a process lacks is that of others."""
+        mine = means.read()
         if self.alone:
-            return dict(quantities)
-        whole = Means()
-        for weight, some in self.gathered((share.weight, {name: float(value) for name, value in quantities.items()})):
-            whole.add(weight, {name: torch.tensor(value) for name, value in some.items()})
-        return whole.values()
+            return mine
+        totals, weights = Counter[str](), Counter[str]()
+        for numbers, weight in self.gathered((mine, means.weights)):
+            totals.update({name: weight[name] * number for name, number in numbers.items()})
+            weights.update(weight)
+        return {name: total / weights[name] for name, total in totals.items()}
 
     def gathered(self, value: T) -> list[T]:
         """What each process has given, in the order of their ranks."""

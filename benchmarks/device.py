@@ -1,0 +1,482 @@
+"""What an accelerator gives: steps, memory, certification; and what would hold it up: launches and waits.
+
+    python -m benchmarks device                                  # counts and times, at tiny sizes where there is no GPU
+    python -m benchmarks device --minutes 8 --out measured       # a GPU: in order of value, until the time is up
+    python -m benchmarks device --counts --out measured          # launches and waits alone, of cnn7, on any machine
+
+Every result is in OUT/device.json and OUT/device.md as soon as it is known. What fails is told there, too, and the
+command then ends with status 1.
+
+Counted are (see `_counting`) a training step of every method at its full radius, a batch through the fast cascade with
+what freezes the network, and rounds of branch and bound. The floor is what the formula's passes launch as plain torch
+(see `training_step`): forward and backward passes of the frozen network, and the optimiser. What is left are
+projections, lines, boxes of elementwise ops and metrics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import ctbench
+from benchmarks._counting import Counter, counted
+from benchmarks.training_step import (
+    CLASSES,
+    FORM,
+    FORMS,
+    INTERVALS,
+    POINT,
+    Pass,
+    Work,
+    narrow_logits,
+    passing,
+    plain_step,
+    search,
+)
+from ctbench import attacks
+from ctbench.datasets import Data, Images
+from ctbench.graph import freeze, split, trace
+from ctbench.graph.precisions import Precisions
+from ctbench.methods import Method
+from ctbench.methods.arow import ARoW
+from ctbench.methods.coap import COAP
+from ctbench.methods.colt import COLT
+from ctbench.methods.crown_ibp import CrownIBP
+from ctbench.methods.edac import EDAC
+from ctbench.methods.ibp import IBP
+from ctbench.methods.ibp_r import IBPR
+from ctbench.methods.line_search import LineSearchTraining
+from ctbench.methods.mart import MART
+from ctbench.methods.mtl_ibp import CCIBP, ExpIBP, ExpressiveLoss
+from ctbench.methods.pgd import PGD
+from ctbench.methods.sabr import SABR
+from ctbench.methods.sam import SAM
+from ctbench.methods.smoothing import WeightSmoothing
+from ctbench.methods.standard import Standard
+from ctbench.methods.taps import TAPS, place_of_cut
+from ctbench.networks import CNN3, MLP
+from ctbench.recipes import ctbench_cifar10, ctbench_mnist, digits
+from ctbench.regions import Linf, RandomSegments
+from ctbench.results import RunFolder
+from ctbench.results.jsonl import write_json
+from ctbench.training import Recipe
+from ctbench.training.blueprint import Blueprint
+from ctbench.training.loop import Training
+from ctbench.verify import BranchAndBound, Problem
+from ctbench.verify.defaults import FAST_STAGES
+
+Row = dict[str, Any]
+PAPERS = ("ibp", "mtl_ibp", "crown_ibp", "sabr", "taps", "staps", "pgd", "edac", "standard")  # by what one would train
+ROUNDS, ENOUGH = 10, 3.0  # steps that are timed, and seconds after which no further one is
+PRECISIONS = ("float32", "TF32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A network with its batch, and the recipe of every method for it."""
+
+    title: str
+    shape: tuple[int, int, int]
+    recipes: dict[str, Recipe]
+
+    def data(self, count: int) -> Data:
+        """Noise."""
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(count, *self.shape, generator=generator)
+        images = Images(x, torch.randint(0, CLASSES, (count,), generator=generator))
+        channels = self.shape[0]
+        return Data(images, images, tuple("0123456789"), mean=(0.3,) * channels, std=(0.3,) * channels)
+
+    def step(self, recipe: Recipe, device: torch.device, count: int | None = None) -> Callable[[], object]:
+        """A step of a recipe at its full radius."""
+        data = self.data(count or recipe.batch_size)
+        model = self.model(recipe).to(device).train()
+        training = Training(recipe, RunFolder(Path()), model, data, device)
+        now = recipe.at(recipe.epochs - 1, 0, training.steps)
+        generator = torch.Generator(device).manual_seed(0)
+        x, y = training.images.batch(slice(None), device)
+        return lambda: training.step(x, y, now, generator)
+
+    def model(self, recipe: Recipe) -> nn.Module:
+        """A network whose interval logits are about as wide as those of a trained one, on the CPU."""
+        few = self.data(4)
+        model = Blueprint.of(recipe.network, few).build(initialization=recipe.initialization)
+        narrow_logits(model, few, Linf(eps=recipe.final_eps if recipe.threat.name == "linf" else 0.1))
+        return model
+
+
+def papers(title: str, shape: tuple[int, int, int], module: Any, prefix: str) -> Setting:
+    """CTBench's recipes, and the other methods in the setting of its IBP."""
+    recipes = {name.replace("_", "-"): getattr(module, f"{prefix}_{name}")() for name in PAPERS}
+    base = replace(recipes["ibp"], shi=0.0, schedules=())
+    one, eight = attacks.PGD(steps=1), attacks.PGD(steps=8)
+    others: dict[str, Method] = {
+        "cc-ibp": CCIBP(attack=one),
+        "exp-ibp": ExpIBP(attack=one),
+        "ibp-r": IBPR(attack=eight),
+        "mart": MART(attack=eight),
+        "arow": ARoW(attack=eight),
+        "sam": SAM(inner=PGD(attack=eight)),
+        "weight-smoothing": WeightSmoothing(),
+        "coap, 10 projections": COAP(projections=10),
+        "colt, stage 1": COLT(progress=1.6, attack=eight),
+    }
+    recipes |= {name: replace(base, method=method) for name, method in others.items()}
+    segments, method = RandomSegments(eps=1.0, count=3), LineSearchTraining(attack=attacks.LineSearch(points=11))
+    recipes["line-search, grid"] = replace(base, method=method, threat=segments)
+    return Setting(title, shape, recipes)
+
+
+def settings() -> list[Setting]:
+    """The papers' networks and batches."""
+    return [
+        papers("cnn7, MNIST shape, batch 256", (1, 28, 28), ctbench_mnist, "mnist_03"),
+        papers("cnn7, CIFAR shape, batch 128", (3, 32, 32), ctbench_cifar10, "cifar10_2"),
+    ]
+
+
+def tiny() -> list[Setting]:
+    """The same in seconds on a CPU."""
+    setting = papers("cnn3 of width 2, 8x8, batch 8", (1, 8, 8), digits, "digits")
+    small = {name: replace(recipe, network=CNN3(width=2), batch_size=8) for name, recipe in setting.recipes.items()}
+    return [replace(setting, recipes=small)]
+
+
+# -------------------------------------------------------------------------------------------- launches and waits
+
+
+def passes(method: Method) -> tuple[Work, int] | None:
+    """What a method's formula asks of torch beside its plain steps, and how many these are; None: no such passes."""
+    if isinstance(method, SAM | WeightSmoothing):
+        inner = passes(method.inner)
+        if inner is None:
+            return None
+        times, clean = (2, 2) if isinstance(method, SAM) else (method.samples + 1, method.samples)
+        return _times(inner[0], times) + _times(POINT, clean), inner[1]
+    if isinstance(method, SABR):
+        inner = passes(method.inner)
+        return None if inner is None else (search_of(method) + inner[0], inner[1])
+    if isinstance(method, TAPS):
+        classifier = Work([Pass(CLASSES - 1, points=True, classifier=True)])
+        assert isinstance(method.attack, attacks.PGD)
+        return INTERVALS + search(method.attack, CLASSES - 1, classifier=True) + classifier, 1
+    if isinstance(method, CrownIBP):
+        return INTERVALS + (FORM if method.fused else FORMS), 1
+    if isinstance(method, COAP) and method.projections is not None:
+        return Work([Pass(method.projections)]) + FORMS, 1
+    if isinstance(method, LineSearchTraining) and method.attack is not None:
+        grids = 3 + method.attack.refinements  # of three segments, then around the best point
+        return Work({Pass(method.attack.points, weights=False): grids}) + POINT, 1
+    if isinstance(method, EDAC):
+        return _times(search_of(method) + POINT, 2), 2
+    if isinstance(method, PGD | MART | ARoW):
+        return search_of(method) + POINT, 1
+    if isinstance(method, ExpressiveLoss | IBPR):
+        return INTERVALS + search_of(method) + POINT, 1
+    return {Standard: (Work(), 1), IBP: (INTERVALS, 1)}.get(type(method))
+
+
+def search_of(method: Any) -> Work:
+    """The passes of a method's attack."""
+    return search(method.attack)
+
+
+def _times(work: Work, times: int) -> Work:
+    return Work({kind: times * count for kind, count in work.items()})
+
+
+def floor(setting: Setting, recipe: Recipe) -> int | None:
+    """The launches of the formula's passes as plain torch."""
+    asked = passes(recipe.method)
+    if asked is None:
+        return None
+    data = setting.data(2)
+    model = setting.model(recipe).train()
+    net, _ = freeze(trace(model, data.input_shape), data.train[:][0], training=True)
+    total = asked[1] * counted(plain_step(model, data, fused=True)).launches
+    for kind, count in asked[0].items():
+        through = net
+        if kind.classifier:
+            method = recipe.method.inner if isinstance(recipe.method, SABR) else recipe.method
+            assert isinstance(method, TAPS)
+            through = split(net, place_of_cut(net, method.classifier_relus))[1]
+        total += count * counted(passing(kind, through, 2)).launches
+    return total
+
+
+def count_step(setting: Setting, name: str) -> Row:
+    """Launches and waits of a step; they do not depend on the size of the batch."""
+    recipe = setting.recipes[name]
+    step = setting.step(recipe, torch.device("cpu"), 2)
+    step()  # the optimiser makes its state
+    found = counted(step)
+    return {
+        "case": f"step of {name}",
+        "launches": found.launches,
+        "waits": found.waits,
+        "floor": floor(setting, recipe),
+    }
+
+
+def count_cascade() -> Row:
+    """A batch through the fast cascade."""
+    model, x, y = subject(torch.device("cpu"), 16)
+    found = counted(lambda: ctbench.certify(model, x, y, eps=0.1, stages=FAST_STAGES, timeout=None))
+    return {"case": "16 digits through the fast cascade", "launches": found.launches, "waits": found.waits}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounds(BranchAndBound):
+    """Branch and bound that notes what had been counted before each round."""
+
+    counter: Counter
+    before: list[tuple[int, int]]
+
+    def _split(self, *arguments: Any) -> Any:
+        self.before.append((self.counter.launches, self.counter.waits))
+        return super()._split(*arguments)
+
+
+def rounds_of_branch_and_bound(most: int = 12) -> list[tuple[int, int]]:
+    """The launches and waits of each round of branch and bound, from one split of sub-problems to the next."""
+    problem = hard_problem(torch.device("cpu"), samples=8)
+    with Counter() as counter:
+        stage = Rounds(counter=counter, before=[], pairs=0, nodes=1000, parts=64)
+        stage(problem, torch.Generator())
+    ends = stage.before[: most + 1]
+    return [(b[0] - a[0], b[1] - a[1]) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def count_rounds() -> Row:
+    """A round of branch and bound, at most."""
+    rounds = rounds_of_branch_and_bound()
+    launches, waits = (max(column) for column in zip(*rounds, strict=True))
+    return {"case": f"a round of branch and bound, at most of {len(rounds)}", "launches": launches, "waits": waits}
+
+
+# -------------------------------------------------------------------------------------------- subjects of verification
+
+
+def subject(device: torch.device, count: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A small network that was trained for seconds, and test images."""
+    recipe = replace(digits.digits_pgd(), network=CNN3(width=2), epochs=2, ramp=digits.Smooth(end=1), batch_size=128)
+    data = recipe.dataset.load()
+    with tempfile.TemporaryDirectory() as place:
+        model = ctbench.train(recipe, out=Path(place) / "run", quiet=True).model
+    x, y = data.test[:count]
+    return model.to(device), x.to(device), y.to(device)
+
+
+def hard_problem(device: torch.device, *, samples: int) -> Problem:
+    """Random networks of three layers, at a radius at which branch and bound has work."""
+    torch.manual_seed(0)
+    model = MLP(hidden=(24, 24)).build((1, 1, 6), 3).to(device)
+    x = torch.rand(samples, 1, 1, 6).to(device)
+    both = Precisions.of(model, x[:1])
+    y, threat = both.net(x).argmax(1), Linf(eps=0.3)
+    double = Problem.of_labels(both.exact, x.double(), y, threat)
+    return Problem.of_labels(both.net, x, y, threat, double=double)
+
+
+# -------------------------------------------------------------------------------------------- times
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(run: Callable[[], object], device: torch.device) -> tuple[float, float | None]:
+    """The median seconds of a call, and the MiB that it takes at most on the device; None where that is not known."""
+    memory = None
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    run()
+    synchronize(device)
+    if device.type == "cuda":
+        memory = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    taken = list[float]()
+    while len(taken) < ROUNDS and sum(taken) < ENOUGH:
+        start = time.perf_counter()
+        run()
+        synchronize(device)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken), memory
+
+
+@contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """TF32 in products of matrices and in convolutions."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = on
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def time_step(setting: Setting, name: str, precision: str, device: torch.device) -> Row:
+    recipe = setting.recipes[name]
+    if precision == "bfloat16":
+        recipe = replace(recipe, precision="bfloat16")
+    with tf32(precision == "TF32"):
+        seconds, memory = timed(setting.step(recipe, device), device)
+    return {
+        "method": name,
+        "precision": precision,
+        "ms": 1000 * seconds,
+        "images/s": recipe.batch_size / seconds,
+        "MiB": memory,
+    }
+
+
+def time_certification(setting: Setting, domain: str, count: int, device: torch.device) -> Row:
+    """Margins of an untrained network by one domain, whose boxes are as open as can be."""
+    recipe = setting.recipes["ibp"]
+    model, data = setting.model(recipe).to(device).eval(), setting.data(count)
+    x, y = (tensor.to(device) for tensor in data.test[:])
+    eps = min(0.01, recipe.threat.eps)
+
+    def run() -> None:
+        with torch.no_grad():
+            ctbench.margin_bounds(model, x, y, eps=eps, domain=domain)
+
+    with tf32(False):
+        seconds, memory = timed(run, device)
+    return {"domain": domain, "images": count, "images/s": count / seconds, "MiB": memory}
+
+
+def time_cascade(count: int, device: torch.device) -> Row:
+    model, x, y = subject(device, count)
+    with tf32(False):
+        seconds, memory = timed(lambda: ctbench.certify(model, x, y, eps=0.1, stages=FAST_STAGES, timeout=None), device)
+    return {"domain": "the fast cascade, digits", "images": len(x), "images/s": len(x) / seconds, "MiB": memory}
+
+
+def time_parts(parts: int, nodes: int, device: torch.device) -> Row:
+    """How fast branch and bound is with so many sub-problems at once."""
+    problem, stage = hard_problem(device, samples=32), BranchAndBound(parts=parts, nodes=nodes, pairs=0)
+    generator = torch.Generator(device)
+    with tf32(False):
+        seconds, memory = timed(lambda: stage(problem, generator), device)
+    return {"sub-problems at once": parts, "seconds": seconds, "MiB": memory}
+
+
+# -------------------------------------------------------------------------------------------- the run
+
+Job = tuple[str, Callable[[], Row]]
+
+
+def counts(setting: Setting) -> list[Job]:
+    """All that is counted."""
+    title = f"Launches and waits: {setting.title.rpartition(',')[0]}"
+    steps: list[Job] = [(title, partial(count_step, setting, name)) for name in setting.recipes]
+    return [*steps, (title, count_cascade), (title, count_rounds)]
+
+
+def times(places: list[Setting], device: torch.device, *, small: bool) -> list[Job]:
+    """All that is timed, by value."""
+    found = list[Job]()
+    for setting in places:
+        found += [
+            (f"Training steps: {setting.title}", partial(time_step, setting, name, "float32", device))
+            for name in setting.recipes
+        ]
+    title = f"Certification: {places[0].title.rpartition(',')[0]}"
+    for domain, count in (("interval", 10_000), ("crown-ibp", 2_000), ("crown", 32)):
+        found.append(
+            (title, partial(time_certification, places[0], domain, min(count, 16) if small else count, device))
+        )
+    found.append((title, partial(time_cascade, 16 if small else 300, device)))
+    for parts in (16, 64) if small else (64, 256, 1024, 4096):
+        found.append(("Branch and bound", partial(time_parts, parts, 50 if small else 5000, device)))
+    for precision in PRECISIONS[1:]:
+        for setting in places:
+            found += [
+                (f"Training steps: {setting.title}", partial(time_step, setting, name, precision, device))
+                for name in ("ibp", "mtl-ibp", "sabr", "crown-ibp", "pgd", "taps", "standard")
+            ]
+    return found
+
+
+def run(jobs: list[Job], until: float, about: str, out: Path | None) -> tuple[dict[str, list[Row]], bool]:
+    """Do one job after the other as long as there is time, and write each result at once; also whether one failed."""
+    tables, failed, longest, left = dict[str, list[Row]](), False, 0.0, 0
+    for done, (title, job) in enumerate(jobs):
+        start = time.monotonic()
+        if start + longest > until:  # what takes longer than anything before may end late
+            left = len(jobs) - done
+            break
+        try:
+            row = job()
+        except Exception as error:
+            row, failed = {"failed": f"{_named(job)}: {type(error).__name__}: {error}".replace("\n", " ")}, True
+        longest = max(longest, time.monotonic() - start)
+        tables.setdefault(title, []).append(row)
+        print(f"{title}: {', '.join(f'{key} {_shown(value)}' for key, value in row.items())}", flush=True)
+        _write(tables, about, out)
+    if left:
+        print(f"the time is up: {left} of {len(jobs)} results were not measured", flush=True)
+    return tables, failed
+
+
+def _named(job: Callable[[], Row]) -> str:
+    given = job.args if isinstance(job, partial) else ()
+    return " ".join([getattr(job, "func", job).__name__, *(str(each) for each in given if isinstance(each, str | int))])
+
+
+def _write(tables: dict[str, list[Row]], about: str, out: Path | None) -> None:
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "device.json", {"about": about, "tables": tables})
+        (out / "device.md").write_text(f"{about}\n\n{markdown(tables)}")
+
+
+def markdown(tables: dict[str, list[Row]]) -> str:
+    """The tables of some results."""
+    told = []
+    for title, rows in tables.items():
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        lines = [columns, ["---"] * len(columns), *([_shown(row.get(key)) for key in columns] for row in rows)]
+        told.append("\n".join([f"### {title}", "", *(f"| {' | '.join(line)} |" for line in lines)]))
+    return "\n\n".join(told) + "\n"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def main(options: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks device")
+    parser.add_argument("--minutes", type=float, default=1.0, help="when to stop")
+    parser.add_argument("--out", type=Path, help="a folder for device.json and device.md")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--counts", action="store_true", help="count launches and waits of cnn7, and time nothing")
+    chosen = parser.parse_args(options or [])
+    device, until = torch.device(chosen.device), time.monotonic() + 60 * chosen.minutes
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+    about = f"torch {torch.__version__}, {name}"
+    if chosen.counts:
+        jobs = counts(settings()[0])
+    else:
+        places = tiny() if device.type == "cpu" else settings()
+        jobs = times(places, device, small=device.type == "cpu") + counts(tiny()[0])
+    _, failed = run(jobs, until, about, chosen.out)
+    return int(failed)

@@ -1,0 +1,26 @@
+"""Where the data of a run lie: on the device if they fit, so that no batch has to move there."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+
+from ctbench.datasets import Examples
+
+E = TypeVar("E", bound=Examples)
+SHARE = 1 / 4  # of the device's free memory, that examples may take: the rest is for training
+
+
+def placed(examples: E, device: torch.device) -> E:
+    """The examples on the device if they fit, else where they are: their batches move there one by one."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (examples.inputs, examples.labels))
+    free = free_memory(device)
+    return examples.to(device) if free is None or size <= SHARE * free else examples
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device; None where torch does not say, as of the CPU, whose memory data are in anyway."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.mem_get_info(device)[0]
