@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import backend_registration
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 NAME = "sim"
 CPU = torch.device("cpu")
@@ -174,7 +173,7 @@ def measured_memory() -> Iterator[Callable[[], int]]:
 
 def there(value: object) -> bool:
     """Whether a value is a tensor on the device."""
-    return isinstance(value, Tensor) and value.device.type == NAME
+    return isinstance(value, Tensor) and not (value.is_cpu or value.is_meta)
 
 
 def packed(raw: Tensor) -> Tensor:
@@ -192,54 +191,101 @@ def unpacked(tensor: Tensor) -> Tensor:
     return raw if raw.shape == tensor.shape else raw.reshape(tensor.shape)
 
 
-def _note(name: str, tensors: list[Tensor], arguments: tuple[Any, ...]) -> None:
+@dataclass(frozen=True)
+class _Operator:
+    """What a schema says about an operator."""
+
+    name: str
+    tensors: tuple[int, ...]  # the places of arguments that are tensors
+    written: tuple[tuple[int, str], ...]  # the places and names of arguments that it writes into
+    returned: int  # how many of these it returns, if it returns nothing else; else -1
+
+    @classmethod
+    @functools.cache
+    def of(cls, op: Any) -> _Operator:
+        schema = op._schema
+        arguments, returns = schema.arguments, schema.returns
+        written = tuple((at, a.name) for at, a in enumerate(arguments) if a.alias_info and a.alias_info.is_write)
+        alone = bool(written) and all(r.alias_info and r.alias_info.is_write for r in returns)
+        tensors = tuple(at for at, a in enumerate(arguments) if str(a.type) == "Tensor")
+        return cls(schema.name, tensors, written, len(returns) if alone else -1)
+
+
+class _Unpacking:
+    """The arguments of a call with the tensors that the CPU computes with, and which tensors there were."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.strange_generator = False
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+            return value if value.is_cpu else unpacked(value)
+        if isinstance(value, list | tuple):
+            return value if value and isinstance(value[0], int) else [self(each) for each in value]
+        if isinstance(value, torch.device):
+            return CPU
+        if isinstance(value, _CPUGenerator):
+            self.strange_generator |= value._cdata not in _generators
+        return value
+
+
+def _packed(value: Any) -> Any:
+    """All tensors of a result on the device."""
+    if isinstance(value, Tensor):
+        return packed(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_packed(each) for each in value)
+    return value
+
+
+def _note(name: str, tensors: list[Tensor]) -> None:
     """Count an operator."""
-    if not _counting or name in FREE:
+    if name in FREE:
         return
-    away, back = name in COPIES and there(tensors[-1]), name in COPIES and there(tensors[0])
+    crossing = name in COPIES and there(tensors[0]) != there(tensors[-1])
+    size = tensors[0].numel() * tensors[0].element_size() if crossing else 0
     selects = name in INDEXING and any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:] if t.dim())
-    selects &= name in ("aten::index", "aten::_unsafe_index") or tensors[-1].dim() > 0  # a mask that is filled is not read
+    selects &= not name.endswith(("put_", "put", "impl_")) or tensors[-1].dim() > 0  # a mask that is filled is not read
+    waits = name in READS or selects or (crossing and there(tensors[0]))
     for counts in _counting:
-        if name in COPIES and away != back:
-            source = tensors[0]
-            size = source.numel() * source.element_size()
-            if back:
-                counts.downloads, counts.downloaded_bytes = counts.downloads + 1, counts.downloaded_bytes + size
-                counts.waits, counts.waits_by_operator[name] = counts.waits + 1, counts.waits_by_operator[name] + 1
-            else:
-                counts.uploads, counts.uploaded_bytes = counts.uploads + 1, counts.uploaded_bytes + size
-            continue
-        if name in READS or selects:
-            counts.waits, counts.waits_by_operator[name] = counts.waits + 1, counts.waits_by_operator[name] + 1
-        if name != "aten::_local_scalar_dense":
+        if waits:
+            counts.waits += 1
+            counts.waits_by_operator[name] += 1
+        if crossing and there(tensors[0]):
+            counts.downloads, counts.downloaded_bytes = counts.downloads + 1, counts.downloaded_bytes + size
+        elif crossing:
+            counts.uploads, counts.uploaded_bytes = counts.uploads + 1, counts.uploaded_bytes + size
+        elif name != "aten::_local_scalar_dense":
             counts.operators[name] += 1
 
 
-def _check(op: Any, tensors: list[Tensor], leaves: list[Any]) -> None:
+def _check(name: str, given: _Unpacking) -> None:
     """Raise what CUDA raises where tensors or generators lie elsewhere."""
-    name = op._schema.name
-    generators = [leaf for leaf in leaves if isinstance(leaf, _CPUGenerator)]
-    if any(generator._cdata not in _generators for generator in generators):
+    if given.strange_generator:
         raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu' in {name}")
-    if name in COPIES:
+    if name in COPIES or not any(t.is_cpu for t in given.tensors):
         return
-    strangers = [t for t in (tensors[:1] if name in INDEXING else tensors) if not there(t) and t.dim() > 0]
-    if name.startswith(("aten::index_put", "aten::_index_put")) and not there(tensors[-1]) and tensors[-1].dim() > 0:
-        strangers.append(tensors[-1])
-    if strangers and any(map(there, tensors)):
+    tensors = given.tensors
+    if name in INDEXING:
+        looked_at = tensors[:1] if name in ("aten::index", "aten::_unsafe_index") else [tensors[0], tensors[-1]]
+    else:
+        looked_at = tensors
+    if any(t.dim() > 0 and t.is_cpu for t in looked_at) and any(map(there, tensors)):
         places = ", ".join(f"{t.device} {list(t.shape)}" for t in tensors)
         raise RuntimeError(f"Expected all tensors to be on the same device, but got {places} in {name}")
 
 
 def _run(op: Any, *arguments: Any, **options: Any) -> Any:
     """One operator of the device."""
-    name, schema = op._schema.name, op._schema
-    leaves, spec = tree_flatten((arguments, options))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    _check(op, tensors, leaves)
-    _note(name, tensors, arguments)
-    inner = [unpacked(leaf) if there(leaf) else CPU if isinstance(leaf, torch.device) else leaf for leaf in leaves]
-    values, named = tree_unflatten(inner, spec)
+    operator, unpack = _Operator.of(op), _Unpacking()
+    name = operator.name
+    values = [unpack(value) for value in arguments]
+    named = {key: unpack(value) for key, value in options.items()}
+    _check(name, unpack)
+    if _counting:
+        _note(name, unpack.tensors)
     if name in ("aten::_copy_from", "aten::_copy_from_and_resize"):
         values[1].copy_(values[0])
         return arguments[1]
@@ -248,17 +294,18 @@ def _run(op: Any, *arguments: Any, **options: Any) -> Any:
     if name == "aten::view" and not isinstance(values[1], torch.dtype):
         out = values[0].reshape(values[1])  # here all tensors look contiguous
     else:
-        out = op(*values, **named)
-    given = dict(zip((argument.name for argument in schema.arguments), arguments, strict=False)) | options
-    written = [a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    if written and all(r.alias_info is not None and r.alias_info.is_write for r in schema.returns):
-        outputs = [given[each] for each in written if given.get(each) is not None]
-        for output in filter(there, outputs):  # an output that was resized
-            raw = output.untyped_storage().held.raw
-            if raw.shape != output.shape and raw.numel() != output.numel():
-                output.data = packed(raw)
-        return None if not schema.returns else outputs[0] if len(schema.returns) == 1 else tuple(outputs)
-    return tree_map(lambda value: packed(value) if isinstance(value, Tensor) else value, out)
+        # torch unpacks tensors that were made of numbers: then another operator of this name is meant
+        numbers = any(at < len(values) and isinstance(values[at], bool | int | float) for at in operator.tensors)
+        out = (op.overloadpacket if numbers else op)(*values, **named)
+    if operator.returned == -1:
+        return _packed(out)
+    outputs = [arguments[at] if at < len(arguments) else options.get(key) for at, key in operator.written]
+    outputs = [output for output in outputs if output is not None]
+    for output in filter(there, outputs):
+        raw = output.untyped_storage().held.raw
+        if raw.numel() != output.numel():  # it was resized
+            output.data = packed(raw)
+    return (None, outputs[0] if outputs else None)[operator.returned] if operator.returned < 2 else tuple(outputs)
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:

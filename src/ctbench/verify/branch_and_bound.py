@@ -81,19 +81,19 @@ class BranchAndBound(Stage):
         return "branch-and-bound"
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        watch = Watch(problem.seconds, len(problem))
+        watch = Watch(problem.seconds, len(problem), device=problem.x.device)
         search, lowest, frontier = Search.begin(problem, self.root_steps, self.numbers)
         known = Known(problem.exact, lowest)
-        watch.charge(torch.arange(len(problem)))
+        watch.charge(torch.arange(len(problem), device=problem.x.device))
         values = sum(math.prod(node.shape) for node in problem.net.nodes)
         parts = max(1, min(self.parts, AT_ONCE // values))
         try:
             while True:
-                given_up = watch.late().to(lowest.device) | (known.nodes >= self.nodes) | known.stuck
+                given_up = watch.late() | (known.nodes >= self.nodes) | known.stuck
                 given_up |= frontier.crowded(self.numbers, len(problem))
-                slow = given_up | watch.beyond(*PATIENCE).to(lowest.device)
+                slow = given_up | watch.beyond(*PATIENCE)
                 hard = known.stuck | frontier.among(len(problem)) & slow
-                hard &= ~known.asked & ~known.falsified & ~watch.late().to(lowest.device)
+                hard &= ~known.asked & ~known.falsified & ~watch.late()
                 if self.aside is not None and self.aside.applies(problem) and bool(hard.any()):
                     self._ask(self.aside, problem, hard, known, watch, generator)
                 over = (given_up | known.proved | known.falsified)[frontier.sample]
@@ -110,7 +110,7 @@ class BranchAndBound(Stage):
         except OutOfTime:
             known.count(frontier)
             watch.charge(frontier.sample)
-        late = watch.late() | frontier.among(len(problem)).cpu()
+        late = watch.late() | frontier.among(len(problem))
         return Findings(bound=known.lowest, witness=known.witness, late=late, seconds=watch.spent)
 
     def _split(self, part: Frontier, search: Search, known: Known) -> Frontier:
@@ -132,7 +132,7 @@ class BranchAndBound(Stage):
         """Let another stage look at some samples, [B] bool, that it has not seen."""
         known.asked |= hard
         (samples,) = hard.nonzero().unbind(1)
-        asked = replace(problem.select(samples), seconds=watch.left[samples.cpu()])
+        asked = replace(problem.select(samples), seconds=watch.left[samples])
         found = aside(asked, generator)
         if found.bound is not None:
             positive = found.bound > asked.exact.rounding
@@ -323,7 +323,8 @@ class Search:
     def attacked(self, part: Frontier, points: Tensor) -> Tensor:
         """The points, that of the first sub-problem of each sample moved to where the sample's least margin is less."""
         _, order = part.sample.unique(return_inverse=True)
-        first = torch.full_like(part.sample, len(part)).scatter_reduce(0, order, torch.arange(len(part)), "amin")
+        place = torch.arange(len(part), device=order.device)
+        first = torch.full_like(part.sample, len(part)).scatter_reduce(0, order, place, "amin")
         first = first[first < len(part)]
         problem, x = self.problem.select(part.sample[first]), points[first]
         for size in MOVES:

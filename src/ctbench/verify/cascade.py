@@ -141,7 +141,8 @@ class Cascade:
         share = (self.deadline - start) / len(problem)  # of what the whole job has left
         left = [self._left(decision) for decision in before]
         if min(share, *left) < math.inf:
-            problem = replace(problem, seconds=torch.tensor([min(share, own) for own in left]))
+            seconds = torch.tensor([min(share, own) for own in left], device=problem.x.device)
+            problem = replace(problem, seconds=seconds)
         with deadline.until(start + sum(max(0.0, min(share, own)) for own in left)):
             outcomes = self._tried(stage, problem, generator)
         own = [outcome.seconds for outcome in outcomes or ()] or [0.0] * len(before)

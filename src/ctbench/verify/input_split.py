@@ -69,7 +69,8 @@ class InputSplit(Stage):
         exact = problem.exact
         if exact.x[0].numel() > self.inputs or not isinstance(exact.region, Box):
             return Findings()
-        watch, nodes = Watch(problem.seconds, len(exact), self.share), torch.zeros_like(exact.rounding)
+        watch = Watch(problem.seconds, len(exact), self.share, device=exact.x.device)
+        nodes = torch.zeros_like(exact.rounding)
         lowest, witness = torch.full_like(exact.rounding, torch.inf), exact.x.clone()
         falsified = torch.zeros_like(exact.rounding, dtype=torch.bool)
         frontier = Parts.whole(exact)
@@ -94,11 +95,11 @@ class InputSplit(Stage):
             watch.charge(part.sample)
             nodes += part.sample.bincount(minlength=len(nodes))
             # a box that cannot be halved has a bound that leaves its sample open, for good
-            over = falsified | (nodes >= self.nodes) | watch.late().to(falsified.device) | ~(lowest > exact.rounding)
+            over = falsified | (nodes >= self.nodes) | watch.late() | ~(lowest > exact.rounding)
             ended = over[frontier.sample]
             if bool(ended.any()):
                 lowest, frontier = frontier.take(ended).lowest(lowest), frontier.take(~ended)
-        late = watch.late() | (frontier.sample.bincount(minlength=len(nodes)) > 0).cpu()
+        late = watch.late() | (frontier.sample.bincount(minlength=len(nodes)) > 0)
         return Findings(bound=lowest, witness=witness, late=late, seconds=watch.spent)
 
 
@@ -175,7 +176,7 @@ def bounded(part: Parts, problem: Problem) -> tuple[Parts, Tensor, Tensor]:
     a, open_ = form.coefficients.flatten(2), (~(found > rounding)).to(spec.dtype).unsqueeze(2)
     shares = (a.abs() * open_).sum(1), widening(problem.net, part.box, spec * open_)
     influence = F.normalize(shares[0], p=1) + F.normalize(shares[1], p=1)
-    slope = a[torch.arange(len(part)), found.argmin(1)].view_as(part.box.lower)
+    slope = a[torch.arange(len(part), device=a.device), found.argmin(1)].view_as(part.box.lower)
     corner = torch.where(slope > 0, part.box.lower, part.box.upper)
     return replace(part, bounds=part.bounds.scatter(1, rows, found)), influence, corner
 

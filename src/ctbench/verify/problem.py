@@ -25,7 +25,7 @@ class Problem:
     region: Region
     spec: Tensor  # the margins as linear forms of the output, [B, S, K]
     double: Problem | None = None  # the same in double precision; None if this is
-    seconds: Tensor | None = None  # that each sample has left, [B]; None for no limit
+    seconds: Tensor | None = None  # that each sample has left, [B], on the device of x; None for no limit
 
     @classmethod
     def of_labels(cls, net: Graph, x: Tensor, y: Tensor, threat: Threat, *, double: Problem | None = None) -> Problem:

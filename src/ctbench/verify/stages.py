@@ -107,12 +107,13 @@ class Falsify(Stage):
         return self.attack.name
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        witness, late = problem.x.clone(), torch.zeros(len(problem), dtype=torch.bool)
+        witness, late = problem.x.clone(), torch.zeros(len(problem), dtype=torch.bool, device=problem.x.device)
         standing = torch.arange(len(problem), device=problem.x.device)
         for _ in range(self.rounds):
+            if not len(standing):
+                break
             if deadline.is_over():
-                late[standing.cpu()] = True
-            if not len(standing) or bool(late.any()):
+                late[standing] = True
                 break
             rest = problem.select(standing)
             witness[standing] = self.attack(rest.violation, rest.region, rest.x, generator)
