@@ -299,11 +299,13 @@ def _run(op: Any, *arguments: Any, **options: Any) -> Any:
         out = (op.overloadpacket if numbers else op)(*values, **named)
     if operator.returned == -1:
         return _packed(out)
-    outputs = [arguments[at] if at < len(arguments) else options.get(key) for at, key in operator.written]
-    outputs = [output for output in outputs if output is not None]
-    for output in filter(there, outputs):
-        raw = output.untyped_storage().held.raw
-        if raw.numel() != output.numel():  # it was resized
+    pairs = [
+        (arguments[at], values[at]) if at < len(arguments) else (options.get(key), named.get(key))
+        for at, key in operator.written
+    ]
+    outputs = [output for output, _ in pairs if output is not None]
+    for output, raw in pairs:
+        if there(output) and raw.shape != output.shape:  # it was resized
             output.data = packed(raw)
     return (None, outputs[0] if outputs else None)[operator.returned] if operator.returned < 2 else tuple(outputs)
 

@@ -19,6 +19,7 @@ from ctbench.domains import domain as find_domain
 from ctbench.domains.crown import DEFAULT_MEMORY
 from ctbench.domains.linear_form import every_output
 from ctbench.graph import Graph, freeze, trace
+from ctbench.precision import full_float32
 from ctbench.regions import Box, Region, linf_box, threat
 from ctbench.specification import check_labels, margin_rows, wrong_classes
 
@@ -31,6 +32,7 @@ class LogitBounds(NamedTuple):
     upper: Tensor  # [B, K]
 
 
+@full_float32
 def bounds(
     model: nn.Module,
     x: Tensor | None = None,
@@ -76,6 +78,7 @@ def bounds(
     return LogitBounds(both[:, : graph.classes], -both[:, graph.classes :])
 
 
+@full_float32
 def margin_bounds(
     model: nn.Module,
     x: Tensor | None,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ctbench import deadline
 from ctbench.deadline import OutOfTime
+from ctbench.precision import full_float32
 from ctbench.results import Verdict
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
@@ -101,6 +102,7 @@ class Cascade:
         found = {place: known for part in self.decisions(problem, generator, before) for place, known in part.items()}
         return [found[place] for place in range(len(problem))]
 
+    @full_float32
     @torch.no_grad()
     def decisions(
         self, problem: Problem, generator: torch.Generator, before: Sequence[Decision] | None = None
