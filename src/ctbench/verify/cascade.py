@@ -16,7 +16,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ctbench import deadline
+from ctbench import budget, deadline
 from ctbench.deadline import OutOfTime
 from ctbench.precision import full_float32
 from ctbench.results import Verdict
@@ -111,9 +111,9 @@ class Cascade:
         standing = dict(enumerate([Decision()] * len(problem) if before is None else before))
         yield _settled(standing)
         for stage in self.stages:
-            places = list(standing)
-            for start in range(0, len(places), stage.batch_size):
-                batch = [place for place in places[start : start + stage.batch_size] if self._left(standing[place]) > 0]
+            places, size = list(standing), budget.grown(stage.batch_size, problem.x.device, stage.memory)
+            for start in range(0, len(places), size):
+                batch = [place for place in places[start : start + size] if self._left(standing[place]) > 0]
                 if time.perf_counter() >= self.deadline:
                     standing |= {place: replace(standing[place], cut=True) for place in batch}
                 elif batch:
@@ -166,7 +166,7 @@ class Cascade:
         except OutOfTime:
             return [_Outcome(late=True)] * len(problem)
         except Exception as error:  # whatever happens in a stage, its samples stay open, and their decisions say why
-            if _out_of_memory(error) and len(problem) > 1:
+            if budget.is_out_of_memory(error) and len(problem) > 1:
                 return None  # the halves come when this error is gone: it holds on to all that its frames hold
             return [_Outcome(reason=f"{type(error).__name__}: {error}")] * len(problem)
 
@@ -254,9 +254,3 @@ def _checked(findings: Findings, samples: int) -> Findings:
     if witness is not None and len(witness) != samples:
         raise ValueError(f"the stage gave {len(witness)} witnesses for {samples} samples")
     return findings
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether torch had no memory left: on a CPU it says so in words alone."""
-    words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)

@@ -17,6 +17,7 @@ that CROWN takes: tanh, sigmoid and maxima, not ReLU alone. Its time is exponent
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ctbench import budget
 from ctbench.deadline import OutOfTime
 from ctbench.domains import crown, interval
 from ctbench.domains.linear_form import LinearForm
@@ -43,7 +45,8 @@ class InputSplit(Stage):
 
     Args:
         inputs: networks with more inputs than this are left open, as are regions that are not boxes.
-        parts: boxes that are bounded at once.
+        parts: boxes that are bounded at once on a CPU; as many more on another device as its memory allows, and half as
+            many where memory does not suffice.
         nodes: boxes that are bounded for a sample before it is given up.
         share: of a sample's time that it may take.
     """
@@ -73,17 +76,22 @@ class InputSplit(Stage):
         nodes = torch.zeros_like(exact.rounding)
         lowest, witness = torch.full_like(exact.rounding, torch.inf), exact.x.clone()
         falsified = torch.zeros_like(exact.rounding, dtype=torch.bool)
-        frontier = Parts.whole(exact)
+        frontier, parts = Parts.whole(exact), budget.grown(self.parts, exact.x.device, self.memory)
         while len(frontier):
-            part, rest = frontier.worst(self.parts)
+            part, rest = frontier.worst(parts)
             try:
-                part, influence, corner = bounded(part, exact)
+                found = budget.attempt(functools.partial(bounded, part, exact), last=len(part) == 1)
             except OutOfTime:
                 if bool(frontier.least.isneginf().any()):
                     raise  # before the first bounds
                 lowest = frontier.lowest(lowest)
                 watch.charge(frontier.sample)
                 break
+            if found is None:
+                parts = (len(part) + 1) // 2
+                watch.charge(part.sample)
+                continue
+            part, influence, corner = found
             owner, rounding = exact.select(part.sample), exact.rounding[part.sample]
             for at in (part.box.center, corner):
                 turned = owner.margins(at).amin(1) < -rounding
