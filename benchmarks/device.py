@@ -16,7 +16,6 @@ projections, lines, boxes of elementwise ops and metrics.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import tempfile

@@ -23,7 +23,6 @@ from functools import cached_property
 from itertools import permutations
 from operator import mul
 
-import torch
 from torch import Tensor, nn
 
 BITS = 300  # of an irrational factor

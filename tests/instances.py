@@ -16,12 +16,12 @@ from functools import cached_property
 from random import Random
 
 import torch
+from tests.exact import ExactNetwork, Least, Skip, ball, rationals
 from torch import Tensor, nn
 
 from ctbench.domains import domains
 from ctbench.results import SampleRecord, Verdict
 from ctbench.verify import DEFAULT_STAGES, FAST_STAGES, Bound, BranchAndBound, Falsify, InputSplit, Milp, Stage, certify
-from tests.exact import ExactNetwork, Least, Skip, ball, rationals
 
 NODES = 30  # of each search: margins within rounding cannot be decided by more of them
 SECONDS = 5.0  # of each sample; what takes longer is unknown

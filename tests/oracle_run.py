@@ -13,9 +13,9 @@ from collections import Counter
 from itertools import count, cycle, islice
 
 import torch
+from tests.instances import BOUNDS, FAMILIES, SEARCHES, STAGES, Instances, instances
 
 from ctbench.results import Verdict
-from tests.instances import BOUNDS, FAMILIES, SEARCHES, STAGES, Instances, instances
 
 Counts = dict[tuple[str, str], Counter[str]]  # by family and stage
 

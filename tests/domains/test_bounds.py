@@ -200,6 +200,7 @@ def test_large_batches_are_cut_to_fit_the_memory(domain, norm, monkeypatch):
         )
     model, one = network(), domains()[domain].footprint(freeze(trace(network(), (3,)), X)[0], 3) * 8
 
+    @torch.no_grad()  # or what gradients keep counts, too
     def found(memory: int) -> Tensor:
         return margin_bounds(model, X, Y, eps=0.2, norm=norm, domain=domain, memory=memory)
 

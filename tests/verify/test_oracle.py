@@ -12,14 +12,14 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from torch import nn
-
-from ctbench.results import SampleRecord, Verdict
 from tests import oracle_run
 from tests.exact import ExactNetwork
 from tests.instances import BOUNDS, FAMILIES, SEARCHES, STAGES, Instances, instances
 from tests.small import linear
 from tests.stages import Custom, constant
+from torch import nn
+
+from ctbench.results import SampleRecord, Verdict
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,11 +8,11 @@ from functools import lru_cache
 
 import pytest
 import torch
+from tests.exact import ExactNetwork
+from tests.instances import STAGES, Instances
 from torch import Tensor, nn
 
 from ctbench.results import Verdict
-from tests.exact import ExactNetwork
-from tests.instances import STAGES, Instances
 
 PROVING = sorted(STAGES.keys() - {"falsify"})
 LABEL = torch.tensor([0])

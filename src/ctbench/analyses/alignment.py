@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctbench.precision import full_float32
 from ctbench.regions import Region, Star
 
 
+@full_float32
 def alignment(region: Region, directions: Tensor) -> float:
     """The alignment of a set of segments with the signal.
 
@@ -40,6 +42,7 @@ def alignment(region: Region, directions: Tensor) -> float:
     return float(cosines.amax(1).mean())
 
 
+@full_float32
 def cosine(perturbations: Tensor, directions: Tensor) -> float:
     """The mean cosine between perturbations and the signal; a perturbation of 0 does not count, NaN if all are 0.
 

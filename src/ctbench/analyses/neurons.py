@@ -24,6 +24,7 @@ import torch
 from ctbench.domains import crown
 from ctbench.graph import Graph
 from ctbench.graph.ops import ReLU
+from ctbench.precision import full_float32
 from ctbench.regions import Box, Region
 
 
@@ -35,6 +36,7 @@ class NeuronStates(NamedTuple):
     unstable: float
 
 
+@full_float32
 @torch.no_grad()
 def neuron_states(net: Graph, region: Region, boxes: list[Box] | None = None) -> NeuronStates:
     """The shares of inactive, active and unstable ReLUs.

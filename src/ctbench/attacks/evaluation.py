@@ -34,6 +34,7 @@ from ctbench.attacks.base import Attack, Objective
 from ctbench.attacks.line_search import LineSearch, segments
 from ctbench.attacks.pgd import PGD
 from ctbench.graph import Graph, Precisions
+from ctbench.precision import full_float32
 from ctbench.regions import Region, Threat
 from ctbench.regions.lookup import given_threat
 from ctbench.specification import (
@@ -111,6 +112,7 @@ class Evaluation:
         return (self._right - len(turned)) / len(self.labels)
 
 
+@full_float32
 def adversarial_accuracy(
     model: nn.Module,
     x: Tensor,

@@ -8,19 +8,29 @@ lower, upper = bounds(model, box=(low, high), domain="alpha-crown", steps=50)
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
 
+from ctbench import budget
 from ctbench.domains import Domain
 from ctbench.domains import domain as find_domain
-from ctbench.domains.crown import DEFAULT_MEMORY
 from ctbench.domains.linear_form import every_output
 from ctbench.graph import Graph, freeze, precision, trace
+from ctbench.precision import full_float32
 from ctbench.regions import Box, Region, linf_box, threat
 from ctbench.specification import check_labels, margin_rows, wrong_classes
+
+KEPT = 8  # numbers that gradients keep for each coefficient of a form at a node, at most
+TRIED = (1, 2)  # samples on which it is measured what gradients keep
 
 Eps = float | Tensor
 Clip = tuple[float, float] | EllipsisType | None
@@ -31,6 +41,7 @@ class LogitBounds(NamedTuple):
     upper: Tensor  # [B, K]
 
 
+@full_float32
 def bounds(
     model: nn.Module,
     x: Tensor | None = None,
@@ -41,7 +52,7 @@ def bounds(
     box: tuple[Tensor, Tensor] | None = None,
     region: Region | None = None,
     domain: str = "crown",
-    memory: int = DEFAULT_MEMORY,
+    memory: int | None = None,
     **options: Any,
 ) -> LogitBounds:
     """Bounds of the logits over a region of each input: a ball around x, a box, or any other `Region`.
@@ -59,8 +70,11 @@ def bounds(
         box: in place of x and eps, the lower and upper ends of each input, [B, *shape], in any range.
         region: in place of x and eps, a region.
         domain: one of `ctbench.domains.domains()`, as "interval", "zonotope", "crown-ibp", "crown", "alpha-crown".
-        memory: bytes that the bounds may take at once, about: large batches are cut. Not counted is what is kept for
-            gradients; use torch.no_grad() if none are wanted.
+        memory: bytes that the bounds may take at once, about: large batches are cut, and parts are halved where a device
+            runs out of memory. None is 256 MiB on a CPU, and a share of the free memory of another device. Where
+            gradients may be wanted (the network's parameters require them, as they do by default) and would need more,
+            only one part at a time keeps what they need: it is computed again in the backward pass, once. Under
+            torch.no_grad() nothing is kept.
         options: what the domain takes beside, as steps=50, intermediate=True or slope=relaxations.parallel.
 
     Raises:
@@ -69,13 +83,14 @@ def bounds(
     """
     where = _region(model, x, eps, norm, clip, box, region)
     graph, where = _prepared(model, where)
-    method = _Method(domain, memory, options)
     like = where.hull.lower
+    method = _Method(domain, memory, options, like.device)
     spec = every_output(len(like), graph.classes, like=like)
     both = method.lower_bounds(graph, where, torch.cat([spec, -spec], dim=1))
     return LogitBounds(both[:, : graph.classes], -both[:, graph.classes :])
 
 
+@full_float32
 def margin_bounds(
     model: nn.Module,
     x: Tensor | None,
@@ -87,7 +102,7 @@ def margin_bounds(
     box: tuple[Tensor, Tensor] | None = None,
     region: Region | None = None,
     domain: str = "crown",
-    memory: int = DEFAULT_MEMORY,
+    memory: int | None = None,
     **options: Any,
 ) -> Tensor:
     """Lower bounds of the margins z_y - z_k over the region, [B, K], 0 at k = y. Other arguments as in `bounds`.
@@ -97,8 +112,8 @@ def margin_bounds(
     """
     where = _region(model, x, eps, norm, clip, box, region)
     graph, where = _prepared(model, where)
-    method = _Method(domain, memory, options)
     like = where.hull.lower
+    method = _Method(domain, memory, options, like.device)
     check_labels(y, graph.classes)
     if len(y) != len(like):
         raise ValueError(f"there are {len(y)} labels for {len(like)} inputs: give one for each")
@@ -158,8 +173,9 @@ def _prepared(model: nn.Module, region: Region) -> tuple[Graph, Region]:
 class _Method:
     """A domain with its options, which cuts batches into parts that fit the memory."""
 
-    def __init__(self, name: str, memory: int, options: dict[str, Any]) -> None:
+    def __init__(self, name: str, memory: int | None, options: dict[str, Any], device: torch.device) -> None:
         self.domain: Domain = find_domain(name)
+        memory = budget.of(device) if memory is None else memory
         if not isinstance(memory, int) or memory <= 0:
             raise ValueError(f"memory is {memory!r}: give a number of bytes, as 2**30")
         known = inspect.signature(self.domain.lower_bounds).parameters
@@ -174,13 +190,83 @@ class _Method:
         self.memory, self.options = memory, options | ({"memory": memory} if "memory" in known else {})
 
     def lower_bounds(self, graph: Graph, region: Region, spec: Tensor) -> Tensor:
-        one = self.domain.footprint(graph, spec.shape[1]) * spec.element_size()
         if not len(spec):
             return spec.new_zeros(spec.shape[:2])
-        parts = torch.arange(len(spec), device=spec.device).split(max(1, self.memory // one))
-        if len(parts) == 1:
-            bound = self.domain.lower_bounds(graph, region, spec, **self.options)
-        else:
-            chunks = [self.domain.lower_bounds(graph, region.take(p), spec[p], **self.options) for p in parts]
-            bound = torch.cat(chunks)
+        size = max(1, self.memory // (self.domain.footprint(graph, spec.shape[1]) * spec.element_size()))
+        found = self._parts(_Part(self, graph, region, spec), len(spec), size)
+        bound = found[0] if len(found) == 1 else torch.cat(found)
         return torch.where(bound == torch.inf, torch.nan, bound)  # an overflow, which proves nothing
+
+    def _parts(self, compute: _Part, count: int, size: int) -> list[Tensor]:
+        """The bounds of all samples, in parts of this size at most."""
+        graph, spec = compute.graph, compute.spec
+        numbers = sum(math.prod(node.shape) for node in graph.nodes)
+        most = KEPT * (spec.shape[1] + 2 * numbers) * numbers * spec.element_size()
+        if not torch.is_grad_enabled() or count * most <= self.memory or count <= sum(TRIED):
+            return budget.halving(compute, count, size)
+        if size <= max(TRIED):
+            return budget.halving(replace(compute, recomputed=True), count, size)
+        # how much gradients keep depends on the domain and its options, so it is measured, on a few samples
+        done, kept, start = list[Tensor](), list[int](), 0
+        for few in TRIED:
+            with _measured() as measure:
+                done.append(compute(start, start + few))
+            kept.append(measure())
+            start += few
+        each = (kept[1] - kept[0]) // (TRIED[1] - TRIED[0])
+        if (count - start) * each > self.memory:
+            compute, size = replace(compute, recomputed=True), max(1, min(size, self.memory // each))
+        rest = budget.halving(lambda first, last: compute(start + first, start + last), count - start, size)
+        return done + rest
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The bounds of some samples, from one place to another."""
+
+    method: _Method
+    graph: Graph
+    region: Region
+    spec: Tensor
+    recomputed: bool = False  # whether what gradients need is computed again in the backward pass
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        if not self.recomputed:
+            return self._bounds(start, stop)
+        # checkpoints repeat the draws of torch's own generators alone
+        generator = self.method.options.get("generator")
+        state = None if generator is None else generator.get_state()
+        first = [True]
+
+        def bounds() -> Tensor:
+            if first or generator is None:
+                first.clear()
+                return self._bounds(start, stop)
+            now = generator.get_state()
+            generator.set_state(state)
+            try:
+                return self._bounds(start, stop)
+            finally:
+                generator.set_state(now)
+
+        return checkpoint(full_float32(bounds), use_reentrant=False)  # type: ignore[no-any-return]
+
+    def _bounds(self, start: int, stop: int) -> Tensor:
+        region, spec = self.region, self.spec
+        if (start, stop) != (0, len(spec)):
+            samples = torch.arange(start, stop, device=spec.device)
+            region, spec = region.take(samples), spec[samples]
+        return self.method.domain.lower_bounds(self.graph, region, spec, **self.method.options)
+
+
+@contextmanager
+def _measured() -> Iterator[Callable[[], int]]:
+    """A function that gives the bytes that were kept for gradients since, each storage counted once."""
+    storages = dict[int, int]()
+
+    def note(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        yield lambda: sum(storages.values())

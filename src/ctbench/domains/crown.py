@@ -21,7 +21,7 @@ from functools import reduce, singledispatch
 import torch
 from torch import Tensor
 
-from ctbench import deadline
+from ctbench import budget, deadline
 from ctbench.domains import interval, rounding
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import SlopeRule, adaptive, parallel
@@ -32,7 +32,7 @@ from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Op, fronts, w
 from ctbench.graph.ops import Add, Concat, Max, Shape
 from ctbench.regions import Ball, Box, L2Ball, Region
 
-DEFAULT_MEMORY = 2**28
+DEFAULT_MEMORY = budget.DEFAULT  # also elsewhere than on a CPU: what a run computes must not depend on free memory
 LIVE_COPIES = 10  # of the coefficients, while a form goes through a layer
 MANY = 1 / 4  # of a node's neurons: from here on all are bounded, as windows at the same places cost less each
 

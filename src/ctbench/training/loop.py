@@ -20,8 +20,10 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 from ctbench.datasets import Data, Examples, split
 from ctbench.graph import Graph, folded, freeze, trace
 from ctbench.methods.base import Batch
+from ctbench.precision import products
 from ctbench.regions import Region
 from ctbench.results import RunFolder, jsonl
 from ctbench.training import checkpoints
@@ -214,14 +217,15 @@ class Training:
                 f"than {recipe.swa.every} steps; start earlier or average more often"
             )
         self.execution = Execution(recipe.precision == "bfloat16", compiled)
-        self._rehearse()
+        with self._products():
+            self._rehearse()
 
     @property
     def ways(self) -> dict[str, str | int | None]:
         """How the steps are computed, which is to be noted beside what they are computed with."""
         return {
             "processes": self.processes.count,
-            "precision": "bfloat16" if self.execution.bfloat16 else "float32",
+            "precision": self._precision,
             "compiled": self.execution.compiled,
         }
 
@@ -233,7 +237,8 @@ class Training:
         progress = display(recipe.name, epochs=recipe.epochs, steps=self.steps, done=done, quiet=quiet or not first)
         with board(place, done=done) as write, progress as shown:
             for epoch in range(done, recipe.epochs):
-                metrics = self.epoch(epoch, shown)
+                with self._products():
+                    metrics = self.epoch(epoch, shown)
                 write(metrics)
                 if first:
                     self._keep(metrics, epoch + 1)
@@ -242,6 +247,17 @@ class Training:
                     watch(epoch + 1, self.model)
         if self.best:
             self.model.load_state_dict(self.best.model)
+
+    @property
+    def _precision(self) -> Literal["float32", "tf32", "bfloat16"]:
+        """The recipe's, or what it had to be replaced by."""
+        if self.recipe.precision == "bfloat16" and not self.execution.bfloat16:
+            return "float32"
+        return self.recipe.precision
+
+    def _products(self) -> AbstractContextManager[None]:
+        """How products of float32 are computed; bfloat16 is what autocast makes of them."""
+        return products("tf32" if self.recipe.precision == "tf32" else "float32")
 
     def _rehearse(self) -> None:
         """Try how the steps are to be computed, and fall back, with a warning, where that does not work."""

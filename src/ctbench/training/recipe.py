@@ -53,8 +53,9 @@ class Recipe:
             statistics of batch norms, and a method's prelude, are still those of the whole batch, so the step is the
             same, but for the points where an attack starts at random, and for what is no mean over samples and so is
             each part's own: R, the product in TAPS's loss, the weights that SAM moves to.
-        precision: "float32", or "bfloat16" for the forward computations of a step, with weights, statistics and the
-            optimiser in float32. Where bfloat16 does not work, training warns and takes float32.
+        precision: "float32"; "tf32" for convolutions and products of matrices that a GPU rounds to TF32; or "bfloat16"
+            for the forward computations of a step, with weights, statistics and the optimiser in float32. Where
+            bfloat16 does not work, training warns and takes float32.
         swa: average the weights, and end with the average (the batch norms' statistics are then always computed anew).
         precise_bn: compute the statistics of batch norms anew over the training set at the end.
         precise_bn_variance: the average of the batches' variances ("mean"), or the variance of all ("pooled").
@@ -83,7 +84,7 @@ class Recipe:
     epochs: int
     batch_size: int
     accumulate: int = 1
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     swa: SWA | None = None
     precise_bn: bool = True
     precise_bn_variance: Literal["mean", "pooled"] = "mean"

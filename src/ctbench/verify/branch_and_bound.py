@@ -16,6 +16,7 @@ precision; a sub-problem is closed by the bound that the numbers found there giv
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -23,6 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ctbench import budget
 from ctbench.deadline import OutOfTime
 from ctbench.domains import alpha_crown, beta_crown, crown, pairs, rounding
 from ctbench.domains.beta_crown import Bounds, Boxes, Multipliers, Relaxation
@@ -50,7 +52,8 @@ class BranchAndBound(Stage):
     """Branch and bound, on the open samples of a batch together, each for the seconds that it has.
 
     Args:
-        parts: sub-problems that are split at once; fewer of a network of more than 32,768 values.
+        parts: sub-problems that are split at once; fewer of a network of more than 32,768 values. Like `numbers` this
+            is for a CPU, and grows with the memory of another device. Where memory does not suffice, it is halved.
         steps: of the optimisation of each bound; `root_steps` of that of all pre-activation bounds, which comes first.
         candidates: neurons of each of two rankings that are tried out, with cheap bounds, before one is split.
         pairs: of ReLUs of a layer that are bounded together, once the search takes long; 0 for none.
@@ -83,19 +86,23 @@ class BranchAndBound(Stage):
         return "branch-and-bound"
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        watch = Watch(problem.seconds, len(problem))
-        search, lowest, frontier = Search.begin(problem, self.root_steps, self.numbers)
+        watch = Watch(problem.seconds, len(problem), device=problem.x.device)
+        scale = budget.scale(problem.x.device, self.memory)
+        numbers = max(1, int(scale * self.numbers))
+        search, lowest, frontier = Search.begin(
+            problem, self.root_steps, numbers, budget.of(problem.x.device, self.memory)
+        )
         known = Known(problem.exact, lowest)
-        watch.charge(torch.arange(len(problem)))
+        watch.charge(torch.arange(len(problem), device=problem.x.device))
         values = sum(math.prod(node.shape) for node in problem.net.nodes)
-        parts = max(1, min(self.parts, AT_ONCE // values))
+        parts = max(1, int(scale * min(self.parts, AT_ONCE // values)))
         try:
             while True:
-                given_up = watch.late().to(lowest.device) | (known.nodes >= self.nodes) | known.stuck
-                given_up |= frontier.crowded(self.numbers, len(problem))
-                slow = given_up | watch.beyond(*PATIENCE).to(lowest.device)
+                given_up = watch.late() | (known.nodes >= self.nodes) | known.stuck
+                given_up |= frontier.crowded(numbers, len(problem))
+                slow = given_up | watch.beyond(*PATIENCE)
                 hard = known.stuck | frontier.among(len(problem)) & slow
-                hard &= ~known.asked & ~known.falsified & ~watch.late().to(lowest.device)
+                hard &= ~known.asked & ~known.falsified & ~watch.late()
                 if self.aside is not None and self.aside.applies(problem) and bool(hard.any()):
                     known.asked |= hard
                     self._ask(self.aside, problem, hard.nonzero().squeeze(1), known, watch, generator)
@@ -106,14 +113,19 @@ class BranchAndBound(Stage):
                     break
                 order = frontier.bound.argsort()
                 part, rest = frontier.take(order[:parts]), frontier.take(order[parts:])
-                frontier = rest.join(self._split(part, search, known))
+                halves = budget.attempt(functools.partial(self._split, part, search, known), last=len(part) == 1)
+                if halves is None:
+                    parts = (len(part) + 1) // 2
+                    watch.charge(part.sample)
+                    continue
+                frontier = rest.join(halves)
                 if self.pairs and known.nodes.sum() >= MANY * len(problem):
                     search, frontier = search.paired(frontier, self.pairs)
                 watch.charge(part.sample)
         except OutOfTime:
             known.count(frontier)
             watch.charge(frontier.sample)
-        late = watch.late() | frontier.among(len(problem)).cpu()
+        late = watch.late() | frontier.among(len(problem))
         return Findings(bound=known.lowest, witness=known.witness, late=late, seconds=watch.spent, failed=known.failed)
 
     def _split(self, part: Frontier, search: Search, known: Known) -> Frontier:
@@ -143,7 +155,7 @@ class BranchAndBound(Stage):
         watch.charge(samples)
         if raised is None:
             return
-        alone = len(samples) == 1 or bool(watch.late()[samples.cpu()].all())
+        alone = len(samples) == 1 or bool(watch.late()[samples].all())
         try:
             for half in () if alone else samples.tensor_split(2):
                 self._ask(aside, problem, half, known, watch, generator)
@@ -155,7 +167,7 @@ class BranchAndBound(Stage):
         self, aside: Stage, problem: Problem, samples: Tensor, known: Known, watch: Watch, generator: torch.Generator
     ) -> None:
         """Keep what another stage finds out about some samples, [N] indices."""
-        asked = replace(problem.select(samples), seconds=watch.left[samples.cpu()])
+        asked = replace(problem.select(samples), seconds=watch.left[samples])
         found = checked(aside(asked, generator), len(samples))
         if found.bound is not None:
             known.failing(samples[found.bound.isnan()], {aside.title: "the bound is NaN"})
@@ -245,14 +257,19 @@ class Search:
     pairs_are_chosen: bool = False
 
     @classmethod
-    def begin(cls, problem: Problem, steps: int, numbers: int) -> tuple[Search, Tensor, Frontier]:
+    def begin(cls, problem: Problem, steps: int, numbers: int, memory: int) -> tuple[Search, Tensor, Frontier]:
         """Bound everything at the root: what is shared, the least of the positive bounds [B], and what is open."""
         exact = problem.exact
-        boxes = crown.boxes(problem.net, problem.region)
-        boxes_exact = boxes if exact is problem else crown.boxes(exact.net, exact.region)
+        boxes = crown.boxes(problem.net, problem.region, memory=memory)
+        boxes_exact = boxes if exact is problem else crown.boxes(exact.net, exact.region, memory=memory)
         each = alpha_crown.tightening_footprint(problem.net, problem.region, boxes)
-        parts = torch.arange(len(problem), device=problem.x.device).split(max(1, numbers // max(1, each)))
-        roots = [cls._root(problem.select(part), _take(boxes, part), _take(boxes_exact, part), steps) for part in parts]
+        every = torch.arange(len(problem), device=problem.x.device)
+
+        def root(start: int, stop: int) -> tuple[Tensor, Boxes, list[Loss]]:
+            part = every[start:stop]
+            return cls._root(problem.select(part), _take(boxes, part), _take(boxes_exact, part), steps)
+
+        roots = budget.halving(root, len(problem), max(1, numbers // max(1, each)))
         bounds = torch.cat([bound for bound, _, _ in roots])
         inner_exact = {
             at: Box(
@@ -362,7 +379,8 @@ class Search:
     def attacked(self, part: Frontier, points: Tensor) -> Tensor:
         """The points, that of the first sub-problem of each sample moved to where the sample's least margin is less."""
         _, order = part.sample.unique(return_inverse=True)
-        first = torch.full_like(part.sample, len(part)).scatter_reduce(0, order, torch.arange(len(part)), "amin")
+        place = torch.arange(len(part), device=order.device)
+        first = torch.full_like(part.sample, len(part)).scatter_reduce(0, order, place, "amin")
         first = first[first < len(part)]
         problem, x = self.problem.select(part.sample[first]), points[first]
         for size in MOVES:

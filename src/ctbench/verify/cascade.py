@@ -16,8 +16,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ctbench import deadline
+from ctbench import budget, deadline
 from ctbench.deadline import OutOfTime
+from ctbench.precision import full_float32
 from ctbench.results import Verdict
 from ctbench.verify.problem import Problem, checked
 from ctbench.verify.raised import Raised
@@ -108,6 +109,7 @@ class Cascade:
         found = {place: known for part in self.decisions(problem, generator, before) for place, known in part.items()}
         return [found[place] for place in range(len(problem))]
 
+    @full_float32
     @torch.no_grad()
     def decisions(
         self, problem: Problem, generator: torch.Generator, before: Sequence[Decision] | None = None
@@ -116,9 +118,9 @@ class Cascade:
         standing = dict(enumerate([Decision()] * len(problem) if before is None else before))
         yield _settled(standing)
         for stage in self.stages:
-            places = list(standing)
-            for start in range(0, len(places), stage.batch_size):
-                batch = [place for place in places[start : start + stage.batch_size] if self._left(standing[place]) > 0]
+            places, size = list(standing), budget.grown(stage.batch_size, problem.x.device, stage.memory)
+            for start in range(0, len(places), size):
+                batch = [place for place in places[start : start + size] if self._left(standing[place]) > 0]
                 if time.perf_counter() >= self.deadline:
                     standing |= {place: replace(standing[place], cut=True) for place in batch}
                 elif batch:
@@ -153,7 +155,8 @@ class Cascade:
         share = (self.deadline - start) / len(problem)  # of what the whole job has left
         left = [self._left(decision) for decision in before]
         if min(share, *left) < math.inf:
-            problem = replace(problem, seconds=torch.tensor([min(share, own) for own in left]))
+            seconds = torch.tensor([min(share, own) for own in left], device=problem.x.device)
+            problem = replace(problem, seconds=seconds)
         with deadline.until(start + sum(max(0.0, min(share, own)) for own in left)):
             outcomes = self._tried(stage, problem, generator)
         own = [0.0] * len(before) if isinstance(outcomes, Raised) else [outcome.seconds for outcome in outcomes]

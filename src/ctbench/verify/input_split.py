@@ -17,6 +17,7 @@ that CROWN takes: tanh, sigmoid and maxima, not ReLU alone. Its time is exponent
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ctbench import budget
 from ctbench.deadline import OutOfTime
 from ctbench.domains import crown, interval
 from ctbench.domains.linear_form import LinearForm
@@ -44,7 +46,8 @@ class InputSplit(Stage):
 
     Args:
         inputs: networks with more inputs than this are left open, as are regions that are not boxes.
-        parts: boxes that are bounded at once.
+        parts: boxes that are bounded at once on a CPU; as many more on another device as its memory allows, and half as
+            many where memory does not suffice.
         nodes: boxes that are bounded for a sample before it is given up.
         share: of a sample's time that it may take.
     """
@@ -70,24 +73,32 @@ class InputSplit(Stage):
         exact = problem.exact
         if exact.x[0].numel() > self.inputs or not isinstance(exact.region, Box):
             return Findings()
-        watch, lowest = Watch(problem.seconds, len(exact), self.share), exact.x.new_full((len(exact),), torch.inf)
+        watch = Watch(problem.seconds, len(exact), self.share, device=exact.x.device)
+        lowest = exact.x.new_full((len(exact),), torch.inf)
         nodes, falsified = torch.zeros_like(lowest), torch.zeros_like(lowest, dtype=torch.bool)
         frontier, witness = Parts.whole(exact), exact.x.clone()
+        parts = budget.grown(self.parts, exact.x.device, self.memory)
         boxes, losses = crown.bounded(exact.net, exact.region)
         assert losses is not None, "what double precision proves is rounded outward"
         while len(frontier):
-            part, rest = frontier.worst(self.parts)
+            part, rest = frontier.worst(parts)
             try:
-                part, influence, corner = bounded(part, exact, (boxes, losses))
+                bound = functools.partial(bounded, part, exact, (boxes, losses))
+                found = budget.attempt(bound, last=len(part) == 1)
             except OutOfTime:
                 if bool(frontier.least.isneginf().any()):
                     raise  # before the first bounds
                 lowest = frontier.lowest(lowest)
                 watch.charge(frontier.sample)
                 break
+            if found is None:
+                parts = (len(part) + 1) // 2
+                watch.charge(part.sample)
+                continue
+            part, influence, corner = found
             owner = exact.select(part.sample)
             for at in (part.box.center, corner):
-                at, turned = owner.judged(at)  # noqa: PLW2901 - moved into the exact region
+                at, turned = owner.judged(at)  # moved into the exact region
                 falsified[part.sample[turned]], witness[part.sample[turned]] = True, at[turned]
             place, divisible = part.place(influence)
             halved = divisible & ~(part.least > 0)
@@ -96,11 +107,11 @@ class InputSplit(Stage):
             watch.charge(part.sample)
             nodes += part.sample.bincount(minlength=len(nodes))
             # a box that cannot be halved has a bound that leaves its sample open, for good
-            over = falsified | (nodes >= self.nodes) | watch.late().to(falsified.device) | ~(lowest > 0)
+            over = falsified | (nodes >= self.nodes) | watch.late() | ~(lowest > 0)
             ended = over[frontier.sample]
             if bool(ended.any()):
                 lowest, frontier = frontier.take(ended).lowest(lowest), frontier.take(~ended)
-        late = watch.late() | (frontier.sample.bincount(minlength=len(nodes)) > 0).cpu()
+        late = watch.late() | (frontier.sample.bincount(minlength=len(nodes)) > 0)
         return Findings(bound=lowest, witness=witness, late=late, seconds=watch.spent)
 
 
@@ -180,7 +191,7 @@ def bounded(part: Parts, problem: Problem, around: tuple[list[Box], Losses]) -> 
     a, open_ = form.coefficients.flatten(2), (~(found > 0)).to(spec.dtype).unsqueeze(2)
     shares = (a.abs() * open_).sum(1), widening(problem.net.rounded_outward(False), part.box, spec * open_)
     influence = F.normalize(shares[0], p=1) + F.normalize(shares[1], p=1)
-    slope = a[torch.arange(len(part)), found.argmin(1)].view_as(part.box.lower)
+    slope = a[torch.arange(len(part), device=a.device), found.argmin(1)].view_as(part.box.lower)
     corner = torch.where(slope > 0, part.box.lower, part.box.upper)
     return replace(part, bounds=part.bounds.scatter(1, rows, found)), influence, corner
 

@@ -31,7 +31,7 @@ class Problem:
     region: Region
     spec: Tensor  # the margins as linear forms of the output, [B, S, K]
     double: Problem | None = None  # the same in double precision; None if this is
-    seconds: Tensor | None = None  # that each sample has left, [B]; None for no limit
+    seconds: Tensor | None = None  # that each sample has left, [B], on the device of x; None for no limit
     # moves points of the region to where they may be told, and says which of them are counterexamples, as ties may be;
     # None where these are the points with a negative margin
     judge: Judge | None = None

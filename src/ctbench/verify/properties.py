@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from ctbench.graph import Graph, Node, Precisions
 from ctbench.graph.ops import Linear, Max, Op, Reshape, Shape
 from ctbench.onnx import OnnxNetwork
+from ctbench.precision import full_float32
 from ctbench.regions import Box
 from ctbench.results import Open, Verdict
 from ctbench.results.failures import by_stage, warn
@@ -55,6 +56,7 @@ class PropertyResult:
     counterexample: tuple[Tensor, Tensor] | None = None  # x [*input] and the output for it, [K], in double precision
 
 
+@full_float32
 def verify_property(
     model: nn.Module,
     prop: Property,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+from ctbench import budget
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,4 @@ class Raised:
 
     @classmethod
     def of(cls, error: Exception) -> Raised:
-        return cls(f"{type(error).__name__}: {' '.join(str(error).split())}", _out_of_memory(error))
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether torch had no memory left: on a CPU it says so in words alone."""
-    words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+        return cls(f"{type(error).__name__}: {' '.join(str(error).split())}", budget.is_out_of_memory(error))

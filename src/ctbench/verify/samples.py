@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ctbench.graph import Precisions
+from ctbench.precision import full_float32
 from ctbench.regions import Threat
 from ctbench.regions.lookup import given_threat
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
@@ -200,6 +201,7 @@ class Job:
     seed: int
 
     @classmethod
+    @full_float32
     def of(cls, model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, cascade: Cascade, seed: int) -> Job:
         threat.check(x)
         check_samples(x, y)
@@ -222,6 +224,7 @@ class Job:
             "seed": self.seed,
         }
 
+    @full_float32
     @torch.no_grad()
     def records(self, chunk: Samples) -> Iterator[list[SampleRecord]]:
         """The records of some samples that go through all stages together, as soon as they are known."""

@@ -7,23 +7,31 @@ Falsify(attack=PGD(...))   is there a point of the region with a negative margin
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 
-from ctbench import attacks, deadline
+from ctbench import attacks, budget, deadline
 from ctbench.domains import alpha_crown, domain
 from ctbench.verify.problem import Findings, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(ABC):
-    """A way to decide problems; batch_size is how many samples it takes at once."""
+    """A way to decide problems.
+
+    Args:
+        batch_size: samples that it takes at once on a CPU; on another device as many more as its memory allows.
+        memory: the share of another device's free memory by which that is measured (see `ctbench.budget`). Findings do
+            not depend on it, but for rounding and for random starts.
+    """
 
     proves: ClassVar[bool] = False  # whether its bounds are those of the problem in double precision
     batch_size: int = 256
+    memory: float = field(default=budget.SHARE, repr=False)
 
     @property
     @abstractmethod
@@ -60,7 +68,10 @@ class Bound(Stage):
         return self.domain
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        margins = domain(self.domain).lower_bounds(problem.net, problem.region, problem.spec)
+        bounds = domain(self.domain).lower_bounds
+        cut = "memory" in inspect.signature(bounds).parameters
+        options = {"memory": budget.of(problem.x.device, self.memory)} if cut else {}
+        margins = bounds(problem.net, problem.region, problem.spec, **options)
         return Findings(bound=margins.amin(1))
 
 
@@ -85,7 +96,14 @@ class AlphaCrown(Stage):
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         margins = alpha_crown.lower_bounds(
-            problem.net, problem.region, problem.spec, steps=self.steps, lr=self.lr, decay=self.decay, stop=0.0
+            problem.net,
+            problem.region,
+            problem.spec,
+            steps=self.steps,
+            lr=self.lr,
+            decay=self.decay,
+            stop=0.0,
+            memory=budget.of(problem.x.device, self.memory),
         )
         return Findings(bound=margins.amin(1))
 
@@ -107,13 +125,14 @@ class Falsify(Stage):
         return self.attack.name
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        witness, late = problem.x.clone(), torch.zeros(len(problem), dtype=torch.bool)
+        witness, late = problem.x.clone(), torch.zeros(len(problem), dtype=torch.bool, device=problem.x.device)
         standing = torch.arange(len(problem), device=problem.x.device)
         highest = torch.full_like(problem.spec[:, 0, 0], -torch.inf)  # a violation of 0 may be a counterexample
         for _ in range(self.rounds):
+            if not len(standing):
+                break
             if deadline.is_over():
-                late[standing.cpu()] = True
-            if not len(standing) or bool(late.any()):
+                late[standing] = True
                 break
             rest = problem.select(standing)
             points = self.attack(rest.violation, rest.region, rest.x, generator)

@@ -11,17 +11,24 @@ from torch import Tensor
 class Watch:
     """Time is shared by the sub-problems that it is spent on: no sample gets more because others have ended."""
 
-    def __init__(self, seconds: Tensor | None, samples: int, share: float = 1.0) -> None:
-        """`seconds` is what each sample has, [B], None for no limit; it may take this share of it."""
-        self.spent = torch.zeros(samples, dtype=torch.float64)
+    def __init__(
+        self, seconds: Tensor | None, samples: int, share: float = 1.0, *, device: torch.device | None = None
+    ) -> None:
+        """`seconds` is what each sample has, [B], None for no limit; it may take this share of it.
+
+        All that it answers lies on the device of `seconds`; where there are none, on the one that is given.
+        """
+        place = device if seconds is None else seconds.device
+        self.spent = torch.zeros(samples, dtype=torch.float64, device=place)
         self.limit = torch.full_like(self.spent, torch.inf) if seconds is None else share * seconds.double()
         self.last = time.perf_counter()
 
     def charge(self, samples: Tensor) -> None:
         """Share the time since the last charge among these samples, [N], one for each of their sub-problems."""
         now = time.perf_counter()
-        shares = torch.bincount(samples.cpu(), minlength=len(self.spent)) / max(1, len(samples))
-        self.spent = self.spent + shares * (now - self.last)
+        samples = samples.to(self.spent.device)
+        each = torch.full_like(samples, (now - self.last) / max(1, len(samples)), dtype=self.spent.dtype)
+        self.spent = self.spent.index_add(0, samples, each)
         self.last = now
 
     @property
