@@ -5,9 +5,8 @@ from random import Random
 
 import pytest
 import torch
-from torch import nn
-
 from tests.exact import BITS, ExactNetwork, Skip, ball, rationals
+from torch import nn
 
 
 def network(
