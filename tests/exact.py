@@ -1,15 +1,14 @@
 """Networks in exact arithmetic: their values, and their least margin over a box, without any rounding.
 
-A network is a chain of affine steps and kinks (z where z > 0, slope z elsewhere) on the rational numbers that its stored
-weights are. The least margin over a box is found by cutting the box into simplices. A simplex in which a pre-activation has
-both signs is cut where it is 0: one vertex above and one below give the point between them at which it is 0, which takes
-the place of the first in one half, and of the second in the other. Both halves have fewer pairs of opposite vertices, so
-this ends. Then every neuron is linear on every simplex, all values in between are, too, and the margins are least at
-vertices. It takes any number of inputs in principle, and one to three in practice: a box of n has n! simplices at the
-beginning.
+A network is a chain of affine steps and kinks (z where z > 0, slope z elsewhere) on the rational numbers that its
+stored weights are. The least margin over a box is found by cutting the box into simplices. A simplex in which a
+pre-activation has both signs is cut where it is 0: a vertex above and one below give the point between them at which it
+is 0. This point takes the place of the first in one half, and of the second in the other. Both halves have fewer pairs
+of opposite vertices, so this ends. Then every neuron is linear on every simplex, so all values in between are, too, and
+the margins are least at vertices. A box of n inputs begins as n! simplices: this is for few inputs.
 
-A vertex has integer coordinates with one common denominator, so that points and values are exact and no fraction is ever
-reduced; only the factors of batch norms may be irrational, weight / sqrt(var + eps). They are taken to BITS bits, and
+A vertex has integer coordinates with one common denominator, so points and values are exact, and there are no fractions
+to reduce. Only the factors of batch norms may be irrational, weight / sqrt(var + eps). They are taken to BITS bits, and
 `doubt` says how far the margins may be off.
 """
 

@@ -1,9 +1,10 @@
 """Networks on which rounding counts, samples whose exact least margins are known, and the judge of verdicts about them.
 
-A network is made layer by layer around its first sample: biases put the kinks of a layer inside the region, or just
-outside, however small it is, so that what is left of large terms is as small as the radius, or its rounding. The last
-bias is chosen by the exact least margin, which becomes one between 2^-4 and 2^-56 of its largest terms, or 0, on
-either side, or a part of the error of double precision, on the side where double precision is not. Half of the other samples are 2^0 to 2^40 units in the last place away from the first one.
+A network is made layer by layer around its first sample. Biases put the kinks of a layer inside the region, or just
+outside, however small it is: what is left of large terms is then as small as the radius, or as its rounding. The last
+bias is chosen by the exact least margin. The new margin is 2^-4 to 2^-56 of its largest terms, on either side of 0, or
+0; or it is a part of the error of double precision, on the side where double precision is not. Half of the other
+samples are 2^0 to 2^40 units in the last place away from the first one.
 """
 
 from __future__ import annotations
@@ -94,8 +95,9 @@ FAMILIES: dict[str, Callable[[Random], Plan]] = {
         inputs=draw.randint(1, 2), hidden=_hidden(draw, (1, 3), (4, 6)), rows="near", eps=_power(draw, -9, -1)
     ),
     "duplicates": lambda draw: Plan(
-        hidden=_hidden(draw, *draw.choice([((2, 5), (8, 20))] * 5 + [((6, 8), (60, 100))])), rows=draw.choice(["equal", "ones"]),
-        kinks=draw.choice(["below", "below", "inside"]), eps=_power(draw, -12, -3), sizes=draw.choice([0.0, 2.0]),
+        hidden=_hidden(draw, *draw.choice([((2, 5), (8, 20))] * 5 + [((6, 8), (60, 100))])),
+        rows=draw.choice(["equal", "ones"]), kinks=draw.choice(["below", "below", "inside"]),
+        eps=_power(draw, -12, -3), sizes=draw.choice([0.0, 2.0]),
     ),
     "positive": lambda draw: Plan(
         hidden=_hidden(draw, *draw.choice([((3, 7), (8, 16))] * 5 + [((6, 7), (40, 64))])),

@@ -1,7 +1,8 @@
 """`python -m tests.oracle_run --instances 20000`: verdicts on networks whose least margins are known exactly.
 
-Prints how many samples each stage and cascade decided, family by family, and every wrong verdict with the numbers that make
-its instance again. The exit status is 1 if there is one.
+Prints how many samples each stage and cascade decided, by family and by stage, and every wrong verdict with what makes
+its instance again: `instances(family, seed, samples)`. "Bound above" counts bounds above the exact least margin. The
+exit status is 1 if a verdict is wrong.
 """
 
 from __future__ import annotations

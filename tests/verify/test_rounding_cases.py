@@ -49,7 +49,7 @@ def placed(model: nn.Sequential, x: Tensor, eps: float, margin: float) -> Instan
     return sample(model, x, eps)
 
 
-# ------------------------------------------------------------------------------------- equal neurons, whose errors are equal
+# -------------------------------------------------------------------------------- equal neurons, whose errors are equal
 
 
 def tower(width: int, depth: int, weight: float, bias: float) -> nn.Sequential:
@@ -119,8 +119,8 @@ def test_a_region_that_is_right_is_not_falsified_by_rounding():
 @lru_cache
 @torch.no_grad()
 def centered(width: int, depth: int, seed: int) -> Instances:
-    """Random positive weights; every hidden value is 1e-6 at the lower end of the region, in double precision. The least
-    margin is below 0 by a part of the error of double precision there."""
+    """Random positive weights; every hidden value is 1e-6 at the lower end of the region, in double precision. The
+    least margin is below 0 by a part of the error of double precision there."""
     generator, eps = torch.Generator().manual_seed(seed), 2.0**-40
     x = 0.3 + 0.4 * torch.rand(1, 1, generator=generator, dtype=torch.float64)
     values, layers, before = x - eps, [], 1
@@ -143,7 +143,7 @@ def test_errors_of_positive_sums_add_up(width, depth, stage):
     assert verdict(cases, stage) is not Verdict.CERTIFIED
 
 
-# ------------------------------------------------------------------- long sums, of which every term is rounded the same way
+# --------------------------------------------------------------- long sums, of which every term is rounded the same way
 
 
 def test_terms_that_a_long_sum_absorbs_count():
@@ -163,13 +163,13 @@ def test_terms_that_a_long_sum_absorbs_count():
         assert verdict(cases, stage) is not Verdict.CERTIFIED
 
 
-# ----------------------------------------------------------------------------------- batch norms of a large running mean
+# ---------------------------------------------------------------------------------- batch norms of a large running mean
 
 
 @lru_cache
 @torch.no_grad()
 def shifted(seed: int) -> Instances:
-    """(x - mean) factor + bias, where the bias is mean factor rounded; the margin is below 0 by half of that rounding."""
+    """(x - mean) factor + bias, where the bias is mean factor rounded; the margin is minus half of that rounding."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         mean, factor, place = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
@@ -197,7 +197,7 @@ def test_the_rounding_of_a_folded_shift_counts(stage):
         assert verdict(cases, stage) is not Verdict.CERTIFIED
 
 
-# ------------------------------------------------------------------------- integer programs whose columns are narrow
+# ---------------------------------------------------------------------------- integer programs whose columns are narrow
 
 
 @lru_cache
