@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -21,6 +22,12 @@ class Custom(Stage):
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         return self.look(problem)
+
+
+class Proving(Custom):
+    """Bounds that are not asked for once more."""
+
+    proves: ClassVar[bool] = True
 
 
 def constant(screening: float, exact: float | None = None) -> Callable[[Problem], Findings]:

@@ -146,7 +146,7 @@ def test_what_is_certified_is_not_attacked(succeeds, fails, run):
     told = fails("attack", run, *FAST, "--eps", 0.06, "--certified", proof, "--out", "d.jsonl")
     assert "proves nothing about what is attacked (threat differ): certify that first" in told
     settings, made = proof.with_suffix(".json"), jsonl.read_json(proof.with_suffix(".json"))
-    others = {"network_digest": "abc", "threat": "Linf(eps=0.05, clip=(0.4, 0.6))", "confirm": False}
+    others = {"network_digest": "abc", "threat": "Linf(eps=0.05, clip=(0.4, 0.6))", "rounding": "nearest"}
     for name, value in others.items():
         jsonl.write_json(settings, {**made, name: value})
         told = fails("attack", run, *FAST, "--certified", proof, "--out", "d.jsonl")

@@ -85,8 +85,9 @@ def test_certify_resumes(succeeds, fails, run):
     assert [json.loads(line) for line in first[:10]] == records[:10]
     assert sorted(record["index"] for record in records) == list(range(30))
     assert "30 samples" in out
-    assert "made under other settings (confirm was True, now False)" in fails(
-        "certify", run, "--samples", 30, "--resume", "--no-confirm"
+    jsonl.write_json(files.settings, {**files.read_settings(), "rounding": "nearest"})
+    assert "made under other settings (rounding was 'nearest', now 'outward')" in fails(
+        "certify", run, "--samples", 30, "--resume"
     )
 
 

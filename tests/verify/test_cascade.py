@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from tests.small import inputs, linear, right, small, timeless
-from tests.stages import BOUNDS, Custom, constant
+from tests.stages import BOUNDS, Custom, Proving, constant
 from torch import nn
 
 import ctbench
@@ -123,12 +123,12 @@ def test_the_data_range_is_not_left_unless_there_is_none():
     assert certify(model, x, y, eps=0.2, clip=None)[0].verdict is Verdict.FALSIFIED
 
 
-@pytest.mark.parametrize("confirm", [True, False])
-def test_a_margin_of_exactly_zero_is_not_certified(confirm):
+def test_a_margin_of_exactly_zero_is_not_certified():
     model, x, y = linear([[1.0], [0.0]], [0.0, 0.5]), torch.tensor([[0.75]]), torch.tensor([0])
-    tie = certify(model, x, y, eps=0.25, confirm=confirm)
-    assert (tie[0].verdict, tie[0].bound) == (Verdict.UNKNOWN, 0.0)
-    nearly = certify(model, x, y, eps=0.2499, confirm=confirm)
+    tie = certify(model, x, y, eps=0.25)
+    assert tie[0].verdict is Verdict.UNKNOWN
+    assert tie[0].bound == pytest.approx(0.0, abs=1e-12)
+    nearly = certify(model, x, y, eps=0.2499)
     assert (nearly[0].verdict, nearly[0].stage) == (Verdict.CERTIFIED, "interval")
 
 
@@ -151,15 +151,14 @@ def spike(at: float, width: float) -> nn.Module:
 def test_a_narrow_spike_that_attacks_miss_is_never_certified():
     model, x, y = spike(0.3, 2**-12), torch.tensor([[0.5]]), torch.tensor([0])
     assert least_margin(model, torch.tensor([[0.3 + 2**-12]]), 0) < -1.9
-    for confirm in (True, False):
-        for stages in (FAST_STAGES, *((stage,) for stage in FAST_STAGES)):
-            found = certify(model, x, y, eps=0.25, stages=stages, confirm=confirm)
-            assert found[0].verdict is Verdict.UNKNOWN, stages
-            assert found.adversarial_accuracy == 1
-        for stages in (DEFAULT_STAGES, (InputSplit(),), (Milp(),)):
-            assert certify(model, x, y, eps=0.25, stages=stages, confirm=confirm)[0].verdict is Verdict.FALSIFIED
-        alone = certify(model, x, y, eps=0.25, stages=[BranchAndBound()], confirm=confirm)
-        assert alone[0].verdict is not Verdict.CERTIFIED
+    for stages in (FAST_STAGES, *((stage,) for stage in FAST_STAGES)):
+        found = certify(model, x, y, eps=0.25, stages=stages)
+        assert found[0].verdict is Verdict.UNKNOWN, stages
+        assert found.adversarial_accuracy == 1
+    for stages in (DEFAULT_STAGES, (InputSplit(),), (Milp(),)):
+        assert certify(model, x, y, eps=0.25, stages=stages)[0].verdict is Verdict.FALSIFIED
+    alone = certify(model, x, y, eps=0.25, stages=[BranchAndBound()])
+    assert alone[0].verdict is not Verdict.CERTIFIED
 
 
 def test_a_spike_outside_the_region_does_no_harm():
@@ -436,15 +435,13 @@ FAILING = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "confirm"), [(n, c) for n in FAILING for c in (True, False) if c or "in double" not in n]
-)
-def test_a_stage_that_fails_certifies_nothing_and_the_record_says_why(name, confirm):
+@pytest.mark.parametrize("name", FAILING)
+def test_a_stage_that_fails_certifies_nothing_and_the_record_says_why(name):
     look, reason = FAILING[name]
     model = small(0)
     x, y = inputs(model, 20)
     with pytest.warns(StageFailedWarning, match="custom on 17 samples"):
-        found = certify(model, x, y, eps=0.01, stages=[Custom(look=look)], confirm=confirm)
+        found = certify(model, x, y, eps=0.01, stages=[Custom(look=look)])
     right = [record for record in found if record.right]
     assert len(right) == 17
     for record in right:
@@ -464,15 +461,6 @@ def test_what_double_precision_does_not_confirm_is_not_certified(screening, exac
     right = [record for record in found if record.right]
     assert {record.verdict for record in right} == {Verdict.UNKNOWN}
     assert {record.bound for record in right} == {exact if math.isfinite(exact) else None}
-
-
-def test_without_confirmation_single_precision_is_trusted():
-    model = small(0)
-    x, y = inputs(model, 20)
-    stage = Custom(look=constant(1.0, -1.0))
-    assert certify(model, x, y, eps=0.01, stages=[stage], confirm=True).certified_accuracy == 0
-    unconfirmed = certify(model, x, y, eps=0.01, stages=[stage], confirm=False)
-    assert unconfirmed.certified_accuracy == unconfirmed.natural_accuracy > 0
 
 
 def test_confirmation_asks_only_about_what_would_be_certified():
@@ -591,7 +579,7 @@ def test_samples_that_a_stage_raises_for_do_not_take_the_others(bad):
     model = small(0)
     x, y = right(model, 20)
     with pytest.warns(StageFailedWarning) as warned:
-        found = certify(model, x, y, eps=0.01, stages=[Custom(look=raising_for(x, bad))], confirm=False)
+        found = certify(model, x, y, eps=0.01, stages=[Proving(look=raising_for(x, bad))])
     assert [record.index for record in found if record.verdict is not Verdict.CERTIFIED] == bad
     assert {record.index: record.failed for record in found if record.failed} == {
         index: {"custom": f"RuntimeError: sample {index} is bad"} for index in bad
@@ -640,7 +628,7 @@ def test_what_a_stage_raises_for_a_batch_and_for_no_sample_is_told_all_the_same(
         return constant(1.0)(problem)
 
     with pytest.warns(StageFailedWarning, match="custom on 8 samples"):
-        found = certify(model, *right(model, 8), eps=0.01, stages=[Custom(look=look)], confirm=False)
+        found = certify(model, *right(model, 8), eps=0.01, stages=[Proving(look=look)])
     assert {record.verdict for record in found} == {Verdict.CERTIFIED}
     assert {record.failed["custom"] for record in found} == {"RuntimeError: too many at once"}
 
@@ -705,7 +693,7 @@ def test_a_bound_that_a_counterexample_refutes_is_not_kept():
     def both(problem: Problem) -> Findings:
         return Findings(bound=problem.x.new_ones(len(problem)), witness=problem.x - 0.1)
 
-    (record,) = certify(model, x, y, eps=0.1, stages=[Custom(look=both)], confirm=False)
+    (record,) = certify(model, x, y, eps=0.1, stages=[Proving(look=both)])
     assert (record.verdict, record.bound) == (Verdict.FALSIFIED, None)
 
 
@@ -878,7 +866,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(error):
         seen.append(problem.x)
         return Findings(bound=problem.x[:, 0] - 0.5)
 
-    found = certify(model, x, y, eps=0.01, stages=[Custom(look=look)], confirm=False)
+    found = certify(model, x, y, eps=0.01, stages=[Proving(look=look)])
     assert torch.equal(torch.cat(seen), x)
     assert [len(part) for part in seen] == [2, 3] * 4
     assert [r.verdict is Verdict.CERTIFIED for r in found] == (x[:, 0] > 0.5).tolist()

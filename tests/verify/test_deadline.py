@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from tests.small import right, small
-from tests.stages import Custom
+from tests.stages import Proving
 
 from ctbench import deadline
 from ctbench.attacks import Attack
@@ -93,7 +93,7 @@ def test_a_stage_is_broken_off_when_its_samples_have_used_up_all_their_time(cloc
         clock[0] += 3.0 * len(given)
         return Findings(bound=domain("crown").lower_bounds(given.net, given.region, given.spec).amin(1))
 
-    found = certify(model, x, y, eps=0.03, stages=[Custom(look=slow)], timeout=timeout, confirm=False)
+    found = certify(model, x, y, eps=0.03, stages=[Proving(look=slow)], timeout=timeout)
     reason = "2 seconds were not enough" if verdict is Verdict.UNKNOWN else ""
     assert {(record.verdict, record.reason) for record in found} == {(verdict, reason)}
     assert {record.bound is None for record in found} == {verdict is Verdict.UNKNOWN}

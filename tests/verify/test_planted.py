@@ -35,9 +35,9 @@ def planted(name: str, dtype: torch.dtype = torch.float64) -> Planted:
     return MAKE[name]().to(dtype) if dtype == torch.float64 else planted(name).to(dtype)
 
 
-def decided(given: Planted, *stages: Stage, confirm: bool = True, timeout: float = 20.0) -> SampleRecord:
+def decided(given: Planted, *stages: Stage, timeout: float = 20.0) -> SampleRecord:
     """What some stages say, after checking that their bound is one."""
-    found = certify(given.model, given.x, given.y, eps=given.eps, stages=stages, timeout=timeout, confirm=confirm)
+    found = certify(given.model, given.x, given.y, eps=given.eps, stages=stages, timeout=timeout)
     (record,) = found
     least = margins(given.model(given.point), given.y).amin().item()
     assert record.verdict in (Verdict.UNKNOWN, Verdict.FALSIFIED)
@@ -98,10 +98,6 @@ def test_no_fast_stage_certifies_it(name, dtype):
 def test_the_default_cascade_finds_it(name, dtype):
     assert decided(planted(name, dtype), *DEFAULT_STAGES).verdict is Verdict.FALSIFIED
 
-
-@every_network
-def test_without_confirmation_it_is_found_too(name):
-    assert decided(planted(name, torch.float32), *DEFAULT_STAGES, confirm=False).verdict is Verdict.FALSIFIED
 
 
 @both_precisions

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from tests.small import inputs, right, small, timeless
-from tests.stages import BOUNDS, Custom, constant, taking
+from tests.stages import BOUNDS, Custom, Proving, constant, taking
 
 from ctbench.results import Certification, CertificationFiles, Open, SampleRecord, StageFailedWarning, Verdict, jsonl
 from ctbench.training import train
@@ -147,14 +147,13 @@ def test_more_samples_can_be_added(digits, tmp_path):
         ),
         ({"clip": (-1.0, 1.0)}, r"threat was .*now 'Linf\(eps=0.05, clip=\(-1.0, 1.0\)\)'"),
         ({"seed": 1}, r"seed was 0, now 1"),
-        ({"confirm": False}, r"confirm was True, now False"),
         ({"timeout": 5.0}, r"timeout was 60.0, now 5.0"),
         ({"stages": BOUNDS}, r"stages was \[.*PGD.*\], now \["),
         ({"about": {"weights": "b"}}, r"weights was 'a', now 'b'"),
         ({"about": {}}, r"weights was 'a', now None"),
-        ({"seed": 1, "confirm": False}, r"confirm was True, now False; seed was 0, now 1"),
+        ({"seed": 1, "timeout": 5.0}, r"seed was 0, now 1; timeout was 60.0, now 5.0"),
     ],
-    ids=["eps", "clip", "seed", "confirm", "timeout", "stages", "weights", "no weights", "two"],
+    ids=["eps", "clip", "seed", "timeout", "stages", "weights", "no weights", "two"],
 )
 def test_records_of_other_settings_are_not_mixed(digits, tmp_path, changes, told):
     model, x, y = (digits[0], digits[1][:5], digits[2][:5])
@@ -182,7 +181,7 @@ def test_settings_say_what_the_records_depend_on(digits, tmp_path):
     settings = json.loads(files.settings.read_text())
     assert settings["threat"] == "Linf(eps=0.05, clip=(0.0, 1.0))"
     assert settings["stages"] == [repr(stage) for stage in DEFAULT_STAGES]
-    assert (settings["confirm"], settings["seed"], settings["weights"]) == (True, 0, "abc")
+    assert (settings["rounding"], settings["seed"], settings["weights"]) == ("outward", 0, "abc")
     assert settings["timeout"] == 60.0
 
 
@@ -242,7 +241,7 @@ def test_what_is_not_reached_in_time_is_unknown_and_left_for_later(clock, tmp_pa
     watched: list[int] = []
 
     def job(**changes: object) -> Certification:
-        arguments = {"eps": 0.01, "stages": [Custom(look=taking(clock, 1.0))], "confirm": False, "files": files}
+        arguments = {"eps": 0.01, "stages": [Proving(look=taking(clock, 1.0))], "files": files}
         return certify(model, x, y, watch=lambda record: watched.append(record.index), **arguments, **changes)
 
     found = job(total=20.0)  # chunks of 16: one that ends in time, one that does not, one that never begins
@@ -271,8 +270,8 @@ def test_what_the_end_of_a_job_cut_short_is_left_for_later(clock, tmp_path, tota
         assert problem.seconds.tolist() == pytest.approx([1.0 if cut else 1.4] * len(problem))
         return Findings(late=torch.arange(len(problem)) == 1)
 
-    stages = [Custom(look=first), Custom(look=second, batch_size=3)]
-    found = certify(model, x, y, eps=0.01, stages=stages, confirm=False, files=files, timeout=1.5, total=total)
+    stages = [Proving(look=first), Proving(look=second, batch_size=3)]
+    found = certify(model, x, y, eps=0.01, stages=stages, files=files, timeout=1.5, total=total)
     standing = [record for record in found if record.verdict is Verdict.UNKNOWN]
     reason = "the time of the whole job was over" if cut else "1.5 seconds were not enough"
     assert [record.finished for record in standing] == [True, not cut, True, True, not cut]

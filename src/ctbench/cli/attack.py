@@ -16,7 +16,7 @@ from ctbench.cli import subjects
 from ctbench.cli.options import Commands, add_data, add_device, check_place, wide_console
 from ctbench.graph import Precisions
 from ctbench.results import CertificationFiles, Verdict, jsonl
-from ctbench.verify.samples import Samples
+from ctbench.verify.samples import ROUNDING, Samples
 
 
 def add_to(commands: Commands) -> None:
@@ -85,12 +85,12 @@ def _proved(files: CertificationFiles, settings: dict[str, Any], samples: Sample
     """The places, among some samples, of those that a certification of the same network and regions proves.
 
     Raises:
-        ValueError: it is about something else, or was not confirmed in double precision.
+        ValueError: it is about something else, or its bounds were not rounded outward.
     """
     if not files.records.is_file():
         raise FileNotFoundError(f"there is no file {files.records}")
-    made, wanted = files.read_settings(), {**settings, "confirm": True}
-    different = [name for name in ("network_digest", "threat", "confirm") if made.get(name) != wanted[name]]
+    made, wanted = files.read_settings(), {**settings, "rounding": ROUNDING}
+    different = [name for name in ("network_digest", "threat", "rounding") if made.get(name) != wanted[name]]
     if different:
         raise ValueError(
             f"{files.records} proves nothing about what is attacked ({', '.join(different)} differ): certify that first"

@@ -46,12 +46,6 @@ def add_to(commands: Commands) -> None:
         "--counterexamples", action="store_true", help="write them, too, in a folder beside the records"
     )
     command.add_argument("--export", type=Path, metavar="DIR", help="write open samples as VNN-LIB for other verifiers")
-    command.add_argument(
-        "--no-confirm",
-        dest="confirm",
-        action="store_false",
-        help="trust single precision: do not confirm in double",
-    )
     failures.add_strict(command)
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
@@ -78,7 +72,6 @@ def run(args: argparse.Namespace) -> None:
                 stages=CASCADES[args.stages],
                 timeout=args.timeout,
                 total=args.total,
-                confirm=args.confirm,
                 replay=subject.replay,
                 workers=args.workers,
                 first=samples.start,

@@ -81,7 +81,6 @@ class Cascade:
 
     Args:
         stages: in their order.
-        confirm: compute every bound that certifies once more in double precision.
         timeout: seconds for each sample, by its share of what its batches take; None for no limit. When the samples
             of a batch have used up all of theirs a stage is broken off at its next pass over the network.
         replay: another implementation of the network, in whatever precision. A counterexample must be one there, too.
@@ -89,7 +88,6 @@ class Cascade:
     """
 
     stages: tuple[Stage, ...]
-    confirm: bool = True
     timeout: float | None = None
     replay: Replay | None = None
     deadline: float = math.inf
@@ -230,7 +228,7 @@ class Cascade:
     def _confirmed(self, stage: Stage, problem: Problem, bound: Tensor, generator: torch.Generator) -> Tensor:
         """The bounds, those that would certify replaced by what the stage finds in double precision."""
         positive = bound > 0
-        if stage.proves or not self.confirm or not bool(positive.any()):
+        if stage.proves or not bool(positive.any()):
             return bound
         again = checked(stage(problem.exact.select(positive), generator), int(positive.sum())).bound
         assert again is not None, "a stage that bounds in one precision bounds in the other"

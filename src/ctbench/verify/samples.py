@@ -32,6 +32,7 @@ from ctbench.verify.stages import Stage
 from ctbench.verify.workers import shared
 
 CHUNK = 1024  # samples that go through all stages together, at most: few of them reach the last ones
+ROUNDING = "outward"  # how bounds that certify are rounded: records say it, as others would prove less
 NOT_FINITE = "the logits are NaN or infinite"
 TIE = "clean: another logit is as great as that of the label"
 UNDECIDED = "clean: rounding leaves open whether the prediction is right"
@@ -50,7 +51,6 @@ def certify(
     stages: Sequence[Stage] = DEFAULT_STAGES,
     timeout: float | None = 60.0,
     total: float | None = None,
-    confirm: bool = True,
     replay: Replay | None = None,
     seed: int = 0,
     workers: int = 1,
@@ -79,7 +79,6 @@ def certify(
         timeout: seconds for each sample, by its share of what its batches take; None for no limit.
         total: seconds for all samples together; None for no limit. What is not decided by then is unknown, is not
             `finished`, and is not written to the files, so that resuming goes on with it.
-        confirm: compute every bound that certifies once more in double precision.
         replay: another implementation of the network, [B, *shape] to [B, K]. A counterexample must be one there, too.
         seed: of the attacks.
         workers: processes that share the samples, and torch's threads. Model, stages and replay must be picklable.
@@ -115,7 +114,7 @@ def certify(
     if files is None and (counterexamples or resume):
         raise ValueError("counterexamples and resume are about files: give files as well")
     deadline = math.inf if total is None else begin + total
-    cascade = Cascade(stages=tuple(stages), confirm=confirm, timeout=timeout, replay=replay, deadline=deadline)
+    cascade = Cascade(stages=tuple(stages), timeout=timeout, replay=replay, deadline=deadline)
     job = Job.of(model, x, y, threat=given_threat(threat, eps, norm, clip), cascade=cascade, seed=seed)
     samples = Samples(range(first, first + len(x)), x, y)
     done: dict[int, SampleRecord] = {}
@@ -219,7 +218,7 @@ class Job:
             "threat": repr(self.threat),
             "stages": [_described(stage) for stage in self.cascade.stages],
             "timeout": self.cascade.timeout,
-            "confirm": self.cascade.confirm,
+            "rounding": ROUNDING,
             "replayed": self.cascade.replay is not None,
             "seed": self.seed,
         }
