@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.table import Table
 
+from ctbench.cli.options import wide_console
 from ctbench.results import Failure, StageFailedWarning
 
 
@@ -47,8 +46,7 @@ def tell(failed: Mapping[str, Sequence[Failure]], *, strict: bool, what: str = "
     for name, failure in lines:
         cells = (failure.stage, str(failure.samples), failure.message)
         table.add_row(*([name] if named else []), *(cell.replace("[", r"\[") for cell in cells))
-    console = Console(stderr=True)
-    (console if console.is_terminal else Console(file=sys.stderr, width=200)).print(table)
+    wide_console(stderr=True).print(table)
     if strict:
         stages = ", ".join(dict.fromkeys(failure.stage for _, failure in lines))
         raise ValueError(f"--strict, and stages failed ({stages}): mend what the table names, and certify again")

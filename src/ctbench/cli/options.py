@@ -40,10 +40,10 @@ def add_stages(command: argparse.ArgumentParser) -> None:
     )
 
 
-def wide_console() -> Console:
-    """Standard output; where it is no terminal there is no width for tables to keep to."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
+def wide_console(*, stderr: bool = False) -> Console:
+    """Standard output or error; where it is no terminal there is no width for tables to keep to."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=260)
 
 
 def device(text: str) -> torch.device:
