@@ -153,9 +153,10 @@ def test_certify_names_a_stage_that_failed(capsys, run, monkeypatch):
 
 
 def test_certify_is_strict_about_stages_that_failed_when_all_is_written(capsys, run, monkeypatch):
-    monkeypatch.setattr("ctbench.verify.stages.Bound.__call__", lambda *_: 1 / 0)
     command = ["certify", str(run), "--samples", "9", "--stages", "fast", "--strict"]
-    assert main(command) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("ctbench.verify.stages.Bound.__call__", lambda *_: 1 / 0)
+        assert main(command) == 2
     said = capsys.readouterr()
     assert "9 samples, linf" in said.out
     assert said.err.splitlines()[-1] == (
@@ -165,7 +166,6 @@ def test_certify_is_strict_about_stages_that_failed_when_all_is_written(capsys, 
     assert cells(said.err)["interval"][1] == "ZeroDivisionError: division by zero"
     assert len(RunFolder(run).certification("linf-0.05").read()) == 9
     assert main([*command, "--resume"]) == 2
-    monkeypatch.undo()
     assert main(["certify", str(run), "--samples", "9", "--strict", "--out", "good.jsonl"]) == 0
 
 
