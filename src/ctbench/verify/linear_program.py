@@ -57,13 +57,14 @@ class LinearProgram:
         Raises:
             ValueError: an entry, a width or a row's bounds are NaN, or infinite once scaled.
         """
-        exponent = np.frexp(self.width)[1]
-        value = np.ldexp(self.value, exponent[self.column])
-        largest = np.zeros(len(self.lower))
-        np.maximum.at(largest, self.row, np.abs(value))
-        by_row = -np.frexp(largest)[1]
-        value = np.ldexp(value, by_row[self.row])
-        lower, upper = np.ldexp(self.lower, by_row), np.ldexp(self.upper, by_row)
+        with np.errstate(all="ignore"):  # what is not finite is looked for below
+            exponent = np.frexp(self.width)[1]
+            value = np.ldexp(self.value, exponent[self.column])
+            largest = np.zeros(len(self.lower))
+            np.maximum.at(largest, self.row, np.abs(value))
+            by_row = -np.frexp(largest)[1]
+            value = np.ldexp(value, by_row[self.row])
+            lower, upper = np.ldexp(self.lower, by_row), np.ldexp(self.upper, by_row)
         finite = np.isfinite(value).all() and np.isfinite(self.width).all()
         if not finite or np.isnan(lower).any() or np.isnan(upper).any():
             raise ValueError("the program has NaN or infinite coefficients: look for such weights in the network")
@@ -101,14 +102,16 @@ class LinearProgram:
         """
         if len(y) != len(self.lower) or not np.isfinite(y).all():
             return -math.inf
-        side = np.where(y > 0, self.lower, self.upper)
-        usable = np.isfinite(side)
-        y, side = np.where(usable, y, 0.0), np.where(usable, side, 0.0)
-        reduced = cost - np.bincount(self.column, self.value * y[self.row], minlength=len(cost))
-        terms = np.concatenate([y * side, np.minimum(reduced, 0.0) * width])
-        error = 2 * UNIT * (np.abs(y) @ np.abs(side)) + UNIT * (np.abs(y) @ self._sizes)
-        error += UNIT * ((self._roundings * np.abs(cost)) @ self.width) + TINY * (1 + self.width.sum())
-        if not (np.isfinite(terms).all() and math.isfinite(error)):
+        with np.errstate(all="ignore"):  # what is not finite is looked for below
+            side = np.where(y > 0, self.lower, self.upper)
+            usable = np.isfinite(side)
+            y, side = np.where(usable, y, 0.0), np.where(usable, side, 0.0)
+            reduced = cost - np.bincount(self.column, self.value * y[self.row], minlength=len(cost))
+            terms = np.concatenate([y * side, np.minimum(reduced, 0.0) * width])
+            error = 2 * UNIT * (np.abs(y) @ np.abs(side)) + UNIT * (np.abs(y) @ self._sizes)
+            error += UNIT * ((self._roundings * np.abs(cost)) @ self.width) + TINY * (1 + self.width.sum())
+            size = float(np.abs(terms).sum())
+        if not (math.isfinite(size) and math.isfinite(error)):
             return -math.inf
         return math.nextafter(math.fsum(terms) - error, -math.inf)
 

@@ -235,7 +235,7 @@ class _Search:
         open_[choices.maximum[np.isin(choices.slack, chosen)]] = False
         if not open_.any():
             return -1
-        if found.x is None:
+        if found.x is None or not np.isfinite(found.x).all():
             return int(open_.argmax())
         width = choices.linear.width[choices.slack]
         share = found.x[choices.slack] / np.where(width > 0, width, 1.0)
