@@ -216,7 +216,10 @@ EITHER = "(assert (or (and (<= X_0 -1)(>= X_0 -2)) (and (<= X_0 2)(>= X_0 1))))"
         (TENTHS.format("0"), "violated"),
         ("(assert (<= X_0 0.1))(assert (>= X_0 0.1))(assert (>= Y_0 0.05))", "violated"),
         ("(assert (<= X_0 0.1))(assert (>= X_0 0.1))(assert (>= Y_0 0.15))", "holds"),
-        ("(assert (<= X_0 0.1))(assert (>= X_0 0.1))(assert (> Y_0 0.1))", "holds or unknown"),  # but not for 0.1's float64
+        (
+            "(assert (<= X_0 0.1))(assert (>= X_0 0.1))(assert (> Y_0 0.1))",
+            "holds or unknown",
+        ),  # but not for 0.1's float64
     ],
 )
 def test_odd_but_legal_properties(asserts: str, right: str):

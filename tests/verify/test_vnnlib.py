@@ -331,7 +331,9 @@ def test_margins_are_not_positive_where_outputs_are_unsafe(formula: str, outputs
     (case,) = parse_vnnlib(f"{DECLARED}{BOX}(assert {formula})").cases
     rows, offsets = case.unsafe[0].margins()
     assert bool(case.violated(vector(*outputs)))
-    value = sum(Fraction(a) * Fraction(y) for a, y in zip(rows[0].tolist(), outputs, strict=True)) + Fraction(offsets.item())
+    value = sum(Fraction(a) * Fraction(y) for a, y in zip(rows[0].tolist(), outputs, strict=True)) + Fraction(
+        offsets.item()
+    )
     assert value <= 0
     assert rows.abs().max() > 0.05  # of which something is left in float64
 
@@ -353,7 +355,13 @@ def test_what_is_proved_is_about_a_box_around_and_what_is_a_counterexample_about
         (case,) = parse_vnnlib(f"{DECLARED}{UNSAFE}(assert (<= X_0 {text}))(assert (>= X_0 -{text}))").cases
         assert (case.lower.item(), case.upper.item()) == (-float(text), float(text))
         assert [corner.item() for corner in case.around] == [-above, above]
-        assert [case.nearest(vector(x)).item() for x in (-1, -below, 0, below, above)] == [-below, -below, 0, below, below]
+        assert [case.nearest(vector(x)).item() for x in (-1, -below, 0, below, above)] == [
+            -below,
+            -below,
+            0,
+            below,
+            below,
+        ]
         assert [case.includes(vector(x)) for x in (-above, -below, below, above)] == [False, True, True, False]
     (case,) = parse_vnnlib(f"{DECLARED}{UNSAFE}(assert (< X_0 0.5))(assert (> X_0 -0.5))").cases
     before = math.nextafter(0.5, 0)
@@ -402,7 +410,7 @@ def test_a_bound_that_excludes_itself_leaves_no_input(bounds: str):
 
 def test_numbers_of_too_many_digits_are_refused():
     for number in ("1e9999", "1e-9999", "1e-" + "9" * 5000, "1" * 5000, "0." + "1" * 5000):
-        with pytest.raises(VnnlibError, match="line 6: '.*' is a number of more than 4000 digits"):
+        with pytest.raises(VnnlibError, match=r"line 6: '.*' is a number of more than 4000 digits"):
             parse_vnnlib(f"{DECLARED}{BOX}(assert (<= Y_0 {number}))")
     with pytest.raises(VnnlibError, match="line 6: a product of numbers has more than 100000 bits"):
         parse_vnnlib(f"{DECLARED}{BOX}(assert (<= Y_0 (* {'1e-4000 ' * 99})))")

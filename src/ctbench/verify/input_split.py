@@ -87,7 +87,7 @@ class InputSplit(Stage):
             for at in (part.box.center, corner):
                 turned = owner.margins(at).amin(1) < -rounding
                 if owner.judge is not None:
-                    at, turned = owner.judge(at)  # noqa: PLW2901 - moved into the exact region
+                    at, turned = owner.judge(at)
                 falsified[part.sample[turned]], witness[part.sample[turned]] = True, at[turned]
             place, divisible = part.place(influence)
             halved = divisible & ~(part.least > rounding)

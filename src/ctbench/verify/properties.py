@@ -149,7 +149,11 @@ def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...], like: Tensor | 
         return torch.cat([rows, rows[-1:].expand(most - len(rows), -1)])
 
     # the first rows of all alternatives, then their second ones, ...
-    rows = torch.stack([padded(alternative) for alternative in unsafe], dim=1).flatten(0, 1).to(_like(graph) if like is None else like)
+    rows = (
+        torch.stack([padded(alternative) for alternative in unsafe], dim=1)
+        .flatten(0, 1)
+        .to(_like(graph) if like is None else like)
+    )
     ops: list[Op] = [Linear(rows[:, :-1], rows[:, -1])]
     if most > 1:
         ops += [Reshape((len(rows),), (most, len(unsafe))), Max()]
