@@ -212,6 +212,19 @@ def test_the_adjoint_is_the_transpose(name):
 
 
 @pytest.mark.parametrize("name", AFFINE)
+@pytest.mark.parametrize(("samples", "forms"), [(0, 3), (2, 0), (0, 0)])
+def test_no_samples_and_no_forms_have_their_shapes(name, samples, forms):
+    """A search asks for the bounds of what is left, also of nothing."""
+    op, shape = AFFINE[name]
+    out = op.shape(shape)
+    for found in (op(rand(samples, *shape)), op.linear(rand(samples, *shape)), op.magnitude(rand(samples, *shape))):
+        assert found.shape == (samples, *out)
+    assert op.adjoint(rand(samples, forms, *out)).shape == (samples, forms, *shape)
+    offset = op.offset(rand(samples, forms, *out))
+    assert isinstance(offset, float) or offset.shape == (samples, forms)
+
+
+@pytest.mark.parametrize("name", AFFINE)
 def test_the_offset_is_the_value_of_a_form_at_zero(name):
     op, shape = AFFINE[name]
     a = rand(2, 4, *op.shape(shape))
@@ -482,6 +495,33 @@ def test_images_and_extremes_are_the_least_and_the_greatest_value(name, dtype, c
             excess = (sign * bound.double() - best) / scale
             assert excess.max() <= tolerance  # sound
             assert excess.min() >= -max(tolerance, 1e-9)  # attained
+
+
+@pytest.mark.parametrize(
+    ("negative", "slope", "least", "greatest"),
+    [
+        (0.25, 0.5, 0.0, 2.0),  # of 0.5, 0 and 2 at -2, 0 and 4
+        (0.25, 0.875, 0.0, 1.25),  # 1.25, 0, 0.5
+        (0.25, 0.0, -0.5, 4.0),  # -0.5, 0, 4
+        (0.25, 2.0, -4.0, 3.5),  # 3.5, 0, -4
+        (2.0, 1.5, -2.0, 0.0),  # -1, 0, -2
+        (2.0, 1.125, -1.75, 0.0),  # -1.75, 0, -0.5
+    ],
+)
+def test_either_end_of_a_leaky_relu_may_be_the_extreme_one(negative, slope, least, greatest):
+    ends = torch.tensor([-2.0, 4.0, slope])
+    assert [end.item() for end in LeakyReLU(negative).extremes(*ends)] == [least, greatest]
+
+
+def test_the_offset_of_a_chord_holds_at_both_ends():
+    """Both values are the same but for rounding, and either may be the greater one."""
+    torch.manual_seed(0)
+    lower, upper = -torch.rand(1000), torch.rand(1000)
+    _, _, slope, offset = ReLU().tightest_lines(lower, upper)
+    at_lower, at_upper = -lower * slope, torch.addcmul(upper, upper, slope, value=-1)
+    assert (at_lower > at_upper).any()
+    assert (at_lower < at_upper).any()
+    assert torch.equal(offset, torch.maximum(at_lower, at_upper))
 
 
 @every_function

@@ -534,3 +534,21 @@ def test_a_registered_layer_works_end_to_end():
         assert (low <= values.amin(0)).all()
         assert (up >= values.amax(0)).all()
         assert (up - low < 20).all()
+
+
+class Cut(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.hardtanh(x, -0.25, 1.25)
+
+
+class Halved(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, 0.5)
+
+
+@pytest.mark.parametrize("kind", [Cut, Halved])
+def test_a_network_is_compared_with_its_graph_outside_of_the_pixels_range_too(kind):
+    """Both are the identity in [0, 1]."""
+    lower.register(kind, lambda module, shape: Reshape(shape, shape))
+    with pytest.raises(ValueError, match="does not compute what the network does"):
+        trace(nn.Sequential(kind()), (3,))

@@ -107,7 +107,7 @@ class Builder:
         return Value(index, shape if any(value.shape for value in inputs) else (), storage)
 
     def number(self, value: float) -> Tensor:
-        """A number as a tensor of the network's precision: in double precision it is the one of the forward, exactly."""
+        """A number as a tensor of the network's precision, in double precision the very one of the forward."""
         return torch.as_tensor(value, dtype=self.like.dtype, device=self.like.device)
 
     def _on_device(self, op: Op) -> Op:

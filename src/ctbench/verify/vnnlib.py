@@ -225,7 +225,7 @@ class Case:
         return torch.where(lower > upper, self.lower, lower), torch.where(lower > upper, self.lower, upper)
 
     def includes(self, x: Tensor, *, tolerance: float = 0.0) -> bool:
-        """Whether an input [n] lies in the box, decided exactly, or nowhere outside of it by more than the tolerance."""
+        """Whether an input [n] lies in the box, decided exactly, or not further outside than the tolerance."""
         if self.empty:
             return False
         if tolerance == 0:
@@ -619,7 +619,7 @@ def _cases(alternatives: list[_Alternative], inputs: int, outputs: int) -> Itera
     conflict = None
     for members in shared.values():
         lower, upper = _box(members[0].bounds, inputs)
-        found = next((pair for pair in zip(lower, upper, strict=True) if _apart(*pair)), None)
+        found = next(_apart(lower, upper), None)
         if found is None or found[0].exact == found[1].exact:
             _check_bounded(lower, upper)
             corners = _Corners.of(lower, upper, empty=found is not None)
@@ -652,11 +652,17 @@ def _box(layers: Iterable[Iterable[_Bound]], inputs: int) -> tuple[_Side, _Side]
     return lower, upper
 
 
-def _apart(lower: _Bound | None, upper: _Bound | None) -> bool:
-    """Whether nothing lies between two bounds."""
-    if lower is None or upper is None or lower.nearest < upper.nearest:
-        return False
-    return lower.exact > upper.exact or (lower.exact == upper.exact and (lower.strict or upper.strict))
+def _apart(lower: _Side, upper: _Side) -> Iterator[tuple[_Bound, _Bound]]:
+    """The bounds of each input between which nothing lies; those that exclude one another first."""
+    pairs = [
+        (below, above)
+        for below, above in zip(lower, upper, strict=True)
+        if below is not None and above is not None and below.nearest >= above.nearest
+    ]
+    yield from ((below, above) for below, above in pairs if below.exact > above.exact)
+    yield from (
+        (below, above) for below, above in pairs if below.exact == above.exact and (below.strict or above.strict)
+    )
 
 
 def _check_bounded(lower: _Side, upper: _Side) -> None:
