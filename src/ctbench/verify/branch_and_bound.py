@@ -166,7 +166,7 @@ class Known:
         """Keep those of some points, [N, *shape], at which their samples [N] have a negative margin."""
         owner = self.exact.select(samples)
         points = owner.region.project(points.double())
-        turned = owner.margins(points).amin(-1) < -self.exact.rounding[samples]
+        turned = (owner.margins(points).amin(-1) < -self.exact.rounding[samples]).nonzero().squeeze(1)
         self.witness[samples[turned]], self.falsified[samples[turned]] = points[turned], True
 
 
@@ -183,6 +183,8 @@ class Frontier:
         return len(self.sample)
 
     def take(self, chosen: Tensor) -> Frontier:
+        if chosen.dtype == torch.bool:
+            chosen = chosen.nonzero().squeeze(1)  # once, as each index of truth values waits for the device
         return Frontier(self.sample[chosen], self.row[chosen], self.bound[chosen], self.free.take(chosen))
 
     def join(self, other: Frontier) -> Frontier:
