@@ -283,13 +283,14 @@ def ascend(
             gradients = [] if last else list(torch.autograd.grad(found.sum(), now.free, materialize_grads=True))
         now, found = now.map(Tensor.detach), found.detach()
         best[on] = torch.maximum(best[on], found)
-        ended = torch.full_like(on, last, dtype=torch.bool) | (found > enough)
+        # positions, as each look at truth values waits for the device: this is the only one of a step
+        ended = torch.arange(len(on), device=on.device) if last else (found > enough).nonzero().squeeze(1)
         for mine, value in zip(kept.free, now.free, strict=True):
             mine[on[ended]] = value[ended]
-        if bool(ended.all()):
+        if len(ended) == len(on):
             break
-        if bool(ended.any()):
-            stay = ~ended
+        if len(ended):
+            stay = torch.zeros_like(on).index_fill(0, ended, 1).argsort(stable=True)[: len(on) - len(ended)]
             on, region, spec, relaxation, now = (
                 on[stay],
                 region.take(stay),

@@ -208,6 +208,7 @@ class Known:
         owner = self.exact.select(samples)
         points = owner.region.project(points.double())
         points, turned = owner.judged(points)
+        turned = turned.nonzero().squeeze(1)
         self.witness[samples[turned]], self.falsified[samples[turned]] = points[turned], True
 
 
@@ -224,6 +225,8 @@ class Frontier:
         return len(self.sample)
 
     def take(self, chosen: Tensor) -> Frontier:
+        if chosen.dtype == torch.bool:
+            chosen = chosen.nonzero().squeeze(1)  # once, as each index of truth values waits for the device
         return Frontier(self.sample[chosen], self.row[chosen], self.bound[chosen], self.free.take(chosen))
 
     def join(self, other: Frontier) -> Frontier:

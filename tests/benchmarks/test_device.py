@@ -1,0 +1,98 @@
+"""A training step of every method waits for nothing, a round of branch and bound a few times, and the script measures."""
+
+import json
+import time
+
+import pytest
+
+from benchmarks import device
+from ctbench.methods import methods
+
+(SETTING,) = device.tiny()
+ROUND = 24  # waits: one for each of 6 steps of the ascent and at its end, and 17 more
+
+
+def test_every_method_is_among_the_steps():
+    known = {name for name, method in methods().items() if method.__module__.startswith("ctbench.")}
+    assert {recipe.method.name for recipe in SETTING.recipes.values()} == known
+
+
+@pytest.mark.parametrize("name", SETTING.recipes)
+def test_a_training_step_waits_for_nothing(name):
+    row = device.count_step(SETTING, name)
+    assert row["waits"] == 0
+    assert row["floor"] is None or row["floor"] < row["launches"]
+
+
+def test_the_exact_line_search_is_the_exception():
+    """The number of breakpoints is one of values."""
+    base = SETTING.recipes["line-search, grid"]
+    exact = device.replace(base, method=device.LineSearchTraining(), network=device.MLP(hidden=(8,)))
+    row = device.count_step(device.replace(SETTING, recipes={"exact": exact}), "exact")
+    assert 0 < row["waits"] < 50
+
+
+def test_a_round_of_branch_and_bound_waits_a_few_times_whatever_it_finds():
+    rounds = device.rounds_of_branch_and_bound()
+    assert len(rounds) > 3
+    assert {waits for _, waits in rounds} <= set(range(ROUND - 6, ROUND + 1))
+    assert max(waits for _, waits in rounds) == ROUND
+
+
+def test_a_search_of_more_forms_launches_more():
+    small, large = (device.floor(SETTING, SETTING.recipes[name]) for name in ("standard", "pgd"))
+    assert 0 < small < large
+
+
+def jobs(*found: object) -> list:
+    def job(row: object) -> device.Row:
+        if isinstance(row, Exception):
+            raise row
+        return {"value": row}
+
+    return [("Table", device.partial(job, row)) for row in found]
+
+
+def test_results_are_written_as_soon_as_they_are_known(tmp_path):
+    seen = []
+    look = ("Table", lambda: seen.append(json.loads((tmp_path / "device.json").read_text())["tables"]) or {"value": 2})
+    device.run([*jobs(1), look], time.monotonic() + 60, "here", tmp_path)
+    assert seen == [{"Table": [{"value": 1}]}]
+    assert json.loads((tmp_path / "device.json").read_text())["tables"] == {"Table": [{"value": 1}, {"value": 2}]}
+    assert (tmp_path / "device.md").read_text() == "here\n\n### Table\n\n| value |\n| --- |\n| 1 |\n| 2 |\n"
+
+
+def test_what_fails_is_told_and_the_others_go_on(tmp_path):
+    tables, failed = device.run(jobs(1, MemoryError("full"), 3), time.monotonic() + 60, "here", tmp_path)
+    assert failed
+    assert [row.get("value") for row in tables["Table"]] == [1, None, 3]
+    assert "MemoryError: full" in tables["Table"][1]["failed"]
+
+
+def test_it_stops_in_time(capsys):
+    tables, failed = device.run(jobs(1, 2), time.monotonic() - 1, "here", None)
+    assert (tables, failed) == ({}, False)
+    assert "the time is up: 2 of 2 results were not measured" in capsys.readouterr().out
+
+
+def test_it_measures_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "ROUNDS", 1)
+    few = {name: SETTING.recipes[name] for name in ("ibp", "standard")}
+    monkeypatch.setattr(device, "tiny", lambda: [device.replace(SETTING, recipes=few)])
+    monkeypatch.setattr(device, "AGAIN", ("ibp",))
+    assert device.main(["--minutes", "1", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    tables = json.loads((tmp_path / "device.json").read_text())["tables"]
+    steps = next(rows for title, rows in tables.items() if title.startswith("Training steps"))
+    assert [(row["method"], row["precision"]) for row in steps] == [
+        ("ibp", "float32"),
+        ("standard", "float32"),
+        ("ibp", "TF32"),
+        ("ibp", "bfloat16"),
+    ]
+    assert all(row["ms"] > 0 for row in steps)
+    assert {title.partition(":")[0] for title in tables} == {
+        "Training steps",
+        "Certification",
+        "Branch and bound",
+        "Launches and waits",
+    }
