@@ -152,7 +152,10 @@ def settings() -> list[Setting]:
 def tiny() -> list[Setting]:
     """The same in seconds on a CPU."""
     setting = papers("cnn3 of width 2, 8x8, batch 8", (1, 8, 8), digits, "digits")
-    exact: dict[str, Method] = {"coap": COAP(), "colt, stage 2": COLT(progress=2.6)}  # of cnn7 they take too much memory
+    exact: dict[str, Method] = {
+        "coap": COAP(),
+        "colt, stage 2": COLT(progress=2.6),
+    }  # of cnn7 they take too much memory
     base = replace(setting.recipes["ibp"], shi=0.0)
     recipes = setting.recipes | {name: replace(base, method=method) for name, method in exact.items()}
     small = {name: replace(recipe, network=CNN3(width=2), batch_size=8) for name, recipe in recipes.items()}

@@ -171,6 +171,12 @@ def measured_memory() -> Iterator[Callable[[], int]]:
     yield lambda: _memory.peak - begin
 
 
+def used() -> int:
+    """The bytes that live tensors take."""
+    gc.collect()
+    return _memory.bytes
+
+
 def there(value: object) -> bool:
     """Whether a value is a tensor on the device."""
     return isinstance(value, Tensor) and not (value.is_cpu or value.is_meta)

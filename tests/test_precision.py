@@ -179,3 +179,15 @@ def test_training_computes_as_the_recipe_says(rounded, tiny, tmp_path, precision
     assert set(Looking.seen) == {full}
     assert f'"precision": "{precision}"' in run.folder.versions.read_text()
     assert switches() == rounded
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_deterministic_algorithms_are_taken_where_they_are_asked_for(tiny, tmp_path, deterministic):
+    seen = []
+
+    def look(epoch: int, model: torch.nn.Module) -> None:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+
+    train(tiny(epochs=1), out=tmp_path, quiet=True, deterministic=deterministic, watch=look)
+    assert seen == [deterministic]
+    assert not torch.are_deterministic_algorithms_enabled()

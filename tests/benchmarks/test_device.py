@@ -4,8 +4,8 @@ import json
 import time
 
 import pytest
-
 from benchmarks import device
+
 from ctbench.methods import methods
 
 (SETTING,) = device.tiny()

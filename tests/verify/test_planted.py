@@ -99,7 +99,6 @@ def test_the_default_cascade_finds_it(name, dtype):
     assert decided(planted(name, dtype), *DEFAULT_STAGES).verdict is Verdict.FALSIFIED
 
 
-
 @both_precisions
 @every_network
 def test_branch_and_bound_does_not_certify_it(name, dtype):

@@ -25,6 +25,7 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/NAME-HASH)")
     command.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     command.add_argument("--compile", dest="compiled", action="store_true", help="compile the method, where that works")
+    command.add_argument("--deterministic", action="store_true", help="take torch's deterministic algorithms alone")
     command.add_argument("--tensorboard", action="store_true", help="write the metrics for TensorBoard, too")
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
             device=args.device,
             quiet=args.quiet,
             compiled=args.compiled,
+            deterministic=args.deterministic,
             tensorboard=args.tensorboard,
             processes=processes,
         )

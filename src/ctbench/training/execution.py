@@ -13,7 +13,8 @@ looked up by the type of an op. A GPU was not measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -47,6 +48,18 @@ class Execution:
 
 
 PLAIN = Execution()
+
+
+@contextmanager
+def algorithms(*, deterministic: bool) -> Iterator[None]:
+    """Let torch take deterministic algorithms alone, and the ones of before afterwards; or whatever is set."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if deterministic:
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

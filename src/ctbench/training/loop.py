@@ -39,7 +39,7 @@ from ctbench.training.averaging import averaged, precise_batch_norm
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.board import board
 from ctbench.training.checkpoints import Best
-from ctbench.training.execution import PLAIN, Execution, at_least_float32
+from ctbench.training.execution import PLAIN, Execution, algorithms, at_least_float32
 from ctbench.training.monitoring import Finite, Means
 from ctbench.training.objective import backward
 from ctbench.training.placing import placed
@@ -74,6 +74,7 @@ def train(
     device: str | torch.device = "cpu",
     quiet: bool = False,
     compiled: bool = False,
+    deterministic: bool = False,
     tensorboard: bool = False,
     processes: Processes = ALONE,
     watch: Watch | None = None,
@@ -88,6 +89,8 @@ def train(
         device: where to train, as "cpu" or "cuda".
         quiet: show no progress.
         compiled: compile the method, where that works; no field of the recipe, as it changes no more than rounding.
+        deterministic: let torch take deterministic algorithms alone, where a device has others, too; RuntimeError where
+            there is none.
         tensorboard: write each epoch's metrics to the folder "tensorboard" of the run, too.
         processes: those that train this run together, each of which makes this call; the first one writes the files.
         watch: called after each epoch with its number, from 1 on, and the network as at test time.
@@ -109,13 +112,15 @@ def train(
         loaded = recipe.dataset.load(None if data is None else Path(data))
     blueprint = Blueprint.of(recipe.network, loaded)
     model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed).to(device)
-    training = Training(recipe, folder, model, loaded, device, compiled=compiled, processes=processes)
+    with algorithms(deterministic=deterministic):
+        training = Training(recipe, folder, model, loaded, device, compiled=compiled, processes=processes)
     processes.wait()  # until each has seen the folder as it was
     if processes.first:
         folder.path.mkdir(parents=True, exist_ok=True)
         jsonl.write_json(folder.recipe, recipe.to_json())
         _note_versions(folder, versions(device) | training.ways)
-    training.run(quiet=quiet, tensorboard=tensorboard, watch=watch)
+    with algorithms(deterministic=deterministic):
+        training.run(quiet=quiet, tensorboard=tensorboard, watch=watch)
     if processes.first:
         checkpoints.save_network(model, blueprint, folder.weights)
     processes.wait()

@@ -260,7 +260,9 @@ class Search:
     pairs_are_chosen: bool = False
 
     @classmethod
-    def begin(cls, problem: Problem, steps: int, numbers: int, memory: int) -> tuple[Search, Tensor, Frontier]:
+    def begin(
+        cls, problem: Problem, steps: int, numbers: int, memory: int = crown.DEFAULT_MEMORY
+    ) -> tuple[Search, Tensor, Frontier]:
         """Bound everything at the root: what is shared, the least of the positive bounds [B], and what is open."""
         exact = problem.exact
         boxes = crown.boxes(problem.net, problem.region, memory=memory)

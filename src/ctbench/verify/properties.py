@@ -263,4 +263,4 @@ class _Subject:
 def _problem(graph: Graph, case: Case, like: Tensor) -> Problem:
     net = property_graph(graph, case.unsafe, like)
     box = Box(*(corner.to(like).view(1, *net.input_shape) for corner in case.around))
-    return Problem(net, box.center, box, torch.eye(net.classes).to(like).unsqueeze(0))
+    return Problem(net, box.center, box, torch.eye(net.classes, dtype=like.dtype, device=like.device).unsqueeze(0))
