@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def outward(model: nn.Module, x: torch.Tensor) -> Graph:
 def equal_neurons(width: int, depth: int, at: float) -> nn.Sequential:
     """width^depth (x - at), by layers of equal neurons whose rounding errors have one sign."""
     sizes = [1, *[width] * depth]
-    layers = [each for pair in zip(sizes, sizes[1:], strict=False) for each in (nn.Linear(*pair), nn.ReLU())]
+    layers = [each for pair in pairwise(sizes) for each in (nn.Linear(*pair), nn.ReLU())]
     model = nn.Sequential(*layers, nn.Linear(width, 1)).double()
     for layer in model:
         if isinstance(layer, nn.Linear):
@@ -68,7 +69,7 @@ def rough(seed: int, *sizes: int) -> nn.Sequential:
     """A network whose layers are of very different scales, and whose sums cancel."""
     generator = torch.Generator().manual_seed(seed)
     layers = list[nn.Module]()
-    for width, out in zip(sizes, sizes[1:], strict=False):
+    for width, out in pairwise(sizes):
         linear = nn.Linear(width, out).double()
         scale = 10.0 ** torch.randint(-4, 5, (1,), generator=generator).item()
         with torch.no_grad():
