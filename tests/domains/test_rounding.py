@@ -10,7 +10,7 @@ from torch import nn
 
 from ctbench.domains import alpha_crown, coap, crown, crown_ibp, interval, rounding, zonotope
 from ctbench.graph import Graph, freeze, trace
-from ctbench.graph.ops import AvgPool2d, Conv2d, Linear, Mean, Reshape, Scale, Select, Shift
+from ctbench.graph.ops import AvgPool2d, Conv2d, Linear, Mean, Reshape, Scale, Select, Shift, linear
 from ctbench.regions import L1, L2, Box, Linf
 from ctbench.verify import rationals
 
@@ -173,3 +173,30 @@ def test_graphs_that_are_not_outward_have_no_losses():
     assert rounding.losses(graph, Box(x, x), interval.boxes(graph, Box(x, x))) is None
     assert not graph.rounded_outward().to(torch.float32).outward
     assert replace(graph, outward=True).detach().outward
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(1, 2, (1, 3)), nn.ConvTranspose2d(1, 2, (1, 3))])
+def test_no_library_replaces_the_sums_of_a_convolution(monkeypatch, layer):
+    """On a device whose library has other algorithms in double precision, they are off, and on again afterwards."""
+    monkeypatch.setattr(linear, "FOURIER", ("cpu",))
+    seen = dict[torch.dtype, set[bool]]()
+
+    def watched(function):
+        def call(x, *arguments):
+            seen.setdefault(x.dtype, set()).add(torch.backends.cudnn.enabled)
+            return function(x, *arguments)
+
+        return call
+
+    for name in ("conv2d", "conv_transpose2d"):
+        monkeypatch.setattr(torch.nn.functional, name, watched(getattr(torch.nn.functional, name)))
+    for dtype in (torch.float32, torch.float64):
+        x = torch.rand(2, 1, 6, 6, dtype=dtype)
+        model = nn.Sequential(layer, nn.ReLU(), nn.Conv2d(2, 2, 3), nn.Flatten(), nn.LazyLinear(2)).to(dtype)
+        model(x)
+        graph = freeze(trace(model, (1, 6, 6)), x)[0].detach()
+        seen.clear()
+        region = Box(x - 0.1, x + 0.1)
+        crown.lower_bounds(graph, region, torch.eye(2, dtype=dtype).expand(2, -1, -1))
+        assert seen == {dtype: {dtype == torch.float32}}
+    assert torch.backends.cudnn.enabled

@@ -23,6 +23,7 @@ from torch import Tensor
 from ctbench.domains.linear_form import Form, LinearForm, outward, slanted
 from ctbench.graph import Affine, Lines
 from ctbench.graph.ops import AvgPool2d, Conv2d, Scale, Shape, Shift
+from ctbench.graph.ops.linear import sums_of_products
 from ctbench.regions import Box, Region
 
 # to this many channels a convolution is one matrix product of the windows, unless the matrix has more entries than that
@@ -133,7 +134,8 @@ class WindowForm(Form):
             return (flat.flatten(1) @ op.weight.flatten(1)).view(*leading, *op.weight.shape[1:])
 
         def carry(a: Tensor) -> Tensor:
-            return F.conv_transpose2d(a, op.weight, None, op.stride, 0, 0, op.groups, op.dilation)
+            with sums_of_products(a):
+                return F.conv_transpose2d(a, op.weight, None, op.stride, 0, 0, op.groups, op.dilation)
 
         entries = flat[0].numel()
         if op.input_shape[0] <= FEW_CHANNELS and entries**2 <= LARGEST_MATRIX:

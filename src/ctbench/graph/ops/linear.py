@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -54,6 +55,25 @@ def _(module: nn.Linear, shape: Shape) -> Op:
 
 # ---------------------------------------------------------------------------------------------- convolution
 
+FOURIER = ("cuda",)  # devices whose library may compute a convolution in double precision by Fourier transforms
+
+
+@contextmanager
+def sums_of_products(x: Tensor) -> Iterator[None]:
+    """Convolutions of x as sums of products in double precision, as what they may be wrong by is counted for these.
+
+    cuDNN knows Fourier transforms for kernels of height or width 1; torch's own kernels multiply matrices.
+    """
+    if x.dtype != torch.float64 or x.device.type not in FOURIER:
+        yield
+        return
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
+
 
 @dataclass(frozen=True, eq=False)
 class Conv2d(Affine):
@@ -66,7 +86,8 @@ class Conv2d(Affine):
     input_shape: Shape  # (channels, height, width)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        with sums_of_products(x):
+            return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return self._convolve(x, self.weight, self.bias)
@@ -92,16 +113,17 @@ class Conv2d(Affine):
                 strict=True,
             )
         )
-        back = F.conv_transpose2d(
-            a.flatten(0, 1),
-            self.weight,
-            None,
-            self.stride,
-            self.padding,
-            left_over,
-            self.groups,
-            self.dilation,
-        )
+        with sums_of_products(a):
+            back = F.conv_transpose2d(
+                a.flatten(0, 1),
+                self.weight,
+                None,
+                self.stride,
+                self.padding,
+                left_over,
+                self.groups,
+                self.dilation,
+            )
         return back.reshape(*a.shape[:2], *self.input_shape)
 
     def offset(self, a: Tensor) -> Tensor | float:
@@ -175,9 +197,10 @@ class ConvTranspose2d(Affine):
     groups: int
 
     def _spread(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv_transpose2d(
-            x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        )
+        with sums_of_products(x):
+            return F.conv_transpose2d(
+                x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+            )
 
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return self._spread(x, self.weight, self.bias)
@@ -189,7 +212,8 @@ class ConvTranspose2d(Affine):
         return self._spread(r, self.weight.abs(), None)
 
     def adjoint(self, a: Tensor) -> Tensor:
-        back = F.conv2d(a.flatten(0, 1), self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        with sums_of_products(a):
+            back = F.conv2d(a.flatten(0, 1), self.weight, None, self.stride, self.padding, self.dilation, self.groups)
         # an output padding of a stride or more makes the convolution see a row behind the last of the input
         height, width = (
             n - extra // s for n, s, extra in zip(back.shape[2:], self.stride, self.output_padding, strict=True)
