@@ -70,18 +70,17 @@ def test_for_any_multipliers_the_bound_is_below_the_exact_one_and_all_points(cas
     assert exact - Fraction(bound) <= Fraction(1e-13) * Fraction(size) + Fraction(1e-290)
 
 
-@pytest.mark.parametrize("part", ["costs", "sides", "entries"])
+@pytest.mark.parametrize("part", ["sides", "entries"])
 def test_each_rounding_counts(part):
-    """Numbers of 53 bits, so that every product and sum is rounded: half of the time upward."""
+    """Numbers of 53 bits, so that every product and sum is rounded: half of the time upward. Large terms cancel."""
     generator = np.random.default_rng(0)
+    signs = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
     for _ in range(200):
-        numbers = [generator.uniform(0.5, 1.0, 6) for _ in range(6)]
-        rows = {"costs": 0, "sides": 1, "entries": 6}[part]
-        matrix = [row if part == "entries" else 0 * row for row in numbers[:rows]]
-        side = generator.uniform(0.5, 1.0, rows) if part == "sides" else np.zeros(rows)
+        numbers = [signs[i] * generator.uniform(0.5, 1.0, 6) for i in range(6)]
+        matrix = [row if part == "entries" else 0 * row for row in numbers]
+        side = signs * generator.uniform(0.5, 1.0, 6) if part == "sides" else np.zeros(6)
         linear = replace(program(6, matrix, list(side), list(side)), width=generator.uniform(0.5, 1.0, 6))
-        cost = -generator.uniform(0.5, 1.0, 6) if part == "costs" else np.zeros(6)
-        y = generator.uniform(0.5, 1.0, rows)
+        y, cost = generator.uniform(0.5, 1.0, 6), np.zeros(6)
         assert Fraction(linear.safe_bound(cost, y, linear.width)) <= exact_bound(linear, cost, y, linear.width)
 
 

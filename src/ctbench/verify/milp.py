@@ -15,9 +15,10 @@ these was computed from the multipliers that HiGHS gave, by Neumaier and Shcherb
 multipliers, less its own rounding (`linear_program`). A leaf whose program HiGHS calls infeasible is left out only if
 the ray that it gives proves that in the same way; else it keeps its parent's bound and is branched on. So a solver
 that is wrong costs time, and never a certificate. The proof is about the network as real arithmetic on its stored
-weights. XX the rounding of all else is counted (`integer_program`). `upper` is the value of the network at a point of
-the box, up to the rounding of that one pass. A lower bound above the value at a point is raised as an error: one of
-the two is wrong then, and neither counts.
+weights. It takes rigorous boxes (`inner`), as `crown.boxes` gives them for a graph that is `outward`; the rounding of
+all else is counted (`integer_program`). `upper` is the value of the network at a point of the box, up to the rounding
+of that one pass. A lower bound above the value at a point is raised as an error: one of the two is wrong then, and
+neither counts.
 """
 
 from __future__ import annotations
