@@ -4,7 +4,6 @@ Whatever makes a tensor out of nothing names a device, unless it is listed here 
 """
 
 import ast
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,10 @@ FEW = {
     "graph/functions.py": (1, TRACED),
     "graph/ops/joins.py": (4, TRACED),
     "graph/ops/moves.py": (2, TRACED),
-    "graph/trace.py": (3, "a network without tensors has no device; the probe is drawn on the CPU, the same for all devices"),
+    "graph/trace.py": (
+        3,
+        "a network without tensors has no device; the probe is drawn on the CPU, the same for all devices",
+    ),
     "regions/segments.py": (3, "directions are made on the CPU, the same for all devices, and moved to the inputs"),
     "training/processes.py": (1, "metrics that have come from other processes as plain numbers"),
     "verify/properties.py": (1, "a network without tensors has no device"),

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from tests.small import right, small
+from tests.stages import Custom
 
 import ctbench
 from ctbench.attacks.evaluation import adversarial_accuracy
@@ -14,8 +16,6 @@ from ctbench.precision import full_float32, products
 from ctbench.training import train
 from ctbench.verify import Findings, verify_property
 from ctbench.verify.vnnlib import robustness
-from tests.small import right, small
-from tests.stages import Custom
 
 backends = torch.backends
 Switches = tuple[object, ...]

@@ -1,8 +1,8 @@
 """How much memory a computation may take at once, and what becomes of it where that was too much.
 
-    budget.of(device)                    # bytes: 256 MiB on a CPU, elsewhere a share of what the device has free
-    budget.scale(device)                 # how much larger than on a CPU: for sizes that were chosen there
-    budget.halving(bounds, count, size)  # parts of a batch, halved where the device runs out of memory
+budget.of(device)                    # bytes: 256 MiB on a CPU, elsewhere a share of what the device has free
+budget.scale(device)                 # how much larger than on a CPU: for sizes that were chosen there
+budget.halving(bounds, count, size)  # parts of a batch, halved where the device runs out of memory
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import TypeVar
 import torch
 
 DEFAULT = 2**28  # bytes: on a CPU, whose memory others share and the operating system stretches
-SHARE = 1 / 8  # of a device's free memory: what is counted is less than half of what is held, and twice as much is spare
+SHARE = (
+    1 / 8
+)  # of a device's free memory: what is counted is less than half of what is held, and twice as much is spare
 
 T = TypeVar("T")
 

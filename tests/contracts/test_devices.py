@@ -1,9 +1,15 @@
-"""What holds on a CPU holds on an accelerator, here a simulated one: nothing lies in the wrong place, and numbers agree."""
+"""What holds on a CPU holds on an accelerator, here a simulated one: places fit and numbers agree."""
 
 import copy
 
 import pytest
 import torch
+from tests import simulated_device
+from tests.contracts import conftest as examples
+from tests.contracts import test_attacks, test_methods, test_ops
+from tests.simulated_device import counted, memory_limit
+from tests.small import right, small
+from tests.stages import BOUNDS
 from torch import Tensor, nn
 
 import ctbench
@@ -18,12 +24,6 @@ from ctbench.specification import cross_entropy_at
 from ctbench.training import train
 from ctbench.verify import DEFAULT_STAGES, AlphaCrown, BranchAndBound, Falsify, InputSplit, Milp, verify_property
 from ctbench.verify.vnnlib import robustness
-from tests import simulated_device
-from tests.contracts import conftest as examples
-from tests.contracts import test_attacks, test_methods, test_ops
-from tests.simulated_device import counted, memory_limit
-from tests.small import right, small
-from tests.stages import BOUNDS
 
 # a network of each kind of layer; the other ones have no op that these lack
 NETWORKS = ("cnn", "residual", "moves", "clipped", "maxpool", "transposed", "means")
