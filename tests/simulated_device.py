@@ -10,9 +10,9 @@
         step()                               # torch.OutOfMemoryError where live tensors take more
 
 A tensor on "sim" has a storage without bytes, which holds on to a tensor on the CPU. Every operator is unpacked,
-checked for tensors in wrong places, run on the CPU and packed again. The device has no streams and no second number ("sim:1"),
-all its tensors look contiguous (so autograd may choose another order of a product), and it needs
-torch 2.13's hooks for backends that are written in Python.
+checked for tensors in wrong places, run on the CPU and packed again. The device has no streams and no second number
+("sim:1"), all its tensors look contiguous (so autograd may choose another order of a product), and it needs torch
+2.13's hooks for backends that are written in Python.
 """
 
 from __future__ import annotations
@@ -297,8 +297,8 @@ def _run(op: Any, *arguments: Any, **options: Any) -> Any:
     if name in ("aten::_copy_from", "aten::_copy_from_and_resize"):
         values[1].copy_(values[0])
         return arguments[1]
-    if name == "aten::as_strided" and not values[0].is_contiguous():
-        raise AssertionError("the simulation knows no strides of a tensor that is not contiguous on the CPU")
+    if name == "aten::as_strided" and not (values[0].is_contiguous() and values[0].storage_offset() == 0):
+        values[0] = values[0].clone(memory_format=torch.contiguous_format)  # as the device sees it; only to be read
     if name == "aten::view" and not isinstance(values[1], torch.dtype):
         out = values[0].reshape(values[1])  # here all tensors look contiguous
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -70,7 +70,7 @@ class Bound(Stage):
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         bounds = domain(self.domain).lower_bounds
         cut = "memory" in inspect.signature(bounds).parameters
-        options = {"memory": budget.of(problem.x.device, self.memory)} if cut else {}
+        options: dict[str, Any] = {"memory": budget.of(problem.x.device, self.memory)} if cut else {}
         margins = bounds(problem.net, problem.region, problem.spec, **options)
         return Findings(bound=margins.amin(1))
 
