@@ -9,9 +9,10 @@
     with simulated_device.memory_limit(2**24):
         step()                               # torch.OutOfMemoryError where live tensors take more
 
-A tensor on "sim" has a storage without bytes, which holds on to a tensor on the CPU. Every operator is unpacked, checked
-for tensors in wrong places, run on the CPU and packed again. The device has no streams and no second number ("sim:1"),
-all its tensors look contiguous (so autograd may choose another order of a product), and it needs torch 2.13's hooks for backends that are written in Python.
+A tensor on "sim" has a storage without bytes, which holds on to a tensor on the CPU. Every operator is unpacked,
+checked for tensors in wrong places, run on the CPU and packed again. The device has no streams and no second number
+("sim:1"), all its tensors look contiguous (so autograd may choose another order of a product), and it needs torch
+2.13's hooks for backends that are written in Python.
 """
 
 from __future__ import annotations
@@ -252,8 +253,9 @@ def _note(name: str, tensors: list[Tensor]) -> None:
         return
     crossing = name in COPIES and there(tensors[0]) != there(tensors[-1])
     size = tensors[0].numel() * tensors[0].element_size() if crossing else 0
-    selects = name in INDEXING and any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:] if t.dim())
-    selects &= not name.endswith(("put_", "put", "impl_")) or tensors[-1].dim() > 0  # a mask that is filled is not read
+    # indexing by a mask counts itself: torch looks for its places by `nonzero` first; writing there does not
+    written = name in INDEXING and name not in ("aten::index", "aten::_unsafe_index")
+    selects = written and tensors[1].dtype in (torch.bool, torch.uint8) and tensors[-1].numel() > 1
     waits = name in READS or selects or (crossing and there(tensors[0]))
     for counts in _counting:
         if waits:
@@ -295,8 +297,8 @@ def _run(op: Any, *arguments: Any, **options: Any) -> Any:
     if name in ("aten::_copy_from", "aten::_copy_from_and_resize"):
         values[1].copy_(values[0])
         return arguments[1]
-    if name == "aten::as_strided" and not values[0].is_contiguous():
-        raise AssertionError("the simulation knows no strides of a tensor that is not contiguous on the CPU")
+    if name == "aten::as_strided" and not (values[0].is_contiguous() and values[0].storage_offset() == 0):
+        values[0] = values[0].clone(memory_format=torch.contiguous_format)  # as the device sees it; only to be read
     if name == "aten::view" and not isinstance(values[1], torch.dtype):
         out = values[0].reshape(values[1])  # here all tensors look contiguous
     else:

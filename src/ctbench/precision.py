@@ -10,9 +10,9 @@ certifies runs in full float32, and sets the user's own switches back:
     @full_float32                   # the same around a function, or around each step of a generator
     def certify(...): ...
 
-torch has old switches (`torch.backends.cudnn.allow_tf32`, `torch.set_float32_matmul_precision`) and, from 2.9 on, new ones
-(`fp32_precision`, a tree of them). Who has mixed both cannot read the old ones, which are then left alone. The switches
-are those of the whole process, whatever its threads do.
+torch has old switches (`torch.backends.cudnn.allow_tf32`, `torch.set_float32_matmul_precision`) and, from 2.9 on, new
+ones (`fp32_precision`, a tree of them). Who has mixed both cannot read the old ones, which are then left alone. The
+switches are those of the whole process, whatever its threads do.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ def bounds(
         box: in place of x and eps, the lower and upper ends of each input, [B, *shape], in any range.
         region: in place of x and eps, a region.
         domain: one of `ctbench.domains.domains()`, as "interval", "zonotope", "crown-ibp", "crown", "alpha-crown".
-        memory: bytes that the bounds may take at once, about: large batches are cut, and parts are halved where a device
-            runs out of memory. None is 256 MiB on a CPU, and a share of the free memory of another device. Where
+        memory: bytes that the bounds may take at once, about: large batches are cut, and parts are halved where there
+            is no memory left. None is 256 MiB on a CPU, and a share of the free memory of another device. Where
             gradients may be wanted (the network's parameters require them, as they do by default) and would need more,
             only one part at a time keeps what they need: it is computed again in the backward pass, once. Under
             torch.no_grad() nothing is kept.
