@@ -338,6 +338,15 @@ def test_margins_are_not_positive_where_outputs_are_unsafe(formula: str, outputs
     assert rows.abs().max() > 0.05  # of which something is left in float64
 
 
+def test_offsets_of_margins_are_rounded_down():
+    """-0.3 in float64 is above -0.3, and 0.1 above 0.1."""
+    for formula, below in (("(<= Y_0 0.3)", math.nextafter(-0.3, -1)), ("(>= Y_0 0.1)", math.nextafter(0.1, 0))):
+        (case,) = parse_vnnlib(f"{DECLARED}{BOX}(assert {formula})").cases
+        assert case.unsafe[0].margins()[1].item() == below
+    (case,) = parse_vnnlib(f"{DECLARED}{BOX}(assert (<= Y_0 0.1))").cases
+    assert case.unsafe[0].margins()[1].item() == -0.1
+
+
 def test_margins_are_exact_multiples_of_decimal_rows():
     (case,) = parse_vnnlib(DECLARED + BOX + "(assert (<= (+ (* 0.1 Y_0) (* 0.3 Y_1)) 0.2))").cases
     rows, offsets = case.unsafe[0].margins()
