@@ -16,7 +16,6 @@ projections, lines, boxes of elementwise ops and metrics.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import tempfile
@@ -123,6 +122,7 @@ class Setting:
 def papers(title: str, shape: tuple[int, int, int], module: Any, prefix: str) -> Setting:
     """CTBench's recipes, and the other methods in the setting of its IBP."""
     recipes = {name.replace("_", "-"): getattr(module, f"{prefix}_{name}")() for name in PAPERS}
+    recipes = {name: replace(recipe, swa=None) for name, recipe in recipes.items()}  # no part of a step
     base = replace(recipes["ibp"], shi=0.0, schedules=())
     one, eight = attacks.PGD(steps=1), attacks.PGD(steps=8)
     others: dict[str, Method] = {
@@ -153,7 +153,10 @@ def settings() -> list[Setting]:
 def tiny() -> list[Setting]:
     """The same in seconds on a CPU."""
     setting = papers("cnn3 of width 2, 8x8, batch 8", (1, 8, 8), digits, "digits")
-    exact: dict[str, Method] = {"coap": COAP(), "colt, stage 2": COLT(progress=2.6)}  # of cnn7 they take too much memory
+    exact: dict[str, Method] = {
+        "coap": COAP(),
+        "colt, stage 2": COLT(progress=2.6),
+    }  # of cnn7 they take too much memory
     base = replace(setting.recipes["ibp"], shi=0.0)
     recipes = setting.recipes | {name: replace(base, method=method) for name, method in exact.items()}
     small = {name: replace(recipe, network=CNN3(width=2), batch_size=8) for name, recipe in recipes.items()}
@@ -228,7 +231,12 @@ def count_step(setting: Setting, name: str) -> Row:
     step = setting.step(recipe, torch.device("cpu"), 2)
     step()  # the optimiser makes its state
     found = counted(step)
-    return {"case": f"step of {name}", "launches": found.launches, "waits": found.waits, "floor": floor(setting, recipe)}
+    return {
+        "case": f"step of {name}",
+        "launches": found.launches,
+        "waits": found.waits,
+        "floor": floor(setting, recipe),
+    }
 
 
 def count_cascade() -> Row:
@@ -402,7 +410,9 @@ def times(places: list[Setting], device: torch.device, *, small: bool) -> list[J
         ]
     title = f"Certification: {places[0].title.rpartition(',')[0]}"
     for domain, count in (("interval", 10_000), ("crown-ibp", 2_000), ("crown", 32)):
-        found.append((title, partial(time_certification, places[0], domain, min(count, 16) if small else count, device)))
+        found.append(
+            (title, partial(time_certification, places[0], domain, min(count, 16) if small else count, device))
+        )
     found.append((title, partial(time_cascade, 16 if small else 300, device)))
     for parts in (16, 64) if small else (64, 256, 1024, 4096):
         found.append(("Branch and bound", partial(time_parts, parts, 50 if small else 5000, device)))

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from benchmarks._counting import counted
+
 from ctbench import waiting
 
 X = torch.arange(6.0).view(2, 3)

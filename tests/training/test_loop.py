@@ -14,11 +14,11 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmarks._counting import counted
 from rich.console import Console
 from torch import nn
 
 import ctbench
-from benchmarks._counting import counted
 from ctbench.datasets import Augmentation, Data, Digits, Images, split
 from ctbench.graph.ops import Conv2d, ScaledConv2d
 from ctbench.methods.base import Batch, Method, RobustLoss

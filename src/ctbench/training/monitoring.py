@@ -57,9 +57,9 @@ class Finite:
     def first(self) -> tuple[int, float, float] | None:
         """The number of the first step that was not finite, counted from 0, with its loss and its norm."""
         found = torch.stack(self.steps).tolist() if self.steps else []
-        return next((
-            (number, loss, norm) for number, (loss, norm) in enumerate(found) if not math.isfinite(loss + norm)
-        ), None)
+        return next(
+            ((number, loss, norm) for number, (loss, norm) in enumerate(found) if not math.isfinite(loss + norm)), None
+        )
 
 
 @torch.no_grad()
