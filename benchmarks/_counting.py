@@ -18,7 +18,7 @@ accelerator, `Counter` makes it take that way.
 
 from __future__ import annotations
 
-import traceback
+import sys
 from collections import Counter as Counts
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -33,6 +33,7 @@ from torch.utils._pytree import tree_leaves
 
 from ctbench import waiting
 
+LIBRARY = str(Path(waiting.__file__).parent)
 METHODS = ("cpu", "numpy", "tolist")
 READS = {"_local_scalar_dense", "item", "is_nonzero", "equal"}
 SHAPES = {"nonzero", "masked_select", "unique_dim", "_unique", "_unique2", "unique_consecutive", "bincount"}
@@ -127,7 +128,9 @@ def _waits(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], 
 
 def _line() -> str:
     """The innermost line of the library on the stack, as "loop.py:12"."""
-    for frame in reversed(traceback.extract_stack()):
-        if f"{Path('src') / 'ctbench'}" in frame.filename or "/ctbench/" in frame.filename:
-            return f"{Path(frame.filename).name}:{frame.lineno}"
-    return "elsewhere"
+    frame = sys._getframe()
+    while not frame.f_code.co_filename.startswith(LIBRARY):
+        if frame.f_back is None:
+            return "elsewhere"
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

@@ -122,6 +122,7 @@ class Setting:
 def papers(title: str, shape: tuple[int, int, int], module: Any, prefix: str) -> Setting:
     """CTBench's recipes, and the other methods in the setting of its IBP."""
     recipes = {name.replace("_", "-"): getattr(module, f"{prefix}_{name}")() for name in PAPERS}
+    recipes = {name: replace(recipe, swa=None) for name, recipe in recipes.items()}  # no part of a step
     base = replace(recipes["ibp"], shi=0.0, schedules=())
     one, eight = attacks.PGD(steps=1), attacks.PGD(steps=8)
     others: dict[str, Method] = {

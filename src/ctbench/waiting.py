@@ -1,8 +1,8 @@
 """Whether a look at a tensor's values makes Python wait.
 
-An accelerator works behind Python, which queues one operator after the other. `.item()`, `bool(tensor)`, and every result
-whose shape depends on values, make it wait until the queue is empty. Where such a look only saves work, it is
-worth it on the CPU alone:
+An accelerator works behind Python, which queues one operator after the other. `.item()`, `bool(tensor)`, and every
+result whose shape depends on values, make Python wait until the queue is empty. Where such a look only saves work, it
+is worth it on the CPU alone:
 
     if waiting.is_free(mask) and not bool(mask.any()):
         return

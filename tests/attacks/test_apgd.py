@@ -181,3 +181,20 @@ def test_impossible_numbers_are_refused(fields):
 def test_impossible_shares_are_refused(field, share):
     with pytest.raises(ValueError, match=rf"{field} is .*: a share must be in \[0, 1\]"):
         APGD(**{field: share})
+
+
+def test_a_step_that_raises_nothing_is_no_rise():
+    """On a plateau condition (1) halves at every checkpoint, also where condition (2) has halved at the one before."""
+    asked = []
+
+    class Fixed(Box):
+        def start(self, x, count, generator=None):
+            return self.lower[None]
+
+    def objective(points: Tensor) -> Tensor:
+        asked.append(points.item())
+        return (points - points.detach()).view(1, 1)  # 0, with the slope 1
+
+    region = Fixed(torch.tensor([[-1.0]]).double(), torch.tensor([[1.0]]).double())
+    APGD()(objective, region, region.center)
+    assert [step for step in APGD().checkpoints() if asked[step + 1] < asked[step]] == APGD().checkpoints()

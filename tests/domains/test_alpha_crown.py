@@ -6,8 +6,8 @@ from torch import nn
 
 from ctbench import bounds
 from ctbench.domains import alpha_crown, crown
-from ctbench.graph import freeze, trace
-from ctbench.regions import Linf
+from ctbench.graph import freeze, trace, walk_forward
+from ctbench.regions import Box, Linf
 from ctbench.specification import margin_rows
 
 
@@ -75,3 +75,20 @@ def test_settings_that_cannot_be(wrong):
     graph, region, spec = problem()
     with pytest.raises(ValueError, match="take steps >= 0, lr > 0 and decay"):
         alpha_crown.lower_bounds(graph, region, spec, **wrong)
+
+
+def test_tightened_boxes_lie_in_those_that_were_given():
+    """Where another domain knows more than any slopes could show, that is kept."""
+    graph, region, spec = problem()
+    points = region.sample(2000, torch.Generator().manual_seed(0))
+    values = walk_forward(graph, lambda node, *inputs: node.op(*inputs), points.flatten(0, 1))
+    reached = [value.unflatten(0, points.shape[:2]) for value in values]
+    given = [Box(value.amin(0) - 1e-3, value.amax(0) + 1e-3) for value in reached]
+    given[:2] = crown.boxes(graph, region)[:2]
+    bound, found = alpha_crown.tightened(graph, region, spec, given, steps=3)
+    own = alpha_crown.tightened(graph, region, spec, crown.boxes(graph, region), steps=3)[1]
+    assert (own[3].lower < given[3].lower - 1e-3).any()  # the slopes alone show less
+    assert all((box.lower >= other.lower).all() for box, other in zip(found, given, strict=True))
+    assert all((box.upper <= other.upper).all() for box, other in zip(found, given, strict=True))
+    expected = crown.lower_bounds(graph, region, spec, inner=given)
+    assert (bound >= expected - 1e-12).all()

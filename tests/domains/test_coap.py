@@ -1,5 +1,6 @@
 """The dual bound of Wong & Kolter: their own numbers, their formula, and how well random projections estimate it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ctbench.datasets import MNIST
 from ctbench.domains import coap, crown, zonotope
 from ctbench.graph import Graph, freeze, trace
 from ctbench.networks import ConvSmall
-from ctbench.regions import L1, L2, Linf, RandomSegments, Threat
+from ctbench.regions import L1, L2, Box, Linf, RandomSegments, Threat
 from ctbench.specification import margin_rows
 
 SHAPE, BATCH = (2, 6, 6), 2
@@ -242,3 +243,48 @@ def test_there_must_be_a_projection():
     _, graph, x, _ = build("mlp")
     with pytest.raises(ValueError, match="projections is 0: take at least one random sum"):
         coap.boxes(graph, Linf(eps=0.1).region(x), projections=0)
+
+
+def by_layer(graph: Graph, found: list[Box], sums: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """Sums of generators [B, r, n] behind two layers with a ReLU between them, which adds its own in a draw."""
+    first, second = graph.nodes[1].op.weight, graph.nodes[3].op.weight
+    low, high = found[1].lower, found[1].upper
+    open_ = (low < 0) & (high > 0)
+    slope = torch.where(open_, high / (high - low), (low >= 0).to(low.dtype))
+    half = torch.where(open_, -slope * low / 2, 0.0)
+    return (slope.unsqueeze(1) * (sums @ first.T) + half.unsqueeze(1) * draw(half)) @ second.T
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_so_many_projections_are_drawn_of_a_box(count):
+    _, graph, x, _ = build("mlp")
+    region = Linf(eps=0.1).region(x)
+    found = coap.boxes(graph, region, projections=count, generator=generator())
+    random = generator()
+    start = x.new_empty(1, count, x.shape[1]).cauchy_(generator=random) * region.radius.unsqueeze(1)
+    sums = by_layer(graph, found, start, lambda half: half.new_empty(1, count, half.shape[1]).cauchy_(generator=random))
+    rows = sums.abs().sort(dim=1).values
+    median = (rows[:, (count - 1) // 2] + rows[:, count // 2]) / 2
+    torch.testing.assert_close(found[3].radius, median, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_so_many_projections_are_drawn_of_a_ball(count):
+    """As many again stand for the input alone: their root mean square counts, beside the median of the others."""
+    _, graph, x, _ = build("mlp")
+    found = coap.boxes(graph, L2(eps=0.6, clip=None).region(x), projections=count, generator=generator())
+    random = generator()
+    noise = 0.6 * x.new_empty(1, count, x.shape[1]).normal_(generator=random)
+    start = torch.cat([torch.zeros_like(noise), noise], dim=1)
+    first = (noise @ graph.nodes[1].op.weight.T).square().mean(1).sqrt()
+    torch.testing.assert_close(found[1].radius, first.expand_as(found[1].radius), rtol=1e-12, atol=1e-12)
+
+    def draw(half: Tensor) -> Tensor:
+        new = half.new_zeros(1, 2 * count, half.shape[1])
+        new[:, :count].cauchy_(generator=random)
+        return new
+
+    free, ball = by_layer(graph, found, start, draw).split(count, dim=1)
+    rows = free.abs().sort(dim=1).values
+    median = (rows[:, (count - 1) // 2] + rows[:, count // 2]) / 2
+    torch.testing.assert_close(found[3].radius, median + ball.square().mean(1).sqrt(), rtol=1e-12, atol=1e-12)

@@ -107,3 +107,18 @@ def test_samples_are_correct_by_their_own_bounds(setting):
 def test_beta_is_a_share(beta):
     with pytest.raises(ValueError, match=r"beta of crown-ibp is .*number from 0 to 1"):
         CrownIBP(beta=beta)
+
+
+@pytest.mark.parametrize("width", [0.0, 1e-9, 3e-7, 9.9e-7, 1.01e-6, 1e-5])
+def test_the_fused_loss_of_narrow_boxes(width):
+    """Where the width is so small that it divides nothing well, the chord and its gradient are still those of exp."""
+    low, high = torch.tensor([[0.3, -0.7]]).double().requires_grad_(), torch.tensor([[width, width]]).double()
+    upper = (low.detach() + high).requires_grad_()
+    slope = chord(low, upper, torch.zeros(1, 1).double())
+    exact = (-low).exp() * (1 - high / 2 + high**2 / 6)  # of (exp(-l) - exp(-u)) / (u - l); the rest is below 1e-16
+    torch.testing.assert_close(slope, exact, rtol=2e-13 if width < 1e-6 else 1e-12, atol=0)
+    by_lower, by_upper = torch.autograd.grad(slope.sum(), [low, upper])
+    torch.testing.assert_close(by_lower, -(-low).exp() * (1 / 2 - high / 6), rtol=1e-5, atol=0)
+    torch.testing.assert_close(by_upper, -(-low).exp() * (1 / 2 - high / 3), rtol=1e-5, atol=0)
+    loss = fused(low, upper, low)
+    torch.testing.assert_close(loss, robust_cross_entropy(low), rtol=1e-13, atol=0)

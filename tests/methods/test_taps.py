@@ -196,3 +196,14 @@ def test_the_boxes_are_those_of_intervals(setting):
 def test_fields_are_checked(fields, message):
     with pytest.raises(ValueError, match=message):
         TAPS(**fields)
+
+
+def test_a_tie_is_not_correct(setting):
+    with torch.no_grad():
+        setting.model[-1].weight.zero_()
+        setting.model[-1].bias.zero_()
+    assert not setting.run(TAPS()).correct.any()  # all margins are 0
+    with torch.no_grad():
+        setting.model[-1].bias[0] = 1e-9
+    setting.y.zero_()
+    assert setting.run(TAPS()).correct.all()

@@ -158,3 +158,10 @@ def test_schedules_are_the_same_after_json(tiny):
     recipe = tiny(schedules=(scheduled("robust_weight", 0, 1), scheduled("shi", 1, 0)))
     assert Recipe.from_json(recipe.to_json()) == recipe
     assert recipe.hash != tiny().hash
+
+
+def test_a_ramp_begins_and_ends_at_the_nearest_step():
+    assert 0.29 * 100 < 29  # as a float: cut off, it would be step 28
+    assert [Constant(end=0.29).share(step, 100) for step in (28, 29)] == [0.0, 1.0]
+    assert [Linear(start=0.29, end=0.31).share(step, 100) for step in (29, 30, 31)] == [0.0, 0.5, 1.0]
+    assert [Linear(start=0.34, end=1.34).share(step, 5) for step in (2, 3, 7)] == [0.0, 0.2, 1.0]  # 1.7 and 6.7

@@ -20,7 +20,7 @@ def placed(examples: E, device: torch.device) -> E:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None where torch does not say, as of the CPU, whose memory data are in anyway."""
+    """Bytes that are free on a device; None where torch does not say, as of the CPU, where data are anyway."""
     if device.type != "cuda":
         return None
     return torch.cuda.mem_get_info(device)[0]
