@@ -229,13 +229,14 @@ def verdicts(found) -> list[tuple[int, str, str]]:
 @pytest.mark.parametrize("name", STAGES)
 @pytest.mark.parametrize("timeout", [None, 60.0])
 def test_stages_give_the_same_verdicts(name, timeout):
-    model = small(3)
+    model = small(1)
     x, y = right(model, 12)
     here, away = (
-        ctbench.certify(at(device, model), x, y, eps=0.12, stages=STAGES[name], timeout=timeout)
+        ctbench.certify(at(device, model), x, y, eps=0.3, stages=STAGES[name], timeout=timeout)
         for device in ("cpu", "sim")
     )
     assert verdicts(away) == verdicts(here)
+    assert {str(record.verdict) for record in here} & {"certified", "falsified"}
 
 
 def test_a_run_on_the_device(tiny, tmp_path):
@@ -291,18 +292,21 @@ def test_less_memory_takes_longer_and_finds_the_same():
     with torch.no_grad():
         with simulated_device.measured_memory() as most:
             expected = ctbench.margin_bounds(model, *away, eps=0.05, memory=2**34)
-        with memory_limit(simulated_device.used() + most() // 3):
+            whole = most()
+        with memory_limit(simulated_device.used() + whole // 3):
             same(ctbench.margin_bounds(model, *away, eps=0.05, memory=2**34), expected.cpu())
             with simulated_device.measured_memory() as less:
                 same(ctbench.margin_bounds(model, *away, eps=0.05), expected.cpu())
-    assert 0 < less() <= most() // 3
+                assert 0 < less() <= whole // 3
 
 
-@pytest.mark.parametrize("stage", [BranchAndBound(pairs=0), InputSplit()], ids=["branch and bound", "input split"])
+@pytest.mark.parametrize(
+    "stage", [BranchAndBound(pairs=0, root_steps=0, steps=2), InputSplit()], ids=["branch and bound", "input split"]
+)
 def test_a_search_goes_on_in_halves(stage, monkeypatch):
     from ctbench.verify import branch_and_bound, input_split
 
-    model, sizes = small(3), []
+    model, sizes = small(1), []
     x, y = right(model, 12)
     expected = ctbench.certify(model, x, y, eps=0.3, stages=[stage], timeout=None)
     if isinstance(stage, InputSplit):

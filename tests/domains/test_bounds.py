@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import ctbench
 from ctbench import bounds, margin_bounds
 from ctbench.domains import crown, domains
+from ctbench.domains.bounds import _measured
 from ctbench.domains.relaxations import parallel, zero
 from ctbench.graph import freeze, trace
 from ctbench.regions import L1, L2, Box, FirstCoordinate, L1Ball, Linf, Segments, linf_box
@@ -270,3 +271,34 @@ def test_what_is_no_network_of_known_layers_is_refused():
         bounds(lambda x: x, X, eps=0.1)
     with pytest.raises(ctbench.UnsupportedLayerError, match="Softplus"):
         bounds(nn.Sequential(network(), nn.Softplus()), X, eps=0.1)
+
+
+@pytest.mark.parametrize("domain", ["interval", "crown", "coap", "zonotope"])
+def test_gradients_are_those_of_the_uncut_bounds(domain):
+    """Parts that are computed again in the backward pass, and keep nothing before that."""
+    torch.manual_seed(0)
+    x, y = torch.rand(24, 3).double(), torch.arange(24) % 3
+    found, kept = [], []
+    for memory in (2**30, 2**12):
+        model, inputs = network(), x.clone().requires_grad_()
+        with _measured() as measure:
+            rows = margin_bounds(model, inputs, y, eps=0.2, domain=domain, memory=memory)
+        kept.append(measure())
+        rows.square().sum().backward()
+        found.append((rows.detach(), inputs.grad, *(parameter.grad for parameter in model.parameters())))
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-9, atol=1e-9)
+    assert kept[1] < kept[0]
+
+
+def test_random_projections_are_drawn_again_alike():
+    x, y, found = torch.rand(24, 3).double(), torch.arange(24) % 3, []
+    for _ in range(2):
+        model, generator = network(), torch.Generator().manual_seed(1)
+        options = {"domain": "coap", "clip": None, "projections": 5, "generator": generator, "memory": 2**11}
+        rows = margin_bounds(model, x, y, eps=0.2, **options)
+        state = generator.get_state()
+        rows.sum().backward()
+        assert torch.equal(generator.get_state(), state)
+        found.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    assert torch.equal(*found)
