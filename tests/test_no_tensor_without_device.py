@@ -39,11 +39,13 @@ ON_THE_CPU = {
     "onnx/operators.py": FILE,
     "onnx/replaying.py": FILE,
     "onnx/writing.py": FILE,
+    "verify/integer_program.py": "integer programs are built and solved by the CPU, of a copy of the network there",
     "verify/milp.py": "integer programs are built and solved by the CPU, of a copy of the network there",
     "verify/vnnlib.py": FILE,
 }
 # files with a few such places: how many, and why
 FEW = {
+    "graph/builder.py": (2, "a network without tensors has no device; a shape is asked for by running a function"),
     "graph/functions.py": (1, TRACED),
     "graph/ops/joins.py": (4, TRACED),
     "graph/ops/moves.py": (2, TRACED),
@@ -51,8 +53,7 @@ FEW = {
         3,
         "a network without tensors has no device; the probe is drawn on the CPU, the same for all devices",
     ),
-    "regions/segments.py": (3, "directions are made on the CPU, the same for all devices, and moved to the inputs"),
-    "training/processes.py": (1, "metrics that have come from other processes as plain numbers"),
+    "regions/segments.py": (2, "directions are made on the CPU, the same for all devices, and moved to the inputs"),
     "verify/properties.py": (1, "a network without tensors has no device"),
 }
 
