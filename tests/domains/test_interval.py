@@ -37,7 +37,7 @@ def test_they_are_merged_once_a_kind(monkeypatch):
     net, _ = freeze(trace(CNN3(width=2).build((1, 6, 6), 3).eval(), (1, 6, 6)), torch.zeros(1, 1, 6, 6))
     x, y = torch.rand(12, 1, 6, 6), torch.tensor([0, 1, 2] * 4)
     interval.lower_bounds(net, Linf(eps=0.05).region(x), margin_rows(y, 3))
-    assert [len(form.coefficients) for _, form in merged] == [1, 1, 1]
+    assert [len(form.coefficients) for _, form, _ in merged] == [1, 1, 1]
 
 
 def test_no_forms_have_no_bounds():

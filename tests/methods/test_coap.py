@@ -49,3 +49,9 @@ def test_what_cannot_be_estimated_is_refused():
     net, batch = problem(FirstCoordinate(eps=0.1))
     with pytest.raises(ValueError, match="the region is a Star: random projections know boxes"):
         COAP(projections=5)(net, batch)
+
+
+def test_one_projection_is_the_least():
+    assert COAP(projections=1).projections == 1
+    with pytest.raises(ValueError, match="projections is 0: take one at least"):
+        COAP(projections=0)

@@ -242,7 +242,7 @@ def test_boxes_and_answers_are_those_of_the_network_itself(setting, method):
     for box, other in zip(found.boxes, plain.boxes, strict=True):
         torch.testing.assert_close(box.lower, other.lower, rtol=0, atol=1e-12)
         torch.testing.assert_close(box.upper, other.upper, rtol=0, atol=1e-12)
-    assert bound_statistics(net, batch, found.boxes) == bound_statistics(net, batch, plain.boxes)
+    assert bound_statistics(net, batch, found) == bound_statistics(net, batch, plain)
     # a regulariser on the boxes has the gradient that it has without the wrapper
     gradients = [
         torch.autograd.grad(shi(net, result.boxes), parameters, retain_graph=True, materialize_grads=True)

@@ -69,3 +69,9 @@ def test_without_boxes_or_relus_there_is_nothing_to_say_of_them(frozen):
     linear = MLP(hidden=()).build((1, 2, 2), 3, mean=(0.1,), std=(0.5,))
     net, _ = freeze(trace(linear, (1, 2, 2)), batch.x)
     assert bound_statistics(net, batch, found_with(interval.boxes(net, batch.region))).keys() == {"ibp_accuracy"}
+
+
+def test_boxes_that_a_method_says_are_of_a_part_give_no_accuracy(frozen):
+    net, batch = frozen
+    found = bound_statistics(net, batch, found_with(interval.boxes(net, batch.region), whole=False))
+    assert found.keys() == {"active_relus", "dead_relus", "unstable_relus"}
