@@ -193,6 +193,6 @@ class FirstCoordinate(AlongDirections):
     name: ClassVar[str] = "first-coordinate"
 
     def _directions(self, like: Tensor) -> Tensor:
-        direction = torch.zeros_like(like[:1])
+        direction = like.new_zeros(1, *like.shape[1:])
         direction.view(-1)[0].fill_(1)
         return direction

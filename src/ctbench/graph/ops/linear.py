@@ -370,7 +370,8 @@ class BatchNorm(Op):
         if module.running_mean is None or module.running_var is None or module.num_batches_tracked is None:
             return
         module.num_batches_tracked += 1
-        momentum = module.num_batches_tracked.reciprocal() if module.momentum is None else module.momentum
+        count = module.num_batches_tracked.to(mean.dtype)
+        momentum = count.reciprocal() if module.momentum is None else module.momentum
         module.running_mean.lerp_(mean, momentum)
         module.running_var.lerp_(variance, momentum)
 
