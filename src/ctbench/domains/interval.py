@@ -33,6 +33,8 @@ from ctbench.regions import Box, L2Ball, Region
 ALIKE = 4  # from so many samples with the same forms on, on average, these are merged once,
 LARGE = 2**19  # if the merged forms of all samples would have so many coefficients
 
+VANISHED = 2.0**-1020  # more than the square of a number and its product with another lose where they underflow
+
 
 def footprint(graph: Graph, forms: int) -> int:
     """How many numbers are held at once for a sample: both pairs that a box is made of, at each node, and forms."""
@@ -78,23 +80,30 @@ def at_points(graph: Graph, points: Box, spec: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class _Ellipsoid:
-    """All center + m with sum_i m_i^2 / squares_i <= radius^2, and m_i = 0 where squares_i is 0."""
+    """All center + m with sum_i (m_i / scales_i)^2 <= radius^2, and m_i = 0 where scales_i is 0."""
 
     center: Tensor  # [B, *node]
-    squares: Tensor  # [1, *node]
+    scales: Tensor  # [1, *node]
     radius: float
     error: Tensor | float = 0.0  # [B, *node]: of the center, where it is rounded
 
     def through(self, op: Affine) -> _Ellipsoid:
         """The image under an op that mixes no coordinates; of one that does, the ellipsoid as wide in each."""
-        error = op.magnitude(self.error) if isinstance(self.error, Tensor) else self.error
-        return _Ellipsoid(op(self.center), op.map(torch.square).linear(self.squares), self.radius, error)
+        center, error = op(self.center), self.error
+        error = op.magnitude(error) if isinstance(error, Tensor) else error
+        if not op.mixes:
+            return replace(self, center=center, scales=op.magnitude(self.scales), error=error)
+        greatest = self.scales.amax().clamp(min=torch.finfo(center.dtype).tiny)
+        squares = op.map(torch.square).linear((self.scales / greatest).square())
+        squares = squares.clamp(min=torch.finfo(squares.dtype).tiny)  # the slope of a root of 0 is infinite
+        if center.dtype == torch.float64:
+            squares = squares + VANISHED * self.scales.numel()
+        return replace(self, center=center, scales=greatest * squares.sqrt(), error=error)
 
     @property
     def box(self) -> Box:
         """The smallest box around it."""
-        squares = self.squares.clamp(min=torch.finfo(self.squares.dtype).tiny)  # the slope of a root of 0 is infinite
-        return Box.around(self.center, (self.radius * squares.sqrt()).expand_as(self.center) + self.error)
+        return Box.around(self.center, (self.radius * self.scales).expand_as(self.center) + self.error)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,8 @@ from ctbench.graph import Affine, Lines
 from ctbench.regions import Region
 from ctbench.regions.base import inner
 
+MOST = 1e270  # that rounding may cost: some 10^-15 of the largest number
+
 
 class Form(ABC):
     """<a, value of a node> + constant, for S forms of each of B samples; a lower bound of what it began as.
@@ -164,7 +166,8 @@ def outward(
     """A constant and a ceiling, moved outward by `lost` and by so many units of themselves."""
 
     def margin(of: Tensor | float) -> Tensor:
-        return lost + unit * (of.abs() if isinstance(of, Tensor) else abs(of))
+        total = lost + unit * (of.abs() if isinstance(of, Tensor) else abs(of))
+        return torch.where(total < MOST, total, torch.nan)  # beyond, sums may have overflowed: that proves nothing
 
     return constant - margin(constant), None if ceiling is None else ceiling + margin(ceiling)
 

@@ -16,7 +16,8 @@ Errors may all have one sign, so they are added, never their squares. Every node
 
 with |x| from boxes of the node's inputs over the whole region. So a form loses <|a|, form> on each node that it goes
 through, and some u of its constant. An affine node that only one relaxed op y = f(z) reads is charged along with it,
-as its coefficients are no more than max |f'| times those of y. What underflows is less than `floor`.
+as its coefficients are no more than max |f'| times those of y. What underflows in a step of a form is less than
+`floor`, and boxes are widened by as much. Where sums may have overflowed the loss is NaN, and proves nothing.
 
 Graphs that are `outward` are bounded with these losses; the bounds of others are rounded like everything in them.
 """
@@ -54,6 +55,8 @@ from ctbench.regions.base import inner
 UNIT = 1.01 * 2.0**-53  # the unit roundoff, and 1 / (1 - n u) for sums of up to 10^13 terms
 MORE = 16  # roundings of a step besides those of its longest sum
 FLOOR = 1e-290  # more than the underflows of a step, for values of about 1
+VANISHED = 2.0**-1021  # more than a product loses where it underflows, or is flushed to 0
+MOST = 1e270  # that a value may be wrong by: more says that sums may have overflowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +106,7 @@ def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, 
         # a region that is no box has a minimum of its own, which takes a few sums over the input
         sums = 1 if isinstance(region, Box) else 4
         start = sums * place + 4 * UNIT * MORE * reach
-        return Loss(4 * UNIT * reach, None, start, start, _floor(reach))
+        return Loss(_in_range(4 * UNIT * reach + VANISHED), None, start, start, _floor(reach))
     inputs = [greatest(boxes[i]) for i in node.inputs]
     floor = _floor(*inputs, reach)
     if isinstance(node.op, Elementwise):
@@ -127,7 +130,7 @@ def _relaxed(graph: Graph, at: int, boxes: Sequence[Box], before: Losses, place:
     steepest = torch.maximum(least.abs(), most.abs()) * (1 + 1e-9)
     first, last = op.image(box.lower, box.upper)
     reach = torch.maximum(first.abs(), last.abs())
-    value = UNIT * MORE * reach + op.error(box.lower, box.upper)
+    value = _in_range(UNIT * MORE * reach + op.error(box.lower, box.upper) + MORE * VANISHED)
     form = UNIT * (size + 4 * MORE) * (reach + steepest * greatest(box)) + 2 * value
     if _is_charged_later(graph, source):
         form = form + steepest * before[source].begin * (1 + 1e-9)
@@ -192,24 +195,25 @@ def of_op(node: Node, box: Box, sizes: list[Tensor]) -> Tensor:
     `box` holds the values of the first input.
     """
     if isinstance(node.op, Max):
-        return 4 * UNIT * MORE * (greatest(box) + sizes[0]).sum(1)
+        return _in_range(4 * UNIT * MORE * (greatest(box) + sizes[0]).sum(1) + MORE * VANISHED)
     if isinstance(node.op, Elementwise):
         least, most = node.op.slopes(box.lower, box.upper)
         first, last = node.op.image(box.lower, box.upper)
         steepest = torch.maximum(least.abs(), most.abs()) * (1 + 1e-9)
         reach = torch.maximum(first.abs(), last.abs()) + steepest * (greatest(box) + sizes[0])
-        return 4 * UNIT * MORE * reach + 2 * node.op.error(box.lower, box.upper)
+        return _in_range(4 * UNIT * MORE * reach + 2 * node.op.error(box.lower, box.upper) + MORE * VANISHED)
     return _value(node.op, node.shape, *sizes)
 
 
 def of_terms(size: Tensor, terms: int) -> Tensor:
     """What sums of so many terms may be wrong by, for the sums of their |terms|."""
-    return UNIT * (terms + MORE) * size
+    return _in_range(UNIT * (terms + MORE) * size + (terms + MORE) * VANISHED)
 
 
 def of_minimum(a: Tensor, size: Tensor, terms: int) -> Tensor:
     """What the least values of forms [B, S, *node] over a zonotope of so many terms may be wrong by, [B, S]."""
-    return UNIT * (size[0].numel() + terms + MORE) * inner(a.flatten(2).abs(), size.flatten(1)) + _floor(size)
+    sums = size[0].numel() + terms + MORE
+    return _in_range(UNIT * sums * inner(a.flatten(2).abs(), size.flatten(1)) + _floor(size))
 
 
 def _floor(*reaches: Tensor) -> Tensor:
@@ -219,9 +223,9 @@ def _floor(*reaches: Tensor) -> Tensor:
 def _value(op: Op, shape: Shape, *inputs: Tensor) -> Tensor:
     """What a node that is no elementwise op may be wrong by, for inputs of at most these sizes, [B, *input]."""
     if isinstance(op, Add):
-        return 4 * UNIT * (inputs[0] + inputs[1])
+        return _in_range(4 * UNIT * (inputs[0] + inputs[1]) + VANISHED)
     if isinstance(op, Concat | Max):
-        return 4 * UNIT * op(*inputs)
+        return _in_range(4 * UNIT * op(*inputs) + VANISHED)
     if isinstance(op, Affine):
         return _affine(op, shape, inputs[0])
     raise TypeError(f"rounding errors of {type(op).__name__} are not known: derive the op from Affine or Elementwise")
@@ -234,7 +238,12 @@ def _affine(op: Affine, shape: Shape, reach: Tensor) -> Tensor:
     made = made + UNIT * (size + MORE) * shift
     if isinstance(op, Scale) and op.bias_terms is not None:
         made = made + UNIT * MORE * op.bias_terms
-    return made
+    return _in_range(made + (terms + MORE) * VANISHED)
+
+
+def _in_range(value: Tensor) -> Tensor:
+    """NaN, which proves nothing, where sums may have overflowed."""
+    return torch.where(value < MOST, value, torch.nan)
 
 
 @singledispatch

@@ -55,7 +55,7 @@ class Builder:
     def graph(self, result: Value) -> Graph:
         """The graph whose output is this value."""
         self._check_intact(result, "output")
-        return Graph(tuple(self.nodes[: result.index + 1]), self.open)
+        return Graph(tuple(self.nodes[: result.index + 1]), open=self.open)
 
     def layer(self, path: str, module: nn.Module, value: Value) -> Value:
         """Append what a layer is lowered to."""

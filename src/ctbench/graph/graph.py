@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol, Self, TypeVar
 
 import torch
@@ -40,8 +40,10 @@ class Graph:
     """
 
     nodes: tuple[Node, ...]
-    outward: bool = False  # only for a frozen graph in double precision
-    open: bool = False  # whether its numbers take the precision and the device of what it is frozen for
+    outward: bool = field(default=False, kw_only=True)  # only for a frozen graph in double precision
+    open: bool = field(
+        default=False, kw_only=True
+    )  # whether its numbers take the precision and the device of what it is frozen for
 
     @property
     def input_shape(self) -> Shape:
@@ -81,13 +83,13 @@ class Graph:
         found = hashlib.sha256()
         for node in self.nodes:
             told: list[object] = [type(node.op).__name__, node.inputs, node.shape]
-            for field in fields(node.op):  # type: ignore[arg-type]
-                value = getattr(node.op, field.name)
+            for part in fields(node.op):  # type: ignore[arg-type]
+                value = getattr(node.op, part.name)
                 if isinstance(value, Tensor):
-                    told += [field.name, tuple(value.shape), value.dtype]
+                    told += [part.name, tuple(value.shape), value.dtype]
                     found.update(value.detach().cpu().contiguous().numpy().tobytes())
                 else:
-                    told += [field.name, value]
+                    told += [part.name, value]
             found.update(repr(told).encode())
         return found.hexdigest()
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench.graph import Op, lower
-from ctbench.graph.ops import Linear, Shape
+from ctbench.graph.ops import Linear, RoundedLinear, Shape
 
 
 class Gemm(nn.Linear):
@@ -46,7 +47,16 @@ class OpenGemm(Op):
         return Linear(self.weight, self.bias).shape(*inputs)
 
     def freeze(self, *inputs: Tensor, training: bool) -> Op:
-        return Linear(self.alpha * self.weight, None if self.bias is None else self.beta * self.bias)
+        kind = Linear if self._is_exact else RoundedLinear
+        return kind(self.alpha * self.weight, None if self.bias is None else self.beta * self.bias)
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether double precision holds the products: those of numbers that single precision holds."""
+        numbers = [torch.tensor([self.alpha, self.beta], dtype=torch.float64, device=self.weight.device)]
+        numbers += [self.weight] if self.alpha != 1 else []
+        numbers += [self.bias] if self.bias is not None and self.beta != 1 else []
+        return all(torch.equal(each.double(), each.float().double()) for each in numbers)
 
 
 @lower.register

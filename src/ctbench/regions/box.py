@@ -164,7 +164,7 @@ def _inward(x: Tensor, move: float | Tensor, end: Tensor) -> Tensor:
         # the exact error of a rounded sum (Knuth 1969, "Seminumerical algorithms", section 4.2.2, theorem B)
         back = end - x
         error = (x - (end - back)) + (move - back)
-        beyond = error * (end - x) < 0
+        beyond = error.sign() * (end - x).sign() < 0
         toward = torch.where(beyond, torch.nextafter(end, x) - end, 0.0)
     return end + toward
 

@@ -92,9 +92,10 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    """[..., n] to [..., 1]."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm
+    """[..., n] to [..., 1]. In double precision, where it may be part of a proof, no square vanishes or overflows."""
+    unit = x.abs().amax(-1, keepdim=True).clamp(min=tiny(x)) if x.dtype == torch.float64 else None
+    norm: Tensor = torch.linalg.vector_norm(x if unit is None else x / unit, dim=-1, keepdim=True)
+    return norm if unit is None else unit * norm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from ctbench.graph.ops import (
     Max,
     ReLU,
     Reshape,
+    RoundedLinear,
     Scale,
     Select,
     Shift,
@@ -130,9 +131,14 @@ def _evaluated(op: Op, *inputs: Exact) -> Exact:
 
 @_evaluated.register
 def _(op: Linear, x: Exact) -> Exact:
-    found = _dot(Exact.of(op.weight), x.moved(lambda numbers: np.moveaxis(numbers, -1, 0)))
-    found = found.moved(lambda numbers: np.moveaxis(numbers, 0, -1))
+    weight = Exact.of(op.weight.T)  # [in, out], so that the last dimension of x is summed over
+    found = Exact(np.dot(x.numbers, weight.numbers), x.exponent + weight.exponent)
     return found if op.bias is None else found + Exact.of(op.bias)
+
+
+@_evaluated.register
+def _(op: RoundedLinear, x: Exact) -> Exact:
+    raise NoExactValueError("the weights of a Gemm are rounded when the graph is made")
 
 
 @_evaluated.register

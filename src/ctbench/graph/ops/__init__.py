@@ -7,7 +7,16 @@ A new op is a dataclass of one of the two families of `base`, and a line that re
 from ctbench.graph.ops.averages import AdaptiveAvgPool2d, AvgPool2d, Mean
 from ctbench.graph.ops.base import Affine, Elementwise, Input, Lines, Op, Positive, Shape, UnsupportedLayerError, lower
 from ctbench.graph.ops.joins import Add, Concat, Max
-from ctbench.graph.ops.linear import BatchNorm, Conv2d, ConvTranspose2d, Dropout, Linear, Scale, ScaledConv2d
+from ctbench.graph.ops.linear import (
+    BatchNorm,
+    Conv2d,
+    ConvTranspose2d,
+    Dropout,
+    Linear,
+    RoundedLinear,
+    Scale,
+    ScaledConv2d,
+)
 from ctbench.graph.ops.moves import Reshape, Select, Shift, rearrangement
 from ctbench.graph.ops.piecewise import Abs, Absolute, Clamp, LeakyReLU, PiecewiseLinear, ReLU
 from ctbench.graph.ops.smooth import GELU, Sigmoid, SiLU, Smooth, Tanh
@@ -38,6 +47,7 @@ __all__ = [
     "Positive",
     "ReLU",
     "Reshape",
+    "RoundedLinear",
     "Scale",
     "ScaledConv2d",
     "Select",
