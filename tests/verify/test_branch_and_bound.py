@@ -151,11 +151,11 @@ def lowered(net: Graph) -> Graph:
 
 
 @torch.no_grad()
-def test_a_bound_that_is_infinite_or_could_be_rounding_closes_nothing():
+def test_a_bound_that_is_infinite_or_not_positive_closes_nothing():
     given = problem(mlp, 0, eps=0.1)
     search, _, frontier = Search.begin(given, 0, 2**28)
     part = frontier.take(torch.zeros(4, dtype=torch.long))
-    bound = torch.tensor([torch.inf, torch.nan, 1e-15, 1e-3], dtype=torch.float64)
+    bound = torch.tensor([torch.inf, torch.nan, 0.0, 1e-300], dtype=torch.float64)
     assert search.positive(replace(part, bound=bound)).tolist() == [False, False, False, True]
 
 
