@@ -210,7 +210,12 @@ class WindowForm(Form):
         whole = canvas.view(batch, forms * count, channels, height + 2 * h, width + 2 * w)
 
         def every(constant: Tensor | float) -> Tensor | float:
-            return constant.expand(full[:3]).flatten(1) if isinstance(constant, Tensor) else constant
+            # samples whose coefficients are the same may have constants of their own
+            return (
+                constant.expand(max(batch, len(constant)), forms, count).flatten(1)
+                if isinstance(constant, Tensor)
+                else constant
+            )
 
         ceiling = None if self.ceiling is None else every(self.ceiling)
         return LinearForm(whole[..., h : h + height, w : w + width], every(self.constant), ceiling)
