@@ -138,6 +138,7 @@ class BranchAndBound(Stage):
         closed = search.proved(halves)
         known.count(leaves)
         known.count(closed.take(search.positive(closed)))
+        known.count(closed.take(closed.bound.isnan()))
         known.nodes += torch.bincount(halves.sample, minlength=len(known.nodes))
         return closed.take(~search.positive(closed))
 
@@ -288,7 +289,8 @@ class Search:
         positive = bounds > 0
         sample, row = (~positive).nonzero().unbind(1)
         free = Multipliers.begin(problem.net, {at: box.take(sample) for at, box in inner.items()})
-        lowest = bounds.masked_fill(~positive, torch.inf).amin(1)
+        # NaN gives its sample up: no split would mend it
+        lowest = bounds.masked_fill(bounds <= 0, torch.inf).amin(1)
         return cls(problem, inner, inner_exact, lost), lowest, Frontier(sample, row, bounds[sample, row], free)
 
     @staticmethod

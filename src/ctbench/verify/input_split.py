@@ -101,7 +101,7 @@ class InputSplit(Stage):
                 at, turned = owner.judged(at)  # moved into the exact region
                 falsified[part.sample[turned]], witness[part.sample[turned]] = True, at[turned]
             place, divisible = part.place(influence)
-            halved = divisible & ~(part.least > 0)
+            halved = divisible & (part.least <= 0)  # not NaN, which no half would mend
             lowest = part.take(~halved).lowest(lowest)
             frontier = rest.join(part.take(halved).halves(place[halved]))
             watch.charge(part.sample)
