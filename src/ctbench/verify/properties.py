@@ -112,7 +112,7 @@ def verify_property(
         if last.verdict is Verdict.FALSIFIED:
             break
     failed = by_stage(decision.failed for decision in found)
-    warn(failed, stacklevel=2)
+    warn(failed, stacklevel=3)  # behind the decorator
     verdict, by_failure = _answer(found), sorted(found, key=lambda decision: not decision.failed)
     return PropertyResult(
         verdict=verdict,
