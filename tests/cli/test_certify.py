@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -432,8 +433,12 @@ def test_open_samples_are_exported_for_other_verifiers(succeeds, run, fails):
     for index, instance in zip(standing, instances, strict=True):
         (case,) = read_vnnlib(instance.property_path).cases
         center = x[index].double().flatten()
-        assert torch.equal(case.lower, (center - 0.05).clamp(0, 1))
-        assert torch.equal(case.upper, (center + 0.05).clamp(0, 1))
+        # rounded outward, by no more than a unit in the last place
+        for corner, end in ((case.lower, (center - 0.05).clamp(0, 1)), (case.upper, (center + 0.05).clamp(0, 1))):
+            torch.testing.assert_close(corner, end, rtol=0, atol=1e-15)
+        for low, high, middle in zip(case.lower.tolist(), case.upper.tolist(), center.tolist(), strict=True):
+            assert low == 0 or Fraction(low) <= Fraction(middle) - Fraction(0.05)
+            assert high == 1 or Fraction(high) >= Fraction(middle) + Fraction(0.05)
         outputs = torch.eye(10, dtype=torch.float64)
         assert case.violated(outputs).tolist() == [label != y[index] for label in range(10)]
 

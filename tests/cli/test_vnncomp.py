@@ -217,7 +217,9 @@ def test_a_counterexample_must_be_one_for_onnx_runtime(call, monkeypatch):
 
     monkeypatch.setattr(vnncomp, "replay", sound)
     call(PLAIN)
-    assert [record["verdict"] for record in results().values()] == ["unsat", "unknown", "unknown"]
+    first, *others = [record["verdict"] for record in results().values()]
+    assert first == "unsat"
+    assert set(others) <= {"unknown", "timeout"}  # the search goes on for another counterexample
 
 
 def test_without_onnx_runtime_it_is_said_that_nothing_is_replayed(call, monkeypatch):

@@ -1,5 +1,6 @@
 """What comes too late is not waited for, and what was known before it stays known."""
 
+import functools
 from dataclasses import dataclass, replace
 
 import pytest
@@ -148,17 +149,17 @@ def test_a_search_that_is_broken_off_knows_its_bounds_and_counterexamples(monkey
 
 @torch.no_grad()
 def test_a_broken_off_split_of_inputs_knows_what_it_has_decided(monkeypatch):
-    given, boxes = problem(12), input_split.crown.boxes
+    given, bounded = problem(12), input_split.crown.bounded
     stage, calls = InputSplit(share=1.0, parts=8), []
     whole = stage(given, GENERATOR)
 
-    def broken(*arguments, limit):
+    def broken(*arguments, limit, **options):
         calls.append(1)
         if len(calls) == limit:
             raise OutOfTime
-        return boxes(*arguments)
+        return bounded(*arguments, **options)
 
-    monkeypatch.setattr(input_split.crown, "boxes", lambda *arguments: broken(*arguments, limit=8))
+    monkeypatch.setattr(input_split.crown, "bounded", functools.partial(broken, limit=8))
     cut = stage(given, GENERATOR)
     assert len(calls) == 8
     assert cut.late.any()
@@ -167,7 +168,7 @@ def test_a_broken_off_split_of_inputs_knows_what_it_has_decided(monkeypatch):
     assert (cut.bound <= whole.bound.clamp(min=0)).logical_or(~cut.late).all()
     assert torch.equal(cut.bound[~cut.late] > 0, whole.bound[~cut.late] > 0)
     calls.clear()
-    monkeypatch.setattr(input_split.crown, "boxes", lambda *arguments: broken(*arguments, limit=1))
+    monkeypatch.setattr(input_split.crown, "bounded", functools.partial(broken, limit=1))
     with pytest.raises(OutOfTime):
         stage(given, GENERATOR)
 

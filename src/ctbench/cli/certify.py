@@ -184,9 +184,12 @@ def export(folder: Path, subject: Subject, samples: range, standing: list[int], 
     with torch.no_grad():
         classes = model(subject.images[:1][0].to(like)).shape[1]
     save_onnx(model, folder / "network.onnx", tuple(x.shape[1:]), dtype=like.dtype)
-    region = subject.threat.region(x.double()).hull
+    region, clip = subject.threat.region(x.double()).hull, subject.threat.clip
+    # what others prove must cover the whole region, whose ends are rounded inward
+    ends = (torch.nextafter(end, end + way) for end, way in ((region.lower, -1.0), (region.upper, 1.0)))
+    corners = (end if clip is None else end.clamp(*clip) for end in ends)
     lines = []
-    for place, lower, upper, label in zip(standing, region.lower, region.upper, y.tolist(), strict=True):
+    for place, lower, upper, label in zip(standing, *corners, y.tolist(), strict=True):
         name = f"{samples[place]}.vnnlib.gz"
         write_robustness(folder / name, lower, upper, label, classes)
         lines.append(f"network.onnx,{name},{timeout:g}\n")
