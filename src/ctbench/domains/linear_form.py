@@ -135,7 +135,7 @@ class LinearForm(Form):
         return LinearForm(*slanted(self.coefficients, lines, self.constant, self.ceiling, _inner_product))
 
     def lowered(self, each: Tensor, unit: float, floor: Tensor) -> LinearForm:
-        lost = inner(self.coefficients.flatten(2).abs(), each.flatten(1)) + floor
+        lost = inner(self.coefficients.detach().flatten(2).abs(), each.flatten(1)) + floor
         constant, ceiling = outward(self.constant, self.ceiling, lost, unit)
         return replace(self, constant=constant, ceiling=ceiling)
 
@@ -166,7 +166,7 @@ def outward(
     """A constant and a ceiling, moved outward by `lost` and by so many units of themselves."""
 
     def margin(of: Tensor | float) -> Tensor:
-        total = lost + unit * (of.abs() if isinstance(of, Tensor) else abs(of))
+        total = lost + unit * (of.detach().abs() if isinstance(of, Tensor) else abs(of))
         return torch.where(total < MOST, total, torch.nan)  # beyond, sums may have overflowed: that proves nothing
 
     return constant - margin(constant), None if ceiling is None else ceiling + margin(ceiling)

@@ -165,7 +165,7 @@ class WindowForm(Form):
         return replace(self, coefficients=a, constant=constant, ceiling=ceiling, clean=True)
 
     def lowered(self, each: Tensor, unit: float, floor: Tensor) -> WindowForm:
-        lost = _inner_product(self.coefficients.abs(), self.view(each)) + floor.unsqueeze(-1)
+        lost = _inner_product(self.coefficients.detach().abs(), self.view(each)) + floor.unsqueeze(-1)
         constant, ceiling = outward(self.constant, self.ceiling, lost, unit)
         return replace(self, constant=constant, ceiling=ceiling)
 

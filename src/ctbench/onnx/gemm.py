@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench.graph import Op, lower
-from ctbench.graph.ops import Linear, RoundedLinear, Shape
+from ctbench.graph.ops import Linear, Shape
 
 
 class Gemm(nn.Linear):
@@ -29,6 +29,11 @@ class Gemm(nn.Linear):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, alpha={self.alpha}, beta={self.beta}"
+
+
+@dataclass(frozen=True, eq=False)
+class RoundedLinear(Linear):
+    """A dense layer whose weights are products that were rounded when the graph was made."""
 
 
 @dataclass(frozen=True, eq=False)

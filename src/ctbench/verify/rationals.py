@@ -30,11 +30,11 @@ from ctbench.graph.ops import (
     Max,
     ReLU,
     Reshape,
-    RoundedLinear,
     Scale,
     Select,
     Shift,
 )
+from ctbench.onnx.gemm import RoundedLinear
 
 MOST_PRODUCTS = 3_000_000  # of a network that is evaluated: about a second
 BITS = 53  # of a double

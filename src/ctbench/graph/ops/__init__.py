@@ -13,7 +13,6 @@ from ctbench.graph.ops.linear import (
     ConvTranspose2d,
     Dropout,
     Linear,
-    RoundedLinear,
     Scale,
     ScaledConv2d,
 )
@@ -47,7 +46,6 @@ __all__ = [
     "Positive",
     "ReLU",
     "Reshape",
-    "RoundedLinear",
     "Scale",
     "ScaledConv2d",
     "Select",

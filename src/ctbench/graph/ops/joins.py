@@ -72,9 +72,10 @@ class Max(Op):
         floor, first = lower.max(1, keepdim=True)
         below = torch.zeros_like(lower).scatter(1, first, 1.0)
         rises = upper > floor
-        # a width may be 0 only where the entry does not rise above the floor, or is the floor itself
-        width = torch.where(upper > lower, upper - lower, 1.0)
-        above = torch.where(rises, (upper - floor) / width, 0.0)
+        # a slope of 1 is sound, too, and its gradient does not overflow where there is hardly any width
+        wide = upper - lower > torch.finfo(lower.dtype).tiny ** 0.5
+        chord = (upper - floor) / torch.where(wide, upper - lower, 1.0)
+        above = torch.where(rises, torch.where(wide, chord, 1.0), 0.0)
         above = torch.where(below > 0, 1.0, above)
         offset = floor.squeeze(1) - (above * lower).sum(1)
         ceiling = upper.amax(1)

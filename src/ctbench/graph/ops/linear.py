@@ -48,11 +48,6 @@ class Linear(Affine):
         return (*inputs[0][:-1], out)
 
 
-@dataclass(frozen=True, eq=False)
-class RoundedLinear(Linear):
-    """A dense layer whose weights are products that were rounded when the graph was made."""
-
-
 @lower.register
 def _(module: nn.Linear, shape: Shape) -> Op:
     return Linear(module.weight, module.bias)
