@@ -155,7 +155,7 @@ def test_the_precision_is_that_of_the_network():
     # rounded outward by some units in the last place
     assert 0.4 - 1e-14 < lower.item() <= 0.4
     assert 0.6 <= upper.item() < 0.6 + 1e-14
-    assert bounds(double(), torch.ones(1, 1, dtype=torch.uint8), eps=0.1).lower.item() == pytest.approx(0.9, abs=1e-15)
+    assert bounds(double(), torch.ones(1, 1, dtype=torch.uint8), eps=0.1).lower.item() == pytest.approx(0.9, abs=1e-13)
     assert bounds(network().float(), X, eps=0.1).lower.dtype == torch.float32
     assert bounds(network().float(), region=Linf(eps=0.1).region(X)).lower.dtype == torch.float32
     same(bounds(nn.Sequential(nn.ReLU()), X, eps=0.1), ((X - 0.1).clamp(min=0), (X + 0.1).clamp(max=1)))

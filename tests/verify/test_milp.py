@@ -17,7 +17,7 @@ from ctbench.attacks import PGD
 from ctbench.domains import crown, interval
 from ctbench.graph import Graph, freeze, trace
 from ctbench.regions import L2, Box, Linf
-from ctbench.results import Verdict
+from ctbench.results import StageFailedWarning, Verdict
 from ctbench.specification import margin_rows, margins, violation_at
 from ctbench.verify import Bound, Findings, Problem, certify, milp
 from ctbench.verify.linear_program import LinearProgram, Solution, Solver
@@ -366,7 +366,8 @@ def test_the_clean_input_contradicts_a_bound(monkeypatch):
     model, x = network("mlp", seed=2)
     y = model(x).argmax(1)
     monkeypatch.setattr(LinearProgram, "safe_bound", lambda *_: 1e6)
-    found = certify(model, x, y, eps=0.3, stages=[Milp()])
+    with pytest.warns(StageFailedWarning, match="milp on 1 sample"):
+        found = certify(model, x, y, eps=0.3, stages=[Milp()])
     assert [record.verdict for record in found] == [Verdict.UNKNOWN]
     assert "is above the value" in next(iter(found)).reason
 
@@ -542,7 +543,8 @@ def test_a_sample_without_time_or_with_too_many_neurons_keeps_the_bound_of_crown
 def test_samples_that_the_stage_fails_on_stay_open():
     model, x = network("mlp")
     smooth = nn.Sequential(model, nn.Tanh())
-    found = certify(smooth, x, smooth(x).argmax(1), eps=0.3, stages=[Milp()])
+    with pytest.warns(StageFailedWarning, match="milp on 1 sample"):
+        found = certify(smooth, x, smooth(x).argmax(1), eps=0.3, stages=[Milp()])
     assert [record.verdict for record in found] == [Verdict.UNKNOWN]
     assert "not piecewise linear" in next(iter(found)).reason
     timely = certify(model, x, model(x).argmax(1), eps=0.3, stages=[Milp()], timeout=1e-6)
