@@ -138,7 +138,7 @@ def relaxed(
     pairs: Pairs,
     shares: Tensor,
     slopes: Tensor,
-    nodes: tuple[int, int],
+    nodes: tuple[int, int] = (-1, -1),
     losses: Losses | None = None,
 ) -> Form:
     """A bound over z of one form a sample over relu(z), by lines and, for shares of it, by pairs, [B, P, 2].
