@@ -13,9 +13,7 @@ from typing import TypeVar
 import torch
 
 DEFAULT = 2**28  # bytes: on a CPU, whose memory others share and the operating system stretches
-SHARE = (
-    1 / 8
-)  # of a device's free memory: what is counted is less than half of what is held, and twice as much is spare
+SHARE = 1 / 8  # of a device's free memory: less than half of what is held is counted, and half of it stays spare
 
 T = TypeVar("T")
 
@@ -23,7 +21,7 @@ T = TypeVar("T")
 def of(device: torch.device, share: float = SHARE) -> int:
     """Bytes that a computation on a device may take at once: on a CPU, or where the device does not say what it has
     free, 256 MiB, and else a share of that."""
-    free = _free(device)
+    free = free_memory(device)
     return DEFAULT if free is None else max(1, int(share * free))
 
 
@@ -75,8 +73,9 @@ def attempt(compute: Callable[[], T], *, last: bool = False) -> T | None:
     return None
 
 
-def _free(device: torch.device) -> int | None:
-    """Bytes that a device has free, with those that torch keeps there for later."""
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a device has free, with those that torch keeps there for later; None for a CPU, and where the device
+    does not say."""
     if device.type in ("cpu", "meta"):
         return None
     module = torch.get_device_module(device)

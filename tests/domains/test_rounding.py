@@ -160,11 +160,11 @@ def test_a_form_that_begins_before_a_relaxation_is_charged_for_its_own_layer():
     assert losses is not None
     for at, node in enumerate(graph.nodes):
         if isinstance(node.op, Linear):
-            charged_later = losses[at].form is None
+            charged_later = losses[at].step is None
             assert charged_later == (at != len(graph.nodes) - 1)
             if charged_later:
                 reader = losses[at + 1]
-                assert (reader.form >= losses[at].begin * (boxes[at].upper > 0)).all()
+                assert (reader.step >= losses[at].start * (boxes[at].upper > 0)).all()
 
 
 def test_graphs_that_are_not_outward_have_no_losses():

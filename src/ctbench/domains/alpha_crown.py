@@ -240,9 +240,9 @@ class _Search:
                 form = crown.neurons(self.targets[at], node.shape, box.lower.new_tensor([1.0, -1.0]))
                 bounds[at] = self._back(form, at, found, slopes)
                 # not the better of this and the old box: where the old one is better no slope would get a gradient
-                found_box = _box(self.targets[at], bounds[at], box)
+                tightened = _box(self.targets[at], bounds[at], box)
                 # losses hold for slopes that the old boxes allow
-                box = found_box if self.losses is None else found_box.intersect(box)
+                box = tightened if self.losses is None else tightened.intersect(box)
             found.append(box)
         bounds[-1] = self._back(LinearForm(self.spec, 0.0), len(found) - 1, found, slopes)
         return bounds

@@ -199,9 +199,8 @@ class Relaxation:
                 lines = Lines(free.slopes[at], None, self.upper[at], self.rise[at])
                 if at not in free.shares:
                     return form.relaxed(lines)
-                return pairs.relaxed(
-                    form, lines, self.pairs[at], free.shares[at], free.tilts[at], (at, place[id(node)]), self.losses
-                )
+                lost = None if self.losses is None else (self.losses[at], self.losses[place[id(node)]])
+                return pairs.relaxed(form, lines, self.pairs[at], free.shares[at], free.tilts[at], lost)
             lines = self.others[node]
             return crown.under_maximum(form, lines) if isinstance(node.op, Max) else form.relaxed(lines)
 

@@ -119,7 +119,7 @@ class _Reached:
 
     def widened(self, loss: rounding.Loss) -> _Reached:
         """The set with what rounding can have cost it."""
-        kept = self.ellipsoid and replace(self.ellipsoid, error=self.ellipsoid.error + loss.value)
+        kept = self.ellipsoid and replace(self.ellipsoid, error=self.ellipsoid.error + loss.box)
         return _Reached(rounding.widened(self.box, loss), kept)
 
 

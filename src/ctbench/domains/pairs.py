@@ -31,7 +31,7 @@ from ctbench.domains import crown, rounding
 from ctbench.domains.crown import Relax
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
-from ctbench.domains.rounding import Losses
+from ctbench.domains.rounding import Loss, Losses
 from ctbench.graph import Graph, Lines, Node
 from ctbench.graph.ops import ReLU
 from ctbench.regions import Box, Region
@@ -138,12 +138,11 @@ def relaxed(
     pairs: Pairs,
     shares: Tensor,
     slopes: Tensor,
-    nodes: tuple[int, int] = (-1, -1),
-    losses: Losses | None = None,
+    losses: tuple[Loss, Loss] | None = None,
 ) -> Form:
     """A bound over z of one form a sample over relu(z), by lines and, for shares of it, by pairs, [B, P, 2].
 
-    `nodes` are the positions of z and of relu(z), and `losses` those of an outward graph.
+    `losses` are those of z and of relu(z), in an outward graph.
     """
     c = form.dense().coefficients
     taken = shares * _pick(c, pairs.index)
@@ -152,10 +151,10 @@ def relaxed(
     terms = support(pairs, -taken, -tilted)
     loss = terms.sum(1, keepdim=True)
     if losses is not None:
-        count, (at, behind) = terms.shape[1], nodes
+        before, behind = losses
         loss = loss + rounding.of_sum(terms)
-        loss = loss + rounding.of_coefficients(pairs.spread(taken.abs(), c), behind, losses, count)
-        loss = loss + rounding.of_coefficients(pairs.spread(tilted.abs(), c), at, losses, count)
+        loss = loss + rounding.of_coefficients(pairs.spread(taken.abs(), c), behind, terms.shape[1])
+        loss = loss + rounding.of_coefficients(pairs.spread(tilted.abs(), c), before, terms.shape[1])
     return left.relaxed(lines) + LinearForm(pairs.spread(tilted, c), -loss)
 
 

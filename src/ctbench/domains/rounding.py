@@ -6,20 +6,24 @@ order, blocked, vectorised and with fused products. For every order a sum of n p
 
     |computed - exact|  <=  gamma_n sum |terms|,      gamma_n = n u / (1 - n u)
 
-Errors may all have one sign, so they are added, never their squares. Every node y of a graph has
+Errors may all have one sign, so they are added, never their squares. Every node y of a graph has a loss, with |x| from
+boxes of the node's inputs over the whole region:
 
-    value   what a computed end of its interval may be wrong by:     affine   gamma_n (|W| |x| + |b|)
+    box       what a computed end of its interval may be wrong by:   affine   gamma_n (|W| |x| + |b|)
                                                                      f(x)     a few u |f|, and what libm is wrong by
-    form    what one step backward costs a linear form <a, y> + c, for each unit of |a|. The computed coefficients of
-            the step are taken as they are; only that they are not those of W^T a (or of the lines) counts:
-                 |<fl(W^T a) - W^T a, x>|  <=  gamma_m <|a|, |W| |x|>,      the sum for the offset <a, b> likewise
+    step      what one step backward costs a linear form <a, y> + c, for each unit of |a|. The computed coefficients
+              are taken as they are; only that they are not those of W^T a (or of the lines) counts:
+                  |<fl(W^T a) - W^T a, x>|  <=  gamma_m <|a|, |W| |x|>,      the sum for the offset <a, b> likewise
+    minimum   what the least value of a form over a box of y costs, for each unit of |a|: gamma_n |y|
 
-with |x| from boxes of the node's inputs over the whole region. So a form loses <|a|, form> on each node that it goes
-through, and some u of its constant. An affine node that only one relaxed op y = f(z) reads is charged along with it,
-as its coefficients are no more than max |f'| times those of y. What underflows in a step of a form is less than
-`floor`, and boxes are widened by as much. Where sums may have overflowed the loss is NaN, and proves nothing.
+So a form loses <|a|, step> on each node that it goes through, some u of its constant, and <|a|, minimum> where it ends.
+In y = W_2 relu(z), z = W_1 x + b, a form of y pays at y for W_2, at relu(z) for the lines and for W_1, and at x for the
+minimum: what is affine and read by one relaxed op f alone is charged along with that, as the coefficients of z are no
+more than max |f'| times those of f(z). A form that starts at z pays for W_1 itself (`start`).
 
-Graphs that are `outward` are bounded with these losses; the bounds of others are rounded like everything in them.
+What underflows in a step of a form is less than `floor`, and boxes are widened by as much. Where sums may have
+overflowed the loss is NaN, and proves nothing. Graphs that are `outward` are bounded with these losses; the bounds of
+others are rounded like everything in them.
 """
 
 from __future__ import annotations
@@ -63,24 +67,26 @@ MOST = 1e270  # that a value may be wrong by: more says that sums may have overf
 class Loss:
     """What rounding can cost at one node, for each of B samples."""
 
-    value: Tensor  # [B, *node]: how far a computed end of its interval may lie inside the exact one
-    form: Tensor | None  # [B, *node]: what a form loses on its way through, for each unit of its coefficients
-    begin: Tensor  # [B, *node]: the same where the form begins here
-    place: Tensor  # [B, *node]: the same where the form is bounded here, over the node's box
+    box: Tensor  # [B, *node]: how far a computed end of its interval may lie inside the exact one
+    # [B, *node]: what a form loses on its step through the node, for each unit of |coefficient|; None where the op that
+    # reads the node is charged for it
+    step: Tensor | None
+    start: Tensor  # [B, *node]: the same for a form that starts at the node
+    minimum: Tensor  # [B, *node]: what its least value over the node's box loses, for each unit of |coefficient|
     floor: Tensor  # [B, 1]
 
     def take(self, samples: Tensor) -> Loss:
-        form = None if self.form is None else self.form[samples]
-        return Loss(self.value[samples], form, self.begin[samples], self.place[samples], self.floor[samples])
+        step = None if self.step is None else self.step[samples]
+        return Loss(self.box[samples], step, self.start[samples], self.minimum[samples], self.floor[samples])
 
     @classmethod
     def joined(cls, parts: Sequence[Loss]) -> Loss:
         """The losses of the samples of several batches."""
-        forms = [part.form for part in parts if part.form is not None]
-        value, begin, place, floor = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ("value", "begin", "place", "floor")
+        steps = [part.step for part in parts if part.step is not None]
+        box, start, minimum, floor = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("box", "start", "minimum", "floor")
         )
-        return cls(value, torch.cat(forms) if forms else None, begin, place, floor)
+        return cls(box, torch.cat(steps) if steps else None, start, minimum, floor)
 
 
 Losses = Sequence[Loss]  # by the position of the node; None where a graph is not outward
@@ -101,40 +107,44 @@ def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, 
     """The loss of a node, from its own box and from the boxes and losses of the nodes before it."""
     node = graph.nodes[at]
     reach, size = greatest(own), math.prod(node.shape)
-    place = UNIT * (size + MORE) * reach
+    minimum = UNIT * (size + MORE) * reach
     if not at:
         # a region that is no box has a minimum of its own, which takes a few sums over the input
         sums = 1 if isinstance(region, Box) else 4
-        start = sums * place + 4 * UNIT * MORE * reach
-        return Loss(_in_range(4 * UNIT * reach + VANISHED), None, start, start, _floor(reach))
+        minimum = sums * minimum + 4 * UNIT * MORE * reach
+        return Loss(_in_range(4 * UNIT * reach + VANISHED), None, minimum, minimum, _floor(reach))
     inputs = [greatest(boxes[i]) for i in node.inputs]
     floor = _floor(*inputs, reach)
     if isinstance(node.op, Elementwise):
-        return _relaxed(graph, at, boxes, before, place, floor)
-    value = _value(node.op, node.shape, *inputs)
+        return _relaxed(graph, at, boxes, before, minimum, floor)
+    box = _value(node.op, node.shape, *inputs)
     if isinstance(node.op, Max):
         # planes: sums over the entries, offsets made of their ends, and the sum over the forms' coefficients
         entries = inputs[0].shape[1]
-        form = UNIT * (size + 2 * entries + 4 * MORE) * 3 * (inputs[0].sum(1) + reach)
-        return Loss(value, form, form, place, floor)
-    begin = value + UNIT * MORE * reach
-    return Loss(value, None if _is_charged_later(graph, at) else begin, begin, place, floor)
+        step = UNIT * (size + 2 * entries + 4 * MORE) * 3 * (inputs[0].sum(1) + reach)
+        return Loss(box, step, step, minimum, floor)
+    start = box + UNIT * MORE * reach
+    return Loss(box, None if _is_charged_later(graph, at) else start, start, minimum, floor)
 
 
-def _relaxed(graph: Graph, at: int, boxes: Sequence[Box], before: Losses, place: Tensor, floor: Tensor) -> Loss:
+def _relaxed(graph: Graph, at: int, boxes: Sequence[Box], before: Losses, minimum: Tensor, floor: Tensor) -> Loss:
     """The loss of an elementwise op, and of the affine node before it where no other op reads that."""
     op, (source,), size = graph.nodes[at].op, graph.nodes[at].inputs, math.prod(graph.nodes[at].shape)
     assert isinstance(op, Elementwise)
-    box = boxes[source]
-    least, most = op.slopes(box.lower, box.upper)
-    steepest = torch.maximum(least.abs(), most.abs()) * (1 + 1e-9)
-    first, last = op.image(box.lower, box.upper)
-    reach = torch.maximum(first.abs(), last.abs())
-    value = _in_range(UNIT * MORE * reach + op.error(box.lower, box.upper) + MORE * VANISHED)
-    form = UNIT * (size + 4 * MORE) * (reach + steepest * greatest(box)) + 2 * value
+    read = boxes[source]
+    reach, steepest = _image(op, read)
+    box = _in_range(UNIT * MORE * reach + op.error(read.lower, read.upper) + MORE * VANISHED)
+    step = UNIT * (size + 4 * MORE) * (reach + steepest * greatest(read)) + 2 * box
     if _is_charged_later(graph, source):
-        form = form + steepest * before[source].begin * (1 + 1e-9)
-    return Loss(value, form, form, place, floor)
+        step = step + steepest * before[source].start * (1 + 1e-9)
+    return Loss(box, step, step, minimum, floor)
+
+
+def _image(op: Elementwise, read: Box) -> tuple[Tensor, Tensor]:
+    """The greatest |f| and |f'| on a box, [B, *node] each."""
+    first, last = op.image(read.lower, read.upper)
+    least, most = op.slopes(read.lower, read.upper)
+    return torch.maximum(first.abs(), last.abs()), torch.maximum(least.abs(), most.abs()) * (1 + 1e-9)
 
 
 def _is_charged_later(graph: Graph, at: int) -> bool:
@@ -146,25 +156,25 @@ def _is_charged_later(graph: Graph, at: int) -> bool:
 def widened(box: Box, loss: Loss) -> Box:
     """The box of a node with its loss."""
     if "center" in vars(box):
-        return Box.around(box.center, box.radius + loss.value)
-    return Box(box.lower - loss.value, box.upper + loss.value)
+        return Box.around(box.center, box.radius + loss.box)
+    return Box(box.lower - loss.box, box.upper + loss.box)
 
 
 def through(form: Form, at: int, losses: Losses | None) -> Form:
     """A form over node `at` that has lost what its next step backward costs."""
-    return form if losses is None or losses[at].form is None else _lowered(form, losses[at].form, losses[at].floor)
+    return form if losses is None or losses[at].step is None else _lowered(form, losses[at].step, losses[at].floor)
 
 
 def begun(form: Form, at: int, losses: Losses | None) -> Form:
     """A form that begins at node `at`: with what the step from there costs, where no other node is charged for it."""
-    if losses is None or at == 0 or losses[at].form is not None:
+    if losses is None or at == 0 or losses[at].step is not None:
         return form
-    return _lowered(form, losses[at].begin, losses[at].floor)
+    return _lowered(form, losses[at].start, losses[at].floor)
 
 
 def ended(form: Form, at: int, losses: Losses | None) -> Form:
     """A form over node `at` that has lost what its minimum over a box, or over the region, costs."""
-    return form if losses is None else _lowered(form, losses[at].place, losses[at].floor)
+    return form if losses is None else _lowered(form, losses[at].minimum, losses[at].floor)
 
 
 def _lowered(form: Form, each: Tensor | None, floor: Tensor) -> Form:
@@ -177,10 +187,9 @@ def of_sum(terms: Tensor) -> Tensor:
     return UNIT * (terms.shape[1] + MORE) * terms.abs().sum(1, keepdim=True)
 
 
-def of_coefficients(size: Tensor, at: int, losses: Losses, terms: int) -> Tensor:
-    """What further coefficients of a form cost at node `at`, [B, 1]: the sum of their |terms|, [B, *node], is given."""
-    loss = losses[at]
-    each = loss.begin + loss.place * (terms + MORE)
+def of_coefficients(size: Tensor, loss: Loss, terms: int) -> Tensor:
+    """What further coefficients of a form cost at a node, [B, 1]: the sums of their |terms|, [B, *node], are given."""
+    each = loss.start + loss.minimum * (terms + MORE)
     return (size * each).flatten(1).sum(1, keepdim=True) + loss.floor
 
 
@@ -197,10 +206,8 @@ def of_op(node: Node, box: Box, sizes: list[Tensor]) -> Tensor:
     if isinstance(node.op, Max):
         return _in_range(4 * UNIT * MORE * (greatest(box) + sizes[0]).sum(1) + MORE * VANISHED)
     if isinstance(node.op, Elementwise):
-        least, most = node.op.slopes(box.lower, box.upper)
-        first, last = node.op.image(box.lower, box.upper)
-        steepest = torch.maximum(least.abs(), most.abs()) * (1 + 1e-9)
-        reach = torch.maximum(first.abs(), last.abs()) + steepest * (greatest(box) + sizes[0])
+        reach, steepest = _image(node.op, box)
+        reach = reach + steepest * (greatest(box) + sizes[0])
         return _in_range(4 * UNIT * MORE * reach + 2 * node.op.error(box.lower, box.upper) + MORE * VANISHED)
     return _value(node.op, node.shape, *sizes)
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 
+from ctbench import budget
 from ctbench.datasets import Examples
 
 E = TypeVar("E", bound=Examples)
@@ -15,12 +16,5 @@ SHARE = 1 / 4  # of the device's free memory, that examples may take: the rest i
 def placed(examples: E, device: torch.device) -> E:
     """The examples on the device if they fit, else where they are: their batches move there one by one."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in (examples.inputs, examples.labels))
-    free = free_memory(device)
+    free = budget.free_memory(device)
     return examples.to(device) if free is None or size <= SHARE * free else examples
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None where torch does not say, as of the CPU, where data are anyway."""
-    if device.type != "cuda":
-        return None
-    return torch.cuda.mem_get_info(device)[0]

@@ -14,7 +14,7 @@ columns before it as by CROWN.
 **Rounding.** The program contains the network on its stored weights in exact arithmetic, given rigorous inner boxes.
 So each entry is known as x_i = <row, columns> + offset with an offset between two numbers: the constant and the ceiling
 of a form that is rounded outward on its way back (`domains.rounding`). What is computed here widens it by u = 2^-53
-times the sum of all |terms| for each rounding (`UNIT` is twice that, which covers the products of errors). Differences
+times the sum of all |terms| for each rounding (`TWICE_UNIT`, which covers the products of errors). Differences
 of bounds are rounded outward.
 """
 
@@ -36,7 +36,7 @@ from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph, Node
 from ctbench.graph.ops import Max, PiecewiseLinear
 from ctbench.regions import Box, Region
-from ctbench.verify.linear_program import TINY, UNIT, Indices, LinearProgram, Vector
+from ctbench.verify.linear_program import TINY, TWICE_UNIT, Indices, LinearProgram, Vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +193,7 @@ class Program:
         for kink, (before, after) in zip(op.kinks, pairwise(op.pieces), strict=True):
             inside, behind, weight = (lower < kink) & (kink < upper), lower >= kink, after - before
             slope, known = torch.where(behind, after, slope), torch.where(behind, kink, known)
-            error = error + 2 * UNIT * abs(weight) * (reach + abs(kink)) * inside
+            error = error + 2 * TWICE_UNIT * abs(weight) * (reach + abs(kink)) * inside
             if bool(inside.any()):
                 columns.append((weight, inside, maxima.columns))
                 entries = self._neurons(node.inputs[0], inside).minus(kink).and_zeros()
@@ -201,8 +201,8 @@ class Program:
                 maxima = maxima.and_of(least.view(2, -1), greatest.view(2, -1), entries)
         value, share = op(known), slope * known
         offset = value - share
-        error = error + UNIT * (slope.abs() * reach + (3 + offset.numel()) * offset.abs())
-        error = error + 2 * UNIT * (value.abs() + share.abs())
+        error = error + TWICE_UNIT * (slope.abs() * reach + (3 + offset.numel()) * offset.abs())
+        error = error + 2 * TWICE_UNIT * (value.abs() + share.abs())
         return _Lowered(slope, offset, tuple(columns), error), maxima
 
     def _neurons(self, at: int, chosen: Tensor) -> _Rows:
@@ -223,10 +223,10 @@ class Program:
                 rows[:, first : first + part.shape[1]] = weight * part
             assert form.ceiling is not None
             shift = (a * lowered.offset).flatten(2).sum(2)
-            error = (a.abs() * lowered.error).flatten(2).sum(2) + 2 * UNIT * shift.abs()
+            error = (a.abs() * lowered.error).flatten(2).sum(2) + 2 * TWICE_UNIT * shift.abs()
             low, high = form.constant + torch.zeros_like(shift), form.ceiling + torch.zeros_like(shift)
-            low = low + shift - (error + 2 * UNIT * low.abs())
-            high = high + shift + (error + 2 * UNIT * high.abs())
+            low = low + shift - (error + 2 * TWICE_UNIT * low.abs())
+            high = high + shift + (error + 2 * TWICE_UNIT * high.abs())
             return LinearForm((a.unsqueeze(2) if isinstance(node.op, Max) else a) * lowered.slope, low, high)
 
         found = crown.back_to_input(self.graph, form.with_ceiling(), relax, self.losses, at).dense()
@@ -243,9 +243,9 @@ class Program:
     def _based(self, found: _Rows) -> _Rows:
         """The same quantities by columns that begin at 0."""
         shift, size = found.rows @ self.base, found.rows.abs() @ self.base.abs()
-        error = UNIT * (len(self.base) + 4) * size + TINY
-        low = found.low + shift - error - 2 * UNIT * found.low.abs()
-        high = found.high + shift + error + 2 * UNIT * found.high.abs()
+        error = TWICE_UNIT * (len(self.base) + 4) * size + TINY
+        low = found.low + shift - error - 2 * TWICE_UNIT * found.low.abs()
+        high = found.high + shift + error + 2 * TWICE_UNIT * found.high.abs()
         return _Rows(found.rows, _down(low), _up(high))
 
     def objective(self, c: Tensor) -> tuple[Vector, float]:

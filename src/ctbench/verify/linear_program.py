@@ -29,7 +29,9 @@ import numpy.typing as npt
 Vector = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-UNIT = 2.0**-52  # twice the unit roundoff, so that UNIT n covers gamma_n and the rounding of what it multiplies
+TWICE_UNIT = (
+    2.0**-52
+)  # twice the unit roundoff, so that TWICE_UNIT n covers gamma_n and the rounding of what it multiplies
 TINY = 2.0**-1000  # more than any sum of products loses where they underflow
 TOLERANCE = 1e-9  # of the solver, for rows and reduced costs: it decides how good a bound is, never whether it holds
 SMALLEST = 1e-12  # of the coefficients that the solver sees; the safe bound sees all
@@ -108,8 +110,8 @@ class LinearProgram:
             y, side = np.where(usable, y, 0.0), np.where(usable, side, 0.0)
             reduced = cost - np.bincount(self.column, self.value * y[self.row], minlength=len(cost))
             terms = np.concatenate([y * side, np.minimum(reduced, 0.0) * width])
-            error = 2 * UNIT * (np.abs(y) @ np.abs(side)) + UNIT * (np.abs(y) @ self._sizes)
-            error += UNIT * ((self._roundings * np.abs(cost)) @ self.width) + TINY * (1 + self.width.sum())
+            error = 2 * TWICE_UNIT * (np.abs(y) @ np.abs(side)) + TWICE_UNIT * (np.abs(y) @ self._sizes)
+            error += TWICE_UNIT * ((self._roundings * np.abs(cost)) @ self.width) + TINY * (1 + self.width.sum())
             size = float(np.abs(terms).sum())
         if not (math.isfinite(size) and math.isfinite(error)):
             return -math.inf

@@ -263,14 +263,21 @@ class Job:
         decisions = [
             Decision(
                 verdict=Verdict.MISCLASSIFIED if sign < 0 else Verdict.UNKNOWN,
-                reason=("" if abs(sign) == 1 else TIE if sign == 0 else UNDECIDED)
-                if is_finite
-                else f"clean: {NOT_FINITE}",
+                reason=_why_undecided(sign, is_finite),
                 failed={} if is_finite else {"clean": NOT_FINITE},
             ).charged("clean", seconds)
             for sign, is_finite in zip(signs.tolist(), finite.tolist(), strict=True)
         ]
         return decisions, predictions.tolist()
+
+
+def _why_undecided(sign: float, is_finite: bool) -> str:
+    """Why the sign of the least margin at a clean input decides nothing; "" where it does."""
+    if not is_finite:
+        return f"clean: {NOT_FINITE}"
+    if math.isnan(sign):
+        return UNDECIDED
+    return "" if sign else TIE
 
 
 def _described(stage: Stage) -> str:
