@@ -4,13 +4,32 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
+import mpmath
 import pytest
 import torch
 from torch import nn
 
 from ctbench.domains import alpha_crown, coap, crown, crown_ibp, interval, rounding, zonotope
 from ctbench.graph import Graph, freeze, trace
-from ctbench.graph.ops import AvgPool2d, Conv2d, Linear, Mean, Reshape, Scale, Select, Shift, linear
+from ctbench.graph.ops import (
+    GELU,
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    ConvTranspose2d,
+    Linear,
+    Mean,
+    Reshape,
+    Scale,
+    Select,
+    Shift,
+    Sigmoid,
+    SiLU,
+    Smooth,
+    Tanh,
+    linear,
+)
+from ctbench.graph.ops.smooth import Monotone
 from ctbench.regions import L1, L2, Box, Linf
 from ctbench.verify import rationals
 
@@ -119,6 +138,9 @@ def test_single_precision_differs_by_less_than_its_own_loss(name, threat):
     [
         (Linear(torch.randn(3, 5), torch.randn(3)), (5,)),
         (Conv2d(torch.randn(4, 2, 3, 3), torch.randn(4), (1, 1), (1, 1), (1, 1), 1, (2, 5, 5)), (2, 5, 5)),
+        (Conv2d(torch.randn(4, 1, 3, 2), None, (2, 1), (1, 0), (2, 1), 2, (2, 6, 5)), (2, 6, 5)),
+        (ConvTranspose2d(torch.randn(4, 3, 3, 2), torch.randn(6), (2, 1), (1, 0), (1, 0), (1, 1), 2), (4, 3, 4)),
+        (AdaptiveAvgPool2d((2, 3), (2, 5, 4)), (2, 5, 4)),
         (Scale(torch.randn(2, 1, 1), torch.randn(2, 1, 1)), (2, 3, 3)),
         (Shift(torch.randn(2, 1, 1)), (2, 3, 3)),
         (AvgPool2d((2, 2), (2, 2), (0, 0), (2, 4, 4)), (2, 4, 4)),
@@ -139,6 +161,44 @@ def test_a_sum_of_many_terms_costs_as_many_units(op, shape):
     bias = op(torch.zeros(1, *shape, dtype=torch.float64)).abs().flatten()
     needed = 2.0**-53 * (terms * (reach.flatten() @ size.abs()) + bias.numel() * bias)
     assert (cost.flatten() >= needed).all()
+
+
+SMOOTH = {
+    "Sigmoid": (Sigmoid(), lambda z: 1 / (1 + mpmath.exp(-z))),
+    "Tanh": (Tanh(), mpmath.tanh),
+    "GELU": (GELU(), lambda z: z * (1 + mpmath.erf(z / mpmath.sqrt(2))) / 2),
+    "SiLU": (SiLU(), lambda z: z / (1 + mpmath.exp(-z))),
+}
+
+
+def test_every_smooth_activation_is_among_those():
+    assert {op.__name__ for op in Smooth.__subclasses__() + Monotone.__subclasses__()} - {"Monotone"} == set(SMOOTH)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 10.0, 100.0])
+def test_a_smooth_activation_is_right_up_to_its_error(name, scale):
+    """Values, and the ends of f(z) - s z, against 50 digits. Without the error some end is wrong: so it is needed."""
+    op, exact = SMOOTH[name]
+    generator = torch.Generator().manual_seed(0)
+    lower = scale * torch.randn(60, generator=generator, dtype=torch.float64)
+    upper = lower + scale * torch.rand(60, generator=generator, dtype=torch.float64)
+    least, greatest = op.slopes(lower, upper)
+    slope = least + torch.rand(60, generator=generator, dtype=torch.float64) * (greatest - least)
+    low, high = op.extremes(lower, upper, slope)
+    error = op.error(lower, upper)
+    reach = torch.maximum(lower.abs(), upper.abs())
+    allowed = error + 2.0**-49 * (op(lower).abs() + op(upper).abs() + slope.abs() * reach)
+    wrong = 0
+    with mpmath.workdps(50):
+        for places in zip(*(each.tolist() for each in (lower, upper, slope, low, high, allowed)), strict=True):
+            begin, end, s, below, above, most = (mpmath.mpf(each) for each in places)
+            for share in range(33):
+                z = begin + (end - begin) * share / 32
+                value = exact(z) - s * z
+                assert below - most <= value <= above + most
+                wrong += not below <= value <= above
+    assert wrong > 0
 
 
 def test_a_rounded_shift_costs_the_terms_that_it_is_made_of():

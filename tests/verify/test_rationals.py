@@ -10,6 +10,7 @@ from torch import nn
 from ctbench import certify
 from ctbench.graph import freeze, trace
 from ctbench.graph.ops import Concat, Max, Select
+from ctbench.onnx.gemm import Gemm
 from ctbench.results import Verdict
 from ctbench.verify import AlphaCrown, Bound, BranchAndBound, rationals
 
@@ -133,6 +134,23 @@ def test_samples_of_several_dimensions_are_classified_exactly():
     assert certify(model, x, torch.tensor([1]), eps=0.0, stages=[Bound(domain="interval")])[0].verdict is (
         Verdict.MISCLASSIFIED
     )
+
+
+def test_weights_that_were_multiplied_in_double_precision_are_not_exact():
+    """The margin 0.1 (0.3 + 1e-17) less what double precision makes of 0.03 is above 0, and by rounding below it."""
+    gemm = Gemm(2, 2, alpha=0.1, beta=1.0).double()
+    with torch.no_grad():
+        gemm.weight.copy_(torch.tensor([[0.3, 0.0], [0.0, 1e-17]], dtype=torch.float64))
+        gemm.bias.copy_(torch.tensor([0.0, 0.1 * 0.3], dtype=torch.float64))
+    x = torch.ones(1, 2, dtype=torch.float64)
+    graph = freeze(trace(nn.Sequential(gemm), (2,)), x)[0].detach()
+    with pytest.raises(rationals.NoExactValueError):
+        rationals.forms(graph, x[0], torch.eye(2, dtype=torch.float64))
+    for y in (0, 1):
+        found = certify(gemm, x, torch.tensor([y]), eps=0.0, clip=None, stages=[Bound(domain="crown")])
+        assert found[0].verdict is Verdict.UNKNOWN
+    single = freeze(trace(nn.Sequential(Gemm(2, 2, alpha=0.5, beta=1.0)).double(), (2,)), x)[0].detach()
+    assert len(rationals.forms(single, x[0], torch.eye(2, dtype=torch.float64))) == 2
 
 
 def chain(*factors: float) -> nn.Sequential:
