@@ -137,6 +137,19 @@ def test_a_tie_at_the_clean_input_is_not_certified():
     assert certify(model, torch.tensor([[0.5]]), torch.tensor([0]), eps=0.1)[0].verdict is Verdict.UNKNOWN
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_tie_leaves_a_record_that_is_read_again(label, tmp_path):
+    """torch predicts the first of two equal logits; the other label is not misclassified either."""
+    model, files = linear([[0.0], [0.0]], [1.0, 1.0]), CertificationFiles(tmp_path / "linf.jsonl")
+    x, y = torch.tensor([[0.5]]), torch.tensor([label])
+    (record,) = certify(model, x, y, eps=0.1, files=files, stages=FAST_STAGES)
+    assert (record.verdict, record.prediction) == (Verdict.UNKNOWN, 0)
+    assert (record.stage == "clean") == (label == 1)
+    assert record.reason == "clean: another logit is as great as that of the label"
+    (again,) = certify(model, x, y, eps=0.1, files=files, stages=FAST_STAGES, resume=True)
+    assert again == record
+
+
 def spike(at: float, width: float) -> nn.Module:
     """Margin 1 everywhere but on [at, at + 2 width], where it falls to -2."""
     model = nn.Sequential(nn.Linear(1, 3), nn.ReLU(), nn.Linear(3, 2))

@@ -229,9 +229,7 @@ class Job:
         """The records of some samples that go through all stages together, as soon as they are known."""
         problem = self.problem(chunk)
         before, predictions = self._clean(problem.exact, chunk.y)
-        right = [
-            place for place, known in enumerate(before) if known.verdict is Verdict.UNKNOWN and predictions[place] >= 0
-        ]
+        right = [place for place, label in enumerate(chunk.y.tolist()) if predictions[place] == label]
         wrong = sorted(set(range(len(before))) - set(right))
         yield [chunk.record(place, before[place], predictions[place]) for place in wrong]
         if right:
@@ -251,7 +249,10 @@ class Job:
         return Problem.of_labels(self.network.net, x.to(self.network.like), y, self.threat, double=double)
 
     def _clean(self, exact: Problem, y: Tensor) -> tuple[list[Decision], list[int]]:
-        """What the network says at the clean inputs: the first stage, and its predictions; -1 where there is none."""
+        """What the network says at the clean inputs: the first stage, and its predictions; -1 where there is none.
+
+        A label that only rounding, or the order of equal logits, keeps from being the prediction stays undecided.
+        """
         start = time.perf_counter()
         logits, y = exact.net(exact.x).cpu(), y.cpu().long().unsqueeze(1)
         finite = torch.isfinite(logits).all(1)
