@@ -17,6 +17,8 @@ from ctbench.verify import rationals
 
 Judge = Callable[[Tensor], tuple[Tensor, Tensor]]  # points [B, *shape] to those that may be told, and to [B] bool
 
+EXACTLY = 8  # points that are tried as counterexamples, of which as many are decided in whole numbers: one is enough
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -81,14 +83,17 @@ class Problem:
         lower, upper = interval.at_points(self.net, Box(points - spread, points + spread), self.spec)
         return lower.amin(1), upper.amin(1)
 
-    def signs(self, points: Tensor) -> Tensor:
+    def signs(self, points: Tensor, *, most: int | None = None) -> Tensor:
         """The sign of the least margin at points, [B, *shape] to [B]: 1, 0 or -1, and NaN where it is not known.
 
-        It is that of exact arithmetic. Where rounding leaves it open, whole numbers decide it, if the network allows.
+        It is that of exact arithmetic. Where rounding leaves it open, whole numbers decide it, if the network allows,
+        for the points of least margins, `most` of them; by default for as many as a few seconds are enough for.
         """
         lower, upper = self.least_margin(points)
         found = torch.where(lower > 0, 1.0, torch.where(upper < 0, -1.0, torch.nan))
-        for place in (found.isnan() & torch.isfinite(lower + upper)).nonzero().flatten().tolist():
+        undecided = found.isnan() & torch.isfinite(lower + upper)
+        count = min(int(undecided.sum()), rationals.affordable(self.net) if most is None else most)
+        for place in upper.where(undecided, torch.inf).topk(count, largest=False).indices.tolist():
             try:
                 least = min(rationals.forms(self.net, points[place], self.spec[place]))
             except rationals.NoExactValueError:
@@ -110,7 +115,7 @@ class Problem:
             return turned
         rest, points = self.select(turned), points[turned]
         if isinstance(self.region, Box):
-            return turned.masked_scatter(turned, rest.signs(points) < 0)
+            return turned.masked_scatter(turned, rest.signs(points, most=EXACTLY) < 0)
         spread = rounding.of_terms(rounding.greatest(rest.region.hull), 4 * points[0].numel())
         return turned.masked_scatter(turned, rest.least_margin(points, spread)[1] < 0)
 

@@ -35,7 +35,7 @@ from ctbench.results.failures import by_stage, warn
 from ctbench.verify import rationals
 from ctbench.verify.cascade import Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
-from ctbench.verify.problem import Problem
+from ctbench.verify.problem import EXACTLY, Problem
 from ctbench.verify.stages import Stage
 from ctbench.verify.vnnlib import Case, Halfspaces, Property
 
@@ -232,7 +232,7 @@ class _Subject:
         alike = problem.select(torch.zeros(len(points), dtype=torch.long, device=points.device))
         found = alike.least_margin(points, spread)[1] < 0
         every = torch.eye(self.network.exact.classes, dtype=torch.float64, device=points.device)
-        for place in [] if case.rounded else (~found).nonzero().flatten().tolist():
+        for place in [] if case.rounded else (~found).nonzero().flatten().tolist()[:EXACTLY]:
             try:
                 outputs = rationals.forms(self.network.exact, points[place], every)
             except rationals.NoExactValueError:

@@ -37,6 +37,7 @@ from ctbench.graph.ops import (
 from ctbench.onnx.gemm import RoundedLinear
 
 MOST_PRODUCTS = 3_000_000  # of a network that is evaluated: about a second
+OVERHEAD = 5_000  # products that take as long as what is to be done for each point besides
 BITS = 53  # of a double
 
 Numbers = NDArray[np.object_]  # of Python's int
@@ -105,13 +106,23 @@ def forms(graph: Graph, x: Tensor, spec: Tensor) -> list[Fraction]:
         NoExactValueError: an op whose values are not rational or were rounded when the graph was made, or a network of
             more than `MOST_PRODUCTS` products.
     """
-    products = sum(_products(node.op, math.prod(node.shape)) for node in graph.nodes)
+    products = count(graph)
     if products > MOST_PRODUCTS:
         raise NoExactValueError(f"the network takes {products} products, more than {MOST_PRODUCTS}")
     values = [Exact.of(x)]
     for node in graph.nodes[1:]:
         values.append(_evaluated(node.op, *(values[i] for i in node.inputs)))
     return _dot(Exact.of(spec), values[-1].moved(np.ravel)).fractions()
+
+
+def count(graph: Graph) -> int:
+    """How many products the value of a graph at a point takes."""
+    return sum(_products(node.op, math.prod(node.shape)) for node in graph.nodes)
+
+
+def affordable(graph: Graph) -> int:
+    """How many points of a graph take a few seconds, about; one at least."""
+    return 1 + 4 * MOST_PRODUCTS // (count(graph) + OVERHEAD)
 
 
 def _products(op: Op, size: int) -> int:
