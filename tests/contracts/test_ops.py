@@ -755,6 +755,30 @@ def test_planes_around_a_maximum_of_images():
             torch.testing.assert_close(whole[:1, ..., 1:2, 3], part, rtol=0, atol=0)
 
 
+def test_repeats_of_an_entry_have_no_part_in_the_planes():
+    """Two entries and their repeats have the planes of the two, also where rounding tells a repeat from its entry."""
+    lower, width = rand(50, 2, 3), rand(50, 2, 3).abs()
+    kept = Max().lines(lower, lower + width)
+    repeats = torch.tensor([False, False, True, True, True]).view(-1, 1)
+    order = [0, 1, 0, 1, 1]
+    once = Max(repeats).lines(lower[:, order] + 1e-15 * repeats, (lower + width)[:, order] + 1e-15 * repeats)
+    for whole, part in ((once.lower_slope, kept.lower_slope), (once.upper_slope, kept.upper_slope)):
+        torch.testing.assert_close(whole[:, :2], part)
+        assert not whole[:, 2:].any()
+    torch.testing.assert_close(once.upper_offset, kept.upper_offset)
+
+
+def test_a_window_over_the_edge_has_the_planes_of_its_entries_inside():
+    pool = nn.MaxPool2d(3, stride=2, padding=1)
+    low, width = rand(2, 3, 5, 5), rand(2, 3, 5, 5).abs()
+    select, greatest = lower(pool, (3, 5, 5))
+    lines = greatest.lines(select(low), select(low + width))
+    corner = Max().lines(low[:, :, :2, :2].flatten(2).mT, (low + width)[:, :, :2, :2].flatten(2).mT)
+    torch.testing.assert_close(lines.upper_offset[:, :, 0, 0], corner.upper_offset)
+    torch.testing.assert_close(lines.upper_slope[:, :, :, 0, 0].sum(1), corner.upper_slope.sum(1))
+    assert ((lines.upper_slope != 0).sum(1) <= 4)[:, :, 0, 0].all()
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("at", range(3))
 def test_a_maximum_of_bounds_that_are_not_finite_has_no_finite_plane(bad, at):

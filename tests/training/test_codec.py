@@ -364,7 +364,7 @@ def test_a_recipe_without_crops_has_the_hash_that_it_had_before_there_were_any(t
         ({"method": IBP}, "method is <class .*IBP'>: give a value of a class of ctbench.methods"),
         ({"threat": 0.1}, "threat is 0.1: give a value of a class of ctbench.regions"),
         ({"initialization": "abc"}, "initialization is 'abc': choose from shi, kaiming"),
-        ({"precision": "half"}, "precision is 'half': choose from float32, bfloat16"),
+        ({"precision": "half"}, "precision is 'half': choose from float32, tf32, bfloat16"),
         ({"select": "first"}, "select is 'first': choose from last, best"),
         ({"schedules": Schedule(path="shi", start_value=1.0, end_value=0.0)}, r"schedules is .*: give a tuple of them"),
     ],

@@ -53,9 +53,11 @@ class Concat(Op):
         return (*inputs[0][: self.dim], sum(sizes), *inputs[0][self.dim + 1 :])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Max(Op):
     """The greatest of n entries: [B, n, *shape] to [B, *shape]."""
+
+    repeats: Tensor | None = None  # [n, *shape] or what broadcasts to it: entries that repeat another one
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         return inputs[0].amax(1)
@@ -68,10 +70,14 @@ class Max(Op):
 
         Below, the entry with the greatest lower bound L. Above, max z <= L + sum (z_i - L)+ with each chord, or the
         greatest upper bound where that is lower at the centre. Both are exact where one entry dominates the others.
+        Repeats of an entry have no part in the planes: the chord above would be counted twice.
         """
-        floor, first = lower.max(1, keepdim=True)
+        once = lower if self.repeats is None else lower.masked_fill(self.repeats, -torch.inf)
+        floor, first = once.max(1, keepdim=True)
         below = torch.zeros_like(lower).scatter(1, first, 1.0)
         rises = upper > floor
+        if self.repeats is not None:
+            rises = rises & ~self.repeats
         # a slope of 1 is sound, too, and its gradient does not overflow where there is hardly any width
         wide = upper - lower > torch.finfo(lower.dtype).tiny ** 0.5
         chord = (upper - floor) / torch.where(wide, upper - lower, 1.0)
@@ -91,26 +97,32 @@ def _(module: nn.MaxPool2d, shape: Shape) -> Op | Sequence[Op]:
         raise UnsupportedLayerError("MaxPool2d with return_indices=True is not supported: take the values alone")
     if len(shape) != 3:
         raise ValueError(f"the layer takes (channels, height, width), its input has shape {shape}")
-    sides = (module.kernel_size, module.stride, module.padding, module.dilation)
-    kernel, stride, padding, dilation = (pair(side) for side in sides)
+    settings = (module.kernel_size, module.stride, module.padding, module.dilation)
+    kernel, stride, padding, dilation = (pair(setting) for setting in settings)
     try:
         count = F.max_pool2d(torch.zeros(1, *shape), kernel, stride, padding, dilation, module.ceil_mode).shape[2:]
     except RuntimeError as error:  # torch's own word on windows that do not fit
         raise ValueError(f"the windows do not fit inputs of shape {shape} ({error})") from None
-    rows, columns = (_places(*side) for side in zip(shape[1:], count, kernel, stride, padding, dilation, strict=True))
+    sides = zip(shape[1:], count, kernel, stride, padding, dilation, strict=True)
+    (rows, inner_rows), (columns, inner_columns) = (_places(*side) for side in sides)
     channels, height, width = shape
     channel = torch.arange(channels).view(1, -1, 1, 1) * (height * width)
     place = rows[:, None, :, None] * width + columns[None, :, None, :]  # [kernel, kernel, out, out]
     index = channel + place.flatten(0, 1).unsqueeze(1)
-    return Select(index, shape), Max()
+    inner = inner_rows[:, None, :, None] & inner_columns[None, :, None, :]
+    repeats = None if bool(inner.all()) else ~inner.flatten(0, 1).unsqueeze(1)
+    return Select(index, shape), Max(repeats)
 
 
-def _places(size: int, count: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
-    """Where the windows along a side look, [kernel, count]. What lies beyond the edge is no candidate for the greatest
-    entry: it is replaced by another place of the same window."""
+def _places(size: int, count: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[Tensor, Tensor]:
+    """Where the windows along a side look, and which of these places lie inside the image; both [kernel, count].
+
+    A place beyond the edge is no candidate for the greatest entry: the first place of its window that lies inside
+    stands in for it.
+    """
     place = torch.arange(count) * stride - padding + torch.arange(kernel).unsqueeze(1) * dilation
     inside = (place >= 0) & (place < size)
     if not bool(inside.any(0).all()):
         raise ValueError(f"a window of {kernel} with dilation {dilation} sees only the padding of a side of {size}")
     first = place.gather(0, inside.to(torch.int8).argmax(0, keepdim=True))
-    return torch.where(inside, place, first)
+    return torch.where(inside, place, first), inside
