@@ -31,7 +31,7 @@ class Precisions:
 
         Raises:
             UnsupportedLayerError: a layer without an op.
-            ValueError: the network is none, or does not take such inputs.
+            ValueError: the model is not a torch.nn.Module, or rejects inputs of this shape.
         """
         like = precision(model, x)
         # frozen in double precision from the start: constants that were rounded first would be those of another network
