@@ -48,7 +48,7 @@ from benchmarks.training_step import (
 )
 from ctbench import attacks
 from ctbench.datasets import Data, Images
-from ctbench.graph import freeze, split, trace
+from ctbench.graph import freeze, place_of_cut, split, trace
 from ctbench.graph.precisions import Precisions
 from ctbench.methods import Method
 from ctbench.methods.arow import ARoW
@@ -66,7 +66,7 @@ from ctbench.methods.sabr import SABR
 from ctbench.methods.sam import SAM
 from ctbench.methods.smoothing import WeightSmoothing
 from ctbench.methods.standard import Standard
-from ctbench.methods.taps import TAPS, place_of_cut
+from ctbench.methods.taps import TAPS
 from ctbench.networks import CNN3, MLP
 from ctbench.recipes import ctbench_cifar10, ctbench_mnist, digits
 from ctbench.regions import Linf, RandomSegments

@@ -44,7 +44,7 @@ from benchmarks._timing import turns
 from ctbench import attacks
 from ctbench.datasets import MNIST, Data, Images
 from ctbench.domains import interval
-from ctbench.graph import Graph, freeze, split, trace
+from ctbench.graph import Graph, freeze, place_of_cut, split, trace
 from ctbench.memory import keep_freed_memory
 from ctbench.methods import Method
 from ctbench.methods.arow import ARoW
@@ -56,7 +56,7 @@ from ctbench.methods.mtl_ibp import CCIBP, MTLIBP, ExpIBP
 from ctbench.methods.pgd import PGD
 from ctbench.methods.sabr import SABR
 from ctbench.methods.standard import Standard
-from ctbench.methods.taps import TAPS, place_of_cut
+from ctbench.methods.taps import TAPS
 from ctbench.networks import CNN3, CNN7, Architecture
 from ctbench.regions import Linf, Threat
 from ctbench.results import RunFolder

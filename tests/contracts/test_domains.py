@@ -293,7 +293,7 @@ def test_interval_boxes_of_a_smaller_region_lie_inside(case, regions):
 def test_crown_boxes_lie_within_interval_boxes(case, regions):
     sample, most = case(), 0.0
     graph = sample.graph.detach()
-    read = {i for node in graph.nodes if crown.relaxes(node.op) for i in node.inputs}
+    read = {i for node in graph.nodes if node.op.relaxed for i in node.inputs}
     for name, eps in product(("linf", "l2", "segments"), (0.02, 0.1, 0.5)):
         region = regions[name](sample.x, eps)
         refined, plain = crown.boxes(graph, region), interval.boxes(graph, region)

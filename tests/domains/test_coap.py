@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ctbench import margin_bounds
 from ctbench.datasets import MNIST
-from ctbench.domains import coap, crown, zonotope
+from ctbench.domains import coap, zonotope
 from ctbench.graph import Graph, freeze, trace
 from ctbench.networks import ConvSmall
 from ctbench.regions import L1, L2, Box, Linf, RandomSegments, Threat
@@ -65,7 +65,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def read_by_relaxations(graph: Graph) -> list[int]:
-    return sorted({node.inputs[0] for node in graph.nodes if crown.relaxes(node.op)})
+    return sorted({node.inputs[0] for node in graph.nodes if node.op.relaxed})
 
 
 # ------------------------------------------------------------------------------------------------------- exact

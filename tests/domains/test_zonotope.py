@@ -74,7 +74,7 @@ def build(name: str) -> tuple[Graph, Tensor, Tensor]:
 
 
 def read_by_relaxations(graph: Graph) -> list[int]:
-    return [node.inputs[0] for node in graph.nodes if crown.relaxes(node.op)]
+    return [node.inputs[0] for node in graph.nodes if node.op.relaxed]
 
 
 def least_sampled(graph: Graph, region: Box, spec: Tensor) -> Tensor:

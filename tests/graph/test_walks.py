@@ -26,7 +26,8 @@ def test_a_forward_walk_gives_every_node_the_states_of_its_inputs():
 def test_a_backward_walk_adds_the_shares_of_a_node():
     visited = []
 
-    def rule(node: Node, form: int) -> tuple[int, ...]:
+    def rule(at: int, node: Node, form: int) -> tuple[int, ...]:
+        assert GRAPH.nodes[at] is node
         visited.append((node.name, form))
         return tuple(form * 10 + number for number in range(1, len(node.inputs) + 1))
 
@@ -35,10 +36,10 @@ def test_a_backward_walk_adds_the_shares_of_a_node():
     assert len(Counter(name for name, _ in visited)) == len(visited)
 
 
-def test_a_backward_walk_starts_where_it_is_told():
+def test_a_backward_walk_starts_at_a_given_node():
     visited = []
 
-    def rule(node: Node, form: int) -> tuple[int, ...]:
+    def rule(at: int, node: Node, form: int) -> tuple[int, ...]:
         visited.append(node.name)
         return (form,) * len(node.inputs)
 

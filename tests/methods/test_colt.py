@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from ctbench import attacks
 from ctbench.domains import crown, zonotope
 from ctbench.domains.relaxations import parallel
-from ctbench.graph import Graph, freeze, split, trace
+from ctbench.graph import Graph, freeze, place_of_cut, split, trace
 from ctbench.methods import Batch
 from ctbench.methods.colt import COLT, Relaxed
 from ctbench.methods.pgd import PGD
-from ctbench.methods.taps import place_of_cut
 from ctbench.regions import L2, Box, Linf
 
 FIXED = attacks.PGD(steps=0)

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from ctbench import attacks
 from ctbench.domains import interval
-from ctbench.graph import split, trace
+from ctbench.graph import place_of_cut, split, trace
 from ctbench.methods.connector import connect
 from ctbench.methods.ibp import IBP
-from ctbench.methods.taps import TAPS, gradient_scaled, place_of_cut
+from ctbench.methods.taps import TAPS, gradient_scaled
 from ctbench.regions import Box
 from ctbench.specification import robust_cross_entropy
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ctbench import deadline
-from ctbench.domains import adam, crown, rounding
+from ctbench.domains import adam, backward, crown, rounding
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
 from ctbench.domains.rounding import Losses
@@ -237,7 +237,7 @@ class _Search:
         for at, node in enumerate(self.graph.nodes):
             box = self.base[at]
             if at in self.targets:
-                form = crown.neurons(self.targets[at], node.shape, box.lower.new_tensor([1.0, -1.0]))
+                form = backward.neurons(self.targets[at], node.shape, box.lower.new_tensor([1.0, -1.0]))
                 bounds[at] = self._back(form, at, found, slopes)
                 # not the better of this and the old box: where the old one is better no slope would get a gradient
                 tightened = _box(self.targets[at], bounds[at], box)
@@ -249,23 +249,22 @@ class _Search:
 
     def _back(self, form: Form, at: int, inner: list[Box], slopes: dict[Key, Tensor]) -> Tensor:
         deadline.check()
-        place = {id(node): index for index, node in enumerate(self.graph.nodes)}  # names may repeat
 
-        def relax(node: Node, form: Form) -> Form:
+        def relax(reader: int, node: Node, form: Form) -> Form:
             if isinstance(node.op, Max):
-                return crown.under_maximum(form, crown.lines_of(node, inner, adaptive))
+                return backward.under_maximum(form, backward.lines_of(node, inner, adaptive))
             assert isinstance(node.op, Elementwise)
             form, box = form.inside(), inner[node.inputs[0]]
             begin = -1 if at == len(self.graph.nodes) - 1 else at
-            return form.between(_lines(node.op, form, box, slopes, (begin, place[id(node)])))
+            return form.between(_lines(node.op, form, box, slopes, (begin, reader)))
 
-        return crown.back_to_input(self.graph, form, relax, self.losses, at).minimum(self.region)
+        return backward.back_to_input(self.graph, form, relax, self.losses, at).minimum(self.region)
 
 
 def _box(index: Tensor, bounds: Tensor, other: Box) -> Box:
     """A box of these bounds for the neurons `index` [B, P] and their negatives, [B, 2 P], and the other one's else."""
     least, most_negative = bounds.chunk(2, dim=1)
-    box = crown.scattered(index, least, -most_negative, other.lower.shape)
+    box = backward.scattered(index, least, -most_negative, other.lower.shape)
     there = box.lower > -math.inf
     return Box(torch.where(there, box.lower, other.lower), torch.where(there, box.upper, other.upper))
 
@@ -274,11 +273,11 @@ def _targets(graph: Graph, region: Region, base: list[Box]) -> dict[int, Tensor]
     """The neurons of each node whose bounds count and can be better than those of intervals, [B, P]."""
     found = dict[int, Tensor]()
     for at, box in enumerate(base):
-        readers = [node for node in graph.nodes if at in node.inputs and crown.relaxes(node.op)]
-        if readers and not crown.exact_by_intervals(graph, at, region):
-            chosen = crown.open_neurons(readers, box).flatten(1)
+        readers = [graph.nodes[reader].op for reader in graph.readers(at) if graph.nodes[reader].op.relaxed]
+        if readers and not backward.exact_by_intervals(graph, at, region):
+            chosen = backward.open_neurons(readers, box).flatten(1)
             if bool(chosen.any()):
-                found[at] = crown.positions(chosen)
+                found[at] = backward.positions(chosen)
     return found
 
 

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from ctbench import deadline
-from ctbench.domains import adam, crown, pairs, rounding
+from ctbench.domains import adam, backward, pairs, rounding
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.pairs import Pairs
 from ctbench.domains.relaxations import adaptive
 from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph, Lines, Node, walk_backward
-from ctbench.graph.ops import Max, ReLU
+from ctbench.graph.ops import ReLU
 from ctbench.regions import Box, Region
 
 ByNode = dict[int, Tensor]  # [N, *node] each, by the position of the node that a ReLU reads
@@ -43,7 +43,7 @@ def split_nodes(graph: Graph) -> list[int]:
 
 def needed(graph: Graph, boxes: list[Box]) -> Boxes:
     """Of the boxes of all nodes those that a relaxation needs."""
-    return {at: boxes[at] for at in sorted({node.inputs[0] for node in graph.nodes if crown.relaxes(node.op)})}
+    return {at: boxes[at] for at in sorted({node.inputs[0] for node in graph.nodes if node.op.relaxed})}
 
 
 def clipped(inner: Boxes, signs: ByNode) -> Boxes:
@@ -142,7 +142,7 @@ class Relaxation:
     greatest: ByNode
     upper: ByNode  # the line above a ReLU: its slope,
     rise: ByNode  # and its offset
-    others: dict[Node, Lines]  # of everything else
+    others: dict[int, Lines]  # of all other relaxed nodes, by their positions
     pairs: dict[int, Pairs]
     losses: Losses | None = None  # of an outward graph
 
@@ -155,9 +155,9 @@ class Relaxation:
             found.least[at], found.greatest[at] = relu.slopes(lower, upper)
             chord = relu.chord(lower, upper)
             _, _, found.upper[at], found.rise[at] = relu.lines(lower, upper, chord, chord)
-        for node in graph.nodes:
-            if crown.relaxes(node.op) and not found._is_split(node):
-                found.others[node] = crown.lines_of(node, inner, adaptive)
+        for at, node in enumerate(graph.nodes):
+            if node.op.relaxed and not found._is_split(node):
+                found.others[at] = backward.lines_of(node, inner, adaptive)
         return found
 
     def _is_split(self, node: Node) -> bool:
@@ -173,8 +173,8 @@ class Relaxation:
             return {at: image[chosen] for at, image in images.items()}
 
         others = {
-            node: Lines(*(None if line is None else line[chosen] for line in lines))  # type: ignore[arg-type]
-            for node, lines in self.others.items()
+            at: Lines(*(None if line is None else line[chosen] for line in lines))  # type: ignore[arg-type]
+            for at, lines in self.others.items()
         }
         couples = {at: each.take(chosen) for at, each in self.pairs.items()}
         least, greatest, upper, rise = (part(each) for each in (self.least, self.greatest, self.upper, self.rise))
@@ -189,27 +189,27 @@ class Relaxation:
 
     def bounds(self, region: Region, spec: Tensor, free: Multipliers) -> Bounds:
         """The bounds of one form each, spec [N, *output], over N regions, for numbers that are admitted."""
-        place = {id(node): at for at, node in enumerate(self.graph.nodes)}
         relaxed = dict[int, Tensor]()
+        others = backward.by_lines(self.others)
 
-        def relax(node: Node, form: Form) -> Form:
-            if self._is_split(node):
-                (at,) = node.inputs
-                relaxed[place[id(node)]] = form.dense().coefficients.squeeze(1)
-                lines = Lines(free.slopes[at], None, self.upper[at], self.rise[at])
-                if at not in free.shares:
-                    return form.relaxed(lines)
-                lost = None if self.losses is None else (self.losses[at], self.losses[place[id(node)]])
-                return pairs.relaxed(form, lines, self.pairs[at], free.shares[at], free.tilts[at], lost)
-            lines = self.others[node]
-            return crown.under_maximum(form, lines) if isinstance(node.op, Max) else form.relaxed(lines)
+        def relax(at: int, node: Node, form: Form) -> Form:
+            if not self._is_split(node):
+                return others(at, node, form)
+            (read,) = node.inputs
+            relaxed[at] = form.dense().coefficients.squeeze(1)
+            lines = Lines(free.slopes[read], None, self.upper[read], self.rise[read])
+            if read not in free.shares:
+                return form.relaxed(lines)
+            losses = None if self.losses is None else (self.losses[read], self.losses[at])
+            return pairs.relaxed(form, lines, self.pairs[read], free.shares[read], free.tilts[read], losses)
 
-        def rule(node: Node, form: Form) -> tuple[Form, ...]:
-            at = place[id(node)]
+        step = backward.rule(relax, self.losses)
+
+        def rule(at: int, node: Node, form: Form) -> tuple[Form, ...]:
             if at in free.weights:
-                known = LinearForm(-(free.signs[at] * free.weights[at]).unsqueeze(1), 0.0)
-                form = form + rounding.begun(known, at, self.losses)
-            return crown.shares(node, rounding.through(form, at, self.losses), relax)
+                signs = LinearForm(-(free.signs[at] * free.weights[at]).unsqueeze(1), 0.0)
+                form = form + rounding.begun(signs, at, self.losses)
+            return step(at, node, form)
 
         end = len(self.graph.nodes) - 1
         start = rounding.begun(LinearForm(spec.unsqueeze(1), 0.0), end, self.losses)

@@ -35,7 +35,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from ctbench.domains import crown, interval
+from ctbench.domains import backward, crown, interval
 from ctbench.domains.relaxations import parallel
 from ctbench.domains.unsupported import no_rule
 from ctbench.domains.zonotope import Band, by_row
@@ -154,14 +154,14 @@ def _start(region: Region, projections: int, generator: torch.Generator | None) 
 
 def _estimated_boxes(graph: Graph, region: Region, projections: int, generator: torch.Generator | None) -> list[Box]:
     sketches, found = [_start(region, projections, generator)], [region.hull]
-    read = {i for node in graph.nodes if crown.relaxes(node.op) for i in node.inputs}
+    read = {i for node in graph.nodes if node.op.relaxed for i in node.inputs}
     for at, node in enumerate(graph.nodes[1:], 1):
         inputs = [sketches[i] for i in node.inputs]
-        if crown.relaxes(node.op):
+        if node.op.relaxed:
             sketch = inputs[0].within(Band.around(node.op, found[node.inputs[0]]), generator)
         else:
             sketch = _image(node.op, *inputs)
-        estimated = at in read and not crown.exact_by_intervals(graph, at, region)
+        estimated = at in read and not backward.exact_by_intervals(graph, at, region)
         found.append(sketch.box if estimated else interval.forward(node, *(found[i] for i in node.inputs)))
         sketches.append(sketch)
     return found

@@ -14,29 +14,38 @@ The lines need bounds of the pre-activations (`inner`). By default these are CRO
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
-from functools import reduce, singledispatch
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from ctbench import budget, deadline
 from ctbench.domains import interval, rounding
+from ctbench.domains.backward import (
+    Relax,
+    all_lines,
+    back_to_input,
+    by_lines,
+    exact_by_intervals,
+    lines_of,
+    neurons,
+    open_neurons,
+    positions,
+    rule,
+    scattered,
+    shares,
+)
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import SlopeRule, adaptive, parallel
 from ctbench.domains.rounding import Loss, Losses
-from ctbench.domains.unsupported import no_rule
 from ctbench.domains.window_form import WindowForm
-from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Op, fronts, walk_backward
-from ctbench.graph.ops import Add, Concat, Max, Shape
+from ctbench.graph import Graph, Lines, Node, backward_steps, walk_backward
+from ctbench.graph.ops import Max
 from ctbench.regions import Ball, Box, L2Ball, Region
 
 DEFAULT_MEMORY = budget.DEFAULT  # also elsewhere than on a CPU: what a run computes must not depend on free memory
 LIVE_COPIES = 10  # of the coefficients, while a form goes through a layer
 MANY = 1 / 4  # of a node's neurons: from here on all are bounded, as windows at the same places cost less each
-
-Relax = Callable[[Node, Form], Form]
 
 
 def footprint(graph: Graph, forms: int) -> int:
@@ -73,7 +82,7 @@ def lower_bounds(
         inner, losses = bounded(graph, region, slope=slope, memory=memory)
     elif losses is None:
         losses = rounding.losses(graph, region, inner)
-    return back_to_input(graph, LinearForm(spec, 0.0), _relaxation(graph, inner, slope), losses).minimum(region)
+    return back_to_input(graph, LinearForm(spec, 0.0), by_lines(all_lines(graph, inner, slope)), losses).minimum(region)
 
 
 def best_lower_bounds(
@@ -94,10 +103,11 @@ def best_lower_bounds(
     places: list[Region] = [region, *inner[1:]]
     losses = rounding.losses(graph, region, inner) if losses is None else losses
     form: Form = LinearForm(spec, 0.0)
+    step = rule(by_lines(all_lines(graph, inner, slope)), losses)
     bounds = (
-        torch.stack([rounding.ended(part, at, losses).minimum(places[at]) for at, part in front.items()]).sum(0)
-        for front in fronts(graph, _rule(graph, _relaxation(graph, inner, slope), losses), form)
-        if max(front) == 0 or relaxes(graph.nodes[max(front)].op)
+        torch.stack([rounding.ended(part, at, losses).minimum(places[at]) for at, part in forms.items()]).sum(0)
+        for forms in backward_steps(graph, step, form)
+        if max(forms) == 0 or graph.nodes[max(forms)].op.relaxed
     )
     return reduce(torch.maximum, bounds)
 
@@ -149,72 +159,29 @@ def bounded(
 
     Where these of larger regions are at hand, as `around`, the boxes are parts of those.
     """
-    found, lines, lost = list[Box](), dict[Node, Lines](), list[Loss]()
+    boxes, lines, losses = list[Box](), dict[int, Lines](), list[Loss]()
     # the box around a ball is not where intervals begin: behind the first layer they have the ball's own image
     intervals = interval.boxes(graph, region) if isinstance(region, L2Ball) and not pure else None
     one_slope = slope is parallel and not any(isinstance(node.op, Max) for node in graph.nodes)
     for at, node in enumerate(graph.nodes):
-        box = interval.forward(node, *(found[i] for i in node.inputs)) if at else region.hull
+        box = interval.forward(node, *(boxes[i] for i in node.inputs)) if at else region.hull
         if graph.outward:
-            lost.append(rounding.loss(graph, at, box, found, lost, region) if around is None else around[1][at])
-            box = rounding.widened(box, lost[at])
+            losses.append(rounding.loss(graph, at, box, boxes, losses, region) if around is None else around[1][at])
+            box = rounding.widened(box, losses[at])
             box = box if around is None else box.intersect(around[0][at])
         box = box if intervals is None else box.intersect(intervals[at])
-        readers = [n for n in graph.nodes if at in n.inputs and relaxes(n.op)]
+        readers = [reader for reader in graph.readers(at) if graph.nodes[reader].op.relaxed]
         if readers and not exact_by_intervals(graph, at, region):
-            wanted = torch.ones_like(box.lower, dtype=torch.bool) if pure else open_neurons(readers, box)
+            ops = (graph.nodes[reader].op for reader in readers)
+            wanted = torch.ones_like(box.lower, dtype=torch.bool) if pure else open_neurons(ops, box)
             select = select and not pure
             if not select or bool(wanted.any()):
-                known = lost if graph.outward else None
-                refined = _refine(graph, region, at, wanted, lines, known, memory, one_slope=one_slope, select=select)
+                charged = losses if graph.outward else None
+                refined = _refine(graph, region, at, wanted, lines, charged, memory, one_slope=one_slope, select=select)
                 box = refined if pure else box.intersect(refined)
-        found.append(box)
-        lines |= {reader: lines_of(reader, found, slope) for reader in readers}
-    return found, lost if graph.outward else None
-
-
-def _relaxation(graph: Graph, inner: list[Box], slope: SlopeRule) -> Relax:
-    """The lines of every node that has some, by boxes of all nodes."""
-    return by_lines({node: lines_of(node, inner, slope) for node in graph.nodes if relaxes(node.op)})
-
-
-def relaxes(op: Op) -> bool:
-    """Whether an op is relaxed, so that bounds of its input count."""
-    return isinstance(op, Elementwise | Max)
-
-
-def lines_of(node: Node, inner: list[Box] | dict[int, Box], slope: SlopeRule) -> Lines:
-    """The relaxation of a node."""
-    box = inner[node.inputs[0]]
-    if isinstance(node.op, Max):
-        return node.op.lines(box.lower, box.upper)
-    assert isinstance(node.op, Elementwise)
-    if slope is adaptive:
-        return node.op.tightest_lines(box.lower, box.upper)
-    least, greatest = node.op.slopes(box.lower, box.upper)
-    return node.op.lines(
-        box.lower, box.upper, *(each.clamp(least, greatest) for each in slope(node.op, box.lower, box.upper))
-    )
-
-
-def open_neurons(readers: list[Node], box: Box) -> Tensor:
-    """The neurons whose bounds matter to one of the ops that read them, [B, *node]: an unstable ReLU's."""
-    found = torch.zeros_like(box.lower, dtype=torch.bool)
-    for reader in readers:
-        found |= ~reader.op.exact(box.lower, box.upper) if isinstance(reader.op, Elementwise) else True
-    return found
-
-
-def exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
-    """Whether intervals are exact for a node: from a box, one affine op that mixes coordinates and any that do not."""
-    mixing = 0
-    while at != 0:
-        op = graph.nodes[at].op
-        if not isinstance(op, Affine):
-            return False
-        mixing += op.mixes
-        (at,) = graph.nodes[at].inputs
-    return mixing <= 1 and isinstance(region, Box)
+        boxes.append(box)
+        lines |= {reader: lines_of(graph.nodes[reader], boxes, slope) for reader in readers}
+    return boxes, losses if graph.outward else None
 
 
 def _refine(
@@ -222,7 +189,7 @@ def _refine(
     region: Region,
     at: int,
     wanted: Tensor,
-    lines: dict[Node, Lines],
+    lines: dict[int, Lines],
     losses: Losses | None,
     memory: int,
     *,
@@ -268,104 +235,14 @@ def _refine(
     return Box(torch.where(wanted, found.lower, -math.inf), torch.where(wanted, found.upper, math.inf))
 
 
-def scattered(index: Tensor, least: Tensor, greatest: Tensor, shape: Shape) -> Box:
-    """A box of this shape, [B, *node], from bounds of the neurons `index` [B, S]; infinite for the others."""
-    size = math.prod(shape[1:])
-    lower = least.new_full((shape[0], size + 1), -math.inf)
-    upper = (-lower).scatter(1, index, greatest)
-    lower = lower.scatter(1, index, least)
-    return Box(lower[:, :size].reshape(shape), upper[:, :size].reshape(shape))
-
-
-def positions(chosen: Tensor) -> Tensor:
-    """Which neurons are chosen, [B, size] bool to [B, most]: a sample with fewer fills up with `size`, for none."""
-    order = chosen.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-    count = chosen.sum(1, keepdim=True)
-    most = int(count.max())
-    return torch.where(torch.arange(most, device=chosen.device) < count, order[:, :most], chosen.shape[1])
-
-
 def _widest(graph: Graph, form: Form, relax: Relax, at: int) -> int:
     """The most coefficients that a form has on its way back from node `at`."""
     widths = [form.width]
 
-    def rule(node: Node, form: Form) -> tuple[Form, ...]:
-        found = shares(node, form, relax)
-        widths.extend(share.width for share in found)
-        return found
+    def measured(at: int, node: Node, form: Form) -> tuple[Form, ...]:
+        parts = shares(at, node, form, relax)
+        widths.extend(part.width for part in parts)
+        return parts
 
-    walk_backward(graph, rule, form, at)
+    walk_backward(graph, measured, form, at)
     return max(widths)
-
-
-def neurons(index: Tensor, shape: Shape, signs: Tensor) -> Form:
-    """Each sign [G] times single neurons of a node: index [B, P] into the flat node, or its size for no neuron."""
-    if len(shape) == 3:
-        return WindowForm.neurons(index, shape, signs)
-    size = math.prod(shape)
-    rows = signs.new_zeros(*index.shape, size + 1).scatter(2, index.unsqueeze(2), 1.0)[:, :, :size]
-    rows = (signs.view(-1, 1, 1) * rows.unsqueeze(1)).flatten(1, 2)
-    return LinearForm(rows.reshape(len(index), rows.shape[1], *shape), 0.0)
-
-
-def back_to_input(graph: Graph, form: Form, relax: Relax, losses: Losses | None, at: int = -1) -> Form:
-    """The form over the input that bounds a form over node `at`; `relax` carries it through what is not affine.
-
-    With the losses of an outward graph, its minimum over the region is a bound in exact arithmetic.
-    """
-    form = rounding.begun(form, range(len(graph.nodes))[at], losses)
-    return rounding.ended(walk_backward(graph, _rule(graph, relax, losses), form, at), 0, losses)
-
-
-def _rule(graph: Graph, relax: Relax, losses: Losses | None) -> Callable[[Node, Form], tuple[Form, ...]]:
-    place = {id(node): at for at, node in enumerate(graph.nodes)}
-    return lambda node, form: shares(node, rounding.through(form, place[id(node)], losses), relax)
-
-
-def shares(node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
-    """What a form over a node is over each of its inputs."""
-    return _shares(node.op, node, form, relax)
-
-
-def by_lines(lines: dict[Node, Lines]) -> Relax:
-    """Relax each node by its lines."""
-
-    def relax(node: Node, form: Form) -> Form:
-        return under_maximum(form, lines[node]) if isinstance(node.op, Max) else form.relaxed(lines[node])
-
-    return relax
-
-
-def under_maximum(form: Form, lines: Lines) -> Form:
-    """A lower bound of a form of a maximum, over the entries [B, n, *node] that it is taken of."""
-    form, (below, _, above, rise) = form.dense(), lines
-    positive, negative = form.coefficients.clamp(min=0), form.coefficients.clamp(max=0)
-    coefficients = positive.unsqueeze(2) * below.unsqueeze(1) + negative.unsqueeze(2) * above.unsqueeze(1)
-    return LinearForm(coefficients, form.constant + (negative * form.view(rise)).flatten(2).sum(2))
-
-
-@singledispatch
-def _shares(op: Op, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
-    raise no_rule("CROWN", op)
-
-
-@_shares.register
-def _(op: Affine, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
-    return (form.through(op),)
-
-
-@_shares.register
-def _(op: Elementwise | Max, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
-    return (relax(node, form),)
-
-
-@_shares.register
-def _(op: Add, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
-    return form, form.without_constant()  # the constant belongs to the sum: count it once
-
-
-@_shares.register
-def _(op: Concat, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
-    form = form.dense()
-    first, *others = op.split(form.coefficients)
-    return replace(form, coefficients=first), *(replace(form.without_constant(), coefficients=part) for part in others)

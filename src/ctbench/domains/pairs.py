@@ -27,10 +27,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ctbench.domains import crown, rounding
-from ctbench.domains.crown import Relax
+from ctbench.domains import backward, crown, rounding
+from ctbench.domains.backward import Relax
 from ctbench.domains.linear_form import Form, LinearForm
-from ctbench.domains.relaxations import adaptive
 from ctbench.domains.rounding import Loss, Losses
 from ctbench.graph import Graph, Lines, Node
 from ctbench.graph.ops import ReLU
@@ -190,23 +189,23 @@ def choose(
     """
     if most < 1:
         raise ValueError(f"most={most}: choose at least one pair of a layer")
-    lines = {node: crown.lines_of(node, inner, adaptive) for node in graph.nodes if crown.relaxes(node.op)}
-    relax, found = crown.by_lines(lines), dict[int, Pairs]()
+    lines = backward.all_lines(graph, inner)
+    relax, found = backward.by_lines(lines), dict[int, Pairs]()
 
-    def chosen(node: Node, form: Form) -> Form:
+    def chosen(reader: int, node: Node, form: Form) -> Form:
         at = node.inputs[0]
         if isinstance(node.op, ReLU) and at > 0:
             c = form.dense().coefficients
-            relaxed_away = -c.clamp(max=0).sum(1) * lines[node].upper_offset
+            relaxed_away = -c.clamp(max=0).sum(1) * lines[reader].upper_offset
             tried = _among(graph, region, inner[at], at, relaxed_away.flatten(1), relax, losses)
-            gain = _gain(tried, c, lines[node])
+            gain = _gain(tried, c, lines[reader])
             count = min(most, int((gain > 0).sum(1).amax()))
             if count:
                 index = tried.index.gather(1, gain.topk(count).indices.unsqueeze(-1).expand(-1, -1, 2))
                 found[at] = _bounded(graph, region, inner[at], at, index, relax, memory, losses)
-        return relax(node, form)
+        return relax(reader, node, form)
 
-    crown.back_to_input(graph, LinearForm(spec, 0.0), chosen, losses)
+    backward.back_to_input(graph, LinearForm(spec, 0.0), chosen, losses)
     return found
 
 
@@ -216,8 +215,8 @@ def _among(
     """All pairs of the neurons of highest score, [B, size], with octagons from the forms that bound each neuron."""
     top = score.topk(min(NEURONS, score.shape[1])).indices
     count = top.shape[1]
-    start = crown.neurons(top, box.lower.shape[1:], score.new_tensor([1.0, -1.0]))
-    ends = crown.back_to_input(graph, start, relax, losses, at).dense()
+    start = backward.neurons(top, box.lower.shape[1:], score.new_tensor([1.0, -1.0]))
+    ends = backward.back_to_input(graph, start, relax, losses, at).dense()
     constant = ends.constant + score.new_zeros(len(top), ends.count)
     least = torch.stack([region.minimum(ends.coefficients + one) for one in ends.coefficients.split(1, dim=1)], dim=1)
     least = least + constant.unsqueeze(1) + constant.unsqueeze(2)  # of sums of two forms
@@ -248,7 +247,7 @@ def _bounded(
         first, second = (zeros.scatter(2, one, 1.0) for one in part.split(1, dim=2))
         rows = torch.stack([first + second, first - second, -first - second, second - first], dim=1)
         form = LinearForm(rows.view(len(rows), 4 * part.shape[1], *box.lower.shape[1:]), 0.0)
-        return crown.back_to_input(graph, form, relax, losses, at).minimum(region).view(*rows.shape[:3])
+        return backward.back_to_input(graph, form, relax, losses, at).minimum(region).view(*rows.shape[:3])
 
     return Pairs.of(index, box, torch.cat([bounds(part) for part in index.split(max(1, memory // row), dim=1)], dim=2))
 

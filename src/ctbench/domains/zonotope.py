@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctbench.domains import interval, rounding
-from ctbench.domains.crown import positions, relaxes
+from ctbench.domains.backward import positions
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.relaxations import parallel
 from ctbench.domains.rounding import Loss
@@ -41,7 +41,7 @@ NO_TERM = -1  # of the rows that fill up a sample with fewer error terms
 
 def footprint(graph: Graph, forms: int) -> int:
     """How many numbers are held at once for a sample, should every neuron be unstable."""
-    terms = math.prod(graph.input_shape) + sum(math.prod(node.shape) for node in graph.nodes if relaxes(node.op))
+    terms = math.prod(graph.input_shape) + sum(math.prod(node.shape) for node in graph.nodes if node.op.relaxed)
     return 3 * terms * max(math.prod(node.shape) for node in graph.nodes)
 
 
@@ -207,7 +207,7 @@ def _propagate(
     for at, node in enumerate(graph.nodes[1:], 1):
         inputs, read = [zonotopes[i] for i in node.inputs], [found[i] for i in node.inputs]
         known = (found if inner is None else inner)[node.inputs[0]]
-        band = Band.around(node.op, known) if relaxes(node.op) else None
+        band = Band.around(node.op, known) if node.op.relaxed else None
         zonotope, box = _image(node.op, band, first, *inputs), interval.forward(node, *read)
         if graph.outward:
             losses.append(rounding.loss(graph, at, box, found, losses, region))

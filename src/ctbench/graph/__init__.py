@@ -1,12 +1,24 @@
 """A network as data: ops, graphs, the two walks, and tracing from torch."""
 
-from ctbench.graph.graph import Graph, Node, folded, freeze, fronts, split, walk_backward, walk_forward
+from ctbench.graph.graph import (
+    BackwardRule,
+    Graph,
+    Node,
+    backward_steps,
+    folded,
+    freeze,
+    place_of_cut,
+    split,
+    walk_backward,
+    walk_forward,
+)
 from ctbench.graph.ops import Affine, Elementwise, Lines, Op, UnsupportedLayerError, lower
 from ctbench.graph.precisions import Precisions
 from ctbench.graph.trace import precision, trace
 
 __all__ = [
     "Affine",
+    "BackwardRule",
     "Elementwise",
     "Graph",
     "Lines",
@@ -14,10 +26,11 @@ __all__ = [
     "Op",
     "Precisions",
     "UnsupportedLayerError",
+    "backward_steps",
     "folded",
     "freeze",
-    "fronts",
     "lower",
+    "place_of_cut",
     "precision",
     "split",
     "trace",

@@ -49,6 +49,10 @@ class Graph:
     def input_shape(self) -> Shape:
         return self.nodes[0].shape
 
+    def readers(self, at: int) -> list[int]:
+        """The positions of the nodes that read node `at`."""
+        return [reader for reader, node in enumerate(self.nodes) if at in node.inputs]
+
     @property
     def classes(self) -> int:
         return self.nodes[-1].shape[-1]
@@ -102,26 +106,30 @@ def walk_forward(graph: Graph, rule: Callable[..., State], start: State) -> list
     return states
 
 
-def walk_backward(graph: Graph, rule: Callable[[Node, Form], tuple[Form, ...]], form: Form, at: int = -1) -> Form:
-    """Carry a form from node `at` back to the input: rule(node, form) gives one share per input, shares add up."""
-    *_, last = fronts(graph, rule, form, at)
+BackwardRule = Callable[[int, Node, Form], tuple[Form, ...]]
+
+
+def walk_backward(graph: Graph, rule: BackwardRule[Form], form: Form, at: int = -1) -> Form:
+    """Carry a form from node `at` back to the input.
+
+    rule(at, node, form) gives the share of each input of the node at position `at`; shares of one node add up.
+    """
+    *_, last = backward_steps(graph, rule, form, at)
     return last[0]
 
 
-def fronts(
-    graph: Graph, rule: Callable[[Node, Form], tuple[Form, ...]], form: Form, at: int = -1
-) -> Iterator[dict[int, Form]]:
-    """The same, step by step: forms by the nodes that they have come to, before each node and at the input.
+def backward_steps(graph: Graph, rule: BackwardRule[Form], form: Form, at: int = -1) -> Iterator[dict[int, Form]]:
+    """The walk step by step: the forms by the positions that they have reached, before each node and at the input.
 
-    The last of the nodes goes next. A front is changed once the next one is asked for.
+    The last position goes next. The dictionary changes as soon as the next one is asked for.
     """
-    front = {range(len(graph.nodes))[at]: form}
-    while (at := max(front)) > 0:
-        yield front
+    forms = {range(len(graph.nodes))[at]: form}
+    while (at := max(forms)) > 0:
+        yield forms
         node = graph.nodes[at]
-        for source, share in zip(node.inputs, rule(node, front.pop(at)), strict=True):
-            front[source] = front[source] + share if source in front else share
-    yield front
+        for source, share in zip(node.inputs, rule(at, node, forms.pop(at)), strict=True):
+            forms[source] = forms[source] + share if source in forms else share
+    yield forms
 
 
 def split(graph: Graph, at: int) -> tuple[Graph, Graph]:
@@ -142,6 +150,29 @@ def split(graph: Graph, at: int) -> tuple[Graph, Graph]:
     shifted = (replace(node, inputs=tuple(i - at for i in node.inputs)) for node in behind)
     front, back = graph.nodes[: at + 1], (Node(cut.name, Input(), (), cut.shape), *shifted)
     return replace(graph, nodes=front), replace(graph, nodes=back)
+
+
+def place_of_cut(graph: Graph, relus: int) -> int:
+    """The first node that every branch goes through and that this many activations, one after another, follow.
+
+    Raises:
+        ValueError: there is no such node; says for which numbers there is one.
+    """
+    nodes = graph.nodes
+    behind, furthest = [0] * len(nodes), len(nodes)
+    places = dict[int, int]()
+    for at in reversed(range(len(nodes))):
+        if furthest >= at:  # nothing behind reads what lies before
+            places[behind[at]] = at
+        for source in nodes[at].inputs:
+            behind[source] = max(behind[source], behind[at] + nodes[at].op.relaxed)
+            furthest = min(furthest, source)
+    if relus not in places:
+        raise ValueError(
+            f"classifier_relus is {relus}: this network can be cut with {', '.join(map(str, sorted(places)))} "
+            f"activations behind the cut, elsewhere a branch leads past it or there are none"
+        )
+    return places[relus]
 
 
 def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, Tensor]:

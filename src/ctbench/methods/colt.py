@@ -38,13 +38,11 @@ from torch import Tensor
 
 from ctbench import attacks, waiting
 from ctbench.domains import crown
-from ctbench.domains.crown import relaxes
 from ctbench.domains.relaxations import parallel
 from ctbench.domains.zonotope import Band, by_row
-from ctbench.graph import Graph, Node, split, walk_forward
+from ctbench.graph import Graph, Node, place_of_cut, split, walk_forward
 from ctbench.methods.adversary import worst_point
 from ctbench.methods.base import Batch, Method, RobustLoss, check_shares, check_weights
-from ctbench.methods.taps import place_of_cut
 from ctbench.regions import Box
 from ctbench.specification import cross_entropy_at
 
@@ -135,7 +133,7 @@ class Relaxed:
         """A frozen graph, relaxed for inputs in a box."""
         boxes = crown.boxes(net, box, slope=parallel, select=waiting.is_free(box.center))
         start = Band(torch.zeros_like(box.radius), box.center, box.radius)
-        return cls(net, [start, *(Band.around(n.op, boxes[n.inputs[0]]) for n in net.nodes if relaxes(n.op))])
+        return cls(net, [start, *(Band.around(n.op, boxes[n.inputs[0]]) for n in net.nodes if n.op.relaxed)])
 
     @property
     def errors(self) -> Box:
@@ -154,7 +152,7 @@ class Relaxed:
         relaxed = zip(self.bands[1:], moves[1:], strict=True)
 
         def rule(node: Node, *values: Tensor) -> Tensor:
-            if not relaxes(node.op):
+            if not node.op.relaxed:
                 return by_row(node.op, *values)
             band, move = next(relaxed)
             return band.linear(values[0]) + move
@@ -169,4 +167,4 @@ def frozen_up_to(graph: Graph, at: int) -> Graph:
 
 def _count(node: Node, *before: int) -> int:
     """How many activations lie one behind the other up to a node."""
-    return max(before) + relaxes(node.op)
+    return max(before) + node.op.relaxed

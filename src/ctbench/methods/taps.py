@@ -30,8 +30,7 @@ from torch import Tensor
 from ctbench import attacks
 from ctbench.attacks import Objective
 from ctbench.domains import interval
-from ctbench.domains.crown import relaxes
-from ctbench.graph import Graph, split
+from ctbench.graph import Graph, place_of_cut, split
 from ctbench.methods.base import Batch, Method, RobustLoss, check_shares, check_weights
 from ctbench.methods.connector import connect
 from ctbench.regions import Box
@@ -92,29 +91,6 @@ class TAPS(Method):
         points = self.attack(_loss_at(back.detach(), rows.flatten(0, 1)), latent, latent.center, generator)
         points = connect(points.unflatten(0, rows.shape[:2]), box, self.connector)
         return _margins(back, points.flatten(0, 1), rows.flatten(0, 1)).view(spec.shape[:2])
-
-
-def place_of_cut(graph: Graph, relus: int) -> int:
-    """The first node that every branch goes through with so many activations, one after the other, behind it.
-
-    Raises:
-        ValueError: there is no such node; says for which numbers there is one.
-    """
-    nodes = graph.nodes
-    behind, furthest = [0] * len(nodes), len(nodes)
-    places = dict[int, int]()
-    for at in reversed(range(len(nodes))):
-        if furthest >= at:  # nothing behind reads what lies before
-            places[behind[at]] = at
-        for source in nodes[at].inputs:
-            behind[source] = max(behind[source], behind[at] + relaxes(nodes[at].op))
-            furthest = min(furthest, source)
-    if relus not in places:
-        raise ValueError(
-            f"classifier_relus is {relus}: this network can be cut with {', '.join(map(str, sorted(places)))} "
-            f"activations behind the cut, elsewhere a branch leads past it or there are none"
-        )
-    return places[relus]
 
 
 def gradient_scaled(value: Tensor, scale: float) -> Tensor:

@@ -27,9 +27,8 @@ from torch import Tensor
 
 from ctbench import budget
 from ctbench.deadline import OutOfTime
-from ctbench.domains import crown, interval
+from ctbench.domains import backward, crown, interval
 from ctbench.domains.linear_form import LinearForm
-from ctbench.domains.relaxations import adaptive
 from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph
 from ctbench.regions import Box
@@ -186,7 +185,7 @@ def bounded(part: Parts, problem: Problem, around: tuple[list[Box], Losses]) -> 
     spec = problem.spec[part.sample.unsqueeze(1), rows]
     boxes, losses = around
     owner = [box.take(part.sample) for box in boxes], [loss.take(part.sample) for loss in losses]
-    form = backward(problem.net, part.box, spec, owner)
+    form = crown_forms(problem.net, part.box, spec, owner)
     found = torch.maximum(part.bounds.gather(1, rows), form.minimum(part.box))
     a, open_ = form.coefficients.flatten(2), (~(found > 0)).to(spec.dtype).unsqueeze(2)
     shares = (a.abs() * open_).sum(1), widening(problem.net.rounded_outward(False), part.box, spec * open_)
@@ -196,11 +195,11 @@ def bounded(part: Parts, problem: Problem, around: tuple[list[Box], Losses]) -> 
     return replace(part, bounds=part.bounds.scatter(1, rows, found)), influence, corner
 
 
-def backward(graph: Graph, box: Box, spec: Tensor, around: tuple[list[Box], Losses]) -> LinearForm:
+def crown_forms(graph: Graph, box: Box, spec: Tensor, around: tuple[list[Box], Losses]) -> LinearForm:
     """The forms by which CROWN bounds those of a specification, with inner boxes of its own."""
     inner, losses = crown.bounded(graph, box, around=around)
-    lines = {node: crown.lines_of(node, inner, adaptive) for node in graph.nodes if crown.relaxes(node.op)}
-    return crown.back_to_input(graph, LinearForm(spec, 0.0), crown.by_lines(lines), losses).dense()
+    relax = backward.by_lines(backward.all_lines(graph, inner))
+    return backward.back_to_input(graph, LinearForm(spec, 0.0), relax, losses).dense()
 
 
 def widening(graph: Graph, box: Box, spec: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench.domains import crown, rounding
+from ctbench.domains import backward, rounding
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph, Node
@@ -134,7 +134,7 @@ class Program:
     graph: Graph
     box: Box  # [1, *input]
     losses: Losses | None  # of forms on their way back
-    lowered: dict[Node, _Lowered]
+    lowered: dict[int, _Lowered]  # by the positions of the nodes
     maxima: _Maxima
 
     @classmethod
@@ -147,14 +147,14 @@ class Program:
         """
         box, graph = _one_box(box), graph.rounded_outward()
         for node in graph.nodes:
-            if crown.relaxes(node.op):
+            if node.op.relaxed:
                 _check_bounds(node, inner[node.inputs[0]])
         program = cls(graph, box, rounding.losses(graph, box, inner), {}, _Maxima.none(box.lower.numel()))
-        for node in graph.nodes:
-            if crown.relaxes(node.op):
+        for at, node in enumerate(graph.nodes):
+            if node.op.relaxed:
                 bounds = inner[node.inputs[0]]
                 lowered, maxima = program._lower(node, bounds.lower[0], bounds.upper[0])
-                program = replace(program, lowered=program.lowered | {node: lowered}, maxima=maxima)
+                program = replace(program, lowered=program.lowered | {at: lowered}, maxima=maxima)
         return program
 
     def _lower(self, node: Node, lower: Tensor, upper: Tensor) -> tuple[_Lowered, _Maxima]:
@@ -208,15 +208,15 @@ class Program:
     def _neurons(self, at: int, chosen: Tensor) -> _Rows:
         """Some neurons of a node ([*node] bool) by the columns."""
         index = chosen.flatten().nonzero().T
-        return self._rows(crown.neurons(index, tuple(chosen.shape), torch.ones(1, dtype=torch.float64)), at)
+        return self._rows(backward.neurons(index, tuple(chosen.shape), torch.ones(1, dtype=torch.float64)), at)
 
     def _rows(self, form: Form, at: int = -1) -> _Rows:
         """S forms of a node by the columns."""
         inputs = self.box.lower.numel()
         rows = torch.zeros(form.count, self.maxima.columns, dtype=torch.float64)
 
-        def relax(node: Node, form: Form) -> Form:
-            form, lowered = form.dense(), self.lowered[node]
+        def relax(at: int, node: Node, form: Form) -> Form:
+            form, lowered = form.dense(), self.lowered[at]
             a = form.coefficients
             for weight, among, first in lowered.columns:
                 part = a[0][:, among]
@@ -229,7 +229,7 @@ class Program:
             high = high + shift + (error + 2 * TWICE_UNIT * high.abs())
             return LinearForm((a.unsqueeze(2) if isinstance(node.op, Max) else a) * lowered.slope, low, high)
 
-        found = crown.back_to_input(self.graph, form.with_ceiling(), relax, self.losses, at).dense()
+        found = backward.back_to_input(self.graph, form.with_ceiling(), relax, self.losses, at).dense()
         rows[:, :inputs] = found.coefficients[0].flatten(1)
         assert found.ceiling is not None
         nothing = rows.new_zeros(1, len(rows))

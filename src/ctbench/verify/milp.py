@@ -36,6 +36,7 @@ from torch import Tensor
 from ctbench import deadline
 from ctbench.deadline import OutOfTime
 from ctbench.domains import crown
+from ctbench.domains.backward import open_neurons
 from ctbench.graph import Graph
 from ctbench.graph.ops import Max, PiecewiseLinear
 from ctbench.regions import Box, Region
@@ -132,8 +133,8 @@ def worst_case(graph: Graph, box: Region, y: int, inner: list[Box], *, timeout: 
 
 def unstable(graph: Graph, inner: list[Box]) -> int:
     """How many neurons of a sample the boxes leave open; of a maximum, all entries count."""
-    readers = [node for node in graph.nodes if crown.relaxes(node.op)]
-    return sum(int(crown.open_neurons([node], inner[node.inputs[0]]).sum()) for node in readers)
+    readers = [node for node in graph.nodes if node.op.relaxed]
+    return sum(int(open_neurons([node.op], inner[node.inputs[0]]).sum()) for node in readers)
 
 
 @dataclass(frozen=True, order=True)
@@ -277,7 +278,7 @@ class Milp(Stage):
         return "milp"
 
     def applies(self, problem: Problem) -> bool:
-        ops = (node.op for node in problem.net.nodes if crown.relaxes(node.op))
+        ops = (node.op for node in problem.net.nodes if node.op.relaxed)
         return isinstance(problem.region, Box) and all(isinstance(op, PiecewiseLinear | Max) for op in ops)
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:

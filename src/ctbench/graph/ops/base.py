@@ -32,6 +32,8 @@ class UnsupportedLayerError(ValueError):
 class Op(ABC):
     """A function of one or more tensors. Ops are frozen dataclasses; parameters are held, never copied."""
 
+    relaxed: ClassVar[bool] = False  # whether linear bounds need lines around it, and so bounds of its input
+
     @abstractmethod
     def __call__(self, *inputs: Tensor) -> Tensor: ...
 
@@ -111,6 +113,7 @@ class Lines(NamedTuple):
 class Elementwise(Op):
     """x -> f(x), coordinate by coordinate. Bounds l, u and slopes are tensors that broadcast together."""
 
+    relaxed: ClassVar[bool] = True
     convex: ClassVar[bool] = False
 
     @abstractmethod

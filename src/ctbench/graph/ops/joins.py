@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,7 @@ class Concat(Op):
 class Max(Op):
     """The greatest of n entries: [B, n, *shape] to [B, *shape]."""
 
+    relaxed: ClassVar[bool] = True
     repeats: Tensor | None = None  # [n, *shape] or what broadcasts to it: entries that repeat another one
 
     def __call__(self, *inputs: Tensor) -> Tensor:
