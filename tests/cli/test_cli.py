@@ -123,6 +123,9 @@ def test_compare_shows_runs_side_by_side(succeeds, run, trained):
         ("methods", ["ibp", "pgd", "standard"]),
         ("networks", ["cnn3", "cnn5", "cnn7", "cnn7-narrow", "cnn7-tinyimagenet", "conv-small", "mlp"]),
         ("datasets", ["cifar10", "digits", "folder", "mnist", "tinyimagenet"]),
+        ("threats", ["first-coordinate", "l1", "l2", "linf", "random-segments", "segments"]),
+        ("attacks", ["apgd", "line-search", "pgd"]),
+        ("stages", ["alpha-crown", "bound", "branch-and-bound", "falsify", "input-split", "milp"]),
     ],
 )
 def test_list_names_what_there_is(succeeds, kind, names):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from tests.kinds import ours
 
 from ctbench import recipe as find
 from ctbench.methods import Method, methods
@@ -13,7 +14,7 @@ from ctbench.recipes import recipes
 from ctbench.training import Recipe
 
 RECIPES = recipes()
-METHODS = {n for n, m in methods().items() if m.__module__.startswith("ctbench.")}
+METHODS = set(ours(methods()))
 ADVERSARIAL = ("standard", "pgd", "edac", "mart", "arow", "sam", "line_search", "colt")
 EIGHT = ("pgd", "edac", "ibp", "crown_ibp", "sabr", "taps", "staps", "mtl_ibp")
 TABLES = ("mnist_01", "mnist_03", "cifar10_2", "cifar10_8", "tinyimagenet")
