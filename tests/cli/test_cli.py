@@ -116,6 +116,15 @@ def test_compare_shows_runs_side_by_side(succeeds, run, trained):
     assert lines[3].startswith("| run | digits | mlp | ibp | - | - | - |")
 
 
+def test_compare_reads_a_run_from_before_there_were_crops(succeeds, run):
+    table = succeeds("compare", run)
+    recipe = jsonl.read_json(run / "recipe.json")
+    assert recipe["dataset"]["augmentation"].pop("crop") is None
+    jsonl.write_json(run / "recipe.json", recipe)
+    assert succeeds("compare", run) == table
+    assert load_run(run).recipe.dataset.augmentation.crop is None
+
+
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
