@@ -514,3 +514,5 @@ def test_sweep_refuses_a_timeout_before_it_trains(fails, tmp_path, timeout):
 
 def test_sweep_names_a_pattern_without_recipes(fails, tmp_path):
     assert "no recipe is called 'imagenet_*'" in fails("sweep", "digits_ibp", "imagenet_*", "--out", tmp_path)
+    line = fails("sweep", "cifar10_linf_2_*", "--out", tmp_path)
+    assert "no recipe is called 'cifar10_linf_2_*'; there are robustacc_cifar10_linf_2_coap, " in line

@@ -42,7 +42,8 @@ PREFIX = "robustacc_"
 RECIPES = {name.removeprefix(PREFIX): make() for name, make in recipes().items() if name.startswith(PREFIX)}
 
 # epochs, batch size, the epochs from the first with a larger radius to the first with the full one, and learning rates
-# by the epochs from which on they are in force: App. A.1, A.2 and Table 3
+# by the epochs from which on they are in force: App. A.1, A.2 and Table 3. On purpose, COAP's radius grows from 0 here,
+# where the appendix has 0.01 or 0.001.
 SCHEDULES = {
     "mnist_pgd": (100, 128, None, {0: 1e-3, 40: 1e-4, 80: 1e-5}),
     "mnist_coap": (60, 50, (0, 20), {0: 1e-3, 30: 5e-4, 40: 2.5e-4, 50: 1.25e-4}),

@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
 from types import ModuleType
 
@@ -54,7 +55,7 @@ def recipe(name: str) -> Recipe:
 
 def unknown(name: str) -> str:
     """What to say of a name or pattern that no recipe has."""
-    longer = [other for other in recipes() if other.endswith(f"_{name}")]  # the name, after the prefix of its paper
+    longer = [other for other in recipes() if fnmatchcase(other, f"*_{name}")]  # with the prefix of a paper
     near = list(dict.fromkeys([*longer, *difflib.get_close_matches(name, recipes(), n=4, cutoff=0.4)]))[:4]
     hint = f"there are {', '.join(near)}, and more" if near else "see those there are"
     return f"no recipe is called {name!r}; {hint}: ctbench list recipes"
