@@ -23,33 +23,33 @@ from ctbench.verify import Bound, Findings, Stage, stage_types, stages_by_name
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOfTheTest(Standard):
-    name: ClassVar[str] = "method-of-the-test"
+    name: ClassVar[str] = "your-method"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOfTheTest(Digits):
-    name: ClassVar[str] = "dataset-of-the-test"
+    name: ClassVar[str] = "your-dataset"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOfTheTest(MLP):
-    name: ClassVar[str] = "network-of-the-test"
+    name: ClassVar[str] = "your-network"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatOfTheTest(Linf):
-    name: ClassVar[str] = "threat-of-the-test"
+    name: ClassVar[str] = "your-threat"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackOfTheTest(PGD):
-    name: ClassVar[str] = "attack-of-the-test"
+    name: ClassVar[str] = "your-attack"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageOfTheTest(Stage):
-    name: ClassVar[str] = "stage-of-the-test"
-    title = "stage-of-the-test"
+    name: ClassVar[str] = "your-stage"
+    title = "your-stage"
 
     def __call__(self, problem, generator):
         return Findings()
@@ -170,7 +170,7 @@ def test_required_fields():
 
 
 def test_stages_by_name():
-    assert stages_by_name("stage-of-the-test,crown") == (StageOfTheTest(), Bound(domain="crown"))
+    assert stages_by_name("your-stage,crown") == (StageOfTheTest(), Bound(domain="crown"))
     assert [stage.title for stage in stages_by_name("fast")] == ["interval", "crown-ibp", "pgd", "crown", "alpha-crown"]
     with pytest.raises(
         ValueError, match=r"no stage is called 'crwn'; there are alpha-crown, bound, .*, complete, crown,"

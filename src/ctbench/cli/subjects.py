@@ -62,12 +62,14 @@ def add_to(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--eps", type=radius, help="the radius, as 0.1 or 8/255, in [0, 1] pixel space (default: the recipe's)"
     )
-    command.add_argument("--dataset", metavar="NAME", help="the images, where there is no run to name them")
+    command.add_argument(
+        "--dataset", metavar="NAME", help="the images, where there is no run to name them (ctbench list datasets)"
+    )
     command.add_argument("--dataset-path", metavar="PATH", help="of the images, with --dataset folder")
     command.add_argument(
         "--samples", type=chosen, metavar="N|A:B", help="the first N test images, or those from A to B-1"
     )
-    command.add_argument("--network", metavar="NAME", help="for a file of weights alone")
+    command.add_argument("--network", metavar="NAME", help="for a file of weights alone (ctbench list networks)")
     command.add_argument("--normalize", action="store_true", help="with --network: begin with the data's normalisation")
 
 
@@ -162,7 +164,7 @@ def _of_function(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
 def _dataset(args: argparse.Namespace) -> Dataset:
     types = datasets()
     takes_path = args.dataset in types and any(field.name == "path" for field in fields(types[args.dataset]))
-    if takes_path != (args.dataset_path is not None):
+    if args.dataset in types and takes_path != (args.dataset_path is not None):
         raise ValueError(f"--dataset {args.dataset} {'needs' if takes_path else 'takes no'} --dataset-path")
     return by_name("--dataset", args.dataset, types, **({"path": args.dataset_path} if takes_path else {}))
 

@@ -163,19 +163,19 @@ def _crown(ibp: Recipe) -> Recipe:
 
 
 def _fast(at: Recipe, network: Architecture, *, shi: float, ramp: Ramp) -> Recipe:
-    """Return IBP with the initialisation and the regulariser of Shi et al."""
+    """Return a recipe of IBP with the initialisation and the regulariser of Shi et al."""
     return replace(at, network=network, method=IBP(), ramp=ramp, shi=shi, initialization="shi")
 
 
 def _recipes(table: str, text: str, dataset: str, settings: dict[str, Recipe]) -> dict[str, Callable[[], Recipe]]:
     """Return a recipe for each cell of a table of robust and standard errors, by name."""
-    made: dict[str, Callable[[], Recipe]] = {}
+    entries: dict[str, Callable[[], Recipe]] = {}
     for (budget, column), errors in cells(text).items():
         norm, _, radius = budget.partition("-")
         name = f"robustacc_{dataset}_{norm}_{radius.removesuffix('/255').replace('.', '')}_{NAMES[column]}"
         threat, published = _threat(norm, radius, column), _accuracies(*errors, table=table) if errors else None
-        made[name] = partial(replace, settings[column], threat=threat, published=published)
-    return made
+        entries[name] = partial(replace, settings[column], threat=threat, published=published)
+    return entries
 
 
 def _threat(norm: str, radius: str, column: str) -> Threat:
