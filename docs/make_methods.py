@@ -21,7 +21,8 @@ def pages() -> dict[str, str]:
     """The text of every page, by the name of its file; that of the index is README.md."""
     made = {}
     lines = ["# Training methods", "", "One file in `src/ctbench/methods` each; its docstring made its page.", ""]
-    ordered = sorted(methods().values(), key=lambda method: method.__module__)
+    ours = (method for method in methods().values() if method.__module__.startswith("ctbench."))
+    ordered = sorted(ours, key=lambda method: method.__module__)
     for module, members in groupby(ordered, key=lambda method: method.__module__):
         file, kinds = f"{module.rpartition('.')[2]}.md", list(members)
         title, body = _docstring(module)

@@ -374,7 +374,7 @@ def test_a_record_that_was_cut_short_is_told_and_can_be_made_again(capsys, run):
         (["--timeout", "None"], "'None' is not a number of seconds > 0"),
         (["--total", "nan"], "'nan' is not a number of seconds > 0"),
         (["--workers", "0"], "'0' is not a whole number of 1 or more"),
-        (["--norm", "l7"], "invalid choice: 'l7'"),
+        (["--norm", "l7"], "norm is 'l7': it must be one of first-coordinate, l1, l2, linf"),
         (["--norm", "l2", "--export", "open"], "--export writes boxes, and the norm is l2"),
     ],
 )

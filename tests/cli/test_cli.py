@@ -116,6 +116,15 @@ def test_compare_shows_runs_side_by_side(succeeds, run, trained):
     assert lines[3].startswith("| run | digits | mlp | ibp | - | - | - |")
 
 
+def test_compare_reads_a_run_from_before_there_were_crops(succeeds, run):
+    table = succeeds("compare", run)
+    recipe = jsonl.read_json(run / "recipe.json")
+    assert recipe["dataset"]["augmentation"].pop("crop") is None
+    jsonl.write_json(run / "recipe.json", recipe)
+    assert succeeds("compare", run) == table
+    assert load_run(run).recipe.dataset.augmentation.crop is None
+
+
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
@@ -123,6 +132,9 @@ def test_compare_shows_runs_side_by_side(succeeds, run, trained):
         ("methods", ["ibp", "pgd", "standard"]),
         ("networks", ["cnn3", "cnn5", "cnn7", "cnn7-narrow", "cnn7-tinyimagenet", "conv-small", "mlp"]),
         ("datasets", ["cifar10", "digits", "folder", "mnist", "tinyimagenet"]),
+        ("threats", ["first-coordinate", "l1", "l2", "linf", "random-segments", "segments"]),
+        ("attacks", ["apgd", "line-search", "pgd"]),
+        ("stages", ["alpha-crown", "bound", "branch-and-bound", "falsify", "input-split", "milp"]),
     ],
 )
 def test_list_names_what_there_is(succeeds, kind, names):
@@ -502,3 +514,5 @@ def test_sweep_refuses_a_timeout_before_it_trains(fails, tmp_path, timeout):
 
 def test_sweep_names_a_pattern_without_recipes(fails, tmp_path):
     assert "no recipe is called 'imagenet_*'" in fails("sweep", "digits_ibp", "imagenet_*", "--out", tmp_path)
+    line = fails("sweep", "cifar10_linf_2_*", "--out", tmp_path)
+    assert "no recipe is called 'cifar10_linf_2_*'; there are robustacc_cifar10_linf_2_coap, " in line

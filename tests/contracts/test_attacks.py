@@ -1,33 +1,17 @@
 """What every attack must satisfy, built from its defaults."""
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 
 import pytest
 import torch
+from tests.kinds import ours
 from torch import Tensor
 
-from ctbench import attacks
-from ctbench.attacks import Attack
+from ctbench.attacks import Attack, attacks
 from ctbench.regions import Region
 from ctbench.specification import cross_entropy_at
 
-
-def members() -> dict[str, type[Attack]]:
-    for info in pkgutil.iter_modules(attacks.__path__):
-        importlib.import_module(f"{attacks.__name__}.{info.name}")
-
-    def below(kind: type) -> set[type]:
-        return {kind}.union(*(below(child) for child in kind.__subclasses__()))
-
-    found = [a for a in below(Attack) if a.__module__.startswith("ctbench.") and not a.__abstractmethods__]
-    assert len({attack.name for attack in found}) == len(found)
-    return {attack.name: attack for attack in found}
-
-
-ATTACKS = members()
-
+ATTACKS = ours(attacks())
 
 # an example of a region for every attack, one of those in conftest
 PLACES = {"apgd": "linf of each feature", "line-search": "segments", "pgd": "linf of each feature"}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.kinds import ours
 
 from ctbench.attacks import PGD, LineSearch
 from ctbench.graph import freeze, trace
@@ -16,7 +17,7 @@ from ctbench.regions import RandomSegments, Region
 from ctbench.specification import cross_entropy_at
 from ctbench.training import codec
 
-METHODS = {n: m for n, m in methods().items() if m.__module__.startswith("ctbench.")}
+METHODS = ours(methods())
 # a smoothed label, a boosted cross-entropy, a product, and losses of other weights: not the network's cross-entropy
 OTHER_LOSS = {"arow", "mart", "taps", "sam", "weight-smoothing"}
 BOUNDING = {  # methods whose loss bounds the loss at every point of the region

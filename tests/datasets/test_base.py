@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.kinds import ours
 
 from ctbench.datasets import (
     CIFAR10,
@@ -26,7 +27,7 @@ def images(count: int = 6, classes: int = 3, channels: int = 1) -> Images:
 
 
 def test_the_package_is_walked():
-    assert datasets() == {
+    assert ours(datasets()) == {
         "cifar10": CIFAR10,
         "digits": Digits,
         "folder": Folder,
@@ -38,7 +39,7 @@ def test_the_package_is_walked():
 
 
 @pytest.mark.parametrize(
-    "dataset", [Folder(path="x", size=(3, 4)), *(datasets()[n]() for n in datasets() if n != "folder")]
+    "dataset", [Folder(path="x", size=(3, 4)), *(kind() for name, kind in ours(datasets()).items() if name != "folder")]
 )
 def test_every_data_set_is_a_value(dataset):
     assert eval(repr(dataset)) == dataset

@@ -123,7 +123,7 @@ def test_the_loss_is_that_of_the_point_found_in_the_zonotope(setting, stage):
 
     @dataclass(frozen=True, kw_only=True)
     class Recording(attacks.PGD):
-        name: ClassVar[str] = "recording"
+        name: ClassVar[str] = "recording-errors"
 
         def __call__(self, objective, region, x, generator=None):
             found.append((region, x, super().__call__(objective, region, x, generator)))

@@ -1,19 +1,23 @@
 """Every recipe builds, and means what its name says."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from tests.kinds import ours
 
 from ctbench import recipe as find
 from ctbench.methods import Method, methods
 from ctbench.methods.ibp import IBP
 from ctbench.methods.sabr import SABR
 from ctbench.methods.taps import TAPS
-from ctbench.recipes import recipes
+from ctbench.recipes import recipes, robust_accuracy
+from ctbench.recipes.digits import digits_ibp
 from ctbench.training import Recipe
 
 RECIPES = recipes()
-METHODS = {n for n, m in methods().items() if m.__module__.startswith("ctbench.")}
+METHODS = set(ours(methods()))
 ADVERSARIAL = ("standard", "pgd", "edac", "mart", "arow", "sam", "line_search", "colt")
 EIGHT = ("pgd", "edac", "ibp", "crown_ibp", "sabr", "taps", "staps", "mtl_ibp")
 TABLES = ("mnist_01", "mnist_03", "cifar10_2", "cifar10_8", "tinyimagenet")
@@ -43,7 +47,7 @@ def test_every_column_of_the_tables_has_a_recipe_with_published_accuracies(setti
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_named_as_its_function(name):
+def test_a_recipe_is_named_by_its_function_or_its_entry_in_a_table(name):
     made = RECIPES[name]()
     assert isinstance(made, Recipe)
     assert made.name == name
@@ -51,6 +55,18 @@ def test_a_recipe_is_named_as_its_function(name):
     assert made.source
     assert find(name) == made == RECIPES[name]()
     assert Recipe.from_json(made.to_json()) == made
+
+
+def test_names_are_written_once():
+    assert digits_ibp().name == "unnamed"
+    assert robust_accuracy.RECIPES["robustacc_mnist_linf_01_ibp"]().name == "unnamed"
+    files = Path(robust_accuracy.__file__).parent.glob("*.py")
+    assert not [file.name for file in files if re.search(r"\bname=", file.read_text().replace("name=name", ""))]
+
+
+def test_private_functions_and_functions_with_parameters_are_not_recipes():
+    assert hasattr(robust_accuracy, "_mnist")
+    assert not {"_mnist", "recipes", "recipe", "table_1", "certified"} & set(RECIPES)
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if "taps" in name])

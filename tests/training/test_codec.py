@@ -348,9 +348,15 @@ def test_a_part_that_cannot_be_read_back_is_refused(tiny):
         _ = tiny(swa=Hidden(start=1)).hash
 
 
-def test_a_recipe_without_crops_has_the_hash_that_it_had_before_there_were_any(tiny):
+def test_a_recipe_that_was_written_before_there_were_crops_is_read(tiny):
     content = tiny().to_json()
     assert content["dataset"]["augmentation"].pop("crop") is None
+    assert Recipe.from_json(content) == tiny()
+    assert Recipe.from_json(content).hash == tiny().hash
+
+
+def test_the_hash_is_that_of_all_fields_except_those_about_the_recipe(tiny):
+    content = tiny().to_json()
     for field in ("name", "source", "published"):
         del content[field]
     assert tiny().hash == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

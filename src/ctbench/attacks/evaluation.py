@@ -14,6 +14,8 @@ where, moved into the exact region, it is misclassified in double precision.
     autoattack       the parts of AutoAttack (of the package pyautoattack), each for itself, as autoattack/square
     autoattack-plus  the parts of AA+
 
+Any other `Attack` goes by its name, with its defaults, on the least margin.
+
     adversarial_accuracy(model, x, y, eps=0.1, attacks=("pgd", "autoattack")).adversarial_accuracy
 """
 
@@ -34,6 +36,7 @@ from ctbench.attacks.base import Attack, Objective
 from ctbench.attacks.line_search import LineSearch, segments
 from ctbench.attacks.pgd import PGD
 from ctbench.graph import Graph, Precisions
+from ctbench.members import members, required_fields
 from ctbench.precision import full_float32
 from ctbench.regions import Region, Threat
 from ctbench.regions.lookup import given_threat
@@ -246,7 +249,8 @@ def _plan(names: tuple[str, ...], target: _Target, batch_size: int, seed: int) -
         "apgd-t": [_targeted(rank) for rank in range(min(TARGETS, classes - 1))],
         "line-search": [_maximizing(violation_at, LineSearch())],
     }
-    known = (*plan, *VERSIONS)
+    others = {name: kind for name, kind in members(Attack).items() if name not in (*plan, *VERSIONS)}
+    known = (*plan, *VERSIONS, *others)
     if not names or len(set(names)) < len(names) or not set(names) <= set(known):
         raise ValueError(f"attacks are {', '.join(names) or 'none'}: name some of {', '.join(known)}, each once")
     if "line-search" in names:
@@ -258,9 +262,18 @@ def _plan(names: tuple[str, ...], target: _Target, batch_size: int, seed: int) -
             whole.require(target.threat.name)
             parts = whole.parts(shape, classes, target.threat.name)
             chosen |= {f"{name}/{part}": [_part(whole, part, target.threat)] for part in parts}
+        elif name in others:
+            chosen[name] = [_maximizing(violation_at, _by_default(others[name]))]
         else:
             chosen[name] = plan[name]
     return chosen
+
+
+def _by_default(kind: type[Attack]) -> Attack:
+    missing = required_fields(kind)
+    if missing:
+        raise ValueError(f"the attack {kind.name!r} has no default for {', '.join(missing)}: call it from Python")
+    return kind()
 
 
 def _maximizing(objective: Callable[[Graph, Tensor], Objective], attack: Attack) -> Search:

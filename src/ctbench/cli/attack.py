@@ -27,7 +27,7 @@ def add_to(commands: Commands) -> None:
         default=",".join(DEFAULT),
         metavar="A,B,...",
         help="one after the other: pgd, apgd-ce, apgd-dlr, apgd-t, line-search (along segments), autoattack, "
-        "autoattack-plus (default: %(default)s)",
+        "autoattack-plus, or any other of ctbench list attacks (default: %(default)s)",
     )
     command.add_argument(
         "--certified",

@@ -22,7 +22,7 @@ from ctbench.onnx import save_onnx
 from ctbench.regions import Linf
 from ctbench.results import OUTCOMES, Certification, CertificationFiles, SampleRecord, Verdict
 from ctbench.results.jsonl import write_whole
-from ctbench.verify import CASCADES, certify, write_robustness
+from ctbench.verify import CASCADES, certify, stages_by_name, write_robustness
 
 CASCADE = ("clean", *(stage.title for stage in CASCADES["complete"]))
 
@@ -55,7 +55,7 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
-    threat = subject.threat
+    threat, stages = subject.threat, stages_by_name(args.stages)
     samples = subject.samples(args.samples)
     if args.export:
         check_export(args.export, threat.name)
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
                 x,
                 y,
                 threat=threat,
-                stages=CASCADES[args.stages],
+                stages=stages,
                 timeout=args.timeout,
                 total=args.total,
                 replay=subject.replay,

@@ -9,14 +9,17 @@ from collections.abc import Callable, Mapping
 
 from rich.table import Table
 
+from ctbench.attacks import attacks
 from ctbench.cli.options import Commands, wide_console
 from ctbench.datasets import datasets
 from ctbench.experiments import PAPERS, figures
 from ctbench.methods import methods
 from ctbench.networks import architectures
 from ctbench.recipes import recipes
+from ctbench.regions import threats
+from ctbench.verify import stage_types
 
-KINDS = ("recipes", "methods", "networks", "datasets", "figures")
+KINDS = ("recipes", "methods", "networks", "datasets", "threats", "attacks", "stages", "figures")
 
 
 def add_to(commands: Commands) -> None:
@@ -59,6 +62,9 @@ def _members(kind: str) -> list[tuple[str, ...]]:
         "methods": methods,
         "networks": architectures,
         "datasets": datasets,
+        "threats": threats,
+        "attacks": attacks,
+        "stages": stage_types,
     }
     entries = [(name, _about(member), _fields(member)) for name, member in members[kind]().items()]
     return [("name", "about", "fields"), *entries]

@@ -47,7 +47,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODULE",
         action="append",
         default=[],
-        help="a Python module with methods, data sets or layers of your own, to import first",
+        help="a Python module with classes of your own (methods, data sets, networks, threat models, attacks, stages) "
+        "or layers, to import first",
     )
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:

@@ -7,14 +7,18 @@ import errno
 import math
 import os
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from rich.console import Console
 
+from ctbench.members import required_fields
+
+T = TypeVar("T")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -34,9 +38,10 @@ def add_device(command: argparse.ArgumentParser) -> None:
 def add_stages(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stages",
-        choices=("fast", "complete"),
+        metavar="NAMES",
         default="complete",
-        help="fast: bounds and an attack; complete (the default): then branch and bound",
+        help="fast: bounds and an attack; complete (the default): then branch and bound; or names of stages and "
+        "domains, e.g. interval,milp (ctbench list stages)",
     )
 
 
@@ -70,6 +75,20 @@ def imported(module: str) -> ModuleType:
     """A module, which may lie in the working folder."""
     sys.path.insert(0, str(Path.cwd()))  # as python -m does
     return import_module(module)
+
+
+def by_name(option: str, name: str, types: Mapping[str, type[T]], **fields: Any) -> T:
+    """The value of a class that an option names, with its defaults.
+
+    Raises:
+        ValueError: there is no such class, or it has other fields without a default.
+    """
+    if name not in types:
+        raise ValueError(f"{option} is {name!r}: it must be one of {', '.join(types)} (--import MODULE adds your own)")
+    missing = [field for field in required_fields(types[name]) if field not in fields]
+    if missing:
+        raise ValueError(f"{option} is {name!r}, which has no default for {', '.join(missing)}: add one, or use Python")
+    return types[name](**fields)
 
 
 def radius(text: str) -> float:

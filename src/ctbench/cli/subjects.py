@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ctbench.cli.options import chosen, imported, radius
+from ctbench.cli.options import by_name, chosen, imported, radius
 from ctbench.datasets import Data, Dataset, Examples, Images, datasets
 from ctbench.networks import architectures
 from ctbench.onnx import can_replay, load_onnx, replay
@@ -56,16 +56,20 @@ def add_to(command: argparse.ArgumentParser) -> None:
         help="a run folder, a .safetensors file of weights, a .onnx file, or MODULE:FUNCTION, a Python function that "
         "takes nothing and returns a torch module",
     )
-    command.add_argument("--norm", choices=("linf", "l2", "l1"), help="(default: the recipe's, or linf)")
+    command.add_argument(
+        "--norm", metavar="NAME", help="linf, l2, l1 or another threat model (default: the recipe's, or linf)"
+    )
     command.add_argument(
         "--eps", type=radius, help="the radius, as 0.1 or 8/255, in [0, 1] pixel space (default: the recipe's)"
     )
-    command.add_argument("--dataset", choices=sorted(datasets()), help="the images, where there is no run to name them")
+    command.add_argument(
+        "--dataset", metavar="NAME", help="the images, where there is no run to name them (ctbench list datasets)"
+    )
     command.add_argument("--dataset-path", metavar="PATH", help="of the images, with --dataset folder")
     command.add_argument(
         "--samples", type=chosen, metavar="N|A:B", help="the first N test images, or those from A to B-1"
     )
-    command.add_argument("--network", choices=sorted(architectures()), help="for a file of weights alone")
+    command.add_argument("--network", metavar="NAME", help="for a file of weights alone (ctbench list networks)")
     command.add_argument("--normalize", action="store_true", help="with --network: begin with the data's normalisation")
 
 
@@ -93,7 +97,7 @@ def subject(args: argparse.Namespace) -> Subject:
         network=name,
         dataset=dataset.name,
         images=data.test,
-        threat=threat(args.norm or "linf", args.eps, clip=_range(data.test)),
+        threat=_threat(args.norm or "linf", args.eps, data.test),
         folder=RunFolder(Path("runs") / (args.subject.replace(":", ".") if of_function else path.stem)),
         replay=_replay(path) if path.suffix == ".onnx" else None,
     )
@@ -113,20 +117,20 @@ def _of_run(path: Path, args: argparse.Namespace) -> Subject:
         network=recipe.network.name,
         dataset=recipe.dataset.name,
         images=images,
-        threat=threat(args.norm, eps, clip=_range(images)) if args.norm else replace(recipe.threat, eps=eps),
+        threat=_threat(args.norm, eps, images) if args.norm else replace(recipe.threat, eps=eps),
         folder=loaded.folder,
     )
 
 
-def _range(examples: Examples) -> tuple[float, float] | None:
-    """What a ball does not leave: the range of pixels, and nothing for vectors."""
-    return (0.0, 1.0) if isinstance(examples, Images) else None
+def _threat(name: str, eps: float, examples: Examples) -> Threat:
+    """A threat model with its own data range for images, and without one for vectors."""
+    return threat(name, eps) if isinstance(examples, Images) else threat(name, eps, clip=None)
 
 
 def _of_weights(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
     if args.network is None:
         return blueprint_of(args.subject).network.name, load_network(args.subject)
-    architecture = architectures()[args.network]()
+    architecture = by_name("--network", args.network, architectures())
     blueprint = Blueprint.of(architecture, data)
     if not args.normalize:
         blueprint = replace(blueprint, mean=None, std=None)
@@ -158,11 +162,11 @@ def _of_function(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
 
 
 def _dataset(args: argparse.Namespace) -> Dataset:
-    kind = datasets()[args.dataset]
-    takes_path = any(field.name == "path" for field in fields(kind))
-    if takes_path != (args.dataset_path is not None):
+    types = datasets()
+    takes_path = args.dataset in types and any(field.name == "path" for field in fields(types[args.dataset]))
+    if args.dataset in types and takes_path != (args.dataset_path is not None):
         raise ValueError(f"--dataset {args.dataset} {'needs' if takes_path else 'takes no'} --dataset-path")
-    return kind(path=args.dataset_path) if takes_path else kind()  # type: ignore[call-arg]
+    return by_name("--dataset", args.dataset, types, **({"path": args.dataset_path} if takes_path else {}))
 
 
 def _replay(path: Path) -> Replay | None:

@@ -16,6 +16,7 @@ from ctbench.cli import failures
 from ctbench.cli.compare import show
 from ctbench.cli.options import Commands, add_data, add_stages, positive, seconds
 from ctbench.recipes import recipes, unknown
+from ctbench.verify import stages_by_name
 
 
 def add_to(commands: Commands) -> None:
@@ -38,7 +39,9 @@ def add_to(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     names = chosen(args.recipes)
     data = ["--data", str(args.data)] if args.data else []
+    stages_by_name(args.stages)  # raises before anything is trained
     options = ["--stages", args.stages]
+    imports = [f"--import={module}" for module in args.modules]
     options += ["--samples", str(args.samples)] if args.samples else []
     options += ["--timeout", str(args.timeout)] if args.timeout else []
     console = Console(stderr=True, quiet=args.quiet)
@@ -49,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
         folder = str(args.out / name)
         for command in (["train", name, "--out", folder], ["certify", folder, *options]):
             console.print(f"{name}: {command[0]}", highlight=False)
-            call = [sys.executable, "-m", "ctbench", *command, *data, "--resume", "--quiet"]
+            call = [sys.executable, "-m", "ctbench", *imports, *command, *data, "--resume", "--quiet"]
             done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
             if done.returncode:
                 return done.stderr.strip()

@@ -6,10 +6,6 @@
 A new data set is a file in this package with a dataclass that has a `name` and `load`.
 """
 
-import importlib
-import inspect
-import pkgutil
-
 from ctbench.datasets.augmentation import Augmentation
 from ctbench.datasets.base import Data, Dataset, Examples, Images, Vectors, split
 from ctbench.datasets.cifar import CIFAR10
@@ -18,6 +14,7 @@ from ctbench.datasets.folder import Folder
 from ctbench.datasets.mnist import MNIST
 from ctbench.datasets.synthetic import Separable, Spheres
 from ctbench.datasets.tinyimagenet import TinyImageNet
+from ctbench.members import members
 
 __all__ = [
     "CIFAR10",
@@ -39,11 +36,5 @@ __all__ = [
 
 
 def datasets() -> dict[str, type[Dataset]]:
-    """Every data set of this package by its name, found by walking the package."""
-    found: dict[str, type[Dataset]] = {}
-    for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
-        for member in vars(importlib.import_module(module.name)).values():
-            if inspect.isclass(member) and issubclass(member, Dataset) and not inspect.isabstract(member):
-                assert found.get(member.name, member) is member, f"two data sets are named {member.name}"
-                found[member.name] = member
-    return dict(sorted(found.items()))
+    """Return all data sets by name: those of this package, and all other subclasses of `Dataset` defined so far."""
+    return members(Dataset)

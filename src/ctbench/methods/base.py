@@ -8,12 +8,9 @@ returns everything that it found out: nothing is left on the network.
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
-import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ctbench.graph import Graph
+from ctbench.members import members
 from ctbench.regions import Box, Region
 
 
@@ -86,19 +84,8 @@ class Method(ABC):
 
 
 def methods() -> dict[str, type[Method]]:
-    """Every method by its name: those of this package, found by walking it, and any other that is defined."""
-    package = importlib.import_module("ctbench.methods")
-    for info in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{info.name}")
-    return {method.name: method for method in sorted(_concrete(Method), key=lambda method: method.name)}
-
-
-def _concrete(base: type) -> Iterator[type[Method]]:
-    subclasses: Sequence[type[Method]] = base.__subclasses__()
-    for method in subclasses:
-        if not inspect.isabstract(method):
-            yield method
-        yield from _concrete(method)
+    """Return all methods by name: those of this package, and all other subclasses of `Method` defined so far."""
+    return members(Method)
 
 
 def check_shares(method: Method, *names: str) -> None:

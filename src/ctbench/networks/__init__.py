@@ -7,10 +7,7 @@ A new architecture is a file in this package with a dataclass that has a `name` 
 and `ResidualNet`, the numbers of its convolutions.
 """
 
-import importlib
-import inspect
-import pkgutil
-
+from ctbench.members import members
 from ctbench.networks.base import Architecture
 from ctbench.networks.blocks import Conv
 from ctbench.networks.cnn import CNN3, CNN5, CNN7, CNN7Narrow, CNN7TinyImageNet, ConvLarge, ConvNet, ConvSmall
@@ -43,11 +40,5 @@ __all__ = [
 
 
 def architectures() -> dict[str, type[Architecture]]:
-    """Every architecture of this package by its name, found by walking the package."""
-    found: dict[str, type[Architecture]] = {}
-    for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
-        for member in vars(importlib.import_module(module.name)).values():
-            if inspect.isclass(member) and issubclass(member, Architecture) and not inspect.isabstract(member):
-                assert found.get(member.name, member) is member, f"two architectures are named {member.name}"
-                found[member.name] = member
-    return dict(sorted(found.items()))
+    """Return all architectures by name: those of this package, and all other subclasses of `Architecture` so far."""
+    return members(Architecture)

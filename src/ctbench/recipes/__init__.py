@@ -1,27 +1,48 @@
-"""Recipes: functions without arguments that return a Recipe, one file per paper or setting."""
+"""Recipes: functions without parameters that return a Recipe, and tables of them; one file per paper or setting."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import partial
+from types import ModuleType
 
+from ctbench.members import modules
 from ctbench.training import Recipe
 
 
 def recipes() -> dict[str, Callable[[], Recipe]]:
-    """Every recipe function by its name, found by walking this package."""
-    found: dict[str, Callable[[], Recipe]] = {}
-    for info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        found |= {
-            name: function
-            for name, function in inspect.getmembers(module, inspect.isfunction)
-            if function.__module__ == module.__name__ and not inspect.signature(function).parameters
-        }
-    return dict(sorted(found.items()))
+    """Return all recipes of this package by name.
+
+    A recipe is a public function without parameters, or an entry of the table `RECIPES`, of a module. Its name in the
+    module becomes the recipe's `name`.
+    """
+    by_name: dict[str, Callable[[], Recipe]] = {}
+    for module in modules(__name__):
+        for name, make in _recipes_of(module).items():
+            assert name not in by_name, f"two recipes are named {name}"
+            by_name[name] = partial(_named, name, make)
+    return dict(sorted(by_name.items()))
+
+
+def _recipes_of(module: ModuleType) -> dict[str, Callable[[], Recipe]]:
+    functions = {
+        name: function
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+        and not name.startswith("_")
+        and not inspect.signature(function).parameters
+    }
+    table: dict[str, Callable[[], Recipe]] = vars(module).get("RECIPES", {})
+    assert not functions.keys() & table.keys(), f"{module.__name__} has a function and an entry of one name"
+    return functions | table
+
+
+def _named(name: str, make: Callable[[], Recipe]) -> Recipe:
+    return replace(make(), name=name)
 
 
 def recipe(name: str) -> Recipe:
@@ -34,6 +55,7 @@ def recipe(name: str) -> Recipe:
 
 def unknown(name: str) -> str:
     """What to say of a name or pattern that no recipe has."""
-    near = difflib.get_close_matches(name, recipes(), n=4, cutoff=0.4)
+    longer = [other for other in recipes() if fnmatchcase(other, f"*_{name}")]  # with the prefix of a paper
+    near = list(dict.fromkeys([*longer, *difflib.get_close_matches(name, recipes(), n=4, cutoff=0.4)]))[:4]
     hint = f"there are {', '.join(near)}, and more" if near else "see those there are"
     return f"no recipe is called {name!r}; {hint}: ctbench list recipes"

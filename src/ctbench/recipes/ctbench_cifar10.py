@@ -17,14 +17,13 @@ from ctbench.methods.pgd import PGD
 from ctbench.methods.sabr import SABR
 from ctbench.methods.standard import Standard
 from ctbench.networks import CNN7
-from ctbench.recipes.columns import adversarial, centre_search, certified, ctbench, search, taps
+from ctbench.recipes.tables import adversarial, centre_search, certified, search, table_1, taps
 from ctbench.regions import Linf
 from ctbench.training import SWA, Adam, Recipe, Smooth
 
 
 def cifar10_2_standard() -> Recipe:
     return Recipe(
-        name="cifar10_2_standard",
         dataset=CIFAR10(),
         network=CNN7(),
         threat=Linf(eps=2 / 255),
@@ -35,49 +34,64 @@ def cifar10_2_standard() -> Recipe:
         epochs=160,
         batch_size=128,
         source="CTBench, Table 5",
-        published=ctbench(91.27),
+        published=table_1(natural=91.27),
     )
 
 
 def cifar10_2_pgd() -> Recipe:
-    method, published = PGD(attack=search(8)), ctbench(88.67, adversarial=72.41)
-    return adversarial(cifar10_2_standard(), "cifar10_2_pgd", method, l1=2e-5, published=published)
+    return adversarial(
+        cifar10_2_standard(),
+        PGD(attack=search(8)),
+        l1=2e-5,
+        published=table_1(natural=88.67, adversarial=72.41),
+    )
 
 
 def cifar10_2_edac() -> Recipe:
-    method, published = EDAC(attack=search(8)), ctbench(89.18, adversarial=72.42)
-    return adversarial(cifar10_2_standard(), "cifar10_2_edac", method, l1=5e-6, published=published)
+    return adversarial(
+        cifar10_2_standard(),
+        EDAC(attack=search(8)),
+        l1=5e-6,
+        published=table_1(natural=89.18, adversarial=72.42),
+    )
 
 
 def cifar10_2_ibp() -> Recipe:
-    return certified(cifar10_2_standard(), "cifar10_2_ibp", IBP(), l1=1e-6, published=ctbench(67.49, 55.99, 56.10))
+    return certified(
+        cifar10_2_standard(),
+        IBP(),
+        l1=1e-6,
+        published=table_1(natural=67.49, adversarial=56.10, certified=55.99),
+    )
 
 
 def cifar10_2_crown_ibp() -> Recipe:
-    published = ctbench(67.60, 57.11, 57.28)
-    return certified(cifar10_2_standard(), "cifar10_2_crown_ibp", CrownIBP(), l1=1e-6, published=published)
+    return certified(
+        cifar10_2_standard(),
+        CrownIBP(),
+        l1=1e-6,
+        published=table_1(natural=67.60, adversarial=57.28, certified=57.11),
+    )
 
 
 def cifar10_2_sabr() -> Recipe:
     return certified(
         cifar10_2_standard(),
-        "cifar10_2_sabr",
         SABR(ratio=0.1, attack=centre_search(8), shrink=0.8),
         train_eps=3 / 255,
         l1=1e-6,
         robust_weight=0.7,
-        published=ctbench(77.86, 63.61, 65.56),
+        published=table_1(natural=77.86, adversarial=65.56, certified=63.61),
     )
 
 
 def cifar10_2_taps() -> Recipe:
     return certified(
         cifar10_2_standard(),
-        "cifar10_2_taps",
         taps(8, relus=5, scale=5),
         warmup=IBP(),
         l1=2e-6,
-        published=ctbench(74.44, 61.27, 62.62),
+        published=table_1(natural=74.44, adversarial=62.62, certified=61.27),
     )
 
 
@@ -85,31 +99,28 @@ def cifar10_2_staps() -> Recipe:
     sabr = SABR(ratio=0.1, attack=centre_search(8), shrink=0.8)
     return certified(
         cifar10_2_standard(),
-        "cifar10_2_staps",
         replace(sabr, inner=taps(8, relus=1, scale=5)),
         warmup=sabr,
         train_eps=3 / 255,
         l1=5e-6,
-        published=ctbench(77.05, 64.21, 66.09),
+        published=table_1(natural=77.05, adversarial=66.09, certified=64.21),
     )
 
 
 def cifar10_2_mtl_ibp() -> Recipe:
     return certified(
         cifar10_2_standard(),
-        "cifar10_2_mtl_ibp",
         MTLIBP(alpha=0.01, attack=search(8), attack_scale=2.0),
         l1=3e-6,
         robust_weight=0.9,
         swa=SWA(start=150),
-        published=ctbench(78.82, 64.41, 67.69),
+        published=table_1(natural=78.82, adversarial=67.69, certified=64.41),
     )
 
 
 def cifar10_8_standard() -> Recipe:
     return replace(
         cifar10_2_standard(),
-        name="cifar10_8_standard",
         threat=Linf(eps=8 / 255),
         ramp=Smooth(start=1, end=121),
         optimizer=Adam(lr=5e-4, milestones=(200, 220)),
@@ -119,37 +130,57 @@ def cifar10_8_standard() -> Recipe:
 
 
 def cifar10_8_pgd() -> Recipe:
-    method, published = PGD(attack=search(10)), ctbench(78.71, adversarial=35.93)
-    return adversarial(cifar10_8_standard(), "cifar10_8_pgd", method, l1=1e-6, published=published)
+    return adversarial(
+        cifar10_8_standard(),
+        PGD(attack=search(10)),
+        l1=1e-6,
+        published=table_1(natural=78.71, adversarial=35.93),
+    )
 
 
 def cifar10_8_edac() -> Recipe:
-    method, published = EDAC(attack=search(10)), ctbench(78.95, adversarial=42.48)
-    return adversarial(cifar10_8_standard(), "cifar10_8_edac", method, l1=1e-6, published=published)
+    return adversarial(
+        cifar10_8_standard(),
+        EDAC(attack=search(10)),
+        l1=1e-6,
+        published=table_1(natural=78.95, adversarial=42.48),
+    )
 
 
 def cifar10_8_ibp() -> Recipe:
-    return certified(cifar10_8_standard(), "cifar10_8_ibp", IBP(), l1=0.0, published=ctbench(48.51, 35.28, 35.48))
+    return certified(
+        cifar10_8_standard(),
+        IBP(),
+        l1=0.0,
+        published=table_1(natural=48.51, adversarial=35.48, certified=35.28),
+    )
 
 
 def cifar10_8_crown_ibp() -> Recipe:
-    published = ctbench(48.25, 32.59, 32.77)
-    return certified(cifar10_8_standard(), "cifar10_8_crown_ibp", CrownIBP(), l1=0.0, published=published)
+    return certified(
+        cifar10_8_standard(),
+        CrownIBP(),
+        l1=0.0,
+        published=table_1(natural=48.25, adversarial=32.77, certified=32.59),
+    )
 
 
 def cifar10_8_sabr() -> Recipe:
-    method, published = SABR(ratio=0.7, attack=centre_search(10)), ctbench(52.71, 35.34, 36.11)
-    return certified(cifar10_8_standard(), "cifar10_8_sabr", method, l1=0.0, published=published)
+    return certified(
+        cifar10_8_standard(),
+        SABR(ratio=0.7, attack=centre_search(10)),
+        l1=0.0,
+        published=table_1(natural=52.71, adversarial=36.11, certified=35.34),
+    )
 
 
 def cifar10_8_taps() -> Recipe:
     return certified(
         cifar10_8_standard(),
-        "cifar10_8_taps",
         taps(10, relus=1, scale=2),
         warmup=IBP(),
         l1=0.0,
-        published=ctbench(49.96, 35.25, 35.69),
+        published=table_1(natural=49.96, adversarial=35.69, certified=35.25),
     )
 
 
@@ -157,20 +188,18 @@ def cifar10_8_staps() -> Recipe:
     sabr = SABR(ratio=0.9, attack=centre_search(10))
     return certified(
         cifar10_8_standard(),
-        "cifar10_8_staps",
         replace(sabr, inner=taps(10, relus=1, scale=2)),
         warmup=sabr,
         l1=0.0,
-        published=ctbench(51.49, 35.11, 35.54),
+        published=table_1(natural=51.49, adversarial=35.54, certified=35.11),
     )
 
 
 def cifar10_8_mtl_ibp() -> Recipe:
     return certified(
         cifar10_8_standard(),
-        "cifar10_8_mtl_ibp",
         MTLIBP(alpha=0.5, attack=search(1)),
         l1=0.0,
         swa=SWA(start=225),
-        published=ctbench(54.28, 35.41, 36.02),
+        published=table_1(natural=54.28, adversarial=36.02, certified=35.41),
     )

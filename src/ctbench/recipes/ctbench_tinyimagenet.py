@@ -18,7 +18,7 @@ from ctbench.methods.pgd import PGD
 from ctbench.methods.sabr import SABR
 from ctbench.methods.standard import Standard
 from ctbench.networks import CNN7TinyImageNet
-from ctbench.recipes.columns import adversarial, centre_search, certified, ctbench, search, taps
+from ctbench.recipes.tables import adversarial, centre_search, certified, search, table_1, taps
 from ctbench.regions import Linf
 from ctbench.training import SWA, Adam, Recipe, Smooth
 
@@ -28,7 +28,6 @@ SHI = 0.2
 
 def tinyimagenet_standard() -> Recipe:
     return Recipe(
-        name="tinyimagenet_standard",
         dataset=TinyImageNet(),
         network=CNN7TinyImageNet(),
         threat=Linf(eps=1 / 255),
@@ -39,51 +38,67 @@ def tinyimagenet_standard() -> Recipe:
         epochs=160,
         batch_size=128,
         source="CTBench, Table 7",
-        published=ctbench(47.96),
+        published=table_1(natural=47.96),
     )
 
 
 def tinyimagenet_pgd() -> Recipe:
-    method, published = PGD(attack=search(1)), ctbench(46.78, adversarial=33.16)
-    return adversarial(tinyimagenet_standard(), "tinyimagenet_pgd", method, l1=5e-5, published=published)
+    return adversarial(
+        tinyimagenet_standard(),
+        PGD(attack=search(1)),
+        l1=5e-5,
+        published=table_1(natural=46.78, adversarial=33.16),
+    )
 
 
 def tinyimagenet_edac() -> Recipe:
-    method, published = EDAC(size=0.1, attack=search(1)), ctbench(46.79, adversarial=33.16)
-    return adversarial(tinyimagenet_standard(), "tinyimagenet_edac", method, l1=1e-5, published=published)
+    return adversarial(
+        tinyimagenet_standard(),
+        EDAC(size=0.1, attack=search(1)),
+        l1=1e-5,
+        published=table_1(natural=46.79, adversarial=33.16),
+    )
 
 
 def tinyimagenet_ibp() -> Recipe:
-    published = ctbench(26.77, 19.82, 19.84)
-    return certified(tinyimagenet_standard(), "tinyimagenet_ibp", IBP(), shi=SHI, l1=5e-5, published=published)
+    return certified(
+        tinyimagenet_standard(),
+        IBP(),
+        shi=SHI,
+        l1=5e-5,
+        published=table_1(natural=26.77, adversarial=19.84, certified=19.82),
+    )
 
 
 def tinyimagenet_crown_ibp() -> Recipe:
     return certified(
         tinyimagenet_standard(),
-        "tinyimagenet_crown_ibp",
         CrownIBP(),
         shi=SHI,
         l1=2e-5,
         swa=AVERAGED,
-        published=ctbench(28.44, 22.14, 22.31),
+        published=table_1(natural=28.44, adversarial=22.31, certified=22.14),
     )
 
 
 def tinyimagenet_sabr() -> Recipe:
-    method, published = SABR(ratio=0.4, attack=centre_search(1)), ctbench(30.58, 20.96, 21.16)
-    return certified(tinyimagenet_standard(), "tinyimagenet_sabr", method, shi=SHI, l1=5e-5, published=published)
+    return certified(
+        tinyimagenet_standard(),
+        SABR(ratio=0.4, attack=centre_search(1)),
+        shi=SHI,
+        l1=5e-5,
+        published=table_1(natural=30.58, adversarial=21.16, certified=20.96),
+    )
 
 
 def tinyimagenet_taps() -> Recipe:
     return certified(
         tinyimagenet_standard(),
-        "tinyimagenet_taps",
         taps(1, relus=1, scale=8),
         warmup=IBP(),
         shi=SHI,
         l1=5e-5,
-        published=ctbench(28.64, 21.58, 21.71),
+        published=table_1(natural=28.64, adversarial=21.71, certified=21.58),
     )
 
 
@@ -91,23 +106,21 @@ def tinyimagenet_staps() -> Recipe:
     sabr = SABR(ratio=0.6, attack=centre_search(1))
     return certified(
         tinyimagenet_standard(),
-        "tinyimagenet_staps",
         replace(sabr, inner=taps(1, relus=1, scale=4)),
         warmup=sabr,
         shi=SHI,
         l1=5e-5,
-        published=ctbench(30.63, 22.31, 22.57),
+        published=table_1(natural=30.63, adversarial=22.57, certified=22.31),
     )
 
 
 def tinyimagenet_mtl_ibp() -> Recipe:
     return certified(
         tinyimagenet_standard(),
-        "tinyimagenet_mtl_ibp",
         MTLIBP(alpha=0.05, attack=search(1)),
         shi=SHI,
         l1=5e-5,
         robust_weight=0.7,
         swa=AVERAGED,
-        published=ctbench(35.97, 27.73, 28.49),
+        published=table_1(natural=35.97, adversarial=28.49, certified=27.73),
     )

@@ -21,7 +21,7 @@ from ctbench.methods.sam import SAM
 from ctbench.methods.smoothing import WeightSmoothing
 from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3, MLP
-from ctbench.recipes.columns import adversarial, centre_search, certified, search, taps
+from ctbench.recipes.tables import adversarial, centre_search, certified, search, taps
 from ctbench.regions import Linf, RandomSegments
 from ctbench.training import Adam, Linear, Recipe, Schedule, Smooth
 
@@ -30,7 +30,6 @@ SEARCH = search(5, restarts=1)
 
 def digits_standard() -> Recipe:
     return Recipe(
-        name="digits_standard",
         dataset=Digits(),
         network=CNN3(width=16, batch_norm=True),
         threat=Linf(eps=0.1),
@@ -44,78 +43,78 @@ def digits_standard() -> Recipe:
 
 
 def digits_pgd() -> Recipe:
-    return adversarial(digits_standard(), "digits_pgd", PGD(attack=search(8, restarts=1)))
+    return adversarial(digits_standard(), PGD(attack=search(8, restarts=1)))
 
 
 def digits_edac() -> Recipe:
-    return adversarial(digits_standard(), "digits_edac", EDAC(attack=SEARCH))
+    return adversarial(digits_standard(), EDAC(attack=SEARCH))
 
 
 def digits_mart() -> Recipe:
-    return adversarial(digits_standard(), "digits_mart", MART(attack=SEARCH))
+    return adversarial(digits_standard(), MART(attack=SEARCH))
 
 
 def digits_arow() -> Recipe:
-    return adversarial(digits_standard(), "digits_arow", ARoW(attack=SEARCH))
+    return adversarial(digits_standard(), ARoW(attack=SEARCH))
 
 
 def digits_line_search() -> Recipe:
     setting = replace(digits_standard(), network=MLP(hidden=(100,)), threat=RandomSegments(eps=2.0, count=4))
-    return adversarial(setting, "digits_line_search", LineSearchTraining())
+    return adversarial(setting, LineSearchTraining())
 
 
 def digits_sam() -> Recipe:
-    return adversarial(digits_standard(), "digits_sam", SAM(inner=PGD(attack=SEARCH)))
+    return adversarial(digits_standard(), SAM(inner=PGD(attack=SEARCH)))
 
 
 def digits_weight_smoothing() -> Recipe:
-    return certified(digits_standard(), "digits_weight_smoothing", WeightSmoothing(inner=CrownIBP()))
+    return certified(digits_standard(), WeightSmoothing(inner=CrownIBP()))
 
 
 def digits_ibp() -> Recipe:
-    return certified(digits_standard(), "digits_ibp", IBP())
+    return certified(digits_standard(), IBP())
 
 
 def digits_crown_ibp() -> Recipe:
-    return certified(digits_standard(), "digits_crown_ibp", CrownIBP())
+    return certified(digits_standard(), CrownIBP())
 
 
 def digits_sabr() -> Recipe:
-    return certified(digits_standard(), "digits_sabr", SABR(ratio=0.4, attack=centre_search(5, restarts=1)))
+    return certified(digits_standard(), SABR(ratio=0.4, attack=centre_search(5, restarts=1)))
 
 
 def digits_taps() -> Recipe:
     method = taps(5, relus=1, scale=4, restarts=1)
-    return certified(digits_standard(), "digits_taps", method, warmup=IBP())
+    return certified(digits_standard(), method, warmup=IBP())
 
 
 def digits_staps() -> Recipe:
     sabr, inner = SABR(ratio=0.4, attack=centre_search(5, restarts=1)), taps(5, relus=1, scale=4, restarts=1)
-    return certified(digits_standard(), "digits_staps", replace(sabr, inner=inner), warmup=sabr)
+    return certified(digits_standard(), replace(sabr, inner=inner), warmup=sabr)
 
 
 def digits_mtl_ibp() -> Recipe:
-    return certified(digits_standard(), "digits_mtl_ibp", MTLIBP(alpha=0.1, attack=SEARCH))
+    return certified(digits_standard(), MTLIBP(alpha=0.1, attack=SEARCH))
 
 
 def digits_cc_ibp() -> Recipe:
-    return certified(digits_standard(), "digits_cc_ibp", CCIBP(alpha=0.1, attack=SEARCH))
+    return certified(digits_standard(), CCIBP(alpha=0.1, attack=SEARCH))
 
 
 def digits_exp_ibp() -> Recipe:
-    return certified(digits_standard(), "digits_exp_ibp", ExpIBP(alpha=0.1, attack=SEARCH))
+    return certified(digits_standard(), ExpIBP(alpha=0.1, attack=SEARCH))
 
 
 def digits_coap() -> Recipe:
-    return adversarial(digits_standard(), "digits_coap", COAP(projections=10))
+    return adversarial(digits_standard(), COAP(projections=10))
 
 
 def digits_ibp_r() -> Recipe:
-    return certified(digits_standard(), "digits_ibp_r", IBPR(attack=SEARCH))
+    return certified(digits_standard(), IBPR(attack=SEARCH))
 
 
 def digits_colt() -> Recipe:
     """A third of the epochs each: adversarial training, then behind the first and behind the second ReLU."""
     stages = Schedule(path="method.progress", start_value=0.0, end_value=3.0, ramp=Linear(end=40))
     method, network = COLT(attack=SEARCH), CNN3(width=16, batch_norm=False)
-    return adversarial(digits_standard(), "digits_colt", method, network=network, schedules=(stages,))
+    return adversarial(digits_standard(), method, network=network, schedules=(stages,))

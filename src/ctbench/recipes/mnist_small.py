@@ -20,7 +20,7 @@ from ctbench.methods.sabr import SABR
 from ctbench.methods.sam import SAM
 from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3
-from ctbench.recipes.columns import adversarial, centre_search, certified, search, taps
+from ctbench.recipes.tables import adversarial, centre_search, certified, search, taps
 from ctbench.regions import Linf
 from ctbench.training import Adam, Recipe, Smooth
 
@@ -29,7 +29,6 @@ SEARCH, CENTRE_SEARCH, ONE_STEP = search(5, restarts=1), centre_search(5, restar
 
 def mnist_small_standard() -> Recipe:
     return Recipe(
-        name="mnist_small_standard",
         dataset=MNIST(),
         network=CNN3(width=16, batch_norm=True),
         threat=Linf(eps=0.1),
@@ -43,92 +42,92 @@ def mnist_small_standard() -> Recipe:
 
 
 def mnist_small_pgd() -> Recipe:
-    return adversarial(mnist_small_standard(), "mnist_small_pgd", PGD(attack=SEARCH))
+    return adversarial(mnist_small_standard(), PGD(attack=SEARCH))
 
 
 def mnist_small_edac() -> Recipe:
-    return adversarial(mnist_small_standard(), "mnist_small_edac", EDAC(attack=SEARCH))
+    return adversarial(mnist_small_standard(), EDAC(attack=SEARCH))
 
 
 def mnist_small_mart() -> Recipe:
-    return adversarial(mnist_small_standard(), "mnist_small_mart", MART(attack=SEARCH))
+    return adversarial(mnist_small_standard(), MART(attack=SEARCH))
 
 
 def mnist_small_arow() -> Recipe:
-    return adversarial(mnist_small_standard(), "mnist_small_arow", ARoW(attack=SEARCH))
+    return adversarial(mnist_small_standard(), ARoW(attack=SEARCH))
 
 
 def mnist_small_sam() -> Recipe:
-    return adversarial(mnist_small_standard(), "mnist_small_sam", SAM(inner=PGD(attack=SEARCH)))
+    return adversarial(mnist_small_standard(), SAM(inner=PGD(attack=SEARCH)))
 
 
 def mnist_small_ibp() -> Recipe:
-    return certified(mnist_small_standard(), "mnist_small_ibp", IBP())
+    return certified(mnist_small_standard(), IBP())
 
 
 def mnist_small_crown_ibp() -> Recipe:
-    return certified(mnist_small_standard(), "mnist_small_crown_ibp", CrownIBP())
+    return certified(mnist_small_standard(), CrownIBP())
 
 
 def mnist_small_sabr() -> Recipe:
-    return certified(mnist_small_standard(), "mnist_small_sabr", SABR(ratio=0.4, attack=CENTRE_SEARCH))
+    return certified(mnist_small_standard(), SABR(ratio=0.4, attack=CENTRE_SEARCH))
 
 
 def mnist_small_taps() -> Recipe:
     method = taps(5, relus=1, scale=4, restarts=1)
-    return certified(mnist_small_standard(), "mnist_small_taps", method, warmup=IBP())
+    return certified(mnist_small_standard(), method, warmup=IBP())
 
 
 def mnist_small_staps() -> Recipe:
     sabr, inner = SABR(ratio=0.4, attack=CENTRE_SEARCH), taps(5, relus=1, scale=4, restarts=1)
-    return certified(mnist_small_standard(), "mnist_small_staps", replace(sabr, inner=inner), warmup=sabr)
+    return certified(mnist_small_standard(), replace(sabr, inner=inner), warmup=sabr)
 
 
 def mnist_small_mtl_ibp() -> Recipe:
-    return certified(mnist_small_standard(), "mnist_small_mtl_ibp", MTLIBP(alpha=0.02, attack=ONE_STEP))
+    return certified(mnist_small_standard(), MTLIBP(alpha=0.02, attack=ONE_STEP))
 
 
 def mnist_small_cc_ibp() -> Recipe:
-    return certified(mnist_small_standard(), "mnist_small_cc_ibp", CCIBP(alpha=0.02, attack=ONE_STEP))
+    return certified(mnist_small_standard(), CCIBP(alpha=0.02, attack=ONE_STEP))
 
 
 def mnist_small_exp_ibp() -> Recipe:
-    return certified(mnist_small_standard(), "mnist_small_exp_ibp", ExpIBP(alpha=0.02, attack=ONE_STEP))
+    return certified(mnist_small_standard(), ExpIBP(alpha=0.02, attack=ONE_STEP))
 
 
 def mnist_small_03_standard() -> Recipe:
-    return replace(mnist_small_standard(), name="mnist_small_03_standard", threat=Linf(eps=0.3))
+    return replace(mnist_small_standard(), threat=Linf(eps=0.3))
 
 
 def mnist_small_03_pgd() -> Recipe:
-    return adversarial(mnist_small_03_standard(), "mnist_small_03_pgd", PGD(attack=SEARCH))
+    return adversarial(mnist_small_03_standard(), PGD(attack=SEARCH))
 
 
 def mnist_small_03_edac() -> Recipe:
-    return adversarial(mnist_small_03_standard(), "mnist_small_03_edac", EDAC(attack=SEARCH))
+    return adversarial(mnist_small_03_standard(), EDAC(attack=SEARCH))
 
 
 def mnist_small_03_ibp() -> Recipe:
-    return certified(mnist_small_03_standard(), "mnist_small_03_ibp", IBP())
+    return certified(mnist_small_03_standard(), IBP())
 
 
 def mnist_small_03_crown_ibp() -> Recipe:
-    return certified(mnist_small_03_standard(), "mnist_small_03_crown_ibp", CrownIBP())
+    return certified(mnist_small_03_standard(), CrownIBP())
 
 
 def mnist_small_03_sabr() -> Recipe:
-    return certified(mnist_small_03_standard(), "mnist_small_03_sabr", SABR(ratio=0.8, attack=CENTRE_SEARCH))
+    return certified(mnist_small_03_standard(), SABR(ratio=0.8, attack=CENTRE_SEARCH))
 
 
 def mnist_small_03_taps() -> Recipe:
     method = taps(5, relus=1, scale=3, restarts=1)
-    return certified(mnist_small_03_standard(), "mnist_small_03_taps", method, warmup=IBP())
+    return certified(mnist_small_03_standard(), method, warmup=IBP())
 
 
 def mnist_small_03_staps() -> Recipe:
     sabr, inner = SABR(ratio=0.8, attack=CENTRE_SEARCH), taps(5, relus=1, scale=1, restarts=1)
-    return certified(mnist_small_03_standard(), "mnist_small_03_staps", replace(sabr, inner=inner), warmup=sabr)
+    return certified(mnist_small_03_standard(), replace(sabr, inner=inner), warmup=sabr)
 
 
 def mnist_small_03_mtl_ibp() -> Recipe:
-    return certified(mnist_small_03_standard(), "mnist_small_03_mtl_ibp", MTLIBP(alpha=0.5, attack=ONE_STEP))
+    return certified(mnist_small_03_standard(), MTLIBP(alpha=0.5, attack=ONE_STEP))

@@ -22,7 +22,6 @@ from ctbench.training import Adam, Constant, Linear, Recipe, Schedule, Smooth
 
 def mnist_small_l2_pgd() -> Recipe:
     return Recipe(
-        name="mnist_small_l2_pgd",
         dataset=MNIST(),
         network=ConvSmall(width=4, hidden=50),
         threat=L2(eps=0.75),
@@ -38,7 +37,6 @@ def mnist_small_l2_pgd() -> Recipe:
 def mnist_small_l2_coap() -> Recipe:
     return replace(
         mnist_small_l2_pgd(),
-        name="mnist_small_l2_coap",
         threat=L2(eps=0.75, clip=None),
         method=COAP(projections=10),
         ramp=Linear(start=0, end=1.5),
@@ -48,7 +46,6 @@ def mnist_small_l2_coap() -> Recipe:
 def mnist_small_l2_crown_ibp() -> Recipe:
     return replace(
         mnist_small_l2_coap(),
-        name="mnist_small_l2_crown_ibp",
         method=CrownIBP(),
         ramp=Smooth(start=0, end=1.5),
         schedules=(Schedule(path="method.beta", start_value=1.0, end_value=0.0, ramp=Smooth(start=0, end=1.5)),),
@@ -56,9 +53,9 @@ def mnist_small_l2_crown_ibp() -> Recipe:
 
 
 def mnist_small_l2_ibp() -> Recipe:
-    return replace(mnist_small_l2_crown_ibp(), name="mnist_small_l2_ibp", method=IBP(), schedules=())
+    return replace(mnist_small_l2_crown_ibp(), method=IBP(), schedules=())
 
 
 def mnist_small_l2_fast_ibp() -> Recipe:
     network = ConvSmall(width=4, hidden=50, batch_norm=True)
-    return replace(mnist_small_l2_ibp(), name="mnist_small_l2_fast_ibp", network=network, shi=0.5, initialization="shi")
+    return replace(mnist_small_l2_ibp(), network=network, shi=0.5, initialization="shi")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import math
-from collections.abc import Iterator
 from typing import Any
 
+from ctbench.members import members, required_fields
 from ctbench.regions.base import Threat
 
 NORMS = {math.inf: "linf", 2: "l2", 1: "l1"}
 
 
 def threats() -> dict[str, type[Threat]]:
-    """Every threat model by its name: those of this package, and any other that is defined."""
-    return {kind.name: kind for kind in sorted(_concrete(Threat.__subclasses__()), key=lambda kind: kind.name)}
+    """Return all threat models by name: those of this package, and all other subclasses of `Threat` defined so far."""
+    return members(Threat)
 
 
 def threat(norm: str | float, eps: float, **fields: Any) -> Threat:
@@ -33,7 +31,7 @@ def threat(norm: str | float, eps: float, **fields: Any) -> Threat:
     kind = known.get(norm if isinstance(norm, str) else NORMS.get(norm, ""))
     if kind is None:
         raise ValueError(f"norm is {norm!r}: it must be one of {', '.join(known)}, or the number math.inf, 2 or 1")
-    missing = [f.name for f in dataclasses.fields(kind) if _needed(f) and f.name not in ("eps", *fields)]
+    missing = [name for name in required_fields(kind) if name not in ("eps", *fields)]
     if missing:
         raise ValueError(
             f"the threat model {kind.name!r} needs {', '.join(missing)}: make it with {kind.__name__}(...)"
@@ -55,14 +53,3 @@ def given_threat(
         return given
     assert eps is not None, "one of both is given"
     return threat(norm, eps, clip=clip)
-
-
-def _needed(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _concrete(kinds: list[type[Threat]]) -> Iterator[type[Threat]]:
-    for kind in kinds:
-        if not inspect.isabstract(kind):
-            yield kind
-        yield from _concrete(kind.__subclasses__())

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import inspect
 import json
-import pkgutil
 import types
 import typing
 from dataclasses import MISSING
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from ctbench.members import members, own_name, required_fields
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -27,7 +27,8 @@ def encode(value: Any) -> Json:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         _check_fields(type(value))
         content = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"name": vars(type(value))["name"], **content} if _is_member(type(value)) else content
+        name = own_name(type(value))
+        return content if name is None else {"name": name, **content}
     if isinstance(value, tuple):
         return [encode(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
@@ -67,18 +68,6 @@ def with_changes(value: T, changes: list[str]) -> T:
     return decode(type(value), content)
 
 
-def members(base: type) -> dict[str, type]:
-    """Every concrete subclass of an abstract dataclass, by its name.
-
-    Where the abstract one is defined in a package's `base`, that package's files are read for members first.
-    """
-    package, _, module = base.__module__.rpartition(".")
-    if module == "base":
-        for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            importlib.import_module(f"{package}.{info.name}")
-    return dict(sorted(_concrete(base).items()))
-
-
 @functools.cache
 def field_types(kind: type) -> dict[str, Any]:
     """The types of a dataclass's fields."""
@@ -97,20 +86,8 @@ def without_none(hint: Any) -> Any:
 
 def titled(kind: type) -> str:
     """What to call a dataclass in a message, with the name that it goes by in a recipe."""
-    return f"{kind.__name__} ({vars(kind)['name']!r})" if _is_member(kind) else kind.__name__
-
-
-def _concrete(base: type) -> dict[str, type]:
-    subclasses: list[type] = base.__subclasses__()
-    found = {vars(kind)["name"]: kind for kind in subclasses if _is_member(kind) and not inspect.isabstract(kind)}
-    for kind in subclasses:
-        found |= _concrete(kind)
-    return found
-
-
-def _is_member(kind: type) -> bool:
-    """Whether a dataclass is one of several behind an abstract one, told apart by the class variable `name`."""
-    return isinstance(vars(kind).get("name"), str) and "name" not in {f.name for f in dataclasses.fields(kind)}
+    name = own_name(kind)
+    return kind.__name__ if name is None else f"{kind.__name__} ({name!r})"
 
 
 def _parse(text: str) -> Json:
@@ -187,17 +164,13 @@ def _decode_dataclass(kind: Any, content: Any, path: str) -> Any:
     if not isinstance(content, dict):
         raise _unfit(path, content, f"an object with the fields of {titled(kind)}")
     concrete = _class_of(kind, content, path)
-    given = {key: value for key, value in content.items() if not (key == "name" and _is_member(concrete))}
+    given = {key: value for key, value in content.items() if not (key == "name" and own_name(concrete))}
     hints = field_types(concrete)
     unknown = [key for key in given if key not in hints]
     if unknown:
         where = f"{path}.{unknown[0]}" if path else unknown[0]
         raise ValueError(f"{where!r}: {titled(concrete)} has no field {unknown[0]!r}; its fields are {_listed(hints)}")
-    missing = [
-        f.name
-        for f in dataclasses.fields(concrete)
-        if f.name not in given and f.default is MISSING and f.default_factory is MISSING
-    ]
+    missing = [name for name in required_fields(concrete) if name not in given]
     if missing:
         raise ValueError(f"{path or 'the recipe'}: {titled(concrete)} needs a value for {_listed(missing)}")
     values = {key: _decode(hints[key], value, f"{path}.{key}" if path else key) for key, value in given.items()}

@@ -35,7 +35,7 @@ class Recipe:
         (1 - robust_weight) CE(clean) + robust_weight (the method's loss) + shi (1 - eps/train_eps) R + l1 sum |W|
 
     Args:
-        name: what to call it.
+        name: what to call it; `ctbench.recipes` sets it to the name of the function or entry that makes the recipe.
         dataset, network: what is trained, and on what.
         threat: the threat model that the network shall withstand; its eps is the one at test.
         train_eps: the radius that training ends at; None is the threat's.
@@ -67,7 +67,7 @@ class Recipe:
         published: the accuracies that their source has reached with them.
     """
 
-    name: str
+    name: str = "unnamed"
     dataset: Dataset
     network: Architecture
     threat: Threat
@@ -211,10 +211,8 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that stand for all fields but the name, the source and what is published."""
-        told = ("name", "source", "published")
-        content: dict[str, Any] = {key: value for key, value in self.to_json().items() if key not in told}
-        if self.dataset.augmentation.crop is None:
-            del content["dataset"]["augmentation"]["crop"]  # recipes from before there were crops keep their hashes
+        about = ("name", "source", "published")
+        content = {key: value for key, value in self.to_json().items() if key not in about}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, codec.Json]:

@@ -2,7 +2,7 @@
 
 from ctbench.verify.branch_and_bound import BranchAndBound
 from ctbench.verify.cascade import Cascade, Decision
-from ctbench.verify.defaults import CASCADES, DEFAULT_STAGES, FAST_STAGES
+from ctbench.verify.defaults import CASCADES, DEFAULT_STAGES, FAST_STAGES, stage_types, stages_by_name
 from ctbench.verify.input_split import InputSplit
 from ctbench.verify.milp import Milp
 from ctbench.verify.problem import Findings, Problem
@@ -31,6 +31,8 @@ __all__ = [
     "certify",
     "property_graph",
     "read_vnnlib",
+    "stage_types",
+    "stages_by_name",
     "verify_property",
     "write_property",
     "write_robustness",

@@ -64,6 +64,7 @@ class BranchAndBound(Stage):
             that would be given up before that; the search goes on where it cannot tell. Its bounds must be proofs.
     """
 
+    name: ClassVar[str] = "branch-and-bound"
     proves: ClassVar[bool] = True
     batch_size: int = 16
     parts: int = 256

@@ -1,7 +1,9 @@
-"""The cascades that have a name."""
+"""The cascades and stages that have a name."""
 
 from __future__ import annotations
 
+from ctbench.domains import domains
+from ctbench.members import members, required_fields
 from ctbench.verify.branch_and_bound import BranchAndBound
 from ctbench.verify.input_split import InputSplit
 from ctbench.verify.milp import Milp
@@ -20,3 +22,32 @@ DEFAULT_STAGES: tuple[Stage, ...] = (  # and searches, until a sample is decided
     BranchAndBound(aside=Milp(unstable=400, share=0.1)),  # where few signs are open either may be the faster one
 )
 CASCADES = {"fast": FAST_STAGES, "complete": DEFAULT_STAGES}
+
+
+def stage_types() -> dict[str, type[Stage]]:
+    """Return all stages by name: those of this package, and all other subclasses of `Stage` defined so far."""
+    return members(Stage)
+
+
+def stages_by_name(text: str) -> tuple[Stage, ...]:
+    """Return the stages that a text names: "fast", "complete", or stages and domains in order, e.g. "interval,milp".
+
+    A stage takes its defaults; a domain stands for its `Bound`.
+
+    Raises:
+        ValueError: a name is unknown, or a stage has fields without a default.
+    """
+    return CASCADES[text] if text in CASCADES else tuple(_stage(name) for name in text.split(","))
+
+
+def _stage(name: str) -> Stage:
+    types = stage_types()
+    if name in types:
+        missing = required_fields(types[name])
+        if missing:
+            raise ValueError(f"the stage {name!r} has no default for {', '.join(missing)}: take it from Python")
+        return types[name]()
+    if name in domains():
+        return Bound(domain=name)
+    known = sorted({*CASCADES, *types, *domains()})
+    raise ValueError(f"no stage is called {name!r}; there are {', '.join(known)}")

@@ -51,6 +51,7 @@ class InputSplit(Stage):
         share: of a sample's time that it may take.
     """
 
+    name: ClassVar[str] = "input-split"
     proves: ClassVar[bool] = True
     batch_size: int = 16
     inputs: int = 20

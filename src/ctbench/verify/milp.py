@@ -268,6 +268,7 @@ class Milp(Stage):
         share: of a sample's time that it may take.
     """
 
+    name: ClassVar[str] = "milp"
     proves: ClassVar[bool] = True
     batch_size: int = 1  # samples are solved one by one, so that each has its own time and its own error
     share: float = 1.0

@@ -29,6 +29,7 @@ class Stage(ABC):
             not depend on it, but for rounding and for random starts.
     """
 
+    name: ClassVar[str]  # on the command line
     proves: ClassVar[bool] = False  # whether its bounds are those of the problem in double precision
     batch_size: int = 256
     memory: float = field(default=budget.SHARE, repr=False)
@@ -58,6 +59,7 @@ class Bound(Stage):
         ValueError: no domain is called that.
     """
 
+    name: ClassVar[str] = "bound"
     domain: str
 
     def __post_init__(self) -> None:
@@ -85,6 +87,7 @@ class AlphaCrown(Stage):
         decay: see there.
     """
 
+    name: ClassVar[str] = "alpha-crown"
     batch_size: int = 32
     steps: int = 8
     lr: float = 0.25
@@ -117,6 +120,7 @@ class Falsify(Stage):
         rounds: how often it is repeated.
     """
 
+    name: ClassVar[str] = "falsify"
     attack: attacks.Attack = field(default_factory=lambda: attacks.PGD(steps=40, step_size=0.25))
     rounds: int = 3
 
