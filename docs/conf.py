@@ -7,6 +7,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
+PAGES = {"ARCHITECTURE.md": "architecture.md", "examples": "tutorials/train_and_certify.md"}  # what shows a file
 sys.path.insert(0, str(HERE / "_extensions"))
 
 project = "ctbench"
@@ -30,7 +31,8 @@ html_theme_options = {"navigation_with_keys": True}
 
 def _link_pages(app: Sphinx, path: Path, parent: str, content: list[str]) -> None:
     """Links between files of the repository's root become links between the pages that include them."""
-    content[0] = content[0].replace("](ARCHITECTURE.md)", "](architecture.md)")
+    for file, page in PAGES.items():
+        content[0] = content[0].replace(f"]({file})", f"]({page})")
 
 
 def setup(app: Sphinx) -> None:
