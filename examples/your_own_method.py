@@ -25,10 +25,8 @@ class Hinge(Method):
 
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
         boxes = interval.boxes(net, batch.region)  # the region around each input, at the radius of this step
-        spec = margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
-        margins = interval.lower_bounds(net, batch.region, spec, inner=boxes)  # [B, K - 1]
-        losses = (self.threshold - margins).clamp(min=0).sum(1)
-        return RobustLoss(losses, correct=(margins > 0).all(1), boxes=boxes)
+        margins = interval.lower_bounds(net, batch.region, margin_rows(batch.y, net.classes), inner=boxes)  # [B, K - 1]
+        return RobustLoss((self.threshold - margins).clamp(min=0).sum(1), correct=(margins > 0).all(1), boxes=boxes)
 
 
 def main() -> None:
