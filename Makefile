@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check docs bench format clean
 
 demo: $(READY)  ## train, certify and compare three networks on real digits
 	$(BIN)/ctbench demo
@@ -12,12 +12,15 @@ demo: $(READY)  ## train, certify and compare three networks on real digits
 test: $(READY)  ## the test suite
 	$(BIN)/python -m pytest --numprocesses auto
 
-check: $(READY)  ## everything a change must pass
+check: $(READY) docs  ## everything a change must pass; the tests last, so that their result ends the output
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses auto
+
+docs: $(READY)  ## the documentation site, in site/index.html; a warning is an error
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs site
 
 bench: $(READY)  ## speed of the hot paths, as ratios within one run
 	$(BIN)/python -m benchmarks
@@ -30,8 +33,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ctbench needs Python 3.11 or newer; set PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

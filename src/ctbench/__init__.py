@@ -6,6 +6,8 @@ lower, upper = ctbench.bounds(model, x, eps=0.1, domain="crown")
 model = ctbench.load_onnx("network.onnx")
 """
 
+from importlib.metadata import version
+
 import ctbench.threads  # noqa: F401 (before torch is there)
 from ctbench.domains.bounds import bounds, margin_bounds
 from ctbench.graph import UnsupportedLayerError
@@ -16,6 +18,8 @@ from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Segments
 from ctbench.results import Certification, SampleRecord, StageFailedWarning, Verdict
 from ctbench.training import Recipe, Run, load_network, load_run, load_weights, train
 from ctbench.verify import certify, read_vnnlib, verify_property, write_robustness
+
+__version__ = version("ctbench")
 
 __all__ = [
     "L1",
@@ -31,6 +35,7 @@ __all__ = [
     "StageFailedWarning",
     "UnsupportedLayerError",
     "Verdict",
+    "__version__",
     "bounds",
     "certify",
     "keep_freed_memory",

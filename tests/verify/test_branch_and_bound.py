@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ctbench.deadline import OutOfTime
-from ctbench.domains import crown, pairs
+from ctbench.domains import beta_crown, crown, pairs
 from ctbench.graph import Graph, freeze, trace
 from ctbench.regions import L2, Linf
 from ctbench.results import Verdict
@@ -382,3 +382,17 @@ def test_sub_problems_of_large_networks_are_split_few_at_a_time(monkeypatch):
         decided(given, 20.0)
         assert max(sizes) == most
         sizes.clear()
+
+
+@torch.no_grad()
+def test_no_bound_is_computed_of_no_sub_problem(monkeypatch):
+    sizes, bounds = [], beta_crown.bounds
+
+    def counted(graph, region, spec, *arguments):
+        sizes.append(len(spec))
+        return bounds(graph, region, spec, *arguments)
+
+    monkeypatch.setattr(beta_crown, "bounds", counted)
+    decided(problem(mlp, 0, eps=0.4, samples=10), 5.0)
+    assert sizes
+    assert 0 not in sizes

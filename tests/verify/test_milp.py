@@ -482,6 +482,20 @@ def test_what_it_cannot_do_it_says():
         call(model, x, timeout=math.nan)
 
 
+def test_a_graph_and_boxes_with_gradients_have_the_same_minimum():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, CLASSES)).double()
+    x = torch.rand(1, 4, dtype=torch.float64)
+    graph, region, c = freeze(trace(model, (4,)), x)[0], Linf(eps=0.3).region(x), torch.eye(CLASSES).double()[0]
+    inner = crown.boxes(graph.rounded_outward(), region)
+    assert any(bounds.lower.requires_grad for bounds in inner)
+    least = milp.minimum(graph, region, c, inner, timeout=60.0)
+    with torch.no_grad():
+        boxes = crown.boxes(graph.detach().rounded_outward(), region)
+    assert least.lower == milp.minimum(graph.detach(), region, c, boxes, timeout=60.0).lower
+    assert math.isfinite(least.lower)
+
+
 def test_boxes_that_no_input_fits_are_an_error():
     model, x = network("mlp")
     inner = interval.boxes(frozen(model, x), Linf(eps=0.2).region(x))

@@ -338,6 +338,8 @@ class Search:
         """The sub-problems, the bounds of those that seem to be positive computed in double precision."""
         closing = part.bound > 0
         chosen = part.take(closing)
+        if not len(chosen):
+            return part
         return replace(part, bound=part.bound.masked_scatter(closing, self.bounds(chosen, exact=True).values))
 
     def positive(self, part: Frontier) -> Tensor:

@@ -145,7 +145,8 @@ class Program:
             ValueError: an op that is not piecewise linear, a region other than one box in double precision, bounds
                 that are NaN or infinite.
         """
-        box, graph = _one_box(box), graph.rounded_outward()
+        box, graph = _one_box(box), graph.detach().rounded_outward()
+        inner = [Box(bounds.lower.detach(), bounds.upper.detach()) for bounds in inner]
         for node in graph.nodes:
             if node.op.relaxed:
                 _check_bounds(node, inner[node.inputs[0]])

@@ -1,0 +1,167 @@
+"""What every backward bound is made of: forms of single neurons, the rules that carry a form through an op, and lines.
+
+    form = back_to_input(graph, LinearForm(spec, 0.0), by_lines(all_lines(graph, boxes, adaptive)), losses)
+    form.minimum(region)
+
+A form goes from a node back to the input (`back_to_input`). Affine ops, sums and concatenations have one rule each. An
+op that is relaxed (`Op.relaxed`) has lines around it, by its position in the graph, or a rule of the caller's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from ctbench.domains import rounding
+from ctbench.domains.linear_form import Form, LinearForm
+from ctbench.domains.relaxations import SlopeRule, adaptive
+from ctbench.domains.rounding import Losses
+from ctbench.domains.unsupported import no_rule
+from ctbench.domains.window_form import WindowForm
+from ctbench.graph import Affine, BackwardRule, Elementwise, Graph, Lines, Node, Op, walk_backward
+from ctbench.graph.ops import Add, Concat, Max, Shape
+from ctbench.regions import Box, Region
+
+Relax = Callable[[int, Node, Form], Form]  # a form over a relaxed node, at its position, to one over its input
+
+# ------------------------------------------------------------------------------------------------- the way back
+
+
+def back_to_input(graph: Graph, form: Form, relax: Relax, losses: Losses | None, at: int = -1) -> Form:
+    """The form over the input that bounds a form over node `at`; `relax` carries it through what is not affine.
+
+    With the losses of an outward graph, its minimum over the region is a bound in exact arithmetic.
+    """
+    form = rounding.begun(form, range(len(graph.nodes))[at], losses)
+    return rounding.ended(walk_backward(graph, rule(relax, losses), form, at), 0, losses)
+
+
+def rule(relax: Relax, losses: Losses | None) -> BackwardRule[Form]:
+    """The rule of the walk: what a step costs by rounding, and then the step."""
+    return lambda at, node, form: shares(at, node, rounding.through(form, at, losses), relax)
+
+
+def shares(at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+    """What a form over a node is over each of its inputs."""
+    return _shares(node.op, at, node, form, relax)
+
+
+@singledispatch
+def _shares(op: Op, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+    raise no_rule("CROWN", op)
+
+
+@_shares.register
+def _(op: Affine, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+    return (form.through(op),)
+
+
+@_shares.register
+def _(op: Elementwise | Max, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+    return (relax(at, node, form),)
+
+
+@_shares.register
+def _(op: Add, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+    return form, form.without_constant()  # the constant belongs to the sum: count it once
+
+
+@_shares.register
+def _(op: Concat, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+    form = form.dense()
+    first, *others = op.split(form.coefficients)
+    return replace(form, coefficients=first), *(replace(form.without_constant(), coefficients=part) for part in others)
+
+
+# ------------------------------------------------------------------------------------------------------- lines
+
+
+def lines_of(node: Node, boxes: list[Box] | dict[int, Box], slope: SlopeRule) -> Lines:
+    """The relaxation of a node."""
+    box = boxes[node.inputs[0]]
+    if isinstance(node.op, Max):
+        return node.op.lines(box.lower, box.upper)
+    assert isinstance(node.op, Elementwise)
+    if slope is adaptive:
+        return node.op.tightest_lines(box.lower, box.upper)
+    least, greatest = node.op.slopes(box.lower, box.upper)
+    return node.op.lines(
+        box.lower, box.upper, *(each.clamp(least, greatest) for each in slope(node.op, box.lower, box.upper))
+    )
+
+
+def by_lines(lines: dict[int, Lines]) -> Relax:
+    """Relax each node by its lines."""
+
+    def relax(at: int, node: Node, form: Form) -> Form:
+        return under_maximum(form, lines[at]) if isinstance(node.op, Max) else form.relaxed(lines[at])
+
+    return relax
+
+
+def all_lines(graph: Graph, boxes: list[Box] | dict[int, Box], slope: SlopeRule = adaptive) -> dict[int, Lines]:
+    """The lines of every relaxed node, by its position."""
+    return {at: lines_of(node, boxes, slope) for at, node in enumerate(graph.nodes) if node.op.relaxed}
+
+
+def under_maximum(form: Form, lines: Lines) -> Form:
+    """A lower bound of a form of a maximum, over the entries [B, n, *node] that it is taken of."""
+    form, (below, _, above, rise) = form.dense(), lines
+    positive, negative = form.coefficients.clamp(min=0), form.coefficients.clamp(max=0)
+    coefficients = positive.unsqueeze(2) * below.unsqueeze(1) + negative.unsqueeze(2) * above.unsqueeze(1)
+    return LinearForm(coefficients, form.constant + (negative * form.view(rise)).flatten(2).sum(2))
+
+
+# ----------------------------------------------------------------------------------------------------- neurons
+
+
+def neurons(index: Tensor, shape: Shape, signs: Tensor) -> Form:
+    """Each sign [G] times single neurons of a node: index [B, P] into the flat node, or its size for no neuron."""
+    if len(shape) == 3:
+        return WindowForm.neurons(index, shape, signs)
+    size = math.prod(shape)
+    rows = signs.new_zeros(*index.shape, size + 1).scatter(2, index.unsqueeze(2), 1.0)[:, :, :size]
+    rows = (signs.view(-1, 1, 1) * rows.unsqueeze(1)).flatten(1, 2)
+    return LinearForm(rows.reshape(len(index), rows.shape[1], *shape), 0.0)
+
+
+def open_neurons(ops: Iterable[Op], box: Box) -> Tensor:
+    """The neurons whose bounds matter to one of the ops that read them, [B, *node]: for a ReLU, the unstable ones."""
+    are_open = torch.zeros_like(box.lower, dtype=torch.bool)
+    for op in ops:
+        are_open |= ~op.exact(box.lower, box.upper) if isinstance(op, Elementwise) else True
+    return are_open
+
+
+def exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
+    """Whether intervals are exact for a node: from a box, one affine op that mixes coordinates and any that do not."""
+    mixing = 0
+    while at != 0:
+        op = graph.nodes[at].op
+        if not isinstance(op, Affine):
+            return False
+        mixing += op.mixes
+        (at,) = graph.nodes[at].inputs
+    return mixing <= 1 and isinstance(region, Box)
+
+
+def positions(chosen: Tensor) -> Tensor:
+    """Which neurons are chosen, [B, size] bool to [B, most]: a sample with fewer fills up with `size`, for none."""
+    order = chosen.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    count = chosen.sum(1, keepdim=True)
+    most = int(count.max())
+    return torch.where(torch.arange(most, device=chosen.device) < count, order[:, :most], chosen.shape[1])
+
+
+def scattered(index: Tensor, least: Tensor, greatest: Tensor, shape: Shape) -> Box:
+    """A box of this shape, [B, *node], from bounds of the neurons `index` [B, S]; infinite for the others."""
+    size = math.prod(shape[1:])
+    lower = least.new_full((shape[0], size + 1), -math.inf)
+    upper = (-lower).scatter(1, index, greatest)
+    lower = lower.scatter(1, index, least)
+    return Box(lower[:, :size].reshape(shape), upper[:, :size].reshape(shape))
