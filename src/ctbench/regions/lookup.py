@@ -14,7 +14,7 @@ NORMS = {math.inf: "linf", 2: "l2", 1: "l1"}
 
 
 def threats() -> dict[str, type[Threat]]:
-    """Every threat model by its name: those of this package, and any other that is defined."""
+    """Every threat model by name: those of this package, and other subclasses of `Threat` that are defined."""
     return {kind.name: kind for kind in sorted(_concrete(Threat.__subclasses__()), key=lambda kind: kind.name)}
 
 
@@ -24,15 +24,15 @@ def threat(norm: str | float, eps: float, **fields: Any) -> Threat:
     Args:
         norm: a name, one of `threats()`, or the order of the norm: math.inf, 2 or 1.
         eps: the radius in pixel space.
-        fields: other fields of the threat model, as clip=(0, 1), which is the default of the norms.
+        fields: other fields of the threat model, e.g. clip=(0, 1), the default of the norms.
 
     Raises:
-        ValueError: there is no such threat model, or it refuses the values.
+        ValueError: there is no such threat model, or it rejects the values.
     """
-    known = threats()
-    kind = known.get(norm if isinstance(norm, str) else NORMS.get(norm, ""))
+    kinds = threats()
+    kind = kinds.get(norm if isinstance(norm, str) else NORMS.get(norm, ""))
     if kind is None:
-        raise ValueError(f"norm is {norm!r}: it must be one of {', '.join(known)}, or the number math.inf, 2 or 1")
+        raise ValueError(f"norm is {norm!r}: it must be one of {', '.join(kinds)}, or the number math.inf, 2 or 1")
     missing = [f.name for f in dataclasses.fields(kind) if _needed(f) and f.name not in ("eps", *fields)]
     if missing:
         raise ValueError(
@@ -44,10 +44,10 @@ def threat(norm: str | float, eps: float, **fields: Any) -> Threat:
 def given_threat(
     given: Threat | None, eps: float | None, norm: str | float, clip: tuple[float, float] | None
 ) -> Threat:
-    """The threat model that is given, or else that of a radius, a norm and a data range.
+    """The threat model `given`, or else the threat model of a radius, a norm and a data range.
 
     Raises:
-        ValueError: both are given, or neither.
+        ValueError: both a threat model and a radius are given, or neither.
     """
     if (given is None) == (eps is None):
         raise ValueError(f"eps is {eps} and threat {given}: give a radius (and a norm), or a threat model")
