@@ -382,7 +382,7 @@ def test_data_that_cannot_be_had_are_named(fails):
     [
         ("train-images-idx3-ubyte", b"not an idx file", "begins with"),
         ("train-images-idx3-ubyte", idx(np.zeros((2, 28, 28), np.uint8)), "SHA-256 is"),
-        ("train-images-idx3-ubyte", idx(np.zeros((2, 28, 28), np.uint8))[:-1], "bytes long"),
+        ("train-images-idx3-ubyte", idx(np.zeros((2, 28, 28), np.uint8))[:-1], "bytes, but its header"),
         ("train-images-idx3-ubyte.gz", b"not packed", "is not a complete gzip file"),
         ("train-images-idx3-ubyte.gz", gzip.compress(bytes(1000))[:-3], "is not a complete gzip file"),
     ],

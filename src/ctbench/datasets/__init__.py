@@ -1,9 +1,9 @@
-"""Data sets: plain tensors, read from files whose content is checked.
+"""Data sets: plain tensors, read from files with checked content.
 
     data = MNIST().load()
     data = datasets()["digits"]().load()
 
-A new data set is a file in this package with a dataclass that has a `name` and `load`.
+To add a data set, write a file in this package with a dataclass that has a `name` and `load`.
 """
 
 import importlib
@@ -39,11 +39,11 @@ __all__ = [
 
 
 def datasets() -> dict[str, type[Dataset]]:
-    """Every data set of this package by its name, found by walking the package."""
-    found: dict[str, type[Dataset]] = {}
+    """Every data set of this package by name. The modules of the package are searched."""
+    classes: dict[str, type[Dataset]] = {}
     for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
         for member in vars(importlib.import_module(module.name)).values():
             if inspect.isclass(member) and issubclass(member, Dataset) and not inspect.isabstract(member):
-                assert found.get(member.name, member) is member, f"two data sets are named {member.name}"
-                found[member.name] = member
-    return dict(sorted(found.items()))
+                assert classes.get(member.name, member) is member, f"two data sets are named {member.name}"
+                classes[member.name] = member
+    return dict(sorted(classes.items()))

@@ -1,6 +1,6 @@
-"""Reading the files inside a folder, a tar (compressed or not) or a zip, all in one way.
+"""Reading the files inside a folder, a tar (compressed or not) or a zip with one function.
 
-Archives are read straight into memory. Nothing is unpacked to disk, so the names and links inside an
+Archives are read directly into memory. Nothing is unpacked to disk, so the names and links inside an
 archive cannot reach any file outside it.
 """
 
@@ -20,16 +20,16 @@ DAMAGE = (
     LZMAError,
     EOFError,
     OSError,
-    NotImplementedError,  # a zip compressed in a way that zipfile does not know
+    NotImplementedError,  # a zip with a compression that zipfile does not support
     RuntimeError,  # an encrypted zip
 )
 
 
 def entries(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """The files inside `path` whose names are wanted: (name inside it, content), in the order they lie.
+    """The files inside `path` that `wanted` selects by name: (name inside it, content), in their order there.
 
     Raises:
-        ValueError: an archive is damaged, cut short, or of an unknown kind, or a wanted entry is a link.
+        ValueError: an archive is damaged, truncated, or of an unknown kind, or a selected entry is a link.
     """
     if path.is_dir():
         yield from _folder(path, wanted)
@@ -67,10 +67,10 @@ def _tar(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
             if content is None:
                 raise ValueError(f"{path}: {name} is a link or a device; pack plain files only")
             yield name, content.read()
-        # tarfile takes a damaged or missing header for the end, so a tar cut between two files looks whole
+        # tarfile reads a damaged or missing header as the end, so a tar truncated between two files looks complete
         assert archive.fileobj is not None
         archive.fileobj.seek(archive.offset)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("it ends without its end mark")
-        while archive.fileobj.read(1 << 20):  # the checksum of a gzip comes last
+            raise tarfile.ReadError("it ends without an end mark")
+        while archive.fileobj.read(1 << 20):  # the checksum of a gzip is at its end
             pass

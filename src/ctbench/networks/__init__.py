@@ -3,8 +3,8 @@
     net = CNN7(width=32).build((3, 32, 32), 10, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     net = architectures()["cnn7"]().build((1, 28, 28), 10)
 
-A new architecture is a file in this package with a dataclass that has a `name` and `layers`, or, of the kinds `ConvNet`
-and `ResidualNet`, the numbers of its convolutions.
+To add an architecture, write a file in this package with a dataclass that has a `name` and `layers`. A subclass of
+`ConvNet` or `ResidualNet` declares its convolutions instead of `layers`.
 """
 
 import importlib
@@ -43,11 +43,11 @@ __all__ = [
 
 
 def architectures() -> dict[str, type[Architecture]]:
-    """Every architecture of this package by its name, found by walking the package."""
-    found: dict[str, type[Architecture]] = {}
+    """Every architecture of this package by name. The modules of the package are searched."""
+    classes: dict[str, type[Architecture]] = {}
     for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
         for member in vars(importlib.import_module(module.name)).values():
             if inspect.isclass(member) and issubclass(member, Architecture) and not inspect.isabstract(member):
-                assert found.get(member.name, member) is member, f"two architectures are named {member.name}"
-                found[member.name] = member
-    return dict(sorted(found.items()))
+                assert classes.get(member.name, member) is member, f"two architectures are named {member.name}"
+                classes[member.name] = member
+    return dict(sorted(classes.items()))
