@@ -313,7 +313,7 @@ def test_certify_needs_a_run(fails, run):
         "certify", "nowhere.safetensors", "--dataset", "digits", "--eps", 0.1
     )
     Path("empty").mkdir()
-    assert "empty is no run folder" in fails("certify", "empty")
+    assert "empty is not a run folder" in fails("certify", "empty")
     assert "give --eps and --dataset" in fails("certify", run / "weights.safetensors")
     for options in (["--dataset", "digits"], ["--dataset-path", "pictures"]):
         assert "--dataset-path are for a network alone; a run has its own" in fails("certify", run, *options)

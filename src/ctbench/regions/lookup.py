@@ -42,17 +42,17 @@ def threat(norm: str | float, eps: float, **fields: Any) -> Threat:
 
 
 def given_threat(
-    given: Threat | None, eps: float | None, norm: str | float, clip: tuple[float, float] | None
+    explicit: Threat | None, eps: float | None, norm: str | float, clip: tuple[float, float] | None
 ) -> Threat:
-    """The threat model `given`, or else the threat model of a radius, a norm and a data range.
+    """The threat model `explicit`, or else the threat model of a radius, a norm and a data range.
 
     Raises:
         ValueError: both a threat model and a radius are given, or neither.
     """
-    if (given is None) == (eps is None):
-        raise ValueError(f"eps is {eps} and threat {given}: give a radius (and a norm), or a threat model")
-    if given is not None:
-        return given
+    if (explicit is None) == (eps is None):
+        raise ValueError(f"eps is {eps} and threat {explicit}: give a radius (and a norm), or a threat model")
+    if explicit is not None:
+        return explicit
     assert eps is not None, "one of both is given"
     return threat(norm, eps, clip=clip)
 
