@@ -39,7 +39,7 @@ def test_attack_prints_and_writes_what_python_finds(succeeds, run):
     wrong = y != torch.tensor(found.predictions)
     turned = wrong | torch.tensor([by is not None for by in found.turned_by])
     unfair = f"natural {discrepancy(wrong, y):.3f}, adversarial {discrepancy(turned, y):.3f}"
-    assert f"accuracy discrepancy (0: all classes fare alike): {unfair}\n" in out
+    assert f"accuracy discrepancy (0: all classes alike): {unfair}\n" in out
     assert discrepancy(wrong, y) != discrepancy(turned, y)
 
     records = run / "attacked" / "linf-0.05-pgd+apgd-t.jsonl"

@@ -48,7 +48,7 @@ def test_certify_proves_the_test_images_of_a_run(succeeds, run):
         "certified": [record.verdict != "certified" for record in found],
     }
     unfair = (f"{name} {discrepancy(torch.tensor(wrong), labels):.3f}" for name, wrong in kinds.items())
-    assert f"accuracy discrepancy (0: all classes fare alike): {', '.join(unfair)}\n" in out
+    assert f"accuracy discrepancy (0: all classes alike): {', '.join(unfair)}\n" in out
 
 
 def test_certify_counts_by_stage(succeeds, run):
