@@ -1,4 +1,4 @@
-"""A network as data: ops, graphs, the two walks, and tracing from torch."""
+"""A network as data: ops, graphs, walks forward and backward, and tracing from torch."""
 
 from ctbench.graph.graph import Graph, Node, folded, freeze, fronts, split, walk_backward, walk_forward
 from ctbench.graph.ops import Affine, Elementwise, Lines, Op, UnsupportedLayerError, lower
