@@ -26,7 +26,7 @@ from ctbench.regions import Region
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
-    """Steepest ascent with momentum. Each sample of each restart halves its own step size, so there is none to choose.
+    """Steepest ascent with momentum. Each sample of each restart halves its step size, which is not a parameter.
 
     The region defines the direction of a step: the sign of the gradient in a box, its unit vector in an l2 ball.
 

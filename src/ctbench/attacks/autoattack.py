@@ -59,7 +59,7 @@ class AutoAttack:
             raise ValueError(f"only is {self.only!r}: it must be one of {', '.join(PARTS['plus'])}, or None for all")
 
     def parts(self, shape: torch.Size, classes: int, norm: str) -> list[str]:
-        """The names of the parts that run on inputs of a shape, as in the package.
+        """The parts that run on inputs of a shape, by their names in the package.
 
         With fewer than four classes only the untargeted parts run, with two classes also no DLR. Square runs only on
         images, and in the l2 norm only if its tiles fit into the image.

@@ -5,7 +5,7 @@
 Each attack gets the samples that withstood the attacks before it, and searches in the precision of the network. A point
 falsifies a sample if its projection onto the exact region is misclassified in double precision.
 
-    pgd              PGD of 40 steps on the least margin, from 3 starts
+    pgd              PGD of 40 steps on the smallest margin, from 3 starts
     apgd-ce          Auto-PGD of 100 steps on the cross-entropy, from 5 starts
     apgd-dlr         the same on the difference of logits ratio (DLR)
     apgd-t           the same on the targeted DLR (on the targeted margin for fewer than four classes), from 1 start for
@@ -132,7 +132,7 @@ def adversarial_accuracy(
 ) -> Evaluation:
     """Attack each sample that the network classifies correctly, until an attack falsifies it.
 
-    The network is evaluated in eval mode, whatever mode it is in. An attack does not depend on the attacks before it,
+    The network is evaluated as in eval mode, in any mode. An attack does not depend on the attacks before it,
     except that they leave it fewer samples.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
-Wanted = Callable[[PurePosixPath], bool]
+Filter = Callable[[PurePosixPath], bool]
 
 DAMAGE = (
     tarfile.TarError,
@@ -25,17 +25,17 @@ DAMAGE = (
 )
 
 
-def entries(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """The files inside `path` that `wanted` selects by name: (name inside it, content), in their order there.
+def entries(path: Path, selects: Filter) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """The files inside `path` with names that `selects` accepts: (name inside it, content), in their order there.
 
     Raises:
         ValueError: an archive is damaged, truncated, or of an unknown kind, or a selected entry is a link.
     """
     if path.is_dir():
-        yield from _folder(path, wanted)
+        yield from _folder(path, selects)
         return
     try:
-        yield from _zip(path, wanted) if zipfile.is_zipfile(path) else _tar(path, wanted)
+        yield from _zip(path, selects) if zipfile.is_zipfile(path) else _tar(path, selects)
     except DAMAGE as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())  # on one line
         raise ValueError(
@@ -43,25 +43,25 @@ def entries(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]
         ) from error
 
 
-def _folder(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _folder(path: Path, selects: Filter) -> Iterator[tuple[PurePosixPath, bytes]]:
     for file in sorted(path.rglob("*")):
         name = PurePosixPath(file.relative_to(path).as_posix())
-        if wanted(name) and file.is_file():
+        if selects(name) and file.is_file():
             yield name, file.read_bytes()
 
 
-def _zip(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _zip(path: Path, selects: Filter) -> Iterator[tuple[PurePosixPath, bytes]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            if not member.is_dir() and wanted(name := PurePosixPath(member.filename)):
+            if not member.is_dir() and selects(name := PurePosixPath(member.filename)):
                 yield name, archive.read(member)
 
 
-def _tar(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _tar(path: Path, selects: Filter) -> Iterator[tuple[PurePosixPath, bytes]]:
     with tarfile.open(path) as archive:
         for member in archive:
             name = PurePosixPath(member.name)
-            if member.isdir() or not wanted(name):
+            if member.isdir() or not selects(name):
                 continue
             content = archive.extractfile(member) if member.isreg() else None
             if content is None:

@@ -50,7 +50,7 @@ def reads(*targets: Any) -> Callable[[R], R]:
     return register
 
 
-# -------------------------------------------------------------------------------------------- as their layers
+# ---------------------------------------------------------------------------------------- functions as layers
 
 
 def _as_layer(layer: Callable[..., nn.Module]) -> Reading:
@@ -114,7 +114,7 @@ for _layer, _targets in _LAYERS.items():
     reads(*_targets)(_as_layer(_layer))
 
 
-# ----------------------------------------------------------------------------------------- as moves of entries
+# ------------------------------------------------------------------------------ functions as moves of entries
 
 
 def _as_move(function: Callable[..., Any], *, copies: bool = False) -> Reading:
@@ -288,7 +288,7 @@ def _fixed(path: str, constant: Tensor, name: str) -> Tensor:
     return constant
 
 
-# --------------------------------------------------------------------------------- means, joins, greatest values
+# --------------------------------------------------------------------------------------- means, joins, maxima
 
 
 def _dims(path: str, dim: int | Sequence[int] | None, shape: Shape) -> tuple[int, ...]:
@@ -362,7 +362,7 @@ def _amax(build: Builder, path: str, x: Value, dim: Any, keepdim: bool = False) 
     return value
 
 
-# ------------------------------------------------------------------------------------------ weights by themselves
+# -------------------------------------------------------------------------- weights as arguments of functions
 
 
 @reads(F.linear)

@@ -131,15 +131,15 @@ def split(graph: Graph, at: int) -> tuple[Graph, Graph]:
         ValueError: a branch bypasses the cut.
     """
     at = range(len(graph.nodes))[at]
-    cut, behind = graph.nodes[at], graph.nodes[at + 1 :]
-    for node in behind:
+    cut, later = graph.nodes[at], graph.nodes[at + 1 :]
+    for node in later:
         if min(node.inputs) < at:
             passed = graph.nodes[min(node.inputs)]
             raise ValueError(
                 f"the network cannot be cut after {cut.name!r}: {node.name!r} also reads {passed.name!r}, which lies "
                 f"before the cut; cut where no branch bypasses the cut"
             )
-    shifted = (replace(node, inputs=tuple(i - at for i in node.inputs)) for node in behind)
+    shifted = (replace(node, inputs=tuple(i - at for i in node.inputs)) for node in later)
     front, back = graph.nodes[: at + 1], (Node(cut.name, Input(), (), cut.shape), *shifted)
     return replace(graph, nodes=front), replace(graph, nodes=back)
 

@@ -3,7 +3,7 @@
 With L the loss of another method and w the tensors of the frozen network:
 
     e    = rho g / ||g||_2,   g the gradient of mean(L(w)) in w, the norm over all of w
-    loss = L(w + e),          whose gradient is taken at w + e with e as a constant
+    loss = L(w + e),          the gradient is taken at w + e with e as a constant
 
 w are weights and biases, and for each batch norm the scale and the shift computed from its statistics. The statistics
 are those of the clean pass at w, also at w + e.

@@ -102,13 +102,13 @@ def place_of_cut(graph: Graph, relus: int) -> int:
         ValueError: there is no such node; the message gives the numbers for which there is one.
     """
     nodes = graph.nodes
-    behind, furthest = [0] * len(nodes), len(nodes)
+    after, furthest = [0] * len(nodes), len(nodes)
     places = dict[int, int]()
     for at in reversed(range(len(nodes))):
         if furthest >= at:  # no later node reads an earlier one
-            places[behind[at]] = at
+            places[after[at]] = at
         for source in nodes[at].inputs:
-            behind[source] = max(behind[source], behind[at] + relaxes(nodes[at].op))
+            after[source] = max(after[source], after[at] + relaxes(nodes[at].op))
             furthest = min(furthest, source)
     if relus not in places:
         raise ValueError(
@@ -124,7 +124,7 @@ def gradient_scaled(value: Tensor, scale: float) -> Tensor:
 
 
 def _margins(net: Graph, points: Tensor, rows: Tensor) -> Tensor:
-    """M linear forms of the output, [N, M, K], at N points, [N, *shape], as [N, M]."""
+    """The values [N, M] of M linear forms of the output, [N, M, K], at N points, [N, *shape]."""
     return (net(points).unsqueeze(1) * rows).sum(2)
 
 

@@ -109,7 +109,7 @@ class CNN7Narrow(CNN7):
 
 @dataclass(frozen=True, kw_only=True)
 class CNN7TinyImageNet(CNN7):
-    """CNN7 whose last convolution halves the image once more: 17,290,120 parameters on TinyImageNet."""
+    """CNN7, with a last convolution that halves the image once more: 17,290,120 parameters on TinyImageNet."""
 
     name: ClassVar[str] = "cnn7-tinyimagenet"
 

@@ -80,7 +80,7 @@ class ResidualNet(Architecture):
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet(ResidualNet):
-    """Four residual blocks, two of which halve the image: 4,214,850 parameters on CIFAR-10."""
+    """Four residual blocks; the last two halve the image: 4,214,850 parameters on CIFAR-10."""
 
     name: ClassVar[str] = "resnet"
     width: int = 16

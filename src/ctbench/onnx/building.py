@@ -149,7 +149,7 @@ class Operator:
     def error(self, message: str) -> OnnxError:
         return OnnxError(f"node '{self.proto.name or self.proto.output[0]}' ({self.kind}): {message}")
 
-    # ----------------------------------------------------------------------------------- inputs, attributes
+    # ------------------------------------------------------------------------------------ inputs, attributes
 
     def attribute(self, name: str, default: Any = None) -> Any:
         for attribute in self.proto.attribute:
@@ -198,7 +198,7 @@ class Operator:
             raise self.error("it acts across the batch (axis 0): a network must treat each sample on its own")
         return axis % rank
 
-    # ----------------------------------------------------------------------------------- layers, functions
+    # ------------------------------------------------------------------------------------- layers, functions
 
     @property
     def path(self) -> str:

@@ -454,7 +454,7 @@ def _pad(op: Operator) -> Value:
     return op.call(F.pad, x, sides[:-2])
 
 
-# ------------------------------------------------------------------------------------ identities, constants
+# -------------------------------------------------------------------------------------- identities, constants
 
 
 @_reads("Identity", "Dropout")

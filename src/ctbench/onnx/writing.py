@@ -173,7 +173,7 @@ def _(op: graph_ops.Shift, sheet: Sheet) -> str:
     return sheet.node("Add", *sheet.inputs, sheet.constant("shift", op.bias))
 
 
-# --------------------------------------------------------------------------------- means and greatest entries
+# ------------------------------------------------------------------------------------------- means and maxima
 
 
 @node_of.register

@@ -97,6 +97,6 @@ class Ball(Region):
 
 
 def tiny(like: Tensor) -> float:
-    """The smallest normal number of a precision: the divisor in place of 0."""
+    """The smallest normal number of a precision: the divisor instead of 0."""
     least: float = torch.finfo(like.dtype).tiny
     return least

@@ -68,7 +68,7 @@ class L1Ball(Ball):
 
 
 def _threshold(size: Tensor, room: Tensor, radius: float) -> Tensor:
-    """The least t >= 0 with sum of clip(size - t, 0, room) <= radius, for room <= size, [..., n] to [..., 1].
+    """The smallest t >= 0 with sum of clip(size - t, 0, room) <= radius, for room <= size, [..., n] to [..., 1].
 
     As t falls, the slope of the sum is the number of coordinates between 0 and their room: it rises by one at each
     `size`, and falls by one at each `size - room`.

@@ -53,7 +53,7 @@ def given_threat(
         raise ValueError(f"eps is {eps} and threat {explicit}: give a radius (and a norm), or a threat model")
     if explicit is not None:
         return explicit
-    assert eps is not None, "one of both is given"
+    assert eps is not None, "either a threat model or a radius is given"
     return threat(norm, eps, clip=clip)
 
 

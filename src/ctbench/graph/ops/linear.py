@@ -214,7 +214,7 @@ class ConvTranspose2d(Affine):
     def adjoint(self, a: Tensor) -> Tensor:
         with sums_of_products(a):
             back = F.conv2d(a.flatten(0, 1), self.weight, None, self.stride, self.padding, self.dilation, self.groups)
-        # an output padding of a stride or more makes the convolution see a row behind the last of the input
+        # with an output padding of at least the stride, the convolution sees a row after the last row of the input
         height, width = (
             n - extra // s for n, s, extra in zip(back.shape[2:], self.stride, self.output_padding, strict=True)
         )
