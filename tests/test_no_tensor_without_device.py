@@ -19,6 +19,7 @@ FACTORIES = {
 
 HOST = "data that are read, drawn or counted on the CPU, before anybody has named a device"
 TRACED = "shapes and places, before a network runs: the builder moves what an op holds to the network's device"
+OPEN = "a network without tensors is traced on the CPU; `freeze` moves its ops to the device of the inputs"
 FILE = "what stands in a file, which is read and written by the CPU"
 
 # files whose tensors all lie on the CPU, and why
@@ -45,16 +46,12 @@ ON_THE_CPU = {
 }
 # files with a few such places: how many, and why
 FEW = {
-    "graph/builder.py": (2, "a network without tensors has no device; a shape is asked for by running a function"),
+    "graph/builder.py": (2, OPEN),
     "graph/functions.py": (1, TRACED),
     "graph/ops/joins.py": (4, TRACED),
     "graph/ops/moves.py": (2, TRACED),
-    "graph/trace.py": (
-        3,
-        "a network without tensors has no device; the probe is drawn on the CPU, the same for all devices",
-    ),
+    "graph/trace.py": (3, f"the probe is drawn on the CPU, the same for all devices; {OPEN}"),
     "regions/segments.py": (2, "directions are made on the CPU, the same for all devices, and moved to the inputs"),
-    "verify/properties.py": (1, "a network without tensors has no device"),
 }
 
 

@@ -165,6 +165,24 @@ def test_domains(network, domain):
             same(moved.grad, parameter.grad, 1e-6)
 
 
+@pytest.mark.parametrize("domain", sorted(domains()))
+def test_a_network_without_tensors_lies_where_its_inputs_are(domain):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.MaxPool2d(3, stride=2, padding=1), nn.ReLU(), nn.AvgPool2d(2, stride=1), nn.Flatten())
+    x = torch.rand(3, 2, 4, 4)
+    found = ctbench.bounds(model, at("sim", x), eps=0.1, domain=domain)
+    same(found.lower, ctbench.bounds(model, x, eps=0.1, domain=domain).lower, 1e-6)
+
+
+def test_verdicts_of_a_network_without_tensors():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.MaxPool2d(3, stride=2, padding=1), nn.ReLU(), nn.Flatten()), torch.rand(8, 1, 3, 3)
+    y = model(x).argmax(1)
+    found, expected = (ctbench.certify(model, at(where, x), y, eps=0.05) for where in ("sim", "cpu"))
+    assert verdicts(found) == verdicts(expected)
+    assert "certified" in {record.verdict for record in expected}
+
+
 @pytest.mark.parametrize("norm", ["l2", "l1", "first-coordinate"])
 def test_domains_on_balls(norm):
     case = examples.build("cnn")

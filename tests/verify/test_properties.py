@@ -67,23 +67,24 @@ def test_outputs_are_the_greatest_row_of_each_alternative():
         halfspaces((1, -1, 0)),
         halfspaces((0, 0, -2), (2, 0, 0)),
     )
-    graph = property_graph(Precisions.of(identity(2), tensor((0, 0))).net, unsafe)
+    network = Precisions.of(identity(2), tensor((0, 0)))
+    graph = property_graph(network.net, unsafe, network.like)
     y = tensor((1, 0), (0.5, 0.25), (0, 3), (-1, 0.125))
     assert graph(y).tolist() == [[0.5, 1, 2], [0.25, 0.25, 1], [2.75, -3, 0], [1.875, -1.125, -2]]
     assert graph.classes == 3
 
 
 def test_alternatives_of_one_row_need_no_maximum():
-    net = Precisions.of(identity(2), tensor((0, 0))).net
-    graph = property_graph(net, (halfspaces((1, -1, 0.5)), halfspaces((0, 1, 0))))
-    assert len(graph.nodes) == len(net.nodes) + 1
+    network = Precisions.of(identity(2), tensor((0, 0)))
+    graph = property_graph(network.net, (halfspaces((1, -1, 0.5)), halfspaces((0, 1, 0))), network.like)
+    assert len(graph.nodes) == len(network.net.nodes) + 1
     assert graph(tensor((0.25, 1))).tolist() == [[-0.25, 1]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_rows_and_offsets_are_exact_in_double_precision(dtype):
-    net = Precisions.of(identity(2, dtype), torch.zeros(1, 2)).net
-    op = property_graph(net, (halfspaces((THIRD, -TENTH, TENTH)),)).nodes[-1].op
+    network = Precisions.of(identity(2, dtype), torch.zeros(1, 2))
+    op = property_graph(network.net, (halfspaces((THIRD, -TENTH, TENTH)),), network.like).nodes[-1].op
     assert torch.equal(op.weight, tensor((THIRD, -TENTH)).to(dtype))
     assert torch.equal(op.bias, tensor(TENTH).to(dtype))
 
@@ -99,8 +100,9 @@ def test_an_offset_below_single_precision_decides():
 
 
 def test_rows_of_another_network_are_refused():
+    network = Precisions.of(identity(2), tensor((0, 0)))
     with pytest.raises(ValueError, match=r"takes 3 features, its input has shape \(2,\)"):
-        property_graph(Precisions.of(identity(2), tensor((0, 0))).net, (halfspaces((1, 0, 0, 0)),))
+        property_graph(network.net, (halfspaces((1, 0, 0, 0)),), network.like)
 
 
 # Verdicts

@@ -154,11 +154,10 @@ def _least(bounds: Sequence[float | None]) -> float | None:
     return min(known, default=None) if len(known) == len(bounds) else None
 
 
-def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...], like: Tensor | None = None) -> Graph:
+def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...], like: Tensor) -> Graph:
     """A frozen graph with the margins g of D alternatives as its outputs, [B, D].
 
-    They are in the precision, and on the device, of `like`; by default of the graph, and in double precision where it
-    has no tensors.
+    The margins have the precision and the device of `like`.
 
     Raises:
         ValueError: the graph has another count of outputs than the rows.
@@ -166,16 +165,12 @@ def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...], like: Tensor | 
     most = max(len(alternative.rows) for alternative in unsafe)
 
     def padded(alternative: Halfspaces) -> Tensor:
-        """Its rows with their offsets, [most, K + 1]: the last one again and again changes no maximum."""
+        """Its rows with their offsets, [most, K + 1]: repeating the last one changes no maximum."""
         rows = torch.column_stack(alternative.margins())
         return torch.cat([rows, rows[-1:].expand(most - len(rows), -1)])
 
     # the first rows of all alternatives, then their second ones, ...
-    rows = (
-        torch.stack([padded(alternative) for alternative in unsafe], dim=1)
-        .flatten(0, 1)
-        .to(_like(graph) if like is None else like)
-    )
+    rows = torch.stack([padded(alternative) for alternative in unsafe], dim=1).flatten(0, 1).to(like)
     ops: list[Op] = [Linear(rows[:, :-1], rows[:, -1])]
     if most > 1:
         ops += [Reshape((len(rows),), (most, len(unsafe))), Max()]
@@ -183,13 +178,6 @@ def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...], like: Tensor | 
     for op in ops:
         nodes.append(Node("property", op, (len(nodes) - 1,), op.shape(nodes[-1].shape)))
     return replace(graph, nodes=tuple(nodes))
-
-
-def _like(graph: Graph) -> Tensor:
-    """A tensor of the precision of a graph, on its device; in double precision where it has none."""
-    values = (value for node in graph.nodes for value in vars(node.op).values())
-    found = (value for value in values if isinstance(value, Tensor) and value.is_floating_point())
-    return next(found, torch.zeros((), dtype=torch.float64))
 
 
 @dataclass(frozen=True, eq=False)
