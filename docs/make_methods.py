@@ -18,17 +18,17 @@ FOLDER = Path(__file__).parent / "methods"
 
 
 def pages() -> dict[str, str]:
-    """The text of every page, by the name of its file; that of the index is README.md."""
-    made = {}
-    lines = ["# Training methods", "", "One file in `src/ctbench/methods` each; its docstring made its page.", ""]
+    """The text of every page, by the name of its file; the index is README.md."""
+    texts = {}
+    lines = ["# Training methods", "", "One page per file in `src/ctbench/methods`, made from its docstrings.", ""]
     ours = (method for method in methods().values() if method.__module__.startswith("ctbench."))
     ordered = sorted(ours, key=lambda method: method.__module__)
     for module, members in groupby(ordered, key=lambda method: method.__module__):
         file, kinds = f"{module.rpartition('.')[2]}.md", list(members)
         title, body = _docstring(module)
-        made[file] = "\n".join([*_page(title, body, kinds), ""])
+        texts[file] = "\n".join([*_page(title, body, kinds), ""])
         lines.append(f"- [{title}]({file})")
-    return {"README.md": "\n".join([*lines, ""]), **made}
+    return {"README.md": "\n".join([*lines, ""]), **texts}
 
 
 def _docstring(module: str) -> tuple[str, str]:
@@ -48,49 +48,49 @@ def _page(title: str, body: str, kinds: list[type[Method]]) -> Iterator[str]:
             yield from ("", notes)
         yield from ("", "| hyper-parameter | default | |", "| --- | --- | --- |", *_fields(kind, details))
     yield from ("", "## Published results", "")
-    rows = [_row(made) for made in _recipes(kinds) if made.published]
+    rows = [_row(recipe) for recipe in _recipes(kinds) if recipe.published]
     if rows:
-        yield "Percent; recipes with these hyper-parameters are in ctbench, the figures are the papers' own."
+        yield "In percent. ctbench has recipes with these hyper-parameters; the numbers are from the papers."
         yield from ("", "| recipe | natural | adversarial | certified | published in |")
         yield from ("| --- | ---: | ---: | ---: | --- |", *rows)
     else:
-        yield "None for the settings that there are recipes for."
+        yield "There are no published results for the settings of the recipes."
 
 
 def _fields(kind: type[Method], details: str) -> Iterator[str]:
-    """A row for each hyper-parameter, told as in the Args of the docstring of the class or the one it is made of."""
-    told = dict(_arguments(details))
+    """A row for each hyper-parameter, with the text from the Args of the class or of one of its bases."""
+    texts = dict(_arguments(details))
     for base in kind.__mro__:
-        told = dict(_arguments(inspect.getdoc(base) or "")) | told
+        texts = dict(_arguments(inspect.getdoc(base) or "")) | texts
     for field in dataclasses.fields(kind):
-        made = field.default_factory
-        default = field.default if made is dataclasses.MISSING else made()
-        yield f"| `{field.name}` | `{default!r}` | {told[field.name]} |"
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        yield f"| `{field.name}` | `{default!r}` | {texts[field.name]} |"
 
 
 def _arguments(text: str) -> Iterator[tuple[str, str]]:
     """The names and texts of the Args of a docstring."""
-    found = re.search(r"^Args:\n((?: {4}.*\n?)+)", text, flags=re.MULTILINE)
-    for names, about in re.findall(r"^ {4}([\w, ]+): (.*(?:\n {8}.*)*)", found[1] if found else "", re.MULTILINE):
+    section = re.search(r"^Args:\n((?: {4}.*\n?)+)", text, flags=re.MULTILINE)
+    for names, about in re.findall(r"^ {4}([\w, ]+): (.*(?:\n {8}.*)*)", section[1] if section else "", re.MULTILINE):
         for name in names.split(", "):
             yield name, re.sub(r"\s+", " ", about)
 
 
 def _recipes(kinds: list[type[Method]]) -> Iterator[Recipe]:
-    """The recipes whose method is one of these, itself or within another."""
-    for made in (make() for make in recipes().values()):
-        method: object = made.method
+    """The recipes with one of these methods, directly or as the inner method of another one."""
+    for recipe in (make() for make in recipes().values()):
+        method: object = recipe.method
         while isinstance(method, Method):
             if type(method) in kinds:
-                yield made
+                yield recipe
             method = getattr(method, "inner", None)
 
 
-def _row(made: Recipe) -> str:
-    assert made.published is not None
-    cells = (made.published.natural, made.published.adversarial, made.published.certified)
+def _row(recipe: Recipe) -> str:
+    assert recipe.published is not None
+    cells = (recipe.published.natural, recipe.published.adversarial, recipe.published.certified)
     shown = " | ".join("-" if cell is None else f"{cell:.2f}" for cell in cells)
-    return f"| `{made.name}` | {shown} | {made.published.source} |"
+    return f"| `{recipe.name}` | {shown} | {recipe.published.source} |"
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""What must hold at the output, as linear forms, and the loss made of their lower bounds.
+"""Output specifications as linear forms, and the loss computed from their lower bounds.
 
-A classifier is right about x' when every margin z_y - z_k (k != y) is positive. Lower bounds m_k of the margins
-over a region give an upper bound on the cross-entropy there (Gowal et al. 2018, section 3):
+A classifier is right about x' if every margin z_y - z_k (k != y) is positive. Lower bounds m_k of the margins over a
+region give an upper bound on the cross-entropy there (Gowal et al. 2018, section 3):
 
     max over x' of CE(z(x'), y) <= log(1 + sum_k exp(-m_k))
 """
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TIE = 1e-12  # what the DLR losses divide by where the greatest logits are equal
+TIE = 1e-12  # the divisor of the DLR losses if the largest logits are equal
 
 
 def margin_rows(y: Tensor, classes: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -37,13 +37,13 @@ def margins(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def robust_cross_entropy(margins: Tensor) -> Tensor:
-    """The cross-entropy that margins [B, K-1] (or lower bounds of them) allow, [B]."""
+    """The cross-entropy of margins [B, K-1], or its upper bound if they are lower bounds of the margins, [B]."""
     return torch.cat([margins.new_zeros(len(margins), 1), -margins], dim=1).logsumexp(dim=1)
 
 
 def check_samples(x: Tensor, y: Tensor) -> None:
-    """Raise ValueError unless there are inputs [N, *shape], with one label each."""
-    if any(not isinstance(given, Tensor) or not given.dim() for given in (x, y)):
+    """Raise ValueError unless x holds inputs, [N, *shape], and y one label each."""
+    if any(not isinstance(tensor, Tensor) or not tensor.dim() for tensor in (x, y)):
         raise ValueError(
             f"x is {_kind(x)} and y {_kind(y)}: give tensors of N inputs, [N, *shape], and of N labels, [N]"
         )
@@ -54,18 +54,18 @@ def check_samples(x: Tensor, y: Tensor) -> None:
         )
 
 
-def _kind(given: object) -> str:
-    return f"a tensor of shape {list(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+def _kind(value: object) -> str:
+    return f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def check_labels(y: Tensor, classes: int) -> None:
-    """Raise ValueError unless there are two classes, and the labels [B] are integers in 0..classes-1."""
+    """Raise ValueError unless there are at least two classes, and the labels [B] are integers in 0..classes-1."""
     if classes < 2:
         raise ValueError(f"the network has {classes} output: a margin needs two classes or more")
     if not isinstance(y, Tensor):
         raise ValueError(f"the labels are a {type(y).__name__}: give a torch tensor of integers, [B]")
     if y.dim() != 1:
-        raise ValueError(f"labels must be a vector, one label a sample; these have shape {tuple(y.shape)}")
+        raise ValueError(f"labels must be a vector, one label per sample; these have shape {tuple(y.shape)}")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise ValueError(f"labels must be integers, these are {y.dtype}")
     wrong = ((y < 0) | (y >= classes)).nonzero()
@@ -78,7 +78,7 @@ def check_labels(y: Tensor, classes: int) -> None:
 
 
 def cross_entropy_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
-    """The cross-entropy as an attack wants it: points [R, B, *shape] to losses [R, B]."""
+    """The cross-entropy as the objective of an attack: points [R, B, *shape] to losses [R, B]."""
 
     def objective(points: Tensor) -> Tensor:
         logits = net(points.flatten(0, 1))
@@ -88,7 +88,7 @@ def cross_entropy_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Te
 
 
 def violation_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
-    """How far the least margin is below zero: points [R, B, *shape] to [R, B], positive where misclassified."""
+    """How far the smallest margin is below zero: points [R, B, *shape] to [R, B], positive where misclassified."""
 
     def objective(points: Tensor) -> Tensor:
         logits = net(points.flatten(0, 1))
@@ -104,7 +104,7 @@ def dlr_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Ten
 
         DLR = -(z_y - max over k != y of z_k) / (z_(1) - z_(3))
 
-    Neither a shift of the logits nor a positive factor changes it. It needs three classes; of fewer it is the plain
+    It is invariant to a shift of the logits and to a positive factor. It needs three classes; with fewer classes it is
     -(z_y - z_k).
     """
 
@@ -133,7 +133,7 @@ def targeted_dlr_at(net: Callable[[Tensor], Tensor], y: Tensor, target: Tensor) 
         if logits.shape[1] < 4:
             raise ValueError(
                 f"the network has {logits.shape[1]} classes but the targeted DLR loss needs 4 or more: "
-                f"take targeted_margin_at"
+                f"use targeted_margin_at"
             )
         top = logits.topk(4, dim=1).values
         return _lead(logits, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + TIE)

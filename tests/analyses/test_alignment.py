@@ -41,7 +41,7 @@ def test_more_directions_align_better_and_all_of_them_by_a_bound():
     ("threat", "given"), [(Linf(eps=0.1), "a Box"), (L2(eps=0.1), "a L2Ball"), (FirstCoordinate(eps=0.0), "one point")]
 )
 def test_other_regions_are_refused(threat, given):
-    with pytest.raises(ValueError, match=f"the region is {given}: .* a ball that no data range cuts has alignment 1"):
+    with pytest.raises(ValueError, match=f"the region is {given}: .* a ball without a data range has alignment 1"):
         alignment(threat.region(X), SIGNAL)
 
 

@@ -250,7 +250,7 @@ def test_whoever_watches_hears_of_every_batch():
         ({"y": torch.zeros(3, dtype=torch.long)}, r"there are 40 inputs of shape \[6\] and 3 labels"),
         ({"x": torch.zeros(0, 6).double(), "y": torch.zeros(0, dtype=torch.long)}, "at least one"),
         ({"model": nn.Linear(6, 1).double()}, "1 output: a margin needs two classes"),
-        ({"proved": [3, 40]}, "proved names sample 40 of 40: give places in x"),
+        ({"proved": [3, 40]}, "proved names sample 40 of 40: give positions in x"),
         ({"seed": -1}, "seed must be in"),
         ({"batch_size": 0}, "batch_size >= 1"),
         ({"attacks": ["pgd", "line-search"]}, "a line search needs segments"),

@@ -213,7 +213,7 @@ def test_networks_without_known_breakpoints_are_refused(layer, kind):
     size = 8 if kind == "Max" else 50
     net = trace(nn.Sequential(layer, nn.Flatten(), nn.Linear(size, 3)), SHAPE)
     x = torch.zeros(1, *SHAPE)
-    with pytest.raises(ValueError, match=rf"layer '0' is a {kind}: .* a frozen graph .* take attacks.LineSearch"):
+    with pytest.raises(ValueError, match=rf"layer '0' is a {kind}: .* a frozen graph .* use attacks.LineSearch"):
         worst_on_segments(net, FirstCoordinate(eps=1.0).region(x), torch.tensor([0]))
 
 

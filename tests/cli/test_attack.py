@@ -39,7 +39,7 @@ def test_attack_prints_and_writes_what_python_finds(succeeds, run):
     wrong = y != torch.tensor(found.predictions)
     turned = wrong | torch.tensor([by is not None for by in found.turned_by])
     unfair = f"natural {discrepancy(wrong, y):.3f}, adversarial {discrepancy(turned, y):.3f}"
-    assert f"accuracy discrepancy (0: all classes fare alike): {unfair}\n" in out
+    assert f"accuracy discrepancy (0: all classes alike): {unfair}\n" in out
     assert discrepancy(wrong, y) != discrepancy(turned, y)
 
     records = run / "attacked" / "linf-0.05-pgd+apgd-t.jsonl"
@@ -103,7 +103,7 @@ def test_attacks_that_cannot_be_are_explained_in_a_line(fails, run, options, sai
 def test_a_place_that_cannot_be_is_found_before_the_attack(fails, run, monkeypatch):
     monkeypatch.setattr("ctbench.attacks.PGD.__call__", lambda *_: pytest.fail("too late"))
     Path("file").touch()
-    assert "file: a file stands where a folder is wanted" in fails("attack", run, "--out", "file/a/b.jsonl")
+    assert "file: it is a file, but a folder is expected" in fails("attack", run, "--out", "file/a/b.jsonl")
 
 
 def test_a_missing_package_is_explained_in_a_line(fails, run, monkeypatch):
@@ -117,7 +117,9 @@ def test_an_interruption_writes_nothing(capsys, run, monkeypatch):
 
     monkeypatch.setattr("ctbench.attacks.PGD.__call__", interrupted)
     assert main(["attack", str(run), "--samples", "10"]) == 130
-    assert capsys.readouterr().err == ("ctbench: interrupted; no records are written before all attacks have ended\n")
+    assert capsys.readouterr().err == (
+        "ctbench: interrupted; records are only written when all attacks have finished\n"
+    )
     assert not (run / "attacked").exists()
 
 
@@ -144,13 +146,13 @@ def test_what_is_certified_is_not_attacked(succeeds, fails, run):
     assert again == everything
 
     told = fails("attack", run, *FAST, "--eps", 0.06, "--certified", proof, "--out", "d.jsonl")
-    assert "proves nothing about what is attacked (threat differ): certify that first" in told
+    assert "proves nothing about this attack (threat differ): certify this network" in told
     settings, made = proof.with_suffix(".json"), jsonl.read_json(proof.with_suffix(".json"))
     others = {"network_digest": "abc", "threat": "Linf(eps=0.05, clip=(0.4, 0.6))", "rounding": "nearest"}
     for name, value in others.items():
         jsonl.write_json(settings, {**made, name: value})
         told = fails("attack", run, *FAST, "--certified", proof, "--out", "d.jsonl")
-        assert f"proves nothing about what is attacked ({name} differ)" in told
+        assert f"proves nothing about this attack ({name} differ)" in told
     jsonl.write_json(settings, made)
     records = jsonl.read(proof)
     jsonl.rewrite(proof, [{**records[0], "index": 1}])

@@ -48,7 +48,7 @@ def test_certify_proves_the_test_images_of_a_run(succeeds, run):
         "certified": [record.verdict != "certified" for record in found],
     }
     unfair = (f"{name} {discrepancy(torch.tensor(wrong), labels):.3f}" for name, wrong in kinds.items())
-    assert f"accuracy discrepancy (0: all classes fare alike): {', '.join(unfair)}\n" in out
+    assert f"accuracy discrepancy (0: all classes alike): {', '.join(unfair)}\n" in out
 
 
 def test_certify_counts_by_stage(succeeds, run):
@@ -140,7 +140,7 @@ def test_certify_names_a_stage_that_failed(capsys, run, monkeypatch):
     found = RunFolder(run).certification("linf-0.05").read()
     left = [record.index for record in found if record.reason]
     assert shares(said.out)["certified"] == 0 < len(left)
-    assert f"{len(left)} samples stayed open, as sample {left[0]}: interval: RuntimeError: out of luck" in said.out
+    assert f"{len(left)} samples stayed open, e.g. sample {left[0]}: interval: RuntimeError: out of luck" in said.out
     assert "StageFailedWarning" not in said.err
     told = cells(said.err)
     assert told == {
@@ -161,7 +161,7 @@ def test_certify_is_strict_about_stages_that_failed_when_all_is_written(capsys, 
     said = capsys.readouterr()
     assert "9 samples, linf" in said.out
     assert said.err.splitlines()[-1] == (
-        "ctbench: error: --strict, and stages failed (interval, crown-ibp, crown): mend what the table names, "
+        "ctbench: error: --strict, and stages failed (interval, crown-ibp, crown): fix the errors in the table, "
         "and certify again"
     )
     assert cells(said.err)["interval"][1] == "ZeroDivisionError: division by zero"
@@ -287,7 +287,7 @@ def test_functions_that_make_no_network_are_explained(fails, subject, said):
 
 def test_onnx_files_that_cannot_be_certified_are_explained(fails, exported):
     options = ("--dataset", "digits", "--eps", 0.05)
-    assert "says neither its eps nor its data: give --eps and --dataset" in fails("certify", exported)
+    assert "does not define its eps or its data: give --eps and --dataset" in fails("certify", exported)
     assert "--network and --normalize are for a file of weights" in fails(
         "certify", exported, *options, "--network", "cnn3"
     )
@@ -297,7 +297,7 @@ def test_onnx_files_that_cannot_be_certified_are_explained(fails, exported):
         assert "damaged.onnx: " in fails("certify", "damaged.onnx", *options)
     assert "nowhere.onnx: there is no such file" in fails("certify", "nowhere.onnx", *options)
     save_onnx(CNN3(width=2).build((3, 8, 8), 10), "color.onnx", (3, 8, 8))
-    assert "takes inputs of shape (3, 8, 8), the images of digits have shape (1, 8, 8)" in fails(
+    assert "takes inputs of shape (3, 8, 8), but the images of digits have shape (1, 8, 8)" in fails(
         "certify", "color.onnx", *options
     )
 
@@ -354,8 +354,8 @@ def test_a_record_that_was_cut_short_is_told_and_can_be_made_again(capsys, run):
     said = capsys.readouterr()
     assert "9 samples" in said.out
     assert said.err == (
-        "b.jsonl, line 5: the record was cut short and is left out: certify --resume --out all.jsonl makes it again\n"
-        "of samples 0 to 9 1 are in no part\n"
+        "b.jsonl, line 5: the record was truncated and is ignored: certify --resume --out all.jsonl computes it again\n"
+        "1 of the samples 0 to 9 are in no part\n"
     )
     assert main(["certify", str(run), "--samples", "10", "--resume", "--out", "all.jsonl"]) == 0
     assert len(CertificationFiles(Path("all.jsonl")).read()) == 10
@@ -369,13 +369,13 @@ def test_a_record_that_was_cut_short_is_told_and_can_be_made_again(capsys, run):
         (["--samples", ":3"], "':3' is not a range A:B with A < B"),
         (["--samples", "350:360"], "there are 359 test images: samples 350:360 are not among them"),
         (["--samples", "360"], "there are 359 test images: samples 0:360 are not among them"),
-        (["--timeout", "0"], "'0' is not a number of seconds > 0, as 60"),
+        (["--timeout", "0"], "'0' is not a number of seconds > 0, e.g. 60"),
         (["--timeout", "inf"], "'inf' is not a number of seconds > 0"),
         (["--timeout", "None"], "'None' is not a number of seconds > 0"),
         (["--total", "nan"], "'nan' is not a number of seconds > 0"),
         (["--workers", "0"], "'0' is not a whole number of 1 or more"),
         (["--norm", "l7"], "norm is 'l7': it must be one of first-coordinate, l1, l2, linf"),
-        (["--norm", "l2", "--export", "open"], "--export writes boxes, and the norm is l2"),
+        (["--norm", "l2", "--export", "open"], "--export writes boxes, but the norm is l2"),
     ],
 )
 def test_jobs_that_cannot_be_are_explained_in_a_line(fails, run, options, said):
@@ -418,7 +418,7 @@ def ticking(monkeypatch) -> None:
 def test_open_samples_are_exported_for_other_verifiers(succeeds, run, fails):
     succeeds("certify", run, "--samples", "20:60", "--timeout", 30, "--total", 0.01, "--export", "open")
     again = fails("certify", run, "--samples", "20:60", "--total", 0.01, "--resume", "--export", "open")
-    assert "open holds exported properties already: choose another folder for --export" in again
+    assert "open already holds exported properties: choose another folder for --export" in again
     closed = {record.index for record in RunFolder(run).certification("linf-0.05").read()}
     standing = [index for index in range(20, 60) if index not in closed]
     assert closed
@@ -445,10 +445,10 @@ def test_open_samples_are_exported_for_other_verifiers(succeeds, run, fails):
 
 def test_an_impossible_folder_for_open_samples_is_refused_before_anything_is_certified(fails, run, monkeypatch):
     Path("file").touch()
-    assert "file: a file stands where a folder is wanted" in fails("certify", run, "--export", "file")
+    assert "file: it is a file, but a folder is expected" in fails("certify", run, "--export", "file")
     Path("open").mkdir()
     monkeypatch.setattr("os.access", lambda *_: False)
-    assert "open: it may not be read or written" in fails("certify", run, "--export", "open")
+    assert "open: no permission to read or write it" in fails("certify", run, "--export", "open")
     assert not (run / "certified").exists()
 
 
@@ -465,7 +465,7 @@ def test_what_is_not_decided_in_time_is_told_and_resumed(succeeds, run):
     kept = len(files.read())
     assert 0 < kept < 359
     assert f"{kept} samples, linf" in out
-    assert f"{359 - kept} samples more were not decided in time: --resume goes on with them" in out
+    assert f"{359 - kept} more samples were not decided in time: --resume continues with them" in out
     assert "359 samples, linf" in succeeds("certify", run, "--resume")
     assert len(files.read()) == 359
 
@@ -499,7 +499,7 @@ def test_an_interruption_tells_what_is_kept(capsys, run, monkeypatch):
     assert said.out == ""
     assert said.err == (
         f"ctbench: interrupted; {kept} records are kept in {files.records}, "
-        f"and the same command with --resume goes on\n"
+        f"and the same command with --resume continues\n"
     )
     assert main(["certify", str(run), "--samples", "60", "--resume"]) == 0
     assert [record.index for record in files.read()] == list(range(60))
@@ -528,5 +528,5 @@ def test_an_interruption_ends_all_processes_with_one_line():
     kept = len(CertificationFiles(records).read())
     assert (out, told) == (
         "",
-        f"ctbench: interrupted; {kept} records are kept in {records}, and the same command with --resume goes on\n",
+        f"ctbench: interrupted; {kept} records are kept in {records}, and the same command with --resume continues\n",
     )

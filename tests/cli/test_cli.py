@@ -63,7 +63,7 @@ def test_a_module_of_the_user_is_imported_first(succeeds, fails, monkeypatch):
 def test_a_radius_may_be_a_fraction(succeeds, fails, run):
     assert "linf eps 0.0313725" in succeeds("certify", run, "--eps", "8/255", "--samples", "2", "--stages", "fast")
     for text in ("8/0", "a/2", "1/2/3"):
-        assert f"'{text}' is not a radius, as 0.1 or 8/255" in fails("certify", run, "--eps", text)
+        assert f"'{text}' is not a radius, e.g. 0.1 or 8/255" in fails("certify", run, "--eps", text)
 
 
 def test_train_names_the_folder_by_the_recipe(succeeds):
@@ -249,8 +249,8 @@ def test_a_folder_of_another_recipe_is_refused(fails, run):
     assert "full holds other files: choose an empty or a new folder" in fails(*SHORT, "--out", "full")
 
 
-NO_FOLDER = "a file stands where a folder is wanted: choose another place"
-NO_FILE = "a folder stands where a file is wanted: name a file, or choose another place"
+NO_FOLDER = "it is a file, but a folder is expected: choose another place"
+NO_FILE = "it is a folder, but a file is expected: name a file, or choose another place"
 
 
 @pytest.mark.parametrize(
@@ -283,12 +283,12 @@ def test_a_place_without_permission_is_named_with_what_to_do(fails, monkeypatch,
 
     monkeypatch.setattr(Path, "mkdir", refused)
     line = fails(*SHORT, "--out", "run")
-    assert "run: it may not be read or written: change the permissions, or choose another place" in line
+    assert "run: no permission to read or write it: change the permissions, or choose another place" in line
 
 
 def test_an_error_of_two_paths_is_about_the_second_and_others_are_told_as_they_are():
     refused = OSError(errno.EISDIR, "Is a directory", "a.json.unfinished", None, "a.json")
-    assert explained(refused).startswith("a.json: a folder stands where a file is wanted")
+    assert explained(refused).startswith("a.json: it is a folder, but a file is expected")
     assert explained(OSError(errno.ENOSPC, "No space left on device")) == "[Errno 28] No space left on device"
     assert explained(FileNotFoundError("there is no run folder a")) == "there is no run folder a"
 
@@ -311,7 +311,7 @@ def test_a_number_of_samples_must_be_one(fails, run, samples):
         ("-0.1", "must be a number >= 0"),
         ("1.5", "wider than the data range"),
         ("nan", "eps is nan"),
-        ("8:255", "is not a radius, as 0.1 or 8/255"),
+        ("8:255", "is not a radius, e.g. 0.1 or 8/255"),
     ],
 )
 def test_a_radius_must_be_one(fails, run, eps, said):
@@ -325,10 +325,10 @@ def test_certify_needs_a_run(fails, run):
         "certify", "nowhere.safetensors", "--dataset", "digits", "--eps", 0.1
     )
     Path("empty").mkdir()
-    assert "empty is no run folder" in fails("certify", "empty")
+    assert "empty is not a run folder" in fails("certify", "empty")
     assert "give --eps and --dataset" in fails("certify", run / "weights.safetensors")
     for options in (["--dataset", "digits"], ["--dataset-path", "pictures"]):
-        assert "--dataset-path are for a network alone; a run has its own" in fails("certify", run, *options)
+        assert "--dataset-path are only for networks; a run has its own" in fails("certify", run, *options)
     (run / "weights.safetensors").unlink()
     assert "is not complete: train it on with resume" in fails("certify", run)
 
@@ -394,7 +394,7 @@ def test_data_that_cannot_be_had_are_named(fails):
     [
         ("train-images-idx3-ubyte", b"not an idx file", "begins with"),
         ("train-images-idx3-ubyte", idx(np.zeros((2, 28, 28), np.uint8)), "SHA-256 is"),
-        ("train-images-idx3-ubyte", idx(np.zeros((2, 28, 28), np.uint8))[:-1], "bytes long"),
+        ("train-images-idx3-ubyte", idx(np.zeros((2, 28, 28), np.uint8))[:-1], "bytes, but its header"),
         ("train-images-idx3-ubyte.gz", b"not packed", "is not a complete gzip file"),
         ("train-images-idx3-ubyte.gz", gzip.compress(bytes(1000))[:-3], "is not a complete gzip file"),
     ],
@@ -438,7 +438,7 @@ def test_an_interruption_says_how_to_go_on(capsys, monkeypatch):
 
     monkeypatch.setattr(Training, "step", interrupted)
     assert main([*SHORT, "--out", "run"]) == 130
-    assert "interrupted; what was finished is kept, --resume goes on from there" in capsys.readouterr().err
+    assert "interrupted; finished results are kept, --resume continues from there" in capsys.readouterr().err
 
 
 def test_a_traceback_is_shown_on_demand():
@@ -508,7 +508,7 @@ def test_sweep_goes_on_after_a_failure_and_tells_of_it(capsys, tmp_path):
 @pytest.mark.parametrize("timeout", ["0", "-3", "none"])
 def test_sweep_refuses_a_timeout_before_it_trains(fails, tmp_path, timeout):
     line = fails("sweep", "digits_ibp", "--out", tmp_path / "new", f"--timeout={timeout}")
-    assert f"{timeout!r} is not a number of seconds > 0, as 60" in line
+    assert f"{timeout!r} is not a number of seconds > 0, e.g. 60" in line
     assert not (tmp_path / "new").exists()
 
 

@@ -120,7 +120,7 @@ def test_whole_seeds_are_shown_and_counted(succeeds, measured, ten_seconds):
 def test_where_no_seed_is_whole_it_says_what_to_do(fails, succeeds, ten_seconds, total, done):
     line = fails(*FIGURE, "--total", total)
     assert (
-        f"figure 2a: {done} of 8 trials are done, but of no seed all 4, so nothing can be drawn: run the same" in line
+        f"figure 2a: {done} of 8 trials are done, but no seed has all 4, so nothing can be drawn: run the same" in line
     )
     assert not list(FOLDER.glob("2a.*"))
     assert "it shows 1 of 2 seeds" in succeeds(*FIGURE, "--total", 35)
@@ -145,7 +145,7 @@ def test_an_interruption_keeps_what_was_done(capsys, succeeds, monkeypatch, meas
     monkeypatch.setattr(running, "measure", interrupted)
     assert main([str(argument) for argument in FIGURE]) == 130
     assert capsys.readouterr().err == (
-        "ctbench: interrupted; the trials that were done are kept, and the same command goes on\n"
+        "ctbench: interrupted; finished trials are kept, and the same command continues\n"
     )
     monkeypatch.setattr(running, "measure", quickly)
     succeeds(*FIGURE)

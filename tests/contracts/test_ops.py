@@ -800,7 +800,7 @@ def test_gradients_of_planes_are_finite():
 
 
 def test_joins_refuse_other_shapes():
-    with pytest.raises(ValueError, match=r"branches of one shape, these are \(2,\) and \(3,\): expand one"):
+    with pytest.raises(ValueError, match=r"branches of the same shape, got \(2,\) and \(3,\): expand one"):
         Add().shape((2,), (3,))
     for shapes in [((2, 3), (2, 4)), ((1, 4), (2, 3)), ((2, 3), (2, 3))]:
         with pytest.raises(ValueError, match="cannot be joined in dimension 0"):

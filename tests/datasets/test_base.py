@@ -138,11 +138,11 @@ def test_data_knows_its_shape():
     [
         (
             {"class_names": ("a", "b")},
-            "label 2 of training example 2 names no class; labels of 2 classes run from 0 to 1",
+            "label 2 of training example 2 is not the number of a class; labels of 2 classes run from 0 to 1",
         ),
         (
             {"test": Images(torch.zeros(1, 1, 2, 2), torch.tensor([-1]))},
-            "label -1 of test example 0 names no class",
+            "label -1 of test example 0 is not the number of a class",
         ),
         (
             {"test": Images(torch.zeros(1, 1, 2, 3), torch.tensor([0]))},

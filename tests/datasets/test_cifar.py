@@ -114,7 +114,7 @@ def test_python_2_batches_and_the_pickle_agree():
 
 def test_a_pickle_is_never_run(tmp_path: Path):
     trap = b"cpathlib\nPath\n(V" + str(tmp_path / "sprung").encode() + b"\ntR."
-    with pytest.raises(ValueError, match="some has 0 labels and 0 bytes of pixels, and a batch 20 and 61440; get"):
+    with pytest.raises(ValueError, match="some has 0 labels and 0 bytes of pixels, but a batch has 20 and 61440; get"):
         python_batch(b"cbuiltins\nexec\n(Vraise SystemExit\ntR0" + trap, "some")
 
 
@@ -131,7 +131,7 @@ def test_a_python_batch_lacks_labels():
 
 
 def test_a_binary_batch_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="some is 61459 bytes long, and a batch 61460; get the file again"):
+    with pytest.raises(ValueError, match="some has 61459 bytes, but a batch has 61460; get the file again"):
         binary_batch(binary(*batch(0))[1:], "some")
 
 
@@ -147,7 +147,7 @@ def test_a_label_that_names_no_class_is_refused(tmp_path: Path, folder):
     contents = {f"{name}.bin": binary(pixels, labels) for name in NAMES}
     contents["data_batch_2.bin"] = binary(pixels, [0, 10, *labels[2:]])
     folder(tmp_path / "cifar-10-batches-bin", contents)
-    with pytest.raises(ValueError, match="label 10 of training example 21 names no class"):
+    with pytest.raises(ValueError, match="label 10 of training example 21 is not the number of a class"):
         CIFAR10().load(tmp_path)
 
 

@@ -69,7 +69,7 @@ def test_a_tar_with_a_damaged_header_is_refused(tmp_path: Path, tarred):
     content = bytearray(path.read_bytes())
     content[1024] ^= 0xFF  # the name in the second header, whose checksum is wrong then
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="ends without its end mark"):
+    with pytest.raises(ValueError, match="ends without an end mark"):
         read(path)
 
 

@@ -96,7 +96,7 @@ def test_when_no_mirror_has_it_the_error_names_every_reason_and_leaves_nothing(s
     assert f"{server}/bad/data.bin (ValueError: SHA256" in message
     assert f"expected sha256:{SHA256} but got {found}" in message
     assert message.endswith(
-        "put it there by hand, or give the folder that has it as the data folder or in CTBENCH_DATA"
+        "put it there by hand, or set the data folder, or CTBENCH_DATA, to the folder that contains it"
     )
     assert not (root / "set").exists()
 

@@ -90,14 +90,14 @@ def sixteen_bits() -> bytes:
         ),
         ({"train/cat/z.png": b""}, "train/cat/z.png cannot be read"),
         ({"train/cat/z.png": "half"}, "train/cat/z.png cannot be read"),
-        ({"train/cat/z.png": sixteen_bits()}, r"z.png cannot be read .*mode I;16, and 8 bits per channel"),
+        ({"train/cat/z.png": sixteen_bits()}, r"z.png cannot be read .*mode I;16, but 8 bits per channel"),
         (
             {"train/cat/more/z.png": b""},
             "more/z.png does not lie in a folder train/CLASS or test/CLASS; move or",
         ),
         (
             {"train/cow/z.png": "copy"},
-            "only one of train and test has images of cow; give both the same classes",
+            "only one of train and test has images of cow; both need the same classes",
         ),
         ({"test/dog/a.png": None}, "only one of train and test has images of dog"),
         ({"test/dog/a.png": None, "test/cat/a.png": None}, "has no images test/CLASS/IMAGE; add some"),

@@ -92,15 +92,15 @@ def test_a_damaged_gzip_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "some begins with nothing, and an IDX file of bytes in 1 dimensions with 00 00 08 01; check"),
+        (b"", "some begins with nothing, but an IDX file of bytes in 1 dimensions begins with 00 00 08 01; check"),
         (b"\x89PNG....", "some begins with 89 50 4e 47"),
         (idx(np.zeros((2, 2), np.uint8)), "some begins with 00 00 08 02"),
         (
             idx(np.zeros(5, np.uint8))[:-1],
-            r"some is 12 bytes long, .* an array \[5\] in 13 bytes; get the file again",
+            r"some has 12 bytes, .* an array of shape \[5\] in 13 bytes; get the file again",
         ),
-        (idx(np.zeros(5, np.uint8)) + b"0", "some is 14 bytes long"),
-        (idx(np.zeros(5, np.uint8))[:6], "some is 6 bytes long"),
+        (idx(np.zeros(5, np.uint8)) + b"0", "some has 14 bytes"),
+        (idx(np.zeros(5, np.uint8))[:6], "some has 6 bytes"),
     ],
 )
 def test_a_wrong_idx_file_is_refused(content: bytes, message: str):

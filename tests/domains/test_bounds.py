@@ -229,7 +229,7 @@ def test_large_batches_are_cut_to_fit_the_memory(domain, norm, monkeypatch):
         ({"eps": 0.1, "norm": "l3"}, "norm is 'l3': it must be one of first-coordinate, l1, l2, linf"),
         ({"eps": 0.1, "norm": 0.5}, "norm is 0.5"),
         ({"eps": 0.1, "clip": (1, 0)}, r"clip is \(1, 0\)"),
-        ({"eps": 0.1, "norm": "first-coordinate", "clip": (0, 1)}, "segments are not cut"),
+        ({"eps": 0.1, "norm": "first-coordinate", "clip": (0, 1)}, "segments are not limited"),
         ({}, "name the region in one way, .* given is x$"),
         ({"x": None}, "given is nothing"),
         ({"x": None, "eps": 0.1}, "given is eps"),

@@ -99,7 +99,7 @@ def test_places_are_different_ones():
 
 @pytest.mark.parametrize("name", ["seeds", "epochs", "test_samples", "points", "candidates"])
 def test_scales_of_nothing_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name} is 0: it must be 1 at least"):
+    with pytest.raises(ValueError, match=f"{name} is 0: it must be at least 1"):
         Scale(**{"seeds": 1, name: 0})
 
 

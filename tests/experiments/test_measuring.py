@@ -162,7 +162,7 @@ def test_perturbations_along_the_signal_point_to_the_other_class(trial):
 
 
 def test_a_signal_that_is_not_known_is_refused(trial):
-    with pytest.raises(ValueError, match="the signal of digits is not known: follow trials on synthetic data alone"):
+    with pytest.raises(ValueError, match="the signal of digits is not known: only follow trials on synthetic data"):
         measure(trial(dataset=Digits(), threat=Linf(eps=0.01), batch_size=1000, measures=Measures(followed=5)))
 
 

@@ -118,7 +118,7 @@ def test_other_trials_may_be_in_the_file(trials, path, measured):
 def test_a_trial_that_was_made_or_measured_otherwise_is_refused(trial, path, measured, changes):
     run([trial()], path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"records\.jsonl holds a trial .*'seed': 0.* another recipe, or measured oth"):
+    with pytest.raises(ValueError, match=r"records\.jsonl holds a trial .*'seed': 0.* another recipe or other meas"):
         run([trial(seed=1), trial(**changes)], path)
     assert path.read_bytes() == before
     assert len(measured) == 1
@@ -133,7 +133,7 @@ def test_the_name_of_a_recipe_does_not_count(trial, path, measured):
 def test_other_records_are_refused(trials, path, measured):
     path.parent.mkdir()
     path.write_text('{"series": "ST", "x": 1, "candidate": 0.1, "seed": 0}\n')
-    with pytest.raises(ValueError, match=r"records\.jsonl holds other records than those of trials: choose another"):
+    with pytest.raises(ValueError, match=r"records\.jsonl holds records that are not trials: choose another"):
         run(trials, path)
     assert path.read_text().count("\n") == 1
     assert not measured

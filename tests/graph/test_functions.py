@@ -295,13 +295,13 @@ OVER_THE_BATCH = {
 
 @pytest.mark.parametrize("name", MIXING)
 def test_moves_between_samples_are_refused(name):
-    with pytest.raises(ValueError, match=r"cannot be read: .* dimension 0 is the batch: .* write -1 or x\.size\(0\)"):
+    with pytest.raises(ValueError, match=r"cannot be read: .* the batch as dimension 0: .* write -1 or x\.size\(0\)"):
         trace(build(MIXING[name]), SHAPE)
 
 
 @pytest.mark.parametrize("name", OVER_THE_BATCH)
 def test_what_goes_over_the_batch_is_refused(name):
-    with pytest.raises(UnsupportedLayerError, match="goes over the batch: name the dimensions, from 1 on"):
+    with pytest.raises(UnsupportedLayerError, match="goes over the batch: name the dimensions, starting with 1"):
         trace(build(OVER_THE_BATCH[name]), SHAPE)
 
 
@@ -311,7 +311,7 @@ def test_a_forward_for_batches_of_two_alone_is_refused(function):
         trace(build(function), SHAPE)
 
 
-REGISTER = r".*: make it a layer .*@ctbench\.graph\.lower\.register"
+REGISTER = r".*: make it a separate layer .*@ctbench\.graph\.lower\.register"
 CALLED = "is called in a way that is not supported"
 REFUSED = {
     # products, and functions that have no reading
@@ -341,7 +341,7 @@ REFUSED = {
     "maximum of a constant": (lambda m, x: torch.maximum(x, m.row), "'maximum' compares with a constant: use clamp"),
     "minimum of a constant": (lambda m, x: torch.minimum(x, m.row), "'minimum' compares with a constant: use clamp"),
     "cat with a constant": (lambda m, x: torch.cat([x, m.with_batch], 1), "'cat' joins values with constants: pad"),
-    "padding by name": (lambda m, x: F.conv2d(x, m.kernel, padding="same"), r"'conv2d' pads by name \('same'\): give"),
+    "padding by name": (lambda m, x: F.conv2d(x, m.kernel, padding="same"), r"'conv2d' has the padding 'same': give"),
     "gelu by tanh": (lambda m, x: F.gelu(x, approximate="tanh"), r"layer 'gelu' \(GELU\): .* use 'none'"),
     "dropout at all times": (lambda m, x: F.dropout(x), "'dropout': .* give training=self.training"),
     "pools with indices": (
@@ -370,7 +370,7 @@ REFUSED = {
     "a sum of parameters": (lambda m, x: x * (m.row + m.table[0]), "'row' of the network .* parameter '0' of table"),
     "a multiple of a parameter": (
         lambda m, x: x * (m.row * 2),
-        "'mul' computes with parameter 'row' .* and 2, of which",
+        "'mul' computes with parameter 'row' .* and 2, but neither",
     ),
     "a layer of a parameter": (lambda m, x: x * F.relu(m.row), f"'relu': relu with parameter 'row' .* {CALLED}"),
     "a parameter less": (
@@ -385,7 +385,7 @@ REFUSED = {
     ),
     "parameters beside the forward": (
         lambda m, x: x * dict(m.named_parameters())["row"].exp(),
-        "is computed from parameters, whose training it would not follow",
+        "is computed from parameters, but it would not follow their training",
     ),
     "written into a parameter": (lambda m, x: operator.iadd(m.row, x), "'iadd' writes into parameter 'row' of the net"),
 }
@@ -402,7 +402,10 @@ WRONG = {
     "cat of other shapes": (lambda m, x: torch.cat([x, x[:, :, 1:]], 1), r"'cat' \(Concat\): .* cannot be joined"),
     "a dimension too many": (lambda m, x: x.mean(7), "'mean': there is no dimension 7 in batches"),
     "an entry too many": (lambda m, x: x[:, 9], r"'getitem' cannot be read: .* \(index 9 is out of bounds"),
-    "no entries": (lambda m, x: x[:, 4:], r"'getitem' cannot be read: nothing of inputs of shape \(4, 6, 8\)"),
+    "no entries": (
+        lambda m, x: x[:, 4:],
+        r"'getitem' cannot be read: its output for inputs of shape \(4, 6, 8\) is empty",
+    ),
     "other sizes": (lambda m, x: x.view(-1, 7), r"'view' cannot be read: it does not fit .* \(shape '\[-1, 7\]'"),
     "a shuffle of 3": (lambda m, x: F.pixel_shuffle(x, 3), "'pixel_shuffle' cannot be read: it does not fit inputs"),
     "too much reflection": (lambda m, x: F.pad(x, (9, 9), "reflect"), "'pad' cannot be read: it does not fit"),

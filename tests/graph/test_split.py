@@ -30,5 +30,5 @@ def test_the_back_of_the_front_is_the_graph():
 @pytest.mark.parametrize("at", [3, 4])
 def test_a_branch_past_the_cut_is_named(at):
     graph = trace(Residual(), (3,))
-    with pytest.raises(ValueError, match=f"cannot be cut behind '{graph.nodes[at].name}': .* also reads '.*', which"):
+    with pytest.raises(ValueError, match=f"cannot be cut after '{graph.nodes[at].name}': .* also reads '.*', which"):
         split(graph, at)

@@ -210,7 +210,7 @@ def test_hooks_are_refused_even_where_random_inputs_do_not_show_them():
     forward = patched[0].forward
     patched[0].forward = lambda x: late(forward(x))
     for model in (inner, outer, patched):
-        with pytest.raises(UnsupportedLayerError, match="has forward hooks or a forward of its own instance"):
+        with pytest.raises(UnsupportedLayerError, match="has forward hooks or a forward set on the instance"):
             trace(model, (3,))
 
 
@@ -397,7 +397,7 @@ def test_an_unsupported_layer_is_named_with_its_path_type_and_remedy():
         (lambda m, x: m.second(2.0), r"layer 'second' \(Linear\) must be called with one value"),
         (lambda m, x: m.second(x.flatten(1)) + m.first(x.flatten(1)), r"layer 'add' .*\(4,\) and \(6,\)"),
         (lambda m, x: (m.second(x.flatten(1)), x), "must return one tensor, its forward returns tuple"),
-        (lambda m, x: m.relu(x), r"one vector of logits a sample, it returns shape \(2, 3\)"),
+        (lambda m, x: m.relu(x), r"one vector of logits per sample, it returns shape \(2, 3\)"),
     ],
 )
 def test_what_cannot_be_traced_is_said(forward, message):
@@ -550,5 +550,5 @@ class Halved(nn.Module):
 def test_a_network_is_compared_with_its_graph_outside_of_the_pixels_range_too(kind):
     """Both are the identity in [0, 1]."""
     lower.register(kind, lambda module, shape: Reshape(shape, shape))
-    with pytest.raises(ValueError, match="does not compute what the network does"):
+    with pytest.raises(ValueError, match="and the network compute different values"):
         trace(nn.Sequential(kind()), (3,))

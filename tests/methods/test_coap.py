@@ -44,7 +44,7 @@ def test_estimates_come_near_the_loss_and_are_no_bounds(threat):
 
 
 def test_what_cannot_be_estimated_is_refused():
-    with pytest.raises(ValueError, match="projections is 0: take one at least, or None for exact bounds"):
+    with pytest.raises(ValueError, match="projections is 0: give at least 1, or None for exact bounds"):
         COAP(projections=0)
     net, batch = problem(FirstCoordinate(eps=0.1))
     with pytest.raises(ValueError, match="the region is a Star: random projections know boxes"):
@@ -53,5 +53,5 @@ def test_what_cannot_be_estimated_is_refused():
 
 def test_one_projection_is_the_least():
     assert COAP(projections=1).projections == 1
-    with pytest.raises(ValueError, match="projections is 0: take one at least"):
+    with pytest.raises(ValueError, match="projections is 0: give at least 1"):
         COAP(projections=0)

@@ -292,12 +292,12 @@ def test_gradients_behind_the_cut_equal_finite_differences(setting, progress):
 
 @pytest.mark.parametrize("progress", [0.0, 1.5])
 def test_regions_that_are_no_boxes_are_refused(setting, progress):
-    with pytest.raises(ValueError, match=r"the region is a L2Ball but colt makes zonotopes of boxes: take .* Linf"):
+    with pytest.raises(ValueError, match=r"the region is a L2Ball but colt makes zonotopes of boxes: use .* Linf"):
         setting.run(COLT(progress=progress), region=L2(eps=0.1).region(setting.x))
 
 
 def test_more_stages_than_activations_are_refused(setting):
-    message = r"progress is 3\.1, but stage 3 of colt would leave -1 of the network's 2 activations behind its cut"
+    message = r"progress is 3\.1, but stage 3 of colt would leave -1 of the network's 2 activations after its cut"
     with pytest.raises(ValueError, match=rf"{message}, .*this network can be cut with 0, 1, 2 activations"):
         setting.run(COLT(progress=3.1))
 

@@ -232,14 +232,17 @@ def test_conv_large_has_the_layers_of_its_table():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CNN7(width=0), "cnn7: width is 0, which is no size; give a whole number of 1 or more"),
+        (lambda: CNN7(width=0), "cnn7: width is 0, which is not a size; give a whole number of 1 or more"),
         (lambda: CNN5(hidden=-3), "cnn5: hidden is -3"),
         (lambda: CNN3(width=1.5), "cnn3: width is 1.5"),
         (lambda: MLP(hidden=(10, 0)), r"mlp: hidden is \(10, 0\)"),
         (lambda: MLP(hidden=[10]), r"mlp: hidden is \[10\], .* or a tuple of them"),
         (lambda: CNN3().build((784,), 10), r"takes images \[C, H, W\], .* shape \(784,\); use an mlp"),
         (lambda: ResNet().build((784,), 10), r"takes images \[C, H, W\], .* shape \(784,\); use an mlp"),
-        (lambda: ResNet().build((3, 32, 3), 10), "a 4x4 kernel with padding 1 and is given 16x1 pixels"),
+        (
+            lambda: ResNet().build((3, 32, 3), 10),
+            "a 4x4 kernel and padding 1 does not fit into its input of 16x1 pixels",
+        ),
         (lambda: WideResNet().build((784,), 10), r"takes images \[C, H, W\], .* shape \(784,\); use an mlp"),
         (lambda: WideResNet(widen_factor=0), "wide-resnet: widen_factor is 0"),
         (lambda: MLP().build((1, 0), 10), r"mlp: an input of shape \(1, 0\) is empty"),
@@ -252,7 +255,7 @@ def test_conv_large_has_the_layers_of_its_table():
         ),
         (
             lambda: CNN5().build((1, 2, 28), 10),
-            "a convolution has a 4x4 kernel with padding 1 and is given 1x14 pixels, .*use larger images",
+            "a convolution with a 4x4 kernel and padding 1 does not fit into its input of 1x14 pixels; use larger",
         ),
     ],
 )

@@ -93,7 +93,7 @@ def test_segments_know_no_data_range():
         lambda **clip: Segments(eps=3.0, directions=torch.ones(1, 2), **clip),
     ):
         assert make().clip is None
-        with pytest.raises(ValueError, match=r"clip is \(0, 1\): segments are not cut with the data range"):
+        with pytest.raises(ValueError, match=r"clip is \(0, 1\): segments are not limited to the data range"):
             make(clip=(0, 1))
         with pytest.raises(ValueError, match="NaN"):
             make().check(torch.tensor([[math.nan, 0.0]]))

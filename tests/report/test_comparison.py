@@ -155,7 +155,7 @@ def test_the_table_shows_every_cell(folder):
 def test_folders_that_hold_nothing_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no run folder .*nowhere"):
         report.rows([tmp_path / "nowhere"])
-    with pytest.raises(FileNotFoundError, match=r"is no run folder: it has no recipe\.json"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no recipe\.json"):
         report.rows([tmp_path])
 
 

@@ -162,7 +162,7 @@ def test_records_and_settings_are_two_files(tmp_path):
 
 def test_a_run_folder_names_its_files(tmp_path):
     folder = RunFolder(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"is no run folder: it has no recipe\.json"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no recipe\.json"):
         folder.require()
     assert folder.certifications() == []
     for name in ("linf-0.2", "linf-0.1"):
@@ -237,7 +237,7 @@ def test_records_become_dictionaries_and_a_table(monkeypatch):
     found = Certification.of([record(0, "certified", stage_seconds={"clean": 0.5}), RECORDS[2]])
     assert found.to_dicts() == [found[0].to_json(), found[1].to_json()]
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ValueError, match=r"pandas is not there .*: pip install pandas, or take to_dicts\(\)"):
+    with pytest.raises(ValueError, match=r"pandas is not there .*: pip install pandas, or use to_dicts\(\)"):
         found.to_pandas()
 
 

@@ -258,7 +258,7 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("select=best", r"select is 'best' but no images are held out to choose by: set validation"),
         ("precise_bn_variance=median", r"precise_bn_variance is .*: it must be one of mean, pooled"),
         ('schedules=["l1"]', r"schedules"),
-        ("network.width=0", r"network: cnn3: width is 0, which is no size"),
+        ("network.width=0", r"network: cnn3: width is 0, which is not a size"),
     ],
 )
 def test_a_change_that_cannot_be_is_explained(tiny, change, message):

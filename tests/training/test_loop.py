@@ -289,7 +289,7 @@ def test_an_incomplete_run_is_not_loaded(tiny, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_no_run_is_not_loaded(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no run folder: it has no recipe\.json"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no recipe\.json"):
         load_run(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no run folder"):
         load_run(tmp_path / "nowhere")

@@ -1,15 +1,15 @@
-"""Do the perturbations point along the signal, the shortest way to the decision boundary? Two measures of it.
+"""Do the perturbations point along the signal, the shortest way to the decision boundary? Two measures of alignment.
 
     alignment = mean over samples of sup over delta in B of <s, delta> / (||s|| ||delta||)     of a perturbation set B
     cosine    = mean over samples of <s, delta> / (||s|| ||delta||)                            of perturbations found
 
 The first is from "How robust accuracy suffers from certified training with convex relaxations" (De Bartolomeis et al.,
-section 3.2); it tells sets of segments apart, where it is
+section 3.2). It distinguishes sets of segments, for which it is
 
     mean of max_j |<s, d_j>| / (||s|| ||d_j||)
 
-A ball that no data range cuts, of whatever norm, holds a small multiple of every s: its alignment is 1. The second is
-what "Certified defences can hurt generalisation" follows over the epochs of training (De Bartolomeis et al., Fig. 5b).
+Without a data range, a ball of any norm contains a small multiple of every s: its alignment is 1. "Certified defences
+can hurt generalisation" plots the second over the epochs of training (De Bartolomeis et al., Fig. 5b).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def alignment(region: Region, directions: Tensor) -> float:
         directions: the signal s of each sample, [B, *shape], not 0.
 
     Raises:
-        ValueError: the region does not consist of segments, or is one point; a direction is 0, or they do not fit.
+        ValueError: the region does not consist of segments, or is one point; or a direction is 0 or has a wrong shape.
     """
     if not isinstance(region, Star) or region.radius == 0:
-        given = "one point" if isinstance(region, Star) else f"a {type(region).__name__}"
+        kind = "one point" if isinstance(region, Star) else f"a {type(region).__name__}"
         raise ValueError(
-            f"the region is {given}: give segments of a radius above 0; a ball that no data range cuts has alignment 1"
+            f"the region is {kind}: give segments of a radius above 0; a ball without a data range has alignment 1"
         )
     signal = _checked(directions, region.center)
     segments = region.directions.double().flatten(1)
@@ -44,14 +44,14 @@ def alignment(region: Region, directions: Tensor) -> float:
 
 @full_float32
 def cosine(perturbations: Tensor, directions: Tensor) -> float:
-    """The mean cosine between perturbations and the signal; a perturbation of 0 does not count, NaN if all are 0.
+    """The mean cosine between perturbations and the signal. Perturbations of 0 are ignored; NaN if all are 0.
 
     Args:
-        perturbations: the attacked inputs less the clean ones, [B, *shape].
+        perturbations: the attacked inputs minus the clean ones, [B, *shape].
         directions: the signal s of each sample, [B, *shape], not 0.
 
     Raises:
-        ValueError: a direction is 0, or they do not fit.
+        ValueError: a direction is 0 or has a wrong shape.
     """
     signal, moved = _checked(directions, perturbations), perturbations.double().flatten(1)
     cosines = (signal * moved).sum(1) / (signal.norm(dim=1) * moved.norm(dim=1))
@@ -59,10 +59,10 @@ def cosine(perturbations: Tensor, directions: Tensor) -> float:
 
 
 def _checked(directions: Tensor, like: Tensor) -> Tensor:
-    """The directions, [B, n] in double precision; ValueError unless there is one for each sample, and none is 0."""
+    """The directions, [B, n] in double precision; ValueError unless each sample has one and all are nonzero."""
     if directions.shape != like.shape:
         raise ValueError(
-            f"the directions have shape {list(directions.shape)} but the inputs {list(like.shape)}: give one a sample"
+            f"the directions have shape {list(directions.shape)} but the inputs {list(like.shape)}: give one per sample"
         )
     flat = directions.double().flatten(1)
     zero = (~flat.any(1)).nonzero().flatten().tolist()

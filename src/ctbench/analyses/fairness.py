@@ -1,10 +1,10 @@
-"""How much worse than the average is the class that fares worst? The accuracy discrepancy.
+"""How much worse than the average is the worst class? The accuracy discrepancy.
 
-    discrepancy = (max_k R^k - R) / (1 - R)      R the share of samples that are wrong, R^k that of class k alone
+    discrepancy = (max_k R^k - R) / (1 - R)      R the error on all samples, R^k the error on the samples of class k
 
-0 where all classes fare alike, 1 where one has no sample right. De Bartolomeis et al., "Certified defences can hurt
-generalisation", Eq. (2), after Sanyal et al. 2022, "How unfair is private learning?". With errors under attack, or
-samples that are not certified, it is the discrepancy in robust accuracy.
+It is 0 if all classes have the same error, and 1 if one class has no correct sample. De Bartolomeis et al., "Certified
+defences can hurt generalisation", Eq. (2), after Sanyal et al. 2022, "How unfair is private learning?". With errors
+under attack, or samples that are not certified, it is the discrepancy in robust accuracy.
 
     discrepancy(net(x).argmax(1) != y, y)
 """
@@ -18,13 +18,14 @@ from torch import Tensor
 
 
 def discrepancy(errors: Tensor, labels: Tensor) -> float:
-    """The discrepancy of the classes in `labels`; one without samples does not count.
+    """The discrepancy of the classes in `labels`; classes without samples are ignored.
 
-    If all samples are wrong, the quotient is 0 / 0. It is 1 then, as for any R < 1 with a class that has none right.
+    If all samples are wrong, the quotient is 0 / 0. The result is then 1, as for any R < 1 if one class has no correct
+    sample.
 
     Args:
         errors: whether each sample is wrong, [N] bool.
-        labels: its class, [N] integers.
+        labels: the class of each sample, [N] integers.
 
     Raises:
         ValueError: there are no samples, they do not have one label each, or the errors are not bool.
@@ -32,7 +33,7 @@ def discrepancy(errors: Tensor, labels: Tensor) -> float:
     if errors.dtype != torch.bool or errors.dim() != 1 or errors.shape != labels.shape or not len(errors):
         raise ValueError(
             f"the errors are {errors.dtype} of shape {list(errors.shape)}, the labels have shape "
-            f"{list(labels.shape)}: give one bool (wrong or not) and one label per sample, for one sample at least"
+            f"{list(labels.shape)}: give one bool (wrong or not) and one label per sample, for at least one sample"
         )
     if bool(errors.all()):
         return 1.0
@@ -42,7 +43,7 @@ def discrepancy(errors: Tensor, labels: Tensor) -> float:
 
 
 def summary(labels: Sequence[int], errors: Mapping[str, Sequence[bool]]) -> str:
-    """A line on the discrepancy in several kinds of accuracy, by their names; of samples that `discrepancy` takes."""
+    """A line with the discrepancy in several kinds of accuracy; `errors` are by kind, as for `discrepancy`."""
     classes = torch.tensor(labels)
     kinds = (f"{name} {discrepancy(torch.tensor(wrong), classes):.3f}" for name, wrong in errors.items())
-    return f"accuracy discrepancy (0: all classes fare alike): {', '.join(kinds)}"
+    return f"accuracy discrepancy (0: all classes alike): {', '.join(kinds)}"

@@ -1,9 +1,9 @@
-"""How near do two classes of a data set come? Its implicit margin.
+"""How close are two classes of a data set? Its implicit margin.
 
     gamma = min ||x_i - x_j||   over all i, j with y_i != y_j
 
-De Bartolomeis et al., "How robust accuracy suffers from certified training with convex relaxations", section 3.4, there
-in the l2 norm. No classifier is right about both points of the pair within a radius of gamma / 2 or more.
+De Bartolomeis et al., "How robust accuracy suffers from certified training with convex relaxations", section 3.4, in
+the l2 norm. No classifier is robust at both points of the pair with a radius of gamma / 2 or more.
 
     data_margin(x, y).distance
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from ctbench.specification import check_samples
 
 ORDERS = {"l2": 2.0, "linf": math.inf, "l1": 1.0}
-ROWS, COLUMNS = 1024, 8192  # the distances that are held at once
+ROWS, COLUMNS = 1024, 8192  # the size of the matrix of distances in memory
 
 
 class Margin(NamedTuple):
@@ -28,10 +28,10 @@ class Margin(NamedTuple):
 
 
 def data_margin(x: Tensor, y: Tensor, norm: str = "l2") -> Margin:
-    """The least distance of two samples of different classes.
+    """The smallest distance between two samples of different classes.
 
-    Products of matrices tell the nearest pair in the l2 norm; its distance is then that of the difference. So
-    distances that differ by some 1e-8 of the norm of the data may be told apart wrongly.
+    In the l2 norm, matrix products find the nearest pair, and its distance is then computed from the difference. So if
+    distances differ by only about 1e-8 of the norm of the data, the wrong pair may be chosen.
 
     Args:
         x: inputs, [N, *shape].
@@ -39,7 +39,7 @@ def data_margin(x: Tensor, y: Tensor, norm: str = "l2") -> Margin:
         norm: "l2", "linf" or "l1".
 
     Raises:
-        ValueError: a norm that is unknown, inputs that are not finite or have not one label each, or a single class.
+        ValueError: the norm is unknown, inputs are not finite or do not have one label each, or there is one class.
     """
     if norm not in ORDERS:
         raise ValueError(f"norm is {norm!r}: it must be one of {', '.join(ORDERS)}")
@@ -55,9 +55,9 @@ def data_margin(x: Tensor, y: Tensor, norm: str = "l2") -> Margin:
             for columns in (y > label).nonzero().flatten().split(COLUMNS):
                 distances = torch.cdist(flat[rows].double(), flat[columns].double(), p=order)
                 row, column = divmod(int(distances.argmin()), len(columns))
-                found = float(distances[row, column])
-                if found < nearest.distance:
+                distance = float(distances[row, column])
+                if distance < nearest.distance:
                     i, j = int(rows[row]), int(columns[column])
-                    nearest = Margin(found, (min(i, j), max(i, j)))
+                    nearest = Margin(distance, (min(i, j), max(i, j)))
     i, j = nearest.pair
     return nearest._replace(distance=float(torch.linalg.vector_norm(flat[i].double() - flat[j].double(), order)))

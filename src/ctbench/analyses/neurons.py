@@ -3,16 +3,18 @@
     unstable = 1 / (m n) sum over samples i and neurons j of [l_j(x_i) <= 0 <= u_j(x_i)]
 
 l, u are bounds of the pre-activation over the region. De Bartolomeis et al., "How robust accuracy suffers from
-certified training with convex relaxations", Eq. (4). In the words around it a neuron with u = 0 is inactive, too, and
-one with l = 0 active, too. Here such a tie is unstable, as in Eq. (4), and nothing else, so that the shares sum to 1:
+certified training with convex relaxations", Eq. (4). In the text of the paper, a neuron with u = 0 also counts as
+inactive, and a neuron with l = 0 also as active. Here these ties count only as unstable, following Eq. (4), so that the
+shares sum to 1:
 
     inactive: u < 0,    active: l > 0,    unstable: all others
 
-The tighter the bounds, the fewer neurons are unstable. CROWN's are the default; those of other domains can be given:
+The tighter the bounds, the fewer neurons are unstable. The default bounds are CROWN's; `boxes` takes those of other
+domains:
 
     neuron_states(net, region).unstable
     neuron_states(net, region, boxes=coap.boxes(net, region))          # the bounds that COAP trains with
-    neuron_states(net, region, boxes=interval.boxes(net, region))      # loose, and quick
+    neuron_states(net, region, boxes=interval.boxes(net, region))      # loose but fast
 """
 
 from __future__ import annotations
@@ -44,16 +46,16 @@ def neuron_states(net: Graph, region: Region, boxes: list[Box] | None = None) ->
     Args:
         net: a frozen graph.
         region: the inputs, for B samples.
-        boxes: bounds of every node; None computes CROWN's.
+        boxes: bounds of every node; None computes them with CROWN.
 
     Raises:
         ValueError: the network has no ReLU.
     """
     boxes = crown.boxes(net, region) if boxes is None else boxes
-    found = [boxes[node.inputs[0]] for node in net.nodes if isinstance(node.op, ReLU)]
-    if not found:
-        raise ValueError("the network has no ReLU: only of these it is told whether they can switch")
-    count = sum(box.lower.numel() for box in found)
-    inactive = sum(int((box.upper < 0).sum()) for box in found)
-    active = sum(int((box.lower > 0).sum()) for box in found)
+    inputs = [boxes[node.inputs[0]] for node in net.nodes if isinstance(node.op, ReLU)]
+    if not inputs:
+        raise ValueError("the network has no ReLU: only ReLUs are counted as inactive, active or unstable")
+    count = sum(box.lower.numel() for box in inputs)
+    inactive = sum(int((box.upper < 0).sum()) for box in inputs)
+    active = sum(int((box.lower > 0).sum()) for box in inputs)
     return NeuronStates(inactive / count, active / count, (count - inactive - active) / count)

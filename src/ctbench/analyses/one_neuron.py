@@ -3,34 +3,35 @@
 The distribution is linearly separable, y = -1 or 1 with equal probability, and the adversary moves the signal x_1:
 
     x = [gamma y; N(0, sigma^2 I_{d-1})],   z = x + beta e_1 with |beta| <= eps                           Eq. (3)
-    f(x) = a ReLU(<theta, x>) + b,          of which theta_1 alone is trained                             Eq. (11)
+    f(x) = a ReLU(<theta, x>) + b,          only theta_1 is trained                                       Eq. (11)
     J(x, y) = min over z of y f(z),         J~(x, y) <= J(x, y) the dual bound of COAP                    Eq. (41, 49)
     AT:   theta_1 - rate E[d/dtheta_1 log(1 + exp(-J))],      COAP: the same with J~                      App. B
     Theorem 4.2: after the step the robust risk of COAP is above that of AT, if
                  ||theta_2:d|| / |theta_1| > sqrt(24 gamma^3 / sigma^2) and 2/3 gamma < eps < gamma       Eq. (13)
 
-What the paper leaves implicit:
-- Signs. Its proofs take theta_1 > 0, a > 0 and b < 0; theta_1 < 0, a < 0 and b > 0 is the mirror image. With a b > 0
+Implicit in the paper:
+- Signs. The proofs assume theta_1 > 0, a > 0 and b < 0; theta_1 < 0, a < 0 and b > 0 is the mirror image. With a b > 0
   the sign of f is that of b, and no step changes the risk.
-- The cross-entropy, Eq. (35), is to be read with a minus, as Prop. B.1 and B.2 do: its gradients are those of
+- The cross-entropy, Eq. (35), needs a minus sign, as used in Prop. B.1 and B.2: its gradients are those of
   log(1 + exp(-J)).
-- The step may be of any size: with eps |theta_1| for eps theta_1, Lemma B.1 holds for both signs of theta_1.
-- COAP's free slope, the alpha of Eq. (10), is that of Wong & Kolter, u / (u - l). The best one is 0, and then J~ = J.
-  With CROWN's, 1 where u > -l and 0 elsewhere, the order is the reverse: the gradient on I* is negative or 0.
+- The step may be of any size: with eps |theta_1| instead of eps theta_1, Lemma B.1 holds for both signs of theta_1.
+- COAP's free slope, the alpha of Eq. (10), is that of Wong & Kolter, u / (u - l). The best slope is 0; it gives J~ = J.
+  With CROWN's slope, 1 where u > -l and 0 elsewhere, the order is reversed: the gradient on I* is negative or 0.
 
-Eq. (13) depends on the units: r = ||theta_2:d|| / |theta_1| has none, and sqrt(gamma^3) / sigma has. In other units of
-x (gamma, sigma, eps times s, theta divided by s) the network, its risk and the sign of each gradient stay, and Eq. (13)
-turns true or false. So it does not suffice where gamma is small. This does, for any eps < gamma, and is our own:
+Eq. (13) depends on the units: r = ||theta_2:d|| / |theta_1| has no unit, but sqrt(gamma^3) / sigma has one. In other
+units of x (gamma, sigma, eps times s, theta divided by s) the network, its risk and the sign of each gradient do not
+change, but Eq. (13) may become true or false. So it is not sufficient if gamma is small. The following condition is
+sufficient for any eps < gamma. It is ours, not from the paper:
 
     sigma ||theta_2:d|| >= gamma |theta_1|
 
-For AT and COAP differ on I* alone, where the neuron is unstable and a y > 0. There <theta_2:d, x_2:d> =
--|theta_1| (gamma + s) with |s| < eps, J~ is even in s, the density is even but for exp(-gamma s / (sigma r)^2), and
+Proof: AT and COAP differ only on I*, where the neuron is unstable and a y > 0. There <theta_2:d, x_2:d> =
+-|theta_1| (gamma + s) with |s| < eps, J~ is even in s, the density is even except for exp(-gamma s / (sigma r)^2), and
 
     d/d|theta_1| log(1 + exp(-J~)) = |a| sigmoid(-J~) (s^2 + eps^2 + 2 gamma s) / (2 eps),       0 for J.
 
-The contributions of s and -s add up to more than 0 if tanh(gamma s / (sigma r)^2) < (s^2 + eps^2) / (2 gamma s), and
-tanh(v) < v, gamma <= sigma r and s < eps give this. Eq. (13) implies the condition where gamma >= 1/24.
+The sum of the contributions of s and -s is positive if tanh(gamma s / (sigma r)^2) < (s^2 + eps^2) / (2 gamma s), and
+this follows from tanh(v) < v, gamma <= sigma r and s < eps. Eq. (13) implies the condition if gamma >= 1/24.
 
     neuron, task = Neuron(theta=theta, a=1.0, b=-1.0), Task(gamma=1.0, sigma=1.0, eps=0.8)
     adversarial = step(neuron, expected_gradient(adversarial_gradient, neuron, task), rate=0.1)
@@ -48,12 +49,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-REACH = 12.0  # quadrature ends at this many standard deviations, where the density is 1e-32
+REACH = 12.0  # the quadrature ends at this many standard deviations, where the density is 1e-32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """The linearly separable distribution, and how far the adversary moves the first coordinate."""
+    """The linearly separable distribution, and the radius eps by which the adversary moves the first coordinate."""
 
     gamma: float
     sigma: float
@@ -81,8 +82,8 @@ class Neuron:
 
     def __post_init__(self) -> None:
         if self.theta.dim() != 1 or len(self.theta) < 2 or self.theta.dtype != torch.float64:
-            given = f"{self.theta.dtype} of the shape {list(self.theta.shape)}"
-            raise ValueError(f"theta is {given}: give [d] with d >= 2, in double precision")
+            kind = f"{self.theta.dtype} of the shape {list(self.theta.shape)}"
+            raise ValueError(f"theta is {kind}: give [d] with d >= 2, in double precision")
         if not (self.theta[0] != 0 and self.theta[1:].any()):
             raise ValueError("theta_1 or all of theta_2:d are 0: give other weights, the theory divides by their norms")
         if not self.a * self.b < 0:
@@ -101,7 +102,7 @@ class Neuron:
 
 
 def has_signs_of_proof(neuron: Neuron) -> bool:
-    """Whether a theta_1 > 0, which the proofs assume (a b < 0 holds for every `Neuron`)."""
+    """Whether a theta_1 > 0, an assumption of the proofs (a b < 0 holds for every `Neuron`)."""
     return bool(neuron.a * neuron.theta[0] > 0)
 
 
@@ -137,11 +138,11 @@ def _normal_cdf(value: float) -> float:
 
 
 def sampled_robust_risk(neuron: Neuron, task: Task, x: Tensor, y: Tensor) -> float:
-    """The share of samples that one end of the segment misclassifies; f is monotone along it.
+    """The share of samples with an end of the segment that is misclassified; f is monotone along the segment.
 
     Args:
         neuron: the network.
-        task: of which eps counts.
+        task: only its eps is used.
         x: the inputs, [B, d].
         y: their labels, [B], -1 or 1.
     """
@@ -185,9 +186,9 @@ def dual_bound(
         first: W_1 [H, d] and b_1 [H].
         second: W_2 [K, H] and b_2 [K].
         x: the inputs, [B, d].
-        c: one linear form of the output a sample, [B, K].
+        c: one linear form of the output per sample, [B, K].
         eps: how far the first coordinate moves.
-        alpha: the free slopes in [0, 1], [B, H] or one number; None takes u / (u - l), as Wong & Kolter do.
+        alpha: the free slopes in [0, 1], [B, H] or one number; None uses u / (u - l), like Wong & Kolter.
 
     Returns:
         The bounds, [B].
@@ -235,7 +236,7 @@ def coap_gradient(neuron: Neuron, task: Task, x: Tensor, y: Tensor) -> Tensor:
         -a y sigmoid(-J~) / (2 eps) (l (x_1 + eps sgn(theta_1)) / |theta_1|
                                      + u (x_1 |theta_1| - <theta, x> sgn(theta_1)) / theta_1^2)
 
-    and elsewhere that of Prop. B.1.
+    and elsewhere the derivative of Prop. B.1.
     """
     lower, upper = _neuron_bounds(neuron, task, x)
     theta_1, x_1 = neuron.theta[0], x[:, 0]
@@ -253,15 +254,15 @@ def _neuron_bounds(neuron: Neuron, task: Task, x: Tensor) -> tuple[Tensor, Tenso
 
 
 def weighted_inputs(neuron: Neuron, task: Task, *, panels: int = 400) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs [B, d], labels [B] and weights [B] whose weighted sums are expectations of what depends on <theta, x>, y.
+    """Inputs [B, d], labels [B] and weights [B]: weighted sums are expectations of functions of <theta, x> and y.
 
-    Since <theta_2:d, x_2:d> = sigma ||theta_2:d|| z with a standard normal z, inputs along theta_2:d suffice. Over z
-    these are Gauss-Legendre nodes, eight on each panel, with panels that end where l or u is 0.
+    Since <theta_2:d, x_2:d> = sigma ||theta_2:d|| z with a standard normal z, inputs along theta_2:d suffice. In z they
+    are Gauss-Legendre nodes, eight on each panel. The points where l or u is 0 are ends of panels.
 
     Args:
         neuron: the network.
         task: the distribution.
-        panels: how many cover the range; with |a| sigma ||theta_2:d|| above 100 the sigmoid is steep and needs more.
+        panels: the number of panels; if |a| sigma ||theta_2:d|| is above 100, the sigmoid is steep and needs more.
     """
     tail = neuron.theta[1:]
     kinks = (

@@ -1,4 +1,4 @@
-"""Searches for the worst point of a region: one file per attack."""
+"""Attacks, searches for the worst point of a region: one file per attack."""
 
 from ctbench.attacks.apgd import APGD
 from ctbench.attacks.autoattack import AutoAttack

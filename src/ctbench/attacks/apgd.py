@@ -4,7 +4,7 @@ parameter-free attacks", section 3 and Algorithm 1.
     z_{t+1} = project(x_t + eta r direction(grad objective(x_t))),   r the radius, eta = 2 at first
     x_{t+1} = project(x_t + alpha (z_{t+1} - x_t) + (1 - alpha) (x_t - x_{t-1})),   x_1 = z_1
 
-The step eta is halved, and the search goes on from the best point so far, at a checkpoint w_j at which
+At a checkpoint w_j, the step eta is halved and the search continues from the best point so far, if
 
     (1) objective(x_{t+1}) > objective(x_t) in fewer than rho (w_j - w_{j-1}) of the steps since w_{j-1}, or
     (2) neither eta (at w_{j-1}) nor the best value (since w_{j-1}) changed.
@@ -26,15 +26,15 @@ from ctbench.regions import Region
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
-    """Steps of steepest ascent with momentum, which each sample of each restart halves for itself; no step to choose.
+    """Steepest ascent with momentum. Each sample of each restart halves its step size, which is not a parameter.
 
-    The direction of a step is the region's: the sign of the gradient in a box, its unit vector in an l2 ball.
+    The region defines the direction of a step: the sign of the gradient in a box, its unit vector in an l2 ball.
 
     Args:
-        steps: steps S; S + 1 points are compared and as many gradients computed.
-        restarts: random starts R, all in one batch.
-        rho: the share of steps that must raise the objective for the step size to stay.
-        momentum: alpha, the share of the new step; the rest is the share of the last one.
+        steps: the number of steps S; S + 1 points are compared and S + 1 gradients computed.
+        restarts: the number of random starts R, all in one batch.
+        rho: the share of steps that must raise the objective to keep the step size.
+        momentum: alpha, the weight of the new step; 1 - alpha is the weight of the last step.
     """
 
     name: ClassVar[str] = "apgd"
@@ -51,7 +51,7 @@ class APGD(Attack):
                 raise ValueError(f"{name} is {share}: a share must be in [0, 1]")
 
     def checkpoints(self) -> list[int]:
-        """The numbers of steps after which the step size may be halved, ascending."""
+        """The steps after which the step size may be halved, ascending."""
         shares = [0, 22]  # in percent: as floats, 0.57 + 0.13 of 100 steps would be rounded up to 71
         while (share := shares[-1] + max(shares[-1] - shares[-2] - 3, 6)) <= 100:
             shares.append(share)
@@ -66,7 +66,7 @@ class APGD(Attack):
         halved = torch.zeros_like(here.values, dtype=torch.bool)
         checkpoints = self.checkpoints()
         for step in range(1, self.steps + 1):
-            # as long as 2 times the radius, halved as often as each search has done it
+            # 2 times the radius, halved once per halving of each search
             points = region.ascend(here.points, here.gradient, 2 * 0.5 ** _widened(halvings, here.points))
             if step > 1:
                 points = here.points + self.momentum * (points - here.points)
@@ -93,7 +93,7 @@ class _Seen(NamedTuple):
 
 
 def _look(objective: Objective, points: Tensor) -> _Seen:
-    """The objective at some points; NaN counts as the worst."""
+    """The objective at some points, with its gradient; NaN counts as the smallest value."""
     with torch.enable_grad():
         points = points.detach().requires_grad_()
         values = objective(points)
@@ -103,7 +103,7 @@ def _look(objective: Objective, points: Tensor) -> _Seen:
 
 
 def _where(chosen: Tensor, some: _Seen, others: _Seen) -> _Seen:
-    """The one where chosen, [R, B], and the other elsewhere."""
+    """`some` where `chosen`, [R, B], and `others` elsewhere."""
     wide = _widened(chosen, some.points)
     return _Seen(
         torch.where(wide, some.points, others.points),
@@ -113,5 +113,5 @@ def _where(chosen: Tensor, some: _Seen, others: _Seen) -> _Seen:
 
 
 def _widened(each: Tensor, points: Tensor) -> Tensor:
-    """[R, B] to [R, B, 1, ...], as many dimensions as the points."""
+    """[R, B] to [R, B, 1, ...], with as many dimensions as the points."""
     return each.view(*each.shape, *[1] * (points.dim() - 2))

@@ -5,9 +5,9 @@ parameter-free attacks", computed by the package pyautoattack: pip install 'ctbe
     plus       AA+: APGD on the cross-entropy (5 restarts), APGD on the DLR (5), FAB (5), Square, targeted APGD on the
                DLR, targeted FAB
 
-Each part attacks the samples that withstood the former ones. Square asks 5000 times, the others take 100 steps, and the
-targets are the 9 classes with the greatest logits, or all others where these are fewer. AA+ is the evaluation of "How
-robust accuracy suffers from certified training with convex relaxations", App. A.1.
+Each part attacks the samples that withstood the parts before it. Square makes 5000 queries, the other parts 100 steps.
+The targets are the 9 wrong classes with the largest logits, or all wrong classes if there are fewer. AA+ is the
+evaluation of "How robust accuracy suffers from certified training with convex relaxations", App. A.1.
 
     AutoAttack(version="plus")(model, x, y, eps=0.5, norm="l2")
 """
@@ -35,15 +35,16 @@ NORMS = {"linf": "Linf", "l2": "L2"}
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack:
-    """The parts of AutoAttack one after the other. It asks for logits and labels, so it is no `Attack`.
+    """The parts of AutoAttack, one after the other. It needs logits and labels, so it is not an `Attack`.
 
-    The package computes in single precision; its random numbers come from the seed and leave torch's as they are.
+    The package computes in single precision. Its random numbers come from `seed` and do not change the state of torch's
+    generators.
 
     Args:
         version: "standard", or "plus" for AA+.
-        batch_size: how many samples it takes at once.
-        seed: of all random numbers.
-        only: the one part to run, by the package's name; None for all.
+        batch_size: the number of samples per batch.
+        seed: the seed of all random numbers.
+        only: run only this part, by the name in the package; None runs all parts.
     """
 
     version: Literal["standard", "plus"] = "standard"
@@ -58,10 +59,10 @@ class AutoAttack:
             raise ValueError(f"only is {self.only!r}: it must be one of {', '.join(PARTS['plus'])}, or None for all")
 
     def parts(self, shape: torch.Size, classes: int, norm: str) -> list[str]:
-        """What is run on inputs of a shape, in the package's names.
+        """The parts that run on inputs of a shape, by their names in the package.
 
-        The untargeted parts alone for fewer than four classes, without the DLR for two; and Square only where it works:
-        for images, in the l2 norm only of sizes that its tiles fit into.
+        With fewer than four classes only the untargeted parts run, with two classes also no DLR. Square runs only on
+        images, and in the l2 norm only if its tiles fit into the image.
         """
         parts = PARTS[self.version] if classes >= 4 else UNTARGETED
         impossible = set() if classes >= 3 else {"apgd-dlr"}
@@ -70,26 +71,26 @@ class AutoAttack:
         return [part for part in parts if part not in impossible and self.only in (None, part)]
 
     def require(self, norm: str) -> None:
-        """Raise ValueError unless the norm is one that it is for, and pyautoattack is installed."""
+        """Raise ValueError unless AutoAttack supports the norm and pyautoattack is installed."""
         if norm not in NORMS:
             raise ValueError(f"norm is {norm!r}: AutoAttack is for {' and '.join(NORMS)}")
         _package()
 
     def __call__(self, net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, eps: float, norm: str) -> Tensor:
-        """A point of the region for each sample, [B, *shape]; x itself, in single precision, where no part succeeded.
+        """A point of the region for each sample, [B, *shape]; x itself, in single precision, if no part succeeded.
 
-        Points are projected onto the region in the precision of x. Whether they are misclassified is for the caller to
-        see, in whatever precision counts.
+        Points are projected onto the region in the precision of x. The caller has to test whether they are
+        misclassified, in the precision that counts.
 
         Args:
-            net: inputs [N, *shape] in the type of x to logits [N, K], the same at every call: a network at test time.
+            net: inputs [N, *shape] in the type of x to logits [N, K], the same at every call: a network in eval mode.
             x: the clean inputs, [B, *shape], in [0, 1].
             y: the labels, [B].
             eps: the radius.
             norm: "linf" or "l2".
 
         Raises:
-            ValueError: pyautoattack is not installed, the norm is another one, or inputs or labels are out of range.
+            ValueError: pyautoattack is not installed, the norm is not supported, or inputs or labels are out of range.
         """
         self.require(norm)
         model = threat(norm, eps)
@@ -121,12 +122,12 @@ def _package() -> Any:
         return import_module("pyautoattack")
     except ImportError as error:
         raise ValueError(
-            f"AutoAttack is not there ({error}): pip install 'ctbench[attacks]', or take APGD, which needs no package"
+            f"AutoAttack is not there ({error}): pip install 'ctbench[attacks]', or use APGD, which needs no package"
         ) from None
 
 
 def _tiled(height: int, width: int) -> bool:
-    """Whether the tiles of Square's first move in the l2 norm fit: of height // 5, as many as there is room for."""
+    """Whether the tiles of Square's first move in the l2 norm fit into the image. Their side is height // 5."""
     tile = height // 5
     if tile < 2:
         return tile == 1
@@ -136,7 +137,7 @@ def _tiled(height: int, width: int) -> bool:
 
 
 class _InputsOnly(torch.autograd.Function):
-    """Logits whose gradient reaches the points alone: FAB calls `backward`, which would add to those of the weights."""
+    """Logits with a gradient only for the points: FAB calls `backward`, which would add to the weights' gradients."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, net: Callable[[Tensor], Tensor]) -> Tensor:

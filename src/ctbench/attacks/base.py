@@ -1,4 +1,4 @@
-"""What an attack is: a frozen dataclass that searches a region for the point at which an objective is large."""
+"""The base class of attacks: a frozen dataclass that searches a region for a point with a large objective."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ctbench.regions import Region
 
-# points [R, B, *shape] to what the adversary wants large there, [R, B]
+# points [R, B, *shape] to the values that the adversary maximises, [R, B]
 Objective = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """A search for the point of a region at which an objective is large."""
+    """A search for a point of a region with a large objective."""
 
     name: ClassVar[str]
 
@@ -29,7 +29,7 @@ class Attack(ABC):
         """The best point found for each sample, [B, *shape], without gradient.
 
         Args:
-            objective: points [R, B, *shape] to values [R, B]; samples do not influence one another.
+            objective: points [R, B, *shape] to values [R, B]; samples must not influence one another.
             region: where to search.
             x: the clean inputs, [B, *shape].
             generator: the source of all randomness.

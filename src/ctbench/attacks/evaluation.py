@@ -1,20 +1,20 @@
-"""Adversarial accuracy: the share of samples that are right, and that none of the attacks named could turn.
+"""Adversarial accuracy: the share of samples that are classified correctly, and that no attack falsifies.
 
     accuracy = |{i : argmax z(x_i) = y_i, and min over k of z_y(x') - z_k(x') >= 0 at all points x' found for i}| / N
 
-Each attack gets what withstood the former ones, search after search, in the precision of the network. A point counts
-where, moved into the exact region, it is misclassified in double precision.
+Each attack gets the samples that withstood the attacks before it, and searches in the precision of the network. A point
+falsifies a sample if its projection onto the exact region is misclassified in double precision.
 
-    pgd              PGD of 40 steps on the least margin, from 3 starts
+    pgd              PGD of 40 steps on the smallest margin, from 3 starts
     apgd-ce          Auto-PGD of 100 steps on the cross-entropy, from 5 starts
     apgd-dlr         the same on the difference of logits ratio (DLR)
     apgd-t           the same on the targeted DLR (on the targeted margin for fewer than four classes), from 1 start for
                      each of the 9 best other classes
-    line-search      the least margin along segments
-    autoattack       the parts of AutoAttack (of the package pyautoattack), each for itself, as autoattack/square
+    line-search      the smallest margin along segments
+    autoattack       the parts of AutoAttack (of the package pyautoattack), each as an attack, e.g. autoattack/square
     autoattack-plus  the parts of AA+
 
-Any other `Attack` goes by its name, with its defaults, on the least margin.
+Any other `Attack` has its own name here. It runs with its defaults, on the smallest margin.
 
     adversarial_accuracy(model, x, y, eps=0.1, attacks=("pgd", "autoattack")).adversarial_accuracy
 """
@@ -51,26 +51,26 @@ from ctbench.specification import (
     violation_at,
 )
 
-# a network, regions, inputs [B, *shape], labels [B] and a source of randomness to points, [B, *shape]
+# a network, regions, inputs [B, *shape], labels [B] and a random generator to points, [B, *shape]
 Search = Callable[[Graph, Region, Tensor, Tensor, torch.Generator], Tensor]
 VERSIONS: dict[str, Literal["standard", "plus"]] = {"autoattack": "standard", "autoattack-plus": "plus"}
-TARGETS = 9  # classes that a targeted attack tries, at most
+TARGETS = 9  # the maximal number of classes that a targeted attack tries
 DEFAULT = ("pgd", "apgd-ce", "apgd-dlr", "apgd-t")
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one attack did to the samples that it was run on."""
+    """The result of one attack."""
 
     attack: str
-    tried: int  # samples
-    turned: tuple[int, ...]  # their places, ascending
+    tried: int  # the number of attacked samples
+    turned: tuple[int, ...]  # the positions of the samples that the attack falsified, ascending
     seconds: float
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What attacks did to N samples, one after the other."""
+    """The results of several attacks on N samples."""
 
     labels: tuple[int, ...]
     predictions: tuple[int, ...]  # at the clean inputs; -1 where the logits are not finite
@@ -78,27 +78,27 @@ class Evaluation:
 
     @property
     def natural_accuracy(self) -> float:
-        """The share that is right at the clean input."""
+        """The share of samples that are right at the clean input."""
         return self._right / len(self.labels)
 
     @property
     def adversarial_accuracy(self) -> float:
-        """The share that is right, and that no attack turned."""
+        """The share of samples that are right, and that no attack falsified."""
         return self._without(self.rounds)
 
     @property
     def accuracies(self) -> dict[str, float]:
-        """By attack: the share that is right, and that neither it nor one before it turned."""
+        """By attack: the share of samples that are right, and that neither it nor an attack before it falsified."""
         return {done.attack: self._without(self.rounds[:count]) for count, done in enumerate(self.rounds, start=1)}
 
     @property
     def separate_accuracies(self) -> dict[str, float]:
-        """By attack: the share that is right, and that it did not turn; of all samples where each was run alone."""
+        """By attack: the share of samples that are right, and that it did not falsify. Comparable only with `alone`."""
         return {done.attack: self._without((done,)) for done in self.rounds}
 
     @property
     def turned_by(self) -> tuple[str | None, ...]:
-        """By sample: the first attack that turned it; None where it stood, or was wrong already."""
+        """By sample: the first attack that falsified it; None if no attack did, or if it was already wrong."""
         first = {place: done.attack for done in reversed(self.rounds) for place in done.turned}
         return tuple(first.get(place) for place in range(len(self.labels)))
 
@@ -133,31 +133,32 @@ def adversarial_accuracy(
     replay: Callable[[Tensor], Tensor] | None = None,
     watch: Callable[[str, int], None] | None = None,
 ) -> Evaluation:
-    """Attack each sample that the network has right, until an attack turns it.
+    """Attack each sample that the network classifies correctly, until an attack falsifies it.
 
-    The network is taken as at test time, whatever mode it is in. What an attack finds does not depend on the attacks
-    beside it, but for the samples that they leave it.
+    The network is evaluated as in eval mode, in any mode. An attack does not depend on the attacks before it,
+    except that they leave it fewer samples.
 
     Args:
         model: any network of supported layers, normalisation inside.
         x: inputs in the data range, [N, *shape].
         y: labels, [N] integers.
         eps: the radius, in [0, 1] pixel space.
-        norm: of the ball: "linf", "l2" or "l1", or another threat model's name (see `ctbench.regions.threat`).
-        clip: the range of the data, which the ball does not leave; None for no range.
-        threat: a threat model in place of eps, norm and clip.
-        attacks: their names, in the order in which they are run; see above.
-        alone: run each of them on all samples that are right, also on those that are turned already.
-        proved: the places of samples that no attack can turn, as they are certified; they are not attacked.
-        seed: of each attack.
-        batch_size: samples that are attacked at once.
-        replay: another implementation of the network, [B, *shape] to [B, K]. A point must be misclassified there, too.
-        watch: called after each batch with the attack and how many of its samples withstood so far.
+        norm: the norm of the ball: "linf", "l2" or "l1", or the name of another threat model (see
+            `ctbench.regions.threat`).
+        clip: the data range, which the ball does not leave; None for no range.
+        threat: a threat model instead of eps, norm and clip.
+        attacks: the names of the attacks, in the order in which they run; see above.
+        alone: run each attack on all samples that are right, including samples that are already falsified.
+        proved: the positions of certified samples, which no attack can falsify; they are not attacked.
+        seed: the seed of each attack.
+        batch_size: the number of samples per batch.
+        replay: another implementation of the network, [B, *shape] to [B, K]. It must also misclassify a point.
+        watch: called after each batch with the attack and the number of its samples that withstood so far.
 
     Raises:
-        UnsupportedLayerError: a layer without an op; says which and what to register.
-        ValueError: an attack that is unknown, not for this norm, or whose package is missing; an eps, input, label or
-            number that cannot be.
+        UnsupportedLayerError: a layer has no op; the message says which layer and what to register.
+        ValueError: an attack is unknown, does not support this norm, or needs a missing package; or an eps, input,
+            label or number is invalid.
     """
     if not 0 <= seed < 2**31 or batch_size < 1:
         raise ValueError(f"seed must be in [0, 2^31) and batch_size >= 1, got {seed} and {batch_size}")
@@ -168,27 +169,27 @@ def adversarial_accuracy(
     right = [place for place, label in enumerate(labels) if predictions[place] == label]
     sure = frozenset(proved)
     if not sure <= set(range(len(x))):
-        raise ValueError(f"proved names sample {max(sure - set(range(len(x))))} of {len(x)}: give places in x")
+        raise ValueError(f"proved names sample {max(sure - set(range(len(x))))} of {len(x)}: give positions in x")
     right = [place for place in right if place not in sure]
     standing, rounds = right, []
     for name, searches in plan.items():
         start = time.perf_counter()
         tried = right if alone else standing
-        left, generator = set(tried), torch.Generator(target.device).manual_seed(seed)
+        robust, generator = set(tried), torch.Generator(target.device).manual_seed(seed)
         for search in searches:
-            for places in _batches(sorted(left), batch_size):
-                left -= set(target.turned(search, places, generator))
+            for places in _batches(sorted(robust), batch_size):
+                robust -= set(target.turned(search, places, generator))
                 if watch is not None:
-                    watch(name, len(left))
-        standing = [place for place in standing if place in left]
-        turned = tuple(place for place in tried if place not in left)
+                    watch(name, len(robust))
+        standing = [place for place in standing if place in robust]
+        turned = tuple(place for place in tried if place not in robust)
         rounds.append(Round(name, len(tried), turned, time.perf_counter() - start))
     return Evaluation(tuple(labels), tuple(predictions), tuple(rounds))
 
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """What is attacked: a network, in its own and in double precision, and labelled samples."""
+    """The attacked network, in its own and in double precision, and labelled samples."""
 
     network: Precisions
     x: Tensor  # [N, *shape]
@@ -211,22 +212,22 @@ class _Target:
         return self.network.like.device
 
     def predictions(self, places: list[int]) -> list[int]:
-        """What the network says at clean inputs; -1 where that is not finite."""
+        """The predicted classes at clean inputs; -1 where the logits are not finite."""
         logits = self.network.exact(self.x[places].to(self.device).double())
-        said: list[int] = torch.where(logits.isfinite().all(1), logits.argmax(1), -1).tolist()
-        return said
+        classes: list[int] = torch.where(logits.isfinite().all(1), logits.argmax(1), -1).tolist()
+        return classes
 
     def turned(self, search: Search, places: list[int], generator: torch.Generator) -> list[int]:
-        """Those of some samples for which a search finds a point that is misclassified indeed."""
+        """The samples among `places` for which a search finds a point that is misclassified in double precision."""
         x, y = self.x[places].to(self.device), self.y[places].to(self.device, torch.long)
         rough = x.to(self.network.like)
         points = search(self.network.net, self.threat.region(rough), rough, y, generator)
         points = self.threat.region(x.double()).project(points.double())
-        found = (violation_at(self.network.exact, y)(points.unsqueeze(0))[0] > 0).nonzero().flatten().tolist()
-        return [places[row] for row in found if self._wrong_there(points[row : row + 1], y[row : row + 1])]
+        rows = (violation_at(self.network.exact, y)(points.unsqueeze(0))[0] > 0).nonzero().flatten().tolist()
+        return [places[row] for row in rows if self._wrong_there(points[row : row + 1], y[row : row + 1])]
 
     def _wrong_there(self, point: Tensor, y: Tensor) -> bool:
-        """Whether the other implementation, if there is one, is wrong about a point, [1, *shape], too."""
+        """Whether the other implementation, if there is one, also misclassifies a point, [1, *shape]."""
         return self.replay is None or bool(margins(self.replay(point).to(y.device).view(1, -1), y).amin() < 0)
 
 
@@ -236,10 +237,10 @@ def _batches(places: Sequence[int], size: int) -> Iterator[list[int]]:
 
 
 def _plan(names: tuple[str, ...], target: _Target, batch_size: int, seed: int) -> dict[str, list[Search]]:
-    """The searches of each attack, one after the other.
+    """The searches of each attack, in order.
 
     Raises:
-        ValueError: an attack that is unknown, named twice, not for these regions, or whose package is missing.
+        ValueError: an attack is unknown, named twice, does not support these regions, or needs a missing package.
     """
     shape, classes = target.x.shape[1:], target.network.net.classes
     plan = {
@@ -250,9 +251,9 @@ def _plan(names: tuple[str, ...], target: _Target, batch_size: int, seed: int) -
         "line-search": [_maximizing(violation_at, LineSearch())],
     }
     others = {name: kind for name, kind in members(Attack).items() if name not in (*plan, *VERSIONS)}
-    known = (*plan, *VERSIONS, *others)
-    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
-        raise ValueError(f"attacks are {', '.join(names) or 'none'}: name some of {', '.join(known)}, each once")
+    choices = (*plan, *VERSIONS, *others)
+    if not names or len(set(names)) < len(names) or not set(names) <= set(choices):
+        raise ValueError(f"attacks are {', '.join(names) or 'none'}: name some of {', '.join(choices)}, each once")
     if "line-search" in names:
         segments(target.threat.region(target.x))
     chosen: dict[str, list[Search]] = {}
@@ -284,7 +285,7 @@ def _maximizing(objective: Callable[[Graph, Tensor], Objective], attack: Attack)
 
 
 def _targeted(rank: int) -> Search:
-    """Auto-PGD toward the class that is the best of the others at the clean input, the second best, and so on."""
+    """Auto-PGD toward the wrong class with the largest logit at the clean input (rank 0), the second largest, etc."""
 
     def search(net: Graph, region: Region, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         others = net(x).scatter(1, y.unsqueeze(1), -math.inf)

@@ -3,10 +3,10 @@
     s, j = argmax of objective(c + s a_j)   over all segments j and G shares s from -1 to 1
     s    = argmax of objective(c + s a_j)   over G shares from s - h to s + h,   h = (2 / (G - 1))^i,   i = 1, 2, ...
 
-The ends -1 and 1, the two signs of the signal, are among the first shares; h is the spacing of the former grid.
+The ends -1 and 1, the two signs of the signal, are among the first shares; h is the spacing of the previous grid.
 
 "How robust accuracy suffers from certified training with convex relaxations" and "Certified defences can hurt
-generalisation" need such a search for what is robust to perturbations along a signal.
+generalisation" need such a search to measure robustness to perturbations along a signal.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ctbench.regions import Region, Star
 
 @dataclass(frozen=True, kw_only=True)
 class LineSearch(Attack):
-    """The best point of a grid on each segment, and of finer ones around it; no gradient, and nothing is random.
+    """The best point of a grid on each segment, and of finer grids around it; no gradient and no random numbers.
 
     Args:
-        points: the size G of a grid; a segment's points are one batch, and k segments take k of them.
-        refinements: how many finer grids follow.
+        points: the size G of a grid. The points of a segment are one batch, so k segments need k batches.
+        refinements: the number of finer grids.
     """
 
     name: ClassVar[str] = "line-search"
@@ -52,7 +52,7 @@ class LineSearch(Attack):
             return region.project(center + shares.view(*shares.shape, *[1] * (x.dim() - 1)) * arm)
 
         def look(arm: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-            """The highest of the values at shares [G, B], and its share, both [B]; NaN counts as the least."""
+            """The largest value at shares [G, B], and its share, both [B]; NaN counts as the smallest value."""
             with torch.no_grad():
                 values = objective(points(arm, shares))
             highest, index = values.masked_fill(values.isnan(), -math.inf).max(dim=0, keepdim=True)
@@ -78,17 +78,17 @@ class LineSearch(Attack):
 def segments(region: Region) -> tuple[Tensor, Tensor]:
     """The segments that a region consists of: c [B, *shape] and a [k, B, *shape], for all c + s a_j with |s| <= 1.
 
-    A region of one dimension is one segment, whatever its kind. For a new kind of segments: `@segments.register`.
+    A one-dimensional region of any class is one segment. Register a new class of segments with `@segments.register`.
 
     Raises:
-        ValueError: in some sample more than one coordinate can move, and the region is not made of segments.
+        ValueError: the region does not consist of segments, and more than one coordinate of a sample can move.
     """
     hull = region.hull
     moving = int((hull.radius > 0).flatten(1).sum(1).amax())
     if moving > 1:
         raise ValueError(
             f"the region is a {type(region).__name__} in which {moving} coordinates move at once: a line search needs "
-            f"segments, as those of FirstCoordinate, Segments and RandomSegments; for other regions take PGD or APGD"
+            f"segments, e.g. those of FirstCoordinate, Segments and RandomSegments; for other regions use PGD or APGD"
         )
     return hull.center, hull.radius.unsqueeze(0)
 

@@ -2,7 +2,7 @@
 
     x_{t+1} = project(x_t + eta r sign(grad objective(x_t))),   x_0 = project(x + uniform in [-r, r]), r the radius
 
-The best of all S + 1 points of all restarts is kept, sample by sample.
+For each sample, the best of all S + 1 points of all restarts is returned.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class PGD(Attack):
     """Sign-gradient steps from random starts; all restarts are one batch.
 
     Args:
-        steps: gradient steps S; S + 1 points are compared and S gradients computed.
-        restarts: random starts R.
-        step_size: the first step's length as a share of the radius; None is max(0.25, 2 / S).
-        decay_at: shares of S after which the step shrinks by `decay`; None chooses by S, as CTBench does.
-        decay: that factor; None chooses by S.
-        clean_start: let the first start be x itself.
+        steps: the number of gradient steps S; S + 1 points are compared and S gradients computed.
+        restarts: the number of random starts R.
+        step_size: the length of the first step as a share of the radius; None: max(0.25, 2 / S).
+        decay_at: shares of S after which the step is multiplied by `decay`; None chooses them from S like CTBench.
+        decay: this factor; None chooses it from S.
+        clean_start: use x itself as the first start.
 
     Raises:
-        ValueError: a field is out of its range.
+        ValueError: a field is out of range.
     """
 
     name: ClassVar[str] = "pgd"
@@ -93,7 +93,7 @@ class PGD(Attack):
 
 
 def _better(points: Tensor, values: Tensor, best: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
-    """Of two sets of points [R, B, *shape] the better ones, with their values [R, B]; NaN is never better."""
+    """The better ones of two sets of points [R, B, *shape], with their values [R, B]; NaN is never better."""
     better = values > highest
     where = better.view(*better.shape, *[1] * (points.dim() - 2))
     return torch.where(where, points, best), torch.where(better, values, highest)

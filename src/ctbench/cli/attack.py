@@ -1,4 +1,4 @@
-"""`ctbench attack`: what attacks leave of a network's accuracy on test images."""
+"""`ctbench attack`: the accuracy of a network under attacks on test images."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ctbench.verify.samples import ROUNDING, Samples
 
 
 def add_to(commands: Commands) -> None:
-    command = commands.add_parser("attack", help="attack test images: of a run, of weights, of an ONNX file")
+    command = commands.add_parser("attack", help="attack test images of a run, of weights or of an ONNX file")
     subjects.add_to(command)
     command.add_argument(
         "--attacks",
         default=",".join(DEFAULT),
         metavar="A,B,...",
-        help="one after the other: pgd, apgd-ce, apgd-dlr, apgd-t, line-search (along segments), autoattack, "
+        help="separated by commas, in order: pgd, apgd-ce, apgd-dlr, apgd-t, line-search (along segments), autoattack, "
         "autoattack-plus, or any other of ctbench list attacks (default: %(default)s)",
     )
     command.add_argument(
         "--certified",
         type=Path,
         metavar="FILE",
-        help="records of certify for this network, norm and radius: what they prove is not attacked",
+        help="records of certify for this network, norm and radius: certified samples are not attacked",
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
     command.add_argument("--quiet", action="store_true", help="show no progress")
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     console = Console(stderr=True, quiet=args.quiet or not Console(stderr=True).is_terminal)
     try:
         with console.status("attack") as status:
-            found = adversarial_accuracy(
+            evaluation = adversarial_accuracy(
                 subject.model.to(args.device),
                 x,
                 y,
@@ -71,29 +71,29 @@ def run(args: argparse.Namespace) -> None:
                 watch=lambda attack, standing: status.update(f"{attack}: {standing} of {len(x)} samples stand"),
             )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; no records are written before all attacks have ended") from None
+        raise KeyboardInterrupt("interrupted; records are only written when all attacks have finished") from None
     records.parent.mkdir(parents=True, exist_ok=True)
     jsonl.write_json(records.with_suffix(".json"), settings)
-    jsonl.rewrite(records, to_records(found, samples))
-    show(found, subject.threat.name, subject.threat.eps)
+    jsonl.rewrite(records, to_records(evaluation, samples))
+    show(evaluation, subject.threat.name, subject.threat.eps)
     if proved:
         print(f"{len(proved)} certified samples were not attacked")
     print(records)
 
 
 def _proved(files: CertificationFiles, settings: dict[str, Any], samples: Samples) -> list[int]:
-    """The places, among some samples, of those that a certification of the same network and regions proves.
+    """The positions of the samples that a certification of the same network and regions proves.
 
     Raises:
-        ValueError: it is about something else, or its bounds were not rounded outward.
+        ValueError: the certification has another network or region, or its bounds were not rounded outward.
     """
     if not files.records.is_file():
         raise FileNotFoundError(f"there is no file {files.records}")
-    made, wanted = files.read_settings(), {**settings, "rounding": ROUNDING}
-    different = [name for name in ("network_digest", "threat", "rounding") if made.get(name) != wanted[name]]
+    recorded, expected = files.read_settings(), {**settings, "rounding": ROUNDING}
+    different = [name for name in ("network_digest", "threat", "rounding") if recorded.get(name) != expected[name]]
     if different:
         raise ValueError(
-            f"{files.records} proves nothing about what is attacked ({', '.join(different)} differ): certify that first"
+            f"{files.records} proves nothing about this attack ({', '.join(different)} differ): certify this network"
         )
     records = {record.index: record for record in files.read()}
     samples.recognize(records)
@@ -101,28 +101,28 @@ def _proved(files: CertificationFiles, settings: dict[str, Any], samples: Sample
     return [place for place, index in enumerate(samples.indices) if index in certified]
 
 
-def to_records(found: Evaluation, samples: range) -> list[jsonl.Record]:
-    """A record a sample: its index in the data set, its label, the clean prediction, and the attack that turned it."""
-    columns = zip(samples, found.labels, found.predictions, found.turned_by, strict=True)
+def to_records(evaluation: Evaluation, samples: range) -> list[jsonl.Record]:
+    """A record per sample: its index in the data set, label, clean prediction, and the attack that falsified it."""
+    columns = zip(samples, evaluation.labels, evaluation.predictions, evaluation.turned_by, strict=True)
     return [dict(zip(("index", "label", "prediction", "attack"), column, strict=True)) for column in columns]
 
 
-def show(found: Evaluation, norm: str, eps: float) -> None:
-    """Print what each attack did, and the accuracies."""
+def show(evaluation: Evaluation, norm: str, eps: float) -> None:
+    """Print the results of each attack, and the accuracies."""
     table = Table("attack", "tried", "turned", "adversarial %", "seconds")
-    for done, accuracy in zip(found.rounds, found.accuracies.values(), strict=True):
+    for done, accuracy in zip(evaluation.rounds, evaluation.accuracies.values(), strict=True):
         table.add_row(
             done.attack, str(done.tried), str(len(done.turned)), f"{100 * accuracy:.2f}", f"{done.seconds:.1f}"
         )
     console = wide_console()
     console.print(table)
     console.print(
-        f"{len(found.labels)} samples, {norm} eps {eps:g}: natural {100 * found.natural_accuracy:.2f} %, adversarial "
-        f"{100 * found.adversarial_accuracy:.2f} %, {found.seconds:.1f} s",
+        f"{len(evaluation.labels)} samples, {norm} eps {eps:g}: natural {100 * evaluation.natural_accuracy:.2f} %, "
+        f"adversarial {100 * evaluation.adversarial_accuracy:.2f} %, {evaluation.seconds:.1f} s",
         highlight=False,
         soft_wrap=True,
     )
-    pairs = zip(found.labels, found.predictions, strict=True)
+    pairs = zip(evaluation.labels, evaluation.predictions, strict=True)
     wrong = [label != said for label, said in pairs]
-    turned = [by is not None or missed for by, missed in zip(found.turned_by, wrong, strict=True)]
-    print(fairness.summary(found.labels, {"natural": wrong, "adversarial": turned}))
+    turned = [by is not None or missed for by, missed in zip(evaluation.turned_by, wrong, strict=True)]
+    print(fairness.summary(evaluation.labels, {"natural": wrong, "adversarial": turned}))

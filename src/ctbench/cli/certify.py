@@ -1,4 +1,4 @@
-"""`ctbench certify`: prove for test images that a network is right on the whole region around them."""
+"""`ctbench certify`: prove that a network is right on the whole region around test images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CASCADE = ("clean", *(stage.title for stage in CASCADES["complete"]))
 
 
 def add_to(commands: Commands) -> None:
-    command = commands.add_parser("certify", help="certify test images: of a run, of weights, of an ONNX file")
+    command = commands.add_parser("certify", help="certify test images of a run, of weights or of an ONNX file")
     subjects.add_to(command)
     add_stages(command)
     command.add_argument(
@@ -41,9 +41,9 @@ def add_to(commands: Commands) -> None:
         "--workers", type=positive, default=1, metavar="N", help="processes; they share torch's threads"
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
-    command.add_argument("--resume", action="store_true", help="keep the records there are, certify the rest")
+    command.add_argument("--resume", action="store_true", help="keep the existing records, certify the other samples")
     command.add_argument(
-        "--counterexamples", action="store_true", help="write them, too, in a folder beside the records"
+        "--counterexamples", action="store_true", help="also write the counterexamples, in a folder next to the records"
     )
     command.add_argument("--export", type=Path, metavar="DIR", help="write open samples as VNN-LIB for other verifiers")
     failures.add_strict(command)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     before = [record for record in files.read() if record.index in samples] if args.resume else []
     try:
         with failures.without_warning(), _progress(len(x), before, quiet=args.quiet) as watch:
-            found = certify(
+            certification = certify(
                 subject.model.to(args.device),
                 x,
                 y,
@@ -83,21 +83,21 @@ def run(args: argparse.Namespace) -> None:
             )
     except KeyboardInterrupt:
         kept = f"{len(files.read())} records are kept in {files.records}"
-        raise KeyboardInterrupt(f"interrupted; {kept}, and the same command with --resume goes on") from None
-    show(found, threat.name, threat.eps)
+        raise KeyboardInterrupt(f"interrupted; {kept}, and the same command with --resume continues") from None
+    show(certification, threat.name, threat.eps)
     if args.export:
-        standing = [place for place, record in enumerate(found) if record.verdict is Verdict.UNKNOWN]
+        standing = [place for place, record in enumerate(certification) if record.verdict is Verdict.UNKNOWN]
         if standing:
             export(args.export, subject, samples, standing, args.timeout)
         else:
             print(f"no sample is open: nothing is written to {args.export}")
     print(files.records)
-    failures.tell({"": found.failures}, strict=args.strict)
+    failures.tell({"": certification.failures}, strict=args.strict)
 
 
 @contextmanager
 def _progress(samples: int, before: list[SampleRecord], *, quiet: bool) -> Iterator[Callable[[SampleRecord], None]]:
-    """A bar with the verdicts so far, where a person is watching."""
+    """A progress bar with the verdicts so far, if the output is a terminal."""
     console = Console(stderr=True)
     columns = (
         TextColumn("[bold]certify"),
@@ -119,23 +119,23 @@ def _progress(samples: int, before: list[SampleRecord], *, quiet: bool) -> Itera
         yield watch
 
 
-def show(found: Certification, norm: str, eps: float) -> None:
-    """Print the accuracies, and what each stage decided and took; why samples are unknown in a column each."""
-    finished = Certification.of(record for record in found if record.finished)
+def show(certification: Certification, norm: str, eps: float) -> None:
+    """Print the accuracies, and the verdicts and seconds of each stage, with a column for each reason of "unknown"."""
+    finished = Certification.of(record for record in certification if record.finished)
     table = Table("stage", *OUTCOMES, "seconds")
-    decided, seconds = finished.outcomes_by_stage, found.seconds_by_stage
+    decided, seconds = finished.outcomes_by_stage, certification.seconds_by_stage
     for stage in dict.fromkeys((*CASCADE, *decided, *seconds)):
         if stage in decided or stage in seconds:
             counts = (str(decided.get(stage, {}).get(outcome, 0)) for outcome in OUTCOMES)
             table.add_row(stage, *counts, f"{seconds.get(stage, 0):.1f}")
     counts = (f"[bold]{count}" for count in finished.outcomes.values())
-    table.add_row("[bold]all", *counts, f"[bold]{found.seconds:.1f}")
+    table.add_row("[bold]all", *counts, f"[bold]{certification.seconds:.1f}")
     console = wide_console()
     console.print(table)
     console.print(
         f"{len(finished)} samples, {norm} eps {eps:g}: natural {100 * finished.natural_accuracy:.2f} %, adversarial "
         f"{100 * finished.adversarial_accuracy:.2f} %, certified {100 * finished.certified_accuracy:.2f} %, "
-        f"{found.seconds:.1f} s",
+        f"{certification.seconds:.1f} s",
         highlight=False,
         soft_wrap=True,
     )
@@ -147,35 +147,37 @@ def show(found: Certification, norm: str, eps: float) -> None:
         print(fairness.summary(labels, {"natural": wrong, "adversarial": turned, "certified": unproved}))
     explained = [record for record in finished if record.reason]
     if explained:
-        print(f"{len(explained)} samples stayed open, as sample {explained[0].index}: {explained[0].reason}")
-    if len(found) > len(finished):
-        print(f"{len(found) - len(finished)} samples more were not decided in time: --resume goes on with them")
+        print(f"{len(explained)} samples stayed open, e.g. sample {explained[0].index}: {explained[0].reason}")
+    if len(certification) > len(finished):
+        print(
+            f"{len(certification) - len(finished)} more samples were not decided in time: --resume continues with them"
+        )
 
 
 def check_export(folder: Path, norm: str) -> None:
-    """Look whether open samples can be written to a folder, before time is spent on finding them.
+    """Check in advance whether open samples can be exported to a folder.
 
     Raises:
-        ValueError: regions of this norm cannot be written, or the folder holds some already.
-        OSError: the folder cannot be made or written to.
+        ValueError: regions of this norm cannot be exported, or the folder already holds exported samples.
+        OSError: the folder cannot be created or is not writable.
     """
     if norm != Linf.name:
-        raise ValueError(f"--export writes boxes, and the norm is {norm}: leave it out, or take --norm linf")
+        raise ValueError(f"--export writes boxes, but the norm is {norm}: leave it out, or use --norm linf")
     listed = folder / "instances.csv"
     if listed.exists():
-        raise ValueError(f"{folder} holds exported properties already: choose another folder for --export")
+        raise ValueError(f"{folder} already holds exported properties: choose another folder for --export")
     check_place(listed)
 
 
 def export(folder: Path, subject: Subject, samples: range, standing: list[int], timeout: float) -> None:
-    """Write what is to be proved for other verifiers: network.onnx, INDEX.vnnlib.gz, and instances.csv to list them.
+    """Export open samples for other verifiers: network.onnx, INDEX.vnnlib.gz, and instances.csv with a list of them.
 
     Args:
-        folder: where to; made if there is none.
+        folder: the target folder; it is created if it does not exist.
         subject: the network, the images and the radius of the linf ball.
-        samples: the samples that were certified.
-        standing: the places of the open ones among them.
-        timeout: seconds for each, in the list.
+        samples: the indices of the samples in the data set.
+        standing: the positions of the open samples in `samples`.
+        timeout: the seconds for each sample, in the list.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = subject.model.cpu()
@@ -185,7 +187,7 @@ def export(folder: Path, subject: Subject, samples: range, standing: list[int], 
         classes = model(subject.images[:1][0].to(like)).shape[1]
     save_onnx(model, folder / "network.onnx", tuple(x.shape[1:]), dtype=like.dtype)
     region, clip = subject.threat.region(x.double()).hull, subject.threat.clip
-    # what others prove must cover the whole region, whose ends are rounded inward
+    # the exported box must cover the whole region. The corners of the region are rounded inward, so round them outward
     ends = (torch.nextafter(end, end + way) for end, way in ((region.lower, -1.0), (region.upper, 1.0)))
     corners = (end if clip is None else end.clamp(*clip) for end in ends)
     lines = []

@@ -1,4 +1,4 @@
-"""`ctbench compare`: runs side by side."""
+"""`ctbench compare`: a table of several runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ctbench.results import Failure
 
 
 def add_to(commands: Commands) -> None:
-    command = commands.add_parser("compare", help="show runs side by side")
+    command = commands.add_parser("compare", help="show a table of several runs")
     command.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
-    command.add_argument("--markdown", action="store_true", help="print a table for a document")
+    command.add_argument("--markdown", action="store_true", help="print a Markdown table")
     command.set_defaults(run=run)
 
 
@@ -23,13 +23,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def show(folders: list[Path], *, as_markdown: bool = False) -> dict[str, list[Failure]]:
-    """Print the table of some run folders; returns which stages failed in each run."""
-    found = report.rows(folders)
+    """Print the table of some run folders; returns the failed stages of each run."""
+    rows = report.rows(folders)
     if as_markdown:
-        print(report.markdown(found))
+        print(report.markdown(rows))
     else:
-        wide_console().print(report.table(found))
+        wide_console().print(report.table(rows))
     failed: dict[str, list[Failure]] = {}
-    for row in found:
+    for row in rows:
         failed.setdefault(row.run, []).extend(row.failures)
     return failed

@@ -1,4 +1,4 @@
-"""How commands tell that stages of a certification failed: a table on standard error, and with --strict a status."""
+"""How commands report failed stages of a certification: a table on standard error, and with --strict an exit status."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from ctbench.results import Failure, StageFailedWarning
 
 def add_strict(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--strict", action="store_true", help="end with status 2 where a stage failed, when all results are written"
+        "--strict", action="store_true", help="exit with status 2 if a stage failed, after all results are written"
     )
 
 
 @contextmanager
 def without_warning() -> Iterator[None]:
-    """For a command, which shows the table in place of the warning."""
+    """Suppress the warning, in commands that show the table instead."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StageFailedWarning)
         yield
 
 
 def tell(failed: Mapping[str, Sequence[Failure]], *, strict: bool, what: str = "run") -> None:
-    """Show the stages that failed, if any; the last that a command does.
+    """Show the stages that failed, if any. This is the last step of a command.
 
     Args:
-        failed: the failures of each run, by its name; of one without a name the table shows none.
+        failed: the failures of each run, by its name. With only the name "", the table has no column of names.
         strict: whether failures are an error.
-        what: the heading over the names.
+        what: the heading of the column of names.
 
     Raises:
-        ValueError: strict is set, and a stage failed.
+        ValueError: `strict` is set, and a stage failed.
     """
     lines = [(name, failure) for name, failures in failed.items() for failure in failures]
     if not lines:
@@ -49,4 +49,4 @@ def tell(failed: Mapping[str, Sequence[Failure]], *, strict: bool, what: str = "
     wide_console(stderr=True).print(table)
     if strict:
         stages = ", ".join(dict.fromkeys(failure.stage for _, failure in lines))
-        raise ValueError(f"--strict, and stages failed ({stages}): mend what the table names, and certify again")
+        raise ValueError(f"--strict, and stages failed ({stages}): fix the errors in the table, and certify again")

@@ -1,4 +1,4 @@
-"""`ctbench list`: what there is to choose from."""
+"""`ctbench list`: the available recipes, figures, methods, networks and data sets."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ KINDS = ("recipes", "methods", "networks", "datasets", "threats", "attacks", "st
 
 
 def add_to(commands: Commands) -> None:
-    command = commands.add_parser("list", help="list what there is to choose from")
+    command = commands.add_parser("list", help="list the available recipes, methods, networks etc.")
     command.add_argument("kind", choices=KINDS)
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    made = {"recipes": _recipes, "figures": _figures}.get(args.kind)
-    entries = made() if made else _members(args.kind)
+    list_kind = {"recipes": _recipes, "figures": _figures}.get(args.kind)
+    entries = list_kind() if list_kind else _members(args.kind)
     table = Table(box=None, pad_edge=False)
     for heading, style in zip(entries[0], ("bold", "", "dim", "dim"), strict=False):
         table.add_column(heading, style=style, no_wrap=heading == "name")
@@ -40,24 +40,24 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _recipes() -> list[tuple[str, ...]]:
-    """Headings; then of each recipe its name, one line about it, its source, and the accuracies published for it."""
+    """Headings, then one row per recipe: its name, a summary, its source, and its published accuracies."""
     entries: list[tuple[str, ...]] = [("name", "about", "source", "published: natural / adversarial / certified %")]
-    for made in (make() for make in recipes().values()):
-        about = f"{made.dataset.name}, {made.network.name}, {made.method.name}, eps {made.threat.eps:.4g}, "
-        published = f"{made.published} ({made.published.source})" if made.published else ""
-        entries.append((made.name, f"{about}{made.epochs} epochs", made.source, published))
+    for recipe in (make() for make in recipes().values()):
+        about = f"{recipe.dataset.name}, {recipe.network.name}, {recipe.method.name}, eps {recipe.threat.eps:.4g}, "
+        published = f"{recipe.published} ({recipe.published.source})" if recipe.published else ""
+        entries.append((recipe.name, f"{about}{recipe.epochs} epochs", recipe.source, published))
     return entries
 
 
 def _figures() -> list[tuple[str, ...]]:
-    """Headings; then of each figure its paper, its number, its experiment, and what the paper says it shows."""
+    """Headings, then one row per figure: its paper, its number, its experiment, and the claim of the paper."""
     shown = [(paper, figure) for paper in PAPERS for figure in figures(paper).values()]
     entries = [(paper, figure.number, figure.experiment.name, figure.claim) for paper, figure in shown]
     return [("paper", "figure", "experiment", "claim"), *entries]
 
 
 def _members(kind: str) -> list[tuple[str, ...]]:
-    """Headings; then of each member its name, one line about it, and its fields with their defaults."""
+    """Headings, then one row per member: its name, a summary, and its fields with their defaults."""
     members: dict[str, Callable[[], Mapping[str, type]]] = {
         "methods": methods,
         "networks": architectures,
@@ -71,16 +71,16 @@ def _members(kind: str) -> list[tuple[str, ...]]:
 
 
 def _about(member: type) -> str:
-    """The first paragraph about it."""
+    """The first paragraph of its docstring."""
     return (inspect.getdoc(member) or "").partition("\n\n")[0].replace("\n", " ")
 
 
 def _fields(member: type) -> str:
-    """Its fields with their defaults, as "width=16, batch_norm=True"."""
-    told = []
+    """Its fields with their defaults, e.g. "width=16, batch_norm=True"."""
+    texts = []
     for field in dataclasses.fields(member):
         if field.default_factory is not dataclasses.MISSING:
-            told.append(f"{field.name}={field.default_factory()!r}")
+            texts.append(f"{field.name}={field.default_factory()!r}")
         else:
-            told.append(field.name if field.default is dataclasses.MISSING else f"{field.name}={field.default!r}")
-    return ", ".join(told)
+            texts.append(field.name if field.default is dataclasses.MISSING else f"{field.name}={field.default!r}")
+    return ", ".join(texts)

@@ -1,4 +1,4 @@
-"""`ctbench COMMAND ...`: finds the command, and turns errors into one line and an exit status."""
+"""`ctbench COMMAND ...`: runs a command, and prints an error in one line with an exit status."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ctbench.results.jsonl import UNFINISHED
 
 COMMANDS = (train, certify, attack, vnncomp, merge, compare, sweep, reproduce, listing, demo)
 
-NO_FOLDER = "a file stands where a folder is wanted: choose another place"
-NO_RIGHT = "it may not be read or written: change the permissions, or choose another place"
+NO_FOLDER = "it is a file, but a folder is expected: choose another place"
+NO_RIGHT = "no permission to read or write it: change the permissions, or choose another place"
 REFUSALS = {
     errno.ENOENT: "there is no such file or folder: check the path",
-    errno.EISDIR: "a folder stands where a file is wanted: name a file, or choose another place",
-    errno.EEXIST: NO_FOLDER,  # of what makes a folder that may be there already
+    errno.EISDIR: "it is a folder, but a file is expected: name a file, or choose another place",
+    errno.EEXIST: NO_FOLDER,  # raised by mkdir(exist_ok=True)
     errno.ENOTDIR: NO_FOLDER,
     errno.EACCES: NO_RIGHT,
     errno.EPERM: NO_RIGHT,
@@ -31,17 +31,17 @@ REFUSALS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
+    """Reports an error in the arguments in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:
-    made = _Parser(prog="ctbench", description="Train networks whose robustness can be proved, and prove it.")
-    made.add_argument("--version", action="version", version=f"ctbench {version('ctbench')}")
-    made.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    made.add_argument(
+    root = _Parser(prog="ctbench", description="Train networks whose robustness can be proved, and prove it.")
+    root.add_argument("--version", action="version", version=f"ctbench {version('ctbench')}")
+    root.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    root.add_argument(
         "--import",
         dest="modules",
         metavar="MODULE",
@@ -50,14 +50,14 @@ def parser() -> argparse.ArgumentParser:
         help="a Python module with classes of your own (methods, data sets, networks, threat models, attacks, stages) "
         "or layers, to import first",
     )
-    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    commands = root.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_to(commands)
-    return made
+    return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 2 for an error, 130 for an interruption."""
+    """Run a command; returns the exit status: 0, 2 after an error, 130 after an interruption."""
     keep_freed_memory()
     args = parser().parse_args(arguments)
     try:
@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ctbench: error: {' '.join(explained(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interruption:
-        told = str(interruption) or "interrupted; what was finished is kept, --resume goes on from there"
-        print(f"ctbench: {told}", file=sys.stderr)
+        message = str(interruption) or "interrupted; finished results are kept, --resume continues from there"
+        print(f"ctbench: {message}", file=sys.stderr)
         return 130
     return 0
 
@@ -84,10 +84,10 @@ def _import(module: str) -> None:
 
 
 def explained(error: Exception) -> str:
-    """What an error says; where the system refuses a file or folder, which one, why, and what to do."""
+    """The message of an error. For a file or folder that the system rejects: which one, why, and what to do."""
     if not isinstance(error, OSError) or error.filename is None or error.errno not in REFUSALS:
         return str(error)
-    path = str(error.filename2 or error.filename)  # of two, the second is where the first could not go
+    path = str(error.filename2 or error.filename)  # with two names, the second is the target of a rename
     if path.endswith(UNFINISHED):
         path += f" (to become {path.removesuffix(UNFINISHED)}; remove it if it was left over)"
     return f"{path}: {REFUSALS[error.errno]}"

@@ -1,4 +1,4 @@
-"""`ctbench merge`: the records of parts of a data set, as several machines certify them, in one file."""
+"""`ctbench merge`: join the records of parts of a data set, e.g. from several machines, in one file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ctbench.results import CertificationFiles, jsonl
 
 
 def add_to(commands: Commands) -> None:
-    command = commands.add_parser("merge", help="put the records of parts of a data set into one file")
+    command = commands.add_parser("merge", help="join the records of parts of a data set in one file")
     command.add_argument("out", type=Path, metavar="OUT", help="a new .jsonl file")
     command.add_argument("parts", type=Path, nargs="+", metavar="PART", help="records of certify --samples A:B")
     command.set_defaults(run=run)
@@ -21,18 +21,18 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     files = CertificationFiles(args.out)
-    found = files.merge([CertificationFiles(part) for part in args.parts])
+    certification = files.merge([CertificationFiles(part) for part in args.parts])
     for part in args.parts:
         if line := jsonl.torn(part):
             print(
-                f"{part}, line {line}: the record was cut short and is left out: "
-                f"certify --resume --out {args.out} makes it again",
+                f"{part}, line {line}: the record was truncated and is ignored: "
+                f"certify --resume --out {args.out} computes it again",
                 file=sys.stderr,
             )
-    indices = [record.index for record in found]
+    indices = [record.index for record in certification]
     if indices and (missing := max(indices) + 1 - min(indices) - len(indices)):
-        print(f"of samples {min(indices)} to {max(indices)} {missing} are in no part", file=sys.stderr)
+        print(f"{missing} of the samples {min(indices)} to {max(indices)} are in no part", file=sys.stderr)
     settings = files.read_settings()
-    show(found, settings["norm"], settings["eps"])
+    show(certification, settings["norm"], settings["eps"])
     print(files.records)
-    failures.tell({"": found.failures}, strict=False)
+    failures.tell({"": certification.failures}, strict=False)

@@ -27,12 +27,12 @@ def add_data(command: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="where data sets lie (default: $CTBENCH_DATA, else the user's cache)",
+        help="the folder of the data sets (default: $CTBENCH_DATA, else the user's cache)",
     )
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--device", type=device, default="cpu", help="where to compute: cpu (the default) or cuda")
+    command.add_argument("--device", type=device, default="cpu", help="the device: cpu (the default) or cuda")
 
 
 def add_stages(command: argparse.ArgumentParser) -> None:
@@ -46,24 +46,24 @@ def add_stages(command: argparse.ArgumentParser) -> None:
 
 
 def wide_console(*, stderr: bool = False) -> Console:
-    """Standard output or error; where it is no terminal there is no width for tables to keep to."""
+    """Standard output or error; if it is not a terminal, tables are not limited to the width of a terminal."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=260)
 
 
 def device(text: str) -> torch.device:
-    """A device that is there."""
+    """An available device."""
     try:
-        found = torch.device(text)
-        torch.empty(0, device=found)
+        target = torch.device(text)
+        torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise argparse.ArgumentTypeError(f"there is no device {text!r} to compute on ({reason})") from None
-    return found
+    return target
 
 
 def check_place(path: Path) -> None:
-    """Raise OSError where a file could not be written after hours of work, for want of a folder or of permission."""
+    """Raise OSError if a file cannot be written, before hours of work: its folder is a file, or not writable."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
@@ -72,8 +72,8 @@ def check_place(path: Path) -> None:
 
 
 def imported(module: str) -> ModuleType:
-    """A module, which may lie in the working folder."""
-    sys.path.insert(0, str(Path.cwd()))  # as python -m does
+    """A module, from the working folder or installed."""
+    sys.path.insert(0, str(Path.cwd()))  # like python -m
     return import_module(module)
 
 
@@ -92,23 +92,23 @@ def by_name(option: str, name: str, types: Mapping[str, type[T]], **fields: Any)
 
 
 def radius(text: str) -> float:
-    """A number, or a fraction of two."""
+    """A number, or a fraction such as 8/255."""
     above, slash, below = text.partition("/")
     try:
         return float(above) / (float(below) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a radius, as 0.1 or 8/255") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a radius, e.g. 0.1 or 8/255") from None
 
 
 def seconds(text: str) -> float:
-    """A time that is not 0."""
+    """A positive number of seconds."""
     try:
-        found = float(text)
+        number = float(text)
     except ValueError:
-        found = math.nan
-    if not 0 < found < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds > 0, as 60")
-    return found
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds > 0, e.g. 60")
+    return number
 
 
 def positive(text: str) -> int:
@@ -119,10 +119,10 @@ def positive(text: str) -> int:
 
 
 def chosen(text: str) -> range:
-    """The first N samples, or those from A to B - 1, as 100:200."""
+    """The first N samples, or samples A to B - 1, e.g. 100:200."""
     start, colon, stop = text.partition(":")
     if not colon:
         return range(positive(text))
     if not (start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a range A:B with A < B, as 100:200")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range A:B with A < B, e.g. 100:200")
     return range(int(start), int(stop))

@@ -1,4 +1,4 @@
-"""`ctbench reproduce`: run a paper's experiment, and draw its figure beside the numbers behind it."""
+"""`ctbench reproduce`: run the experiment of a paper, draw its figure, and write the numbers next to it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,27 @@ from ctbench.results.jsonl import Record
 
 
 def add_to(commands: Commands) -> None:
-    command = commands.add_parser("reproduce", help="run a paper's experiment and draw its figure")
+    command = commands.add_parser("reproduce", help="run the experiment of a paper and draw its figure")
     command.add_argument("paper", choices=sorted(PAPERS), metavar="PAPER", help=f"one of {', '.join(sorted(PAPERS))}")
     command.add_argument(
-        "figures", nargs="*", default=[], metavar="FIGURE", help="their numbers, as 3a; none shows what there are"
+        "figures",
+        nargs="*",
+        default=[],
+        metavar="FIGURE",
+        help="the numbers of figures, e.g. 3a; without numbers, list all figures",
     )
     command.add_argument(
         "--scale",
         choices=["tiny", "paper"],
         default="tiny",
-        help="tiny (the default): a minute, to see it work; paper: all of it, hours or days",
+        help="tiny (the default): a minute, as a test; paper: the whole experiment, hours or days",
     )
-    command.add_argument("--seeds", type=positive, metavar="N", help="how many (default: 2, or the paper's)")
+    command.add_argument(
+        "--seeds", type=positive, metavar="N", help="the number of seeds (default: 2, or as in the paper)"
+    )
     command.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="trials at a time")
     command.add_argument(
-        "--total", type=seconds, default=math.inf, metavar="S", help="seconds after which none is begun"
+        "--total", type=seconds, default=math.inf, metavar="S", help="seconds after which no trial starts"
     )
     command.add_argument("--out", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="records and figures")
     command.add_argument("--quiet", action="store_true", help="show no progress")
@@ -43,20 +49,20 @@ def add_to(commands: Commands) -> None:
 
 
 def run_command(args: argparse.Namespace) -> None:
-    known = figures(args.paper)
-    unknown = [number for number in args.figures if number not in known]
+    available = figures(args.paper)
+    unknown = [number for number in args.figures if number not in available]
     if unknown:
-        raise ValueError(f"{args.paper} has no figure {unknown[0]!r}; there are {', '.join(known)}")
+        raise ValueError(f"{args.paper} has no figure {unknown[0]!r}; there are {', '.join(available)}")
     if not args.figures:
-        for figure in known.values():
+        for figure in available.values():
             print(f"{figure.number:14} {figure.claim}")
     deadline = time.perf_counter() + args.total
     for number in args.figures:
-        reproduce(known[number], args, total=deadline - time.perf_counter())
+        reproduce(available[number], args, total=deadline - time.perf_counter())
 
 
 def reproduce(figure: Figure, args: argparse.Namespace, *, total: float) -> None:
-    """Run what is missing of a figure's experiment, and draw it."""
+    """Run the missing trials of a figure's experiment, and draw it."""
     scale, plot = Scale(seeds=args.seeds or figure.experiment.seeds), figure.plot
     if args.scale == "tiny":
         scale = replace(TINY, seeds=args.seeds or TINY.seeds)
@@ -67,14 +73,14 @@ def reproduce(figure: Figure, args: argparse.Namespace, *, total: float) -> None
     seeds = [seed for seed, count in Counter(record["seed"] for record in records).items() if count == each]
     done = f"figure {figure.number}: {len(records)} of {len(trials)} trials are done"
     if not seeds:
-        raise ValueError(f"{done}, but of no seed all {each}, so nothing can be drawn: run the same again to go on")
+        raise ValueError(f"{done}, but no seed has all {each}, so nothing can be drawn: run the same command again")
     if len(seeds) < scale.seeds:
         print(f"{done}: it shows {len(seeds)} of {scale.seeds} seeds")
     _draw([record for record in records if record["seed"] in seeds], plot, folder / f"{figure.number}.png")
 
 
 def _run(figure: Figure, trials: list[Trial], folder: Path, args: argparse.Namespace, total: float) -> list[Record]:
-    """The records of the trials there is time for."""
+    """The records of the trials that fit into the time."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=args.quiet) as progress:
         task = progress.add_task(f"figure {figure.number}")
@@ -87,12 +93,12 @@ def _run(figure: Figure, trials: list[Trial], folder: Path, args: argparse.Names
                 watch=lambda done, count: progress.update(task, completed=done, total=count),
             )
         except KeyboardInterrupt:
-            told = "interrupted; the trials that were done are kept, and the same command goes on"
-            raise KeyboardInterrupt(told) from None
+            message = "interrupted; finished trials are kept, and the same command continues"
+            raise KeyboardInterrupt(message) from None
 
 
 def _draw(records: list[Record], plot: Plot, path: Path) -> None:
-    found = report.points(records, plot)
-    path.with_suffix(".csv").write_text(report.as_csv(found, plot), encoding="utf-8")
-    report.draw(found, plot, path)
+    points = report.points(records, plot)
+    path.with_suffix(".csv").write_text(report.as_csv(points, plot), encoding="utf-8")
+    report.draw(points, plot, path)
     print(path)

@@ -1,4 +1,4 @@
-"""What `ctbench certify` and `ctbench attack` are about: a run, weights, an ONNX file, or what a function returns."""
+"""The subject of `ctbench certify` and `ctbench attack`: a run, weights, an ONNX file, or a Python function."""
 
 from __future__ import annotations
 
@@ -24,60 +24,58 @@ from ctbench.verify.cascade import Replay
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Subject:
-    """A network, the images that it is for, and where the records go."""
+    """A network, its test images, and the folder of the records."""
 
     model: nn.Module
     network: str
     dataset: str
-    images: Examples  # of the test set
+    images: Examples  # the test set
     threat: Threat
     folder: RunFolder
-    replay: Replay | None = None  # the network as another program computes it
+    replay: Replay | None = None  # another implementation of the network
 
     @property
     def name(self) -> str:
-        """What files of records about it are called."""
+        """The name of its files of records."""
         return f"{self.threat.name}-{self.threat.eps:.10g}"
 
-    def samples(self, asked: range | None) -> range:
-        """The images that were asked for, all where none were named. Raises ValueError where there are not so many."""
+    def samples(self, chosen: range | None) -> range:
+        """The indices `chosen`; None chooses all images. Raises ValueError if there are fewer images."""
         size = len(self.images)
-        asked = range(size) if asked is None else asked
-        if asked.stop > size:
-            raise ValueError(f"there are {size} test images: samples {asked.start}:{asked.stop} are not among them")
-        return asked
+        chosen = range(size) if chosen is None else chosen
+        if chosen.stop > size:
+            raise ValueError(f"there are {size} test images: samples {chosen.start}:{chosen.stop} are not among them")
+        return chosen
 
 
 def add_to(command: argparse.ArgumentParser) -> None:
-    """The options that say what the command is about."""
+    """Add the options that define the subject of the command."""
     command.add_argument(
         "subject",
         metavar="SUBJECT",
         help="a run folder, a .safetensors file of weights, a .onnx file, or MODULE:FUNCTION, a Python function that "
-        "takes nothing and returns a torch module",
+        "takes no arguments and returns a torch module",
     )
     command.add_argument(
         "--norm", metavar="NAME", help="linf, l2, l1 or another threat model (default: the recipe's, or linf)"
     )
     command.add_argument(
-        "--eps", type=radius, help="the radius, as 0.1 or 8/255, in [0, 1] pixel space (default: the recipe's)"
+        "--eps", type=radius, help="the radius, e.g. 0.1 or 8/255, in [0, 1] pixel space (default: the recipe's)"
     )
     command.add_argument(
-        "--dataset", metavar="NAME", help="the images, where there is no run to name them (ctbench list datasets)"
+        "--dataset", metavar="NAME", help="the images, if the subject is not a run (ctbench list datasets)"
     )
-    command.add_argument("--dataset-path", metavar="PATH", help="of the images, with --dataset folder")
-    command.add_argument(
-        "--samples", type=chosen, metavar="N|A:B", help="the first N test images, or those from A to B-1"
-    )
-    command.add_argument("--network", metavar="NAME", help="for a file of weights alone (ctbench list networks)")
+    command.add_argument("--dataset-path", metavar="PATH", help="the path of the images, with --dataset folder")
+    command.add_argument("--samples", type=chosen, metavar="N|A:B", help="the first N test images, or images A to B-1")
+    command.add_argument("--network", metavar="NAME", help="only for a file of weights (ctbench list networks)")
     command.add_argument("--normalize", action="store_true", help="with --network: begin with the data's normalisation")
 
 
 def subject(args: argparse.Namespace) -> Subject:
-    """What the options say.
+    """The subject that the options define.
 
     Raises:
-        ValueError: they do not fit together, or what they name cannot be certified; says why.
+        ValueError: the options do not fit together, or the subject cannot be certified; the message says why.
         FileNotFoundError: there is no such file or folder.
     """
     path = Path(args.subject)
@@ -88,7 +86,7 @@ def subject(args: argparse.Namespace) -> Subject:
         return _of_run(path, args)
     if args.eps is None or args.dataset is None:
         run = f", or the run folder {path.parent}" if RunFolder(path.parent).recipe.is_file() else ""
-        raise ValueError(f"{args.subject} says neither its eps nor its data: give --eps and --dataset{run}")
+        raise ValueError(f"{args.subject} does not define its eps or its data: give --eps and --dataset{run}")
     dataset = _dataset(args)
     data = dataset.load(args.data)
     name, model = (_of_weights if of_weights else _of_function if of_function else _of_onnx)(args, data)
@@ -107,7 +105,7 @@ def _of_run(path: Path, args: argparse.Namespace) -> Subject:
     if path.is_file():
         raise ValueError(f"{path} is neither a run folder nor a .safetensors or .onnx file")
     if (args.dataset or args.dataset_path) and path.exists():
-        raise ValueError("--dataset and --dataset-path are for a network alone; a run has its own: leave them out")
+        raise ValueError("--dataset and --dataset-path are only for networks; a run has its own data: leave them out")
     loaded = load_run(path)
     recipe = loaded.recipe
     images = recipe.dataset.load(args.data).test
@@ -143,7 +141,7 @@ def _of_onnx(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
     model = load_onnx(args.subject)
     if model.input_shape != data.input_shape:
         raise ValueError(
-            f"{args.subject} takes inputs of shape {model.input_shape}, the images of {args.dataset} have shape "
+            f"{args.subject} takes inputs of shape {model.input_shape}, but the images of {args.dataset} have shape "
             f"{data.input_shape}: give the data set of this network"
         )
     return Path(args.subject).stem, model
@@ -153,9 +151,9 @@ def _of_function(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
     module, _, function = args.subject.partition(":")
     try:
         model = getattr(imported(module), function)()
-    except Exception as error:  # whatever other people's code raises
-        told = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{args.subject} made no network ({told}): name a function without parameters") from error
+    except Exception as error:  # the user's function may raise any error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{args.subject} made no network ({reason}): name a function without parameters") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{args.subject} returned a {type(model).__name__}: it must return a torch.nn.Module")
     return args.subject, model.eval()
@@ -170,7 +168,7 @@ def _dataset(args: argparse.Namespace) -> Dataset:
 
 
 def _replay(path: Path) -> Replay | None:
-    """ONNX Runtime's outputs for a file, if it is installed; can be sent to other processes, as its session cannot."""
+    """The outputs of ONNX Runtime for a file, if it is installed. Unlike a session, this function can be pickled."""
     if not can_replay():
         print("no onnxruntime: counterexamples are not replayed there (pip install 'ctbench[replay]')", file=sys.stderr)
         return None

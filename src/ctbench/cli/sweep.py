@@ -1,4 +1,4 @@
-"""`ctbench sweep`: train and certify many recipes, some at a time, and show them side by side."""
+"""`ctbench sweep`: train and certify many recipes, several at a time, and compare them in a table."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ctbench.verify import stages_by_name
 
 def add_to(commands: Commands) -> None:
     command = commands.add_parser("sweep", help="train and certify many recipes, and compare them")
-    command.add_argument("recipes", nargs="+", metavar="RECIPE", help="names, or patterns as 'mnist_small_*'")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the run folders go")
+    command.add_argument("recipes", nargs="+", metavar="RECIPE", help="names, or patterns such as 'mnist_small_*'")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the run folders")
     command.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="how many at a time; they share the cores"
+        "--jobs", type=positive, default=1, metavar="N", help="recipes at a time; they share the cores"
     )
     command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
     add_stages(command)
     command.add_argument("--timeout", type=seconds, metavar="S", help="seconds for each sample (default: 60)")
-    command.add_argument("--markdown", action="store_true", help="print a table for a document")
+    command.add_argument("--markdown", action="store_true", help="print a Markdown table")
     failures.add_strict(command)
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // args.jobs))}
 
     def work(name: str) -> str:
-        """Train and certify in processes of their own; returns what went wrong, or ""."""
+        """Train and certify in separate processes; returns the error message, or ""."""
         folder = str(args.out / name)
         for command in (["train", name, "--out", folder], ["certify", folder, *options]):
             console.print(f"{name}: {command[0]}", highlight=False)
@@ -63,21 +63,21 @@ def run(args: argparse.Namespace) -> None:
     failed = show([args.out / name for name in names if not errors[name]], as_markdown=args.markdown)
     failures.tell(failed, strict=args.strict and not any(errors.values()))
     if any(errors.values()):
-        told = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
-        raise ValueError(f"not all of the {len(names)} recipes could be trained and certified. {told}")
+        messages = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
+        raise ValueError(f"not all of the {len(names)} recipes could be trained and certified. {messages}")
 
 
 def chosen(patterns: list[str]) -> list[str]:
-    """The recipes that some names or patterns mean, each once, in the order of the patterns.
+    """The recipes that match some names or patterns, each once, in the order of the patterns.
 
     Raises:
-        ValueError: a pattern means none.
+        ValueError: a pattern matches no recipe.
     """
-    known = recipes()
-    found: dict[str, None] = {}
+    names = recipes()
+    matches: dict[str, None] = {}
     for pattern in patterns:
-        matching = [name for name in known if fnmatchcase(name, pattern)]
+        matching = [name for name in names if fnmatchcase(name, pattern)]
         if not matching:
             raise ValueError(unknown(pattern))
-        found |= dict.fromkeys(matching)
-    return list(found)
+        matches |= dict.fromkeys(matching)
+    return list(matches)

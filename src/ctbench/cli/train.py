@@ -1,4 +1,4 @@
-"""`ctbench train`: from a recipe to a run folder. Under torchrun all its processes train the one network together."""
+"""`ctbench train`: from a recipe to a run folder. Under torchrun all processes train one network together."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def add_to(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="PATH=VALUE",
-        help="change a field of the recipe, as epochs=5, optimizer.lr=0.001 or method=ibp; may be repeated",
+        help="change a field of the recipe, e.g. epochs=5, optimizer.lr=0.001 or method=ibp; may be repeated",
     )
     command.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/NAME-HASH)")
-    command.add_argument("--resume", action="store_true", help="go on with the run in the folder")
-    command.add_argument("--compile", dest="compiled", action="store_true", help="compile the method, where that works")
-    command.add_argument("--deterministic", action="store_true", help="take torch's deterministic algorithms alone")
-    command.add_argument("--tensorboard", action="store_true", help="write the metrics for TensorBoard, too")
+    command.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    command.add_argument("--compile", dest="compiled", action="store_true", help="compile the method, if possible")
+    command.add_argument("--deterministic", action="store_true", help="use only deterministic algorithms of torch")
+    command.add_argument("--tensorboard", action="store_true", help="also write the metrics for TensorBoard")
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
     add_device(command)

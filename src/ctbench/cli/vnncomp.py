@@ -1,4 +1,4 @@
-"""`ctbench vnncomp`: decide VNN-LIB properties of ONNX networks, a list of them as in VNN-COMP."""
+"""`ctbench vnncomp`: decide a list of VNN-LIB properties of ONNX networks, in the format of VNN-COMP."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ctbench.verify.cascade import Replay
 
 COLUMNS = ("onnx", "vnnlib", "timeout_s")
 VERDICTS = ("unsat", "sat", "unknown", "timeout", "error")
-FAILED = "unknown (error)"  # the column of the unknown ones where a stage failed; they do not count as unknown there
+FAILED = "unknown (error)"  # the column of unknown instances with a failed stage; "unknown" does not count them
 KNOWN = ("sat", "unsat", "unknown", "")
 WORDS = {"holds": "unsat", "violated": "sat", "unknown": "unknown"}
 
@@ -45,40 +45,40 @@ def add_to(commands: Commands) -> None:
         "list_path",
         type=Path,
         metavar="INSTANCES.csv",
-        help="a network, a property and its seconds a line, or columns onnx, vnnlib, timeout_s, known_verdict",
+        help="each line has a network, a property and its seconds; or columns onnx, vnnlib, timeout_s, known_verdict",
     )
     command.add_argument("--out", type=Path, metavar="DIR", help="the results (default: runs/vnncomp/NAME OF THE LIST)")
     command.add_argument("--timeout", type=seconds, default=math.inf, metavar="S", help="at most for each instance")
     command.add_argument(
-        "--instances", type=places, default=slice(None), metavar="A:B", help="only those from A to before B, from 0 on"
+        "--instances", type=places, default=slice(None), metavar="A:B", help="only instances A to B - 1, counted from 0"
     )
-    command.add_argument("--resume", action="store_true", help="keep the results there are, decide the rest")
+    command.add_argument("--resume", action="store_true", help="keep the existing results, decide the other instances")
     failures.add_strict(command)
     command.add_argument("--quiet", action="store_true", help="show no progress")
     command.set_defaults(run=run)
 
 
 def places(text: str) -> slice:
-    """A:B, where either may be left out."""
-    found = re.fullmatch(r"(\d*):(\d*)", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no range: write A:B, as 0:10 for the first ten")
-    return slice(*(int(end) if end else None for end in found.groups()))
+    """The slice A:B; A and B are optional."""
+    match = re.fullmatch(r"(\d*):(\d*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range: write A:B, e.g. 0:10 for the first ten")
+    return slice(*(int(end) if end else None for end in match.groups()))
 
 
 @dataclass(frozen=True)
 class Instance:
     """A line of the list."""
 
-    onnx: str  # as in the list
+    onnx: str  # the name in the list
     vnnlib: str
     timeout: float
-    known: str  # verdict, or "" where the list has none
-    folder: Path  # of the list, where names begin
+    known: str  # the known verdict, or "" if the list has none
+    folder: Path  # the folder of the list; names are relative to it
 
     @property
     def name(self) -> str:
-        """What its result file is called."""
+        """The name of its result file."""
         return f"{Path(self.onnx).stem}_{Path(self.vnnlib.removesuffix('.gz')).stem}"
 
     @property
@@ -87,13 +87,13 @@ class Instance:
 
     @property
     def property_path(self) -> Path:
-        """With or without .gz, whichever there is."""
+        """The existing file, with or without .gz."""
         path = self.folder / self.vnnlib
         other = path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
         return other if other.is_file() and not path.is_file() else path
 
     def about(self) -> Record:
-        """What its result depends on; a file that is not there has no digest."""
+        """Everything that the result depends on; a missing file has no digest."""
         return {
             "onnx": self.onnx,
             "vnnlib": self.vnnlib,
@@ -104,24 +104,24 @@ class Instance:
 
 
 def read_instances(path: Path, *, timeout: float = math.inf) -> list[Instance]:
-    """The instances of a list, none of which has more than `timeout` seconds. Paths are relative to the list.
+    """The instances of a list, with at most `timeout` seconds each. Paths are relative to the list.
 
     Raises:
-        ValueError: the list is empty or has other columns; names the line.
+        ValueError: the list is empty or has other columns; the message names the line.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
         try:
             lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if any(line)]
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no list of comma-separated values ({error})") from None
+            raise ValueError(f"{path} is not a list of comma-separated values ({error})") from None
     headed = bool(lines) and lines[0][1][0].lower() == "onnx"
     columns = lines.pop(0)[1] if headed else list(COLUMNS)
     missing = set(COLUMNS) - set(columns)
     if missing or not lines:
         what = f"has no column {', '.join(sorted(missing))}" if missing else "has no instances"
         raise ValueError(f"{path} {what}: expected lines of a network, a property and a number of seconds")
-    found = []
+    instances = []
     for number, cells in lines:
         try:
             if len(cells) != len(columns):
@@ -135,19 +135,19 @@ def read_instances(path: Path, *, timeout: float = math.inf) -> list[Instance]:
             raise ValueError(
                 f"{path}, line {number}: known_verdict is {known!r}, expected sat, unsat, unknown or nothing"
             )
-        found.append(Instance(fields["onnx"], fields["vnnlib"], limit, known, path.parent))
-    return found
+        instances.append(Instance(fields["onnx"], fields["vnnlib"], limit, known, path.parent))
+    return instances
 
 
 def run(args: argparse.Namespace) -> None:
     every = read_instances(args.list_path, timeout=args.timeout)
     instances = every[args.instances]
     if not instances:
-        raise ValueError(f"{args.list_path} has {len(every)} instances, and none of them is in that range")
+        raise ValueError(f"{args.list_path} has {len(every)} instances, but the chosen range is empty")
     out = args.out or Path("runs/vnncomp") / args.list_path.stem
     records = out / "results.jsonl"
     done = start(records, instances, resume=args.resume)
-    load = lru_cache(maxsize=1)(_load)  # instances of one network mostly come one after the other
+    load = lru_cache(maxsize=1)(_load)  # instances of one network usually follow one another
     if not can_replay():
         print("no onnxruntime: counterexamples are not replayed there (pip install 'ctbench[replay]')", file=sys.stderr)
     console = Console(stderr=True, quiet=args.quiet)
@@ -158,8 +158,8 @@ def run(args: argparse.Namespace) -> None:
             write_whole(out / f"{instance.name}.txt", text.encode())
             jsonl.append(records, [record])
             done[instance.name] = record
-            told = f"{record['verdict']} {record['stage']} {record['seconds']:.1f} s"
-            console.print(f"{number}/{len(instances)} {instance.name}: {told}", highlight=False, soft_wrap=True)
+            message = f"{record['verdict']} {record['stage']} {record['seconds']:.1f} s"
+            console.print(f"{number}/{len(instances)} {instance.name}: {message}", highlight=False, soft_wrap=True)
     chosen = [done[instance.name] for instance in instances]
     failed = {"": by_stage(record.get("failed", {}) for record in chosen)}
     try:
@@ -172,11 +172,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def start(path: Path, instances: Sequence[Instance], *, resume: bool) -> dict[str, Record]:
-    """Make ready to append; returns the records there are already but those of errors, by the names of instances.
+    """Prepare the file for new records; returns the existing records except errors, by the names of instances.
 
     Raises:
-        ValueError: there are records and resume is off, or they are about other files or another timeout, or one of
-            them contradicts itself; two instances have one name.
+        ValueError: there are records and `resume` is off; or they belong to other files or another timeout; or one of
+            them contradicts itself; or two instances have the same name.
     """
     twice = [name for name, count in Counter(instance.name for instance in instances).items() if count > 1]
     if twice:
@@ -191,7 +191,7 @@ def start(path: Path, instances: Sequence[Instance], *, resume: bool) -> dict[st
         with jsonl.named(f"{path}, line {number}"):
             check_instance(record)
             if record["name"] in done:
-                raise ValueError(f"{record['name']} has a result already, in another line: take one of them out")
+                raise ValueError(f"{record['name']} already has a result, in another line: take one of them out")
             if record["verdict"] != "error":
                 _check_text(path.with_name(f"{record['name']}.txt"), record)
                 done[record["name"]] = record
@@ -208,10 +208,10 @@ def start(path: Path, instances: Sequence[Instance], *, resume: bool) -> dict[st
 
 
 def _check_text(path: Path, record: Record) -> None:
-    """Raise ValueError where the result file of an instance does not say what its record says."""
+    """Raise ValueError if the result file of an instance does not agree with its record."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if text.partition("\n")[0] != record["verdict"] or (record["verdict"] == "sat") != ("(X_0 " in text):
-        needed = "the verdict, and a counterexample" if record["verdict"] == "sat" else "the verdict alone"
+        needed = "the verdict, and a counterexample" if record["verdict"] == "sat" else "only the verdict"
         raise ValueError(
             f"the verdict of {record['name']} is {record['verdict']}, but {path} does not hold {needed}: take the line "
             f"out, and decide it again"
@@ -219,7 +219,7 @@ def _check_text(path: Path, record: Record) -> None:
 
 
 def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, str]:
-    """The record of an instance, and what its result file says."""
+    """The record of an instance, and the text of its result file."""
     about = instance.about()
     begin = time.perf_counter()
     try:
@@ -229,9 +229,9 @@ def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, 
         verdict = WORDS[result.verdict]
         if result.open is Open.TIME:
             verdict = "timeout"
-    except Exception as error:  # whatever is wrong with one instance, the others are to be decided
-        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        verdict, result = "error", PropertyResult(verdict="unknown", stage="", bound=None, seconds=0.0, reason=told)
+    except Exception as error:  # after any error of one instance, the others are still decided
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        verdict, result = "error", PropertyResult(verdict="unknown", stage="", bound=None, seconds=0.0, reason=reason)
     record = {
         "name": instance.name,
         **about,
@@ -248,12 +248,12 @@ def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, 
 
 
 def _load(path: Path) -> Loaded:
-    """A network, and what ONNX Runtime makes of it, if that is there."""
+    """A network, and the same network in ONNX Runtime if it is installed."""
     return load_onnx(path), replay(path) if can_replay() else None
 
 
 def _assignment(result: PropertyResult) -> str:
-    """A counterexample as VNN-COMP writes it: ((X_0 0.5)\n (X_1 0.0)\n (Y_0 1.25))."""
+    """A counterexample in the format of VNN-COMP: ((X_0 0.5)\n (X_1 0.0)\n (Y_0 1.25))."""
     if result.counterexample is None:
         return ""
     pairs = [
@@ -265,7 +265,7 @@ def _assignment(result: PropertyResult) -> str:
 
 
 def _digits(number: float) -> str:
-    """All digits of a number: 0.3 is above the float64 number that is nearest to it, which may be beyond a bound."""
+    """All digits of a number. A rounded 0.3 is above the nearest float64 number, so it may be outside a bound."""
     return np.format_float_positional(number, unique=False, precision=1100, trim="0")
 
 
@@ -275,10 +275,10 @@ def _digest(path: Path) -> str | None:
 
 
 def show(instances: Sequence[Instance], records: Sequence[Record]) -> None:
-    """Print what came out, stage by stage.
+    """Print the verdicts, stage by stage.
 
     Raises:
-        ValueError: a verdict is not the known one, or an instance is an error.
+        ValueError: a verdict contradicts the known verdict, or an instance has an error.
     """
     table = Table("stage", *VERDICTS, FAILED, "seconds")
     for stage in dict.fromkeys([*(stage.title for stage in DEFAULT_STAGES), *(record["stage"] for record in records)]):
@@ -287,19 +287,19 @@ def show(instances: Sequence[Instance], records: Sequence[Record]) -> None:
             table.add_row(stage or "-", *_counts(decided))
     table.add_row("[bold]all", *(f"[bold]{count}" for count in _counts(records)))
     wide_console().print(table)
-    known = {one.name: one.known for one in instances if one.known in ("sat", "unsat")}
-    found = {record["name"]: record["verdict"] for record in records if record["name"] in known}
-    wrong = [name for name in known if {known[name], found[name]} == {"sat", "unsat"}]
-    if known:
-        right = sum(known[name] == found[name] for name in known)
-        print(f"{right} of {len(known)} known verdicts found, {len(wrong)} contradicted")
+    expected = {one.name: one.known for one in instances if one.known in ("sat", "unsat")}
+    verdicts = {record["name"]: record["verdict"] for record in records if record["name"] in expected}
+    wrong = [name for name in expected if {expected[name], verdicts[name]} == {"sat", "unsat"}]
+    if expected:
+        right = sum(expected[name] == verdicts[name] for name in expected)
+        print(f"{right} of {len(expected)} known verdicts found, {len(wrong)} contradicted")
     if wrong:
-        told = ", ".join(f"{name} is {known[name]} but was found {found[name]}" for name in wrong)
-        raise ValueError(f"verdicts contradict what is known: {told}")
+        listed = ", ".join(f"{name} is {expected[name]} but was found {verdicts[name]}" for name in wrong)
+        raise ValueError(f"verdicts contradict the known verdicts: {listed}")
     failed = [record for record in records if record["verdict"] == "error"]
     if failed:
-        told = f"as {failed[0]['name']}: {failed[0]['reason']}"
-        raise ValueError(f"{len(failed)} of {len(records)} instances could not be read or decided, {told}")
+        example = f"e.g. {failed[0]['name']}: {failed[0]['reason']}"
+        raise ValueError(f"{len(failed)} of {len(records)} instances could not be read or decided, {example}")
 
 
 def _failed(record: Record) -> bool:
@@ -308,7 +308,7 @@ def _failed(record: Record) -> bool:
 
 
 def _counts(records: Sequence[Record]) -> list[str]:
-    """How many have each verdict, and their seconds."""
+    """The number of records with each verdict, and their total seconds."""
     verdicts = Counter(FAILED if _failed(record) else record["verdict"] for record in records)
     return [
         *(str(verdicts[verdict]) for verdict in (*VERDICTS, FAILED)),

@@ -1,9 +1,9 @@
-"""Data sets: plain tensors, read from files whose content is checked.
+"""Data sets: plain tensors, read from files with checked content.
 
     data = MNIST().load()
     data = datasets()["digits"]().load()
 
-A new data set is a file in this package with a dataclass that has a `name` and `load`.
+To add a data set, write a file in this package with a dataclass that has a `name` and `load`.
 """
 
 from ctbench.datasets.augmentation import Augmentation

@@ -1,8 +1,7 @@
 """Random flips and crops of whole batches.
 
-Both only say which pixel of the image each pixel of the result shows, so a batch is augmented by computing
-row and column numbers and gathering once: no value can leave the range of the pixels, and padding by the
-edge is a clamp of the numbers.
+For each pixel of the result, both only select a pixel of the image. So a batch is augmented by computing row and column
+indices and gathering once: values stay in the range of the pixels, and edge padding is a clamp of the indices.
 """
 
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training batch before the network sees it.
+    """The random transformation of a training batch before the network sees it.
 
     Args:
         flip: mirror each image left to right with probability 1/2.
-        crop_padding: cut each image, at a random place, out of itself padded by this many pixels on every side; the
-            padding repeats the edge.
-        crop: the side of the square that is cut out; None cuts the image's own size. With no padding it lies inside.
+        crop_padding: pad each image by this many pixels on every side, repeating the edge, and cut it out at a random
+            place.
+        crop: the side of the square to cut out; None: the size of the image. Without padding it lies inside the image.
 
     Raises:
         ValueError: `crop_padding` is negative, or `crop` is not positive; when called, if `crop` is larger than the
@@ -34,10 +33,10 @@ class Augmentation:
         if self.crop_padding < 0:
             raise ValueError(f"crop_padding is {self.crop_padding}; give 0 (no crop) or more pixels")
         if self.crop is not None and self.crop < 1:
-            raise ValueError(f"crop is {self.crop}; give the pixels of a side, or None for the image's own size")
+            raise ValueError(f"crop is {self.crop}; give the pixels of a side, or None for the size of the image")
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of a result, from that of an input: [C, H, W], or that of a vector if nothing is cut."""
+        """The output shape for one input of this shape: [C, H, W], or the shape of a vector if nothing is cut."""
         if self.crop is None:
             return shape
         if len(shape) != 3 or self.crop > min(shape[1:]):
@@ -47,7 +46,7 @@ class Augmentation:
         return (shape[0], self.crop, self.crop)
 
     def center(self, x: Tensor) -> Tensor:
-        """The middle of images [B, C, H, W], as large as what is cut out of them: what a test shows of them."""
+        """The center crop of images [B, C, H, W], of the same size as the random crops: used at test time."""
         if self.crop is None:
             return x
         _, height, width = self.shape(tuple(x.shape[1:]))
@@ -55,10 +54,10 @@ class Augmentation:
         return x[:, :, top : top + height, left : left + width]
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment images x [B, C, H, W]; the result has x's dtype and device, and x's shape but for `crop`.
+        """Augment images x [B, C, H, W]. The result has the dtype and device of x, and its shape unless `crop` is set.
 
-        All randomness comes from `generator`, drawn on its own device: with a generator on the CPU a run
-        sees the same images on every device.
+        All random numbers come from `generator` and are drawn on its device: with a generator on the CPU, a run sees
+        the same images on every device.
         """
         if not self.flip and not self.crop_padding and self.crop is None:
             return x
@@ -73,11 +72,11 @@ class Augmentation:
         if self.flip:
             coins = torch.randint(2, (batch, 1), generator=generator, device=generator.device)
             columns = torch.where(coins.to(x.device) == 1, columns.flip(1), columns)
-        source = rows[:, :, None] * width + columns[:, None, :]  # [B, *shown], numbers of pixels
+        source = rows[:, :, None] * width + columns[:, None, :]  # [B, *shown], indices of pixels
         return x.flatten(2).gather(2, source.view(batch, 1, -1).expand(-1, channels, -1)).view(batch, *shown)
 
     def _moved(self, numbers: Tensor, side: int, generator: torch.Generator) -> Tensor:
-        """The numbers of rows (or columns) from a random one on, [B, shown], of an image with so many."""
+        """The row (or column) indices of a random crop, [B, shown], from those of the image, `numbers`."""
         batch, shown = numbers.shape
         low, high = -self.crop_padding, side - shown + self.crop_padding + 1
         first = torch.randint(low, high, (batch, 1), generator=generator, device=generator.device)

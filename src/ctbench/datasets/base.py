@@ -1,4 +1,4 @@
-"""What every data set is: labelled tensors in memory, images or vectors, and how they are divided.
+"""The base classes of data sets: labelled tensors in memory, images or vectors; and how to split them.
 
 data = MNIST().load()
 train, validation = split(data.train, fraction=0.1, seed=0)
@@ -16,7 +16,7 @@ from torch import Tensor
 from ctbench.datasets.augmentation import Augmentation
 
 E = TypeVar("E", bound="Examples")
-Index = Tensor | slice | list[int]  # no tuple: torch would take it for one number per dimension
+Index = Tensor | slice | list[int]  # no tuple: torch would read it as one index per dimension
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Examples(ABC):
     """Labelled inputs in memory.
 
     Raises:
-        ValueError: there are none, the shapes disagree, or the inputs are not what the member says.
+        ValueError: there are no examples, the shapes disagree, or the subclass rejects the inputs.
     """
 
     inputs: Tensor  # [N, *shape]
@@ -43,7 +43,7 @@ class Examples(ABC):
 
     @abstractmethod
     def _check_inputs(self) -> None:
-        """Raise ValueError where the inputs are of a wrong shape, type or range."""
+        """Raise ValueError if the inputs have a wrong shape, type or range."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,13 +53,13 @@ class Examples(ABC):
         return self.batch(index, self.labels.device)
 
     def batch(self, index: Index, device: torch.device) -> tuple[Tensor, Tensor]:
-        """One batch as above, on a device. It moves there as it is stored, and an accelerator is not waited for."""
+        """One batch as above, on a device. It is copied in its stored type, without waiting for an accelerator."""
         x, y = (_moved(tensor[index], device) for tensor in (self.inputs, self.labels))
         x = x.to(torch.float32)
         return (x if self.inputs.is_floating_point() else x / 255), y
 
     def subset(self, index: Index) -> Self:
-        """The examples at `index`, as they are stored."""
+        """The examples at `index`, in their stored type."""
         return replace(self, inputs=self.inputs[index], labels=self.labels[index])
 
     def to(self, device: torch.device | str) -> Self:
@@ -71,7 +71,7 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device == device:
         return tensor
     if device.type == "cuda":
-        tensor = tensor.pin_memory()  # from where alone a copy goes on by itself
+        tensor = tensor.pin_memory()  # only copies from pinned memory are asynchronous
     return tensor.to(device, non_blocking=True)
 
 
@@ -82,7 +82,7 @@ class Images(Examples):
     def _check_inputs(self) -> None:
         pixels = self.inputs
         if pixels.dim() != 4 or not pixels.numel():
-            raise ValueError(f"images have shape {list(pixels.shape)}; expected [N, C, H, W], none of them 0")
+            raise ValueError(f"images have shape {list(pixels.shape)}; expected [N, C, H, W], no size 0")
         if pixels.is_floating_point():
             low, high = pixels.aminmax()
             if not (low >= 0 and high <= 1):
@@ -98,23 +98,24 @@ class Vectors(Examples):
     def _check_inputs(self) -> None:
         vectors = self.inputs
         if vectors.dim() != 2 or not vectors.numel():
-            raise ValueError(f"vectors have shape {list(vectors.shape)}; expected [N, d], none of them 0")
+            raise ValueError(f"vectors have shape {list(vectors.shape)}; expected [N, d], no size 0")
         if not vectors.is_floating_point() or not bool(torch.isfinite(vectors).all()):
             raise ValueError(f"vectors of {vectors.dtype}; give finite floating point numbers")
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set in memory. Training images may be larger than test images, if training cuts them to their size.
+    """A data set in memory. Training images may be larger than test images, if training crops them to that size.
 
     Raises:
-        ValueError: a label names no class, or training and test images, or the normalisation, do not agree.
+        ValueError: a label is not the number of a class, the shapes of training and test inputs do not agree, or the
+            normalisation does not fit them.
     """
 
     train: Examples
     test: Examples
     class_names: tuple[str, ...]
-    mean: tuple[float, ...] | None = None  # per channel, of pixels in [0, 1]; None: the network gets none
+    mean: tuple[float, ...] | None = None  # per channel, of pixels in [0, 1]; None: no normalisation
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -123,7 +124,7 @@ class Data:
             if len(bad):
                 first = int(bad[0])
                 raise ValueError(
-                    f"label {int(images.labels[first])} of {part} example {first} names no class; "
+                    f"label {int(images.labels[first])} of {part} example {first} is not the number of a class; "
                     f"labels of {self.classes} classes run from 0 to {self.classes - 1}"
                 )
         training = tuple(self.train.inputs.shape[1:])
@@ -140,7 +141,7 @@ class Data:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one input of a network, as (C, H, W)."""
+        """The shape of one input of a network, e.g. (C, H, W)."""
         return tuple(self.test.inputs.shape[1:])
 
     @property
@@ -157,13 +158,13 @@ def _cut_from(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
 def split(examples: E, *, fraction: float, seed: int) -> tuple[E, E]:
     """Hold out a validation set: (training examples, validation examples), each in the order of `examples`.
 
-    Every class gives the same share, rounded to whole examples. The choice depends on the labels and the seed
-    alone, not on the device.
+    The validation set contains the same fraction of every class, rounded to whole examples. The choice depends only on
+    the labels and the seed, not on the device.
 
     Args:
-        examples: what to divide.
-        fraction: the share that goes to the validation set, between 0 and 1.
-        seed: of the choice.
+        examples: the examples to split.
+        fraction: the fraction for the validation set, between 0 and 1.
+        seed: the seed of the random choice.
 
     Raises:
         ValueError: the fraction is not between 0 and 1, or one part would be empty.
@@ -180,7 +181,7 @@ def split(examples: E, *, fraction: float, seed: int) -> tuple[E, E]:
     if held_out.all() or not held_out.any():
         raise ValueError(
             f"a fraction of {fraction} of {len(examples)} examples leaves one part empty; use more examples, "
-            "or a fraction that is worth at least half an example of some class"
+            "or a fraction that is at least half an example of some class"
         )
     held_out = held_out.to(examples.labels.device)
     return examples.subset(~held_out), examples.subset(held_out)
@@ -188,9 +189,9 @@ def split(examples: E, *, fraction: float, seed: int) -> tuple[E, E]:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(ABC):
-    """Where data come from and how they are augmented; `load` is all a member has to write.
+    """The source of the data, and their augmentation. A subclass has to define only `load`.
 
-    Its `name` is the one used in recipes and on the command line.
+    Recipes and the command line use its `name`.
     """
 
     name: ClassVar[str]
@@ -198,19 +199,19 @@ class Dataset(ABC):
 
     @abstractmethod
     def load(self, root: Path | None = None) -> Data:
-        """Read the data set, and download it first where that is needed and known how. Ends with `cut`.
+        """Read the data set. Download it first if files are missing and there is a source. Ends with `cut`.
 
         Args:
             root: the folder with the files; None: the environment variable CTBENCH_DATA, or else the
                 user's cache.
 
         Raises:
-            FileNotFoundError: the files are not there and cannot be had.
-            ValueError: a file is not what it should be.
+            FileNotFoundError: files are missing and cannot be downloaded.
+            ValueError: a file has unexpected content.
         """
 
     def cut(self, data: Data) -> Data:
-        """The data with the middle of the test images alone, if training cuts smaller ones out of its own.
+        """The data, with center crops of the test images if training crops its images.
 
         Raises:
             ValueError: the crop does not fit into the images.

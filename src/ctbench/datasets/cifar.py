@@ -2,9 +2,9 @@
 
 Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 
-It is published in two forms. A *binary* batch is a row of records of 1 label and 3,072 pixels. A *python*
-batch is a pickle, and a pickle can run any program when it is loaded; so it is never loaded, only taken
-apart into its instructions, among which the labels and pixels lie in plain sight.
+It is published in two forms. A *binary* batch is a sequence of records of 1 label and 3,072 pixels. A *python*
+batch is a pickle. Loading a pickle can run any program, so it is never loaded: only its instructions are read, and
+these contain the labels and pixels.
 """
 
 import pickletools
@@ -34,7 +34,7 @@ INTEGERS = {
     "INT",
     "LONG",
     "LONG1",
-}  # instructions of a pickle that are a number
+}  # instructions of a pickle that push a number
 
 BINARY_FOLDER, PYTHON_FOLDER = "cifar-10-batches-bin", "cifar-10-batches-py"
 MIRRORS = ("https://www.cs.toronto.edu/~kriz",)
@@ -58,7 +58,7 @@ class CIFAR10(Dataset):
     augmentation: Augmentation = field(default=Augmentation(flip=True, crop_padding=2))
 
     def load(self, root: Path | None = None) -> Data:
-        """Read either form, from its folder or packed, downloading the binary one where there is none."""
+        """Read either form, from its folder or an archive. Download the binary form if both are missing."""
         path = files.locate(root, self.name, (BINARY_FOLDER, PYTHON_FOLDER, BINARY.name, PYTHON.name), BINARY)
         for remote in (BINARY, PYTHON):
             if path.name == remote.name:
@@ -86,11 +86,11 @@ def binary_batch(content: bytes, name: str) -> Batch:
     """Read a batch of the binary form.
 
     Raises:
-        ValueError: it has not the length of a batch.
+        ValueError: the length is not that of a batch.
     """
     if len(content) != RECORDS * (1 + PIXELS):
         raise ValueError(
-            f"{name} is {len(content)} bytes long, and a batch {RECORDS * (1 + PIXELS)}; get the file again"
+            f"{name} has {len(content)} bytes, but a batch has {RECORDS * (1 + PIXELS)}; get the file again"
         )
     records = np.frombuffer(content, dtype=np.uint8).reshape(RECORDS, 1 + PIXELS)
     return records[:, 1:].reshape(RECORDS, 3, 32, 32), records[:, 0].tolist()
@@ -99,12 +99,12 @@ def binary_batch(content: bytes, name: str) -> Batch:
 def python_batch(content: bytes, name: str) -> Batch:
     """Read a batch of the python form without loading the pickle.
 
-    The pickle makes a dictionary, so each key stands before its value as a text. The labels are the numbers
-    between the text "labels" and the next text. The pixels are the first text after "data" that has their
-    length: before it lie the names that numpy needs to make the array.
+    The pickle holds a dictionary, so each key is a string before its value. The labels are the numbers between the
+    string "labels" and the next string. The pixels are the first string after "data" that has their length: the
+    strings before it are names that numpy needs to construct the array.
 
     Raises:
-        ValueError: it is no pickle, or has not the labels and pixels of a batch.
+        ValueError: it is not a pickle, or does not contain the labels and pixels of a batch.
     """
     labels: list[int] = []
     pixels: bytes | None = None
@@ -123,7 +123,7 @@ def python_batch(content: bytes, name: str) -> Batch:
     if pixels is None or len(labels) != RECORDS:
         raise ValueError(
             f"{name} has {len(labels)} labels and {0 if pixels is None else len(pixels)} bytes of pixels, "
-            f"and a batch {RECORDS} and {RECORDS * PIXELS}; get the file again"
+            f"but a batch has {RECORDS} and {RECORDS * PIXELS}; get the file again"
         )
     return np.frombuffer(pixels, dtype=np.uint8).reshape(RECORDS, 3, 32, 32), labels
 

@@ -1,7 +1,7 @@
-"""Digits: 1,797 handwritten digits of 8 x 8 pixels, grey, embedded in the package.
+"""Digits: 1,797 handwritten digits of 8 x 8 pixels, grey, included in the package.
 
 The test part of Alpaydin & Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning
-Repository, 1998, as scikit-learn distributes it. Nothing is downloaded, and a small network learns it in seconds.
+Repository, 1998, in the version of scikit-learn. Nothing is downloaded, and a small network learns it in seconds.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ DIGITS = Path(__file__).with_name("digits.npz")  # pixels [1797, 8, 8] from 0 to
 class Digits(Dataset):
     """Handwritten digits from 0 to 9: 1,438 for training and 359 for test, not normalised.
 
-    Of every five digits of a class, in the order of the file, the third is for test.
+    In the order of the file, the third of every five digits of a class is for test.
     """
 
     name: ClassVar[str] = "digits"
 
     def load(self, root: Path | None = None) -> Data:
-        """Read the embedded digits; `root` is not used."""
+        """Read the included digits; `root` is not used."""
         with np.load(DIGITS, allow_pickle=False) as file:
             pixels, labels = torch.from_numpy(file["pixels"]), torch.from_numpy(file["labels"])
         everything = Images(pixels.unsqueeze(1) / 16, labels.long())

@@ -1,8 +1,8 @@
-"""Finding the files of a data set, and downloading those that are missing.
+"""Finding the files of a data set, and downloading missing ones.
 
-The root folder is the one given, or the one that CTBENCH_DATA names, or the user's cache. A file is looked
-for in the data set's own folder below the root, then in the root itself; one that is missing is downloaded
-into the data set's own folder. CTBENCH_MIRROR names a base URL to try before the public ones.
+The root folder is the argument, or else the folder that CTBENCH_DATA names, or else the user's cache. A file is looked
+up in the data set's folder below the root, then in the root itself. A missing file is downloaded into the data set's
+folder. CTBENCH_MIRROR names a base URL to try before the public ones.
 """
 
 import contextlib
@@ -20,62 +20,62 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 CHUNK = 1 << 18  # bytes
 
-pooch.get_logger().setLevel("WARNING")  # the progress bar and the errors say what its messages would
+pooch.get_logger().setLevel("WARNING")  # its other messages repeat the progress bar and the errors
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """A file that can be downloaded: its name, its SHA-256, and the base URLs that have it, best first."""
+    """A file to download: its name, its SHA-256, and the base URLs that provide it, best first."""
 
     name: str
     sha256: str
     mirrors: tuple[str, ...]
 
     def urls(self) -> list[str]:
-        """Where to ask for it, in order."""
+        """The URLs to try, in order."""
         own = os.environ.get("CTBENCH_MIRROR")
         return [f"{base.rstrip('/')}/{self.name}" for base in ((own, *self.mirrors) if own else self.mirrors)]
 
 
 def data_root(root: Path | None) -> Path:
-    """The folder with the data: the one given, or CTBENCH_DATA, or the user's cache."""
+    """The folder with the data: `root`, or else CTBENCH_DATA, or else the user's cache."""
     if root is None:
         root = Path(os.environ.get("CTBENCH_DATA") or pooch.os_cache("ctbench"))
     return root.expanduser()
 
 
 def find(root: Path, folder: str, names: Sequence[str]) -> Path | None:
-    """The first of these names that is there, in `root/folder` or in `root`; None where none is."""
+    """The first file with one of these names in `root/folder` or in `root`; None if there is no such file."""
     places = (place / name for name in names for place in (root / folder, root))
     return next((path for path in places if path.exists()), None)
 
 
 def locate(root: Path | None, folder: str, names: Sequence[str], remote: Remote) -> Path:
-    """The first of these names that is there, or else `remote`, downloaded into `root/folder`.
+    """The first file with one of these names, or else `remote`, downloaded into `root/folder`.
 
     Raises:
-        FileNotFoundError: neither; the message names every place and every mirror tried, and what to do.
+        FileNotFoundError: both fail; the message names every folder and mirror that was tried, and says what to do.
     """
     root = data_root(root)
-    found = find(root, folder, names)
-    if found is not None:
-        return found
+    path = find(root, folder, names)
+    if path is not None:
+        return path
     try:
         return download(remote, root / folder)
     except OSError as error:
         raise FileNotFoundError(
             f"{' or '.join(names)} is neither in {root / folder} nor in {root}, and {remote.name} could not "
-            f"be downloaded: {error}; put it there by hand, or give the folder that has it as the data "
-            "folder or in CTBENCH_DATA"
+            f"be downloaded: {error}; put it there by hand, or set the data folder, or CTBENCH_DATA, to the folder "
+            "that contains it"
         ) from error
 
 
 def download(remote: Remote, folder: Path) -> Path:
-    """Download a file into a folder; it appears there whole and with the right SHA-256, or not at all.
+    """Download a file into a folder. It appears there complete and with the right SHA-256, or not at all.
 
     Raises:
-        ConnectionError: no mirror gave the file; the message has the reason of each.
-        OSError: the folder cannot be written.
+        ConnectionError: no mirror provided the file; the message gives the reason for each.
+        OSError: the folder is not writable.
     """
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,32 +88,32 @@ def download(remote: Remote, folder: Path) -> Path:
         except (OSError, ValueError) as error:  # no connection or a bad answer; or the wrong SHA-256
             reasons.append(f"{url} ({textwrap.shorten(f'{type(error).__name__}: {error}', 300)})")
     if new:
-        with contextlib.suppress(OSError):  # somebody has put a file there meanwhile
+        with contextlib.suppress(OSError):  # another process has put a file there in the meantime
             folder.rmdir()
     raise ConnectionError("; ".join(reasons))
 
 
 def check_sha256(path: Path, expected: str, *, content: bytes | None = None) -> None:
-    """Check a file, or the content that was unpacked from it.
+    """Check the SHA-256 of a file, or of the content unpacked from it.
 
     Raises:
         ValueError: the SHA-256 is not the expected one.
     """
     if content is None:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     else:
-        found = hashlib.sha256(content).hexdigest()
-    if found != expected:
+        digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
         unpacked = "" if content is None else "unpacked "
         raise ValueError(
-            f"{path}: the {unpacked}SHA-256 is {found}, expected {expected}; "
+            f"{path}: the {unpacked}SHA-256 is {digest}, expected {expected}; "
             "the file is damaged or another one: delete it, and it will be downloaded again"
         )
 
 
 def _retrieve(url: str, remote: Remote, folder: Path) -> Path:
-    """Download from one URL, with a progress bar where a person is watching."""
+    """Download from one URL, with a progress bar if the output is a terminal."""
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         downloader = pooch.HTTPDownloader(progressbar=_Bar(progress, remote.name), chunk_size=CHUNK)
@@ -122,7 +122,7 @@ def _retrieve(url: str, remote: Remote, folder: Path) -> Path:
 
 
 class _Bar:
-    """A progress bar as pooch drives one: it sets `total`, then calls `update`, `reset` and `close`."""
+    """A progress bar with the interface that pooch needs: it sets `total`, then calls `update`, `reset`, `close`."""
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress = progress
@@ -130,7 +130,7 @@ class _Bar:
 
     @property
     def total(self) -> float | None:
-        """The length of the file in bytes; None where the server does not say."""
+        """The length of the file in bytes; None if the server does not report it."""
         return self._progress.tasks[self._task].total
 
     @total.setter
@@ -146,4 +146,4 @@ class _Bar:
         self._progress.reset(self._task)
 
     def close(self) -> None:
-        """Nothing: the bar ends with its `with` block, also when the download fails."""
+        """Do nothing: the bar ends with its `with` block, even if the download fails."""

@@ -28,12 +28,12 @@ PARTS = ("train", "test")
 class Folder(Dataset):
     """Images in folders by class, with the classes numbered in the order of their names; not normalised.
 
-    Hidden files are passed over, and so is everything outside train/ and test/. Transparency is dropped.
+    Hidden files and everything outside train/ and test/ are ignored. Transparency is dropped.
 
     Args:
-        path: of the folder or archive; if relative, looked for in the data root, then in the working folder.
+        path: of the folder or archive; a relative path is looked up in the data root, then in the working folder.
         size: (height, width) in pixels to resize to; None: all images must have one size.
-        grey: one channel of brightness in place of three of colour.
+        grey: one channel of brightness instead of three colour channels.
     """
 
     name: ClassVar[str] = "folder"
@@ -62,7 +62,7 @@ class Folder(Dataset):
 
 
 def _is_image(name: PurePosixPath) -> bool:
-    """Whether a file lies as deep as an image, or deeper, which is an error and not to be passed over."""
+    """Whether a file lies at the depth of an image, or deeper. Deeper files are an error, so they are not ignored."""
     hidden = any(part.startswith(".") for part in name.parts)
     return not hidden and any(part in PARTS for part in name.parts[:-2])
 
@@ -76,7 +76,7 @@ def _assemble(path: Path, pictures: Mapping[str, Mapping[PurePosixPath, NDArray[
     one_sided = sorted(classes["train"] ^ classes["test"])
     if one_sided:
         raise ValueError(
-            f"{path}: only one of train and test has images of {', '.join(one_sided)}; give both the same classes"
+            f"{path}: only one of train and test has images of {', '.join(one_sided)}; both need the same classes"
         )
     class_names = tuple(sorted(classes["train"]))
     number = {name: index for index, name in enumerate(class_names)}

@@ -3,7 +3,7 @@
 LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document recognition", Proceedings of
 the IEEE, 1998.
 
-The four IDX files may lie packed or not, and packed by anyone: what is checked is what they unpack to.
+The four IDX files may be compressed or not, by any program: the checksum is that of the unpacked content.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class MNIST(Dataset):
     name: ClassVar[str] = "mnist"
 
     def load(self, root: Path | None = None) -> Data:
-        """Read the four files, downloading what is missing."""
+        """Read the four files, and download missing ones."""
         data = Data(
             train=_images(root, "train"),
             test=_images(root, "t10k"),

@@ -10,23 +10,23 @@ from torch import Tensor
 
 
 def decode(content: bytes, name: str, *, grey: bool = False, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """One image file as bytes [C, H, W]: three channels, or one where `grey`.
+    """One image file as bytes [C, H, W]: one channel if `grey`, otherwise three.
 
     Args:
-        content: of the file.
-        name: of the file, for errors.
+        content: the content of the file.
+        name: the name of the file, for error messages.
         grey: convert to one channel of brightness; otherwise grey images get three equal channels.
         size: (height, width) to resize to, by bilinear interpolation over the area of each new pixel.
 
     Raises:
-        ValueError: it is no image, is damaged, or has more than 8 bits per channel.
+        ValueError: the file is not an image, is damaged, or has more than 8 bits per channel.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(content))
-        if image.mode.startswith(("I", "F")):  # Pillow would cut 16 bits off at 255 without a word
-            raise ValueError(f"it has mode {image.mode}, and 8 bits per channel are expected")
+        if image.mode.startswith(("I", "F")):  # Pillow would silently clip 16 bits at 255
+            raise ValueError(f"it has mode {image.mode}, but 8 bits per channel are expected")
         image = image.convert("L" if grey else "RGB")
-    except Exception as error:  # the decoders of Pillow raise errors of a dozen types
+    except Exception as error:  # the decoders of Pillow raise many types of errors
         raise ValueError(f"{name} cannot be read as an image ({error}); repair or remove it") from error
     if size is not None:
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
@@ -35,7 +35,7 @@ def decode(content: bytes, name: str, *, grey: bool = False, size: tuple[int, in
 
 
 def stack(pictures: dict[str, NDArray[np.uint8]]) -> Tensor:
-    """Images by name, as one tensor [N, C, H, W] in the order of the dictionary.
+    """The images as one tensor [N, C, H, W], in the order of the dictionary.
 
     Raises:
         ValueError: two images differ in size; the message names both.

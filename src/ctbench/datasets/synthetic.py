@@ -1,11 +1,11 @@
-"""Two distributions of vectors on which the signal is known: concentric spheres, and two points in noise.
+"""Two distributions of vectors with a known signal: concentric spheres, and two points in noise.
 
     spheres:    x uniform on the sphere of radius R_y about 0,   R_1 = R_0 + gamma
     separable:  x = [gamma (2 y - 1); N(0, sigma^2 I_{d-1})];    y in {0, 1} with equal probability
 
 "How robust accuracy suffers from certified training with convex relaxations", section 3.1, and "Certified defences can
-hurt generalisation", section 3; the spheres are those of Gilmer et al. 2018, "Adversarial spheres". Every sample is a
-function of its data set's seed, and the test set is the same for every size of the training set.
+hurt generalisation", section 3; the spheres are those of Gilmer et al. 2018, "Adversarial spheres". The seed determines
+every sample of a data set, and the test set is the same for every size of the training set.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Synthetic(Dataset):
     """Samples of a distribution of vectors with two classes. There is no data range: threat models need clip=None.
 
     Args:
-        dimension: d, of the vectors.
-        samples: how many there are for training.
-        test_samples: how many for test.
-        seed: of all samples.
+        dimension: the dimension d of the vectors.
+        samples: the number of training samples.
+        test_samples: the number of test samples.
+        seed: the seed of all samples.
 
     Raises:
         ValueError: a number is too small, or not finite.
@@ -55,7 +55,7 @@ class Synthetic(Dataset):
 
     @abstractmethod
     def signal(self, x: Tensor, y: Tensor) -> Tensor:
-        """The unit direction in which the class of each sample lies, [N, d]: against it the other class is nearest."""
+        """The signal of each sample, a unit vector, [N, d]: the nearest sample of the other class is against it."""
 
     def load(self, root: Path | None = None) -> Data:
         """Draw the samples; `root` is not used."""
@@ -72,8 +72,8 @@ class Spheres(Synthetic):
     """Concentric spheres.
 
     Args:
-        inner_radius: R_0. The papers do not tell theirs.
-        margin: gamma, how much larger the outer radius is.
+        inner_radius: R_0. The papers do not give their value.
+        margin: gamma, the outer radius minus the inner radius.
     """
 
     name: ClassVar[str] = "spheres"
@@ -98,11 +98,11 @@ class Spheres(Synthetic):
 
 @dataclass(frozen=True, kw_only=True)
 class Separable(Synthetic):
-    """Two points of the first coordinate, in Gaussian noise of all others.
+    """Two values of the first coordinate, and Gaussian noise in all others.
 
     Args:
         margin: gamma; the classes are 2 gamma apart.
-        sigma: the noise's standard deviation. The paper does not tell its own.
+        sigma: the standard deviation of the noise. The paper does not give its value.
     """
 
     name: ClassVar[str] = "separable"

@@ -2,8 +2,7 @@
 
 Le & Yang, "Tiny ImageNet visual recognition challenge", Stanford CS231N, 2015.
 
-Its test images were published without labels; as everywhere in certified training, the validation images
-are the test set here.
+Its test images were published without labels. As usual in certified training, the validation images are the test set.
 """
 
 from collections import Counter
@@ -42,7 +41,7 @@ class TinyImageNet(Dataset):
     augmentation: Augmentation = field(default=Augmentation(flip=True, crop_padding=4))
 
     def load(self, root: Path | None = None) -> Data:
-        """Read the folder or the zip, downloading the zip where there is neither."""
+        """Read the folder or the zip, and download the zip if both are missing."""
         path = files.locate(root, self.name, (FOLDER, ARCHIVE.name), ARCHIVE)
         if path.name == ARCHIVE.name:
             files.check_sha256(path, ARCHIVE.sha256)
@@ -60,7 +59,7 @@ CROPPED = Augmentation(flip=True, crop=56)  # in the papers of SABR, of TAPS, an
 
 
 def _place(name: PurePosixPath) -> str:
-    """Where in the data set a file belongs, whatever folder it is packed in; nowhere if it is of no use."""
+    """The path of a file within the data set, independent of the outer folder; "" if the file is not needed."""
     match name.parts:
         case [*_, "wnids.txt"]:
             return "wnids.txt"
@@ -74,7 +73,7 @@ def _place(name: PurePosixPath) -> str:
 
 
 def _assemble(path: Path, pictures: Mapping[str, NDArray[np.uint8]], texts: Mapping[str, str]) -> Data:
-    """Put images and labels together, and check that none is missing."""
+    """Combine images and labels, and check that all are there."""
     for text in ("wnids.txt", "val_annotations.txt"):
         if not texts.get(text):
             raise FileNotFoundError(f"{path} has no {text}, or an empty one; get the whole data set")
@@ -84,7 +83,7 @@ def _assemble(path: Path, pictures: Mapping[str, NDArray[np.uint8]], texts: Mapp
     for wnid in (*wnids, *counts):
         if counts[wnid] != (TRAIN_IMAGES if wnid in wnids else 0):
             raise ValueError(
-                f"{path} has {counts[wnid]} training images of {wnid}, and {TRAIN_IMAGES} of each class that "
+                f"{path} has {counts[wnid]} training images of {wnid}, but {TRAIN_IMAGES} of each class that "
                 "wnids.txt lists are expected; get the whole data set"
             )
     annotations = [line.split("\t") for line in texts["val_annotations.txt"].splitlines()]
@@ -93,7 +92,7 @@ def _assemble(path: Path, pictures: Mapping[str, NDArray[np.uint8]], texts: Mapp
     if len(test) != len(annotations) or images != set(test):
         raise ValueError(
             f"{path} has {len(images)} images in val/images and {len(annotations)} lines in "
-            f"val_annotations.txt, of which {len(images & set(test))} fit together; get the whole data set"
+            f"val_annotations.txt, but {len(images & set(test))} of them match; get the whole data set"
         )
 
     def part(truth: Mapping[str, str]) -> Images:

@@ -1,6 +1,6 @@
-"""The experiments of the papers: trials that are data, run in parallel, whose records make figures.
+"""The experiments of the papers. Trials are data and run in parallel; figures are computed from their records.
 
-A new figure is an `Experiment` and a `Figure` in a file of its paper, which `PAPERS` names.
+To add a figure, write an `Experiment` and a `Figure` in the file of its paper. `PAPERS` lists these files.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = [
 
 
 def figures(paper: str) -> dict[str, Figure]:
-    """The figures of a paper by their numbers.
+    """The figures of a paper by number.
 
     Raises:
-        ValueError: no paper is called that.
+        ValueError: there is no paper with this name.
     """
     if paper not in PAPERS:
         raise ValueError(f"no paper is called {paper!r}; there are {', '.join(PAPERS)}")

@@ -1,9 +1,9 @@
-"""What an experiment is: many trials, each a recipe and what to measure of its network, and the figures made of them.
+"""Experiments: many trials, each with a recipe and the quantities to measure, and the figures of their records.
 
     Trial(series="COAP", x=5.0, candidate=0.1, recipe=..., measures=Measures())
 
-x is the trial's place on the axis, `series` its line. Candidates are the values of a hyper-parameter (a learning rate)
-of which the figure shows the best. Trials are data: they run in any order, in any process, and their records resume.
+x is the value of the trial on the axis, `series` its line. Candidates are values of a hyper-parameter (a learning
+rate); the figure shows the best candidate. Trials are data: they run in any order and process, and can be resumed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 from ctbench.report import Plot
 from ctbench.training import Recipe
 
-KEY = ("series", "x", "candidate", "seed")  # what tells the trials of an experiment apart
+KEY = ("series", "x", "candidate", "seed")  # identifies a trial within its experiment
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
-    """What is measured of a network (see measuring.py).
+    """The quantities to measure (see measuring.py).
 
     Args:
-        attacks: for the robust error in balls; that on segments is exact.
-        followed: how many test samples are looked at after each epoch; 0 follows nothing.
+        attacks: for the robust error in balls; the robust error on segments is exact.
+        followed: the number of test samples that are evaluated after each epoch; 0 evaluates nothing.
     """
 
     attacks: tuple[str, ...] = ("apgd-ce", "apgd-dlr")
@@ -34,7 +34,7 @@ class Measures:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One training run, and its place in an experiment; the seed is the recipe's."""
+    """One training run, and its place in an experiment. Its seed is the seed of the recipe."""
 
     series: str
     x: float
@@ -44,25 +44,25 @@ class Trial:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What its record begins with."""
+        """The first fields of its record."""
         return {"series": self.series, "x": self.x, "candidate": self.candidate, "seed": self.recipe.seed}
 
     @property
     def digest(self) -> str:
-        """What its record depends on."""
+        """A digest of everything that the record depends on."""
         return hashlib.sha256(f"{self.recipe.hash} {self.measures}".encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How much of an experiment is run.
+    """The part of an experiment to run.
 
     Args:
-        seeds: how many, from 0 on.
-        epochs: of a run; None for the paper's.
-        test_samples: how many there are; None for the paper's.
-        points: how many places on the axis, evenly from the first to the last; None for all.
-        candidates: how many learning rates, from the first on; None for all.
+        seeds: the number of seeds, starting at 0.
+        epochs: the number of epochs of a run; None: as in the paper.
+        test_samples: the number of test samples; None: as in the paper.
+        points: the number of values on the axis, evenly spaced from the first to the last; None for all.
+        candidates: the number of learning rates, starting with the first; None for all.
 
     Raises:
         ValueError: a number is below 1.
@@ -77,10 +77,10 @@ class Scale:
     def __post_init__(self) -> None:
         for name, number in vars(self).items():
             if number is not None and number < 1:
-                raise ValueError(f"{name} is {number}: it must be 1 at least")
+                raise ValueError(f"{name} is {number}: it must be at least 1")
 
     def places(self, places: Sequence[float]) -> list[float]:
-        """Some of the places on the axis."""
+        """A selection of `points` values on the axis."""
         if self.points is None or self.points >= len(places):
             return list(places)
         step = (len(places) - 1) / max(1, self.points - 1)
@@ -92,12 +92,12 @@ TINY = Scale(seeds=2, epochs=3, test_samples=100, points=2, candidates=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Trials that one or several figures show.
+    """Trials for one or several figures.
 
     Args:
-        name: of its records.
-        trials: all of a scale, seed by seed.
-        seeds: how many the paper has.
+        name: the name of its records.
+        trials: from a scale to all its trials, seed by seed.
+        seeds: the number of seeds in the paper.
     """
 
     name: str
@@ -110,10 +110,10 @@ class Figure:
     """A figure of a paper.
 
     Args:
-        number: what the paper calls it, as "3a".
-        experiment: whose records it shows.
-        plot: how.
-        claim: what the paper says it shows.
+        number: its number in the paper, e.g. "3a".
+        experiment: the experiment that provides the records.
+        plot: the layout.
+        claim: the claim of the paper about this figure.
     """
 
     number: str

@@ -2,10 +2,10 @@
 adversarial and certified training on separable points (d = 1000, gamma = 6) and concentric spheres (d = 100, radii 1
 and 12), n = 50, 15 seeds.
 
-The paper does not tell the noise's standard deviation, which is 1 here (`sigma` shows what that does), nor the radius
-of Fig. 5, which is 3 here. In l2 balls its 10^5 test samples are 10^3 here, as Auto-PGD takes long on a hundred or a
-thousand coordinates, and along the epochs of Fig. 5 500, which PGD attacks. Its SGD along the signal (Fig. 6) is taken
-to have no momentum, as none is told.
+The paper does not give the standard deviation of the noise, which is 1 here (`sigma` shows its effect), or the radius
+of Fig. 5, which is 3 here. In l2 balls there are 10^3 test samples instead of 10^5, because Auto-PGD is slow in 100 or
+1000 dimensions. Over the epochs of Fig. 5 there are 500, attacked by PGD. SGD along the signal (Fig. 6) has no momentum
+here, because the paper mentions no momentum.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FOLLOWED_AT = 3.0
 
 
 def _budget(data: Synthetic) -> Experiment:
-    """In l2 balls of growing radius."""
+    """L2 balls of growing radius."""
     return synthetic.experiment(
         f"budget_{data.name}",
         {**STANDARD, **IN_BALLS},
@@ -41,7 +41,7 @@ def _budget(data: Synthetic) -> Experiment:
 
 
 def _course() -> Experiment:
-    """Over the epochs, at one radius."""
+    """One radius, over the epochs."""
     return synthetic.experiment(
         "course",
         IN_BALLS,
@@ -53,7 +53,7 @@ def _course() -> Experiment:
 
 
 def _signal(samples: int) -> Experiment:
-    """Along the signal."""
+    """Perturbations along the signal."""
     data = replace(SEPARABLE, samples=samples, test_samples=100_000)
     return synthetic.experiment(
         f"signal_{samples}",
@@ -67,7 +67,7 @@ def _signal(samples: int) -> Experiment:
 
 
 def _sigma() -> Experiment:
-    """In noise of other sizes."""
+    """Noise with other standard deviations."""
     return synthetic.experiment(
         "sigma",
         {**STANDARD, **ON_SEGMENTS},
@@ -92,7 +92,7 @@ def _plot(number: str, x_label: str, *panels: Panel, series: tuple[str, ...] = (
 
 
 STANDARD_ERROR, ROBUST_ERROR = ERRORS
-UNSTABLE = Panel(quantity="unstable", label="neurons that are relaxed (%)")
+UNSTABLE = Panel(quantity="unstable", label="relaxed neurons (%)")
 COSINE = Panel(quantity="cosine", label="cosine to the signal", percent=False)
 LINEAR, ROUND, COURSE, SMALL, LARGE = _budget(SEPARABLE), _budget(SPHERES), _course(), _signal(50), _signal(10_000)
 APART = (

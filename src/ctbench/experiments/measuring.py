@@ -1,15 +1,15 @@
-"""What is measured of a trial: its network is trained, and its errors are looked for.
+"""The measurements of a trial: train its network, and compute its errors.
 
 standard_error    the share of test samples that are wrong
-robust_error      of those that are wrong somewhere in the region: exact on segments; in balls, attacks look for such
-                  points around what is right and not certified
-certified_error   of those that COAP's bounds do not prove; never below the robust error
+robust_error      the share of test samples that are wrong somewhere in the region: exact on segments; in balls, attacks
+                  search for such points around samples that are right and not certified
+certified_error   the share of test samples that COAP's bounds do not prove; never below the robust error
 train_error       the standard error on the training samples
 unstable          the share of unstable neurons on the training samples, by COAP's bounds
 unstable_sum      the sum of these shares over the epochs
 
-Followed over the epochs: the three errors on some test samples, in balls by PGD alone, and the cosine between the
-signal and the perturbations that Auto-PGD of 10 steps finds on the training samples.
+After each epoch, for `followed` test samples: the three errors (in balls by PGD only). Also the cosine between the
+signal and the perturbations that Auto-PGD with 10 steps finds on the training samples.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from ctbench.regions import Region, Star, Threat
 from ctbench.specification import cross_entropy_at, margin_rows
 from ctbench.training import Recipe, TrainingDivergedError, train
 
-CHUNK = 2_000_000  # numbers in the inputs that are looked at together
+CHUNK = 2_000_000  # the maximal number of entries in the inputs of a batch
 
 
 def measure(trial: Trial) -> dict[str, Any]:
-    """The quantities of a trial; one that diverged has none, and says so."""
+    """The quantities of a trial, or only "diverged" with the error message if training diverged."""
     data, epochs = trial.recipe.dataset.load(), list[dict[str, float]]()
     graph: Graph | None = None
 
@@ -54,15 +54,15 @@ def measure(trial: Trial) -> dict[str, Any]:
     except TrainingDivergedError as error:
         return {"diverged": str(error)}
     unstable = [epoch.pop("unstable") for epoch in epochs]
-    found: dict[str, Any] = {
+    quantities: dict[str, Any] = {
         **errors(model, *data.test[:], trial.recipe.threat, attacks=trial.measures.attacks),
         "train_error": _standard_error(model, *data.train[:]),
         "unstable": unstable[-1],
         "unstable_sum": sum(unstable),
     }
     if trial.measures.followed:
-        found["epochs"] = {name: [epoch[name] for epoch in epochs] for name in epochs[0]}
-    return found
+        quantities["epochs"] = {name: [epoch[name] for epoch in epochs] for name in epochs[0]}
+    return quantities
 
 
 def errors(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, attacks: tuple[str, ...]) -> dict[str, float]:
@@ -72,7 +72,7 @@ def errors(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, attacks: t
         model: the network.
         x, y: samples, [N, *shape], and their labels, [N].
         threat: balls, or segments.
-        attacks: as in `adversarial_accuracy`, for balls.
+        attacks: the attacks of `adversarial_accuracy`, for balls.
     """
     size, net = max(1, CHUNK // x[0].numel()), Precisions.of(model, x[:1]).exact
     parts = [_verdicts(model, net, *some, threat, attacks) for some in zip(x.split(size), y.split(size), strict=True)]
@@ -86,19 +86,19 @@ def _verdicts(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat
     wrong = net(x.double()).argmax(1) != y
     margins = coap.lower_bounds(net, region, margin_rows(y, net.classes, dtype=torch.float64))
     unproved = wrong | ~(margins > 0).all(1)
-    left, turned = unproved & ~wrong, wrong.clone()
-    if bool(left.any()):
-        turned[left] = _turned(model, net, x[left], y[left], threat, attacks)
+    undecided, turned = unproved & ~wrong, wrong.clone()
+    if bool(undecided.any()):
+        turned[undecided] = _turned(model, net, x[undecided], y[undecided], threat, attacks)
     return torch.stack([wrong, turned, unproved])
 
 
 def _turned(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]) -> Tensor:
-    """Which samples, of some that are right, a point of the region turns, [B]."""
+    """Which samples, all right at the clean input, are wrong at some point of the region, [B]."""
     region = threat.region(x.double())
     if isinstance(region, Star):
         return violation(net(worst_on_segments(net, region, y, violation)), y) > 0
-    found = adversarial_accuracy(model, x, y, threat=threat, attacks=attacks, batch_size=len(x))
-    return torch.tensor([by is not None for by in found.turned_by])
+    evaluation = adversarial_accuracy(model, x, y, threat=threat, attacks=attacks, batch_size=len(x))
+    return torch.tensor([attack is not None for attack in evaluation.turned_by])
 
 
 @torch.no_grad()
@@ -108,21 +108,21 @@ def _standard_error(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 @torch.no_grad()
 def _after_an_epoch(trial: Trial, data: Data, model: nn.Module, graph: Graph) -> dict[str, float]:
-    """The share of unstable neurons, and what is followed."""
+    """The share of unstable neurons, and the other quantities that are followed over the epochs."""
     recipe, count = trial.recipe, trial.measures.followed
     x, y = data.train[:]
     net, region = freeze(graph, x[:1])[0], recipe.threat.region(x)
-    found = {"unstable": neuron_states(net, region, boxes=coap.boxes(net, region)).unstable}
+    quantities = {"unstable": neuron_states(net, region, boxes=coap.boxes(net, region)).unstable}
     if count:
-        found |= errors(model, *data.test[:count], recipe.threat, attacks=("pgd",))
-        found["cosine"] = _cosine(recipe, net, region, x, y)
-    return found
+        quantities |= errors(model, *data.test[:count], recipe.threat, attacks=("pgd",))
+        quantities["cosine"] = _cosine(recipe, net, region, x, y)
+    return quantities
 
 
 def _cosine(recipe: Recipe, net: Graph, region: Region, x: Tensor, y: Tensor) -> float:
-    """That between perturbations of the training samples and the way to the other class."""
+    """The mean cosine between perturbations of the training samples and the direction to the other class."""
     if not isinstance(recipe.dataset, Synthetic):
-        raise ValueError(f"the signal of {recipe.dataset.name} is not known: follow trials on synthetic data alone")
+        raise ValueError(f"the signal of {recipe.dataset.name} is not known: only follow trials on synthetic data")
     generator = torch.Generator().manual_seed(recipe.seed)
-    found = APGD(steps=10)(cross_entropy_at(net, y), region, x, generator)
-    return cosine(found - x, -recipe.dataset.signal(x, y))
+    points = APGD(steps=10)(cross_entropy_at(net, y), region, x, generator)
+    return cosine(points - x, -recipe.dataset.signal(x, y))

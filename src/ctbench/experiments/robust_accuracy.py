@@ -1,9 +1,9 @@
 """The figures on synthetic data of "How robust accuracy suffers from certified training with convex relaxations"
 (De Bartolomeis et al. 2023): certified against adversarial training on concentric spheres, n = 500, d = 10, 5 seeds.
 
-The paper does not tell the radius of the inner sphere. It is 10 here; `inner-radius` shows what that does to Fig. 3a,
-and `inner-radius-segments` to Fig. 2a. The sets of segments are random and nested, others for
-every seed. In Fig. 6b and 7b eps is 1.
+The paper does not give the radius of the inner sphere. It is 10 here; `inner-radius` shows its effect on Fig. 3a, and
+`inner-radius-segments` its effect on Fig. 2a. The sets of segments are random and nested, and differ between seeds. In
+Fig. 6b and 7b eps is 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INNER_RADII = (1, 5, 10, 20, 40)
 
 
 def _components(eps: float) -> Experiment:
-    """Along k of the directions."""
+    """Segments along k directions."""
     return synthetic.experiment(
         f"segments_{eps:g}",
         ON_SEGMENTS,
@@ -40,7 +40,7 @@ def _components(eps: float) -> Experiment:
 
 
 def _budget(norm: str) -> Experiment:
-    """In balls of growing radius."""
+    """Balls of growing radius."""
     return synthetic.experiment(
         f"budget_{norm}",
         IN_BALLS,
@@ -51,7 +51,7 @@ def _budget(norm: str) -> Experiment:
 
 
 def _margin(norm: str, eps: float) -> Experiment:
-    """On spheres that come closer to one another."""
+    """Spheres with a shrinking margin."""
     return synthetic.experiment(
         f"margin_{norm}_{eps:g}",
         IN_BALLS,
@@ -62,7 +62,7 @@ def _margin(norm: str, eps: float) -> Experiment:
 
 
 def _inner_radius(name: str, methods: Mapping[str, Method], threat_of: Callable[[int], Threat]) -> Experiment:
-    """On spheres of another size, in the threat model of a seed."""
+    """Spheres of other sizes; `threat_of` gives the threat model of a seed."""
     return synthetic.experiment(
         name,
         methods,
@@ -83,12 +83,12 @@ RADIUS_L2 = _inner_radius("inner_radius", IN_BALLS, lambda _: threat("l2", 5.0, 
 RADIUS_SEGMENTS = _inner_radius(
     "inner_radius_segments", ON_SEGMENTS, lambda seed: RandomSegments(eps=5.0, count=10, seed=seed)
 )
-GAP = "the standard and the robust error of COAP exceed those of adversarial training by more and more with"
+GAP = "the standard and the robust error of COAP exceed those of adversarial training, increasingly with"
 MORE = "the number of unstable neurons in COAP's training grows with"
 
 
 def _sensitivity(number: str, experiment: Experiment, title: str) -> Figure:
-    """What the radius that the paper does not tell does to a figure."""
+    """A figure that shows the effect of the radius that the paper does not give."""
     return Figure(
         number=number,
         experiment=experiment,
@@ -114,10 +114,10 @@ FIGURES = (
     _figure("5b", SEGMENTS_3, K, UNSTABLE, f"{MORE} k"),
     _figure("5d", L2, EPS, UNSTABLE, f"{MORE} eps"),
     _figure("5f", MARGIN_5, GAMMA, UNSTABLE, f"{MORE} the inverse margin"),
-    _figure("6a", LINF, EPS, ERRORS, f"{GAP} eps, in l-infinity balls, too"),
-    _figure("6b", MARGIN_LINF, GAMMA, ERRORS, f"{GAP} the inverse margin, in l-infinity balls, too"),
-    _figure("7a", LINF, EPS, UNSTABLE, f"{MORE} eps, in l-infinity balls, too"),
-    _figure("7b", MARGIN_LINF, GAMMA, UNSTABLE, f"{MORE} the inverse margin, in l-infinity balls, too"),
+    _figure("6a", LINF, EPS, ERRORS, f"{GAP} eps, also in l-infinity balls"),
+    _figure("6b", MARGIN_LINF, GAMMA, ERRORS, f"{GAP} the inverse margin, also in l-infinity balls"),
+    _figure("7a", LINF, EPS, UNSTABLE, f"{MORE} eps, also in l-infinity balls"),
+    _figure("7b", MARGIN_LINF, GAMMA, UNSTABLE, f"{MORE} the inverse margin, also in l-infinity balls"),
     _sensitivity("inner-radius", RADIUS_L2, "Fig. 3a at other radii (eps = 5)"),
     _sensitivity("inner-radius-segments", RADIUS_SEGMENTS, "Fig. 2a at other radii (k = 10)"),
 )

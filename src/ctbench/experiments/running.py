@@ -1,5 +1,5 @@
-"""Running an experiment: its trials in parallel processes, a record of each as soon as it is known, and what is missing
-after an interruption.
+"""Running an experiment: its trials in parallel processes, with a record of each trial as soon as it ends. After an
+interruption only the missing trials run.
 
     records = run(experiment.trials(scale), Path("records.jsonl"), jobs=8)
 """
@@ -34,52 +34,52 @@ Place = tuple[object, ...]
 def run(
     trials: Sequence[Trial], path: Path, *, jobs: int = 1, total: float = math.inf, watch: Watch | None = None
 ) -> list[Record]:
-    """The records of all trials, those of the file and new ones, which are appended to it.
+    """The records of all trials: those in the file, and new ones, which are appended to the file.
 
     Args:
-        trials: in the order in which they are begun.
-        path: the file of records; other trials of the same experiment may be in it.
-        jobs: trials at a time, of one thread each: 1 in this process, more in processes of their own.
-        total: seconds after which no trial is begun any more.
-        watch: called with how many trials are done, and how many there are: at first, and after each.
+        trials: in the order in which they start.
+        path: the file of records; it may also hold other trials of the same experiment.
+        jobs: the number of trials at a time, with one thread each: 1 in this process, more in separate processes.
+        total: seconds after which no further trial starts.
+        watch: called with the number of finished trials and the number of trials, at the start and after each trial.
 
     Raises:
-        ValueError: the file holds other records, or one of these trials that was made or measured otherwise.
+        ValueError: the file holds other records, or a record of one of these trials with another recipe or measurement.
         ChildProcessError: a process died.
     """
     deadline = time.perf_counter() + total
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = _known(path, trials)
-    jsonl.rewrite(path, done.values())  # without what a kill has torn
+    done = _existing(path, trials)
+    jsonl.rewrite(path, done.values())  # without a line that was truncated by a kill
 
     def tell() -> None:
         if watch is not None:
             watch(sum(_place(trial.key) in done for trial in trials), len(trials))
 
     tell()
-    left = [trial for trial in trials if _place(trial.key) not in done]
-    with closing(_records(left, jobs, deadline)) as found:
-        for record in found:
+    missing = [trial for trial in trials if _place(trial.key) not in done]
+    with closing(_records(missing, jobs, deadline)) as records:
+        for record in records:
             jsonl.append(path, [record])
             done[_place(record)] = record
             tell()
     return [done[_place(trial.key)] for trial in trials if _place(trial.key) in done]
 
 
-def _known(path: Path, trials: Sequence[Trial]) -> dict[Place, Record]:
-    """The records of a file, by their trials' places."""
+def _existing(path: Path, trials: Sequence[Trial]) -> dict[Place, Record]:
+    """The records of a file, by the places of their trials."""
     records = jsonl.read(path)
     if not all({*KEY, "trial"} <= record.keys() for record in records):
-        raise ValueError(f"{path} holds other records than those of trials: choose another place")
-    known = {_place(record): record for record in records}
+        raise ValueError(f"{path} holds records that are not trials: choose another place")
+    by_place = {_place(record): record for record in records}
     for trial in trials:
-        record = known.get(_place(trial.key))
+        record = by_place.get(_place(trial.key))
         if record is not None and record["trial"] != trial.digest:
             raise ValueError(
-                f"{path} holds a trial {trial.key} that was made by another recipe, or measured otherwise: choose "
-                f"another place, or delete it"
+                f"{path} holds a trial {trial.key} with another recipe or other measurements: choose another place, "
+                f"or delete it"
             )
-    return known
+    return by_place
 
 
 def _place(record: Record) -> Place:
@@ -87,7 +87,7 @@ def _place(record: Record) -> Place:
 
 
 def _records(trials: Sequence[Trial], jobs: int, deadline: float) -> Generator[Record]:
-    """The records of trials, as they come; none is begun after the deadline."""
+    """The records of trials, in the order in which they finish; no trial starts after the deadline."""
     waiting = deque(trials)
     if jobs == 1:
         while waiting and time.perf_counter() < deadline:
@@ -111,7 +111,7 @@ def _records(trials: Sequence[Trial], jobs: int, deadline: float) -> Generator[R
 
 
 def _begin(parent: Connection) -> None:
-    """In a process: Ctrl-C is for the parent to answer, and nobody waits for what is found when the pipe to it ends."""
+    """Set up a worker process: the parent handles Ctrl-C, and the worker exits when the pipe to the parent closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
@@ -122,11 +122,11 @@ def _end_with(parent: Connection) -> None:
 
 
 def _record(trial: Trial) -> Record:
-    """Measure a trial, in one thread: sums in another order would be other numbers."""
+    """Measure a trial in one thread: sums in another order would give other numbers."""
     start, threads = time.perf_counter(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = measure(trial)
+        quantities = measure(trial)
     finally:
         torch.set_num_threads(threads)
-    return {**trial.key, "trial": trial.digest, **found, "seconds": time.perf_counter() - start}
+    return {**trial.key, "trial": trial.digest, **quantities, "seconds": time.perf_counter() - start}

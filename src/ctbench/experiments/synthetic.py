@@ -1,8 +1,8 @@
-"""What the experiments on synthetic data share: methods side by side on a network of one hidden layer of 100 ReLUs.
+"""The common part of the experiments on synthetic data: methods on a network with one hidden layer of 100 ReLUs.
 
-SGD with momentum 0.95 and a learning rate chosen among 0.1, 0.01 and 0.001. The papers do not tell a batch size, but
-say that each epoch makes adversarial examples and then an update: all training samples are one batch. Nor do they tell
-how the weights start; here as He et al. 2015 draw them.
+SGD with momentum 0.95 and a learning rate chosen among 0.1, 0.01 and 0.001. The papers do not give a batch size, but
+say that each epoch computes adversarial examples and then makes one update: so all training samples are one batch. They
+also do not give the initial weights; here they are drawn like in He et al. 2015.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ctbench.training import SGD, Constant, Recipe
 
 ENDS_ALONE = Measures()
 RATES = (0.1, 0.01, 0.001)
-Setting = Callable[[float, int], tuple[Synthetic, Threat]]  # from a place on the axis and a seed
+Setting = Callable[[float, int], tuple[Synthetic, Threat]]  # from a value on the axis and a seed
 
 STANDARD: Mapping[str, Method] = {"ST": Standard()}
 IN_BALLS: Mapping[str, Method] = {"AT": PGD(attack=APGD(steps=10)), "COAP": COAP()}
@@ -50,16 +50,16 @@ def experiment(
     momentum: float = 0.95,
     measures: Measures = ENDS_ALONE,
 ) -> Experiment:
-    """An experiment whose trials are all pairs of a place and a method with each learning rate, seed by seed.
+    """An experiment with a trial for each seed, value on the axis, method and learning rate.
 
     Args:
-        name: of the experiment, and of its recipes.
-        methods: by the name of their line.
-        places: on the axis.
-        setting: from a place and a seed to the data and the threat model.
-        seeds: how many the paper has.
+        name: the name of the experiment, and the prefix of its recipes.
+        methods: the methods by the names of their lines.
+        places: the values on the axis.
+        setting: from a value on the axis and a seed to the data and the threat model.
+        seeds: the number of seeds in the paper.
         epochs, momentum: of the training.
-        measures: what is measured.
+        measures: the quantities to measure.
     """
 
     def recipe(scale: Scale, seed: int, place: float, series: str, rate: float) -> Recipe:

@@ -1,4 +1,4 @@
-"""A network as data: ops, graphs, the two walks, and tracing from torch."""
+"""A network as data: ops, graphs, walks forward and backward, and tracing from torch."""
 
 from ctbench.graph.graph import (
     BackwardRule,

@@ -1,4 +1,4 @@
-"""A graph under construction: what is appended to it, and whose memory a value lies in."""
+"""A graph under construction: appends nodes, and tracks which values share memory."""
 
 from __future__ import annotations
 
@@ -11,60 +11,60 @@ from torch import Tensor, nn
 from ctbench.graph.graph import Graph, Node, placed
 from ctbench.graph.ops import BatchNorm, Dropout, Input, Op, Reshape, Shape, UnsupportedLayerError, lower, rearrangement
 
-REMEDY = "make it a layer of its own and register an op for that with @ctbench.graph.lower.register"
+REMEDY = "make it a separate layer and register an op for it with @ctbench.graph.lower.register"
 
 
 @dataclass(frozen=True)
 class Value:
-    """A node of the graph, as an argument of what follows."""
+    """A node of the graph, as an argument of later nodes."""
 
     index: int
-    shape: Shape  # as the forward sees it; where that has no axis, as of x[:, 0], the node has one of size 1
-    storage: int  # the node whose memory it lies in: its own, or that of the value it is a view of
+    shape: Shape  # the shape in the forward, without the batch; if it is (), e.g. for x[:, 0], the node has shape (1,)
+    storage: int  # the node that owns its memory: itself, or the node that it is a view of
 
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A parameter or buffer that a forward uses by itself, or a view of it."""
+    """A parameter or buffer that a forward uses directly, or a view of it."""
 
     tensor: Tensor
-    name: str  # as "parameter 'scale' of layers.0 (Block)"
+    name: str  # e.g. "parameter 'scale' of layers.0 (Block)"
 
 
 class Batch:
-    """The size of the batch, which a graph leaves open."""
+    """The size of the batch. It is open in a graph."""
 
 
 class Builder:
-    """Appends nodes one by one. Constants are put in the precision and on the device of the network.
+    """Appends nodes one by one. Constants get the precision and the device of the network.
 
-    Where it has no tensors (`like` is None), they are in double precision until the graph is frozen.
+    If the network has no tensors (`like` is None), constants are in double precision until the graph is frozen.
     """
 
     def __init__(self, input_shape: Shape, like: Tensor | None) -> None:
         self.open = like is None
         self.like = torch.zeros((), dtype=torch.float64) if like is None else like
         self.nodes = [Node("input", Input(), (), input_shape)]
-        self.storages = [0]  # of each node
-        self.overwritten: set[int] = set()  # nodes whose memory a later layer has written into
+        self.storages = [0]  # the storage of each node
+        self.overwritten: set[int] = set()  # nodes with memory that a later layer has overwritten
 
     @property
     def input(self) -> Value:
         return Value(0, self.nodes[0].shape, 0)
 
     def graph(self, result: Value) -> Graph:
-        """The graph whose output is this value."""
+        """The graph with this value as its output."""
         self._check_intact(result, "output")
         return Graph(tuple(self.nodes[: result.index + 1]), open=self.open)
 
     def layer(self, path: str, module: nn.Module, value: Value) -> Value:
-        """Append what a layer is lowered to."""
+        """Append the ops that a layer is lowered to."""
         try:
             lowered = lower(module, value.shape)
         except ValueError as error:
             raise located(f"layer '{path}' ({type(module).__name__}): {error}", error) from None
-        found = self.chain(path, lowered if isinstance(lowered, Sequence) else (lowered,), value)
-        return self.written(found, value) if getattr(module, "inplace", False) is True else found
+        output = self.chain(path, lowered if isinstance(lowered, Sequence) else (lowered,), value)
+        return self.written(output, value) if getattr(module, "inplace", False) is True else output
 
     def move(self, path: str, function: Callable[[Tensor], Tensor], value: Value, *, copies: bool = False) -> Value:
         """Append a function that only moves entries: a view of its input, unless it `copies`."""
@@ -72,13 +72,13 @@ class Builder:
             ops = rearrangement(function, value.shape)
         except ValueError as error:
             raise located(f"'{path}' cannot be read: {error}", error) from None
-        found = self.chain(path, ops, value)
-        if found.shape in ((), (1,)):
-            found = replace(found, shape=tuple(function(torch.zeros(2, *value.shape)).shape[1:]))
-        return self._placed_in(found.index if copies else value.storage, found)
+        output = self.chain(path, ops, value)
+        if output.shape in ((), (1,)):
+            output = replace(output, shape=tuple(function(torch.zeros(2, *value.shape)).shape[1:]))
+        return self._placed_in(output.index if copies else value.storage, output)
 
     def written(self, result: Value, into: Value) -> Value:
-        """The result as one that was written over the memory of a value, which ends all others that lie there."""
+        """The result of an in-place layer: it takes the memory of `into`, and all other values there become invalid."""
         self.overwritten |= {index for index, storage in enumerate(self.storages) if storage == into.storage}
         self.overwritten.discard(result.index)
         return self._placed_in(into.storage, result)
@@ -107,7 +107,7 @@ class Builder:
         return Value(index, shape if any(value.shape for value in inputs) else (), storage)
 
     def number(self, value: float) -> Tensor:
-        """A number as a tensor of the network's precision, in double precision the very one of the forward."""
+        """A number as a tensor of the network's precision; in double precision it is exactly the Python number."""
         return torch.as_tensor(value, dtype=self.like.dtype, device=self.like.device)
 
     def _on_device(self, op: Op) -> Op:
@@ -122,5 +122,5 @@ class Builder:
 
 
 def located(message: str, error: ValueError) -> ValueError:
-    """An error of the same kind, with a message that says where it came from."""
+    """An error of the same type, with a message that says where it occurred."""
     return UnsupportedLayerError(message) if isinstance(error, UnsupportedLayerError) else ValueError(message)

@@ -1,9 +1,9 @@
-"""How the functions and methods of torch are read: as the layer they equal, as moves of entries, as sums and scales.
+"""Readings of torch functions and methods: as the equivalent layer, as moves of entries, as sums and scales.
 
     @reads(torch.add, operator.add, "add")
     def _(build, path, first, second): ...
 
-A reading appends what the function is to the graph and returns its value. Methods stand by their name.
+A reading appends the nodes of the function to the graph and returns its value. Methods are registered by name.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ READINGS: dict[Any, Reading] = {}
 
 
 def reads(*targets: Any) -> Callable[[R], R]:
-    """Register a reading of functions, or of methods by their names."""
+    """Register a reading of functions, or of methods by name."""
 
     def register(reading: R) -> R:
         READINGS.update(dict.fromkeys(targets, reading))
@@ -50,7 +50,7 @@ def reads(*targets: Any) -> Callable[[R], R]:
     return register
 
 
-# -------------------------------------------------------------------------------------------- as their layers
+# ---------------------------------------------------------------------------------------- functions as layers
 
 
 def _as_layer(layer: Callable[..., nn.Module]) -> Reading:
@@ -78,9 +78,7 @@ def _hardtanh(min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 
 def _dropout(p: float = 0.5, training: bool = True, inplace: bool = False) -> nn.Module:
     if training:
-        raise UnsupportedLayerError(
-            "a dropout that is never switched off has no test time: give training=self.training"
-        )
+        raise UnsupportedLayerError("a dropout that is always on has no eval mode: give training=self.training")
     return nn.Dropout(p, inplace)
 
 
@@ -92,7 +90,7 @@ def _max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> nn.Module:
-    # the layer takes its last two arguments in the other order
+    # the layer takes its last two arguments in reverse order
     return nn.MaxPool2d(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
 
 
@@ -116,7 +114,7 @@ for _layer, _targets in _LAYERS.items():
     reads(*_targets)(_as_layer(_layer))
 
 
-# ----------------------------------------------------------------------------------------- as moves of entries
+# ------------------------------------------------------------------------------ functions as moves of entries
 
 
 def _as_move(function: Callable[..., Any], *, copies: bool = False) -> Reading:
@@ -138,23 +136,23 @@ def _as_move(function: Callable[..., Any], *, copies: bool = False) -> Reading:
     return reading
 
 
-def _moved(path: str, constant: Constant, found: Any) -> Any:
-    """What a move makes of a constant. A parameter must stay one memory with it, so that training reaches both."""
+def _moved(path: str, constant: Constant, result: Any) -> Any:
+    """The result of a move on a constant. For a parameter it must be a view, so that it follows the training."""
     parameter = constant.tensor.requires_grad
-    if isinstance(found, tuple):
-        if parameter:  # torch forbids to train through several views that one call gives
+    if isinstance(result, tuple):
+        if parameter:  # torch does not allow training through several views that one call returns
             raise UnsupportedLayerError(f"'{path}' splits {constant.name}: take slices of it, one by one")
-        return tuple(_moved(path, constant, part) for part in found)
-    if parameter and found.untyped_storage().data_ptr() != constant.tensor.untyped_storage().data_ptr():
+        return tuple(_moved(path, constant, part) for part in result)
+    if parameter and result.untyped_storage().data_ptr() != constant.tensor.untyped_storage().data_ptr():
         raise UnsupportedLayerError(
-            f"'{path}' copies {constant.name}, and a copy would not follow its training: move the values instead, or "
-            f"keep the parameter in the shape that it is used in"
+            f"'{path}' copies {constant.name}, but a copy would not follow its training: move the values instead, or "
+            f"store the parameter in the shape in which it is used"
         )
-    return Constant(found, constant.name)
+    return Constant(result, constant.name)
 
 
 def _sized(value: Any, batch: int) -> Any:
-    """Arguments in which the open size of the batch is a number, and constants are tensors."""
+    """The arguments, with the size of the batch as a number and constants as tensors."""
     if isinstance(value, Batch):
         return batch
     if isinstance(value, Constant):
@@ -184,7 +182,7 @@ reads(torch.clone, "clone")(_as_move(torch.clone, copies=True))
 
 
 def _in_place(reading: Reading) -> Reading:
-    """The same, written into the memory of the first operand."""
+    """The same reading for the in-place operator: the result takes the memory of the first operand."""
 
     def writing(build: Builder, path: str, first: Any, second: Any) -> Value:
         if not isinstance(first, Value):
@@ -220,7 +218,7 @@ def _mul(build: Builder, path: str, first: Any, second: Any) -> Value:
 def _div(build: Builder, path: str, first: Any, second: Any) -> Value:
     if isinstance(second, Value):
         raise UnsupportedLayerError(
-            f"'{path}' divides by a value of the network, which only constants can do: {REMEDY}"
+            f"'{path}' divides by a value of the network, but only division by a constant is supported: {REMEDY}"
         )
     value, constant, name = _told_apart(build, path, first, second)
     factor = 1 / _fixed(path, constant, name)
@@ -246,11 +244,11 @@ for _operator, _reading in {
 
 
 def _told_apart(build: Builder, path: str, first: Any, second: Any) -> tuple[Value, Tensor, str]:
-    """The value of the network among two operands; the constant, with as many dimensions as its shape; its name."""
+    """The operand that is a value; the other operand as a constant with the same number of dimensions; its name."""
     value, other = (first, second) if isinstance(first, Value) else (second, first)
     if not isinstance(value, Value):
         raise UnsupportedLayerError(
-            f"'{path}' computes with {_described(first)} and {_described(second)}, of which neither is a value of the "
+            f"'{path}' computes with {_described(first)} and {_described(second)}, but neither is a value of the "
             f"network: {REMEDY}"
         )
     if isinstance(other, Constant):
@@ -270,7 +268,7 @@ def _told_apart(build: Builder, path: str, first: Any, second: Any) -> tuple[Val
     if not broadcasts(constant.shape, value.shape):
         raise UnsupportedLayerError(
             f"'{path}' joins values of shape {value.shape} with {name} of shape {tuple(constant.shape)}: it must "
-            f"broadcast to the values, without the batch; expand the values first where they are the smaller ones"
+            f"broadcast to the values, without the batch; expand the values first if they are smaller"
         )
     return value, constant.view((1,) * (rank - constant.dim()) + tuple(constant.shape)), name
 
@@ -282,7 +280,7 @@ def _described(value: Any) -> str:
 
 
 def _fixed(path: str, constant: Tensor, name: str) -> Tensor:
-    """A constant that may be computed with: what is computed from a parameter would not follow its training."""
+    """A constant without gradient: a value that is computed from a parameter would not follow its training."""
     if constant.requires_grad:
         raise UnsupportedLayerError(
             f"'{path}' subtracts or divides by {name}: add it, or multiply with it, so that training reaches it"
@@ -290,19 +288,19 @@ def _fixed(path: str, constant: Tensor, name: str) -> Tensor:
     return constant
 
 
-# --------------------------------------------------------------------------------- means, joins, greatest values
+# --------------------------------------------------------------------------------------- means, joins, maxima
 
 
 def _dims(path: str, dim: int | Sequence[int] | None, shape: Shape) -> tuple[int, ...]:
-    """Dimensions of a sample, from those of a batch."""
+    """The dimensions of a sample, from the dimensions of a batch."""
     rank = len(shape) + 1
     dims = range(rank) if dim is None else (dim,) if isinstance(dim, int) else dim
     if any(not -rank <= d < rank for d in dims):
         raise ValueError(f"'{path}': there is no dimension {dim} in batches of shape {shape}")
-    found = tuple(sorted({d % rank - 1 for d in dims}))
-    if not found or -1 in found:
-        raise UnsupportedLayerError(f"'{path}' goes over the batch: name the dimensions, from 1 on")
-    return found
+    of_sample = tuple(sorted({d % rank - 1 for d in dims}))
+    if not of_sample or -1 in of_sample:
+        raise UnsupportedLayerError(f"'{path}' goes over the batch: name the dimensions, starting with 1")
+    return of_sample
 
 
 @reads(torch.mean, "mean")
@@ -340,9 +338,9 @@ def _maximum(build: Builder, path: str, first: Any, second: Any) -> Value:
 
 
 def _greatest(build: Builder, path: str, entries: Value) -> Value:
-    """The greatest along the first axis of a sample."""
+    """The maximum along the first axis of a sample."""
     rest = entries.shape[1:]
-    if not rest:  # of a vector: what comes out has an axis in the graph
+    if not rest:  # the maximum of a vector has an axis in the graph
         entries = build.move(path, lambda t: t.unsqueeze(2), entries)
     return replace(build.append(path, Max(), entries), shape=rest)
 
@@ -364,7 +362,7 @@ def _amax(build: Builder, path: str, x: Value, dim: Any, keepdim: bool = False) 
     return value
 
 
-# ------------------------------------------------------------------------------------------ weights by themselves
+# -------------------------------------------------------------------------- weights as arguments of functions
 
 
 @reads(F.linear)
@@ -395,7 +393,7 @@ def _conv2d(
     groups: int = 1,
 ) -> Value:
     if isinstance(padding, str):
-        raise UnsupportedLayerError(f"'{path}' pads by name ({padding!r}): give numbers")
+        raise UnsupportedLayerError(f"'{path}' has the padding {padding!r}: give numbers")
     shift = None if bias is None else bias.tensor
     op = Conv2d(weight.tensor, shift, pair(stride), pair(padding), pair(dilation), groups, x.shape)
     return build.append(path, op, x)
@@ -418,7 +416,7 @@ def _getattr(build: Builder, path: str, x: Any, attribute: str) -> Any:
         return len(_sizes(x))
     if attribute in ("T", "mT") and isinstance(x, Constant):
         return _moved(path, x, getattr(x.tensor, attribute))
-    raise UnsupportedLayerError(f"'{path}' asks for .{attribute} of {_described(x)}, which a graph does not know")
+    raise UnsupportedLayerError(f"'{path}' asks for .{attribute} of {_described(x)}, which a graph does not have")
 
 
 @reads("dim")

@@ -1,4 +1,4 @@
-"""A network at test time as graphs, in its own and in double precision."""
+"""A network in eval mode as graphs, in its own and in double precision."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from ctbench.graph.trace import precision, trace
 
 @dataclass(frozen=True, eq=False)
 class Precisions:
-    """Frozen graphs without gradients: what is searched in one of them is proved or replayed in the other."""
+    """Frozen graphs without gradients: searches use the first, proofs and replays the one in double precision."""
 
     net: Graph
-    exact: Graph  # in double precision, with bounds that are rounded outward
+    exact: Graph  # in double precision, with outward rounding of bounds
     like: Tensor  # a zero of the network's precision, on its device
 
     @classmethod
     @torch.no_grad()
     def of(cls, model: nn.Module, x: Tensor) -> Precisions:
-        """Of a network of supported layers, whatever mode it is in, which is left as it is.
+        """The graphs of a network of supported layers, in any mode; the network is not changed.
 
         Args:
             model: the network; its precision is that of `precision(model, x)`.
             x: any input, [1, *shape].
 
         Raises:
-            UnsupportedLayerError: a layer without an op.
+            UnsupportedLayerError: a layer has no op.
             ValueError: the model is not a torch.nn.Module, or rejects inputs of this shape.
         """
         like = precision(model, x)
-        # frozen in double precision from the start: constants that were rounded first would be those of another network
+        # double precision from the start: constants rounded to single precision first would give another network
         net = _frozen(model, x.to(like))
         exact = _frozen(_doubled(model), x.to(like.device).double()).rounded_outward()
         return cls(net, exact, like)
 
 
 def _doubled(model: nn.Module) -> nn.Module:
-    """A copy of a network in double precision, with the tensors that are plain attributes of its modules."""
+    """A copy of a network in double precision, including tensors that are plain attributes of its modules."""
     double = copy.deepcopy(model).double()
     for module in double.modules():
         for name, value in list(vars(module).items()):

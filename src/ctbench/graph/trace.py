@@ -1,9 +1,9 @@
-"""nn.Module -> Graph, by torch.fx over leaf layers, each lowered at once to an op.
+"""nn.Module -> Graph, by torch.fx over leaf layers, each lowered to an op.
 
     graph = trace(model, input_shape=(1, 28, 28))
 
-Functions are read as the layer they equal (F.relu as nn.ReLU), so each op has one way in. torch.export is not used:
-it bakes in the mode and the batch size, which training needs open.
+Functions are read as the equivalent layer (F.relu as nn.ReLU), so there is one path to each op. torch.export is not
+used: it fixes the mode and the batch size, but training needs both open.
 """
 
 from __future__ import annotations
@@ -27,27 +27,26 @@ FINE = (torch.float32, torch.float64)  # the precisions of networks
 
 
 def trace(model: nn.Module, input_shape: Shape) -> Graph:
-    """The graph of a network for inputs of one shape (without the batch), with its parameters held, not copied.
+    """The graph of a network for inputs of one shape (without the batch). It refers to the parameters, without copies.
 
-    The graph is that of the network at test time; what batch norms do is chosen later, by `freeze`. Its precision is
-    that of the network (see `precision`); the numbers of a network without tensors get theirs from what it is frozen
-    for.
+    The graph is that of the network in eval mode; `freeze` later chooses the statistics of batch norms. Its precision
+    is that of the network (see `precision`). The numbers of a network without tensors get their precision in `freeze`.
 
-    What a trace cannot see, as hooks, is refused; beyond that the graph is checked against the network on random
+    Features that a trace cannot see, such as hooks, are rejected. The graph is also compared with the network on random
     inputs.
 
     Raises:
-        UnsupportedLayerError: a layer or function has no op; names its path, its type and what to register.
-        ValueError: the network cannot take inputs of this shape, its forward depends on values of the input, or the
-            graph does not compute what the network does.
+        UnsupportedLayerError: a layer or function has no op; the message names its path, its type and what to register.
+        ValueError: the network rejects inputs of this shape, its forward depends on values of the input, or the graph
+            and the network compute different values.
     """
     _check_plain(model)
     if not any(True for _ in model.children()) and _has_op(model):
-        model = nn.Sequential(model)  # fx traces into the root, so a single layer needs one around it
+        model = nn.Sequential(model)  # fx traces into the root, so a single layer needs a container
     with _test_time(model):
         try:
             traced = _Tracer().trace(model)
-        except Exception as error:  # whatever a forward raises when it is given a proxy
+        except Exception as error:  # a forward may raise any error when it is called with a proxy
             raise ValueError(
                 f"{type(model).__name__}.forward cannot be traced ({error}): it must not branch on values of its "
                 f"input, and must ask for x.size(0), not len(x)"
@@ -58,12 +57,12 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
 
 
 def _check_plain(model: nn.Module) -> None:
-    """Refuse what runs beside the forward of a class, where a trace does not see it, and too low a precision."""
+    """Reject code that a trace does not see, because it is not in the forward of a class, and too low a precision."""
     for path, module in model.named_modules():
         where = f"layer '{path}' ({type(module).__name__})" if path else type(module).__name__
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             raise UnsupportedLayerError(
-                f"{where} has forward hooks or a forward of its own instance, which no bound takes into account: "
+                f"{where} has forward hooks or a forward set on the instance, which bounds do not take into account: "
                 f"remove them (torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, handle.remove())"
             )
         if parametrize.is_parametrized(module):
@@ -73,7 +72,7 @@ def _check_plain(model: nn.Module) -> None:
     precisions = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
     if len(precisions) > 1:
         raise ValueError(
-            f"the parameters of the network are {', '.join(sorted(map(str, precisions)))}, and a graph has one "
+            f"the parameters of the network are {', '.join(sorted(map(str, precisions)))}, but a graph has one "
             f"precision: use model.float() or model.double()"
         )
     own = _own(model)
@@ -88,13 +87,13 @@ def _check_plain(model: nn.Module) -> None:
 
 
 def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """A zero of the precision that a network computes in, on its device.
+    """A zero in the precision of a network, on its device.
 
-    These are those of its first parameter; without parameters those of its first buffer, or of a tensor that is an
-    attribute of a module; without any of them those of its input x. Integers do not count.
+    Precision and device are those of the first floating point tensor among its parameters, then its buffers, then the
+    attributes of its modules. A network without such tensors has those of its input x.
 
     Raises:
-        ValueError: the model is no module.
+        ValueError: the model is not a torch.nn.Module.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
@@ -104,7 +103,7 @@ def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def _own(model: nn.Module) -> torch.Tensor | None:
-    """The tensor of a network that decides its precision, if it has one."""
+    """The tensor that determines the precision of a network, if there is one."""
     attributes = (value for module in model.modules() for value in vars(module).values())
     tensors = chain(model.parameters(), model.buffers(), (t for t in attributes if isinstance(t, torch.Tensor)))
     return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
@@ -115,33 +114,33 @@ def _check_agreement(model: nn.Module, graph: Graph) -> None:
     own = _own(model)
     like = torch.zeros((), dtype=torch.float64) if own is None else own
     x = torch.rand(4, *graph.input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
-    x[2:] = 4 * x[2:] - 2  # inside and outside the pixels' range, so that a ReLU at the input is seen on both sides
+    x[2:] = 4 * x[2:] - 2  # inside and outside the pixel range, so that a ReLU at the input is tested on both sides
     try:
-        expected, found = model(x.clone()), freeze(graph, x)[1]
-    except RuntimeError as error:  # torch's own word on a batch of another size than the forward was written for
+        expected, logits = model(x.clone()), freeze(graph, x)[1]
+    except RuntimeError as error:  # from torch, if the forward was written for another batch size
         raise ValueError(f"{type(model).__name__} cannot take 4 inputs of shape {graph.input_shape}: {error}") from None
     scale = float(expected.abs().nan_to_num().max())
     tolerance = max(1.0, scale) * (1e-9 if like.dtype == torch.float64 else 1e-3)
-    if found.shape != expected.shape:
+    if logits.shape != expected.shape:
         raise ValueError(
-            f"{type(model).__name__} makes {tuple(expected.shape)} of 4 inputs, and its graph {tuple(found.shape)}: "
+            f"{type(model).__name__} makes {tuple(expected.shape)} of 4 inputs, but its graph {tuple(logits.shape)}: "
             f"the forward must take batches of any size, sample by sample"
         )
-    if not torch.allclose(found, expected.to(found), rtol=0, atol=tolerance, equal_nan=True):
+    if not torch.allclose(logits, expected.to(logits), rtol=0, atol=tolerance, equal_nan=True):
         raise ValueError(
-            f"the graph of {type(model).__name__} does not compute what the network does: look for ops that are "
-            f"registered wrongly, and for a forward that changes what it is given"
+            f"the graph of {type(model).__name__} and the network compute different values: look for ops that are "
+            f"registered wrongly, and for a forward that changes its input"
         )
 
 
 def _has_op(module: nn.Module) -> bool:
-    """Whether `lower` knows this very layer: a subclass with a forward of its own is another one."""
-    known = next((kind for kind in type(module).__mro__ if kind in lower.registry and kind is not object), None)
-    return known is not None and getattr(type(module), "forward", None) is getattr(known, "forward", None)
+    """Whether an op is registered for this layer. A subclass that overrides forward does not inherit the op."""
+    base = next((kind for kind in type(module).__mro__ if kind in lower.registry and kind is not object), None)
+    return base is not None and getattr(type(module), "forward", None) is getattr(base, "forward", None)
 
 
 class _Proxy(fx.Proxy):
-    """A traced value that tells a += b, which writes into a, from a + b. All operators that tensors have in place."""
+    """A traced value that distinguishes a += b, which writes into a, from a + b, for all in-place operators."""
 
 
 def _writing(target: Any) -> Any:
@@ -165,7 +164,7 @@ class _Tracer(fx.Tracer):
 
 @contextmanager
 def _test_time(model: nn.Module) -> Iterator[None]:
-    """Modules in eval mode, and then each in its own mode again; fx leaves the tensors that a forward makes on them."""
+    """Set the modules to eval mode, then restore modes and attributes: fx leaves constants of a forward on them."""
     training, own = [module for module in model.modules() if module.training], set(vars(model))
     model.eval()
     try:
@@ -177,7 +176,7 @@ def _test_time(model: nn.Module) -> Iterator[None]:
             delattr(model, name)
 
 
-# Arithmetic on sizes, which is done at once.
+# Arithmetic on sizes, which is evaluated immediately.
 _ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg)
 
 
@@ -201,11 +200,13 @@ class _Reader:
         if not isinstance(result, Value):
             raise ValueError(f"the network must return one tensor, its forward returns {type(result).__name__}")
         if len(result.shape) != 1:
-            raise ValueError(f"the network must return one vector of logits a sample, it returns shape {result.shape}")
+            raise ValueError(
+                f"the network must return one vector of logits per sample, it returns shape {result.shape}"
+            )
         return self.build.graph(result)
 
     def value(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What one traced node stands for: a value of the graph, a constant, or a plain number such as a size."""
+        """The meaning of one traced node: a value of the graph, a constant, or a plain number such as a size."""
         target: Any = node.target
         if node.op == "placeholder":
             if node.prev.op == "placeholder":
@@ -230,24 +231,26 @@ class _Reader:
         module = self.model.get_submodule(owner)
         tensor: torch.Tensor = getattr(module, name)
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "tensor"
-        found = Constant(tensor, f"{kind} '{name}' of {owner or 'the network'} ({type(module).__name__})")
+        constant = Constant(tensor, f"{kind} '{name}' of {owner or 'the network'} ({type(module).__name__})")
         if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{found.name} holds NaN or infinite values")
+            raise ValueError(f"{constant.name} holds NaN or infinite values")
         if tensor.grad_fn is not None:
-            raise UnsupportedLayerError(f"{found.name} is computed from parameters, whose training it would not follow")
-        return found
+            raise UnsupportedLayerError(
+                f"{constant.name} is computed from parameters, but it would not follow their training"
+            )
+        return constant
 
     def _call(self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         scopes = list(node.meta.get("nn_module_stack", {}).values())
         path = ".".join([*(place for place, _ in scopes[-1:] if place), node.name])
         name = getattr(target, "__name__", target)
         constants = [arg.name for arg in (*args, *kwargs.values()) if isinstance(arg, Constant)]
-        given = f" with {', '.join(constants)}" if constants else ""
+        operands = f" with {', '.join(constants)}" if constants else ""
         if target not in READINGS:
-            raise UnsupportedLayerError(f"'{path}' ({node.op} {name}){given} is not supported: {REMEDY}")
+            raise UnsupportedLayerError(f"'{path}' ({node.op} {name}){operands} is not supported: {REMEDY}")
         try:
             return READINGS[target](self.build, path, *args, **kwargs)
-        except (TypeError, AttributeError, IndexError) as error:  # arguments that the reading does not know
+        except (TypeError, AttributeError, IndexError) as error:  # arguments that the reading does not support
             raise UnsupportedLayerError(
-                f"'{path}': {name}{given} is called in a way that is not supported ({error}): {REMEDY}"
+                f"'{path}': {name}{operands} is called in a way that is not supported ({error}): {REMEDY}"
             ) from None

@@ -1,4 +1,4 @@
-"""The worst point that an attack finds, as the methods see it that train on one."""
+"""The worst point that an attack finds, for methods that train on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctbench.specification import cross_entropy_at
 
 
 def worst_point(attack: Attack, net: Graph, batch: Batch, region: Region | None = None) -> Tensor:
-    """The point of greatest cross-entropy that the attack finds in the batch's region, or another one, [B, *shape].
+    """The point with the largest cross-entropy that the attack finds in the batch's region or in `region`, [B, *shape].
 
     No gradient flows through it.
     """

@@ -4,9 +4,9 @@ With p the softmax of the logits, and x' = argmax over the region of KL(p(x) || 
 
     loss = CE of z(x) to the smoothed label + 2 weight KL(p(x) || p(x')) (1 - p_y(x'))
 
-Use it as a comparison from adversarial training: what is least robust counts more.
+Use it as a comparison from adversarial training: less robust samples have a larger weight.
 
-Cost: that of PGD, and a backward pass through the clean one.
+Cost: the cost of PGD, and a backward pass through the clean forward pass.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ctbench.methods.base import Batch, Method, RobustLoss, check_shares, check_
 
 @dataclass(frozen=True, kw_only=True)
 class ARoW(Method):
-    """Clean training with a regulariser that counts most where the adversary succeeds.
+    """Clean training with a regulariser that has most weight on samples where the adversary succeeds.
 
     Args:
-        weight: of the regulariser, lambda in the paper: 3.5 for CIFAR-10.
-        smoothing: of the label, shared among all K classes.
+        weight: the weight of the regulariser, lambda in the paper: 3.5 for CIFAR-10.
+        smoothing: the probability that label smoothing distributes among all K classes.
         attack: the search for x'; it maximises the divergence, not the cross-entropy.
 
     Raises:
@@ -56,12 +56,12 @@ class ARoW(Method):
 
 
 def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p || q) of two distributions that are given by their logarithms, [B, K] to [B]."""
+    """KL(p || q) of two distributions, given as logarithms, [B, K] to [B]."""
     return F.kl_div(q, p, reduction="none", log_target=True).sum(1)
 
 
 def _divergence_at(net: Graph, clean: Tensor) -> Objective:
-    """The divergence from the clean answers, as an attack wants it: points [R, B, *shape] to [R, B]."""
+    """The divergence from the clean predictions, as the objective of an attack: points [R, B, *shape] to [R, B]."""
 
     def objective(points: Tensor) -> Tensor:
         attacked = net(points.flatten(0, 1)).log_softmax(1)

@@ -1,9 +1,9 @@
-"""What a training method is: a frozen dataclass whose fields are its hyper-parameters and whose call is its formula.
+"""The base class of training methods: frozen dataclasses. The fields are hyper-parameters, the call is the formula.
 
     method(net, batch) -> RobustLoss
 
-A method sees a frozen graph, so its attack, its bounds and its loss all use the statistics of the clean batch, and it
-returns everything that it found out: nothing is left on the network.
+A method sees a frozen graph, so its attack, its bounds and its loss all use the statistics of the clean batch. It
+returns all results, and does not change the network.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from ctbench.regions import Box, Region
 class Batch:
     x: Tensor  # [B, *shape], pixels in [0, 1]
     y: Tensor  # [B]
-    region: Region  # around x, at this step's eps
-    logits: Tensor  # [B, K], of the clean pass
+    region: Region  # the region around x with the eps of this step
+    logits: Tensor  # [B, K], from the clean pass
     generator: torch.Generator | None = None  # the source of all randomness
-    region_at: Callable[[float], Region] | None = None  # around x, at a multiple of this step's eps
+    region_at: Callable[[float], Region] | None = None  # the region around x at a multiple of the eps of this step
 
     def scaled(self, scale: float) -> Region:
-        """The region at a multiple of eps. Raises ValueError where the batch does not know it."""
+        """The region at a multiple of eps. Raises ValueError if the batch has no `region_at`."""
         if scale == 1:
             return self.region
         if self.region_at is None:
             raise ValueError(
                 f"the method takes {scale:g} times eps but the batch does not say how to scale its region: give it "
-                f"region_at, as in Batch(..., region_at=lambda scale: Linf(eps=scale * eps).region(x))"
+                f"region_at, e.g. Batch(..., region_at=lambda scale: Linf(eps=scale * eps).region(x))"
             )
         return self.region_at(scale)
 
 
 @dataclass(frozen=True, eq=False)
 class RobustLoss:
-    """What a method finds for a batch.
+    """The result of a method for a batch.
 
     Raises:
-        ValueError: the losses are not one for each sample, or `correct` is not one truth value for each.
+        ValueError: there is not one loss for each sample, or not one bool in `correct` for each sample.
     """
 
     per_sample: Tensor  # [B]
-    correct: Tensor  # [B] bool: right over the whole region, by the method's own estimate
-    boxes: list[Box] | None = None  # of every node, where the method has computed them
-    whole: bool = True  # whether the boxes may be those of the whole region, and not of a part of it
+    correct: Tensor  # [B] bool: right over the whole region, as estimated by the method
+    boxes: list[Box] | None = None  # bounds of every node, if the method computes them
+    whole: bool = True  # whether the boxes are for the whole region, not for a part of it
 
     def __post_init__(self) -> None:
         losses, correct = self.per_sample, self.correct
@@ -67,7 +67,7 @@ class RobustLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A training method. Fields carry the defaults of its paper; any of them can be set in a recipe."""
+    """A training method. Fields have the defaults of its paper; a recipe can set any of them."""
 
     name: ClassVar[str]
 
@@ -76,9 +76,9 @@ class Method(ABC):
         """The robust loss of a batch on a frozen network, differentiable in its parameters."""
 
     def prelude(self, net: Graph, batch: Batch) -> Tensor | None:
-        """A loss that gets an optimisation step of its own before the main one, after which the batch is frozen anew.
+        """A loss for a separate optimisation step before the main step. After it, the clean pass is computed again.
 
-        None, as for most methods, makes no such step.
+        None, the value for most methods, means no such step.
         """
         return None
 

@@ -1,29 +1,29 @@
 """COLT: Balunovic & Vechev 2020, "Adversarial training and provable defenses: bridging the gap".
 
-Convex layerwise adversarial training goes through stages l = 0, 1, 2, ... In stage l the network is cut behind its l-th
-ReLU. The front makes a zonotope c + sum_i e_i g_i of the region, and an attack searches its error terms e:
+Convex layerwise adversarial training has stages l = 0, 1, 2, ... In stage l the network is cut after its l-th ReLU.
+The front maps the region to a zonotope c + sum_i e_i g_i, and an attack searches its error terms e:
 
     x_l  = c + sum_i e_i g_i,   e = argmax over [-1, 1]^E of CE(back(x_l), y);   x_0 = x', searched in the region itself
     L_l  = CE(back(x_l), y)
-    loss = (1 - k) L_(l-1) + k L_l,   k = min(1, f / mixing) when the share f of the stage is over;   L_0 in stage 0
+    loss = (1 - k) L_(l-1) + k L_l,   k = min(1, f / mixing) after the share f of the stage;   L_0 in stage 0
 
-No gradient reaches the front of the stage, from either loss: layers freeze one after the other. A schedule of
-`progress`, l + f, leads through the stages:
+Neither loss has a gradient in the front of the stage: layers freeze one after the other. A schedule of `progress`,
+l + f, defines the stages:
 
     Schedule(path="method.progress", start_value=0, end_value=3, ramp=Linear(end=epochs))      # stages 0, 1 and 2
 
-Use it as a comparison, for networks of few layers: at small radii it is above IBP in both accuracies, at larger ones it
-certifies less (TAPS, Table 1: CIFAR-10). The network should have no batch norm, as the statistics of the back carry
-gradients to the front; a natural loss or L1 beside it trains the front, too. Its networks need branch and bound or an
-integer program. The paper's regularisers, and its larger radii in early stages, are no part of the method.
+Use it as a comparison, for networks with few layers: at small radii it is above IBP in both accuracies, at larger radii
+it certifies less (TAPS, Table 1: CIFAR-10). The network should have no batch norm, because the statistics of the back
+carry gradients to the front. A natural loss or L1 would also train the front. Its networks need branch and bound or an
+integer program. The method does not include the paper's regularisers, or its larger radii in early stages.
 
-The zonotope is that of `domains.zonotope` with all its error terms, but no generators are made: the front, with the
-band s z + m + h e in place of each ReLU, turns error terms into points. The bounds that the bands need are computed
-exactly, backward (CROWN with the slopes of the chords), so there is no need of the paper's random projections.
-Activations of other kinds, and branches that meet, are treated alike.
+The zonotope is that of `domains.zonotope` with all its error terms, but its generators are not computed: the front,
+with the band s z + m + h e instead of each ReLU, maps error terms to points. The bands need bounds, which are computed
+exactly, backward (CROWN with the slopes of the chords), so the paper's random projections are not needed. Other
+activations, and branches that join, are treated in the same way.
 
-Cost, with S steps and R restarts: PGD's attack, with the front in each of its passes, twice while k < 1; and from stage
-2 on, the bounds: about 11 ms a sample for the second ReLU of MNIST's CNN3, where generators took 265 ms and 64 MiB.
+Cost, with S steps and R restarts: PGD's attack, with the front in each of its passes, twice while k < 1; and starting
+with stage 2, the bounds, a backward pass that is much cheaper than generators.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ from ctbench.specification import cross_entropy_at
 
 @dataclass(frozen=True, kw_only=True)
 class COLT(Method):
-    """Adversarial training in the zonotopes of one layer after the other. `correct`: at all points that were found.
+    """Adversarial training in the zonotopes of one layer after the other. `correct`: right at all points of the attack.
 
     Args:
-        progress: l + f, to be scheduled: the share f of stage l is over. A whole number l is the end of stage l - 1,
-            where that of stage l begins with k = 0.
-        mixing: the share of a stage in which k rises to 1; 0 lets the losses follow each other at once.
-        attack: the search for x', and for e: radii are then 1.
+        progress: l + f, to be scheduled: stage l, after the share f of the stage. A whole number l is the end of stage
+            l - 1 and the start of stage l, with k = 0.
+        mixing: the share of a stage in which k rises to 1; 0 switches to the new loss at once.
+        attack: the search for x', and for e (with a radius of 1).
 
     Raises:
-        ValueError: progress is not a number >= 0, or mixing not in [0, 1]; when called, if the region is no box, or the
-            network cannot be cut where the stage needs it.
+        ValueError: progress is not a number >= 0, or mixing not in [0, 1]; when called, if the region is not a box, or
+            the network cannot be cut where the stage needs it.
     """
 
     name: ClassVar[str] = "colt"
@@ -74,17 +74,17 @@ class COLT(Method):
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
         if not isinstance(batch.region, Box):
             raise ValueError(
-                f"the region is a {type(batch.region).__name__} but {self.name} makes zonotopes of boxes: take the "
+                f"the region is a {type(batch.region).__name__} but {self.name} makes zonotopes of boxes: use the "
                 f"threat model Linf, or another method"
             )
         stage, own = self.stage()
         net = frozen_up_to(net, self._place(net, stage))
-        found = self._attacked(net, batch, stage)
+        current = self._attacked(net, batch, stage)
         if own == 1:
-            return found
+            return current
         former = self._attacked(net, batch, stage - 1)
-        loss = (1 - own) * former.per_sample + own * found.per_sample
-        return RobustLoss(loss, correct=former.correct & found.correct)
+        loss = (1 - own) * former.per_sample + own * current.per_sample
+        return RobustLoss(loss, correct=former.correct & current.correct)
 
     def stage(self) -> tuple[int, float]:
         """The stage l, and the weight k of its own loss."""
@@ -93,18 +93,18 @@ class COLT(Method):
         return stage, 1.0 if stage == 0 or share >= self.mixing else share / self.mixing
 
     def _place(self, net: Graph, stage: int) -> int:
-        """The node that a stage cuts the network behind."""
+        """The node after which a stage cuts the network."""
         depth = walk_forward(net, _count, 0)[-1]
         try:
             return place_of_cut(net, depth - stage)
         except ValueError as error:
             raise ValueError(
                 f"progress is {self.progress:g}, but stage {stage} of {self.name} would leave {depth - stage} of the "
-                f"network's {depth} activations behind its cut, and {error}"
+                f"network's {depth} activations after its cut, and {error}"
             ) from None
 
     def _attacked(self, net: Graph, batch: Batch, stage: int) -> RobustLoss:
-        """The loss L_l of a stage, of a network that is frozen up to its cut."""
+        """The loss L_l of a stage, with the network frozen up to its cut."""
         front, back = split(net, self._place(net, stage))
         if stage == 0:
             point = worst_point(self.attack, back, batch)
@@ -120,13 +120,13 @@ class COLT(Method):
 
 @dataclass(frozen=True, eq=False)
 class Relaxed:
-    """A network with a band, slope z + middle + half e, in place of each activation, and of its input.
+    """A network with a band, slope z + middle + half e, instead of each activation and of its input.
 
     Its values, for all error terms e in [-1, 1], are those of a `domains.zonotope.Zonotope`.
     """
 
     net: Graph
-    bands: list[Band]  # of the input, with the slope 0, and of the activations in their order
+    bands: list[Band]  # the bands of the input, with slope 0, and of the activations, in order
 
     @classmethod
     def over(cls, box: Box, net: Graph) -> Relaxed:
@@ -137,12 +137,12 @@ class Relaxed:
 
     @property
     def errors(self) -> Box:
-        """All error terms, one after the other, [B, E]."""
+        """The box of all error terms, concatenated, [B, E]."""
         like = torch.cat([band.half.flatten(1) for band in self.bands], dim=1)
         return Box.around(torch.zeros_like(like), torch.ones_like(like))
 
     def __call__(self, errors: Tensor) -> Tensor:
-        """The points of error terms: [R, B, E] to [R, B, *node]."""
+        """The points for error terms: [R, B, E] to [R, B, *node]."""
         halves = [band.half.unsqueeze(1) for band in self.bands]
         parts = errors.transpose(0, 1).split([half[0].numel() for half in halves], dim=2)
         moves: list[Tensor] = [
@@ -161,10 +161,10 @@ class Relaxed:
 
 
 def frozen_up_to(graph: Graph, at: int) -> Graph:
-    """The same graph, where no gradient reaches the parameters of the nodes up to `at`."""
+    """The same graph, without gradients for the parameters of the nodes up to `at`."""
     return Graph(Graph(graph.nodes[: at + 1]).detach().nodes + graph.nodes[at + 1 :])
 
 
 def _count(node: Node, *before: int) -> int:
-    """How many activations lie one behind the other up to a node."""
+    """The number of activations on the longest path to a node."""
     return max(before) + node.op.relaxed

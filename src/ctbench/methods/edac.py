@@ -1,14 +1,14 @@
 """EDAC: M. Zhang et al. 2023, "Generating less certain adversarial examples improves robust generalization".
 
-Adversarial training with an extra gradient step before each step, by which the network becomes less certain of its
-answer at adversarial points. With x' found by an attack, and std over the K logits (unbiased):
+Adversarial training with an extra gradient step before each step, which makes the network less certain of its
+predictions at adversarial points. With x' found by an attack, and std over the K logits (unbiased):
 
     first    a step on   size * mean over the batch of std(z(x'))
-    then     a step on   CE(z(x''), y),   x'' found anew on the network after the first
+    then     a step on   CE(z(x''), y),   x'' found by a new attack on the network after the first step
 
-Use it where adversarial accuracy is all that counts: above PGD's in CTBench's tables, with as little to certify.
+Use it if only adversarial accuracy matters: it is above PGD in CTBench's tables, but as little can be certified.
 
-Cost: twice that of PGD, as all is computed anew after the first step.
+Cost: twice the cost of PGD, because everything is computed again after the first step.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class EDAC(Method):
     """Adversarial training that first decreases adversarial certainty.
 
     Args:
-        size: what the certainty is multiplied by; 0.3 is CTBench's.
+        size: the factor of the certainty; CTBench uses 0.3.
         attack: the search for both points.
 
     Raises:

@@ -1,12 +1,12 @@
 """IBP training: Gowal et al. 2018, "On the effectiveness of interval bound propagation for training verifiably robust
-models"; in recipes with the initialisation and the regulariser of Shi et al. 2021.
+models"; recipes add the initialisation and the regulariser of Shi et al. 2021.
 
     loss = log(1 + sum_k exp(-m_k)),   m_k = interval lower bound of z_y - z_k over the region
 
-Use it first: the cheapest certified method, whose networks intervals alone certify in seconds, and at large radii
-about as good as any. At small radii it costs natural accuracy that others keep.
+Use it first: it is the cheapest certified method, and intervals alone certify its networks in seconds. At large radii
+it is about as good as any other method. At small radii it loses natural accuracy that others keep.
 
-Cost: the clean forward pass, and a forward and backward pass each for the centres and the radii of the boxes.
+Cost: the clean forward pass, and one forward and one backward pass each for the centres and the radii of the boxes.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
     R    = sum over all hidden ReLUs of max(u, 0) max(-l, 0),   [l, u] the interval bounds over the region
     loss = CE(z(x'), y) + weight R
 
-A term of R is twice the area of the triangle that a verifier relaxes the ReLU to, and 0 if the ReLU is stable.
+A term of R is twice the area of the triangle to which a verifier relaxes the ReLU, and 0 if the ReLU is stable.
 
     IBPR(scale=2.1)      # CIFAR-10, eps = 2/255
 
 Use it at small radii, where it is above IBP in natural and in certified accuracy (TAPS, Table 1: CIFAR-10, 2/255); at
-8/255 it certifies less. Few ReLUs are left to a verifier that splits them; intervals alone certify little.
+8/255 it certifies less. Few ReLUs are unstable, so a verifier has few to split; intervals alone certify little.
 
 Cost: PGD's attack with its forward and backward pass, and IBP's passes.
 """
@@ -34,15 +34,15 @@ from ctbench.regions import Box
 
 @dataclass(frozen=True, kw_only=True)
 class IBPR(Method):
-    """Adversarial training at a larger radius, with ReLUs drawn to where they are stable. `correct` is the attack's.
+    """Adversarial training at a larger radius, with a regulariser that makes ReLUs stable. `correct`: under the attack.
 
     Args:
-        weight: of R, which is a sum and so grows with the network; the default is ctbench's choice.
-        scale: eps of the attack, as a multiple of that of the bounds; 2.1 is the paper's for CIFAR-10 at 2/255.
+        weight: the weight of R, a sum that grows with the network; the default is ctbench's choice.
+        scale: the eps of the attack, as a multiple of the eps of the bounds; the paper uses 2.1 for CIFAR-10 at 2/255.
         attack: the search for x'.
 
     Raises:
-        ValueError: weight is not a number >= 0, or scale not a positive one; when called, if scale is not 1 and the
+        ValueError: weight is not a number >= 0, or scale is not a number > 0; when called, if scale is not 1 and the
             batch has no `region_at`.
     """
 

@@ -3,13 +3,13 @@ with convex relaxations", App. A.2, and "Certified defences can hurt generalisat
 
     loss = CE(z(x'), y),   x' = argmax over the segments of CE(z(x'), y), found exactly; no gradient through x'
 
-Use it as adversarial training for threat models of segments (`FirstCoordinate`, `Segments`, `RandomSegments`), where
-the worst point can be known: no attack finds a greater loss. The exact search is for networks of affine layers and
-activations made of straight pieces, as ReLU; for others, and for large networks, set `attack` to a search on grids.
+Use it as adversarial training for threat models of segments (`FirstCoordinate`, `Segments`, `RandomSegments`). There
+the worst point can be computed exactly: no attack finds a larger loss. The exact search needs affine layers and
+piecewise linear activations such as ReLU; for other networks, and for large ones, set `attack` to a search on grids.
 
-Cost: on each segment, the layers before the first activation at both ends, and the later ones at the breakpoints of the
-activations before them, about as many as the neurons that change sign there; on grids, a forward pass for each
-point. Then one forward and one backward pass, and the clean forward pass that makes the statistics.
+Cost: on each segment, the layers before the first activation at both ends, and the later layers at the breakpoints of
+the activations before them, about one per neuron that changes sign; on grids, a forward pass for each point. Then one
+forward and one backward pass, and the clean forward pass that computes the statistics.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LineSearchTraining(Method):
     """Adversarial training on segments: the loss at their worst point.
 
     Args:
-        attack: a search for x' on grids; None is the exact search.
+        attack: a search for x' on grids; None: the exact search.
     """
 
     name: ClassVar[str] = "line-search"

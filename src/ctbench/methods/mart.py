@@ -4,9 +4,9 @@ With p the softmax of the logits, and x' found by an attack on CE(z(x'), y):
 
     loss = -log p_y(x') - log(1 - max_{k != y} p_k(x')) + weight KL(p(x) || p(x')) (1 - p_y(x))
 
-Use it as a comparison from adversarial training: what is misclassified without an attack counts more.
+Use it as a comparison from adversarial training: samples that are misclassified without an attack have a larger weight.
 
-Cost: that of PGD, and a backward pass through the clean one.
+Cost: the cost of PGD, and a backward pass through the clean forward pass.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ctbench.methods.base import Batch, Method, RobustLoss, check_weights
 
 @dataclass(frozen=True, kw_only=True)
 class MART(Method):
-    """Adversarial training with a boosted cross-entropy, and consistency where the clean input is doubtful.
+    """Adversarial training with a boosted cross-entropy, and a consistency term for uncertain clean predictions.
 
     Args:
-        weight: of the consistency term, lambda in the paper; 5 is the authors' for ResNet-18.
+        weight: the weight of the consistency term, lambda in the paper; the authors use 5 for ResNet-18.
         attack: the search for x'.
 
     Raises:
@@ -53,7 +53,7 @@ class MART(Method):
 
 
 def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """-log p_y - log(1 - p_k), k the strongest wrong class, [B]; finite for any logits [B, K]."""
+    """-log p_y - log(1 - p_k), k the most probable wrong class, [B]; finite for any logits [B, K]."""
     total, here = logits.logsumexp(1), y.unsqueeze(1)
     strongest = logits.scatter(1, here, -math.inf).argmax(1, keepdim=True)
     rest = logits.scatter(1, strongest, -math.inf).logsumexp(1)  # 1 - p_k is the sum of the other probabilities
@@ -61,5 +61,5 @@ def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _of(values: Tensor, y: Tensor) -> Tensor:
-    """The value of the label, [B, K] to [B]."""
+    """The value at the label, [B, K] to [B]."""
     return values.gather(1, y.unsqueeze(1)).squeeze(1)

@@ -7,13 +7,13 @@ With m the interval bounds of the margins over the region, and m' the margins at
     CC-IBP    L(alpha m + (1 - alpha) m')
     Exp-IBP   L(m)^alpha L(m')^(1 - alpha)
 
-Each goes from adversarial training (alpha = 0) to IBP (alpha = 1). The region of the attack may be larger than that of
-the bounds:
+Each interpolates between adversarial training (alpha = 0) and IBP (alpha = 1). The region of the attack may be larger
+than the region of the bounds:
 
     MTLIBP(alpha=0.01, attack_scale=2.0)      # CTBench on CIFAR-10, eps = 2/255
 
-Use MTL-IBP where one number, alpha, shall trade natural and adversarial against certified accuracy: small at small
-radii, about 1/2 at large ones. Its networks need a tighter verifier than intervals.
+Use MTL-IBP to trade natural and adversarial accuracy against certified accuracy with a single number, alpha: small at
+small radii, about 1/2 at large radii. Its networks need a tighter verifier than intervals.
 
 Cost: IBP's passes, and PGD's attack (one step suffices in CTBench) with its forward and backward pass.
 """
@@ -34,17 +34,17 @@ from ctbench.methods.adversary import worst_point
 from ctbench.methods.base import Batch, Method, RobustLoss, check_shares
 from ctbench.specification import margin_rows, margins, robust_cross_entropy
 
-LEAST = 1e-12  # a loss below this has no gradient in Exp-IBP, where that of a power of 0 would be infinite
+LEAST = 1e-12  # a loss below this has no gradient in Exp-IBP: the gradient of a power of 0 would be infinite
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpressiveLoss(Method):
-    """A loss between adversarial training and IBP. `correct` is that of the attack.
+    """A loss between adversarial training and IBP. `correct`: right under the attack.
 
     Args:
-        alpha: the share of IBP; 0.5 is the paper's for CIFAR-10 at 8/255.
-        attack: the search for x'; one step, that crosses the whole region, by default.
-        attack_scale: eps of the attack, as a multiple of that of the bounds.
+        alpha: the share of IBP; the paper uses 0.5 for CIFAR-10 at 8/255.
+        attack: the search for x'; by default one step that crosses the whole region.
+        attack_scale: the eps of the attack, as a multiple of the eps of the bounds.
 
     Raises:
         ValueError: alpha is not in [0, 1], or attack_scale not a positive number; when called, if attack_scale is not 1

@@ -2,11 +2,10 @@
 
     loss = CE(z(x'), y),   x' = argmax over the region of CE(z(x'), y), searched by PGD; no gradient through x'
 
-Use it as the reference for natural and adversarial accuracy under attack. Next to nothing can be certified of its
-networks.
+Use it as the reference for natural and adversarial accuracy. Almost nothing can be certified for its networks.
 
 Cost, with S steps and R restarts: R (S + 1) forward passes and R S gradients of the input for the attack, then one
-forward and one backward pass, and the clean forward pass that makes the statistics.
+forward and one backward pass, and the clean forward pass that computes the statistics.
 """
 
 from __future__ import annotations

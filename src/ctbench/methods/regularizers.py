@@ -1,4 +1,4 @@
-"""What is added to the loss: the regulariser of Shi et al. 2021 ("Fast certified robust training", section 3.4) and L1.
+"""Terms added to the loss: the regulariser of Shi et al. 2021 ("Fast certified robust training", section 3.4) and L1.
 
 For the pre-activations of ReLU i with bounds l, u over the batch, centre c, radius r, and the mean radius r0 of the
 normalised input:
@@ -6,7 +6,7 @@ normalised input:
     tightness_i = max(0, tau - r0 / mean(r)) / tau
     relu_i      = (max(0, tau - rho) + max(0, tau - nu)) / tau
     rho         = mean(c [l > 0]) / -mean(c [u < 0]),  nu likewise for the squared distances from mean(c),
-                  each ratio or its inverse, whichever is less
+                  each ratio or its inverse, whichever is smaller
     R           = sum_i (tightness_i + relu_i) / number of ReLUs,   tau = 1/2
 """
 
@@ -44,7 +44,7 @@ def _balance(box: Box) -> Tensor:
     rho = _ratio((center * active).mean(), -(center * inactive).mean())
     nu = _ratio((spread * active).sum(), (spread * inactive).sum())
     term = ((TAU - rho).clamp(min=0) + (TAU - nu).clamp(min=0)) / TAU
-    # where every neuron is unstable both ratios are 0/0, and the term says nothing
+    # if every neuron is unstable, both ratios are 0/0, and the term is dropped
     return torch.where((active + inactive).any(), term, 0.0)
 
 
@@ -54,6 +54,6 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 
 
 def l1(model: nn.Module) -> Tensor:
-    """The sum of |weight| over all convolutions and linear layers; biases and batch norms do not count."""
+    """The sum of |weight| over all convolutions and linear layers, without biases and batch norms."""
     weights = [m.weight.abs().sum() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     return torch.stack(weights).sum()

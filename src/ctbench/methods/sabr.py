@@ -2,16 +2,16 @@
 
     x'   = argmax over the region of CE(z(x'), y), searched by an attack
     rho  = ratio (u - l) / 2,   [l, u] the region
-    loss = IBP's over the box around clamp(x', l + rho, u - rho) with the radius rho
+    loss = the loss of IBP over the box around clamp(x', l + rho, u - rho) with radius rho
 
-No gradient flows through the box. With another method inside it is that method on the small box:
+No gradient flows through the box. The inner method can be another one; then it is trained on the small box:
 
     SABR(ratio=0.4)
     SABR(ratio=0.4, inner=TAPS())      # STAPS: Mao et al. 2023, App. B
     SABR(ratio=0.1, shrink=0.8)        # with the shrinking of App. B, Eq. (15)
 
-Use it at small radii, where intervals over the whole region over-regularise: natural accuracy rises as the ratio falls.
-Its networks need a tighter verifier than intervals.
+Use it at small radii, where intervals over the whole region regularise too much: natural accuracy rises as the ratio
+falls. Its networks need a tighter verifier than intervals.
 
 Cost: PGD's attack, and IBP's passes.
 """
@@ -37,14 +37,14 @@ from ctbench.regions import Box
 class SABR(Method):
     """A certified method on a small box around an adversarial point.
 
-    Of a region that is no box, the hull is taken. `correct` and the boxes are those of the small box.
+    If the region is not a box, its hull is used. `correct` and the boxes are those of the small box.
 
     Args:
-        ratio: the radius of the small box, as a share of the region's (coordinate by coordinate).
-        inner: the method whose loss the small box gets.
-        attack: the search for its centre; by default that of App. B: 8 steps of half the radius, ten times smaller
-            after the 4th and the 7th.
-        shrink: what the image of an unstable ReLU is multiplied by in interval passes; 1 leaves it alone.
+        ratio: the radius of the small box, as a share of the radius of the region (coordinate by coordinate).
+        inner: the method that computes the loss on the small box.
+        attack: the search for its centre. The default is that of App. B: 8 steps of half the radius, ten times smaller
+            after the 4th and the 7th step.
+        shrink: the factor of the upper bound of unstable ReLUs in interval passes; 1: no shrinking.
 
     Raises:
         ValueError: ratio or shrink is not in [0, 1].
@@ -64,19 +64,19 @@ class SABR(Method):
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
         point = worst_point(self.attack, net, batch)
         box = small_box(batch.region.hull, point, self.ratio)
-        found = self.inner(shrunk(net, self.shrink), replace(batch, region=box))
-        return replace(found, whole=False)
+        result = self.inner(shrunk(net, self.shrink), replace(batch, region=box))
+        return replace(result, whole=False)
 
 
 def small_box(box: Box, point: Tensor, ratio: float) -> Box:
-    """The box of `ratio` times the radius around a point, [B, *shape], moved into the box as far as it must be."""
+    """The box with `ratio` times the radius around a point, [B, *shape], moved so that it lies inside the box."""
     radius = ratio * box.radius
     return Box.around(torch.clamp(point, box.lower + radius, box.upper - radius), radius)
 
 
 @dataclass(frozen=True)
 class ShrunkReLU(ReLU):
-    """A ReLU whose interval image is [0, factor u] where it is unstable, which is not sound: it serves training."""
+    """A ReLU with the interval image [0, factor u] if it is unstable. This is not sound, and only for training."""
 
     factor: float
 
@@ -86,7 +86,7 @@ class ShrunkReLU(ReLU):
 
 
 def shrunk(graph: Graph, factor: float) -> Graph:
-    """The graph with the unstable ReLUs' images shrunk in interval passes; its values are the same."""
+    """The graph with shrunk images of unstable ReLUs in interval passes. Its values do not change."""
     if factor == 1:
         return graph
     nodes = (replace(node, op=ShrunkReLU(factor)) if isinstance(node.op, ReLU) else node for node in graph.nodes)

@@ -1,19 +1,19 @@
 """SAM: Foret et al. 2021, "Sharpness-aware minimization for efficiently improving generalization", Eq. (2) and (3).
 
-With L the loss of another method and w what the frozen network is made of:
+With L the loss of another method and w the tensors of the frozen network:
 
     e    = rho g / ||g||_2,   g the gradient of mean(L(w)) in w, the norm over all of w
-    loss = L(w + e),          whose gradient is taken at w + e with e as a constant
+    loss = L(w + e),          the gradient is taken at w + e with e as a constant
 
-w are weights and biases, and for each batch norm the scale and the shift that it makes of its statistics; these are the
-statistics of the clean pass at w, also at w + e.
+w are weights and biases, and for each batch norm the scale and the shift computed from its statistics. The statistics
+are those of the clean pass at w, also at w + e.
 
-Use it around a method whose minima are to be flat, for the sake of generalisation.
+Use it around another method to find flat minima, which may generalise better.
 
-Cost: the method's twice, and two clean forward passes. Where the method has boxes, its memory twice, too: a regulariser
-may yet go back through those of the first evaluation.
+Cost: twice the cost of the method, and two clean forward passes. If the method has boxes, also twice its memory: a
+regulariser may need the gradient through the boxes of the first evaluation.
 
-    SAM()                          # adversarial training, sharpness-aware
+    SAM()                          # sharpness-aware adversarial training
     SAM(inner=IBP(), rho=0.01)
 """
 
@@ -32,17 +32,17 @@ from ctbench.methods.pgd import PGD
 
 @dataclass(frozen=True, kw_only=True)
 class SAM(Method):
-    """Another method, at the weights where its loss is greatest nearby, to first order.
+    """Another method, evaluated at the nearby weights with the largest loss, to first order.
 
-    Its `correct` and boxes are those of the network itself, from the first evaluation. Both evaluations see the same
-    random draws if the batch has a generator: e is then the ascent of that very function of w whose value counts, and
-    rho = 0 is the inner method. Without gradients (as in a validation) it is the inner method, too. Other parts of the
-    training loss (clean cross-entropy, regularisers) stay at w, and have no part in e. Where a batch is computed in
-    parts, each part has an e of its own.
+    `correct` and the boxes are those of the network itself, from the first evaluation. If the batch has a generator,
+    both evaluations see the same random draws: so e is the ascent of the same function of w, and rho = 0 is the inner
+    method. Without gradients (e.g. in validation) it is also the inner method. Other terms of the training loss (clean
+    cross-entropy, regularisers) are evaluated at w and do not affect e. If a batch is computed in parts, each part has
+    its own e.
 
     Args:
-        inner: the method whose loss is made flat.
-        rho: how far the weights are moved, in the l2 norm; 0.05 is the paper's.
+        inner: the method that computes the loss L.
+        rho: the distance by which the weights are moved, in the l2 norm; the paper uses 0.05.
 
     Raises:
         ValueError: rho is not a number >= 0.
@@ -68,7 +68,7 @@ class SAM(Method):
         gradients = torch.autograd.grad(
             here.per_sample.mean(),
             list(nowhere.values()),
-            retain_graph=here.boxes is not None,  # a regulariser may go back through them
+            retain_graph=here.boxes is not None,  # a regulariser may need the gradient through the boxes
             materialize_grads=True,
         )
         ahead = dict(zip(own, ascent(gradients, self.rho), strict=True))
@@ -76,23 +76,23 @@ class SAM(Method):
 
 
 def ascent(gradients: tuple[Tensor, ...], rho: float) -> list[Tensor]:
-    """The step of length rho along the gradient, in all tensors together; none where the gradient is 0."""
+    """The step of length rho along the gradient, over all tensors together; 0 if the gradient is 0."""
     norm = nn.utils.get_total_norm(gradients)
     share = torch.where(norm > 0, rho / norm, 0.0)
     return [share * gradient for gradient in gradients]
 
 
 def weights(net: Graph) -> dict[int, Tensor]:
-    """The tensors of a frozen network that have a gradient, by their identity: one that layers share is there once."""
-    found: dict[int, Tensor] = {}
-    net.map(lambda tensor: found.setdefault(id(tensor), tensor))
-    return {key: tensor for key, tensor in found.items() if tensor.requires_grad}
+    """The tensors of a frozen network that have a gradient, by `id`: a tensor that layers share appears once."""
+    tensors: dict[int, Tensor] = {}
+    net.map(lambda tensor: tensors.setdefault(id(tensor), tensor))
+    return {key: tensor for key, tensor in tensors.items() if tensor.requires_grad}
 
 
 def moved(net: Graph, batch: Batch, offsets: dict[int, Tensor]) -> tuple[Graph, Batch]:
-    """The network with an offset added to each of its `weights`, and the batch with the logits that it gives there.
+    """The network with an offset added to each of its `weights`, and the batch with the logits of this network.
 
-    Gradients reach the weights as they were.
+    Gradients flow to the original weights.
     """
     changed = {key: tensor + offsets[key] for key, tensor in weights(net).items()}
     net = net.map(lambda tensor: changed.get(id(tensor), tensor))

@@ -3,14 +3,15 @@ relaxations".
 
     loss = 1/N sum_i L(w + std n_i),   n_i ~ N(0, I) for i = 1..N
 
-estimates the expectation of L(w + std n), a smooth function of w, without bias; and its gradient without bias where L
-has no jumps, which are not seen (their randomised gradient smoothing). L is the loss of another method and w what the
-frozen network is made of: weights and biases, and for each batch norm the scale and the shift that it makes of its
-statistics, which are those of the clean pass at w.
+is an unbiased estimate of the expectation of L(w + std n), a smooth function of w. Its gradient is also unbiased if L
+has no jumps, which a gradient does not see (randomised gradient smoothing in the paper). L is the loss of another
+method, and w are the tensors of the frozen network: weights and biases, and for each batch norm the scale and the shift
+computed from its statistics. The statistics are those of the clean pass at w.
 
-Use it around a method with bounds tighter than intervals, whose loss is not smooth in the weights.
+Use it around a method with bounds tighter than intervals, because their loss is not smooth in the weights.
 
-Cost: the method's for each draw, once more forward for the network itself, and a clean forward pass a draw.
+Cost: for each draw, the cost of the method and a clean forward pass; and one more forward pass of the method for the
+network itself.
 
     WeightSmoothing(inner=CrownIBP(every_layer=True), std=0.01, samples=4)
 """
@@ -31,16 +32,17 @@ from ctbench.methods.sam import moved, weights
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSmoothing(Method):
-    """Another method, in the mean over random weights nearby.
+    """Another method, averaged over random weights near the current ones.
 
-    A draw's boxes bound a network that nobody trains or uses. So `correct` and the boxes are those of the network
-    itself, for which the inner method is evaluated once more; this gives no gradient but that of a regulariser on the
-    boxes. Each evaluation has random draws of its own. Without gradients (as in a validation) it is the inner method.
+    The boxes of a draw bound a network that is not trained or used. So `correct` and the boxes are those of the network
+    itself: the inner method is evaluated on it once more, and only a regulariser on the boxes takes a gradient there.
+    Each evaluation has its own random draws. Without gradients (e.g. in validation) it is the inner method.
 
     Args:
-        inner: the method whose loss is smoothed.
-        std: of the noise on each weight. The default is no paper's.
-        samples: draws N a step, all of which are in memory until the gradient is taken. The default is no paper's.
+        inner: the method that computes the loss L.
+        std: the standard deviation of the noise on each weight. The default is ours, not from a paper.
+        samples: the number of draws N per step, all in memory until the gradient is computed. The default is ours, not
+            from a paper.
 
     Raises:
         ValueError: std is not a number >= 0, or samples is below 1.
@@ -67,7 +69,7 @@ class WeightSmoothing(Method):
         return replace(here, per_sample=torch.stack([draw.per_sample for draw in draws]).mean(0))
 
     def _noise(self, net: Graph, generator: torch.Generator | None) -> dict[int, Tensor]:
-        """An offset for each of the network's weights."""
+        """An offset for each weight of the network."""
         return {
             key: self.std * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype, device=tensor.device)
             for key, tensor in weights(net).items()

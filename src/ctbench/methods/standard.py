@@ -2,7 +2,7 @@
 
     loss = CE(z(x), y)
 
-Use it as the reference for natural accuracy. Its networks withstand no attack, and nothing can be certified of them.
+Use it as the reference for natural accuracy. Its networks withstand no attack, and nothing can be certified for them.
 
 Cost: one forward and one backward pass.
 """

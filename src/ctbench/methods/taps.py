@@ -1,22 +1,22 @@
 """TAPS: Mao et al. 2023, "Connecting certified and adversarial training".
 
-The network is cut in two; intervals bound the input [l, u] of the back part, the classifier, and an attack searches it:
+The network is cut in two. Intervals bound the input [l, u] of the back part, the classifier. An attack searches [l, u]:
 
     p_k    = argmax over [l, u] of z_k - z_y, for every wrong class k;  m_k = z_y - z_k at p_k
     L_TAPS = log(1 + sum_k exp(-m_k))
     loss   = mean(L_TAPS) mean(L_IBP)                                            (App. A, Algorithm 1)
     its gradient = scale mean(L_IBP) grad mean(L_TAPS) + mean(L_TAPS) grad mean(L_IBP)
 
-with L_IBP the interval loss over the same region. Gradients reach [l, u] by the gradient connector (connector.py).
+with L_IBP the interval loss over the same region. The gradient connector (connector.py) carries gradients to [l, u].
 
     TAPS(classifier_relus=1, scale=5)
     SABR(ratio=0.4, inner=TAPS())      # STAPS
 
-Use it, or STAPS, for the highest certified accuracy: the classifier's part of the bounds is estimated from below, so
-that its networks need a tighter verifier than intervals. More ReLUs in the classifier regularise less.
+Use it, or STAPS, for the highest certified accuracy. The attack underestimates the loss in the classifier, so its
+networks need a tighter verifier than intervals. More ReLUs in the classifier regularise less.
 
 Cost: IBP's passes, and in the classifier, with S steps and R restarts of an attack, R (S + 1) forward passes of K - 1
-points a sample and R S gradients; STAPS adds PGD's attack.
+points per sample and R S gradients; STAPS adds PGD's attack.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ from ctbench.specification import margin_rows, robust_cross_entropy
 
 @dataclass(frozen=True, kw_only=True)
 class TAPS(Method):
-    """Intervals through the front of the network, an attack in its back. `correct` is the attack's, and not sound.
+    """Intervals through the front of the network, an attack in its back. `correct`: under the attack, so not sound.
 
     Args:
-        classifier_relus: how many ReLUs (or other activations, one behind the other) lie in the classifier. It begins
-            at the first node with so many behind it that every branch goes through: the output of the ReLU before.
+        classifier_relus: the number of consecutive ReLUs (or other activations) in the classifier. The classifier
+            starts at the first node that all branches pass through and that has this many activations after it: the
+            output of the ReLU before.
         scale: the weight of the gradient of L_TAPS in the product, w_TAPS in the paper.
-        product: multiply by L_IBP; without it the loss is L_TAPS, unscaled.
+        product: multiply by L_IBP; otherwise the loss is L_TAPS, without `scale`.
         connector: the c of the gradient connector.
-        multi_estimator: search a point for each wrong class; otherwise a single one, of greatest cross-entropy.
-        attack: the search in the latent box. The paper does not tell its own; steps, restarts and decay are CTBench's.
+        multi_estimator: search a point for each wrong class; otherwise one point with the largest cross-entropy.
+        attack: the search in the latent box. The paper does not describe it; steps, restarts and decay are CTBench's.
 
     Raises:
         ValueError: connector is not in [0, 1], or scale or classifier_relus is negative; when called, if the network
@@ -83,8 +84,8 @@ class TAPS(Method):
         return RobustLoss(loss, correct=(margins > 0).all(1), boxes=boxes)
 
     def _attacked(self, back: Graph, box: Box, spec: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The margins [B, K-1] of a classifier at the worst points of its input box that the attack finds."""
-        # [B, N, M, K]: N points a sample, at each of which M margins count
+        """The margins [B, K-1] of a classifier at the worst points that the attack finds in its input box."""
+        # [B, N, M, K]: N points per sample, and M margins at each point
         rows = spec.unsqueeze(2) if self.multi_estimator else spec.unsqueeze(1)
         samples = torch.arange(len(rows), device=spec.device).repeat_interleave(rows.shape[1])
         latent = Box(box.lower.detach(), box.upper.detach()).take(samples)
@@ -99,12 +100,12 @@ def gradient_scaled(value: Tensor, scale: float) -> Tensor:
 
 
 def _margins(net: Graph, points: Tensor, rows: Tensor) -> Tensor:
-    """M linear forms of the output, [N, M, K], at a point each, [N, *shape], as [N, M]."""
+    """The values [N, M] of M linear forms of the output, [N, M, K], at N points, [N, *shape]."""
     return (net(points).unsqueeze(1) * rows).sum(2)
 
 
 def _loss_at(net: Graph, rows: Tensor) -> Objective:
-    """log sum exp(-m) over the margins that count: points [R, N, *shape] to [R, N].
+    """log sum exp(-m) over the margins of each point: points [R, N, *shape] to [R, N].
 
     It grows with the cross-entropy, and is -m for one margin; neither its values nor its gradients vanish for large m.
     """

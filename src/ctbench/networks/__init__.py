@@ -3,8 +3,8 @@
     net = CNN7(width=32).build((3, 32, 32), 10, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     net = architectures()["cnn7"]().build((1, 28, 28), 10)
 
-A new architecture is a file in this package with a dataclass that has a `name` and `layers`, or, of the kinds `ConvNet`
-and `ResidualNet`, the numbers of its convolutions.
+To add an architecture, write a file in this package with a dataclass that has a `name` and `layers`. A subclass of
+`ConvNet` or `ResidualNet` declares its convolutions instead of `layers`.
 """
 
 from ctbench.members import members

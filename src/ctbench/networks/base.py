@@ -1,4 +1,4 @@
-"""What every architecture is: a frozen record of sizes that can build a plain torch network."""
+"""The base class of architectures: a frozen record of sizes that builds a plain torch network."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from ctbench.networks.normalize import Normalize
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(ABC):
-    """The shape of a network, apart from the data that it will see.
+    """The sizes of a network that do not depend on the data.
 
-    A member is a frozen dataclass whose fields are its sizes; `layers` is all it has to write. Its `name`
-    is the one used in recipes and on the command line.
+    A subclass is a frozen dataclass. Its fields are the sizes, and it has to define only `layers`. Recipes and the
+    command line use its `name`.
 
     Raises:
-        ValueError: a size is no whole number, or below 1.
+        ValueError: a size is not a whole number, or is below 1.
     """
 
     name: ClassVar[str]
@@ -29,7 +29,7 @@ class Architecture(ABC):
             for size in value if isinstance(value, tuple) else (value,):
                 if not isinstance(size, int) or (size < 1 and not isinstance(size, bool)):
                     raise ValueError(
-                        f"{self.name}: {field.name} is {value!r}, which is no size; "
+                        f"{self.name}: {field.name} is {value!r}, which is not a size; "
                         "give a whole number of 1 or more, or a tuple of them"
                     )
 
@@ -54,7 +54,7 @@ class Architecture(ABC):
             std: per channel, in units of the pixels.
 
         Raises:
-            ValueError: the shape, the number of classes or the normalisation makes no network.
+            ValueError: there is no network for the shape, the number of classes or the normalisation.
         """
         if not input_shape or min(input_shape) < 1:
             raise ValueError(f"{self.name}: an input of shape {input_shape} is empty; give sizes of 1 or more")

@@ -1,11 +1,11 @@
 """The convolutional networks of certified training.
 
 CNN3, CNN5 and CNN7 are the three depths in use since Gowal et al. ("On the effectiveness of interval bound
-propagation", 2018). CNN7 with a batch norm behind every hidden layer is the network of Shi et al. ("Fast
-certified robust training with short warmup", NeurIPS 2021), on which IBP, SABR, TAPS and MTL-IBP report.
-CNN7-narrow is that of Müller et al. ("Certified training: small boxes are all you need", ICLR 2023,
+propagation", 2018). CNN7 with a batch norm after every hidden layer is the network of Shi et al. ("Fast
+certified robust training with short warmup", NeurIPS 2021), for which IBP, SABR, TAPS and MTL-IBP report results.
+CNN7-narrow is the network of Müller et al. ("Certified training: small boxes are all you need", ICLR 2023,
 appendix). ConvSmall is the network of Wong & Kolter ("Provable defenses against adversarial examples via
-the convex outer adversarial polytope", ICML 2018), ConvLarge the larger one of Wong et al. ("Scaling
+the convex outer adversarial polytope", ICML 2018), ConvLarge the larger network of Wong et al. ("Scaling
 provable adversarial defenses", NeurIPS 2018).
 
     CNN7(width=32).build((3, 32, 32), 10)
@@ -25,7 +25,7 @@ from ctbench.networks.blocks import Conv, conv_blocks, dense_blocks, image_shape
 class ConvNet(Architecture):
     """Convolutions, then hidden dense layers, then the logits.
 
-    No dataclass itself: what is annotated here are fields that members declare.
+    Not a dataclass itself: subclasses declare the annotated attributes as fields.
     """
 
     hidden: int
@@ -38,7 +38,7 @@ class ConvNet(Architecture):
 
     @property
     def dense(self) -> list[int]:
-        """The units of each hidden dense layer: one layer, unless a member says otherwise."""
+        """The units of each hidden dense layer: one layer, unless a subclass overrides this."""
         return [self.hidden]
 
     def layers(self, input_shape: tuple[int, ...], classes: int) -> list[nn.Module]:
@@ -109,7 +109,7 @@ class CNN7Narrow(CNN7):
 
 @dataclass(frozen=True, kw_only=True)
 class CNN7TinyImageNet(CNN7):
-    """CNN7 whose last convolution halves the image once more: 17,290,120 parameters on TinyImageNet."""
+    """CNN7, with a last convolution that halves the image once more: 17,290,120 parameters on TinyImageNet."""
 
     name: ClassVar[str] = "cnn7-tinyimagenet"
 

@@ -2,9 +2,9 @@
 
     z = (x - mean) / std        per channel
 
-Kept inside the network so that every radius, attack and bound lives in pixel space, where inputs lie in
-[0, 1]. The constants are buffers: they follow the network to its device and dtype, are never trained, and
-a checkpoint carries them.
+It is part of the network, so that every radius, attack and bound is in pixel space, where inputs lie in [0, 1]. The
+constants are buffers: they move with the network to its device and dtype, are never trained, and are saved in
+checkpoints.
 """
 
 import math
@@ -20,7 +20,7 @@ class Normalize(nn.Module):
     Args:
         mean: one value per channel, in units of the input.
         std: one positive value per channel, in units of the input.
-        spatial: the number of dimensions behind the channels: 2 for images [B, C, H, W], 0 for [B, C].
+        spatial: the number of dimensions after the channels: 2 for images [B, C, H, W], 0 for [B, C].
 
     Raises:
         ValueError: the lengths differ or are 0, a value is not finite, or a std is not positive.
@@ -47,6 +47,6 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
     def extra_repr(self) -> str:
-        """The constants, as they were given."""
+        """The constants `mean` and `std`."""
         mean, std = ([float(f"{value:.6g}") for value in buffer.flatten()] for buffer in (self.mean, self.std))
         return f"{mean}, {std}"

@@ -2,17 +2,17 @@
 
     y = relu(conv(relu(conv(x))) + shortcut(x))        one block, its second convolution 3x3
 
-ResNet is that of Wong et al. ("Scaling provable adversarial defenses", NeurIPS 2018) with one block for each of 16,
-16, 32 and 64 filters, the last two of which halve the image, and a convolution as shortcut in every block. The sizes
-of its kernels are those of the code that the authors published (convex_adversarial): 4x4 where a block halves the
-image, with a shortcut of 2x2, else 3x3 and 1x1.
+ResNet is the network of Wong et al. ("Scaling provable adversarial defenses", NeurIPS 2018). It has one block for each
+of 16, 16, 32 and 64 filters, and a convolution as the shortcut of every block. The last two blocks halve the image. The
+kernel sizes are from the code that the authors published (convex_adversarial): 4x4 with a 2x2 shortcut in blocks that
+halve the image, 3x3 with a 1x1 shortcut in the others.
 
 ResNet2B and ResNet4B are the shapes of the benchmark cifar10_resnet of VNN-COMP 2021 (Bak et al., "The second
 international verification of neural networks competition", 2021). The image is halved by 3x3 convolutions with
 1x1 shortcuts, and a block that does not change the shape adds its input as it is.
 
-None of them has batch norms as published. With `batch_norm=True` one stands behind every convolution, also that of a
-shortcut, and behind the hidden dense layer.
+The published networks have no batch norms. With `batch_norm=True` there is one after every convolution, including those
+of the shortcuts, and after the hidden dense layer.
 
     ResNet().build((3, 32, 32), 10)
 """
@@ -29,7 +29,7 @@ from ctbench.networks.blocks import Conv, Image, Residual, conv_blocks, dense_bl
 
 
 class Block(NamedTuple):
-    """A residual block by its first convolution and its shortcut, which is the input itself where it is None."""
+    """A residual block, described by its first convolution and its shortcut. None: the input itself is the shortcut."""
 
     first: Conv
     shortcut: Conv | None = None
@@ -39,11 +39,11 @@ class Block(NamedTuple):
         return Conv(self.first.filters, 3, 1, 1)
 
     def shape(self, image: Image) -> Image:
-        """The shape that comes out for an image of this shape."""
+        """The output shape for an image of this shape."""
         return self.second.shape(self.first.shape(image))
 
     def layers(self, image: Image, *, batch_norm: bool) -> list[nn.Module]:
-        """The two paths and their sum for images of this shape, and the ReLU behind it."""
+        """The two paths and their sum for images of this shape, and the ReLU after the sum."""
         front, between = conv_blocks([self.first], image, batch_norm=batch_norm)
         main = nn.Sequential(*front, *self.second.layers(between, batch_norm=batch_norm))
         shortcut = self.shortcut.layers(image, batch_norm=batch_norm) if self.shortcut else [nn.Identity()]
@@ -53,7 +53,7 @@ class Block(NamedTuple):
 class ResidualNet(Architecture):
     """A convolution, then residual blocks, then a hidden dense layer and the logits.
 
-    No dataclass itself: what is annotated here are fields that members declare.
+    Not a dataclass itself: subclasses declare the annotated attributes as fields.
     """
 
     hidden: int
@@ -62,7 +62,7 @@ class ResidualNet(Architecture):
     @property
     @abstractmethod
     def stem(self) -> Conv:
-        """The convolution that comes first."""
+        """The first convolution."""
 
     @property
     @abstractmethod
@@ -80,7 +80,7 @@ class ResidualNet(Architecture):
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet(ResidualNet):
-    """Four residual blocks, two of which halve the image: 4,214,850 parameters on CIFAR-10."""
+    """Four residual blocks; the last two halve the image: 4,214,850 parameters on CIFAR-10."""
 
     name: ClassVar[str] = "resnet"
     width: int = 16
@@ -103,7 +103,7 @@ class ResNet(ResidualNet):
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet2B(ResidualNet):
-    """Two residual blocks behind a convolution that halves the image: 112,006 parameters on CIFAR-10."""
+    """Two residual blocks after a convolution that halves the image: 112,006 parameters on CIFAR-10."""
 
     name: ClassVar[str] = "resnet-2b"
     width: int = 8
@@ -124,7 +124,7 @@ class ResNet2B(ResidualNet):
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet4B(ResNet2B):
-    """ResNet2B with twice the filters, and its blocks once more: 123,734 parameters on CIFAR-10."""
+    """ResNet2B with twice the filters and twice the blocks: 123,734 parameters on CIFAR-10."""
 
     name: ClassVar[str] = "resnet-4b"
     width: int = 16

@@ -3,16 +3,16 @@
     y = conv(relu(norm(conv(relu(norm(x)))))) + shortcut(x)        one block, norm before activation before convolution
 
 WideResNet is the network that Xu et al. ("Automatic perturbation analysis for scalable certified robustness and
-beyond", NeurIPS 2020) train on 56x56 crops of TinyImageNet, after Zagoruyko & Komodakis ("Wide residual networks",
-BMVC 2016), as in the code that the authors published (auto_LiRPA):
+beyond", NeurIPS 2020) train on 56x56 crops of TinyImageNet, based on Zagoruyko & Komodakis ("Wide residual networks",
+BMVC 2016). It follows the code that the authors published (auto_LiRPA):
 
-- a 3x3 convolution with 16 filters, with nothing behind it;
-- three blocks with 16 k, 32 k and 64 k filters, k the widen factor. Both convolutions are 3x3, the second one and the
-  1x1 convolution of the shortcut have strides 1, 2 and 2. The shortcut takes the input of the block as it is;
-- a batch norm and a ReLU, the means of windows of 7x7 (2x2 of them for 56x56 images), and the logits.
+- a 3x3 convolution with 16 filters, without batch norm or ReLU;
+- three blocks with 16 k, 32 k and 64 k filters, k the widen factor. Both convolutions are 3x3. The second one and the
+  1x1 convolution of the shortcut have strides 1, 2 and 2. The shortcut takes the block's input without batch norm;
+- a batch norm and a ReLU, the means of windows of 7x7 (2x2 windows for 56x56 images), and the logits.
 
-The windows do not overlap, and rows and columns that fill none are left out. Where an image is smaller than a window
-by then, its whole side is one.
+The windows do not overlap. Rows and columns that do not fill a window are ignored. If the side of an image has fewer
+than 7 pixels at this point, the window covers the whole side.
 
     WideResNet().build((3, 56, 56), 200)
 """
@@ -54,7 +54,7 @@ class WideResNet(Architecture):
 
 
 def _block(out: Conv, image: Image, *, batch_norm: bool) -> Residual:
-    """A block for images of this shape, by its last convolution."""
+    """A block for images of this shape; `out` is its last convolution."""
     first, shortcut = out._replace(stride=1), out._replace(kernel=1, padding=0)
     main = [
         *_activation(image[0], batch_norm=batch_norm),
@@ -66,5 +66,5 @@ def _block(out: Conv, image: Image, *, batch_norm: bool) -> Residual:
 
 
 def _activation(channels: int, *, batch_norm: bool) -> list[nn.Module]:
-    """A batch norm, and the ReLU behind it."""
+    """A batch norm if there is one, and a ReLU."""
     return [nn.BatchNorm2d(channels), nn.ReLU()] if batch_norm else [nn.ReLU()]

@@ -1,4 +1,4 @@
-"""Networks from ONNX files, and to them.
+"""Reading networks from ONNX files, and writing them.
 
 model = load_onnx("network.onnx")      # a torch module: bounds(model, x, ...), trace(model, model.input_shape)
 save_onnx(model, "copy.onnx", model.input_shape)

@@ -1,7 +1,7 @@
-"""A torch.fx graph under construction, and the ONNX operator that is being read into it.
+"""A torch.fx graph under construction, and the ONNX operators that are read into it.
 
-Every value is computed on an example while the graph is built, so shapes are those that torch gives, and what torch
-cannot compute is refused at the operator that asks for it.
+Every value is computed on an example while the graph is built. So shapes are those of torch, and if torch cannot
+compute a value, the error names the operator.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 class OnnxError(ValueError):
-    """An ONNX file that cannot be read, or says what no network of ours can compute."""
+    """An ONNX file that cannot be read, or a network that is not supported."""
 
 
 class OnnxNetwork(fx.GraphModule):
@@ -39,7 +39,7 @@ class OnnxNetwork(fx.GraphModule):
         shape: Shape = self.meta["output_shape"]
         return shape
 
-    # torch.fx copies and pickles a GraphModule as one of its own class, and without its meta
+    # torch.fx copies and pickles an OnnxNetwork as a plain GraphModule, without its meta
 
     def __copy__(self) -> OnnxNetwork:
         return _network(self)
@@ -50,14 +50,14 @@ class OnnxNetwork(fx.GraphModule):
 
 
 def _restored(rebuild: Callable[..., fx.GraphModule], content: tuple[Any, ...], meta: dict[str, Any]) -> OnnxNetwork:
-    """A network from what torch.fx pickles."""
+    """A network from the content that torch.fx pickles."""
     module = rebuild(*content)
     module.meta = meta
     return _network(module)
 
 
 def _network(module: fx.GraphModule) -> OnnxNetwork:
-    """The same layers and graph as a network of ours."""
+    """The same layers and graph as an OnnxNetwork."""
     network = OnnxNetwork(module, module.graph, "OnnxNetwork")
     network.meta.update(module.meta)
     return network
@@ -68,21 +68,21 @@ class Value:
     """A tensor of the network that depends on its input."""
 
     node: fx.Node
-    example: Tensor  # [2, *shape]: what the network computes on zeros
+    example: Tensor  # [2, *shape]: the value that the network computes on zeros
 
     @property
     def shape(self) -> Shape:
-        """The shape for one sample, with the batch of 1 that ONNX sees."""
+        """The shape in the ONNX file for one sample, with a batch dimension of 1."""
         return (1, *self.example.shape[1:])
 
 
-# Names that a part of a network cannot have, because a module has an attribute of that name already.
+# Names that a part of a network cannot have, because a module already has an attribute of that name.
 _TAKEN = frozenset(dir(fx.GraphModule({}, fx.Graph())))
 
 
 @dataclass(frozen=True)
 class Building:
-    """The fx graph so far, and the layers and constants that it refers to by their path."""
+    """The fx graph so far, and its layers and constants by path."""
 
     graph: fx.Graph = field(default_factory=fx.Graph)
     parts: dict[str, nn.Module | Tensor] = field(default_factory=dict)
@@ -91,19 +91,19 @@ class Building:
         return Value(self.graph.placeholder("x"), torch.zeros(2, *shape, dtype=dtype))
 
     def layer(self, path: str, module: nn.Module, x: Value) -> Value:
-        """The output of a layer, which is in eval mode from now on."""
+        """The output of a layer. Sets the layer to eval mode."""
         path = self._free(path)
         self.parts[path] = module.eval()
         return Value(self.graph.call_module(path, (x.node,)), module(x.example))
 
     def call(self, function: Callable[..., Any], *args: Any) -> Value:
-        """The output of a function; values may stand anywhere in its arguments."""
+        """The output of a function; its arguments may contain values at any place."""
         nodes = fx.node.map_aggregate(args, lambda a: a.node if isinstance(a, Value) else a)
         examples = fx.node.map_aggregate(args, lambda a: a.example if isinstance(a, Value) else a)
         return Value(self.graph.call_function(function, nodes), function(*examples))
 
     def buffer(self, path: str, constant: Tensor) -> Value:
-        """A constant as an argument of a function; no sample of a batch has its own."""
+        """A constant as an argument of a function; it is the same for all samples of a batch."""
         path = self._free(path)
         self.parts[path] = constant
         return Value(self.graph.get_attr(path), constant)
@@ -124,21 +124,21 @@ class Building:
         return network.eval()
 
     def _free(self, path: str) -> str:
-        """This path, or one like it at which nothing stands yet, nor above or below it."""
+        """This path, with a number if a part has this path already, or lies above or below it."""
         path = ".".join(f"{name}_" if name in _TAKEN else name for name in path.split("."))
-        found, count = path, 1
-        while any(f"{other}.".startswith(f"{found}.") or found.startswith(f"{other}.") for other in self.parts):
+        free, count = path, 1
+        while any(f"{other}.".startswith(f"{free}.") or free.startswith(f"{other}.") for other in self.parts):
             count += 1
-            found = f"{path}_{count}"
-        return found
+            free = f"{path}_{count}"
+        return free
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One node of an ONNX graph: what it is given, and ways to say what it becomes."""
+    """One node of an ONNX graph: its inputs and attributes, and methods that build its layer or function."""
 
     proto: onnx.NodeProto
-    inputs: Sequence[Value | Array | None]  # None is an optional one that is left out
+    inputs: Sequence[Value | Array | None]  # None: an optional input that is missing
     building: Building
 
     @property
@@ -149,60 +149,60 @@ class Operator:
     def error(self, message: str) -> OnnxError:
         return OnnxError(f"node '{self.proto.name or self.proto.output[0]}' ({self.kind}): {message}")
 
-    # -------------------------------------------------------------------------------------- what it is given
+    # ------------------------------------------------------------------------------------ inputs, attributes
 
     def attribute(self, name: str, default: Any = None) -> Any:
         for attribute in self.proto.attribute:
             if attribute.name == name:
-                found = onnx.helper.get_attribute_value(attribute)
-                return found.decode() if isinstance(found, bytes) else found
+                value = onnx.helper.get_attribute_value(attribute)
+                return value.decode() if isinstance(value, bytes) else value
         return default
 
-    def given(self, index: int) -> Value | Array | None:
+    def argument(self, index: int) -> Value | Array | None:
         return self.inputs[index] if index < len(self.inputs) else None
 
     def value(self, index: int = 0) -> Value:
-        found = self.given(index)
-        if not isinstance(found, Value):
+        value = self.argument(index)
+        if not isinstance(value, Value):
             raise self.error(f"its input {index} must depend on the input of the network, it is a constant")
-        return found
+        return value
 
     def constant(self, index: int) -> Array | None:
-        found = self.given(index)
-        if isinstance(found, Value):
+        constant = self.argument(index)
+        if isinstance(constant, Value):
             raise self.error(f"its input {index} must be a constant, it depends on the input of the network")
-        return found
+        return constant
 
     def setting(self, name: str, index: int) -> Any:
-        """An attribute of older opsets that is a constant input in newer ones, as numbers; None where it is not set."""
-        found = self.constant(index)
-        return self.attribute(name) if found is None else found.tolist()
+        """An attribute of older opsets that is a constant input in newer ones, as numbers; None if it is not set."""
+        constant = self.constant(index)
+        return self.attribute(name) if constant is None else constant.tolist()
 
     def weight(self, index: int) -> Tensor:
         """A constant input as a tensor of weights."""
-        found = self.constant(index)
-        if found is None:
+        constant = self.constant(index)
+        if constant is None:
             raise self.error(f"its input {index} is missing")
-        if found.dtype not in ("float32", "float64"):
-            raise self.error(f"its input {index} holds {found.dtype}: convert the network to float32")
-        weight = torch.tensor(found)
+        if constant.dtype not in ("float32", "float64"):
+            raise self.error(f"its input {index} holds {constant.dtype}: convert the network to float32")
+        weight = torch.tensor(constant)
         if not bool(weight.isfinite().all()):
-            raise self.error(f"its input {index} holds NaN or infinite values: the file is of no use")
+            raise self.error(f"its input {index} holds NaN or infinite values: the file is damaged")
         return weight
 
     def axis(self, axis: int, rank: int) -> int:
-        """An axis counted from the front, which is not that of the batch."""
+        """An axis counted from the front. Raises OnnxError for the batch axis."""
         if not -rank <= axis < rank:
             raise self.error(f"axis {axis} does not exist in a tensor of {rank} axes")
         if axis % rank == 0:
             raise self.error("it acts across the batch (axis 0): a network must treat each sample on its own")
         return axis % rank
 
-    # ---------------------------------------------------------------------------------------- what it becomes
+    # ------------------------------------------------------------------------------------- layers, functions
 
     @property
     def path(self) -> str:
-        """Where its layer stands: at "conv1" if its weights are "conv1.weight", as in the module they came from."""
+        """The path of its layer: "conv1" if its weights are "conv1.weight", like in the module that was exported."""
         for name in self.proto.input:
             if re.fullmatch(r"(\w+\.)+weight", name):
                 return str(name.removesuffix(".weight"))

@@ -1,7 +1,7 @@
-"""A dense layer whose factors stay apart: alpha W x + beta b, as ONNX's Gemm has it.
+"""A dense layer with separate factors: alpha W x + beta b, the operator Gemm of ONNX.
 
-alpha W in single precision is another number than in double precision, where the product of two single precision
-numbers is exact. So it is computed where the precision of a graph is known, and what trains are W and b.
+alpha W is rounded in single precision, but in double precision the product of two single precision numbers is exact. So
+the product is computed when the precision of a graph is known, and W and b are the parameters that are trained.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Gemm(nn.Linear):
 
 @dataclass(frozen=True, eq=False)
 class RoundedLinear(Linear):
-    """A dense layer whose weights are products that were rounded when the graph was made."""
+    """A dense layer with weights that were rounded when the graph was made, because they are products."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class OpenGemm(Op):
 
     @property
     def _is_exact(self) -> bool:
-        """Whether double precision holds the products: those of numbers that single precision holds."""
+        """Whether the products are exact in double precision: all factors are single precision numbers."""
         numbers = [torch.tensor([self.alpha, self.beta], dtype=torch.float64, device=self.weight.device)]
         numbers += [self.weight] if self.alpha != 1 else []
         numbers += [self.bias] if self.bias is not None and self.beta != 1 else []

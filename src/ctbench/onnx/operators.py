@@ -1,7 +1,7 @@
-"""What each ONNX operator becomes in torch: one function an operator, by its name.
+"""The translation of ONNX operators to torch: one function per operator.
 
-A layer where torch has one, with weights as its parameters; a function elsewhere. Shapes hold the batch of 1 that a
-file for one sample has, and what comes out keeps the batch in front.
+An operator becomes a layer, with weights as its parameters, if torch has such a layer, and otherwise a function. Shapes
+include the batch dimension of 1 of a file for one sample, and results keep the batch as the first axis.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REFUSED = {"Softmax": _MONOTONE, "LogSoftmax": _MONOTONE}
 
 
 def _reads(*kinds: str) -> Callable[[Callable[[Operator], Result]], Callable[[Operator], Result]]:
-    """The function below reads operators of these kinds."""
+    """Register the decorated function for operators of these kinds."""
 
     def register(function: Callable[[Operator], Result]) -> Callable[[Operator], Result]:
         OPERATORS.update(dict.fromkeys(kinds, function))
@@ -40,12 +40,12 @@ def _reads(*kinds: str) -> Callable[[Callable[[Operator], Result]], Callable[[Op
 
 
 def _single(number: float) -> float:
-    """The default of an attribute: ONNX has them, as all of its attributes, in single precision."""
+    """The default of an attribute, in single precision like all attributes of ONNX."""
     return float(np.float32(number))
 
 
 def _weighted(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """A layer, made without weights (on the device "meta"), with its weights."""
+    """The layer with these weights; it was constructed without weights, on the device "meta"."""
     module.weight = nn.Parameter(weight)
     module.register_parameter("bias", None if bias is None else nn.Parameter(bias))
     return module
@@ -60,7 +60,7 @@ def _gemm(op: Operator) -> Value:
     if op.attribute("transA", 0):
         raise op.error("transA=1 acts across the batch: a network must treat each sample on its own")
     weight = op.weight(1) if op.attribute("transB", 0) else op.weight(1).T.contiguous()  # [out, in]
-    bias = None if op.given(2) is None else op.weight(2).broadcast_to(1, len(weight))[0].clone()
+    bias = None if op.argument(2) is None else op.weight(2).broadcast_to(1, len(weight))[0].clone()
     alpha, beta = op.attribute("alpha", 1.0), op.attribute("beta", 1.0)
     if alpha == 1 and (bias is None or beta == 1):
         return op.layer(_linear(weight, bias), op.value())
@@ -71,7 +71,7 @@ def _gemm(op: Operator) -> Value:
 @_reads("MatMul")
 def _matmul(op: Operator) -> Value:
     """x W, or W x as (x^T W^T)^T: a matrix times vectors of each sample."""
-    constant = 0 if not isinstance(op.given(0), Value) else 1
+    constant = 0 if not isinstance(op.argument(0), Value) else 1
     x, weight = op.value(1 - constant), op.weight(constant)
     rank = len(x.shape)
     if weight.dim() > rank or weight.dim() < 2 or math.prod(weight.shape[:-2]) != 1:
@@ -93,7 +93,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
 # ----------------------------------------------------------------------------------- convolution and pooling
 
 
-# The layer for a kernel of so many axes.
+# The layer by the number of axes of the kernel.
 _Layers = dict[int, Callable[..., nn.Module]]
 _CONV: _Layers = {1: nn.Conv1d, 2: nn.Conv2d}
 _CONV_TRANSPOSE: _Layers = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
@@ -103,13 +103,13 @@ _AVERAGE_POOL: _Layers = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
 
 @dataclass(frozen=True)
 class _Window:
-    """What slides over the axes behind the channels; a number for each of them."""
+    """A sliding window over the axes after the channels, with one number for each axis."""
 
     kernel: Shape
     stride: Shape
     dilation: Shape
-    begin: Shape  # how many entries are added in front
-    end: Shape  # and behind
+    begin: Shape  # the padding before the first entry
+    end: Shape  # the padding after the last entry
 
     @property
     def even(self) -> bool:
@@ -117,7 +117,7 @@ class _Window:
 
     @property
     def sides(self) -> list[int]:
-        """As F.pad wants them: the last axis first."""
+        """The paddings in the order of F.pad: the last axis first."""
         return [n for pair in zip(self.begin[::-1], self.end[::-1], strict=True) for n in pair]
 
 
@@ -143,7 +143,7 @@ def _window(op: Operator, kernel: Sequence[int], sizes: Shape) -> _Window:
 
 @_reads("Conv")
 def _conv(op: Operator) -> Value:
-    x, weight, bias = op.value(), op.weight(1), None if op.given(2) is None else op.weight(2)
+    x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
     if not window.even:
         x = op.call(F.pad, x, window.sides)
@@ -163,10 +163,10 @@ def _conv(op: Operator) -> Value:
 
 @_reads("ConvTranspose")
 def _conv_transpose(op: Operator) -> Value:
-    x, weight, bias = op.value(), op.weight(1), None if op.given(2) is None else op.weight(2)
+    x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
     if not window.even or op.attribute("output_shape") or op.attribute("auto_pad", "NOTSET").startswith("SAME"):
-        raise op.error("only pads that are given, and the same on both sides, are supported")
+        raise op.error("only explicit pads that are equal on both sides are supported")
     groups = op.attribute("group", 1)
     layer = _CONV_TRANSPOSE[len(window.kernel)](
         in_channels=len(weight),
@@ -187,7 +187,7 @@ def _max_pool(op: Operator) -> Value:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
     if not window.even:
-        raise op.error(f"pads {window.begin} in front and {window.end} behind are not supported: make them the same")
+        raise op.error(f"pads {window.begin} before and {window.end} after are not supported: make them equal")
     auto = op.attribute("auto_pad", "NOTSET")
     if auto.startswith("SAME") and any(d != 1 for d in window.dilation):
         raise op.error(f"auto_pad {auto} with dilations is not supported, as runtimes pad it differently: give pads")
@@ -206,7 +206,7 @@ def _average_pool(op: Operator) -> Value:
         raise op.error("dilations and ceil_mode are not supported: export with dilations 1 and ceil_mode 0")
     if not window.even:
         if not counted:
-            raise op.error("pads that differ in front and behind are not supported without count_include_pad=1")
+            raise op.error("pads that differ before and after are not supported without count_include_pad=1")
         x = op.call(F.pad, x, window.sides)
     layer = _AVERAGE_POOL[len(window.kernel)](
         window.kernel, window.stride, window.begin if window.even else 0, count_include_pad=counted or not padded
@@ -238,7 +238,7 @@ def _batch_normalization(op: Operator) -> Value:
     if op.attribute("training_mode", 0) or len(op.proto.output) > 1:
         raise op.error("the node is in training mode: export the network in eval mode")
     if not op.attribute("spatial", 1):
-        raise op.error("spatial=0 is not supported: export with one mean and variance a channel")
+        raise op.error("spatial=0 is not supported: export with one mean and variance per channel")
     rank = len(x.shape)
     if rank not in (2, 3, 4):
         raise op.error(f"inputs of {rank} axes are not supported: give 2 to 4")
@@ -300,7 +300,7 @@ _ARITHMETIC: dict[str, Callable[..., Tensor]] = {"Add": torch.add, "Sub": torch.
 @_reads(*_ARITHMETIC)
 def _arithmetic(op: Operator) -> Value:
     """Two values of the network, or one of them with a constant."""
-    ranks = [len(given.shape) for given in op.inputs if isinstance(given, Value)]
+    ranks = [len(operand.shape) for operand in op.inputs if isinstance(operand, Value)]
     if len(set(ranks)) != 1:
         raise op.error("it broadcasts samples of different shapes across the batch: give both the same number of axes")
     if op.kind == "Mul" and (gated := _gated(op)):
@@ -309,8 +309,8 @@ def _arithmetic(op: Operator) -> Value:
 
 
 def _operand(op: Operator, index: int, rank: int) -> Value:
-    if isinstance(given := op.given(index), Value):
-        return given
+    if isinstance(value := op.argument(index), Value):
+        return value
     constant = op.weight(index)
     if constant.dim() > rank or (constant.dim() == rank and len(constant) != 1):
         raise op.error(f"a constant of shape {tuple(constant.shape)} differs within a batch: its first size must be 1")
@@ -318,7 +318,7 @@ def _operand(op: Operator, index: int, rank: int) -> Value:
 
 
 def _gated(op: Operator) -> Value | None:
-    """The x of x sigmoid(x), which is a layer of its own."""
+    """The x of x sigmoid(x), which is one layer in torch."""
     for x, gate in (op.inputs, op.inputs[::-1]):
         if isinstance(x, Value) and isinstance(gate, Value) and gate.node.args == (x.node,):
             layer = op.building.parts.get(str(gate.node.target))
@@ -354,7 +354,7 @@ def _reshaped(op: Operator, x: Value, shape: Sequence[int]) -> Value:
 @_reads("Flatten")
 def _flatten(op: Operator) -> Value:
     x, axis = op.value(), op.attribute("axis", 1)
-    front = x.shape[:axis]  # a negative axis counts from the back, as here
+    front = x.shape[:axis]  # a negative axis counts from the end, as in Python
     return _reshaped(op, x, (math.prod(front), math.prod(x.shape[len(front) :])))
 
 
@@ -363,14 +363,14 @@ def _reshape(op: Operator) -> Value:
     x, sizes = op.value(), op.setting("shape", 1)
     if not op.attribute("allowzero", 0):
         sizes = [n if n else x.shape[axis] for axis, n in enumerate(sizes)]
-    return _reshaped(op, x, np.empty(x.shape).reshape(sizes).shape)  # numpy finds the size behind -1
+    return _reshaped(op, x, np.empty(x.shape).reshape(sizes).shape)  # numpy computes the size of -1
 
 
 @_reads("Squeeze")
 def _squeeze(op: Operator) -> Value:
     x, axes = op.value(), op.setting("axes", 1)
     if axes is None:
-        raise op.error("without axes it would take the batch away too: name the axes")
+        raise op.error("without axes it would also remove the batch: name the axes")
     dropped = {op.axis(axis, len(x.shape)) for axis in axes}
     if any(x.shape[axis] != 1 for axis in dropped):
         raise op.error(f"axes {axes} of shape {list(x.shape)} are not all of size 1")
@@ -429,7 +429,7 @@ def _gather(op: Operator) -> Value:
     x, entries = op.value(), op.setting("indices", 1)
     axis = op.axis(op.attribute("axis", 0), len(x.shape))
     if isinstance(entries, list) and any(isinstance(entry, list) for entry in entries):
-        raise op.error("a table of indices is not supported: give a list of them")
+        raise op.error("a matrix of indices is not supported: give a list of indices")
     return _at(op, x, axis, entries)
 
 
@@ -446,7 +446,7 @@ def _pad(op: Operator) -> Value:
         raise op.error("only padding with zeros is supported")
     rank = len(x.shape)
     axes = op.setting("axes", 3) or range(rank)
-    sides = [0] * 2 * rank  # as F.pad wants them: the last axis first
+    sides = [0] * 2 * rank  # in the order of F.pad: the last axis first
     for axis, begin, end in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         if begin or end:
             at = 2 * (rank - 1 - op.axis(axis, rank))
@@ -454,7 +454,7 @@ def _pad(op: Operator) -> Value:
     return op.call(F.pad, x, sides[:-2])
 
 
-# --------------------------------------------------------------------------------------- what changes nothing
+# -------------------------------------------------------------------------------------- identities, constants
 
 
 @_reads("Identity", "Dropout")
@@ -468,7 +468,7 @@ def _identity(op: Operator) -> Value:
 def _cast(op: Operator) -> Value:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))
     if str(op.value().example.dtype) != f"torch.{dtype}":
-        raise op.error(f"a network of {op.value().example.dtype} cannot go on in {dtype}: convert all of it to float32")
+        raise op.error(f"a network of {op.value().example.dtype} cannot continue in {dtype}: convert it to float32")
     return op.value()
 
 

@@ -4,9 +4,9 @@
     model(x)                                                 # x [B, *model.input_shape], any B
     bounds(model, x, ...);  trace(model, model.input_shape)
 
-The network is what the file computes for one sample, applied to each sample of a batch: files whose batch is fixed to 1
-give the same as files that leave it open, and whatever acts across the batch is refused. Constants, such as shapes that
-are computed of shapes, are worked out while reading.
+The network applies the computation of the file for one sample to each sample of a batch: files with a fixed batch of 1
+give the same result as files with an open batch, and operators that act across the batch are rejected. Constants, such
+as shapes that are computed from shapes, are evaluated while reading.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from onnx.reference import ReferenceEvaluator
 from ctbench.onnx.building import Array, Building, OnnxError, OnnxNetwork, Operator, Shape, Value
 from ctbench.onnx.operators import OPERATORS, REFUSED
 
-OLDEST_OPSET = 7  # the first in which shapes broadcast as in numpy
+OLDEST_OPSET = 7  # the first opset in which shapes broadcast like in numpy
 _DTYPES: dict[int, torch.dtype] = {TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64}
 
-# Operators that are worked out while reading, where all that they are given is constant.
+# Operators that are evaluated while reading if all their inputs are constant.
 _FOLDED = {
     *("Abs", "Add", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten"),
     *("Floor", "Gather", "Identity", "Mul", "Neg", "Range", "ReduceProd", "Reshape", "Shape", "Size", "Slice", "Split"),
@@ -39,13 +39,13 @@ def load_onnx(path: Path | str) -> OnnxNetwork:
     """The network of an ONNX file as a torch module in eval mode, in the precision of the file.
 
     It takes inputs [B, *model.input_shape] and returns [B, *model.output_shape]. Weights are parameters of plain
-    torch layers (each layer has its own, also where the file shares them), named as in the file. Other constants, as
-    one that is added to a MatMul, are buffers and do not train. Dropout is the identity.
+    torch layers, with the names of the file; layers that share weights in the file get copies. Other constants, such as
+    one that is added to a MatMul, are buffers and are not trained. Dropout is the identity.
 
     Raises:
-        OnnxError: the file is missing, damaged or no ONNX file; an operator or one of its settings is not supported
-            (names the node); the network has more than one input or output, other open sizes than the batch, acts
-            across the batch, or holds weights that are no finite float32 or float64 numbers.
+        OnnxError: the file is missing, damaged or not an ONNX file; an operator or one of its settings is not supported
+            (the message names the node); the network has more than one input or output, open sizes besides the batch,
+            acts across the batch, or has weights that are not finite float32 or float64 numbers.
     """
     path = Path(path)
     try:
@@ -55,7 +55,7 @@ def load_onnx(path: Path | str) -> OnnxNetwork:
 
 
 def _read(path: Path) -> onnx.ModelProto:
-    """A model that keeps the rules of ONNX, with the weights that lie in files beside it."""
+    """A valid ONNX model, with the weights that are stored in files next to it."""
     if not path.is_file():
         raise OnnxError("this is a directory, give a file" if path.is_dir() else "there is no such file")
     if path.stat().st_size == 0:
@@ -81,23 +81,23 @@ def _build(model: onnx.ModelProto) -> OnnxNetwork:
     proto = model.graph
     if proto.sparse_initializer:
         raise OnnxError("sparse weights are not supported: export them dense")
-    known: dict[str, Value | Array | None] = {"": None}
-    known |= {weight.name: onnx.numpy_helper.to_array(weight) for weight in proto.initializer}
-    inputs = [given for given in proto.input if given.name not in known]
-    for kind, found in (("input", inputs), ("output", proto.output)):
-        if len(found) != 1:
-            names = ", ".join(repr(one.name) for one in found[:4])
-            raise OnnxError(f"a network must have one {kind}, this one has {len(found)} ({names})")
+    values: dict[str, Value | Array | None] = {"": None}
+    values |= {weight.name: onnx.numpy_helper.to_array(weight) for weight in proto.initializer}
+    inputs = [info for info in proto.input if info.name not in values]
+    for kind, infos in (("input", inputs), ("output", proto.output)):
+        if len(infos) != 1:
+            names = ", ".join(repr(info.name) for info in infos[:4])
+            raise OnnxError(f"a network must have one {kind}, this one has {len(infos)} ({names})")
     building = Building()
     x = building.input(*_input(inputs[0]))
-    known[inputs[0].name] = x
+    values[inputs[0].name] = x
     for node in proto.node:
-        unread = [name for name in node.input if name not in known]
+        unread = [name for name in node.input if name not in values]
         if unread:
             raise OnnxError(f"node '{node.name}' ({node.op_type}): '{unread[0]}' is an output that is not supported")
-        op = Operator(node, [known[name] for name in node.input], building)
-        known.update(zip(node.output, _results(op, model), strict=False))
-    output = known.get(proto.output[0].name)
+        op = Operator(node, [values[name] for name in node.input], building)
+        values.update(zip(node.output, _results(op, model), strict=False))
+    output = values.get(proto.output[0].name)
     if not isinstance(output, Value):
         raise OnnxError("the output does not depend on the input")
     _check_output(proto.output[0], output.shape)
@@ -105,13 +105,13 @@ def _build(model: onnx.ModelProto) -> OnnxNetwork:
 
 
 def _results(op: Operator, model: onnx.ModelProto) -> Sequence[Value | Array]:
-    """What comes out of one operator."""
+    """The outputs of one operator."""
     if op.proto.domain not in ("", "ai.onnx"):
         raise op.error(
-            f"operators of the domain '{op.proto.domain}' are not supported: export with those of ONNX alone"
+            f"operators of the domain '{op.proto.domain}' are not supported: export with standard ONNX operators only"
         )
     try:
-        if op.kind in _FOLDED and not any(isinstance(given, Value) for given in op.inputs):
+        if op.kind in _FOLDED and not any(isinstance(operand, Value) for operand in op.inputs):
             return _fold(op, model)
         if op.kind not in OPERATORS:
             supported = ", ".join(sorted(OPERATORS))
@@ -119,25 +119,25 @@ def _results(op: Operator, model: onnx.ModelProto) -> Sequence[Value | Array]:
         result = OPERATORS[op.kind](op)
     except OnnxError:
         raise
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # what torch and numpy refuse
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # errors of torch and numpy
         raise op.error(f"it cannot be computed: {' '.join(str(error).split())}") from error
     return result if isinstance(result, list) else [result]
 
 
 def _fold(op: Operator, model: onnx.ModelProto) -> list[Array]:
-    """The outputs of an operator that is given constants alone."""
+    """The outputs of an operator with only constant inputs."""
     inputs, outputs = (
         [onnx.helper.make_empty_tensor_value_info(name) for name in names if name]
         for names in (op.proto.input, op.proto.output)
     )
-    alone = onnx.helper.make_graph([op.proto], "constants", inputs, outputs)
-    evaluator = ReferenceEvaluator(onnx.helper.make_model(alone, opset_imports=model.opset_import))
-    found = evaluator.run(None, {name: x for name, x in zip(op.proto.input, op.inputs, strict=True) if name})
-    return [np.asarray(one) for one in found]
+    graph = onnx.helper.make_graph([op.proto], "constants", inputs, outputs)
+    evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=model.opset_import))
+    arrays = evaluator.run(None, {name: x for name, x in zip(op.proto.input, op.inputs, strict=True) if name})
+    return [np.asarray(array) for array in arrays]
 
 
 def _sizes(info: onnx.ValueInfoProto) -> list[int | str]:
-    """The sizes of a tensor; those left open are named, or "?"."""
+    """The sizes of a tensor; an open size is its name, or "?"."""
     return [
         size.dim_value if size.HasField("dim_value") and size.dim_value >= 0 else size.dim_param or "?"
         for size in info.type.tensor_type.shape.dim
@@ -145,15 +145,15 @@ def _sizes(info: onnx.ValueInfoProto) -> list[int | str]:
 
 
 def _input(info: onnx.ValueInfoProto) -> tuple[Shape, torch.dtype]:
-    """The shape without the batch and the type of the network's input."""
+    """The shape, without the batch, and the type of the network's input."""
     tensor = info.type.tensor_type
     if tensor.elem_type not in _DTYPES:
-        kind = TensorProto.DataType.Name(tensor.elem_type) if info.type.HasField("tensor_type") else "no tensor"
+        kind = TensorProto.DataType.Name(tensor.elem_type) if info.type.HasField("tensor_type") else "not a tensor"
         raise OnnxError(f"the input '{info.name}' is {kind}: convert the network to float32")
     batch, *rest = _sizes(info) or [0]
     if not rest or (isinstance(batch, int) and batch != 1):
         raise OnnxError(
-            f"the input '{info.name}' has shape {_sizes(info)}, of which the first must be the batch: 1, or left open"
+            f"the input '{info.name}' has shape {_sizes(info)}, but the first size must be the batch: 1, or left open"
         )
     shape = tuple(size for size in rest if isinstance(size, int) and size > 0)
     if len(shape) < len(rest):
@@ -162,7 +162,7 @@ def _input(info: onnx.ValueInfoProto) -> tuple[Shape, torch.dtype]:
 
 
 def _check_output(info: onnx.ValueInfoProto, shape: Shape) -> None:
-    """Refuse an output that is not what the file says it is."""
+    """Raise OnnxError if the shape of the output is not the one that the file declares."""
     sizes = _sizes(info)
     agree = len(sizes) == len(shape) and all(
         size == n for size, n in zip(sizes[1:], shape[1:], strict=True) if isinstance(size, int)

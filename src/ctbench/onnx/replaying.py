@@ -1,4 +1,4 @@
-"""Networks as ONNX Runtime computes them: an implementation that shares no code with ours, to replay points in.
+"""Evaluation of networks with ONNX Runtime, an independent implementation, to replay points.
 
     outputs = replay("network.onnx")(x)
 
@@ -30,18 +30,18 @@ def can_replay() -> bool:
 def replay(path: Path | str) -> Callable[[Tensor], Tensor]:
     """The network of a file: inputs [B, *input] to outputs [B, K], one input at a time.
 
-    It is computed on the CPU, in the precision of the file, and with a batch of 1, as some files take no other.
+    It runs on the CPU, in the precision of the file, and with a batch of 1, because some files accept no other batch.
 
     Raises:
         OnnxError: ONNX Runtime is not installed, or cannot read the file.
     """
     session = _session(path)
-    given = session.get_inputs()[0]
-    precision = np.float64 if given.type == "tensor(double)" else np.float32
+    argument = session.get_inputs()[0]
+    precision = np.float64 if argument.type == "tensor(double)" else np.float32
 
     def compute(x: Tensor) -> Tensor:
         inputs = x.detach().cpu().numpy().astype(precision)
-        outputs = [session.run(None, {given.name: one[None]})[0].reshape(1, -1) for one in inputs]
+        outputs = [session.run(None, {argument.name: one[None]})[0].reshape(1, -1) for one in inputs]
         return torch.from_numpy(np.concatenate(outputs))
 
     return compute
@@ -53,8 +53,8 @@ def _session(path: Path | str) -> Any:
     except ImportError as error:
         raise OnnxError(f"ONNX Runtime is not there ({error}): pip install 'ctbench[replay]'") from None
     options = runtime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 3, 1  # errors alone; a single input needs no threads
+    options.log_severity_level, options.intra_op_num_threads = 3, 1  # log only errors; a single input needs no threads
     try:
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the package's own kinds, which have no other base
+    except Exception as error:  # the errors of the package have no other common base
         raise OnnxError(f"{path}: ONNX Runtime cannot read it ({' '.join(str(error).split())})") from None

@@ -1,9 +1,9 @@
-"""nn.Module -> ONNX file, by way of its graph.
+"""nn.Module -> ONNX file, through its graph.
 
     save_onnx(model, "network.onnx", input_shape=(1, 28, 28))
 
-What is written is the network at test time, op by op: batch norms are the scales that their running statistics make.
-The batch is left open. A new op needs one function here that says which ONNX nodes it is:
+The file contains the network in eval mode, op by op: batch norms are scales computed from their running statistics.
+The batch is left open. A new op needs one function here that writes its ONNX nodes:
 
     @node_of.register
     def _(op: ReLU, sheet: Sheet) -> str:
@@ -32,21 +32,21 @@ from ctbench.onnx.building import OnnxError
 from ctbench.results.jsonl import write_whole
 
 OPSET = 17
-GELU_OPSET = 20  # the first that has the operator
-_IR_VERSION = 9  # the format of the file that came with opset 20
+GELU_OPSET = 20  # the first opset with this operator
+_IR_VERSION = 9  # the file format of opset 20
 _TYPES = {torch.float32: TensorProto.FLOAT, torch.float64: TensorProto.DOUBLE}
 
 
 def save_onnx(model: nn.Module, path: Path | str, input_shape: Shape, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write the network at test time to an ONNX file, for inputs [batch, *input_shape] and any batch.
+    """Write the network in eval mode to an ONNX file, for inputs [batch, *input_shape] and any batch.
 
-    Layers and weights keep their names. A network in double precision is written in single precision too, as most
-    runtimes expect, unless `dtype` is torch.float64; the slope of a leaky ReLU is in single precision either way. The
-    file is never seen half-written.
+    Layers and weights keep their names. A network in double precision is also written in single precision, which most
+    runtimes expect, unless `dtype` is torch.float64. The slope of a leaky ReLU is always in single precision. The file
+    is written atomically.
 
     Raises:
         OnnxError: there is no such folder, or `dtype` is neither float32 nor float64.
-        UnsupportedLayerError: a layer has no op, or an op has no ONNX form; says what to register.
+        UnsupportedLayerError: a layer has no op, or an op has no ONNX form; the message says what to register.
         ValueError: the network cannot be traced for inputs of this shape (see ctbench.graph.trace).
     """
     path = Path(path)
@@ -65,18 +65,18 @@ def save_onnx(model: nn.Module, path: Path | str, input_shape: Shape, *, dtype: 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Where the ONNX nodes of one op are written."""
+    """The place where the ONNX nodes of one op are written."""
 
-    path: str  # of its layer in the module
-    inputs: tuple[str, ...]  # the names of what goes in
-    shapes: tuple[Shape, ...]  # and their shapes, without the batch
+    path: str  # the path of its layer in the module
+    inputs: tuple[str, ...]  # the names of its inputs
+    shapes: tuple[Shape, ...]  # the shapes of its inputs, without the batch
     opset: int
     dtype: torch.dtype
-    nodes: list[onnx.NodeProto] = field(default_factory=list)  # of the whole file
+    nodes: list[onnx.NodeProto] = field(default_factory=list)  # the nodes of the whole file
     constants: list[onnx.TensorProto] = field(default_factory=list)
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node of one output, and return the name of that."""
+        """Add a node with one output, and return the name of the output."""
         name = _free(self.path, f"/{kind}", [node.name for node in self.nodes])
         self.nodes.append(onnx.helper.make_node(kind, inputs, [name], name, **attributes))
         return name
@@ -89,12 +89,12 @@ class Sheet:
         return name
 
     def optional(self, name: str, value: Tensor | None) -> tuple[str, ...]:
-        """A constant that may be left out."""
+        """The name of an optional constant; empty for None."""
         return () if value is None else (self.constant(name, value),)
 
 
 def _free(path: str, end: str, taken: Sequence[str]) -> str:
-    """The path with this end, numbered where that is taken: a layer may be used more than once."""
+    """The path with this end, with a number if the name is taken: a layer may be used more than once."""
     names = (f"{path}{number}{end}" for number in ("", *(f"_{count}" for count in range(2, len(taken) + 2))))
     return next(name for name in names if name not in taken)
 
@@ -120,7 +120,7 @@ def _model(graph: Graph, dtype: torch.dtype) -> onnx.ModelProto:
 def node_of(op: Op, sheet: Sheet) -> str:
     """Write the nodes of an op, and return the name of its output.
 
-    Open to other ops: `@node_of.register` a function of the op and the sheet.
+    For a new op, register a function of the op and the sheet with `@node_of.register`.
     """
     raise UnsupportedLayerError(
         f"layer '{sheet.path}': the op {type(op).__name__} has no ONNX form: register one with "
@@ -173,7 +173,7 @@ def _(op: graph_ops.Shift, sheet: Sheet) -> str:
     return sheet.node("Add", *sheet.inputs, sheet.constant("shift", op.bias))
 
 
-# --------------------------------------------------------------------------------- means and greatest entries
+# ------------------------------------------------------------------------------------------- means and maxima
 
 
 @node_of.register
@@ -186,7 +186,7 @@ def _(op: graph_ops.AvgPool2d, sheet: Sheet) -> str:
 
 @node_of.register
 def _(op: graph_ops.AdaptiveAvgPool2d, sheet: Sheet) -> str:
-    """R X C, with the means of rows and of columns as matrices."""
+    """R X C, with matrices R and C that compute the means of rows and of columns."""
     if op.size == (1, 1):
         return sheet.node("GlobalAveragePool", *sheet.inputs)
     rows, columns = (
@@ -208,7 +208,7 @@ def _(op: graph_ops.Max, sheet: Sheet) -> str:
 
 
 def _reduce(kind: str, sheet: Sheet, axes: list[int], keepdims: int) -> str:
-    if sheet.opset < 18:  # the first in which axes are an input
+    if sheet.opset < 18:  # the first opset in which axes are an input
         return sheet.node(kind, *sheet.inputs, axes=axes, keepdims=keepdims)
     return sheet.node(kind, *sheet.inputs, sheet.constant("axes", axes), keepdims=keepdims)
 
@@ -237,7 +237,7 @@ def _(op: graph_ops.Reshape, sheet: Sheet) -> str:
 
 @node_of.register
 def _(op: graph_ops.Select, sheet: Sheet) -> str:
-    """The flat input, with a zero behind it where one is chosen, then the entries in their shape."""
+    """Flatten the input, append a zero if one is selected, gather the entries, and reshape them."""
     index = op.index.flatten()
     flat = sheet.node("Flatten", *sheet.inputs, axis=1)
     if bool((index == math.prod(op.input_shape)).any()):
@@ -270,7 +270,7 @@ def _(op: graph_ops.Abs, sheet: Sheet) -> str:
 
 @node_of.register
 def _(op: graph_ops.Clamp, sheet: Sheet) -> str:
-    ends = (("min", op.low), ("max", op.high))  # an infinite one is left out, which an empty name says
+    ends = (("min", op.low), ("max", op.high))  # an infinite end is omitted, by an empty name
     names = (
         sheet.constant(name, torch.tensor(end, dtype=sheet.dtype)) if math.isfinite(end) else "" for name, end in ends
     )

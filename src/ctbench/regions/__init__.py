@@ -1,16 +1,16 @@
-"""What the adversary may choose from: a region per sample, and the threat model that makes it.
+"""The inputs that an adversary may choose: one region per sample, and the threat model that makes it.
 
     Linf(eps, clip=(0, 1)).region(x) = {x' : |x' - x| <= eps, 0 <= x' <= 1}         a Box
     L2(eps, clip=(0, 1)).region(x)   = {x' : ||x' - x||_2 <= eps, 0 <= x' <= 1}     an L2Ball
     L1(eps, clip=(0, 1)).region(x)   = {x' : ||x' - x||_1 <= eps, 0 <= x' <= 1}     an L1Ball
     Segments(eps, directions).region(x) = {x + beta d_j : |beta| <= eps}            a Star
 
-Attacks and bounds see a region only through a few questions, so neither of them knows the norm. The one that bounds
-need is the support function, the minimum of a linear form over the region:
+Attacks and bounds use a region only through a few methods, and do not depend on the norm. Bounds need the support
+function, the minimum of a linear form over the region:
 
     region.minimum(a) = min over x' in the region of <a, x'>
 
-Radii are in the space of the pixels, [0, 1]; normalisation is the first layer of a network.
+Radii are in pixel space, [0, 1]; normalisation is the first layer of a network.
 """
 
 from ctbench.regions.ball import Ball

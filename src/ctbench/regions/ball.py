@@ -1,8 +1,8 @@
-"""Balls of a norm, cut with the data range: what the l2 and the l1 ball have in common.
+"""Norm balls intersected with the data range: the common part of the l2 and the l1 ball.
 
-Both norms look at the size of each coordinate's move alone, and the center lies in the data range. So the sign of every
-move is known (that of x - center, or of -a), and only sizes m are left to find, below the room that the data range
-leaves in that direction:
+Both norms depend only on the size of each coordinate's move, and the center lies in the data range. So the sign of each
+move is known (that of x - center, or of -a). It remains to find the sizes m, which are at most `room`, the distance to
+the end of the data range in that direction:
 
     project(x)    minimise ||m - |x - center|||_2     where 0 <= m <= room, ||m|| <= radius
     minimum(a)    <a, center> - max of <|a|, m>       where 0 <= m <= room, ||m|| <= radius
@@ -25,10 +25,10 @@ from ctbench.regions.box import Box, linf_box
 
 @dataclass(frozen=True, eq=False)
 class Ball(Region):
-    """All x' with ||x' - center|| <= radius and low <= x' <= high, for (low, high) the range `clip` if there is one.
+    """All x' with ||x' - center|| <= radius and low <= x' <= high, where (low, high) is `clip`; None: no range.
 
-    The center lies in that range. Projections are exact, and every point that is made lies in both sets: sizes are
-    shrunk by a few units in the last place, and sums with the center rounded toward it.
+    The center lies in that range. Projections are exact, and every returned point lies in both sets: sizes are shrunk
+    by a few units in the last place, and sums with the center are rounded toward it.
     """
 
     center: Tensor  # [B, *shape]
@@ -45,12 +45,12 @@ class Ball(Region):
         size = self._nearest(offset.abs(), self._room(offset, center))
         most = self.radius * (1 - 4 * torch.finfo(size.dtype).eps)
         size = size * (most / self._length(size).clamp(min=tiny(size))).clamp(max=1)
-        # a point of the ball is left as it is: center + (x - center) need not be x again
+        # a point of the ball is returned unchanged: center + (x - center) may differ from x
         point = torch.where(self._length(offset) <= self.radius, point, displaced(center, offset.sign() * size))
         return (point if self.clip is None else point.clamp(*self.clip)).view(x.shape)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Uniform in the ball; what lies outside the data range is moved to its edge."""
+        """Uniform in the ball; points outside the data range are moved to its edge."""
         return self.start(self.center, count, generator)
 
     def start(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -74,7 +74,7 @@ class Ball(Region):
 
     @abstractmethod
     def _nearest(self, size: Tensor, room: Tensor) -> Tensor:
-        """The sizes in [0, room] nearest to these that fit into the ball, all [..., n]."""
+        """The nearest sizes in [0, room] that fit into the ball, all [..., n]."""
 
     @abstractmethod
     def _uniform(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -82,10 +82,10 @@ class Ball(Region):
 
     @abstractmethod
     def _steepest(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """The move of length 1 that a linear form gains most from, [..., B, n]; 0 where the gradient is 0."""
+        """The move of length 1 that raises the linear form `gradient` most, [..., B, n]; 0 where the gradient is 0."""
 
     def _room(self, direction: Tensor, center: Tensor) -> Tensor:
-        """How far a coordinate can move the way that `direction` points before the data range ends, [..., n]."""
+        """How far each coordinate can move in the sign of `direction` before the data range ends, [..., n]."""
         if self.clip is None:
             return torch.full_like(direction, math.inf)
         low, high = self.clip
@@ -97,6 +97,6 @@ class Ball(Region):
 
 
 def tiny(like: Tensor) -> float:
-    """The least normal number of a precision: what to divide by in place of 0."""
+    """The smallest normal number of a precision: the divisor instead of 0."""
     least: float = torch.finfo(like.dtype).tiny
     return least

@@ -1,4 +1,4 @@
-"""What a region and a threat model are."""
+"""The base classes of regions and threat models."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ class Region(ABC):
 
     @abstractmethod
     def start(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """`count` random points near each x for a search to start from, [count, B, *shape]."""
+        """`count` random points near each x, from which a search starts, [count, B, *shape]."""
 
     @abstractmethod
     def ascend(self, x: Tensor, gradient: Tensor, step: float | Tensor) -> Tensor:
-        """One step of steepest ascent from x, as long as `step` times the radius, kept in the region.
+        """One step of steepest ascent from x, of length `step` times the radius, projected onto the region.
 
-        x and the gradient are [..., B, *shape]; the step is a number, or one for each point, [..., B, 1, ...].
+        x and the gradient are [..., B, *shape]; the step is a number, or one number per point, [..., B, 1, ...].
         """
 
     @abstractmethod
     def minimum(self, a: Tensor) -> Tensor:
-        """The least value of <a, x'> over the region, for S linear forms a sample: [B, S, *shape] to [B, S].
+        """The minimum of <a, x'> over the region, for S linear forms per sample: [B, S, *shape] to [B, S].
 
-        A batch of 1 stands for forms that all samples share.
+        A batch of size 1 holds forms that all samples share.
         """
 
     @abstractmethod
     def take(self, samples: Tensor) -> Region:
-        """The regions of some samples: positions, or [B] bool."""
+        """The regions of some samples. `samples` holds their positions, or is a mask, [B] bool."""
 
     @abstractmethod
     def to(self, dtype: torch.dtype) -> Region:
@@ -62,7 +62,7 @@ class Region(ABC):
 class Threat(ABC):
     """A threat model: makes a region around each input.
 
-    eps is the radius, in [0, 1] pixel space; x must lie in the range `clip` that inputs can have (None: no range).
+    eps is the radius, in [0, 1] pixel space. Inputs must lie in the data range `clip` (None: no range).
     """
 
     name: ClassVar[str]
@@ -70,9 +70,9 @@ class Threat(ABC):
     clip: tuple[float, float] | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        one = isinstance(self.eps, Real) and not isinstance(self.eps, bool)
-        one = one or (isinstance(self.eps, Tensor) and self.eps.numel() == 1)
-        if not one or not math.isfinite(self.eps) or self.eps < 0:
+        number = isinstance(self.eps, Real) and not isinstance(self.eps, bool)
+        number = number or (isinstance(self.eps, Tensor) and self.eps.numel() == 1)
+        if not number or not math.isfinite(self.eps) or self.eps < 0:
             raise ValueError(f"eps is {self.eps!r}: a radius must be a number >= 0")
         if self.clip is None:
             return
@@ -81,7 +81,7 @@ class Threat(ABC):
             raise ValueError(f"clip is {self.clip}: the range of the data must be (low, high) with low < high")
 
     def check(self, x: Tensor) -> None:
-        """Raise ValueError where x cannot be the centre of a region: not finite, or outside the data range."""
+        """Raise ValueError if x cannot be the centre of a region: it is not finite, or outside the data range."""
         if not isinstance(x, Tensor):
             raise ValueError(f"the inputs are a {type(x).__name__}: give a torch tensor")
         if not bool(torch.isfinite(x).all()):
@@ -100,12 +100,12 @@ class Threat(ABC):
 
 
 def inner(a: Tensor, x: Tensor) -> Tensor:
-    """<a, x> of S forms a sample, or for all samples, at a point each: [B or 1, S, n] and [B, n] to [B, S]."""
+    """<a, x> for S forms per sample, or S forms that all samples share: [B or 1, S, n] and [B, n] to [B, S]."""
     return x @ a[0].T if len(a) == 1 else (a @ x.unsqueeze(-1)).squeeze(-1)
 
 
 def displaced(center: Tensor, offset: Tensor) -> Tensor:
-    """center + offset, rounded toward the center: no coordinate ends up further away than its offset says."""
+    """center + offset, rounded toward the center: no coordinate moves further than its offset."""
     point = center + offset
     with torch.no_grad():
         # 0.75 + 1e-9 is 0.75 in single precision, but 0.75 + 4e-8 is 0.75 + 6e-8

@@ -3,7 +3,7 @@
     Linf(eps, clip=(0, 1)).region(x) = {x' : |x' - x| <= eps, 0 <= x' <= 1}
     min over the box of <a, x'>      = <a, center> - <|a|, radius>
 
-With a radius of its own for each feature: `linf_box(x, eps)`, eps a tensor.
+`linf_box(x, eps)` also takes a tensor eps, with a separate radius for each feature.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ctbench.regions.base import Region, Threat, inner
 class Box(Region):
     """All x' with lower <= x' <= upper, coordinate by coordinate.
 
-    Made of its corners, or with `around` of its centre and radius; the other pair is computed when it is asked for. All
-    four are [B, *shape]. `checked` is for corners that may be wrong.
+    Constructed from its corners, or by `around` from its centre and radius; the other pair is computed on first use.
+    All four are [B, *shape]. `checked` also validates the corners.
     """
 
     def __init__(self, lower: Tensor, upper: Tensor) -> None:
@@ -37,11 +37,11 @@ class Box(Region):
 
     @classmethod
     def checked(cls, lower: Tensor, upper: Tensor) -> Box:
-        """The box of these corners, [B, *shape] in pixel space.
+        """The box with these corners, [B, *shape] in pixel space.
 
         Raises:
-            ValueError: they are not floating point numbers of one type, their shapes differ, they hold NaN or infinite
-                values, or lower is above upper somewhere.
+            ValueError: the corners are not floating point tensors of one type, their shapes differ, they hold NaN or
+                infinite values, or lower is above upper somewhere.
         """
         for name, corner in (("lower", lower), ("upper", upper)):
             if not isinstance(corner, Tensor) or not corner.is_floating_point():
@@ -92,7 +92,7 @@ class Box(Region):
         return self.project(self.lower + self._shares(count, generator) * (self.upper - self.lower))
 
     def start(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
-        # around x, not around the centre: at the edge of the data range half of the coordinates stay at the edge
+        # around x, not around the centre: if x is at the edge of the data range, half of the coordinates stay there
         return self.project(x + (self._shares(count, generator) - 0.5) * (self.upper - self.lower))
 
     def _shares(self, count: int, generator: torch.Generator | None) -> Tensor:
@@ -135,18 +135,18 @@ class Linf(Threat):
 def linf_box(x: Tensor, eps: float | Tensor, clip: tuple[float, float] | None = (0.0, 1.0)) -> Box:
     """All x' with |x' - x| <= eps that lie in the data range.
 
-    In double precision the ends are rounded inward, so that every point of the box lies in the exact one; bounds that
-    are proofs are widened by more than that.
+    In double precision the corners are rounded inward, so that every point of the box lies in the exact box. Bounds
+    that serve as proofs are widened by more than this rounding.
 
     Args:
         x: the inputs, [B, *shape], in the data range.
-        eps: the radius in pixel space: a number, or a tensor that broadcasts to *shape, as [C, 1, 1] for a radius of
-            its own for each channel.
+        eps: the radius in pixel space: a number, or a tensor that broadcasts to *shape, e.g. [C, 1, 1] for a separate
+            radius per channel.
         clip: the data range (low, high), or None.
 
     Raises:
-        ValueError: a tensor eps does not broadcast to one input, or holds a negative value, NaN, or a value wider
-            than the data range.
+        ValueError: a tensor eps does not broadcast to one input, or holds a negative value, NaN, or a value larger
+            than the width of the data range.
     """
     if isinstance(eps, Tensor):
         eps = _checked_radii(eps, x, clip)
@@ -175,7 +175,7 @@ def _checked_radii(eps: Tensor, x: Tensor, clip: tuple[float, float] | None) -> 
     if eps.dim() > len(shape) or any(mine not in (1, whole) for mine, whole in pairs):
         raise ValueError(
             f"eps has the shape {list(eps.shape)} but one input has {list(shape)}: eps must broadcast to one input, "
-            f"as [C, 1, 1] does to [C, H, W]; it has no dimension for the batch"
+            f"e.g. [C, 1, 1] to [C, H, W]; it has no batch dimension"
         )
     if not bool((torch.isfinite(eps) & (eps >= 0)).all()):
         raise ValueError("eps holds NaN, infinite or negative values: every radius must be a number >= 0")
@@ -184,7 +184,7 @@ def _checked_radii(eps: Tensor, x: Tensor, clip: tuple[float, float] | None) -> 
 
 
 def _check_width(eps: float, clip: tuple[float, float] | None) -> None:
-    """Raise ValueError where the radius is wider than the data range."""
+    """Raise ValueError if the radius is larger than the width of the data range."""
     if clip is not None and eps > clip[1] - clip[0]:
         raise ValueError(
             f"eps is {eps}, wider than the data range [{clip[0]:g}, {clip[1]:g}]: eps is in pixel space, "

@@ -2,15 +2,15 @@
 
     min over the ball of <a, x'> = <a, x> - eps ||a||_inf
 
-Cut with the data range, the radius is spent where |a| is largest first, in each coordinate as far as there is room (the
-fractional knapsack). The dual of that has one price, the |a_i| of the coordinate at which the radius is used up or 0:
+Within the data range, the radius is spent first on the coordinates with the largest |a|, on each up to its room (the
+fractional knapsack). The dual problem has one price: the |a_i| of the coordinate at which the radius is used up, or 0:
 
     max over price >= 0 of  <a, x> - <(|a| - price)+, room> - eps price
 
-A projection lowers all sizes alike, m = clip(|x' - x| - t, 0, room), as the one onto the simplex does (Duchi et al.
-2008, "Efficient projections onto the l1-ball for learning in high dimensions"). Ascent is that of Tramer & Boneh 2019,
-"Adversarial training and robustness for multiple perturbations": the step is shared by the coordinates with the
-largest gradient.
+A projection lowers all sizes by the same t, m = clip(|x' - x| - t, 0, room), like the projection onto the simplex
+(Duchi et al. 2008, "Efficient projections onto the l1-ball for learning in high dimensions"). Ascent is that of Tramer
+& Boneh 2019, "Adversarial training and robustness for multiple perturbations": the coordinates with the largest
+gradient share the step.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from torch import Tensor
 from ctbench.regions.ball import Ball
 from ctbench.regions.base import Threat, inner
 
-SHARE = 0.01  # of the coordinates, that one step of ascent moves
-EDGE = 1e-5  # of the data range: a coordinate with less room than this cannot be moved
+SHARE = 0.01  # the share of the coordinates that one step of ascent moves
+EDGE = 1e-5  # as a share of the data range: a coordinate with less room than this does not move
 
 
 class L1Ball(Ball):
@@ -40,7 +40,7 @@ class L1Ball(Ball):
         size = size.expand_as(room)
         falling, order = size.sort(dim=-1, descending=True)
         spent = room.detach().gather(-1, order).cumsum(-1)
-        last = (spent < self.radius).sum(-1, keepdim=True)  # where the radius is used up; n if it never is
+        last = (spent < self.radius).sum(-1, keepdim=True)  # the index at which the radius is used up; n if it never is
         price = torch.cat([falling, torch.zeros_like(falling[..., :1])], -1).gather(-1, last)
         return middle - ((size - price).clamp(min=0) * room).sum(-1) - self.radius * price.squeeze(-1)
 
@@ -52,26 +52,26 @@ class L1Ball(Ball):
         return torch.minimum((size - _threshold(size, room, self.radius)).clamp(min=0), room)
 
     def _uniform(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        # n of n + 1 exponential variables, divided by the sum of all, are uniform below the simplex
+        # n of n + 1 exponential variables, divided by the sum of all n + 1, are uniform below the simplex
         size = like.new_empty(*like.shape[:-1], like.shape[-1] + 1).exponential_(generator=generator)
         sign = torch.empty_like(like).uniform_(-1, 1, generator=generator).sign()
         return sign * size[..., :-1] / size.sum(-1, keepdim=True)
 
     def _steepest(self, x: Tensor, gradient: Tensor) -> Tensor:
-        # a projection leaves a coordinate some rounding away from the edge of the data range: it counts as there
+        # a projected coordinate may miss the edge of the data range by a rounding error: it counts as at the edge
         edge = 0.0 if self.clip is None else EDGE * (self.clip[1] - self.clip[0])
         gain = torch.where(self._room(gradient, x) > edge, gradient.abs(), 0)
         count = max(1, int(SHARE * gain.shape[-1]))
         least = gain.topk(count, dim=-1).values[..., -1:]
-        chosen = (gain >= least) & (gain > 0)  # more than `count` where some gain the same
+        chosen = (gain >= least) & (gain > 0)  # more than `count` if some gains are equal
         return gradient.sign() * chosen / chosen.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _threshold(size: Tensor, room: Tensor, radius: float) -> Tensor:
-    """The least t >= 0 with sum of clip(size - t, 0, room) <= radius, for room <= size, [..., n] to [..., 1].
+    """The smallest t >= 0 with sum of clip(size - t, 0, room) <= radius, for room <= size, [..., n] to [..., 1].
 
-    As t falls, the sum grows by the number of coordinates that are between 0 and their room: one more below each
-    `size`, one fewer below each `size - room`.
+    As t falls, the slope of the sum is the number of coordinates between 0 and their room: it rises by one at each
+    `size`, and falls by one at each `size - room`.
     """
     edges, order = torch.cat([size, size - room], -1).sort(dim=-1, descending=True)
     counts = torch.cat([torch.ones_like(size), -torch.ones_like(size)], -1).gather(-1, order).cumsum(-1)
@@ -84,7 +84,7 @@ def _threshold(size: Tensor, room: Tensor, radius: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class L1(Threat):
-    """The input may move by eps in the l1 norm, and stays in the data range; clip=None is the ball alone."""
+    """The input may move by eps in the l1 norm, and stays in the data range; clip=None: the ball without a range."""
 
     name: ClassVar[str] = "l1"
 

@@ -2,13 +2,13 @@
 
     min over the ball of <a, x'> = <a, x> - eps ||a||_2
 
-Cut with the data range, the minimum is that of the Lagrangian of the ball, which any multiplier makes a lower bound and
-the right one makes the minimum (strong duality: x itself is inside). With m the sizes of the moves,
+Within the data range, the minimum is the dual of the ball constraint: every multiplier gives a lower bound, and the
+best multiplier gives the minimum (strong duality: x itself is inside). With m the sizes of the moves,
 
     max over lam >= 0 of  <a, x> - <|a|, m> + lam (||m||_2^2 - eps^2),   m = min(|a| / (2 lam), room)
 
-The sizes of a projection have the same form, m = min(t |x' - x|, room) with t <= 1. Either way m must fill the ball,
-and `_stretch` finds the t that does it.
+The sizes of a projection have the same form, m = min(t |x' - x|, room) with t <= 1. In both cases m must have the
+length of the radius, and `_stretch` computes the t for this.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ctbench import waiting
 from ctbench.regions.ball import Ball, tiny
 from ctbench.regions.base import Threat, inner
 
-ROUNDS = 24  # on an accelerator; 2,000 images of MNIST took 5 up to a radius of 1.5, and 18 at most, at 15
+ROUNDS = 24  # on an accelerator; images of MNIST need 5 rounds up to a radius of 1.5, and 18 at a radius of 15
 
 
 class L2Ball(Ball):
@@ -35,7 +35,7 @@ class L2Ball(Ball):
         middle, size = inner(a, center), a.abs()
         if self.clip is None:
             return middle - self.radius * _norm(a).squeeze(-1)
-        # in units of the radius, and of the greatest coefficient; no move is longer than 1
+        # in units of the radius and of the largest coefficient; no move is longer than 1
         room = (self._room(-a, center.unsqueeze(1)) / max(self.radius, tiny(a))).clamp(max=1)
         with torch.no_grad():  # the derivative in the multiplier is 0 at its maximum
             greatest = size.amax(-1, keepdim=True)
@@ -64,20 +64,20 @@ class L2Ball(Ball):
 
 
 def _stretch(size: Tensor, room: Tensor) -> Tensor:
-    """The greatest t with ||min(t size, room)||_2 <= 1, [..., n] to [..., 1]; a huge number where none is too great.
+    """The largest t with ||min(t size, room)||_2 <= 1, [..., n] to [..., 1]; a huge number if no t is too large.
 
-    Exact: t is known when the coordinates that reach their room are. Starting from none, t only grows and they only
-    become more, until none is added. To see that none is, Python has to wait for an accelerator: there the rounds are
-    counted, and a t that were still to grow gives sizes within the ball, too.
+    Exact: the set of coordinates that reach their room determines t. The set starts empty; t and the set grow until no
+    coordinate is added. Python would have to wait for an accelerator to test this, so there the number of rounds is
+    fixed. If t could still grow after the last round, its sizes are also within the ball.
     """
     full = torch.zeros_like(size, dtype=torch.bool)
     huge: float = torch.finfo(size.dtype).max
     stretch = torch.zeros_like(size[..., :1])
     for _ in count() if waiting.is_free(size) else range(ROUNDS):
-        left = 1 - torch.where(full, room, 0).square().sum(-1, keepdim=True)
+        remaining = 1 - torch.where(full, room, 0).square().sum(-1, keepdim=True)
         moving = torch.where(full, 0, size).square().sum(-1, keepdim=True)
-        # where one coordinate takes all of the radius, what is left may round to 0: t would fall to 0, too
-        stretch = torch.maximum(stretch, (left.clamp(min=0) / moving).sqrt().nan_to_num(nan=huge, posinf=huge))
+        # if one coordinate takes all of the radius, the remaining radius may round to 0: t would also fall to 0
+        stretch = torch.maximum(stretch, (remaining.clamp(min=0) / moving).sqrt().nan_to_num(nan=huge, posinf=huge))
         grown = full | (stretch * size >= room)
         if waiting.is_free(size) and torch.equal(grown, full):
             break
@@ -86,13 +86,13 @@ def _stretch(size: Tensor, room: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """x / ||x||_2, or 0, [..., n]; squares of what is as small as 1e-30 do not vanish."""
+    """x / ||x||_2, or 0, [..., n]; squares of values such as 1e-30 do not underflow."""
     x = x / x.abs().amax(-1, keepdim=True).clamp(min=tiny(x))
     return x / _norm(x).clamp(min=tiny(x))
 
 
 def _norm(x: Tensor) -> Tensor:
-    """[..., n] to [..., 1]. In double precision, where it may be part of a proof, no square vanishes or overflows."""
+    """[..., n] to [..., 1]. In double precision, where it may be part of a proof, no square underflows or overflows."""
     unit = x.abs().amax(-1, keepdim=True).clamp(min=tiny(x)) if x.dtype == torch.float64 else None
     norm: Tensor = torch.linalg.vector_norm(x if unit is None else x / unit, dim=-1, keepdim=True)
     return norm if unit is None else unit * norm
@@ -100,7 +100,7 @@ def _norm(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class L2(Threat):
-    """The input may move by eps in the l2 norm, and stays in the data range; clip=None is the ball alone."""
+    """The input may move by eps in the l2 norm, and stays in the data range; clip=None: the ball without a range."""
 
     name: ClassVar[str] = "l2"
 

@@ -22,15 +22,15 @@ def threat(norm: str | float, eps: float, **fields: Any) -> Threat:
     Args:
         norm: a name, one of `threats()`, or the order of the norm: math.inf, 2 or 1.
         eps: the radius in pixel space.
-        fields: other fields of the threat model, as clip=(0, 1), which is the default of the norms.
+        fields: other fields of the threat model, e.g. clip=(0, 1), the default of the norms.
 
     Raises:
-        ValueError: there is no such threat model, or it refuses the values.
+        ValueError: there is no such threat model, or it rejects the values.
     """
-    known = threats()
-    kind = known.get(norm if isinstance(norm, str) else NORMS.get(norm, ""))
+    kinds = threats()
+    kind = kinds.get(norm if isinstance(norm, str) else NORMS.get(norm, ""))
     if kind is None:
-        raise ValueError(f"norm is {norm!r}: it must be one of {', '.join(known)}, or the number math.inf, 2 or 1")
+        raise ValueError(f"norm is {norm!r}: it must be one of {', '.join(kinds)}, or the number math.inf, 2 or 1")
     missing = [name for name in required_fields(kind) if name not in ("eps", *fields)]
     if missing:
         raise ValueError(
@@ -40,16 +40,16 @@ def threat(norm: str | float, eps: float, **fields: Any) -> Threat:
 
 
 def given_threat(
-    given: Threat | None, eps: float | None, norm: str | float, clip: tuple[float, float] | None
+    explicit: Threat | None, eps: float | None, norm: str | float, clip: tuple[float, float] | None
 ) -> Threat:
-    """The threat model that is given, or else that of a radius, a norm and a data range.
+    """The threat model `explicit`, or else the threat model of a radius, a norm and a data range.
 
     Raises:
-        ValueError: both are given, or neither.
+        ValueError: both a threat model and a radius are given, or neither.
     """
-    if (given is None) == (eps is None):
-        raise ValueError(f"eps is {eps} and threat {given}: give a radius (and a norm), or a threat model")
-    if given is not None:
-        return given
-    assert eps is not None, "one of both is given"
+    if (explicit is None) == (eps is None):
+        raise ValueError(f"eps is {eps} and threat {explicit}: give a radius (and a norm), or a threat model")
+    if explicit is not None:
+        return explicit
+    assert eps is not None, "either a threat model or a radius is given"
     return threat(norm, eps, clip=clip)

@@ -1,4 +1,4 @@
-"""Segments through the input: perturbations along k given directions, one at a time.
+"""Segments through the input: perturbations along one of k directions.
 
 "How robust accuracy suffers from certified training with convex relaxations", Eq. (3) and App. A.2:
 
@@ -7,7 +7,7 @@
 
 With k random orthonormal directions (`RandomSegments`) the sets are nested, and k sets how well the perturbations align
 with the signal. In "Certified defences can hurt generalisation", Eq. (3), the signal is the first coordinate of the
-input, and d_1 = e_1 (`FirstCoordinate`). Neither paper cuts the segments with the data range: clip is None.
+input, and d_1 = e_1 (`FirstCoordinate`). Neither paper intersects the segments with the data range: clip is None.
 
     RandomSegments(eps=2.5, count=10).region(x)
     Segments(eps=0.5, directions=d)        # d [k, *shape]
@@ -33,7 +33,7 @@ class Star(Region):
 
     center: Tensor  # [B, *shape]
     radius: float
-    directions: Tensor  # [k, *shape], none of them 0
+    directions: Tensor  # [k, *shape], no direction is 0
 
     @cached_property
     def hull(self) -> Box:
@@ -52,7 +52,7 @@ class Star(Region):
         return self.project(self._point(*self._random(count, generator)) + (x - self.center))
 
     def ascend(self, x: Tensor, gradient: Tensor, step: float | Tensor) -> Tensor:
-        """Along the segment that x is on; from the center, where they all meet, along the steepest."""
+        """Along the segment that contains x; from the center, where all segments meet, along the steepest one."""
         inner, slope = self._inner(x - self.center), self._inner(gradient)
         share = self._shares(inner)
         gain = self._gain(inner, share)
@@ -83,7 +83,7 @@ class Star(Region):
         return (inner / self.directions.flatten(1).square().sum(1)).clamp(-self.radius, self.radius)
 
     def _gain(self, inner: Tensor, share: Tensor) -> Tensor:
-        """||x - center||^2 - ||x - center - beta d_j||^2: how much nearer to x than the center is, [..., k]."""
+        """||x - center||^2 - ||x - center - beta d_j||^2: how much nearer to x than the center each is, [..., k]."""
         return share * (2 * inner - share * self.directions.flatten(1).square().sum(1))
 
     def _random(self, count: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -93,7 +93,7 @@ class Star(Region):
         return index, shares.uniform_(-1, 1, generator=generator) * self.radius
 
     def _point(self, index: Tensor, shares: Tensor) -> Tensor:
-        """The points at their shares of the chosen segments: [..., B] and [..., B, k] to [..., B, *shape]."""
+        """The points on the chosen segments at their shares: [..., B] and [..., B, k] to [..., B, *shape]."""
         share = shares.gather(-1, index.unsqueeze(-1)).squeeze(-1)
         offset = share.view(*share.shape, *[1] * (self.center.dim() - 1)) * self.directions[index]
         return displaced(self.center, offset)
@@ -101,18 +101,18 @@ class Star(Region):
 
 @dataclass(frozen=True, kw_only=True)
 class AlongDirections(Threat):
-    """A threat model of segments; the data range does not cut them, so clip is None."""
+    """A threat model of segments; they are not limited to the data range, so clip is None."""
 
     clip: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clip is not None:
-            raise ValueError(f"clip is {self.clip}: segments are not cut with the data range, give clip=None")
+            raise ValueError(f"clip is {self.clip}: segments are not limited to the data range, give clip=None")
 
     @abstractmethod
     def _directions(self, like: Tensor) -> Tensor:
-        """The directions [k, *shape] for inputs [B, *shape] as these, where they are and in their precision."""
+        """The directions [k, *shape] for inputs [B, *shape], in the precision and on the device of `like`."""
 
     def region(self, x: Tensor) -> Star:
         return Star(x, self.eps, self._directions(x))
@@ -122,7 +122,7 @@ class AlongDirections(Threat):
 class Segments(AlongDirections):
     """The input may move by eps times one of k directions, [k, *shape], the same for all inputs.
 
-    A recipe cannot hold a tensor: it takes `RandomSegments` or `FirstCoordinate`.
+    A recipe cannot hold a tensor: there, use `RandomSegments` or `FirstCoordinate`.
     """
 
     name: ClassVar[str] = "segments"
@@ -156,7 +156,7 @@ class Segments(AlongDirections):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSegments(AlongDirections):
-    """The input may move by eps along one of `count` random orthonormal directions, which the seed stands for.
+    """The input may move by eps along one of `count` random orthonormal directions, which the seed determines.
 
     The first directions are the same for every count, so the sets of one seed are nested.
     """
@@ -179,7 +179,7 @@ class RandomSegments(AlongDirections):
 
 @lru_cache(maxsize=8)
 def _orthonormal(count: int, shape: torch.Size, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Random orthonormal directions [count, *shape], made in double precision, and kept where they are needed."""
+    """Random orthonormal directions [count, *shape], computed in double precision, then cached on the device."""
     generator = torch.Generator().manual_seed(seed)
     rows = [torch.randn(shape.numel(), generator=generator, dtype=torch.float64) for _ in range(count)]
     columns: Tensor = torch.linalg.qr(torch.stack(rows, dim=1)).Q

@@ -1,4 +1,4 @@
-"""Tables and figures made of results alone."""
+"""Tables and figures computed only from result files."""
 
 from ctbench.report.comparison import Row, markdown, rows, table
 from ctbench.report.figures import Panel, Plot, Point, as_csv, draw, points

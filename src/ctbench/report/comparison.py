@@ -1,4 +1,4 @@
-"""Runs side by side: one row for each certification, made of the files of the run folders alone."""
+"""Comparison of runs: one row for each certification, read from the files of the run folders."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Row:
     method: str
     norm: str = "-"
     eps: float | None
-    certification: Certification | None  # None where the run has not been certified
+    certification: Certification | None  # None if the run has not been certified
     training_seconds: float | None
-    attacked: tuple[float, int] | None = None  # accuracy under attacks, and of how many samples, where there were any
+    attacked: tuple[float, int] | None = None  # accuracy under attacks, and the number of attacked samples
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -30,8 +30,8 @@ class Row:
         return self.certification.failures if self.certification else ()
 
     def cells(self) -> list[str]:
-        found = self.certification
-        shares = [found.natural_accuracy, found.adversarial_accuracy, found.certified_accuracy] if found else [None] * 3
+        job = self.certification
+        shares = [job.natural_accuracy, job.adversarial_accuracy, job.certified_accuracy] if job else [None] * 3
         return [
             self.run,
             self.dataset,
@@ -39,13 +39,13 @@ class Row:
             self.method,
             self.norm,
             "-" if self.eps is None else f"{self.eps:.4g}",
-            str(len(found)) if found else "-",
+            str(len(job)) if job else "-",
             *("-" if share is None else f"{100 * share:.2f}" for share in shares),
-            *(str(found.outcomes[outcome]) if found else "-" for outcome in UNKNOWN),
+            *(str(job.outcomes[outcome]) if job else "-" for outcome in UNKNOWN),
             ", ".join(failure.stage for failure in self.failures) or "-",
             f"{100 * self.attacked[0]:.2f} of {self.attacked[1]}" if self.attacked else "-",
             _duration(self.training_seconds),
-            _duration(found.seconds if found else None),
+            _duration(job.seconds if job else None),
         ]
 
 
@@ -71,10 +71,10 @@ TEXTS = 5  # the first columns hold text, the others numbers
 
 
 def rows(folders: Iterable[Path]) -> list[Row]:
-    """The rows of some run folders, in their order; a run with several certifications has several.
+    """The rows of some run folders, in order; a run with several certifications has several rows.
 
     Raises:
-        FileNotFoundError: a folder is not there, or holds neither a run nor a certification.
+        FileNotFoundError: a folder does not exist, or holds neither a run nor a certification.
         ValueError: a file in it is damaged.
     """
     return [row for path in folders for row in _rows_of(RunFolder(path))]
@@ -86,7 +86,7 @@ def _rows_of(folder: RunFolder) -> list[Row]:
         folder.require()
     recipe: dict[str, Any] = jsonl.read_json(folder.recipe) if folder.recipe.exists() else {}
     if not isinstance(recipe, dict):
-        raise ValueError(f"{folder.recipe} is no recipe: it holds {type(recipe).__name__}")
+        raise ValueError(f"{folder.recipe} is not a recipe: it holds {type(recipe).__name__}")
     about = {
         "run": folder.path.name,
         "method": recipe.get("method", {}).get("name", "-"),
@@ -95,50 +95,50 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     if not certifications:
         names = {part: recipe.get(part, {}).get("name", "-") for part in ("dataset", "network")}
         return [Row(**about, **names, eps=None, certification=None)]
-    found = []
+    rows = []
     for files in certifications:
         settings = files.read_settings()
         names = {part: settings.get(part, "-") for part in ("dataset", "network", "norm")}
         attacked = _attacked(folder, settings)
-        found.append(Row(**about, **names, eps=settings.get("eps"), certification=files.read(), attacked=attacked))
-    return found
+        rows.append(Row(**about, **names, eps=settings.get("eps"), certification=files.read(), attacked=attacked))
+    return rows
 
 
 def _attacked(folder: RunFolder, certified: dict[str, Any]) -> tuple[float, int] | None:
-    """The accuracy under attacks of the network and regions that were certified, by the records of most samples."""
-    found = []
-    for settings in folder.attacks():
-        made, records = jsonl.read_json(settings), jsonl.read(settings.with_suffix(".jsonl"))
-        if records and all(made.get(name) == certified.get(name) for name in ("network_digest", "threat")):
-            stand = sum(record["label"] == record["prediction"] and record["attack"] is None for record in records)
-            found.append((stand / len(records), len(records)))
-    return max(found, key=lambda pair: (pair[1], -pair[0]), default=None)  # of as many the lowest
+    """The accuracy under attacks for the certified network and regions, from the file with the most records."""
+    accuracies = []
+    for path in folder.attacks():
+        settings, records = jsonl.read_json(path), jsonl.read(path.with_suffix(".jsonl"))
+        if records and all(settings.get(name) == certified.get(name) for name in ("network_digest", "threat")):
+            robust = sum(record["label"] == record["prediction"] and record["attack"] is None for record in records)
+            accuracies.append((robust / len(records), len(records)))
+    return max(accuracies, key=lambda pair: (pair[1], -pair[0]), default=None)  # the lowest among equal numbers
 
 
-def table(found: Iterable[Row]) -> Table:
-    """The rows for a terminal."""
-    made = Table()
+def table(rows: Iterable[Row]) -> Table:
+    """The rows as a table for a terminal."""
+    drawn = Table()
     for place, heading in enumerate(HEADINGS):
-        made.add_column(heading, justify="left" if place < TEXTS else "right")
-    for row in found:
-        made.add_row(*row.cells())
-    return made
+        drawn.add_column(heading, justify="left" if place < TEXTS else "right")
+    for row in rows:
+        drawn.add_row(*row.cells())
+    return drawn
 
 
-def markdown(found: Iterable[Row]) -> str:
-    """The rows as a table for a document."""
+def markdown(rows: Iterable[Row]) -> str:
+    """The rows as a Markdown table."""
     rule = ["---" if place < TEXTS else "---:" for place in range(len(HEADINGS))]
-    lines = [HEADINGS, rule, *(row.cells() for row in found)]
+    lines = [HEADINGS, rule, *(row.cells() for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _training_seconds(metrics: Path) -> float | None:
-    """The sum over all epochs; None where there are none."""
-    found = [epoch.get("seconds", 0.0) for epoch in jsonl.read(metrics)]
-    for seconds in found:
+    """The sum over all epochs; None if there are no epochs."""
+    times = [epoch.get("seconds", 0.0) for epoch in jsonl.read(metrics)]
+    for seconds in times:
         if not isinstance(seconds, int | float):
             raise ValueError(f"{metrics}: seconds is {seconds!r}, it must be a number: the file is damaged")
-    return sum(found) if found else None
+    return sum(times) if times else None
 
 
 def _duration(seconds: float | None) -> str:

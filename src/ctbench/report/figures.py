@@ -1,8 +1,9 @@
-"""Figures made of an experiment's records: which candidates are shown, means and spreads over seeds, CSV and drawings.
+"""Figures of the records of an experiment: choice of candidates, means and spreads over seeds, CSV and drawings.
 
-A record is one trial: {"series", "x", "candidate", "seed", quantities}, or "diverged" in place of the quantities. Of
-the candidates at a place the one is shown whose mean of `best` over the seeds is least, among those that diverged with
-no seed and, with `fitting`, made no error on their training samples, if there are such.
+A record is one trial: {"series", "x", "candidate", "seed", quantities}, or "diverged" instead of the quantities. At
+each x of a series, one candidate is shown: the one with the smallest mean of `best` over the seeds. Candidates that
+diverged with some seed are excluded. With `fitting`, candidates with errors on their training samples are also
+excluded, unless all have such errors.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ MARKERS = "osD^vP"
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    quantity: str  # as a record calls it
+    quantity: str  # its name in a record
     label: str
     percent: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """How records become a figure.
+    """The layout of a figure.
 
     Args:
-        title, x_label: what it says; x is the place on the axis, or the epoch.
+        title, x_label: the title and the label of the x axis; x is the value in the records, or the epoch.
         panels: one for each quantity, side by side.
         best: the quantity by which candidates are chosen.
-        fitting: choose, if there are such, among candidates that fit their training samples.
-        series: which lines are shown; none means all.
-        spread: what is drawn around the means: the standard error of the mean, or the standard deviation.
-        epochs: draw what was followed over the epochs, at the only place there is.
+        fitting: prefer candidates without errors on their training samples.
+        series: the series to draw; empty draws all.
+        spread: the quantity drawn around the means: the standard error of the mean, or the standard deviation.
+        epochs: draw the quantities over the epochs; the records then have only one x.
     """
 
     title: str
@@ -58,7 +59,7 @@ class Plot:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """What a figure shows at a place of a line: for each quantity the mean, and the spread if there are two seeds."""
+    """A point of a line: for each quantity the mean, and the spread if there are at least two seeds."""
 
     series: str
     x: float
@@ -72,7 +73,7 @@ def points(records: Iterable[Record], plot: Plot) -> list[Point]:
     """The points of all lines, line by line, each in the order of x.
 
     Raises:
-        ValueError: there are no records, or at some place every candidate diverged.
+        ValueError: there are no records, or at some x every candidate diverged.
     """
     shown = [record for record in records if not plot.series or record["series"] in plot.series]
     if not shown:
@@ -84,7 +85,7 @@ def points(records: Iterable[Record], plot: Plot) -> list[Point]:
 
 
 def _chosen(records: list[Record], plot: Plot) -> list[Record]:
-    """The records of the best candidate at a place; of equals, of the smallest."""
+    """The records of the best candidate at one x; the smallest candidate among equals."""
     groups = [list(group) for _, group in groupby(records, key=lambda record: record["candidate"])]
     sound = [group for group in groups if not any("diverged" in record for record in group)]
     if not sound:
@@ -102,7 +103,7 @@ def _fit(records: list[Record]) -> bool:
 
 
 def _points(chosen: list[Record], plot: Plot) -> Iterator[Point]:
-    """The point of a place, or one for each epoch, from the records of its seeds."""
+    """The point at one x, or one point for each epoch, from the records of its seeds."""
     if not plot.epochs:
         yield _point(chosen, chosen, chosen[0]["x"], plot)
         return
@@ -113,7 +114,7 @@ def _points(chosen: list[Record], plot: Plot) -> Iterator[Point]:
 
 
 def _point(chosen: list[Record], quantities: list[Record], x: float, plot: Plot) -> Point:
-    """Means and spreads of the quantities of each seed."""
+    """Means and spreads of the quantities over the seeds."""
     values = {}
     for panel in plot.panels:
         numbers = [seed[panel.quantity] for seed in quantities]
@@ -121,18 +122,18 @@ def _point(chosen: list[Record], quantities: list[Record], x: float, plot: Plot)
         if spread is not None and plot.spread == "standard error":
             spread /= math.sqrt(len(numbers))
         values[panel.quantity] = statistics.fmean(numbers), spread
-    told = {name: chosen[0][name] for name in ("series", "candidate")}
-    return Point(**told, x=x, seeds=len(chosen), fits=_fit(chosen), values=values)
+    labels = {name: chosen[0][name] for name in ("series", "candidate")}
+    return Point(**labels, x=x, seeds=len(chosen), fits=_fit(chosen), values=values)
 
 
-def as_csv(found: Sequence[Point], plot: Plot) -> str:
-    """The numbers behind a figure: a line for each point, with mean and spread of each quantity."""
+def as_csv(points: Sequence[Point], plot: Plot) -> str:
+    """The numbers of a figure: a line for each point, with mean and spread of each quantity."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     names = [panel.quantity for panel in plot.panels]
     columns = [column for name in names for column in (name, f"{name} {plot.spread}")]
     out.writerow(["series", plot.x_label, "candidate", "fits", "seeds", *columns])
-    for point in found:
+    for point in points:
         numbers = [number for name in names for number in point.values[name]]
         cells = ["" if number is None else f"{number:.6g}" for number in numbers]
         fits = "yes" if point.fits else "no"
@@ -140,8 +141,8 @@ def as_csv(found: Sequence[Point], plot: Plot) -> str:
     return text.getvalue()
 
 
-def draw(found: Sequence[Point], plot: Plot, path: Path) -> None:
-    """Draw a figure into a file, as PNG or SVG by its name; the same points make the same bytes.
+def draw(points: Sequence[Point], plot: Plot, path: Path) -> None:
+    """Draw a figure into a file, PNG or SVG by its suffix; the same points give the same bytes.
 
     Raises:
         ValueError: matplotlib is not installed.
@@ -151,17 +152,17 @@ def draw(found: Sequence[Point], plot: Plot, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ValueError(f"matplotlib is not there ({error}): pip install 'ctbench[figures]'") from None
-    figure = Figure(figsize=(3.6 * len(plot.panels), 3.2), layout="constrained")  # of no window
+    figure = Figure(figsize=(3.6 * len(plot.panels), 3.2), layout="constrained")  # without a window
     axes = figure.subplots(1, len(plot.panels), squeeze=False)[0]
     for axis, panel in zip(axes, plot.panels, strict=True):
-        for marker, (series, line) in zip(cycle(MARKERS), groupby(found, key=lambda point: point.series)):
+        for marker, (series, line) in zip(cycle(MARKERS), groupby(points, key=lambda point: point.series)):
             _draw_line(axis, list(line), panel, label=series, marker="" if plot.epochs else marker, markersize=4)
         axis.set(xlabel=plot.x_label, ylabel=panel.label)
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     figure.suptitle(plot.title, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({"svg.hashsalt": plot.title}):  # else the names within an SVG are random
+    with matplotlib.rc_context({"svg.hashsalt": plot.title}):  # otherwise the names within an SVG are random
         figure.savefig(path, dpi=150, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})
 
 

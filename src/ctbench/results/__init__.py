@@ -1,4 +1,4 @@
-"""Measured results as files: records are appended and never changed. Imports nothing of ours, and no torch."""
+"""Results as files: records are appended and never changed. Does not import other packages of ctbench, or torch."""
 
 from ctbench.results.certification import Certification, SampleRecord
 from ctbench.results.failures import Failure, StageFailedWarning

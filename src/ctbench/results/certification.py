@@ -1,4 +1,4 @@
-"""What a certification found out: one record a sample, and the accuracies that follow."""
+"""The results of a certification: one record per sample, and the accuracies computed from them."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRecord:
-    """What is known about a sample. Fields that are not compared are in memory alone, and in no file."""
+    """The result for one sample. Fields with compare=False exist only in memory, not in files."""
 
-    index: int  # of the sample in the data set
+    index: int  # the index of the sample in the data set
     label: int
-    prediction: int  # at the clean input; -1 where the logits are not finite, or nothing was computed
+    prediction: int  # at the clean input; -1 if the logits are not finite, or were not computed
     verdict: Verdict
-    stage: str  # that reached the verdict; the last one that tried, where it is unknown
-    bound: float | None  # the best lower bound of the least margin z_y - z_k over the region
-    seconds: float  # this sample's share of the time that its batches took
-    stage_seconds: dict[str, float] = field(default_factory=dict, hash=False)  # the same, stage by stage
-    digest: str = ""  # of the input and its label, by which a resumed certification knows them again
-    reason: str = ""  # why it is unknown, in words, where a stage failed or time was over
+    stage: str  # the stage that reached the verdict; for unknown samples, the last stage that tried
+    bound: float | None  # the best lower bound of the smallest margin z_y - z_k over the region
+    seconds: float  # this sample's share of the time of its batches
+    stage_seconds: dict[str, float] = field(default_factory=dict, hash=False)  # the same by stage
+    digest: str = ""  # of the input and its label; a resumed certification compares it
+    reason: str = ""  # why the sample is unknown, in words, if a stage failed or the time was over
     failed: dict[str, str] = field(
         default_factory=dict, hash=False
-    )  # what stages raised, by stage, whatever came of it
-    late: bool = False  # whether it is unknown, and more seconds could have told more
-    counterexample: NDArray[np.float64] | None = field(default=None, compare=False)  # [*shape], where it is falsified
-    finished: bool = field(default=True, compare=False)  # False where the whole job's time was over too early
+    )  # the errors that stages raised, by stage, whatever the verdict
+    late: bool = False  # whether the sample is unknown, and more time could have decided it
+    counterexample: NDArray[np.float64] | None = field(default=None, compare=False)  # [*shape], if falsified
+    finished: bool = field(default=True, compare=False)  # False if the time of the whole job ended too early
 
     @property
     def right(self) -> bool:
@@ -49,7 +49,7 @@ class SampleRecord:
 
     @property
     def open(self) -> Open | None:
-        """Why it is unknown; None where it is not."""
+        """Why the sample is unknown; None if it is not unknown."""
         if self.verdict is not Verdict.UNKNOWN:
             return None
         if not self.finished:
@@ -60,7 +60,7 @@ class SampleRecord:
 
     @property
     def outcome(self) -> str:
-        """The verdict, of an unknown sample with why it is open: one of OUTCOMES, or "unknown (job over)"."""
+        """The verdict. Unknown samples add why they are open: one of OUTCOMES, or "unknown (job over)"."""
         return self.verdict.value if self.open is None else f"{self.verdict} ({self.open})"
 
     def to_json(self) -> dict[str, Any]:
@@ -68,10 +68,10 @@ class SampleRecord:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> SampleRecord:
-        """Raises ValueError where the record is not one of a certification, or contradicts itself; says how."""
-        known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls) if f.compare}
-        wrong = [f"it lacks {name!r}" for name, needed in known.items() if needed and name not in record]
-        wrong += [f"it has {name!r}, which is unknown" for name in record if name not in (*known, CHECKSUM)]
+        """Raises ValueError if the record is not one of a certification, or contradicts itself, and says how."""
+        required = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls) if f.compare}
+        wrong = [f"it lacks {name!r}" for name, needed in required.items() if needed and name not in record]
+        wrong += [f"it has {name!r}, which is unknown" for name in record if name not in (*required, CHECKSUM)]
         if wrong:
             raise ValueError(
                 f"not the record of a certified sample ({'; '.join(wrong)}): take it out, and certify again"
@@ -82,9 +82,9 @@ class SampleRecord:
 
 
 def _why_open(record: Mapping[str, Any]) -> dict[str, Any]:
-    """`failed` and `late` of a record from before there were these fields: its reason alone tells failures from time.
+    """`failed` and `late` of an old record without these fields, derived from its reason.
 
-    That of a failure began with the title of a stage.
+    The reason of a failure begins with the title of a stage; otherwise the time was over.
     """
     reason = record.get("reason", "")
     if not reason or "failed" in record or "late" in record:
@@ -102,7 +102,7 @@ class Certification:
 
     @classmethod
     def of(cls, records: Iterable[SampleRecord]) -> Certification:
-        """Raises ValueError where a sample has two records."""
+        """Raises ValueError if a sample has two records."""
         ordered = tuple(sorted(records, key=lambda record: record.index))
         twice = [a.index for a, b in pairwise(ordered) if a.index == b.index]
         if twice:
@@ -120,44 +120,44 @@ class Certification:
 
     @property
     def counts(self) -> dict[Verdict, int]:
-        """How many samples have each verdict."""
-        found = Counter(record.verdict for record in self.records)
-        return {verdict: found[verdict] for verdict in Verdict}
+        """The number of samples with each verdict."""
+        counts = Counter(record.verdict for record in self.records)
+        return {verdict: counts[verdict] for verdict in Verdict}
 
     @property
     def stages(self) -> dict[str, dict[Verdict, int]]:
-        """How many samples each stage decided, by verdict; the open ones count for the last that tried."""
+        """The number of samples that each stage decided, by verdict; open samples count for the last stage."""
         return self._by_stage(lambda record: record.verdict)
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """How many samples have each of OUTCOMES: the verdicts, where unknown for an error is not unknown for time."""
-        found = Counter(record.outcome for record in self.records)
-        return {outcome: found[outcome] for outcome in (*OUTCOMES, *(found.keys() - set(OUTCOMES)))}
+        """The number of samples with each of OUTCOMES: the verdicts, with "unknown" divided by its reason."""
+        counts = Counter(record.outcome for record in self.records)
+        return {outcome: counts[outcome] for outcome in (*OUTCOMES, *(counts.keys() - set(OUTCOMES)))}
 
     @property
     def outcomes_by_stage(self) -> dict[str, dict[str, int]]:
-        """The same for each stage, as in `stages`."""
+        """The same for each stage, like `stages`."""
         return self._by_stage(lambda record: record.outcome)
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """The stages that failed, whatever others found out about the samples afterwards."""
+        """The stages that failed, even on samples that later stages decided."""
         return by_stage(record.failed for record in self.records)
 
     @property
     def natural_accuracy(self) -> float:
-        """The share that is right at the clean input."""
+        """The share of samples that are right at the clean input."""
         return self._share(record.right for record in self.records)
 
     @property
     def adversarial_accuracy(self) -> float:
-        """The share that is right, and that no attack could turn."""
+        """The share of samples that are right, and that no attack falsified."""
         return self._share(record.right and record.verdict is not Verdict.FALSIFIED for record in self.records)
 
     @property
     def certified_accuracy(self) -> float:
-        """The share that is proved right over its whole region."""
+        """The share of samples that are proved right over their whole region."""
         return self._share(record.verdict is Verdict.CERTIFIED for record in self.records)
 
     @property
@@ -166,18 +166,18 @@ class Certification:
 
     @property
     def seconds_by_stage(self) -> dict[str, float]:
-        """What each stage took, in the order in which they came."""
-        found: Counter[str] = Counter()
+        """The seconds of each stage, in the order of the stages."""
+        seconds: Counter[str] = Counter()
         for record in self.records:
-            found.update(record.stage_seconds)
-        return dict(found)
+            seconds.update(record.stage_seconds)
+        return dict(seconds)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """A dictionary a sample, as in the files."""
+        """One dictionary per sample, with the fields that the files have."""
         return [record.to_json() for record in self.records]
 
     def to_pandas(self) -> pd.DataFrame:
-        """A table with a row a sample, and a column for each stage's seconds, as "stage_seconds.crown".
+        """A table with a row per sample, and a column for the seconds of each stage, e.g. "stage_seconds.crown".
 
         Raises:
             ValueError: pandas is not installed.
@@ -185,15 +185,15 @@ class Certification:
         try:
             import pandas as pd
         except ImportError as error:
-            raise ValueError(f"pandas is not there ({error}): pip install pandas, or take to_dicts()") from None
+            raise ValueError(f"pandas is not there ({error}): pip install pandas, or use to_dicts()") from None
         return pd.json_normalize(self.to_dicts())
 
     def _by_stage(self, kind: Callable[[SampleRecord], Key]) -> dict[str, dict[Key, int]]:
-        """How many records of each kind there are for each stage."""
-        found: dict[str, Counter[Key]] = {}
+        """The number of records of each kind, by stage."""
+        counters: dict[str, Counter[Key]] = {}
         for record in self.records:
-            found.setdefault(record.stage, Counter())[kind(record)] += 1
-        return {stage: dict(counts) for stage, counts in found.items()}
+            counters.setdefault(record.stage, Counter())[kind(record)] += 1
+        return {stage: dict(counts) for stage, counts in counters.items()}
 
     def _share(self, chosen: Iterable[bool]) -> float:
         return sum(chosen) / len(self.records) if self.records else 0.0

@@ -1,6 +1,6 @@
-"""What records must be: all rules about the fields of a sample's record, and of an instance's, for all that read them.
+"""The rules for the fields of records, of samples and of instances. Every reader of records applies them.
 
-A record that was edited by hand, or that a full disk has spoilt, is refused: nothing goes on from it.
+A record that was edited by hand, or damaged by a full disk, is rejected: no command continues from it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Kind = tuple[str, Callable[[Any], bool]]
 
 
 def checksum(record: Mapping[str, Any]) -> str:
-    """The digest of all other fields of a record. It tells of a slip of the hand, not of a forgery."""
+    """The digest of all other fields of a record. It detects accidental edits, not forgeries."""
     content = {name: value for name, value in record.items() if name != CHECKSUM}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check(record: Mapping[str, Any]) -> None:
-    """Raise ValueError where the record of a sample, as JSON holds it, contradicts itself; says all that is wrong.
+    """Raise ValueError if the record of a sample, as read from JSON, is invalid; the message lists all faults.
 
-    A record from before a field existed may lack this field.
+    A record written before a field existed may lack this field.
     """
     wrong = [*_wrong_kinds(record, SAMPLE)] or [*_contradictions(record)]
     if not wrong and record.get(CHECKSUM, checksum(record)) != checksum(record):
@@ -37,7 +37,7 @@ def check(record: Mapping[str, Any]) -> None:
 
 
 def check_instance(record: Mapping[str, Any]) -> None:
-    """Raise ValueError where the record of a VNN-LIB instance contradicts itself; says all that is wrong."""
+    """Raise ValueError if the record of a VNN-LIB instance is invalid; the message lists all faults."""
     wrong = [f"it lacks {name!r}" for name in NEEDED if name not in record] or [*_wrong_kinds(record, INSTANCE)]
     if not wrong:
         verdict, bound = record["verdict"], record["bound"]
@@ -50,14 +50,14 @@ def check_instance(record: Mapping[str, Any]) -> None:
 
 
 def _wrong_kinds(record: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterator[str]:
-    """Which fields hold what they cannot hold."""
+    """Messages about fields with an invalid value."""
     for name, (expected, holds) in kinds.items():
         if name in record and not holds(record[name]):
             yield f"its {name} is {record[name]!r}, expected {expected}"
 
 
 def _contradictions(record: Mapping[str, Any]) -> Iterator[str]:
-    """Which fields say what others exclude."""
+    """Messages about fields that contradict each other."""
     verdict, bound, stage = Verdict(record["verdict"]), record["bound"], record["stage"]
     label, prediction = record["label"], record["prediction"]
 
@@ -76,13 +76,13 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[str]:
             yield from unless(stage != CLEAN, "stage", "a stage that finds counterexamples")
         case Verdict.MISCLASSIFIED:
             yield from unless(bound is None or bound <= 0, "bound", "null or a bound <= 0")
-            yield from unless(prediction not in (label, -1), "prediction", f"another class than the label, {label}")
+            yield from unless(prediction not in (label, -1), "prediction", f"a class other than the label, {label}")
             yield from unless(stage == CLEAN, "stage", repr(CLEAN))
         case Verdict.UNKNOWN:
             right = prediction in (label, -1) or stage == CLEAN
             yield from unless(right, "prediction", f"the label, {label}, or -1 where there is no prediction")
     if verdict is not Verdict.UNKNOWN:
-        yield from unless(not record.get("reason"), "reason", "none")
+        yield from unless(not record.get("reason"), "reason", "no reason")
         yield from unless(not record.get("late"), "late", "false")
     elif "failed" in record and (record["failed"] or record.get("late")):
         yield from unless(bool(record.get("reason")), "reason", "one where a stage failed or was late")

@@ -1,4 +1,4 @@
-"""What stages of a certification could not do: which raised, on how many samples, and with which message."""
+"""The stages of a certification that failed: the stage, the number of samples, and the message."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class StageFailedWarning(UserWarning):
-    """A stage of the cascade raised an exception or gave NaN; samples that it could have decided may be unknown."""
+    """A stage of the cascade raised an exception or returned NaN; samples that it could decide may be unknown."""
 
 
 @dataclass(frozen=True)
@@ -16,25 +16,25 @@ class Failure:
     """A stage that failed."""
 
     stage: str
-    samples: int  # on which it failed
-    message: str  # of the first of these samples
+    samples: int  # the number of samples on which it failed
+    message: str  # for the first of these samples
 
     def __str__(self) -> str:
         return f"{self.stage} on {self.samples} sample{'s' if self.samples > 1 else ''} ({self.message})"
 
 
 def by_stage(failed: Iterable[Mapping[str, str]]) -> tuple[Failure, ...]:
-    """The stages that failed, in the order of their first failure; `failed` has a message by stage for each sample."""
+    """The stages that failed, in the order of their first failure; `failed` has messages by stage for each sample."""
     messages: dict[str, list[str]] = {}
     for sample in failed:
         for stage, message in sample.items():
             messages.setdefault(stage, []).append(message)
-    return tuple(Failure(stage, len(told), told[0]) for stage, told in messages.items())
+    return tuple(Failure(stage, len(texts), texts[0]) for stage, texts in messages.items())
 
 
 def warn(failed: Sequence[Failure], *, stacklevel: int) -> None:
-    """One StageFailedWarning about all of them; no warning where there are none."""
+    """One StageFailedWarning about all failures; no warning if there are no failures."""
     if failed:
-        told = "; ".join(map(str, failed))
-        message = f"stages failed: {told}. No sample is certified or falsified by a failure: mend its cause, run again"
+        failures = "; ".join(map(str, failed))
+        message = f"stages failed: {failures}. A failure certifies or falsifies no sample: mend its cause, run again"
         warnings.warn(message, StageFailedWarning, stacklevel=stacklevel + 1)

@@ -1,4 +1,4 @@
-"""Append-only files of JSON lines: what was measured, one record a line, safe against being killed at any time."""
+"""Append-only files of JSON lines: one record per line, valid even if the process is killed at any time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
-UNFINISHED = ".unfinished"  # how the name ends of what is being written
+UNFINISHED = ".unfinished"  # the suffix of a file that is being written
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
@@ -21,12 +21,12 @@ def append(path: Path, records: Iterable[Record]) -> None:
 
 
 def read(path: Path) -> list[Record]:
-    """All whole records of a file; none where there is no file.
+    """All complete records of a file; an empty list if there is no file.
 
-    A last line without its end is what a killed process had not finished to write, and is left out.
+    A last line without a line end was being written when its process was killed. It is ignored.
 
     Raises:
-        ValueError: any other line is not a record; names the file and the line.
+        ValueError: any other line is not a record; the message names the file and the line.
     """
     if not path.exists():
         return []
@@ -44,14 +44,14 @@ def read(path: Path) -> list[Record]:
 
 
 def torn(path: Path) -> int | None:
-    """The number of the last line where it has no end, and `read` leaves it out; None where all are whole."""
+    """The number of the last line if it has no line end, so that `read` ignores it; None if all are complete."""
     content = path.read_bytes()
     return content.count(b"\n") + 1 if content and not content.endswith(b"\n") else None
 
 
 @contextmanager
 def named(place: Path | str) -> Iterator[None]:
-    """Begin what a ValueError says with the place, as a file and a line, that it is about."""
+    """Begin the message of a ValueError with a place, e.g. a file and a line."""
     try:
         yield
     except ValueError as error:
@@ -59,17 +59,17 @@ def named(place: Path | str) -> Iterator[None]:
 
 
 def rewrite(path: Path, records: Iterable[Record]) -> None:
-    """Replace a file's records at once: whoever reads sees the old ones or the new ones."""
+    """Replace the records of a file atomically: a reader sees the old records or the new ones."""
     write_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON for people to read, at once."""
+    """Write indented JSON, atomically."""
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises ValueError that names a file which is none."""
+    """The content of a JSON file. Raises ValueError, with the name of the file, if it is not valid JSON."""
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
@@ -77,7 +77,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file such that it is never seen half-written, whatever happens."""
+    """Write a file atomically: no reader ever sees a part of the content."""
     unfinished = path.with_name(path.name + UNFINISHED)
     with unfinished.open("wb") as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""Figures that a paper has published, to stand beside our own; ours are never mixed with them."""
+"""Published results of a paper, shown next to our own results; the two are never mixed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Accuracies of a paper's own network, in percent; None where it gives none.
+    """The accuracies of a paper's network, in percent; None if the paper does not give the value.
 
     Args:
         natural, adversarial, certified: the accuracies.

@@ -1,13 +1,13 @@
-"""The files of a run folder, and what can be read from them without torch.
+"""The files of a run folder, and how to read them without torch.
 
 recipe.json          the recipe
 versions.json        of the library (with its git commit), torch and Python
 metrics.jsonl        a record for each epoch
-state.safetensors    weights and optimiser after the last whole epoch: where to resume
+state.safetensors    weights and optimiser after the last complete epoch: a run resumes from here
 weights.safetensors  the trained weights: the run is complete
 certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.counterexamples/INDEX.npy points,
-                     NAME.lock who writes them
-attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME stands for, and .json their settings
+                     NAME.lock the lock of the process that writes them
+attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME describes, and .json their settings
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ctbench.results.checking import CHECKSUM, checksum
 
 @dataclass(frozen=True)
 class CertificationFiles:
-    """The settings of a certification and the records made under them."""
+    """The files of one certification: its settings and its records."""
 
     records: Path
 
@@ -42,35 +42,36 @@ class CertificationFiles:
 
     @property
     def counterexamples(self) -> Path:
-        """The folder of the points that falsify samples: INDEX.npy, in double precision."""
+        """The folder of the counterexamples: INDEX.npy, in double precision."""
         return self.records.with_suffix(".counterexamples")
 
     def read(self) -> Certification:
-        """All whole records, each checked.
+        """All complete records, each checked.
 
         Raises:
-            ValueError: a line is no record, a record contradicts itself, or a sample has two; names the file.
+            ValueError: a line is not a record, a record contradicts itself, or a sample has two records; the message
+                names the file.
         """
-        found = []
+        records = []
         for number, record in enumerate(jsonl.read(self.records), start=1):
             with jsonl.named(f"{self.records}, line {number}"):
-                found.append(SampleRecord.from_json(record))
+                records.append(SampleRecord.from_json(record))
         with jsonl.named(self.records):
-            return Certification.of(found)
+            return Certification.of(records)
 
     def read_settings(self) -> dict[str, Any]:
-        """What the records were made under. Raises an error that says what is expected where there is no such file."""
+        """The settings of the certification. Raises FileNotFoundError or ValueError if there are no valid settings."""
         if not self.settings.is_file():
             raise FileNotFoundError(
                 f"there is no file {self.settings}, the settings of {self.records}: keep both files together"
             )
-        found = jsonl.read_json(self.settings)
-        if not isinstance(found, dict):
-            raise ValueError(f"{self.settings} holds no settings of a certification but {type(found).__name__}")
-        return found
+        settings = jsonl.read_json(self.settings)
+        if not isinstance(settings, dict):
+            raise ValueError(f"{self.settings} holds no settings of a certification but {type(settings).__name__}")
+        return settings
 
     def append(self, records: Sequence[SampleRecord], *, counterexamples: bool = False) -> None:
-        """Add records; their counterexamples, where these are wanted, come first: no record is without its point."""
+        """Add records. With `counterexamples` their points are written first, so that no record lacks its point."""
         for record in records:
             if counterexamples and record.counterexample is not None:
                 self.counterexamples.mkdir(exist_ok=True)
@@ -81,10 +82,10 @@ class CertificationFiles:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While no other process may write here: two that do the same job would write each record twice.
+        """A context in which no other process may write here: two processes would write each record twice.
 
         Raises:
-            ValueError: another one does.
+            ValueError: another process writes here.
         """
         self._check_name()
         self.records.parent.mkdir(parents=True, exist_ok=True)
@@ -93,47 +94,47 @@ class CertificationFiles:
             with FileLock(lock, timeout=0):
                 yield
         except Timeout:
-            if not lock.exists():  # it could not be made
+            if not lock.exists():  # the lock could not be created
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(lock)) from None
             raise ValueError(f"another process writes {self.records}: wait for it, or choose another place") from None
 
     def start(self, settings: dict[str, Any], *, resume: bool) -> dict[int, SampleRecord]:
-        """Make ready to append; returns the records there are already, by index.
+        """Prepare the files for `append`; returns the existing records by index.
 
         Raises:
-            ValueError: there are records and resume is off, or they were made under other settings.
+            ValueError: there are records and `resume` is off, or they were written under other settings.
         """
         self._check_name()
         self.records.parent.mkdir(parents=True, exist_ok=True)
-        made = self.records.exists(), self.settings.exists()
-        if made == (False, False) or (not made[1] and not self.records.stat().st_size):
-            # the empty records come first: a kill between the two leaves what can be told from files of others
+        exist = self.records.exists(), self.settings.exists()
+        if exist == (False, False) or (not exist[1] and not self.records.stat().st_size):
+            # the empty records come first: after a kill between the two, the files still differ from those of others
             jsonl.rewrite(self.records, [])
             jsonl.write_json(self.settings, settings)
             return {}
-        if made != (True, True):
-            there, missing = (self.records, self.settings) if made[0] else (self.settings, self.records)
-            raise ValueError(f"{there} exists, but not {missing.name} beside it: choose another place")
+        if exist != (True, True):
+            there, missing = (self.records, self.settings) if exist[0] else (self.settings, self.records)
+            raise ValueError(f"{there} exists, but not {missing.name} next to it: choose another place")
         if not resume:
             raise ValueError(f"{self.records} exists already: resume it (--resume), or choose another place (--out)")
         different = _differences(self.read_settings(), json.loads(json.dumps(settings)))
         if different:
             raise ValueError(f"{self.records} was made under other settings ({different}): choose another place")
         done = {record.index: record for record in self.read()}
-        # a record cut short by a kill must not grow together with the next one
+        # a record truncated by a kill must not be joined with the next record
         jsonl.rewrite(self.records, jsonl.read(self.records))
         return done
 
     def _check_name(self) -> None:
         if self.records.suffix != ".jsonl":
-            raise ValueError(f"{self.records} is no place for records: choose a name that ends in .jsonl")
+            raise ValueError(f"{self.records} is not a file of records: choose a name that ends in .jsonl")
 
     def merge(self, parts: Sequence[CertificationFiles]) -> Certification:
-        """Begin with the records of other files, at least one, that were made under the same settings.
+        """Write the records of other files, at least one, that were written under the same settings.
 
         Raises:
-            FileNotFoundError: a part is not there.
-            ValueError: this place is taken, settings differ, or a sample has two records.
+            FileNotFoundError: a part does not exist.
+            ValueError: these files already exist, settings differ, or a sample has two records.
         """
         if self.records.exists() and self.settings.exists():
             raise ValueError(f"{self.records} exists already: merge into a new file")
@@ -145,23 +146,23 @@ class CertificationFiles:
             different = _differences(settings[0], its)
             if different:
                 raise ValueError(f"{part.records} was made under other settings than {parts[0].records} ({different})")
-        found: dict[int, tuple[Path, SampleRecord]] = {}
+        by_index: dict[int, tuple[Path, SampleRecord]] = {}
         for part in parts:
             for record in part.read():
-                if record.index in found:
+                if record.index in by_index:
                     raise ValueError(
-                        f"sample {record.index} has two records, in {found[record.index][0]} and in {part.records}: "
+                        f"sample {record.index} has two records, in {by_index[record.index][0]} and in {part.records}: "
                         f"merge parts that have no sample in common"
                     )
-                found[record.index] = part.records, record
-        merged = Certification.of(record for _, record in found.values())
+                by_index[record.index] = part.records, record
+        merged = Certification.of(record for _, record in by_index.values())
         self.start(settings[0], resume=False)
         jsonl.rewrite(self.records, map(_sealed, merged))
         return merged
 
 
 def _sealed(record: SampleRecord) -> dict[str, Any]:
-    """A record as it is written: with the checksum by which a reader finds what was edited."""
+    """The record with the checksum by which a reader detects edits."""
     content = record.to_json()
     return {**content, CHECKSUM: checksum(content)}
 
@@ -200,15 +201,15 @@ class RunFolder:
         return CertificationFiles(self.path / "certified" / f"{name}.jsonl")
 
     def certifications(self) -> list[CertificationFiles]:
-        """All that there are, by name."""
+        """All certifications, sorted by name."""
         return [CertificationFiles(path) for path in sorted((self.path / "certified").glob("*.jsonl"))]
 
     def attacked(self, name: str, attacks: str) -> Path:
-        """The file of records of attacks."""
+        """The file of the records of attacks."""
         return self.path / "attacked" / f"{name}-{attacks}.jsonl"
 
     def attacks(self) -> list[Path]:
-        """The settings of all records of attacks, by name."""
+        """The settings of all records of attacks, sorted by name."""
         return sorted((self.path / "attacked").glob("*.json"))
 
     def require(self) -> None:
@@ -216,4 +217,4 @@ class RunFolder:
         if not self.path.is_dir():
             raise FileNotFoundError(f"there is no run folder {self.path}")
         if not self.recipe.is_file():
-            raise FileNotFoundError(f"{self.path} is no run folder: it has no {self.recipe.name}")
+            raise FileNotFoundError(f"{self.path} is not a run folder: it has no {self.recipe.name}")

@@ -1,7 +1,7 @@
-"""The ops that a network is made of, as values: one file per kind, one section per op.
+"""The ops of a network, as values: one file per kind, one section per op.
 
-A new op is a dataclass of one of the two families of `base`, and a line that registers the layer it comes from with
-`lower`.
+A new op is a dataclass of one of the two families in `base`, and a function that is registered with `lower` for the
+layer it comes from.
 """
 
 from ctbench.graph.ops.averages import AdaptiveAvgPool2d, AvgPool2d, Mean

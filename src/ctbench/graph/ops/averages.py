@@ -1,4 +1,4 @@
-"""Means: of windows, of what is left of an image, over dimensions. Affine maps with positive weights."""
+"""Means: of windows, of parts of an image, over dimensions. Affine maps with positive weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctbench.graph.ops.linear import Conv2d, pair, windows
 
 @dataclass(frozen=True)
 class AvgPool2d(Positive):
-    """The mean of every window, zeros of the padding counted in."""
+    """The mean of every window, including the zeros of the padding."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -43,7 +43,7 @@ class AvgPool2d(Positive):
 
 @dataclass(frozen=True)
 class AdaptiveAvgPool2d(Positive):
-    """The mean of each of size[0] x size[1] parts of an image; parts of unequal sides overlap, as in torch."""
+    """The mean of each of size[0] x size[1] parts of an image; parts of unequal sides overlap, like in torch."""
 
     size: tuple[int, int]
     input_shape: Shape  # (channels, height, width)
@@ -72,7 +72,7 @@ def _parts(length: int, count: int, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Mean(Positive):
-    """The mean over some dimensions of a sample, which stay with size 1."""
+    """The mean over some dimensions of a sample; the dimensions are kept with size 1."""
 
     dims: tuple[int, ...]  # of the shape without the batch
     input_shape: Shape
@@ -94,8 +94,8 @@ def _(module: nn.AvgPool2d, shape: Shape) -> Op:
     uneven = not module.count_include_pad and padding != (0, 0)
     if module.ceil_mode or uneven or module.divisor_override is not None:
         raise UnsupportedLayerError(
-            "AvgPool2d with ceil_mode, divisor_override or count_include_pad=False beside padding is not supported: "
-            "make it a layer of its own and register an op for that with @ctbench.graph.lower.register"
+            "AvgPool2d with ceil_mode, divisor_override, or padding with count_include_pad=False is not supported: "
+            "make it a separate layer and register an op for it with @ctbench.graph.lower.register"
         )
     stride = module.kernel_size if module.stride is None else module.stride
     return AvgPool2d(pair(module.kernel_size), pair(stride), padding, shape)
@@ -103,8 +103,8 @@ def _(module: nn.AvgPool2d, shape: Shape) -> Op:
 
 @lower.register
 def _(module: nn.AdaptiveAvgPool2d, shape: Shape) -> Op | Sequence[Op]:
-    wanted = module.output_size if isinstance(module.output_size, Sequence) else (module.output_size,) * 2
+    output = module.output_size if isinstance(module.output_size, Sequence) else (module.output_size,) * 2
     if len(shape) != 3:
         raise ValueError(f"the layer takes (channels, height, width), its input has shape {shape}")
-    height, width = (n if m is None else m for n, m in zip(shape[1:], wanted, strict=True))
+    height, width = (n if m is None else m for n, m in zip(shape[1:], output, strict=True))
     return AdaptiveAvgPool2d((height, width), shape)

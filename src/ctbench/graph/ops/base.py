@@ -1,13 +1,13 @@
-"""What an op is, and the two families that carry almost every network.
+"""The base class of ops, and the two families that cover almost every network.
 
     Affine       x -> W x + b      linear(x) = W x,  magnitude(r) = |W| r,  adjoint(a) = W^T a,  offset(a) = <a, b>
     Elementwise  x -> f(x)         slopes(l, u): the range of f' on [l, u],  extremes(l, u, s): that of f(z) - s z
 
-Every domain is written in these few questions. W is never formed. Any slope gives a sound line around f, because its
-offset is asked for: which slope is a good one is the business of a relaxation.
+Every domain uses only these few methods. W is never formed. Any slope gives a sound line around f, because the op
+computes its offset. A relaxation only has to choose a good slope.
 
-Tensors with a leading batch are [B, *shape], coefficients of S linear forms a sample are [B, S, *shape]; a `shape`
-alone is without them.
+Tensors with a batch are [B, *shape], coefficients of S linear forms per sample are [B, S, *shape]; a `shape` alone does
+not include B and S.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ EPSILON = 2.0**-52  # the distance from 1 to the next number in double precision
 
 
 class UnsupportedLayerError(ValueError):
-    """A layer that no op has been registered for."""
+    """A layer without a registered op."""
 
 
 class Op(ABC):
-    """A function of one or more tensors. Ops are frozen dataclasses; parameters are held, never copied."""
+    """A function of one or more tensors. Ops are frozen dataclasses; they refer to parameters, without copies."""
 
     relaxed: ClassVar[bool] = False  # whether linear bounds need lines around it, and so bounds of its input
 
@@ -39,14 +39,14 @@ class Op(ABC):
 
     @abstractmethod
     def shape(self, *inputs: Shape) -> Shape:
-        """The shape that comes out for the shapes that go in; ValueError where they do not fit."""
+        """The output shape for these input shapes; ValueError if they do not fit."""
 
     def freeze(self, *inputs: Tensor, training: bool) -> Op:
-        """This op with every quantity fixed that it takes from the batch."""
+        """This op, with all quantities fixed that depend on the batch."""
         return self
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The same op with each of its tensors changed."""
+        """The same op with `change` applied to each of its tensors."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         changed = {name: change(value) for name, value in tensors.items() if isinstance(value, Tensor)}
         return replace(self, **changed)  # type: ignore[type-var]
@@ -89,7 +89,7 @@ class Affine(Op):
 
 
 class Positive(Affine):
-    """x -> W x with no negative weight: a mean, a choice of entries. `__call__` is all of it."""
+    """x -> W x without negative weights: a mean, a selection of entries. `linear` and `magnitude` are `__call__`."""
 
     def linear(self, x: Tensor) -> Tensor:
         return self(x)
@@ -124,55 +124,56 @@ class Elementwise(Op):
 
     @abstractmethod
     def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the greatest slope of f on [l, u]."""
+        """The smallest and the largest slope of f on [l, u]."""
 
     @abstractmethod
     def extremes(self, lower: Tensor, upper: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the greatest value of f(z) - slope z on [l, u]."""
+        """The smallest and the largest value of f(z) - slope z on [l, u]."""
 
     @abstractmethod
     def tightest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        """The slopes of a lower and an upper line that leave the smallest area between themselves and f."""
+        """The slopes of a lower and an upper line with the smallest area between them and f."""
 
     def image(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the greatest value of f on [l, u]."""
+        """The smallest and the largest value of f on [l, u]."""
         return self.extremes(lower, upper, torch.zeros_like(lower))
 
     def error(self, lower: Tensor, upper: Tensor) -> Tensor | float:
-        """What f, as torch computes it in double precision, and its extremes may be wrong by for z in [l, u].
+        """A bound of the error of torch's f in double precision, and of the extremes, for z in [l, u].
 
-        Not counted are the rounding of the value itself and of a product with a slope: some units in their last place.
+        It does not include the rounding of the value itself, and of a product with a slope, to a few units in the last
+        place.
         """
         return 64 * EPSILON * (1 + torch.maximum(lower.abs(), upper.abs()))
 
     def exact(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """Where f is itself a line on [l, u], so that tighter bounds of the input would change nothing."""
+        """Whether f is a line on [l, u], so that tighter bounds of the input would change nothing."""
         least, greatest = self.slopes(lower, upper)
         return least == greatest
 
     def chord(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """The slope of the line through both ends; where their distance is lost in rounding, a slope of f there."""
+        """The slope of the line through both ends; if their distance is lost in rounding, a slope of f there."""
         width, (least, greatest) = upper - lower, self.slopes(lower, upper)
-        # sigmoid(1e-320) - sigmoid(0) is a rounding error, and any number when it is divided by 1e-320; dividing by 1
-        # there keeps it from the gradients, too, which would pass through where()
+        # sigmoid(1e-320) - sigmoid(0) is a rounding error, and dividing it by 1e-320 gives an arbitrary number.
+        # Dividing by 1 there also keeps it out of the gradients, which would pass through where()
         wide = width > torch.finfo(width.dtype).eps * (1 + lower.abs() + upper.abs())
         slanted = (self(upper) - self(lower)) / torch.where(wide, width, 1.0)
         return torch.where(wide, torch.clamp(slanted, least, greatest), least)
 
     def lines(self, lower: Tensor, upper: Tensor, low: Tensor, high: Tensor) -> Lines:
-        """Lines around f on [l, u], of slope `low` below and `high` above: sound for any slopes."""
+        """Lines around f on [l, u], with slope `low` below and `high` above: sound for any slopes."""
         return Lines(low, self.extremes(lower, upper, low)[0], high, self.extremes(lower, upper, high)[1])
 
     def tightest_lines(self, lower: Tensor, upper: Tensor) -> Lines:
-        """The lines of the tightest slopes."""
+        """The lines with the tightest slopes."""
         return self.lines(lower, upper, *self.tightest(lower, upper))
 
 
 @singledispatch
 def lower(module: nn.Module, shape: Shape) -> Op | Sequence[Op]:
-    """The op that a layer is, for inputs of this shape; or the ops that it is one after the other.
+    """The op of a layer for inputs of this shape, or a sequence of ops.
 
-    Open to other layers: `@lower.register` a function of the layer and its input shape that returns them.
+    For a new layer, register a function of the layer and its input shape with `@lower.register`.
     """
     raise UnsupportedLayerError(
         f"layer type {type(module).__module__}.{type(module).__qualname__} is not supported: register an op for "

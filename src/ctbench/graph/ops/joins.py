@@ -1,4 +1,4 @@
-"""Ops of several branches, or of several entries: sums, concatenation, the greatest entry."""
+"""Ops of several branches, or of several entries: sum, concatenation, maximum."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ctbench.graph.ops.moves import Select
 
 @dataclass(frozen=True)
 class Add(Op):
-    """The sum of two branches of one shape."""
+    """The sum of two branches of the same shape."""
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         return inputs[0] + inputs[1]
 
     def shape(self, *inputs: Shape) -> Shape:
         if inputs[0] != inputs[1]:
-            raise ValueError(f"the sum joins branches of one shape, these are {inputs[0]} and {inputs[1]}: expand one")
+            raise ValueError(f"a sum needs branches of the same shape, got {inputs[0]} and {inputs[1]}: expand one")
         return inputs[0]
 
 
 @dataclass(frozen=True)
 class Concat(Op):
-    """Branches one behind the other along a dimension of a sample."""
+    """The concatenation of branches along a dimension of a sample."""
 
-    dim: int  # of the shape without the batch
+    dim: int  # a dimension of the shape without the batch
     sizes: tuple[int, ...]  # of the branches, along dim
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -56,10 +56,10 @@ class Concat(Op):
 
 @dataclass(frozen=True, eq=False)
 class Max(Op):
-    """The greatest of n entries: [B, n, *shape] to [B, *shape]."""
+    """The maximum of n entries: [B, n, *shape] to [B, *shape]."""
 
     relaxed: ClassVar[bool] = True
-    repeats: Tensor | None = None  # [n, *shape] or what broadcasts to it: entries that repeat another one
+    repeats: Tensor | None = None  # entries that repeat another entry; broadcasts to [n, *shape]
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         return inputs[0].amax(1)
@@ -70,9 +70,9 @@ class Max(Op):
     def lines(self, lower: Tensor, upper: Tensor) -> Lines:
         """Planes around the maximum for entries in [l, u], [B, n, *shape]; offsets are [B, *shape].
 
-        Below, the entry with the greatest lower bound L. Above, max z <= L + sum (z_i - L)+ with each chord, or the
-        greatest upper bound where that is lower at the centre. Both are exact where one entry dominates the others.
-        Repeats of an entry have no part in the planes: the chord above would be counted twice.
+        Below: the entry with the largest lower bound L. Above: max z <= L + sum (z_i - L)+ with the chord of each
+        summand, or the largest upper bound if it is lower at the centre. Both are exact if one entry dominates the
+        others. Repeats of an entry are excluded from the planes: their chord would be counted twice.
         """
         once = lower if self.repeats is None else lower.masked_fill(self.repeats, -torch.inf)
         floor, first = once.max(1, keepdim=True)
@@ -80,7 +80,7 @@ class Max(Op):
         rises = upper > floor
         if self.repeats is not None:
             rises = rises & ~self.repeats
-        # a slope of 1 is sound, too, and its gradient does not overflow where there is hardly any width
+        # a slope of 1 is also sound, and its gradient does not overflow if the width is close to 0
         wide = upper - lower > torch.finfo(lower.dtype).tiny ** 0.5
         chord = (upper - floor) / torch.where(wide, upper - lower, 1.0)
         above = torch.where(rises, torch.where(wide, chord, 1.0), 0.0)
@@ -96,14 +96,14 @@ class Max(Op):
 @lower.register
 def _(module: nn.MaxPool2d, shape: Shape) -> Op | Sequence[Op]:
     if module.return_indices:
-        raise UnsupportedLayerError("MaxPool2d with return_indices=True is not supported: take the values alone")
+        raise UnsupportedLayerError("MaxPool2d with return_indices=True is not supported: use only the values")
     if len(shape) != 3:
         raise ValueError(f"the layer takes (channels, height, width), its input has shape {shape}")
     settings = (module.kernel_size, module.stride, module.padding, module.dilation)
     kernel, stride, padding, dilation = (pair(setting) for setting in settings)
     try:
         count = F.max_pool2d(torch.zeros(1, *shape), kernel, stride, padding, dilation, module.ceil_mode).shape[2:]
-    except RuntimeError as error:  # torch's own word on windows that do not fit
+    except RuntimeError as error:  # from torch, if the windows do not fit
         raise ValueError(f"the windows do not fit inputs of shape {shape} ({error})") from None
     sides = zip(shape[1:], count, kernel, stride, padding, dilation, strict=True)
     (rows, inner_rows), (columns, inner_columns) = (_places(*side) for side in sides)
@@ -117,10 +117,10 @@ def _(module: nn.MaxPool2d, shape: Shape) -> Op | Sequence[Op]:
 
 
 def _places(size: int, count: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[Tensor, Tensor]:
-    """Where the windows along a side look, and which of these places lie inside the image; both [kernel, count].
+    """The places of the windows along a side, and whether they lie inside the image; both [kernel, count].
 
-    A place beyond the edge is no candidate for the greatest entry: the first place of its window that lies inside
-    stands in for it.
+    A place beyond the edge is not a candidate for the maximum. It is replaced by the first place of its window inside
+    the image.
     """
     place = torch.arange(count) * stride - padding + torch.arange(kernel).unsqueeze(1) * dilation
     inside = (place >= 0) & (place < size)

@@ -1,4 +1,4 @@
-"""Affine layers with weights: dense, convolutions, and the scales that normalisation makes."""
+"""Affine layers with weights: dense layers, convolutions, and scales from normalisation."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def _(module: nn.Linear, shape: Shape) -> Op:
 
 # ---------------------------------------------------------------------------------------------- convolution
 
-FOURIER = ("cuda",)  # devices whose library may compute a convolution in double precision by Fourier transforms
+FOURIER = ("cuda",)  # devices that may compute convolutions in double precision by Fourier transforms
 
 
 @contextmanager
 def sums_of_products(x: Tensor) -> Iterator[None]:
-    """Convolutions of x as sums of products in double precision, as what they may be wrong by is counted for these.
+    """Compute convolutions of x in double precision as sums of products, because error bounds are made for these.
 
-    cuDNN knows Fourier transforms for kernels of height or width 1; torch's own kernels multiply matrices.
+    cuDNN uses Fourier transforms for some kernels of height or width 1; torch's own kernels multiply matrices.
     """
     if x.dtype != torch.float64 or x.device.type not in FOURIER:
         yield
@@ -99,7 +99,7 @@ class Conv2d(Affine):
         return self._convolve(r, self.weight.abs(), None)
 
     def adjoint(self, a: Tensor) -> Tensor:
-        # the rows and columns that the stride left over at the far edge get zero coefficients
+        # rows and columns at the far edge that the stride skips get zero coefficients
         height, width = self.shape(self.input_shape)[1:]
         left_over = tuple(
             size - ((out - 1) * s - 2 * p + d * (k - 1) + 1)
@@ -138,7 +138,7 @@ class Conv2d(Affine):
 
 
 def windows(size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape = (1, 1)) -> Shape:
-    """How many windows fit along each side."""
+    """The number of windows along each side."""
     count = tuple(
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
@@ -160,7 +160,7 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, shape: Shape, weight: Tensor, *s
 
 @lower.register
 def _(module: nn.Conv2d, shape: Shape) -> Op | Sequence[Op]:
-    left, right, top, bottom = module._reversed_padding_repeated_twice  # "same" and "valid" are numbers there
+    left, right, top, bottom = module._reversed_padding_repeated_twice  # also for "same" and "valid"
     if module.padding_mode == "zeros" and (not isinstance(module.padding, str) or (left, top) == (right, bottom)):
         padding = (top, left) if isinstance(module.padding, str) else module.padding
         return _convolution(module, shape, module.weight, module.stride, padding, module.dilation)
@@ -214,7 +214,7 @@ class ConvTranspose2d(Affine):
     def adjoint(self, a: Tensor) -> Tensor:
         with sums_of_products(a):
             back = F.conv2d(a.flatten(0, 1), self.weight, None, self.stride, self.padding, self.dilation, self.groups)
-        # an output padding of a stride or more makes the convolution see a row behind the last of the input
+        # with an output padding of at least the stride, the convolution sees a row after the last row of the input
         height, width = (
             n - extra // s for n, s, extra in zip(back.shape[2:], self.stride, self.output_padding, strict=True)
         )
@@ -255,12 +255,12 @@ def _(module: nn.ConvTranspose2d, shape: Shape) -> Op:
 
 @dataclass(frozen=True, eq=False)
 class Scale(Affine):
-    """x -> weight * x + bias, both broadcast over the input: normalisation, and batch norm once it is frozen."""
+    """x -> weight * x + bias, both broadcast over the input: normalisation, and frozen batch norm."""
 
     mixes: ClassVar[bool] = False
-    weight: Tensor  # broadcasts to the input's shape, as [C, 1, 1]
+    weight: Tensor  # broadcasts to the input's shape, e.g. [C, 1, 1]
     bias: Tensor
-    bias_terms: Tensor | None = None  # the sum of |terms| of the bias, where both are rounded; None where they are not
+    bias_terms: Tensor | None = None  # the sum of |terms| of the bias if weight and bias are rounded, else None
 
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return torch.addcmul(self.bias, x, self.weight)
@@ -275,7 +275,7 @@ class Scale(Affine):
         return a * self.weight
 
     def offset(self, a: Tensor) -> Tensor | float:
-        # the coefficients of a channel are summed before they meet its one number: gradients have fewer entries
+        # sum the coefficients of a channel before multiplying by its bias: gradients have fewer entries
         alike = [at - self.bias.dim() for at, size in enumerate(self.bias.shape) if size == 1]
         a = a.sum(alike, keepdim=True) if alike else a
         return (a * self.bias).flatten(2).sum(2)
@@ -294,9 +294,9 @@ def _(module: Normalize, shape: Shape) -> Op:
 
 @dataclass(frozen=True, eq=False)
 class ScaledConv2d(Conv2d):
-    """A convolution and the scale of its channels as one, so that a pass goes once over the values less.
+    """A convolution and the scale of its channels as one op, which saves a pass over the values.
 
-    Its weight and bias are made of both; `map` changes the tensors that these are made of.
+    Its weight and bias are computed from both; `map` changes the tensors of the convolution and of the scale.
     """
 
     convolution: Conv2d
@@ -316,10 +316,10 @@ class ScaledConv2d(Conv2d):
 
 @dataclass(frozen=True, eq=False)
 class BatchNorm(Op):
-    """A batch norm whose statistics are still open: `freeze` turns it into a Scale, and only then it is a function.
+    """A batch norm with open statistics: it has to be frozen into a Scale before it can be evaluated.
 
-    In training the Scale is made of this batch's mean and biased variance, which carry gradients (Shi et al. 2021,
-    section 3.3), and the running statistics follow; otherwise it is made of the running statistics.
+    In training the Scale is computed from the mean and the biased variance of this batch, with gradients (Shi et al.
+    2021, section 3.3), and the running statistics are updated. Otherwise it is computed from the running statistics.
     """
 
     module: nn.BatchNorm1d | nn.BatchNorm2d
@@ -341,7 +341,7 @@ class BatchNorm(Op):
             mean, variance = module.running_mean, module.running_var
         else:
             raise ValueError(
-                "this batch norm keeps no running statistics, so its network answers a batch, not a sample: "
+                "this batch norm has no running statistics, so the result for a sample depends on its batch: "
                 "set track_running_stats=True"
             )
         factor = (variance + module.eps).rsqrt()
@@ -365,7 +365,7 @@ class BatchNorm(Op):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics towards those of this batch, as torch does."""
+        """Update the running statistics with those of this batch, like torch."""
         module = self.module
         if module.running_mean is None or module.running_var is None or module.num_batches_tracked is None:
             return
@@ -380,10 +380,9 @@ class BatchNorm(Op):
 
 
 class Moments(torch.autograd.Function):
-    """Mean and biased variance of x [B, C, ...] over all dimensions but the channels, [C] each.
+    """Mean and biased variance of x [B, C, ...] over all dimensions except the channels, [C] each.
 
-    Their gradient is a line in each value, so one pass gives it; autograd makes about eight. It takes a third of
-    torch.var_mean's time, forward and back (2 CPU cores, November 2026).
+    Their gradient is linear in each value, so it needs one pass over the values; autograd makes about eight.
     """
 
     @staticmethod
@@ -416,7 +415,7 @@ def _(module: nn.BatchNorm2d, shape: Shape) -> Op:
 
 @dataclass(frozen=True)
 class Dropout(Op):
-    """A dropout, which is the identity at test time; `freeze` says so. Training through it is refused."""
+    """A dropout. `freeze` replaces it by the identity in eval mode, and raises ValueError in training."""
 
     rate: float
 
@@ -430,7 +429,7 @@ class Dropout(Op):
         if training and self.rate > 0:
             raise ValueError(
                 f"dropout of rate {self.rate:g} cannot be trained with bounds: one clean pass, its attacks and its "
-                f"bounds would see different networks; take the layer out, or set p=0"
+                f"bounds would see different networks; remove the layer, or set p=0"
             )
         shape = tuple(inputs[0].shape[1:])
         return Reshape(shape, shape)

@@ -1,7 +1,7 @@
-"""Affine ops that compute nothing: each output is one input entry, or a constant.
+"""Affine ops without arithmetic: each output is one input entry, or a constant.
 
-A function that only moves entries is understood by running it on their numbers, 1 to n. So slices, permutations,
-padding, pixel shuffles and repetitions are one op, `Select`, and none of them has to be written out.
+A function that only moves entries is read by running it on the numbers of the entries, 1 to n. So slices, permutations,
+padding, pixel shuffles and repetitions are one op, `Select`, and do not need code of their own.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Reshape(Positive):
 
 @dataclass(frozen=True, eq=False)
 class Select(Positive):
-    """Entries of the input, each at any number of places, and zeros."""
+    """Entries of the input, each any number of times, and zeros."""
 
-    index: Tensor  # integers [*output]: which entry of the flat input, or its size for a zero
+    index: Tensor  # integers [*output]: the index into the flat input, or its size for a zero
     input_shape: Shape
 
     @cached_property
     def uses(self) -> int:
-        """At how many places an entry of the input stands, at most."""
+        """The maximal number of times that an entry of the input is used."""
         size = math.prod(self.input_shape)
         return int(self.index.flatten().bincount(minlength=size + 1)[:size].max())
 
@@ -92,33 +92,33 @@ class Shift(Affine):
         return inputs[0]
 
 
-BATCH = "before which dimension 0 is the batch: leave it in its place, and write -1 or x.size(0) for its size"
+BATCH = "with the batch as dimension 0: leave it in its place, and write -1 or x.size(0) for its size"
 
 
 def broadcasts(shape: Sequence[int], target: Shape) -> bool:
-    """Whether a constant of this shape can be joined with values of the target's shape, and leaves it as it is."""
+    """Whether a constant of this shape broadcasts to values of the target shape."""
     padded = (1,) * (len(target) - len(shape)) + tuple(shape)
     return len(padded) == len(target) and all(size in (1, n) for size, n in zip(padded, target, strict=True))
 
 
 def rearrangement(function: Callable[[Tensor], Tensor], shape: Shape) -> tuple[Op, ...]:
-    """The ops that a function is, for inputs of this shape, if all it does is to move entries and set constants.
+    """The ops of a function that only moves entries and sets constants, for inputs of this shape.
 
-    A shape without an axis, of what goes in or comes out, is (1,) in the ops.
+    An input or output shape without axes is (1,) in the ops.
 
     Raises:
-        UnsupportedLayerError: it moves entries from one sample of the batch to another, or does more than move.
-        ValueError: it does not take inputs of this shape, or nothing comes out.
+        UnsupportedLayerError: the function moves entries between samples, or does more than move entries.
+        ValueError: the function rejects inputs of this shape, or its output is empty.
     """
     size = math.prod(shape)
     numbers = torch.arange(1, 2 * size + 1, dtype=torch.float64).view(2, *shape)
     try:
         constants = function(torch.zeros_like(numbers))
         moved = function(numbers) - constants
-    except (RuntimeError, IndexError, TypeError, ValueError) as error:  # torch's own word on what does not fit
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:  # from torch, if the shape does not fit
         raise ValueError(f"it does not fit inputs of shape {shape}, {BATCH} ({error})") from None
     if moved.numel() == 0:
-        raise ValueError(f"nothing of inputs of shape {shape} comes out of it")
+        raise ValueError(f"its output for inputs of shape {shape} is empty")
     if not bool(constants.isfinite().all()):
         raise UnsupportedLayerError("it pads with values that are not finite")
     if moved.shape[:1] != (2,):

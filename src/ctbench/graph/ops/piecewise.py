@@ -1,6 +1,6 @@
-"""Activations made of straight pieces: ReLU, leaky ReLU, the absolute value, and what cuts values off.
+"""Piecewise linear activations: ReLU, leaky ReLU, the absolute value, and clamps.
 
-f(z) - s z is extremal at an end of [l, u] or at a kink inside it, so the tightest line of any slope is known.
+f(z) - s z is extremal at an end of [l, u] or at a kink inside it. This gives the tightest line of any slope.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from torch.autograd.function import once_differentiable
 
 from ctbench.graph.ops.base import Elementwise, Lines, Op, Shape, UnsupportedLayerError, lower
 
-NARROWEST = 1e-20  # the least width of a chord: gradients up to 1e18 can be divided by it in single precision
+NARROWEST = 1e-20  # the smallest width of a chord: in single precision, gradients up to 1e18 can be divided by it
 
 
 class PiecewiseLinear(Elementwise):
-    """A continuous function with a slope between any two kinks that follow one another."""
+    """A continuous function that is linear between any two neighbouring kinks."""
 
     @property
     @abstractmethod
     def kinks(self) -> tuple[float, ...]:
-        """Where the slope changes, ascending."""
+        """The points where the slope changes, ascending."""
 
     @property
     @abstractmethod
     def pieces(self) -> tuple[float, ...]:
-        """The slope before the first kink, behind it, and so on."""
+        """The slopes before the first kink, after the first kink, and so on."""
 
     def error(self, lower: Tensor, upper: Tensor) -> Tensor | float:
         return 0.0
 
     def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        # a piece counts where [l, u] goes into it; one point counts for the piece on its right
+        # a piece counts if [l, u] reaches into it; a single point counts for the piece on its right
         least = torch.full_like(lower + upper, math.inf)
         greatest = -least
         for slope, begin, end in zip(self.pieces, (-math.inf, *self.kinks), (*self.kinks, math.inf), strict=True):
@@ -57,7 +57,7 @@ class PiecewiseLinear(Elementwise):
         return least, greatest
 
     def tightest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        # the area is smallest for the line that is best at the middle: it joins two of the ends and kinks
+        # the area is smallest for the best line at the middle: it joins two of the ends and kinks
         points = [lower, *(torch.minimum(upper, lower.clamp(min=kink)) for kink in self.kinks), upper]
         middle = (lower + upper) / 2
         low, high = self.slopes(lower, upper)
@@ -106,8 +106,8 @@ class ReLU(PiecewiseLinear):
     def lines(self, lower: Tensor, upper: Tensor, low: Tensor, high: Tensor) -> Lines:
         least, greatest = self.slopes(lower, upper)
         low, high = torch.clamp(low, least, greatest), torch.clamp(high, least, greatest)
-        # with slopes in [0, 1] the least of f(z) - s z is 0, at the kink, and the greatest lies at an end of [l, u]: it
-        # is 0 where f is linear, with s as its slope. Infinite bounds make it NaN, which certifies nothing
+        # with slopes in [0, 1] the minimum of f(z) - s z is 0, at the kink, and the maximum lies at an end of [l, u].
+        # It is 0 if f is linear with slope s. Infinite bounds make it NaN, which certifies nothing
         return Lines(low, None, high, torch.maximum(high * F.relu(-lower), (1 - high) * F.relu(upper)))
 
     def tightest_lines(self, lower: Tensor, upper: Tensor) -> Lines:
@@ -120,7 +120,7 @@ class Chord(torch.autograd.Function):
 
         s = a / (a + b),   t = s b,   da: (1 - s) (ds / (a + b) + (1 - s) dt),   db: s (s dt - ds / (a + b))
 
-    Autograd goes over such tensors about three times as often.
+    Autograd needs about three times as many passes over these tensors.
     """
 
     @staticmethod
@@ -129,7 +129,7 @@ class Chord(torch.autograd.Function):
         width = (above + below).clamp_(min=NARROWEST)  # s = 0 where l = u = 0
         slope = above / width
         ctx.save_for_backward(upper, below, slope, width)
-        # the offset that holds at both ends: they differ by rounding
+        # the offset that is valid at both ends: the two offsets differ by rounding
         return slope, torch.maximum(below * slope, torch.addcmul(above, above, slope, value=-1))
 
     @staticmethod
@@ -145,7 +145,7 @@ class Chord(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class LeakyReLU(PiecewiseLinear):
-    """z where it is positive, `slope` z elsewhere."""
+    """z where z is positive, `negative` z elsewhere."""
 
     kinks: ClassVar[tuple[float, ...]] = (0.0,)
     negative: float
@@ -172,7 +172,7 @@ class Abs(PiecewiseLinear):
 
 @dataclass(frozen=True)
 class Clamp(PiecewiseLinear):
-    """min(max(z, low), high); an infinite end does not cut."""
+    """min(max(z, low), high); an infinite end has no effect."""
 
     low: float
     high: float

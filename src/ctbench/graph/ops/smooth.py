@@ -1,8 +1,8 @@
 """Smooth activations: sigmoid, tanh, GELU, SiLU.
 
-f(z) - s z is extremal at an end of [l, u] or where f'(z) = s. f' is monotone between the inflections of f, so that
-there is at most one such point on each branch, and it is found by bisection, or in closed form. Near such a point
-f(z) - s z is flat, so an error of the point shows in the value only squared.
+f(z) - s z is extremal at an end of [l, u] or where f'(z) = s. f' is monotone between the inflections of f, so there is
+at most one such point on each branch. It is computed by bisection, or in closed form. Near such a point f(z) - s z is
+flat, so an error of the point affects the value only quadratically.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ctbench.graph.ops.base import EPSILON, Elementwise, Op, Shape, UnsupportedL
 
 BISECTIONS = {torch.float32: 30, torch.float64: 60}
 ENVELOPE_STEPS = 20
-FAR = 64.0  # beyond it each of these functions is a line, up to rounding
+FAR = 64.0  # beyond this, each of these functions is a line up to rounding
 
 
 class Smooth(Elementwise):
     """A function with a continuous derivative that is monotone between the inflections."""
 
     inflections: ClassVar[tuple[float, ...]]
-    tails: ClassVar[float] = math.inf  # f is a line beyond -tails and tails, up to rounding: nothing is sought there
+    tails: ClassVar[float] = math.inf  # f is a line beyond -tails and tails, up to rounding: no search there
 
     @abstractmethod
     def derivative(self, x: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ class Smooth(Elementwise):
         return least, greatest
 
     def error(self, lower: Tensor, upper: Tensor) -> Tensor | float:
-        # libm is right to a few units in the last place of numbers up to 1 + |z|. A stationary point, found where the
-        # computed f' is the slope, is off by no more than the tails, and along that way f' is off by as many units
+        # libm is right to a few units in the last place of numbers up to 1 + |z|. The stationary point is computed from
+        # the rounded f'. Its error is at most the tails, and over this distance f' is also off by a few such units
         reach = torch.maximum(lower.abs(), upper.abs())
         return 64 * EPSILON * (1 + reach.clamp(max=min(self.tails, FAR)))
 
@@ -55,11 +55,11 @@ class Smooth(Elementwise):
         return self(lowest) - slope * lowest + nothing, self(highest) - slope * highest + nothing
 
     def touching(self, lower: Tensor, upper: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """The points of [l, u] at which f(z) - slope z is least, and greatest."""
+        """The points of [l, u] at which f(z) - slope z is smallest and largest."""
         ends = lower + 0 * slope, upper + 0 * slope
         lowest, highest = ends[0], ends[0]
         least = greatest = self(ends[0]) - slope * ends[0]
-        # the ends come first: a branch without a stationary point gives an end once more, but without its gradient
+        # the ends come first: a branch without a stationary point also returns an end, but without its gradient
         for point in (ends[1], *self.stationary(lower.detach(), upper.detach(), slope.detach())):
             value = self(point) - slope * point
             lowest, least = torch.where(value < least, point, lowest), torch.minimum(value, least)
@@ -76,14 +76,14 @@ class Smooth(Elementwise):
         begin, end, rising = first, last, self.derivative(last) > self.derivative(first)
         for _ in range(BISECTIONS[begin.dtype]):
             middle = (begin + end) / 2
-            left = (self.derivative(middle) > slope) == rising  # the point lies to the left of the middle
-            begin, end = torch.where(left, begin, middle), torch.where(left, middle, end)
-        # an end that has never moved is the point itself
+            below = (self.derivative(middle) > slope) == rising  # whether the point lies below the middle
+            begin, end = torch.where(below, begin, middle), torch.where(below, middle, end)
+        # an end that never moved is the point itself
         return torch.where(end == last, last, torch.where(begin == first, first, (begin + end) / 2))
 
     def tightest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        # the area is smallest for the line that is best at the middle: it touches f there, or on both sides of it; the
-        # point of contact moves with the slope, to the right below f and to the left above it
+        # the area is smallest for the best line at the middle: it touches f there, or on both sides of it. As the slope
+        # grows, the point of contact moves to the right for a line below f, and to the left for a line above f
         lower, upper = lower.detach(), upper.detach()
         middle, (least, greatest) = (lower + upper) / 2, self.slopes(lower, upper)
         low, high = (least, greatest), (least, greatest)
@@ -98,12 +98,12 @@ class Smooth(Elementwise):
 
 
 def _within(lower: Tensor, upper: Tensor, point: float) -> Tensor:
-    """The point, or the end of [l, u] that is nearer to it."""
+    """The point, or the nearest end of [l, u] if it lies outside."""
     return torch.minimum(upper, lower.clamp(min=point))
 
 
 class Monotone(Smooth):
-    """A smooth function that rises everywhere."""
+    """A smooth increasing function."""
 
     def image(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         return self(lower), self(upper)
@@ -126,7 +126,7 @@ class Sigmoid(Monotone):
         root = (0.25 - slope).clamp(min=0).sqrt()
         smaller = (slope / (0.5 + root)).clamp(
             min=torch.finfo(slope.dtype).tiny
-        )  # no steeper than the tails: any point
+        )  # for slopes below those at the tails, any point
         point = torch.log((0.5 + root) / smaller)
         return [torch.clamp(place, lower, upper) for place in (-point, point)]
 
