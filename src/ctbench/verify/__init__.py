@@ -1,4 +1,4 @@
-"""Certification: problems, stages, the cascade that runs them, and VNN-LIB files."""
+"""Certification: problems, stages, the cascade that runs them, and properties of VNN-LIB files (`ctbench.vnnlib`)."""
 
 from ctbench.verify.branch_and_bound import BranchAndBound
 from ctbench.verify.cascade import Cascade, Decision
@@ -9,7 +9,7 @@ from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.properties import PropertyResult, property_graph, verify_property
 from ctbench.verify.samples import certify
 from ctbench.verify.stages import AlphaCrown, Bound, Falsify, Stage
-from ctbench.verify.vnnlib import Property, read_vnnlib, write_property, write_robustness
+from ctbench.vnnlib import Property, read_vnnlib, write_property, write_robustness
 
 __all__ = [
     "CASCADES",
