@@ -5,6 +5,7 @@ from ctbench.verify.cascade import Cascade, Decision
 from ctbench.verify.certifying import certify
 from ctbench.verify.defaults import CASCADES, DEFAULT_STAGES, FAST_STAGES, stage_types, stages_by_name
 from ctbench.verify.input_split import InputSplit
+from ctbench.verify.instances import Instance, decide_instances, read_instances
 from ctbench.verify.milp import Milp
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.properties import PropertyResult, property_graph, verify_property
@@ -23,13 +24,16 @@ __all__ = [
     "Falsify",
     "Findings",
     "InputSplit",
+    "Instance",
     "Milp",
     "Problem",
     "Property",
     "PropertyResult",
     "Stage",
     "certify",
+    "decide_instances",
     "property_graph",
+    "read_instances",
     "read_vnnlib",
     "stage_types",
     "stages_by_name",
