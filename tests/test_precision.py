@@ -15,7 +15,7 @@ from ctbench.methods.ibp import IBP
 from ctbench.precision import full_float32, products
 from ctbench.training import train
 from ctbench.verify import Findings, verify_property
-from ctbench.verify.vnnlib import robustness
+from ctbench.vnnlib import robustness
 
 backends = torch.backends
 Switches = tuple[object, ...]

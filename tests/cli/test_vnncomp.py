@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from ctbench import save_onnx, write_robustness
-from ctbench.cli import main, vnncomp
+from ctbench.cli import main
 from ctbench.results import jsonl
-from ctbench.verify import verify_property
+from ctbench.verify import instances, verify_property
 
 PROVED = ("proved", [0.6, 0.0], [1.0, 0.4])  # that the first of two numbers is the greater one
 BROKEN = ("broken", [0.4, 0.0], [1.0, 0.6])
@@ -189,10 +189,10 @@ def test_one_network_is_loaded_once(call, monkeypatch):
 
     def load(path: Path) -> nn.Module:
         loaded.append(path.name)
-        return vnncomp_load(path)
+        return instances_load(path)
 
-    vnncomp_load = vnncomp.load_onnx
-    monkeypatch.setattr(vnncomp, "load_onnx", load)
+    instances_load = instances.load_onnx
+    monkeypatch.setattr(instances, "load_onnx", load)
     Path("copy.onnx").write_bytes(Path("net.onnx").read_bytes())
     call(f"{PLAIN}copy.onnx,proved.vnnlib,20\ncopy.onnx,broken.vnnlib,20\n")
     assert loaded == ["net.onnx", "copy.onnx"]
@@ -215,7 +215,7 @@ def test_a_counterexample_must_be_one_for_onnx_runtime(call, monkeypatch):
     def sound(path: Path) -> Callable[[Tensor], Tensor]:
         return lambda x: torch.tensor([[1.0, 0.0]])
 
-    monkeypatch.setattr(vnncomp, "replay", sound)
+    monkeypatch.setattr(instances, "replay", sound)
     call(PLAIN)
     first, *others = [record["verdict"] for record in results().values()]
     assert first == "unsat"
@@ -387,7 +387,7 @@ def test_what_was_decided_before_an_interruption_is_kept(call, monkeypatch):
             raise KeyboardInterrupt
         return verify_property(*arguments, **settings)
 
-    monkeypatch.setattr(vnncomp, "verify_property", interrupted)
+    monkeypatch.setattr(instances, "verify_property", interrupted)
     status, _, err = call(PLAIN)
     assert status == 130
     assert "--resume continues from there" in err

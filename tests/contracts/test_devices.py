@@ -23,7 +23,7 @@ from ctbench.results import CertificationFiles
 from ctbench.specification import cross_entropy_at
 from ctbench.training import train
 from ctbench.verify import DEFAULT_STAGES, AlphaCrown, BranchAndBound, Falsify, InputSplit, Milp, verify_property
-from ctbench.verify.vnnlib import robustness
+from ctbench.vnnlib import robustness
 
 # a network of each kind of layer; the other ones have no op that these lack
 NETWORKS = ("cnn", "residual", "moves", "clipped", "maxpool", "transposed", "means", "sigmoids")

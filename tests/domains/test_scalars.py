@@ -9,7 +9,7 @@ from ctbench.domains import domains
 from ctbench.graph import freeze, trace
 from ctbench.onnx import load_onnx, save_onnx
 from ctbench.verify import BranchAndBound, Falsify, InputSplit
-from ctbench.verify.vnnlib import parse_vnnlib
+from ctbench.vnnlib import parse_vnnlib
 
 
 class Columns(nn.Module):

@@ -17,7 +17,7 @@ from ctbench.domains import crown, interval
 from ctbench.graph import Graph, freeze, trace, walk_forward
 from ctbench.onnx import load_onnx
 from ctbench.regions import Box
-from ctbench.verify.vnnlib import read_vnnlib
+from ctbench.vnnlib import read_vnnlib
 
 NETWORKS = [
     "cifar10_resnet_2b",

@@ -28,4 +28,4 @@ def clock(monkeypatch) -> list[float]:
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(sys.modules["ctbench.verify.samples"], "CHUNK", 16)
+    monkeypatch.setattr(sys.modules["ctbench.verify.job"], "CHUNK", 16)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ctbench import bounds, certify, margin_bounds, verify_property
 from ctbench.attacks.evaluation import adversarial_accuracy
 from ctbench.graph import Precisions, freeze, precision, trace
-from ctbench.verify.vnnlib import parse_vnnlib
+from ctbench.vnnlib import parse_vnnlib
 
 TENTH = torch.tensor(0.1)
 ROUNDED = float(TENTH)  # 0.1 in single precision is 1.5e-9 more

@@ -26,7 +26,7 @@ from ctbench.verify import (
     property_graph,
     verify_property,
 )
-from ctbench.verify.vnnlib import Case, Halfspaces, Property, VnnlibError, parse_vnnlib
+from ctbench.vnnlib import Case, Halfspaces, Property, VnnlibError, parse_vnnlib
 
 THIRD, TENTH = 1 / 3, 0.1  # neither is a number in single precision
 STAGES = (Bound(domain="interval"), Falsify(), Bound(domain="crown"))

@@ -84,7 +84,7 @@ from ctbench.training import load_network
 import ctbench.verify
 from pathlib import Path
 
-sys.modules["ctbench.verify.samples"].CHUNK = 16
+sys.modules["ctbench.verify.job"].CHUNK = 16
 seen = []
 
 def watch(record):

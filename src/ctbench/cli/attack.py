@@ -16,7 +16,7 @@ from ctbench.cli import subjects
 from ctbench.cli.options import Commands, add_data, add_device, check_place, wide_console
 from ctbench.graph import Precisions
 from ctbench.results import CertificationFiles, Verdict, jsonl
-from ctbench.verify.samples import ROUNDING, Samples
+from ctbench.verify.job import ROUNDING, Samples
 
 
 def add_to(commands: Commands) -> None:

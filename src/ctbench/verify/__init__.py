@@ -1,15 +1,16 @@
-"""Certification: problems, stages, the cascade that runs them, and VNN-LIB files."""
+"""Certification: problems, stages, the cascade that runs them, and properties of VNN-LIB files (`ctbench.vnnlib`)."""
 
 from ctbench.verify.branch_and_bound import BranchAndBound
 from ctbench.verify.cascade import Cascade, Decision
+from ctbench.verify.certifying import certify
 from ctbench.verify.defaults import CASCADES, DEFAULT_STAGES, FAST_STAGES, stage_types, stages_by_name
 from ctbench.verify.input_split import InputSplit
+from ctbench.verify.instances import Instance, decide_instances, read_instances
 from ctbench.verify.milp import Milp
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.properties import PropertyResult, property_graph, verify_property
-from ctbench.verify.samples import certify
 from ctbench.verify.stages import AlphaCrown, Bound, Falsify, Stage
-from ctbench.verify.vnnlib import Property, read_vnnlib, write_property, write_robustness
+from ctbench.vnnlib import Property, read_vnnlib, write_property, write_robustness
 
 __all__ = [
     "CASCADES",
@@ -23,13 +24,16 @@ __all__ = [
     "Falsify",
     "Findings",
     "InputSplit",
+    "Instance",
     "Milp",
     "Problem",
     "Property",
     "PropertyResult",
     "Stage",
     "certify",
+    "decide_instances",
     "property_graph",
+    "read_instances",
     "read_vnnlib",
     "stage_types",
     "stages_by_name",

@@ -37,7 +37,7 @@ from ctbench.verify.cascade import Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
 from ctbench.verify.problem import EXACTLY, Problem
 from ctbench.verify.stages import Stage
-from ctbench.verify.vnnlib import Case, Halfspaces, Property
+from ctbench.vnnlib import Case, Halfspaces, Property
 
 Answer: TypeAlias = Literal["holds", "violated", "unknown"]
 

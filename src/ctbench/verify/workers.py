@@ -14,15 +14,12 @@ import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING
 
 import torch
 
 from ctbench.memory import keep_freed_memory
 from ctbench.results import SampleRecord
-
-if TYPE_CHECKING:
-    from ctbench.verify.samples import Job, Samples
+from ctbench.verify.job import Job, Samples
 
 
 def shared(job: Job, chunks: Iterator[Samples], workers: int) -> Iterator[list[SampleRecord]]:

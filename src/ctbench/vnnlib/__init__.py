@@ -1,0 +1,35 @@
+"""VNN-LIB 1.0: properties of networks as text (Demarchi et al., FoMLAS 2023; https://www.vnnlib.org).
+
+A file describes the counterexamples. The property holds where no input x and output y = f(x) satisfy all its asserts:
+
+    (declare-const X_0 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)     ; comments end with the line
+    (assert (>= X_0 -0.5)) (assert (<= X_0 0.5))
+    (assert (or (and (>= Y_1 Y_0))))
+
+`and` and `or` nest, comparisons are linear. The reader returns the disjunctive normal form, sorted by input boxes:
+
+    x, y is a counterexample  iff  some case has  lower <= x <= upper  and some (A, b) in unsafe with  A y + b <= 0
+
+where `<` and `>` exclude the edge, of a box and of a row.
+
+    prop = read_vnnlib("instance.vnnlib.gz")
+    write_robustness("instance.vnnlib.gz", x - eps, x + eps, y=3, classes=10)
+"""
+
+from ctbench.vnnlib.property import Case, Halfspaces, Property, RealBox, Row, robustness
+from ctbench.vnnlib.reading import VnnlibError, parse_vnnlib, read_vnnlib
+from ctbench.vnnlib.writing import write_property, write_robustness
+
+__all__ = [
+    "Case",
+    "Halfspaces",
+    "Property",
+    "RealBox",
+    "Row",
+    "VnnlibError",
+    "parse_vnnlib",
+    "read_vnnlib",
+    "robustness",
+    "write_property",
+    "write_robustness",
+]
