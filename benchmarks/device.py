@@ -74,7 +74,7 @@ from ctbench.results import RunFolder
 from ctbench.results.jsonl import write_json
 from ctbench.training import Recipe
 from ctbench.training.blueprint import Blueprint
-from ctbench.training.loop import Training
+from ctbench.training.trainer import Trainer
 from ctbench.verify import BranchAndBound, Problem
 from ctbench.verify.defaults import FAST_STAGES
 
@@ -105,11 +105,11 @@ class Setting:
         """A step of a recipe at its full radius."""
         data = self.data(count or recipe.batch_size)
         model = self.model(recipe).to(device).train()
-        training = Training(recipe, RunFolder(Path()), model, data, device)
-        now = recipe.at(recipe.epochs - 1, 0, training.steps)
+        trainer = Trainer(recipe, RunFolder(Path()), model, data, device)
+        settings = recipe.at(recipe.epochs - 1, 0, trainer.steps)
         generator = torch.Generator(device).manual_seed(0)
-        x, y = training.images.batch(slice(None), device)
-        return lambda: training.step(x, y, now, generator)
+        x, y = trainer.images.batch(slice(None), device)
+        return lambda: trainer.stepper.step(x, y, settings, generator)
 
     def model(self, recipe: Recipe) -> nn.Module:
         """A network whose interval logits are about as wide as those of a trained one, on the CPU."""

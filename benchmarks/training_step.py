@@ -62,7 +62,7 @@ from ctbench.regions import Linf, Threat
 from ctbench.results import RunFolder
 from ctbench.training import Adam, Recipe
 from ctbench.training.blueprint import Blueprint
-from ctbench.training.loop import Training
+from ctbench.training.trainer import Trainer
 
 THREAT, CLASSES = Linf(eps=0.3), 10
 LOGIT_RADIUS = 5.0
@@ -269,11 +269,11 @@ def _step(setting: Setting, name: str, model: nn.Module, data: Data) -> Callable
         epochs=1,
         batch_size=setting.batch,
     )
-    training = Training(recipe, RunFolder(Path()), model, data, torch.device("cpu"))
-    now = recipe.at(0, 0, training.steps)
+    trainer = Trainer(recipe, RunFolder(Path()), model, data, torch.device("cpu"))
+    settings = recipe.at(0, 0, trainer.steps)
     x, y = data.train[:]
     generator = torch.Generator().manual_seed(0)
-    return lambda: training.step(x, y, now, generator)
+    return lambda: trainer.stepper.step(x, y, settings, generator)
 
 
 def plain_step(model: nn.Module, data: Data, *, fused: bool) -> Callable[[], object]:

@@ -75,7 +75,7 @@ def test_train_names_the_folder_by_the_recipe(succeeds):
 def test_train_resumes(succeeds, fails):
     succeeds(*SHORT, "--out", "run")
     before = Path("run/weights.safetensors").read_bytes()
-    assert "holds this run already: resume it (--resume), or choose another folder (--out)" in fails(
+    assert "already holds this run: resume it (--resume), or choose another folder (--out)" in fails(
         *SHORT, "--out", "run"
     )
     assert succeeds(*SHORT, "--out", "run", "--resume") == "run\n"
@@ -330,7 +330,7 @@ def test_certify_needs_a_run(fails, run):
     for options in (["--dataset", "digits"], ["--dataset-path", "pictures"]):
         assert "--dataset-path are only for networks; a run has its own" in fails("certify", run, *options)
     (run / "weights.safetensors").unlink()
-    assert "is not complete: train it on with resume" in fails("certify", run)
+    assert "is not complete: finish it with resume" in fails("certify", run)
 
 
 def test_weights_that_say_too_little_lead_to_the_run_folder(fails, run):
@@ -431,12 +431,12 @@ def test_training_that_diverges_says_so_in_a_line(fails, monkeypatch):
 
 
 def test_an_interruption_says_how_to_go_on(capsys, monkeypatch):
-    from ctbench.training.loop import Training
+    from ctbench.training.step import Stepper
 
     def interrupted(self, *_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Training, "step", interrupted)
+    monkeypatch.setattr(Stepper, "step", interrupted)
     assert main([*SHORT, "--out", "run"]) == 130
     assert "interrupted; finished results are kept, --resume continues from there" in capsys.readouterr().err
 

@@ -15,7 +15,7 @@ from ctbench.methods.pgd import PGD
 from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3, MLP
 from ctbench.training.objective import backward, cut
-from ctbench.training.recipe import Moment, Recipe
+from ctbench.training.recipe import Recipe, StepSettings
 
 SAMPLES = 11
 CLEAN_START = PGD(attack=attacks.PGD(steps=3, clean_start=True))  # no random point plays a part
@@ -33,7 +33,7 @@ def clean_pass(recipe: Recipe, eps: float) -> tuple[nn.Module, Graph, Batch]:
 
 def gradients(recipe: Recipe, eps: float = 0.04) -> tuple[list[torch.Tensor], dict[str, float]]:
     model, net, batch = clean_pass(recipe, eps)
-    means = backward(model, net, batch, Moment(recipe, 0, 0, eps))
+    means = backward(model, net, batch, StepSettings(recipe, 0, 0, eps))
     return [p.grad for p in model.parameters()], {name: value.item() for name, value in means.items()}
 
 

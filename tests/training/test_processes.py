@@ -22,8 +22,9 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3, MLP
 from ctbench.results import RunFolder, jsonl
 from ctbench.training import SWA, Recipe, train
-from ctbench.training.loop import Training
 from ctbench.training.processes import ALONE, Processes, joined
+from ctbench.training.step import Stepper
+from ctbench.training.trainer import Trainer
 
 TOGETHER = """
 import json, os, sys
@@ -31,11 +32,11 @@ from pathlib import Path
 
 import torch
 from ctbench.training import Recipe, train
-from ctbench.training.loop import Training
+from ctbench.training.trainer import Trainer
 from ctbench.training.processes import joined
 
 torch.set_num_threads(1)
-epoch = Training.epoch
+epoch = Trainer.epoch
 
 def stopping(self, number, shown):
     if number == 1 and not self.folder.path.name.endswith("whole"):
@@ -52,12 +53,12 @@ with joined(torch.device("cpu")) as processes:
             return train(recipe, out=place / "run", quiet=True, resume=resume, processes=processes)
 
         recipe, known = Recipe.from_json(json.loads((place / "recipe.json").read_text())), []
-        Training.epoch = stopping
+        Trainer.epoch = stopping
         try:
             trained(resume=False)
         except InterruptedError:
             pass
-        Training.epoch = told
+        Trainer.epoch = told
         run = trained(resume=True)
         torch.save((run.model.state_dict(), known), place / f"{processes.rank}.pt")
 """
@@ -220,19 +221,19 @@ def test_random_draws_of_several_processes_leave_the_batches_alone(tiny, tmp_pat
     batches: dict[int, list[Tensor]] = {0: [], 1: []}
     drawn: dict[int, Tensor] = {}
 
-    def step(self, x, y, now, generator):
+    def step(self, x, y, settings, generator):
         batches[self.processes.rank].append(x)
         drawn[self.processes.rank] = torch.rand(3, generator=generator)
         return {"loss": torch.zeros(()), "natural_accuracy": torch.zeros(())}
 
-    monkeypatch.setattr(Training, "step", step)
+    monkeypatch.setattr(Stepper, "step", step)
     monkeypatch.setattr(Processes, "gathered", lambda self, value: [value])
     for rank in (0, 1):
         model = recipe.network.build(data.input_shape, data.classes)
-        training = Training(
+        trainer = Trainer(
             recipe, RunFolder(tmp_path), model, data, torch.device("cpu"), processes=Processes(rank, count=2)
         )
-        training.epoch(0, NoDisplay())
+        trainer.epoch(0, NoDisplay())
     assert all(torch.equal(a, b) for a, b in zip(*batches.values(), strict=True))
     assert not torch.equal(drawn[0], drawn[1])
 

@@ -1,10 +1,11 @@
-"""Training: recipes, the loop, and what it leaves behind."""
+"""Training: recipes, runs, and the files they leave."""
 
 from ctbench.training.averaging import SWA
 from ctbench.training.checkpoints import load_network, load_weights
-from ctbench.training.loop import Run, TrainingDivergedError, load_run, train
+from ctbench.training.divergence import TrainingDivergedError
 from ctbench.training.optimizers import SGD, Adam, Optimizer
 from ctbench.training.recipe import Recipe
+from ctbench.training.runs import Run, load_run, train
 from ctbench.training.schedules import Constant, Linear, Ramp, Schedule, Smooth
 
 __all__ = [

@@ -26,7 +26,7 @@ from ctbench.methods import regularizers
 from ctbench.methods.base import Batch, RobustLoss
 from ctbench.training.execution import PLAIN, Execution, at_least_float32
 from ctbench.training.monitoring import Means, bound_statistics
-from ctbench.training.recipe import Moment
+from ctbench.training.recipe import StepSettings
 
 LEAST_RADIUS = 1e-6  # of the boxes that Shi et al.'s regulariser sees while eps is still about 0
 
@@ -35,7 +35,7 @@ def backward(
     model: nn.Module,
     net: Graph,
     batch: Batch,
-    now: Moment,
+    settings: StepSettings,
     *,
     weight: float = 1.0,
     execution: Execution = PLAIN,
@@ -45,11 +45,11 @@ def backward(
     Args:
         model: the network, for its weights' norm.
         net, batch: what the clean pass of the network has given, with gradients.
-        now: the recipe's values for this step.
+        settings: the recipe's values for this step.
         weight: what the gradient is multiplied by; the means are not.
         execution: how the method is computed.
     """
-    recipe = now.recipe
+    recipe = settings.recipe
     natural = F.cross_entropy(batch.logits, batch.y)
     whole = natural.new_zeros(())
     if recipe.robust_weight < 1:
@@ -64,13 +64,14 @@ def backward(
         some = _take(cut_batch, part)
         with execution.autocast(batch.x.device):
             one = folded(cut_net, len(part))  # anew for each part, whose gradient goes back through it
-            robust = execution.robust_loss(now.method, one, some)
+            robust = execution.robust_loss(settings.method, one, some)
             if not isinstance(robust, RobustLoss):
                 raise ValueError(
-                    f"the method {now.method.name!r} returned a {type(robust).__name__}: it must return a RobustLoss"
+                    f"the method {settings.method.name!r} returned a {type(robust).__name__}: it must return a "
+                    f"RobustLoss"
                 )
             robust_loss = at_least_float32(robust.per_sample).mean()
-            loss = recipe.robust_weight * robust_loss + _shi(one, some, robust, now)
+            loss = recipe.robust_weight * robust_loss + _shi(one, some, robust, settings)
         share = len(part) / len(batch.y)
         (weight * share * loss).backward()
         measured = {"robust_loss": robust_loss, "robust_accuracy": robust.correct.double().mean()}
@@ -113,15 +114,15 @@ def _take(batch: Batch, part: Tensor) -> Batch:
     )
 
 
-def _shi(net: Graph, batch: Batch, robust: RobustLoss, now: Moment) -> Tensor | float:
-    recipe = now.recipe
-    if not recipe.shi or not now.growing:
+def _shi(net: Graph, batch: Batch, robust: RobustLoss, settings: StepSettings) -> Tensor | float:
+    recipe = settings.recipe
+    if not recipe.shi or not settings.growing:
         return 0.0
     if robust.boxes is None:
         raise ValueError(
-            f"shi is {recipe.shi} but the method {now.method.name!r} computes no interval bounds: set shi=0"
+            f"shi is {recipe.shi} but the method {settings.method.name!r} computes no interval bounds: set shi=0"
         )
     boxes = robust.boxes
-    if now.eps < LEAST_RADIUS:
+    if settings.eps < LEAST_RADIUS:
         boxes = interval.boxes(net, replace(recipe.threat, eps=LEAST_RADIUS).region(batch.x))
-    return recipe.shi * (1 - now.eps / max(recipe.final_eps, LEAST_RADIUS)) * regularizers.shi(net, boxes)
+    return recipe.shi * (1 - settings.eps / max(recipe.final_eps, LEAST_RADIUS)) * regularizers.shi(net, boxes)

@@ -2,7 +2,7 @@
 
 Nested frozen dataclasses, built by a function in `ctbench.recipes`, printable, comparable, and hashed to name the run.
 A variant is `dataclasses.replace(recipe, ...)`, or `--set path=value` on the command line. What a recipe says of one
-optimisation step, with all schedules and ramps worked out, is a `Moment`.
+optimisation step, with all schedules and ramps worked out, is a `StepSettings`.
 """
 
 from __future__ import annotations
@@ -196,12 +196,12 @@ class Recipe:
                 raise ValueError(f"schedules: {schedule.path!r} cannot be {value:g}: {error}") from None
         return recipe
 
-    def at(self, epoch: int, number: int, steps_per_epoch: int) -> Moment:
+    def at(self, epoch: int, number: int, steps_per_epoch: int) -> StepSettings:
         """What is in force in a step, the `number`-th of its epoch; both are counted from 0."""
         step = epoch * steps_per_epoch + number
         values = (schedule.value(step, steps_per_epoch) for schedule in self.schedules)
         eps = self.final_eps * self.ramp.share(step, steps_per_epoch)
-        return Moment(self._scheduled(*values), epoch, number, eps)
+        return StepSettings(self._scheduled(*values), epoch, number, eps)
 
     @property
     def final_eps(self) -> float:
@@ -255,7 +255,7 @@ def _hints() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepSettings:
     """What a recipe says of one optimisation step."""
 
     recipe: Recipe  # with the values that its scheduled fields have now

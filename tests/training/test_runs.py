@@ -1,0 +1,152 @@
+"""A run folder: what it holds, and which run may use it."""
+
+import json
+
+import pytest
+import torch
+from tests.training_runs import (
+    MEASURED,
+    OF_BOXES,
+    STEPS,
+    Killed,
+    interrupt_at,
+    same,
+    weights,
+)
+
+from ctbench.results import RunFolder, jsonl
+from ctbench.training import (
+    Recipe,
+    Smooth,
+    load_run,
+    train,
+)
+
+# ---------------------------------------------------------------------------------------------- run folder
+
+
+def test_a_run_folder_holds_all_there_is_to_know(tiny, tmp_path):
+    recipe = tiny()
+    run = train(recipe, out=tmp_path / "run", quiet=True)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "metrics.jsonl",
+        "recipe.json",
+        "state.safetensors",
+        "versions.json",
+        "weights.safetensors",
+    ]
+    assert Recipe.from_json(json.loads(run.folder.recipe.read_text())) == recipe
+    versions = json.loads(run.folder.versions.read_text())
+    made_with = {"ctbench", "commit", "torch", "python", "device", "threads"}
+    assert versions.keys() == made_with | {"processes", "precision", "compiled"}
+    assert (versions["torch"], versions["threads"]) == (torch.__version__, torch.get_num_threads())
+    metrics = jsonl.read(run.folder.metrics)
+    assert [record["epoch"] for record in metrics] == [1, 2, 3]
+    assert all(record.keys() == MEASURED | OF_BOXES | {"seconds"} for record in metrics)
+    assert all(0 < record["seconds"] < 60 for record in metrics)
+    assert metrics[-1]["natural_loss"] < metrics[0]["natural_loss"]
+    assert not run.model.training
+
+
+def test_a_complete_run_is_loaded_as_it_was(tiny, tmp_path):
+    run = train(tiny(), out=tmp_path, quiet=True)
+    loaded = load_run(tmp_path)
+    assert loaded.recipe == run.recipe
+    assert same(weights(loaded), weights(run))
+    assert not loaded.model.training
+    x = torch.rand(4, 1, 8, 8)
+    assert torch.equal(loaded.model(x), run.model(x))
+
+
+def test_a_complete_run_is_not_trained_again(tiny, tmp_path, monkeypatch):
+    run = train(tiny(), out=tmp_path, quiet=True)
+    interrupt_at(monkeypatch, 1)
+    assert same(weights(train(tiny(), out=tmp_path, resume=True, quiet=True)), weights(run))
+
+
+def test_the_default_folder_is_named_by_the_recipe(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = tiny(epochs=1)
+    run = train(recipe, quiet=True)
+    assert (tmp_path / "runs" / f"tiny-{recipe.hash}" / "weights.safetensors").exists()
+    assert run.folder.path.name == f"tiny-{recipe.hash}"
+
+
+def test_quiet_shows_nothing_and_otherwise_standard_error_tells_epochs(tiny, tmp_path, capfd):
+    train(tiny(), out=tmp_path / "quiet", quiet=True)
+    assert capfd.readouterr() == ("", "")
+    train(tiny(), out=tmp_path / "told")
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert [line.split("  ")[0] for line in shown.err.splitlines()] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert "robust accuracy" in shown.err
+
+
+# --------------------------------------------------------------------------------------- claimed by another
+
+
+def test_the_name_of_a_recipe_is_refused():
+    with pytest.raises(ValueError, match=r"the recipe is 'digits_ibp': give a Recipe, e\.g\. ctbench\.recipe\(name\)"):
+        train("digits_ibp")
+
+
+def test_a_folder_of_another_recipe_is_refused(tiny, tmp_path):
+    train(tiny(epochs=1), out=tmp_path, quiet=True)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for resume in (True, False):
+        with pytest.raises(ValueError, match=r"holds the run of another recipe \(tiny, .*: choose another folder"):
+            train(tiny(epochs=2), out=tmp_path, resume=resume, quiet=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_that_is_there_is_not_overwritten(tiny, tmp_path):
+    train(tiny(epochs=1), out=tmp_path, quiet=True)
+    with pytest.raises(ValueError, match=r"already holds this run: resume it \(--resume\), or choose another folder"):
+        train(tiny(epochs=1), out=tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_with_other_files_is_refused(tiny, tmp_path, resume):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="holds other files: choose an empty or a new folder"):
+        train(tiny(epochs=1), out=tmp_path, resume=resume, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_of_this_recipe_under_another_name_is_the_same_run(tiny, tmp_path):
+    run = train(tiny(epochs=1), out=tmp_path, quiet=True)
+    again = train(tiny(epochs=1, name="other", source="elsewhere"), out=tmp_path, resume=True, quiet=True)
+    assert same(weights(run), weights(again))
+
+
+def test_resume_begins_where_there_is_nothing_yet(tiny, tmp_path):
+    run = train(tiny(epochs=1), out=tmp_path / "new", resume=True, quiet=True)
+    assert len(jsonl.read(run.folder.metrics)) == 1
+
+
+def test_a_recipe_with_whole_numbers_can_be_resumed(tiny, tmp_path):
+    recipe = tiny(ramp=Smooth(start=0, end=2))
+    run = train(recipe, out=tmp_path, quiet=True)
+    assert same(weights(train(recipe, out=tmp_path, resume=True, quiet=True)), weights(run))
+
+
+def test_an_incomplete_run_is_not_loaded(tiny, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, STEPS + 2)
+    with pytest.raises(Killed):
+        train(tiny(), out=tmp_path, quiet=True)
+    with pytest.raises(FileNotFoundError, match="is not complete: finish it with resume"):
+        load_run(tmp_path)
+
+
+def test_a_folder_that_is_no_run_is_not_loaded(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no recipe\.json"):
+        load_run(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no run folder"):
+        load_run(tmp_path / "nowhere")
+
+
+def test_a_recipe_that_no_run_has_written_is_not_overwritten(tiny, tmp_path):
+    jsonl.write_json(RunFolder(tmp_path).recipe, tiny(seed=5).to_json())
+    with pytest.raises(ValueError, match="holds the run of another recipe"):
+        train(tiny(), out=tmp_path, quiet=True)
+    assert Recipe.from_json(jsonl.read_json(RunFolder(tmp_path).recipe)).seed == 5
