@@ -433,6 +433,18 @@ def misshapen(problem: Problem) -> Findings:
     return Findings(witness=problem.x.new_ones(len(problem), 5))
 
 
+def a_truth_value(problem: Problem) -> Findings:
+    return Findings(bound=problem.x[:, 0] > -1)
+
+
+def nothing(problem: Problem) -> None:
+    return None
+
+
+def no_witness(problem: Problem) -> Findings:
+    return Findings(witness=torch.full_like(problem.x, math.nan))
+
+
 FAILING = {
     "raises": (raising, r"custom: RuntimeError: out of luck"),
     "raises in double": (raising_in_double, r"custom: RuntimeError: out of luck"),
@@ -445,6 +457,9 @@ FAILING = {
     "too few": (too_few, r"custom: "),
     "one a margin": (one_a_margin, r"custom: "),
     "a witness of another shape": (misshapen, r"custom: RuntimeError"),
+    "a witness that is NaN": (no_witness, r"custom: the witness is NaN or infinite"),
+    "a truth value": (a_truth_value, r"custom: TypeError: the stage gave bounds of torch.bool"),
+    "None": (nothing, r"custom: TypeError: the stage returned a NoneType: return ctbench.verify.Findings"),
 }
 
 
@@ -498,8 +513,6 @@ def test_a_witness_is_moved_into_the_region_and_replayed():
     outside = Custom(look=lambda problem: Findings(witness=torch.zeros_like(problem.x)))
     assert certify(model, torch.tensor([[0.8]]), y, eps=0.1, stages=[outside])[0].verdict is Verdict.UNKNOWN
     assert certify(model, torch.tensor([[0.55]]), y, eps=0.1, stages=[outside])[0].verdict is Verdict.FALSIFIED
-    missing = Custom(look=lambda problem: Findings(witness=torch.full_like(problem.x, math.nan)))
-    assert certify(model, torch.tensor([[0.55]]), y, eps=0.1, stages=[missing])[0].verdict is Verdict.UNKNOWN
 
 
 def test_a_replayed_counterexample_outweighs_any_bound():

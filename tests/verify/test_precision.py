@@ -71,6 +71,12 @@ def points(dtype: torch.dtype) -> Tensor:
     return torch.tensor([[1.0, 0.25]], dtype=dtype)
 
 
+def test_inputs_in_half_precision_are_refused():
+    for dtype in (torch.bfloat16, torch.float16):
+        with pytest.raises(ValueError, match="too coarse for bounds: give x.float"):
+            bounds(nn.Flatten(), torch.rand(2, 4, dtype=dtype), eps=0.01)
+
+
 @cases
 def test_the_precision_of_a_network(model: nn.Module, dtype: torch.dtype):
     assert precision(model, points(dtype)).dtype == expected(model, dtype)

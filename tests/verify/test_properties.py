@@ -325,6 +325,17 @@ def test_inputs_are_in_c_order_of_the_shape(tmp_path):
     assert result.counterexample[0].shape == (1, 2, 2)
 
 
+def test_a_point_next_to_a_box_of_tiny_numbers_is_no_counterexample():
+    """The numbers of the box are smaller than any of double precision: 0, which stands for them, does not lie in it."""
+    steep = nn.Linear(1, 1, bias=False).double()
+    with torch.no_grad():
+        steep.weight.fill_(1e300)
+    text = """(declare-const X_0 Real) (declare-const Y_0 Real)
+    (assert (>= X_0 0.{0}1)) (assert (<= X_0 0.{0}2)) (assert (<= Y_0 {1}))"""
+    tiny = text.format("0" * 329, "0." + "0" * 30 + "5")
+    assert verify_property(steep, parse_vnnlib(tiny), timeout=5.0).verdict != "violated"
+
+
 def test_a_network_without_numbers_of_its_own():
     assert verify_property(nn.ReLU(), of(case((-1,), (1,), halfspaces((1, THIRD))))).verdict == "holds"
 

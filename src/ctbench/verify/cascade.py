@@ -205,6 +205,11 @@ class Cascade:
             bound = self._confirmed(stage, problem, findings.bound.double(), generator)
             outcomes = [_Outcome.of(each) for each in bound.tolist()]
         if findings.witness is not None:
+            finite = findings.witness.flatten(1).isfinite().all(1).tolist()
+            outcomes = [
+                outcome if is_finite else replace(outcome, reason="the witness is NaN or infinite", certified=False)
+                for outcome, is_finite in zip(outcomes, finite, strict=True)
+            ]
             points, falsified = self._replayed(problem.exact, findings.witness)
             outcomes = [
                 replace(outcome, witness=point.clone(), certified=False) if turned else outcome

@@ -17,6 +17,7 @@ from ctbench.verify import rationals
 
 Judge = Callable[[Tensor], tuple[Tensor, Tensor]]  # points [B, *shape] to those that may be told, and to [B] bool
 
+SMALLEST = 2.0**-1074  # the smallest positive number of double precision
 EXACTLY = 8  # points that are tried as counterexamples, of which as many are decided in whole numbers: one is enough
 
 
@@ -132,10 +133,22 @@ class Findings:
 
 
 def checked(findings: Findings, samples: int) -> Findings:
-    """The findings of a stage, if they are about this many samples."""
+    """The findings of a stage, if they are about this many samples.
+
+    Raises:
+        TypeError: the stage returned something else, or numbers that are not floating point.
+        ValueError: the findings are about another number of samples.
+    """
+    if not isinstance(findings, Findings):
+        raise TypeError(f"the stage returned a {type(findings).__name__}: return ctbench.verify.Findings(...)")
     bound, witness = findings.bound, findings.witness
+    for name, value in (("bounds", bound), ("witnesses", witness)):
+        if value is not None and not value.is_floating_point():
+            raise TypeError(f"the stage gave {name} of {value.dtype}: give floating point numbers")
     if bound is not None and tuple(bound.shape) != (samples,):
         raise ValueError(f"the stage gave bounds of shape {tuple(bound.shape)} for {samples} samples")
     if witness is not None and len(witness) != samples:
         raise ValueError(f"the stage gave {len(witness)} witnesses for {samples} samples")
+    if findings.failed is not None and len(findings.failed) != samples:
+        raise ValueError(f"the stage gave {len(findings.failed)} entries of `failed` for {samples} samples")
     return findings

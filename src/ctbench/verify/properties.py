@@ -35,7 +35,7 @@ from ctbench.results.failures import by_stage, warn
 from ctbench.verify import rationals
 from ctbench.verify.cascade import Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
-from ctbench.verify.problem import EXACTLY, Problem
+from ctbench.verify.problem import EXACTLY, SMALLEST, Problem
 from ctbench.verify.stages import Stage
 from ctbench.vnnlib import Case, Halfspaces, Property
 
@@ -215,8 +215,9 @@ class _Subject:
 
     def broken(self, case: Case, problem: Problem, points: Tensor) -> Tensor:
         """Whether points of the exact box, [B, *input], have unsafe outputs in exact arithmetic, [B]."""
-        # where no float64 number lies between the bounds of an input, the file's own input is next to the point
-        spread = points.abs() * 2.0**-52 if case.rounded else 0.0
+        # where no float64 number lies between the bounds of an input, the file's own input is next to the point: it is
+        # within one unit in the last place, which below the normal numbers is the smallest number of all
+        spread = points.abs() * 2.0**-52 + SMALLEST if case.rounded else 0.0
         alike = problem.select(torch.zeros(len(points), dtype=torch.long, device=points.device))
         found = alike.least_margin(points, spread)[1] < 0
         every = torch.eye(self.network.exact.classes, dtype=torch.float64, device=points.device)
