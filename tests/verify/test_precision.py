@@ -73,7 +73,7 @@ def points(dtype: torch.dtype) -> Tensor:
 
 def test_inputs_in_half_precision_are_refused():
     for dtype in (torch.bfloat16, torch.float16):
-        with pytest.raises(ValueError, match="too coarse for bounds: give x.float"):
+        with pytest.raises(ValueError, match=r"too coarse for bounds: give x\.float"):
             bounds(nn.Flatten(), torch.rand(2, 4, dtype=dtype), eps=0.01)
 
 
