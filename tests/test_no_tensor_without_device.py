@@ -42,7 +42,8 @@ ON_THE_CPU = {
     "onnx/writing.py": FILE,
     "verify/integer_program.py": "integer programs are built and solved by the CPU, of a copy of the network there",
     "verify/milp.py": "integer programs are built and solved by the CPU, of a copy of the network there",
-    "verify/vnnlib.py": FILE,
+    "vnnlib/property.py": FILE,
+    "vnnlib/reading.py": FILE,
 }
 # files with a few such places: how many, and why
 FEW = {
