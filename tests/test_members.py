@@ -8,10 +8,13 @@ from types import ModuleType
 from typing import ClassVar
 
 import pytest
+import torch
 from tests.kinds import ours
 
+import ctbench
 from ctbench.attacks import PGD, Attack, attacks
 from ctbench.datasets import Dataset, Digits, datasets
+from ctbench.domains import Domain, Interval, domain, domains
 from ctbench.members import members, modules, own_name, required_fields
 from ctbench.methods import Method, methods
 from ctbench.methods.standard import Standard
@@ -55,6 +58,12 @@ class StageOfTheTest(Stage):
         return Findings()
 
 
+@dataclass(frozen=True, kw_only=True)
+class DomainOfTheTest(Interval):
+    name: ClassVar[str] = "your-domain"
+    scale: float = 1.0
+
+
 KINDS = {
     MethodOfTheTest: (Method, methods),
     DatasetOfTheTest: (Dataset, datasets),
@@ -62,6 +71,7 @@ KINDS = {
     ThreatOfTheTest: (Threat, threats),
     AttackOfTheTest: (Attack, attacks),
     StageOfTheTest: (Stage, stage_types),
+    DomainOfTheTest: (Domain, domains),
 }
 
 
@@ -74,7 +84,7 @@ def test_a_class_of_your_own_is_found(kind):
     assert all(found.name == name for name, found in finder().items())
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not StageOfTheTest])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in (StageOfTheTest, DomainOfTheTest)])
 def test_a_class_of_your_own_can_stand_in_a_recipe(kind):
     base, _ = KINDS[kind]
     value = kind(eps=0.5) if base is Threat else kind()
@@ -83,8 +93,9 @@ def test_a_class_of_your_own_can_stand_in_a_recipe(kind):
 
 
 def test_all_of_ours_are_found():
+    assert list(ours(domains())) == ["alpha-crown", "coap", "crown", "crown-ibp", "interval", "zonotope"]
     assert list(ours(attacks())) == ["apgd", "line-search", "pgd"]
-    assert list(ours(stage_types())) == ["alpha-crown", "bound", "branch-and-bound", "falsify", "input-split", "milp"]
+    assert list(ours(stage_types())) == ["bound", "branch-and-bound", "falsify", "input-split", "milp"]
 
 
 class Kind(ABC):
@@ -169,8 +180,25 @@ def test_required_fields():
     assert required_fields(PGD) == []
 
 
+def test_a_domain_of_your_own_bounds_by_its_name_and_options():
+    assert domain("your-domain", scale=2.0) == DomainOfTheTest(scale=2.0)
+    x = torch.rand(3, 4)
+    found = ctbench.bounds(torch.nn.Linear(4, 2), x, eps=0.1, domain="your-domain", scale=2.0)
+    assert (found.lower < found.upper).all()
+
+    @dataclass(frozen=True, kw_only=True)
+    class Demanding(Interval):
+        name: ClassVar[str] = "demanding"
+        size: int
+
+    with pytest.raises(ValueError, match="the domain 'demanding' has no default for size: give a value"):
+        domain(Demanding.name)
+
+
 def test_stages_by_name():
     assert stages_by_name("your-stage,crown") == (StageOfTheTest(), Bound(domain="crown"))
+    assert stages_by_name("your-domain") == (Bound(domain=DomainOfTheTest()),)
+    assert stages_by_name("alpha-crown")[0] is stages_by_name("fast")[-1]
     assert [stage.title for stage in stages_by_name("fast")] == ["interval", "crown-ibp", "pgd", "crown", "alpha-crown"]
     with pytest.raises(
         ValueError, match=r"no stage is called 'crwn'; there are alpha-crown, bound, .*, complete, crown,"

@@ -134,7 +134,7 @@ def test_compare_reads_a_run_from_before_there_were_crops(succeeds, run):
         ("datasets", ["cifar10", "digits", "folder", "mnist", "tinyimagenet"]),
         ("threats", ["first-coordinate", "l1", "l2", "linf", "random-segments", "segments"]),
         ("attacks", ["apgd", "line-search", "pgd"]),
-        ("stages", ["alpha-crown", "bound", "branch-and-bound", "falsify", "input-split", "milp"]),
+        ("stages", ["bound", "branch-and-bound", "falsify", "input-split", "milp"]),
     ],
 )
 def test_list_names_what_there_is(succeeds, kind, names):

@@ -7,6 +7,7 @@ import torch
 from tests import simulated_device
 from tests.contracts import conftest as examples
 from tests.contracts import test_attacks, test_methods, test_ops
+from tests.kinds import ours
 from tests.simulated_device import counted, memory_limit
 from tests.small import right, small
 from tests.stages import BOUNDS
@@ -22,7 +23,7 @@ from ctbench.regions import Box
 from ctbench.results import CertificationFiles
 from ctbench.specification import cross_entropy_at
 from ctbench.training import train
-from ctbench.verify import DEFAULT_STAGES, AlphaCrown, BranchAndBound, Falsify, InputSplit, Milp, verify_property
+from ctbench.verify import ALPHA_CROWN, DEFAULT_STAGES, BranchAndBound, Falsify, InputSplit, Milp, verify_property
 from ctbench.vnnlib import robustness
 
 # a network of each kind of layer; the other ones have no op that these lack
@@ -150,7 +151,7 @@ def test_regions(name):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("domain", sorted(domains()))
+@pytest.mark.parametrize("domain", sorted(ours(domains())))
 def test_domains(network, domain):
     case = examples.build(network)
     options = {"steps": 2} if domain == "alpha-crown" else {}
@@ -165,7 +166,7 @@ def test_domains(network, domain):
             same(moved.grad, parameter.grad, 1e-6)
 
 
-@pytest.mark.parametrize("domain", sorted(domains()))
+@pytest.mark.parametrize("domain", sorted(ours(domains())))
 def test_a_network_without_tensors_lies_where_its_inputs_are(domain):
     torch.manual_seed(0)
     model = nn.Sequential(nn.MaxPool2d(3, stride=2, padding=1), nn.ReLU(), nn.AvgPool2d(2, stride=1), nn.Flatten())
@@ -186,7 +187,7 @@ def test_verdicts_of_a_network_without_tensors():
 @pytest.mark.parametrize("norm", ["l2", "l1", "first-coordinate"])
 def test_domains_on_balls(norm):
     case = examples.build("cnn")
-    for domain in sorted(domains()):
+    for domain in sorted(ours(domains())):
         options = {"steps": 2} if domain == "alpha-crown" else {}
         found = ctbench.bounds(at("sim", case.model), at("sim", case.x), eps=0.3, norm=norm, domain=domain, **options)
         expected = ctbench.bounds(case.model, case.x, eps=0.3, norm=norm, domain=domain, **options)
@@ -229,7 +230,7 @@ def test_a_step_of_a_method(name):
 
 STAGES = {
     "bounds": BOUNDS,
-    "alpha-crown": (AlphaCrown(),),
+    "alpha-crown": (ALPHA_CROWN,),
     "falsify": (Falsify(),),
     "branch and bound": (BranchAndBound(),),
     "pairs": (BranchAndBound(pairs=5),),

@@ -7,9 +7,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.kinds import ours
 from torch import Tensor, nn
 
-from ctbench.domains import alpha_crown, crown, domain, domains, interval
+from ctbench.domains import (
+    COAP,
+    AlphaCrown,
+    Crown,
+    CrownIBP,
+    Zonotope,
+    alpha_crown,
+    crown,
+    domain,
+    domains,
+    interval,
+)
 from ctbench.domains.relaxations import one, parallel, zero
 from ctbench.graph import Elementwise, Graph, freeze, trace, walk_forward
 from ctbench.graph.ops import ReLU
@@ -18,7 +30,7 @@ from ctbench.specification import margin_rows
 
 pytestmark = pytest.mark.usefixtures("rough_slopes")
 
-DOMAINS = sorted(domains())
+DOMAINS = sorted(ours(domains()))
 FEW_STEPS = {"alpha-crown": {"steps": 2}}
 OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("alpha-crown", {"steps": 2, "intermediate": True}),
@@ -40,7 +52,7 @@ def specification(y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def lower_bounds(name: str, graph: Graph, region: Region, spec: Tensor, **options: Any) -> Tensor:
-    return domain(name).lower_bounds(graph, region, spec, **(FEW_STEPS.get(name, {}) | options))
+    return domain(name, **FEW_STEPS.get(name, {})).lower_bounds(graph, region, spec, **options)
 
 
 def values(graph: Graph, x: Tensor) -> list[Tensor]:
@@ -84,7 +96,7 @@ def test_no_point_violates_a_bound_of_any_settings(case, hard_points, eps):
     reached = graph(points.flatten(0, 1)).unflatten(0, points.shape[:2])
     lowest = torch.einsum("nbk,bsk->nbs", reached, spec).amin(0)
     for name, options in SETTINGS:
-        assert above(lowest, domain(name).lower_bounds(graph, region, spec, **options)), (name, options)
+        assert above(lowest, domain(name, **options).lower_bounds(graph, region, spec)), (name, options)
 
 
 def test_radius_zero_is_exact(place):
@@ -121,11 +133,11 @@ def test_bounds_are_a_batch_of_single_bounds(case, regions, kind):
     graph, region, spec = sample.graph.detach(), regions[kind](sample.x, 0.1), specification(sample.y)
     kinked = any(isinstance(node.op, Elementwise) and not isinstance(node.op, ReLU) for node in graph.nodes)
     for name, options in SETTINGS[: len(DOMAINS) + 1]:
-        together = domain(name).lower_bounds(graph, region, spec, **options)
+        together = domain(name, **options).lower_bounds(graph, region, spec)
         # at a kink rounding decides which way a slope ascends
         close = 1e-2 if name == "alpha-crown" and kinked else 1e-9
         for samples in ([2], [0, 1]):
-            apart = domain(name).lower_bounds(graph, region.take(torch.tensor(samples)), spec[samples], **options)
+            apart = domain(name, **options).lower_bounds(graph, region.take(torch.tensor(samples)), spec[samples])
             torch.testing.assert_close(apart, together[samples], rtol=close, atol=close, msg=f"{name} {options}")
 
 
@@ -160,7 +172,7 @@ def test_gradients_are_finite_at_radius_zero(case, regions):
     for kind, name, options in several + [(kind, "crown", {}) for kind in regions]:
         sample.model.zero_grad()
         region = regions[kind](sample.x, 0.0)
-        domain(name).lower_bounds(sample.graph, region, spec, **options).sum().backward()
+        domain(name, **options).lower_bounds(sample.graph, region, spec).sum().backward()
         for path, parameter in sample.model.named_parameters():
             assert parameter.grad is not None, (kind, name, path)
             assert torch.isfinite(parameter.grad).all(), (kind, name, path)
@@ -353,3 +365,27 @@ def test_domains_are_found_by_walking_the_package():
     assert {"interval", "crown", "crown-ibp"} <= set(DOMAINS)
     with pytest.raises(ValueError, match=r"no domain is called 'box'; there are .*crown, crown-ibp.*interval"):
         domain("box")
+
+
+def test_a_domain_is_a_value():
+    assert domain("crown-ibp", every_layer=True, slope=zero) == CrownIBP(every_layer=True, slope=zero)
+    assert domain("crown-ibp") != CrownIBP(every_layer=True)
+    assert repr(CrownIBP(slope=zero)) == "CrownIBP(slope=zero, every_layer=False)"
+    assert repr(Crown(slope=lambda op, low, high: zero(op, low, high))).startswith("Crown(slope=<function ")
+    assert {name for name in DOMAINS if not domain(name).sound} == set()
+    assert not COAP(projections=3).sound
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (Zonotope, {"fold": 0}, "fold is 0"),
+        (AlphaCrown, {"lr": 0.0}, "lr=0.0"),
+        (COAP, {"projections": 0}, "projections is 0"),
+        (Crown, {"slope": "zero"}, "slope is 'zero'"),
+        (CrownIBP, {"slope": "zero"}, "slope is 'zero'"),
+    ],
+)
+def test_a_domain_checks_its_options(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**options)

@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "coming_from.md").read_text()
 ROWS = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| `")]
 OURS = "\n".join(ours for _, ours in ROWS)
 KINDS = {kind.__name__: kind for kind in methods.methods().values()}
-for package in (regions, verify, attacks):
+for package in (regions, verify, attacks, domains):
     KINDS |= {name: getattr(package, name) for name in package.__all__}
 
 

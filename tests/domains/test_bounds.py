@@ -5,18 +5,20 @@ from typing import Any
 
 import pytest
 import torch
+from tests.kinds import ours
 from torch import Tensor, nn
 
 import ctbench
 from ctbench import bounds, margin_bounds
-from ctbench.domains import crown, domains
+from ctbench.domains import Zonotope, crown, domains
+from ctbench.domains import domain as named
 from ctbench.domains.bounds import _measured
 from ctbench.domains.relaxations import parallel, zero
 from ctbench.graph import freeze, trace
 from ctbench.regions import L1, L2, Box, FirstCoordinate, L1Ball, Linf, Segments, linf_box
 from ctbench.specification import margin_rows
 
-DOMAINS = sorted(domains())
+DOMAINS = sorted(ours(domains()))
 
 
 def network() -> nn.Sequential:
@@ -187,7 +189,9 @@ def test_options_are_handed_to_the_domain():
     assert (many >= few).all()
     assert many.mean() > few.mean() + 1e-3
     folded = bounds(network(), X, eps=0.2, domain="zonotope", fold=1).lower
+    assert torch.equal(folded, bounds(network(), X, eps=0.2, domain=Zonotope(fold=1)).lower)
     assert (folded <= bounds(network(), X, eps=0.2, domain="zonotope").lower + 1e-12).all()
+    assert not torch.allclose(folded, bounds(network(), X, eps=0.2, domain="zonotope").lower)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -199,7 +203,7 @@ def test_large_batches_are_cut_to_fit_the_memory(domain, norm, monkeypatch):
         monkeypatch.setattr(
             kind, "take", lambda region, samples, take=take: parts.append(len(samples)) or take(region, samples)
         )
-    model, one = network(), domains()[domain].footprint(freeze(trace(network(), (3,)), X)[0], 3) * 8
+    model, one = network(), named(domain).footprint(freeze(trace(network(), (3,)), X)[0], 3) * 8
 
     @torch.no_grad()  # or what gradients keep counts, too
     def found(memory: int) -> Tensor:
@@ -250,6 +254,10 @@ def test_large_batches_are_cut_to_fit_the_memory(domain, norm, monkeypatch):
         ({"eps": 0.1, "steps": 3}, "crown takes no steps; it takes slope"),
         ({"eps": 0.1, "domain": "interval", "slope": zero}, "interval takes no slope; it takes no options"),
         ({"eps": 0.1, "domain": "zonotope", "fold": 0}, "fold is 0"),
+        ({"eps": 0.1, "domain": "zonotope", "folds": 1}, "zonotope takes no folds; it takes fold, pure"),
+        ({"eps": 0.1, "domain": Zonotope(), "fold": 3}, r"Zonotope\(fold=None, pure=False\), given along with fold=3"),
+        ({"eps": 0.1, "domain": Zonotope}, r"Zonotope'>: give a name, e.g. 'crown', or a Domain, e.g. Crown\(\)"),
+        ({"eps": 0.1, "domain": crown}, "the domain is <module"),
     ],
 )
 def test_errors(arguments, message):

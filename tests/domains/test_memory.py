@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.kinds import ours
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -83,7 +84,7 @@ def test_bounds_of_a_large_batch_take_about_as_much_memory_as_they_may():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(30, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10))
     x = torch.rand(400, 30)
-    for domain in domains():
+    for domain in ours(domains()):
         options = {"steps": 3} if domain == "alpha-crown" else {}
         small, large = (
             most_alive(lambda o=options | {"domain": domain, "memory": memory}: bounds(model, x, eps=0.05, **o))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ctbench.domains import crown, interval, zonotope
 from ctbench.domains.relaxations import parallel
-from ctbench.domains.zonotope import NO_TERM, Zonotope
+from ctbench.domains.zonotope import NO_TERM, ZonotopeSet
 from ctbench.graph import Graph, freeze, trace
 from ctbench.graph.ops import Add
 from ctbench.regions import L2, Box, Linf
@@ -144,11 +144,11 @@ def test_fewer_error_terms_are_looser(name):
     torch.testing.assert_close(all_kept, zonotope.lower_bounds(graph, region, spec), rtol=0, atol=0)
 
 
-def zonotope_of(terms: list[list[int]]) -> Zonotope:
+def zonotope_of(terms: list[list[int]]) -> ZonotopeSet:
     """Random generators for these error terms, none for -1."""
     index = torch.tensor(terms)
     generators = torch.randn(*index.shape, 2, 3).double() * (index >= 0)[:, :, None, None]
-    return Zonotope(torch.randn(len(terms), 2, 3).double(), generators, index, torch.rand(len(terms), 2, 3).double())
+    return ZonotopeSet(torch.randn(len(terms), 2, 3).double(), generators, index, torch.rand(len(terms), 2, 3).double())
 
 
 def test_folding_keeps_the_box_and_the_greatest_terms():

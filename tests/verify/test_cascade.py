@@ -8,7 +8,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -23,14 +23,15 @@ import ctbench
 from ctbench import regions
 from ctbench.attacks import PGD
 from ctbench.deadline import OutOfTime
+from ctbench.domains import COAP, AlphaCrown, Crown, Interval, alpha_crown
 from ctbench.networks import MLP, Normalize
 from ctbench.regions import Linf
 from ctbench.results import CertificationFiles, Open, StageFailedWarning, Verdict
 from ctbench.specification import margins, violation_at
 from ctbench.verify import (
+    ALPHA_CROWN,
     DEFAULT_STAGES,
     FAST_STAGES,
-    AlphaCrown,
     Bound,
     BranchAndBound,
     Falsify,
@@ -330,7 +331,7 @@ def test_optimised_slopes_certify_what_crown_cannot():
     y = model(x).argmax(1)
     crown, none, alpha = (
         {r.index for r in certify(model, x, y, eps=0.2, stages=[stage]) if r.verdict is Verdict.CERTIFIED}
-        for stage in (Bound(domain="crown"), AlphaCrown(steps=0), AlphaCrown())
+        for stage in (Bound(domain="crown"), Bound(domain=AlphaCrown(steps=0)), ALPHA_CROWN)
     )
     assert crown == none < alpha
     found = certify(model, x, y, eps=0.2)
@@ -550,6 +551,43 @@ def test_the_best_finite_bound_is_kept():
 def test_an_unknown_domain_is_refused():
     with pytest.raises(ValueError, match="no domain is called 'zonotopes'"):
         Bound(domain="zonotopes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Interval):
+    sound = False
+
+
+def test_an_estimate_is_refused():
+    with pytest.raises(
+        ValueError, match=r"COAP\(projections=50\) estimates bounds, .* give a sound domain, e.g. 'crown'"
+    ):
+        Bound(domain=COAP(projections=50))
+    with pytest.raises(ValueError, match=r"Estimate\(\) estimates bounds"):
+        Bound(domain=Estimate())
+    assert Bound(domain=COAP()).title == "coap"
+
+
+def test_a_name_is_short_for_a_domain():
+    assert Bound(domain="crown") == Bound(domain=Crown())
+    assert repr(Bound(domain="crown")) == "Bound(batch_size=256, domain=Crown(slope=adaptive))"
+    with pytest.raises(ValueError, match="the domain is 5: give a name"):
+        Bound(domain=5)
+
+
+def test_a_search_for_bounds_stops_where_all_margins_are_positive(monkeypatch):
+    stops = []
+    bounds = alpha_crown.lower_bounds
+    monkeypatch.setattr(
+        alpha_crown, "lower_bounds", lambda *args, **options: stops.append(options["stop"]) or bounds(*args, **options)
+    )
+    model = small(0)
+    x, y = inputs(model, 5)
+    certify(model, x, y, eps=0.01, stages=[ALPHA_CROWN])
+    assert set(stops) == {0.0}
+    stops.clear()
+    certify(model, x, y, eps=0.01, stages=[Bound(domain=AlphaCrown(steps=1, stop=1.0))])
+    assert set(stops) == {1.0}
 
 
 def test_a_sample_is_charged_what_it_took_where_a_stage_can_tell():

@@ -16,7 +16,7 @@ from ctbench.graph import freeze, trace
 from ctbench.regions import Linf
 from ctbench.results import Verdict
 from ctbench.verify import (
-    AlphaCrown,
+    ALPHA_CROWN,
     BranchAndBound,
     Falsify,
     Findings,
@@ -192,7 +192,7 @@ def test_integer_programs_that_are_broken_off_know_the_samples_before(monkeypatc
 
 
 @pytest.mark.usefixtures("ticking")
-@pytest.mark.parametrize("stage", [AlphaCrown(), BranchAndBound(), Milp(), BranchAndBound(aside=Milp())])
+@pytest.mark.parametrize("stage", [ALPHA_CROWN, BranchAndBound(), Milp(), BranchAndBound(aside=Milp())])
 def test_wherever_time_ends_no_bound_is_too_high(stage: Stage):
     corners = torch.cartesian_prod(*[torch.tensor([-EPS, EPS], dtype=torch.float64)] * 4)
     seen = {"late": 0, "found": 0}

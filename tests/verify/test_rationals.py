@@ -12,7 +12,7 @@ from ctbench.graph import freeze, trace
 from ctbench.graph.ops import Concat, Max, Select
 from ctbench.onnx.gemm import Gemm
 from ctbench.results import Verdict
-from ctbench.verify import AlphaCrown, Bound, BranchAndBound, rationals
+from ctbench.verify import ALPHA_CROWN, Bound, BranchAndBound, rationals
 
 LOUD = pytest.mark.filterwarnings("ignore::ctbench.StageFailedWarning")  # NaN is told, and no verdict
 
@@ -170,7 +170,7 @@ def chain(*factors: float) -> nn.Sequential:
 
 EVERY = [
     *(Bound(domain=name) for name in ("interval", "crown-ibp", "crown", "zonotope", "coap")),
-    AlphaCrown(),
+    ALPHA_CROWN,
     BranchAndBound(),
 ]
 

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from ctbench import deadline
+from ctbench import budget, deadline
 from ctbench.domains import adam, backward, crown, rounding
+from ctbench.domains.base import Domain
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
 from ctbench.domains.rounding import Losses
@@ -32,6 +33,65 @@ from ctbench.regions import Box, Region
 KEPT = 8  # tensors as large as the coefficients, for each node: slopes, Adam's memory, and what gradients need
 
 Key = tuple[int, int]  # the forms begin at the first node, and are relaxed at the second
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaCrown(Domain):
+    """alpha-CROWN: the slopes are optimised for each form (Xu et al. 2021).
+
+    Args:
+        steps: of Adam on the slopes.
+        lr: the size of the first step; each later one is `decay` times as large.
+        decay: see `lr`.
+        intermediate: also optimise the slopes that the pre-activation bounds are made with: those of each unstable
+            neuron, for the sum of the bounds of its sample. Much tighter, and much more to compute and to hold.
+        stop: a form whose bound is above this is done; a sample whose forms all are is not worked on any more. None
+            makes all steps, and in a certification stops at 0.
+
+    Raises:
+        ValueError: steps, lr or decay is out of range.
+    """
+
+    name: ClassVar[str] = "alpha-crown"
+    steps: int = 20
+    lr: float = 0.1
+    decay: float = 0.98
+    intermediate: bool = False
+    stop: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_settings(self.steps, self.lr, self.decay)
+
+    def for_signs(self) -> AlphaCrown:
+        return self if self.stop is not None else replace(self, stop=0.0)
+
+    def footprint(self, graph: Graph, forms: int) -> int:
+        return footprint(graph, forms)
+
+    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+        return crown.boxes(graph, region, memory=memory)
+
+    def lower_bounds(
+        self,
+        graph: Graph,
+        region: Region,
+        spec: Tensor,
+        *,
+        inner: list[Box] | None = None,
+        memory: int = budget.DEFAULT,
+    ) -> Tensor:
+        return lower_bounds(
+            graph,
+            region,
+            spec,
+            inner=inner,
+            steps=self.steps,
+            lr=self.lr,
+            decay=self.decay,
+            intermediate=self.intermediate,
+            stop=self.stop,
+            memory=memory,
+        )
 
 
 def footprint(graph: Graph, forms: int) -> int:
@@ -79,8 +139,7 @@ def lower_bounds(
         ValueError: steps, lr or decay is out of range.
         OutOfTime: before a pass, where `deadline.until` set a moment that has come.
     """
-    if steps < 0 or not 0 < lr < math.inf or not 0 < decay <= 1:
-        raise ValueError(f"steps={steps}, lr={lr}, decay={decay}: take steps >= 0, lr > 0 and decay in (0, 1]")
+    _check_settings(steps, lr, decay)
     base = crown.boxes(graph, region, memory=memory) if inner is None else list(inner)
     if intermediate:
         return tightened(graph, region, spec, base, steps=steps, lr=lr, decay=decay, stop=stop)[0]
@@ -88,6 +147,11 @@ def lower_bounds(
         search = _Search(_searched(graph), region, _detached(base), spec.detach(), {})
         _, slopes = _ascend(search, steps, lr, decay, stop)
     return _Search.of(graph, region, base, spec, {}).bounds(slopes)[-1]
+
+
+def _check_settings(steps: int, lr: float, decay: float) -> None:
+    if steps < 0 or not 0 < lr < math.inf or not 0 < decay <= 1:
+        raise ValueError(f"steps={steps}, lr={lr}, decay={decay}: take steps >= 0, lr > 0 and decay in (0, 1]")
 
 
 def tightened(

@@ -3,11 +3,11 @@
 lower, upper = bounds(model, x, eps=0.1, domain="crown")
 margins = margin_bounds(model, x, y, eps=0.5, norm="l2")      # positive everywhere but at y: proved robust
 lower, upper = bounds(model, box=(low, high), domain="alpha-crown", steps=50)
+lower, upper = bounds(model, x, eps=0.1, domain=Zonotope(fold=200))
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,7 +51,7 @@ def bounds(
     clip: Clip = ...,
     box: tuple[Tensor, Tensor] | None = None,
     region: Region | None = None,
-    domain: str = "crown",
+    domain: str | Domain = "crown",
     memory: int | None = None,
     **options: Any,
 ) -> LogitBounds:
@@ -69,13 +69,14 @@ def bounds(
         clip: the range of the data, which a ball does not leave; None for no range. By default (0, 1) for the norms.
         box: in place of x and eps, the lower and upper ends of each input, [B, *shape], in any range.
         region: in place of x and eps, a region.
-        domain: one of `ctbench.domains.domains()`, as "interval", "zonotope", "crown-ibp", "crown", "alpha-crown".
+        domain: a `ctbench.domains.Domain`, e.g. Zonotope(fold=200), or the name of one: "interval", "zonotope",
+            "crown-ibp", "crown", "alpha-crown", "coap", or that of a domain of your own.
         memory: bytes that the bounds may take at once, about: large batches are cut, and parts are halved where there
             is no memory left. None is 256 MiB on a CPU, and a share of the free memory of another device. Where
             gradients may be wanted (the network's parameters require them, as they do by default) and would need more,
             only one part at a time keeps what they need: it is computed again in the backward pass, once. Under
             torch.no_grad() nothing is kept.
-        options: what the domain takes beside, as steps=50, intermediate=True or slope=relaxations.parallel.
+        options: fields of the domain that a name stands for, e.g. steps=50 or slope=relaxations.parallel.
 
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
@@ -84,7 +85,7 @@ def bounds(
     where = _region(model, x, eps, norm, clip, box, region)
     graph, where = _prepared(model, where)
     like = where.hull.lower
-    method = _Method(domain, memory, options, like.device)
+    method = _Method(find_domain(domain, **options), memory, like.device)
     spec = every_output(len(like), graph.classes, like=like)
     both = method.lower_bounds(graph, where, torch.cat([spec, -spec], dim=1))
     return LogitBounds(both[:, : graph.classes], -both[:, graph.classes :])
@@ -101,7 +102,7 @@ def margin_bounds(
     clip: Clip = ...,
     box: tuple[Tensor, Tensor] | None = None,
     region: Region | None = None,
-    domain: str = "crown",
+    domain: str | Domain = "crown",
     memory: int | None = None,
     **options: Any,
 ) -> Tensor:
@@ -113,7 +114,7 @@ def margin_bounds(
     where = _region(model, x, eps, norm, clip, box, region)
     graph, where = _prepared(model, where)
     like = where.hull.lower
-    method = _Method(domain, memory, options, like.device)
+    method = _Method(find_domain(domain, **options), memory, like.device)
     check_labels(y, graph.classes)
     if len(y) != len(like):
         raise ValueError(f"there are {len(y)} labels for {len(like)} inputs: give one for each")
@@ -171,23 +172,13 @@ def _prepared(model: nn.Module, region: Region) -> tuple[Graph, Region]:
 
 
 class _Method:
-    """A domain with its options, which cuts batches into parts that fit the memory."""
+    """A domain that cuts batches into parts which fit the memory."""
 
-    def __init__(self, name: str, memory: int | None, options: dict[str, Any], device: torch.device) -> None:
-        self.domain: Domain = find_domain(name)
+    def __init__(self, domain: Domain, memory: int | None, device: torch.device) -> None:
         memory = budget.of(device) if memory is None else memory
         if not isinstance(memory, int) or memory <= 0:
-            raise ValueError(f"memory is {memory!r}: give a number of bytes, as 2**30")
-        known = inspect.signature(self.domain.lower_bounds).parameters
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            free = sorted(set(known) - {"graph", "region", "spec", "inner", "losses", "memory"})
-            raise ValueError(f"{name} takes no {', '.join(unknown)}; it takes {', '.join(free) or 'no options'}")
-        if "slope" in options and not callable(options["slope"]):
-            raise ValueError(
-                f"slope is {options['slope']!r}: give a rule, as ctbench.domains.relaxations.parallel, not its name"
-            )
-        self.memory, self.options = memory, options | ({"memory": memory} if "memory" in known else {})
+            raise ValueError(f"memory is {memory!r}: give a number of bytes, e.g. 2**30")
+        self.domain, self.memory = domain, memory
 
     def lower_bounds(self, graph: Graph, region: Region, spec: Tensor) -> Tensor:
         if not len(spec):
@@ -234,8 +225,8 @@ class _Part:
         if not self.recomputed:
             return self._bounds(start, stop)
         # checkpoints repeat the draws of torch's own generators alone
-        generator = self.method.options.get("generator")
-        state = None if generator is None else generator.get_state()
+        generator: torch.Generator | None = getattr(self.method.domain, "generator", None)
+        state = Tensor() if generator is None else generator.get_state()
         first = [True]
 
         def bounds() -> Tensor:
@@ -256,7 +247,7 @@ class _Part:
         if (start, stop) != (0, len(spec)):
             samples = torch.arange(start, stop, device=spec.device)
             region, spec = region.take(samples), spec[samples]
-        return self.method.domain.lower_bounds(self.graph, region, spec, **self.method.options)
+        return self.method.domain.lower_bounds(self.graph, region, spec, memory=self.method.memory)
 
 
 @contextmanager

@@ -29,13 +29,16 @@ these bounds are for training and for measurements, and prove nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import singledispatch
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ctbench import budget
 from ctbench.domains import backward, crown, interval
+from ctbench.domains.base import Domain
 from ctbench.domains.relaxations import parallel
 from ctbench.domains.unsupported import no_rule
 from ctbench.domains.zonotope import Band, by_row
@@ -44,9 +47,49 @@ from ctbench.graph.ops import Add, Concat
 from ctbench.regions import Box, L2Ball, Region
 
 
-def footprint(graph: Graph, forms: int) -> int:
-    """How many numbers are held at once for a sample, without projections."""
-    return crown.footprint(graph, forms)
+@dataclass(frozen=True, kw_only=True)
+class COAP(Domain):
+    """The dual bound of Wong & Kolter 2018: CROWN with parallel slopes, and no intervals.
+
+    Args:
+        projections: how many random sums estimate a radius; the bounds are then NOT sound. None computes them exactly.
+        generator: of the random sums, which are the same for all samples of the batch.
+
+    Raises:
+        ValueError: projections is below 1.
+    """
+
+    name: ClassVar[str] = "coap"
+    projections: int | None = None
+    generator: torch.Generator | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.projections is not None:
+            _check_projections(self.projections)
+
+    @property
+    def sound(self) -> bool:
+        """With projections, bounds are estimates."""
+        return self.projections is None
+
+    def footprint(self, graph: Graph, forms: int) -> int:
+        return crown.footprint(graph, forms)
+
+    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+        return boxes(graph, region, projections=self.projections, generator=self.generator, memory=memory)
+
+    def lower_bounds(
+        self,
+        graph: Graph,
+        region: Region,
+        spec: Tensor,
+        *,
+        inner: list[Box] | None = None,
+        memory: int = budget.DEFAULT,
+    ) -> Tensor:
+        return lower_bounds(
+            graph, region, spec, inner=inner, projections=self.projections, generator=self.generator, memory=memory
+        )
 
 
 def boxes(
@@ -134,10 +177,14 @@ def _median(x: Tensor) -> Tensor:
     return (x.median(dim=1).values - (-x).median(dim=1).values) / 2
 
 
-def _start(region: Region, projections: int, generator: torch.Generator | None) -> Sketch:
-    """The sketch of a region."""
+def _check_projections(projections: int) -> None:
     if projections < 1:
         raise ValueError(f"projections is {projections}: take at least one random sum, or None for exact bounds")
+
+
+def _start(region: Region, projections: int, generator: torch.Generator | None) -> Sketch:
+    """The sketch of a region."""
+    _check_projections(projections)
     center = region.center if isinstance(region, Box | L2Ball) else region.hull.center
     noise = center.new_empty(1, projections, *center.shape[1:])
     if isinstance(region, Box):

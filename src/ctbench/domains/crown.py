@@ -14,7 +14,9 @@ The lines need bounds of the pre-activations (`inner`). By default these are CRO
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,8 +37,9 @@ from ctbench.domains.backward import (
     scattered,
     shares,
 )
+from ctbench.domains.base import Domain
 from ctbench.domains.linear_form import Form, LinearForm
-from ctbench.domains.relaxations import SlopeRule, adaptive, parallel
+from ctbench.domains.relaxations import SlopeRule, adaptive, check_rule, parallel, rule_name
 from ctbench.domains.rounding import Loss, Losses
 from ctbench.domains.window_form import WindowForm
 from ctbench.graph import Graph, Lines, Node, backward_steps, walk_backward
@@ -46,6 +49,44 @@ from ctbench.regions import Ball, Box, L2Ball, Region
 DEFAULT_MEMORY = budget.DEFAULT  # also elsewhere than on a CPU: what a run computes must not depend on free memory
 LIVE_COPIES = 10  # of the coefficients, while a form goes through a layer
 MANY = 1 / 4  # of a node's neurons: from here on all are bounded, as windows at the same places cost less each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crown(Domain):
+    """CROWN: the pre-activations of every layer are bounded backward (Zhang et al. 2018).
+
+    Args:
+        slope: the rule of the free slopes, e.g. `ctbench.domains.relaxations.parallel`.
+
+    Raises:
+        ValueError: slope is not a rule.
+    """
+
+    name: ClassVar[str] = "crown"
+    slope: SlopeRule = adaptive
+
+    def __post_init__(self) -> None:
+        check_rule(self.slope)
+
+    def __repr__(self) -> str:
+        return f"Crown(slope={rule_name(self.slope)})"
+
+    def footprint(self, graph: Graph, forms: int) -> int:
+        return footprint(graph, forms)
+
+    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+        return boxes(graph, region, slope=self.slope, memory=memory)
+
+    def lower_bounds(
+        self,
+        graph: Graph,
+        region: Region,
+        spec: Tensor,
+        *,
+        inner: list[Box] | None = None,
+        memory: int = budget.DEFAULT,
+    ) -> Tensor:
+        return lower_bounds(graph, region, spec, inner=inner, slope=self.slope, memory=memory)
 
 
 def footprint(graph: Graph, forms: int) -> int:

@@ -7,17 +7,57 @@ With `every_layer` it is the best of the bounds that the form has on its way bac
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import Tensor
 
+from ctbench import budget
 from ctbench.domains import crown, interval
-from ctbench.domains.relaxations import SlopeRule, adaptive
+from ctbench.domains.base import Domain
+from ctbench.domains.relaxations import SlopeRule, adaptive, check_rule, rule_name
 from ctbench.graph import Graph
 from ctbench.regions import Box, Region
 
 
-def footprint(graph: Graph, forms: int) -> int:
-    """How many numbers are held at once for a sample."""
-    return crown.footprint(graph, forms)
+@dataclass(frozen=True, kw_only=True)
+class CrownIBP(Domain):
+    """One backward CROWN pass over interval boxes (Zhang et al. 2020).
+
+    Args:
+        slope: the rule of the free slopes, e.g. `ctbench.domains.relaxations.parallel`.
+        every_layer: keep the best of the bounds at the input and at all layers on the way there.
+
+    Raises:
+        ValueError: slope is not a rule.
+    """
+
+    name: ClassVar[str] = "crown-ibp"
+    slope: SlopeRule = adaptive
+    every_layer: bool = False
+
+    def __post_init__(self) -> None:
+        check_rule(self.slope)
+
+    def __repr__(self) -> str:
+        return f"CrownIBP(slope={rule_name(self.slope)}, every_layer={self.every_layer})"
+
+    def footprint(self, graph: Graph, forms: int) -> int:
+        return crown.footprint(graph, forms)
+
+    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+        return boxes(graph, region)
+
+    def lower_bounds(
+        self,
+        graph: Graph,
+        region: Region,
+        spec: Tensor,
+        *,
+        inner: list[Box] | None = None,
+        memory: int = budget.DEFAULT,
+    ) -> Tensor:
+        return lower_bounds(graph, region, spec, inner=inner, slope=self.slope, every_layer=self.every_layer)
 
 
 def boxes(graph: Graph, region: Region) -> list[Box]:

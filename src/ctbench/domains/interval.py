@@ -17,12 +17,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import singledispatch
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ctbench import waiting
+from ctbench import budget, waiting
 from ctbench.domains import rounding
+from ctbench.domains.base import Domain
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.rounding import Losses
 from ctbench.domains.unsupported import no_rule
@@ -34,6 +36,30 @@ ALIKE = 4  # from so many samples with the same forms on, on average, these are 
 LARGE = 2**19  # if the merged forms of all samples would have so many coefficients
 
 VANISHED = 2.0**-1020  # more than the square of a number and its product with another lose where they underflow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval(Domain):
+    """Interval bound propagation (IBP): boxes, node by node (Gowal et al. 2018)."""
+
+    name: ClassVar[str] = "interval"
+
+    def footprint(self, graph: Graph, forms: int) -> int:
+        return footprint(graph, forms)
+
+    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+        return boxes(graph, region)
+
+    def lower_bounds(
+        self,
+        graph: Graph,
+        region: Region,
+        spec: Tensor,
+        *,
+        inner: list[Box] | None = None,
+        memory: int = budget.DEFAULT,
+    ) -> Tensor:
+        return lower_bounds(graph, region, spec, inner=inner)
 
 
 def footprint(graph: Graph, forms: int) -> int:

@@ -19,6 +19,18 @@ from ctbench.graph import Elementwise
 SlopeRule = Callable[[Elementwise, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+def check_rule(slope: SlopeRule) -> None:
+    """Raise ValueError if this is not a rule, but e.g. its name."""
+    if not callable(slope):
+        raise ValueError(f"slope is {slope!r}: give a rule, e.g. ctbench.domains.relaxations.parallel, not its name")
+
+
+def rule_name(slope: SlopeRule) -> str:
+    """The name of a rule, for messages and records; a rule without a name of its own shows its address."""
+    name = getattr(slope, "__qualname__", "<")
+    return repr(slope) if "<" in name else name
+
+
 def adaptive(op: Elementwise, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """The lines that leave the smallest area."""
     return op.tightest(lower, upper)

@@ -20,14 +20,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ctbench import budget
 from ctbench.domains import interval, rounding
 from ctbench.domains.backward import positions
+from ctbench.domains.base import Domain
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.relaxations import parallel
 from ctbench.domains.rounding import Loss
@@ -37,6 +39,44 @@ from ctbench.graph.ops import Add, Concat, Max
 from ctbench.regions import Box, Region
 
 NO_TERM = -1  # of the rows that fill up a sample with fewer error terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zonotope(Domain):
+    """DeepZ: values are affine in error terms that all nodes share (Singh et al. 2018).
+
+    Args:
+        fold: how many error terms a node keeps, at least 1: the smallest are folded into the radius r, which is sound
+            and cheaper; much is lost below the number of inputs. None keeps all.
+        pure: do not intersect with the interval images of the boxes before, as in the paper.
+
+    Raises:
+        ValueError: fold is below 1.
+    """
+
+    name: ClassVar[str] = "zonotope"
+    fold: int | None = None
+    pure: bool = False
+
+    def __post_init__(self) -> None:
+        _check_fold(self.fold)
+
+    def footprint(self, graph: Graph, forms: int) -> int:
+        return footprint(graph, forms)
+
+    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+        return boxes(graph, region, fold=self.fold, pure=self.pure)
+
+    def lower_bounds(
+        self,
+        graph: Graph,
+        region: Region,
+        spec: Tensor,
+        *,
+        inner: list[Box] | None = None,
+        memory: int = budget.DEFAULT,
+    ) -> Tensor:
+        return lower_bounds(graph, region, spec, inner=inner, fold=self.fold, pure=self.pure)
 
 
 def footprint(graph: Graph, forms: int) -> int:
@@ -97,7 +137,7 @@ def lower_bounds(
 
 
 @dataclass(frozen=True, eq=False)
-class Zonotope:
+class ZonotopeSet:
     """All center + sum_i e_i generators_i + r with e_i in [-1, 1] and |r| <= radius.
 
     `terms` tells which error term each generator belongs to: the number of the neuron that made it, counted through
@@ -110,7 +150,7 @@ class Zonotope:
     radius: Tensor  # [B, *node]
 
     @classmethod
-    def of(cls, box: Box) -> Zonotope:
+    def of(cls, box: Box) -> ZonotopeSet:
         """A box, with the first numbers for its error terms."""
         return cls(box.center, *_new_terms(box.radius, 0), torch.zeros_like(box.radius))
 
@@ -129,22 +169,22 @@ class Zonotope:
         least = Box.around(self.center, self.radius).minimum(a) - spread.abs().sum(2)
         return least - rounding.of_minimum(a, self.size, self.terms.shape[1]) if outward else least
 
-    def widened(self, lost: Tensor) -> Zonotope:
+    def widened(self, lost: Tensor) -> ZonotopeSet:
         """The zonotope with what rounding can have cost, here and in sums over its terms."""
         return replace(self, radius=self.radius + lost + rounding.of_terms(self.size, 2 * self.terms.shape[1]))
 
-    def within(self, band: Band, first: int) -> Zonotope:
+    def within(self, band: Band, first: int) -> ZonotopeSet:
         """The values of a relaxed op, whose error terms are numbered from `first` on."""
         center, radius = (band.linear(value.unsqueeze(1)).squeeze(1) for value in (self.center, self.radius))
         generators, terms = _new_terms(band.half, first)
-        return Zonotope(
+        return ZonotopeSet(
             center + band.middle,
             torch.cat([band.linear(self.generators), generators], dim=1),
             torch.cat([self.terms, terms], dim=1),
             radius.abs(),
         )
 
-    def folded(self, most: int | None) -> Zonotope:
+    def folded(self, most: int | None) -> ZonotopeSet:
         """A zonotope around this one with at most so many error terms: the smallest over the node become radius."""
         if most is None or self.terms.shape[1] <= most:
             return self
@@ -192,17 +232,21 @@ def by_row(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     return found.view(*rows[0].shape[:2], *found.shape[1:])
 
 
-def _propagate(
-    graph: Graph, region: Region, inner: list[Box] | None, fold: int | None, *, pure: bool
-) -> tuple[list[Zonotope], list[Box]]:
-    """The zonotopes of all nodes, and `inner` or, without it, their boxes."""
+def _check_fold(fold: int | None) -> None:
     if fold is not None and fold < 1:
         raise ValueError(f"fold is {fold}: keep at least one error term, or give None to keep all")
+
+
+def _propagate(
+    graph: Graph, region: Region, inner: list[Box] | None, fold: int | None, *, pure: bool
+) -> tuple[list[ZonotopeSet], list[Box]]:
+    """The zonotopes of all nodes, and `inner` or, without it, their boxes."""
+    _check_fold(fold)
     start, losses = region.hull, list[Loss]()
     if graph.outward:
         losses.append(rounding.loss(graph, 0, start, [], [], region))
         start = rounding.widened(start, losses[0])
-    begin = Zonotope.of(start).widened(torch.zeros_like(start.lower)) if graph.outward else Zonotope.of(start)
+    begin = ZonotopeSet.of(start).widened(torch.zeros_like(start.lower)) if graph.outward else ZonotopeSet.of(start)
     zonotopes, found, first = [begin.folded(fold)], [start], math.prod(graph.input_shape)
     for at, node in enumerate(graph.nodes[1:], 1):
         inputs, read = [zonotopes[i] for i in node.inputs], [found[i] for i in node.inputs]
@@ -220,25 +264,25 @@ def _propagate(
 
 
 @singledispatch
-def _image(op: Op, band: Band | None, first: int, *zonotopes: Zonotope) -> Zonotope:
+def _image(op: Op, band: Band | None, first: int, *zonotopes: ZonotopeSet) -> ZonotopeSet:
     raise no_rule("zonotope", op)
 
 
 @_image.register
-def _(op: Affine, band: Band | None, first: int, z: Zonotope) -> Zonotope:
-    return Zonotope(op(z.center), by_row(op.linear, z.generators), z.terms, op.magnitude(z.radius))
+def _(op: Affine, band: Band | None, first: int, z: ZonotopeSet) -> ZonotopeSet:
+    return ZonotopeSet(op(z.center), by_row(op.linear, z.generators), z.terms, op.magnitude(z.radius))
 
 
 @_image.register
-def _(op: Elementwise | Max, band: Band, first: int, z: Zonotope) -> Zonotope:
+def _(op: Elementwise | Max, band: Band, first: int, z: ZonotopeSet) -> ZonotopeSet:
     return z.within(band, first)
 
 
 @_image.register
-def _(op: Add | Concat, band: Band | None, first: int, *zonotopes: Zonotope) -> Zonotope:
+def _(op: Add | Concat, band: Band | None, first: int, *zonotopes: ZonotopeSet) -> ZonotopeSet:
     terms, generators = _aligned(zonotopes)
     center, radius = op(*(z.center for z in zonotopes)), op(*(z.radius for z in zonotopes))
-    return Zonotope(center, by_row(op, *generators), terms, radius)
+    return ZonotopeSet(center, by_row(op, *generators), terms, radius)
 
 
 def _new_terms(half: Tensor, first: int) -> tuple[Tensor, Tensor]:
@@ -258,7 +302,7 @@ def _rows(rows: Tensor, index: Tensor) -> Tensor:
     return rows.gather(1, index.view(*index.shape, *[1] * (rows.dim() - 2)).expand(-1, -1, *rows.shape[2:]))
 
 
-def _aligned(zonotopes: tuple[Zonotope, ...]) -> tuple[Tensor, list[Tensor]]:
+def _aligned(zonotopes: tuple[ZonotopeSet, ...]) -> tuple[Tensor, list[Tensor]]:
     """The error terms of some zonotopes together, [B, E], and the generators of each of them for all of these."""
     terms = torch.cat([z.terms for z in zonotopes], dim=1)
     ordered, order = terms.sort(dim=1)
@@ -266,7 +310,7 @@ def _aligned(zonotopes: tuple[Zonotope, ...]) -> tuple[Tensor, list[Tensor]]:
     place, count = rank.scatter(1, order, rank), int(rank.max()) + 1
     sample = torch.arange(len(terms), device=terms.device).unsqueeze(1) * count
 
-    def spread(z: Zonotope, at: Tensor) -> Tensor:
+    def spread(z: ZonotopeSet, at: Tensor) -> Tensor:
         shape = z.generators.shape[2:]
         rows = z.generators.new_zeros(len(terms) * count, *shape)
         return rows.index_add(0, (sample + at).flatten(), z.generators.flatten(0, 1)).view(len(terms), count, *shape)

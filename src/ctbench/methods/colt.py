@@ -122,7 +122,7 @@ class COLT(Method):
 class Relaxed:
     """A network with a band, slope z + middle + half e, instead of each activation and of its input.
 
-    Its values, for all error terms e in [-1, 1], are those of a `domains.zonotope.Zonotope`.
+    Its values, for all error terms e in [-1, 1], are those of a `domains.zonotope.ZonotopeSet`.
     """
 
     net: Graph

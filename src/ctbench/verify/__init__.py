@@ -3,20 +3,20 @@
 from ctbench.verify.branch_and_bound import BranchAndBound
 from ctbench.verify.cascade import Cascade, Decision
 from ctbench.verify.certifying import certify
-from ctbench.verify.defaults import CASCADES, DEFAULT_STAGES, FAST_STAGES, stage_types, stages_by_name
+from ctbench.verify.defaults import ALPHA_CROWN, CASCADES, DEFAULT_STAGES, FAST_STAGES, stage_types, stages_by_name
 from ctbench.verify.input_split import InputSplit
 from ctbench.verify.instances import Instance, decide_instances, read_instances
 from ctbench.verify.milp import Milp
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.properties import PropertyResult, property_graph, verify_property
-from ctbench.verify.stages import AlphaCrown, Bound, Falsify, Stage
+from ctbench.verify.stages import Bound, Falsify, Stage
 from ctbench.vnnlib import Property, read_vnnlib, write_property, write_robustness
 
 __all__ = [
+    "ALPHA_CROWN",
     "CASCADES",
     "DEFAULT_STAGES",
     "FAST_STAGES",
-    "AlphaCrown",
     "Bound",
     "BranchAndBound",
     "Cascade",

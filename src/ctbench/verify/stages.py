@@ -1,21 +1,21 @@
 """The stages of a certification: each looks at the samples that are still open, in batches.
 
-Bound(domain="crown")      is the lower bound of the least margin positive?       then certified
-AlphaCrown(steps=8)        the same, with slopes optimised for that
-Falsify(attack=PGD(...))   is there a point of the region with a negative margin?  then falsified
+Bound(domain="crown")               is the lower bound of the least margin positive?       then certified
+Bound(domain=AlphaCrown(steps=8))   the same, with slopes optimised for that
+Falsify(attack=PGD(...))            is there a point of the region with a negative margin?  then falsified
 """
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from ctbench import attacks, budget, deadline
-from ctbench.domains import alpha_crown, domain
+from ctbench.domains import Domain
+from ctbench.domains import domain as find_domain
 from ctbench.verify.problem import Findings, Problem
 
 
@@ -53,61 +53,33 @@ class Bound(Stage):
     """A lower bound of every margin over the region.
 
     Args:
-        domain: the domain's name, as "interval", "crown-ibp" or "crown".
+        domain: a sound `ctbench.domains.Domain`, e.g. Zonotope(fold=200), or the name of one, e.g. "crown"; the field
+            is then the domain itself. A search for bounds (AlphaCrown) stops once all margins of a sample are positive.
 
     Raises:
-        ValueError: no domain is called that.
+        ValueError: no domain is called that, or the domain is not sound.
     """
 
     name: ClassVar[str] = "bound"
-    domain: str
+    domain: Domain | str
 
     def __post_init__(self) -> None:
-        domain(self.domain)
+        domain = find_domain(self.domain)
+        if not domain.sound:
+            raise ValueError(
+                f"{domain!r} estimates bounds, and an estimate proves nothing: give a sound domain, e.g. 'crown', or "
+                f"COAP() without projections"
+            )
+        object.__setattr__(self, "domain", domain)
 
     @property
     def title(self) -> str:
-        return self.domain
+        return find_domain(self.domain).name
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        bounds = domain(self.domain).lower_bounds
-        cut = "memory" in inspect.signature(bounds).parameters
-        options: dict[str, Any] = {"memory": budget.of(problem.x.device, self.memory)} if cut else {}
-        margins = bounds(problem.net, problem.region, problem.spec, **options)
-        return Findings(bound=margins.amin(1))
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlphaCrown(Stage):
-    """Lower bounds with optimised slopes, only until all margins of a sample are positive.
-
-    Args:
-        steps: of the optimisation, at most; few and large ones go almost as far as many small ones.
-        lr: the size of the first step; each later one is `decay` as large.
-        decay: see there.
-    """
-
-    name: ClassVar[str] = "alpha-crown"
-    batch_size: int = 32
-    steps: int = 8
-    lr: float = 0.25
-    decay: float = 0.9
-
-    @property
-    def title(self) -> str:
-        return "alpha-crown"
-
-    def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        margins = alpha_crown.lower_bounds(
-            problem.net,
-            problem.region,
-            problem.spec,
-            steps=self.steps,
-            lr=self.lr,
-            decay=self.decay,
-            stop=0.0,
-            memory=budget.of(problem.x.device, self.memory),
-        )
+        domain = find_domain(self.domain).for_signs()
+        memory = budget.of(problem.x.device, self.memory)
+        margins = domain.lower_bounds(problem.net, problem.region, problem.spec, memory=memory)
         return Findings(bound=margins.amin(1))
 
 
