@@ -480,7 +480,7 @@ def test_compare_sweep_and_demo_tell_of_stages_that_failed(capsys, run, tmp_path
     said = capsys.readouterr()
     assert "digits_ibp" in said.out
     assert all(re.search(rf"{name} +│ interval +│", said.err) for name in demo.RECIPES)
-    assert "error: --strict, and stages failed (interval, crown-ibp, crown)" in said.err
+    assert "error: --strict, and stages failed (interval, crown-ibp, crown, alpha-crown)" in said.err
     (tmp_path / "sweep").mkdir()
     (Path("demo") / "digits_ibp").rename(tmp_path / "sweep" / "digits_ibp")
     monkeypatch.setattr("subprocess.run", lambda call, **_: subprocess.CompletedProcess(call, 0))
