@@ -56,7 +56,7 @@ def page(module: ModuleType) -> Iterator[str]:
 
 
 def _home(module: str, name: str, member: Any) -> str:
-    """The package that this one hands a name on to, and that describes it; "" where there is none."""
+    """The other package that exports the same member, and whose page describes it; "" if there is no other."""
     above = [module.rpartition(".")[0], "ctbench"]
     homes = [home for home in above if home and home != module]
     return next((home for home in homes if vars(importlib.import_module(home)).get(name) is member), "")

@@ -23,9 +23,9 @@ class _Loads(HTMLParser):
         self.remote: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        address = given.get(LOADED.get(tag, "")) or ""
-        if address.startswith(("http://", "https://", "//")) and given.get("rel") not in NAMED:
+        attributes = dict(attrs)
+        address = attributes.get(LOADED.get(tag, "")) or ""
+        if address.startswith(("http://", "https://", "//")) and attributes.get("rel") not in NAMED:
             self.remote.append(address)
 
 

@@ -22,6 +22,21 @@ class OutOfTime(Exception):  # noqa: N818 (nothing went wrong)
     """The time that a computation was given is over."""
 
 
+def seconds(text: str) -> float:
+    """Read a time limit.
+
+    Raises:
+        ValueError: the text is not a positive, finite number.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{text!r} is not a number of seconds > 0, e.g. 60")
+    return number
+
+
 @contextmanager
 def until(end: float) -> Iterator[None]:
     """Until this moment, or one that was set around it if that comes first."""

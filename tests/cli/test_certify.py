@@ -161,8 +161,8 @@ def test_certify_is_strict_about_stages_that_failed_when_all_is_written(capsys, 
     said = capsys.readouterr()
     assert "9 samples, linf" in said.out
     assert said.err.splitlines()[-1] == (
-        "ctbench: error: --strict, and stages failed (interval, crown-ibp, crown, alpha-crown): fix the errors in the table, "
-        "and certify again"
+        "ctbench: error: --strict, and stages failed (interval, crown-ibp, crown, alpha-crown): fix the errors in the "
+        "table, and certify again"
     )
     assert cells(said.err)["interval"][1] == "ZeroDivisionError: division by zero"
     assert len(RunFolder(run).certification("linf-0.05").read()) == 9

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import math
 import os
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from rich.console import Console
 
+from ctbench import deadline
 from ctbench.members import required_fields
 
 T = TypeVar("T")
@@ -103,12 +103,9 @@ def radius(text: str) -> float:
 def seconds(text: str) -> float:
     """A positive number of seconds."""
     try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds > 0, e.g. 60")
-    return number
+        return deadline.seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:

@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ctbench.deadline import seconds
 from ctbench.onnx import OnnxNetwork, can_replay, load_onnx, replay
 from ctbench.results import Open, jsonl
 from ctbench.results.checking import check_instance
@@ -98,7 +99,7 @@ def read_instances(path: Path, *, timeout: float = math.inf) -> list[Instance]:
             if len(cells) != len(columns):
                 raise ValueError(f"there are {len(cells)} values; a first line may name other columns")
             fields = dict(zip(columns, cells, strict=True))
-            limit = min(_seconds(fields["timeout_s"]), timeout)
+            limit = min(seconds(fields["timeout_s"]), timeout)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: expected {', '.join(columns)} ({error})") from None
         known = fields.get("known_verdict", "")
@@ -108,17 +109,6 @@ def read_instances(path: Path, *, timeout: float = math.inf) -> list[Instance]:
             )
         instances.append(Instance(fields["onnx"], fields["vnnlib"], limit, known, path.parent))
     return instances
-
-
-def _seconds(text: str) -> float:
-    """A positive number of seconds."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise ValueError(f"{text!r} is not a number of seconds > 0, e.g. 60")
-    return number
 
 
 def decide_instances(
