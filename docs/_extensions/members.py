@@ -57,8 +57,10 @@ def page(module: ModuleType) -> Iterator[str]:
 
 def _home(module: str, name: str, member: Any) -> str:
     """The other package that exports the same member, and whose page describes it; "" if there is no other."""
-    above = [module.rpartition(".")[0], "ctbench"]
-    homes = [home for home in above if home and home != module]
+    packages = [module.rpartition(".")[0], "ctbench"]
+    if module != "ctbench":  # the first page describes what it exports, wherever that is defined
+        packages.append(".".join(getattr(member, "__module__", module).split(".")[:2]))
+    homes = [home for home in packages if home.startswith("ctbench") and home != module]
     return next((home for home in homes if vars(importlib.import_module(home)).get(name) is member), "")
 
 
