@@ -234,7 +234,7 @@ STAGES = {
     "falsify": (Falsify(),),
     "branch and bound": (BranchAndBound(),),
     "pairs": (BranchAndBound(pairs=5),),
-    "aside": (BranchAndBound(aside=Milp(), nodes=1),),
+    "fallback": (BranchAndBound(fallback=Milp(), max_subproblems=1),),
     "input split": (InputSplit(),),
     "integer programs": (Milp(),),
     "default": DEFAULT_STAGES,

@@ -134,7 +134,7 @@ def test_a_search_that_is_broken_off_knows_its_bounds_and_counterexamples(monkey
         return ascend(*arguments, **options)
 
     monkeypatch.setattr(beta_crown, "ascend", broken)
-    cut = BranchAndBound(parts=8)(given, GENERATOR)
+    cut = BranchAndBound(batch_subproblems=8)(given, GENERATOR)
     assert len(rounds) == 2
     margins = given.margins(cut.witness).amin(1)
     unknown = ~(cut.bound > 0) & ~(margins < 0)
@@ -150,7 +150,7 @@ def test_a_search_that_is_broken_off_knows_its_bounds_and_counterexamples(monkey
 @torch.no_grad()
 def test_a_broken_off_split_of_inputs_knows_what_it_has_decided(monkeypatch):
     given, bounded = problem(12), input_split.crown.bounded
-    stage, calls = InputSplit(share=1.0, parts=8), []
+    stage, calls = InputSplit(share=1.0, batch_subproblems=8), []
     whole = stage(given, GENERATOR)
 
     def broken(*arguments, limit, **options):
@@ -192,7 +192,7 @@ def test_integer_programs_that_are_broken_off_know_the_samples_before(monkeypatc
 
 
 @pytest.mark.usefixtures("ticking")
-@pytest.mark.parametrize("stage", [ALPHA_CROWN, BranchAndBound(), Milp(), BranchAndBound(aside=Milp())])
+@pytest.mark.parametrize("stage", [ALPHA_CROWN, BranchAndBound(), Milp(), BranchAndBound(fallback=Milp())])
 def test_wherever_time_ends_no_bound_is_too_high(stage: Stage):
     corners = torch.cartesian_prod(*[torch.tensor([-EPS, EPS], dtype=torch.float64)] * 4)
     seen = {"late": 0, "found": 0}

@@ -19,9 +19,11 @@ from ctbench.graph import Graph, freeze, trace
 from ctbench.regions import L2, Box, Linf
 from ctbench.results import StageFailedWarning, Verdict
 from ctbench.specification import margin_rows, margins, violation_at
-from ctbench.verify import Bound, Findings, Problem, certify, milp
-from ctbench.verify.linear_program import LinearProgram, Solution, Solver
-from ctbench.verify.milp import ContradictionError, Milp
+from ctbench.verify import Bound, Findings, Milp, Problem, certify, worst_case
+from ctbench.verify.highs import Solution, Solver
+from ctbench.verify.integer_program import Program
+from ctbench.verify.linear_program import LinearProgram
+from ctbench.verify.worst_case import ContradictionError
 
 CLASSES = 3
 
@@ -144,9 +146,9 @@ def test_the_least_value_is_that_of_a_search_of_the_plane(name, seed, bounds):
     graph, places = frozen(model, x), (x.numel() * 2 // 5, x.numel() * 3 // 5)
     box = moving(x, places)
     inner = bounds(graph, box)
-    assert name == "affine" or milp.unstable(graph, inner) > 2
+    assert name == "affine" or worst_case.unstable(graph, inner) > 2
     for c in margin_rows(torch.tensor([seed % CLASSES]), CLASSES, torch.float64)[0]:
-        exact = milp.minimum(graph, box, c, inner, timeout=30)
+        exact = worst_case.minimum(graph, box, c, inner, timeout=30)
         found = least(lambda points, c=c: graph(points) @ c, box, places)
         assert exact.status == "Optimal"
         assert exact.lower <= found
@@ -161,7 +163,7 @@ def test_no_attack_goes_below_and_no_domain_above(name):
     model, x = network(name, seed=2)
     graph, box = frozen(model, x), Linf(eps=0.1).region(x)
     inner, y = crown.boxes(graph, box), graph(x).argmax(1)
-    case = milp.worst_case(graph, box, int(y), inner, timeout=30)
+    case = worst_case.worst_case(graph, box, int(y), inner, timeout=30)
     lower, upper = (x.new_tensor([getattr(exact, end) for exact in case.margins]) for end in ("lower", "upper"))
     generator = torch.Generator().manual_seed(0)
     attacked = PGD(steps=40, restarts=5)(violation_at(graph, y), box, x, generator)
@@ -189,7 +191,7 @@ def test_a_margin_that_relaxations_cannot_see():
     graph, box = frozen(model, x), moving(x, (0,), radius=1.5)
     inner = crown.boxes(graph, box)
     for c, expected in (([1.0, 0.0], 0.25), ([1.0, -1.0], 0.25), ([-1.0, 0.0], -2.25), ([0.0, 1.0], -0.5)):
-        exact = milp.minimum(graph, box, torch.tensor(c, dtype=torch.float64), inner, timeout=30)
+        exact = worst_case.minimum(graph, box, torch.tensor(c, dtype=torch.float64), inner, timeout=30)
         assert exact.lower == pytest.approx(expected, abs=1e-6)
         assert exact.upper == pytest.approx(expected, abs=1e-6)
         assert exact.lower <= expected <= exact.upper + 1e-9
@@ -204,7 +206,7 @@ def test_an_entry_that_is_the_greatest_by_little_counts():
     x = torch.tensor([[0.5, 0.9]], dtype=torch.float64)
     graph, box = frozen(Greater(), x), moving(x, (0,), radius=0.5)
     for sign, expected in ((-1.0, -1.0), (1.0, 0.9)):
-        exact = milp.minimum(graph, box, x.new_tensor([sign]), interval.boxes(graph, box), timeout=30)
+        exact = worst_case.minimum(graph, box, x.new_tensor([sign]), interval.boxes(graph, box), timeout=30)
         assert exact.upper == pytest.approx(expected, abs=1e-8)
         assert exact.lower == pytest.approx(expected, abs=1e-6)
 
@@ -215,7 +217,7 @@ def test_the_loss_is_exact_for_two_classes_and_above_it_for_more():
     for classes in (2, 3):
         graph = frozen(nn.Sequential(model, nn.Linear(CLASSES, classes).double()), x)
         box, y = moving(x, places), torch.tensor([1])
-        case = milp.worst_case(graph, box, 1, crown.boxes(graph, box), timeout=30)
+        case = worst_case.worst_case(graph, box, 1, crown.boxes(graph, box), timeout=30)
         worst = -least(
             lambda p, graph=graph, y=y: -F.cross_entropy(graph(p), y.expand(len(p)), reduction="none"), box, places
         )
@@ -285,11 +287,11 @@ def badly_scaled(seed: int) -> tuple[Layers, float, float]:
     return layers, x, eps
 
 
-def exact_of(layers: Layers, x: float, eps: float) -> tuple[milp.Exact, Fraction, Fraction]:
+def exact_of(layers: Layers, x: float, eps: float) -> tuple[worst_case.Minimum, Fraction, Fraction]:
     """What a program says of the only output, and its exact range."""
     point = torch.tensor([[x]], dtype=torch.float64)
     graph, box = frozen(mlp(layers), point).rounded_outward(), Linf(eps=eps, clip=None).region(point)
-    exact = milp.minimum(graph, box, torch.ones(1).double(), crown.boxes(graph, box), timeout=30)
+    exact = worst_case.minimum(graph, box, torch.ones(1).double(), crown.boxes(graph, box), timeout=30)
     return exact, *least_in_rationals(layers, box.lower.item(), box.upper.item())
 
 
@@ -343,9 +345,9 @@ def test_a_solver_that_lies_costs_no_proof(monkeypatch, lie):
     graph, places = frozen(model, x), (1, 2)
     box = moving(x, places, radius=0.2)
     inner, c = crown.boxes(graph.rounded_outward(), box), torch.tensor([1.0, -1.0, 0.0]).double()
-    honest = milp.minimum(graph, box, c, inner, timeout=30)
+    honest = worst_case.minimum(graph, box, c, inner, timeout=30)
     lying(monkeypatch, LIES[lie])
-    found = milp.minimum(graph, box, c, inner, timeout=2)
+    found = worst_case.minimum(graph, box, c, inner, timeout=2)
     assert found.lower <= honest.upper
     assert found.upper >= honest.lower
 
@@ -359,7 +361,7 @@ def test_a_bound_above_the_value_at_a_point_is_an_error():
     if at_point(graph, c, box.center[0]) > model[-1].bias[0]:
         c = -c
     with pytest.raises(ContradictionError, match="is above the value"):
-        milp.minimum(graph, box, c, wrong, timeout=30)
+        worst_case.minimum(graph, box, c, wrong, timeout=30)
 
 
 def test_the_clean_input_contradicts_a_bound(monkeypatch):
@@ -392,7 +394,7 @@ def test_rows_hold_the_exact_values_of_every_piece(seed):
         nn.init.normal_(parameter, std=2.0)
     x = torch.rand(1, 1, dtype=torch.float64)
     graph, box = frozen(model, x), moving(x, (0,))
-    program = milp.Program.of(graph, box, crown.boxes(graph.rounded_outward(), box))
+    program = Program.of(graph, box, crown.boxes(graph.rounded_outward(), box))
     cost, constant = program.objective(torch.ones(1).double())
     entries, count = program.maxima.entries, program.maxima.least.numel()
     leaky, low, high = Fraction(0.1), Fraction(-0.3), Fraction(0.7)
@@ -426,7 +428,7 @@ def test_rows_hold_the_exact_values_of_every_piece(seed):
 def test_without_time_nothing_is_claimed():
     model, x = network("mlp")
     graph, box = frozen(model, x), Linf(eps=0.2).region(x)
-    exact = milp.minimum(graph, box, torch.eye(CLASSES, dtype=x.dtype)[0], crown.boxes(graph, box), timeout=0.0)
+    exact = worst_case.minimum(graph, box, torch.eye(CLASSES, dtype=x.dtype)[0], crown.boxes(graph, box), timeout=0.0)
     assert (exact.lower, exact.upper, exact.point) == (-math.inf, math.inf, None)
     assert exact.status == "Time limit reached"
 
@@ -435,11 +437,11 @@ def test_it_stops_where_the_answer_is_good_enough():
     model, x = network("pieces", seed=1)
     graph, box = frozen(model, x), Linf(eps=0.3).region(x)
     inner, c = crown.boxes(graph, box), torch.tensor([1.0, -1.0, 0.0], dtype=x.dtype)
-    exact = milp.minimum(graph, box, c, inner, timeout=30)
-    enough = milp.minimum(graph, box, c, inner, timeout=30, stop_above=exact.lower - 2.0)
+    exact = worst_case.minimum(graph, box, c, inner, timeout=30)
+    enough = worst_case.minimum(graph, box, c, inner, timeout=30, stop_above=exact.lower - 2.0)
     assert exact.lower - 2.0 < enough.lower < exact.lower
     assert enough.status == "Interrupted by user"
-    there = milp.minimum(graph, box, c, inner, timeout=30, stop_below=exact.upper + 2.0)
+    there = worst_case.minimum(graph, box, c, inner, timeout=30, stop_below=exact.upper + 2.0)
     assert there.status == "Target for objective reached"
     assert exact.upper <= there.upper < exact.upper + 2.0
     assert there.lower < exact.lower
@@ -454,7 +456,7 @@ def call(model: nn.Module, x: Tensor, **changes):
     given = {"graph": graph, "box": box, "c": torch.ones(CLASSES).double(), "inner": None, "timeout": 30.0} | changes
     if given["inner"] is None:
         given["inner"] = interval.boxes(graph, box)
-    return milp.minimum(**given)
+    return worst_case.minimum(**given)
 
 
 @pytest.mark.parametrize("layer", [0, 3, 5])
@@ -489,10 +491,10 @@ def test_a_graph_and_boxes_with_gradients_have_the_same_minimum():
     graph, region, c = freeze(trace(model, (4,)), x)[0], Linf(eps=0.3).region(x), torch.eye(CLASSES).double()[0]
     inner = crown.boxes(graph.rounded_outward(), region)
     assert any(bounds.lower.requires_grad for bounds in inner)
-    least = milp.minimum(graph, region, c, inner, timeout=60.0)
+    least = worst_case.minimum(graph, region, c, inner, timeout=60.0)
     with torch.no_grad():
         boxes = crown.boxes(graph.detach().rounded_outward(), region)
-    assert least.lower == milp.minimum(graph.detach(), region, c, boxes, timeout=60.0).lower
+    assert least.lower == worst_case.minimum(graph.detach(), region, c, boxes, timeout=60.0).lower
     assert math.isfinite(least.lower)
 
 
@@ -541,7 +543,7 @@ def findings(stage: Milp, seconds: float = math.inf) -> tuple[Findings, Tensor]:
     graph = frozen(model, x)
     problem = Problem.of_labels(graph, x, graph(x).argmax(1), Linf(eps=0.3))
     problem = replace(problem, seconds=torch.tensor([seconds]))
-    return stage(problem, torch.Generator()), crown.lower_bounds(problem.exact.net, problem.region, problem.spec).amin(
+    return stage(problem, torch.Generator()), crown.lower_bounds(problem.proof.net, problem.region, problem.spec).amin(
         1
     )
 

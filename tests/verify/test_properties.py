@@ -68,7 +68,7 @@ def test_outputs_are_the_greatest_row_of_each_alternative():
         halfspaces((0, 0, -2), (2, 0, 0)),
     )
     network = Precisions.of(identity(2), tensor((0, 0)))
-    graph = property_graph(network.net, unsafe, network.like)
+    graph = property_graph(network.search, unsafe, network.like)
     y = tensor((1, 0), (0.5, 0.25), (0, 3), (-1, 0.125))
     assert graph(y).tolist() == [[0.5, 1, 2], [0.25, 0.25, 1], [2.75, -3, 0], [1.875, -1.125, -2]]
     assert graph.classes == 3
@@ -76,15 +76,15 @@ def test_outputs_are_the_greatest_row_of_each_alternative():
 
 def test_alternatives_of_one_row_need_no_maximum():
     network = Precisions.of(identity(2), tensor((0, 0)))
-    graph = property_graph(network.net, (halfspaces((1, -1, 0.5)), halfspaces((0, 1, 0))), network.like)
-    assert len(graph.nodes) == len(network.net.nodes) + 1
+    graph = property_graph(network.search, (halfspaces((1, -1, 0.5)), halfspaces((0, 1, 0))), network.like)
+    assert len(graph.nodes) == len(network.search.nodes) + 1
     assert graph(tensor((0.25, 1))).tolist() == [[-0.25, 1]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_rows_and_offsets_are_exact_in_double_precision(dtype):
     network = Precisions.of(identity(2, dtype), torch.zeros(1, 2))
-    op = property_graph(network.net, (halfspaces((THIRD, -TENTH, TENTH)),), network.like).nodes[-1].op
+    op = property_graph(network.search, (halfspaces((THIRD, -TENTH, TENTH)),), network.like).nodes[-1].op
     assert torch.equal(op.weight, tensor((THIRD, -TENTH)).to(dtype))
     assert torch.equal(op.bias, tensor(TENTH).to(dtype))
 
@@ -102,7 +102,7 @@ def test_an_offset_below_single_precision_decides():
 def test_rows_of_another_network_are_refused():
     network = Precisions.of(identity(2), tensor((0, 0)))
     with pytest.raises(ValueError, match=r"takes 3 features, its input has shape \(2,\)"):
-        property_graph(network.net, (halfspaces((1, 0, 0, 0)),), network.like)
+        property_graph(network.search, (halfspaces((1, 0, 0, 0)),), network.like)
 
 
 # Verdicts
@@ -272,9 +272,9 @@ def test_a_proof_is_about_the_box_around():
     (problem,) = seen
     assert problem.region.upper.item() == math.nextafter(0.3, 1)
     assert problem.region.lower.item() == math.nextafter(0.1, 0)
-    points, turned = problem.exact.judge(tensor((0.4,), (0,)))
+    points, is_counterexample = problem.proof.rule(tensor((0.4,), (0,)))
     assert points.flatten().tolist() == [0.3, 0.1]  # 0.3 in float64 is below 0.3, and 0.1 above
-    assert turned.tolist() == [False, False]
+    assert is_counterexample.tolist() == [False, False]
 
 
 def test_all_cases_must_hold():

@@ -210,10 +210,10 @@ class Cascade:
                 outcome if is_finite else replace(outcome, reason="the witness is NaN or infinite", certified=False)
                 for outcome, is_finite in zip(outcomes, finite, strict=True)
             ]
-            points, falsified = self._replayed(problem.exact, findings.witness)
+            points, falsified = self._replayed(problem.proof, findings.witness)
             outcomes = [
-                replace(outcome, witness=point.clone(), certified=False) if turned else outcome
-                for outcome, point, turned in zip(outcomes, points, falsified.tolist(), strict=True)
+                replace(outcome, witness=point.clone(), certified=False) if is_counterexample else outcome
+                for outcome, point, is_counterexample in zip(outcomes, points, falsified.tolist(), strict=True)
             ]
         if findings.late is not None:
             outcomes = [
@@ -235,18 +235,18 @@ class Cascade:
         positive = bound > 0
         if stage.proves or not bool(positive.any()):
             return bound
-        again = checked(stage(problem.exact.select(positive), generator), int(positive.sum())).bound
+        again = checked(stage(problem.proof.select(positive), generator), int(positive.sum())).bound
         assert again is not None, "a stage that bounds in one precision bounds in the other"
         return bound.masked_scatter(positive, again.double())
 
-    def _replayed(self, exact: Problem, witness: Tensor) -> tuple[Tensor, Tensor]:
+    def _replayed(self, proof: Problem, witness: Tensor) -> tuple[Tensor, Tensor]:
         """The witnesses, moved into the exact regions, and which of them are counterexamples."""
-        points = exact.region.project(witness.double())
-        points, falsified = exact.judged(points)
+        points = proof.region.project(witness.double())
+        points, falsified = proof.counterexamples(points)
         if self.replay is not None:
             for place in falsified.nonzero().flatten().tolist():
-                outputs = self.replay(points[place : place + 1]).to(exact.spec)
-                falsified[place] = bool((exact.spec[place] @ outputs.flatten()).amin() < 0)
+                outputs = self.replay(points[place : place + 1]).to(proof.spec)
+                falsified[place] = bool((proof.spec[place] @ outputs.flatten()).amin() < 0)
         return points, falsified
 
 

@@ -21,7 +21,7 @@ FAST_STAGES: tuple[Stage, ...] = (  # bounds and an attack: each looks at a samp
 DEFAULT_STAGES: tuple[Stage, ...] = (  # and searches, until a sample is decided or its time is up
     *FAST_STAGES,
     InputSplit(),
-    BranchAndBound(aside=Milp(unstable=400, share=0.1)),  # where few signs are open either may be the faster one
+    BranchAndBound(fallback=Milp(unstable=400, share=0.1)),  # where few signs are open either may be the faster one
 )
 CASCADES = {"fast": FAST_STAGES, "complete": DEFAULT_STAGES}
 

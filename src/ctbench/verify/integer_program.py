@@ -129,7 +129,7 @@ class _Maxima:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The program of a network on a box, but for the objective; for many objectives on one box."""
+    """The program of a network on a box, except the objective; for many objectives on one box."""
 
     graph: Graph
     box: Box  # [1, *input]
@@ -139,7 +139,7 @@ class Program:
 
     @classmethod
     def of(cls, graph: Graph, box: Region, inner: list[Box]) -> Program:
-        """The program of a frozen graph in double precision over one box; arguments as in `milp.minimum`.
+        """The program of a frozen graph in double precision over one box; arguments as in `worst_case.minimum`.
 
         Raises:
             ValueError: an op that is not piecewise linear, a region other than one box in double precision, bounds

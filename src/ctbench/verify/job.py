@@ -93,13 +93,13 @@ class Job:
         threat.check(x)
         check_samples(x, y)
         network = Precisions.of(model, x[:1])
-        check_labels(y, network.net.classes)
+        check_labels(y, network.search.classes)
         return cls(network, threat, cascade, seed)
 
     def settings(self) -> dict[str, Any]:
         """All that the records depend on. Raises ValueError for a stage that does not say what it is."""
         return {
-            "network_digest": self.network.exact.digest(),
+            "network_digest": self.network.proof.digest(),
             "precision": str(self.network.like.dtype),
             "norm": self.threat.name,
             "eps": self.threat.eps,
@@ -116,7 +116,7 @@ class Job:
     def records(self, chunk: Samples) -> Iterator[list[SampleRecord]]:
         """The records of some samples that go through all stages together, as soon as they are known."""
         problem = self.problem(chunk)
-        before, predictions = self._clean(problem.exact, chunk.y)
+        before, predictions = self._clean(problem.proof, chunk.y)
         right = [place for place, label in enumerate(chunk.y.tolist()) if predictions[place] == label]
         wrong = sorted(set(range(len(before))) - set(right))
         yield [chunk.record(place, before[place], predictions[place]) for place in wrong]
@@ -133,18 +133,18 @@ class Job:
     def problem(self, chunk: Samples) -> Problem:
         """What is to be proved of some samples, in both precisions."""
         x, y = chunk.x.to(self.network.like.device), chunk.y.to(self.network.like.device, torch.long)
-        double = Problem.of_labels(self.network.exact, x.double(), y, self.threat)
-        return Problem.of_labels(self.network.net, x.to(self.network.like), y, self.threat, double=double)
+        double = Problem.of_labels(self.network.proof, x.double(), y, self.threat)
+        return Problem.of_labels(self.network.search, x.to(self.network.like), y, self.threat, double=double)
 
-    def _clean(self, exact: Problem, y: Tensor) -> tuple[list[Decision], list[int]]:
+    def _clean(self, proof: Problem, y: Tensor) -> tuple[list[Decision], list[int]]:
         """What the network says at the clean inputs: the first stage, and its predictions; -1 where there is none.
 
         A label that only rounding, or the order of equal logits, keeps from being the prediction stays undecided.
         """
         start = time.perf_counter()
-        logits, y = exact.net(exact.x).cpu(), y.cpu().long().unsqueeze(1)
+        logits, y = proof.net(proof.x).cpu(), y.cpu().long().unsqueeze(1)
         finite = torch.isfinite(logits).all(1)
-        signs = torch.where(finite, exact.signs(exact.x).cpu(), torch.nan)
+        signs = torch.where(finite, proof.signs(proof.x).cpu(), torch.nan)
         other = logits.scatter(1, y, -torch.inf).argmax(1)
         predictions = torch.where(signs > 0, y.squeeze(1), torch.where(signs < 0, other, logits.argmax(1)))
         predictions = torch.where(finite, predictions, -1)

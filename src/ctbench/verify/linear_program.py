@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +28,8 @@ import numpy.typing as npt
 Vector = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-TWICE_UNIT = (
-    2.0**-52
-)  # twice the unit roundoff, so that TWICE_UNIT n covers gamma_n and the rounding of what it multiplies
+TWICE_UNIT = 2.0**-52  # twice the unit roundoff: TWICE_UNIT n covers gamma_n, and the rounding of its product
 TINY = 2.0**-1000  # more than any sum of products loses where they underflow
-TOLERANCE = 1e-9  # of the solver, for rows and reduced costs: it decides how good a bound is, never whether it holds
-SMALLEST = 1e-12  # of the coefficients that the solver sees; the safe bound sees all
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,68 +116,3 @@ class LinearProgram:
         """Whether y, in one sign or the other, proves that no point of the program has x <= width."""
         nothing = np.zeros(len(self.width))
         return any(self.safe_bound(nothing, ray, width) > 0 for ray in (y, -y))
-
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """What a solver says about a linear program: hints, each of which may be missing or wrong."""
-
-    x: Vector | None  # [n]
-    y: Vector | None  # [m]: multipliers of the rows
-    ray: Vector | None  # [m]: multipliers by which the program is empty
-    basis: Any = None  # where a program with other widths may begin
-
-
-class Solver:
-    """HiGHS, for linear programs that differ in their widths alone: each begins at a basis of another."""
-
-    def __init__(self, program: LinearProgram, cost: Vector) -> None:
-        highspy = _highspy()
-        highspy.Highs.resetGlobalScheduler(True)  # the threads of a process are those of its first run until then
-        self.highs = highspy.Highs()
-        options = {
-            "output_flag": False,
-            "threads": 1,
-            "primal_feasibility_tolerance": TOLERANCE,
-            "dual_feasibility_tolerance": TOLERANCE,
-            "small_matrix_value": SMALLEST,
-        }
-        for name, value in options.items():
-            if self.highs.setOptionValue(name, value) != highspy.HighsStatus.kOk:
-                raise ValueError(f"HiGHS does not take {name}={value}")
-        columns, rows = len(program.width), len(program.lower)
-        model = highspy.HighsLp()
-        model.num_col_, model.num_row_ = columns, rows
-        model.col_cost_, model.col_lower_, model.col_upper_ = cost, np.zeros(columns), program.width
-        model.row_lower_, model.row_upper_ = program.lower, program.upper
-        model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-        model.a_matrix_.start_ = np.searchsorted(program.row, np.arange(rows + 1)).astype(np.int32)
-        model.a_matrix_.index_ = program.column.astype(np.int32)
-        model.a_matrix_.value_ = program.value
-        self.highs.passModel(model)
-        self.columns = np.arange(columns, dtype=np.int32)
-
-    def solve(self, width: Vector, seconds: float, basis: Any = None) -> Solution:
-        """The program with these widths, for at most so many seconds."""
-        highs = self.highs
-        highs.changeColsBounds(len(width), self.columns, np.zeros(len(width)), width)
-        if basis is not None:
-            highs.setBasis(basis)
-        highs.setOptionValue("time_limit", highs.getRunTime() + max(0.0, seconds))  # its clock runs on from run to run
-        highs.run()
-        solution, ray = highs.getSolution(), None
-        if highs.modelStatusToString(highs.getModelStatus()) == "Infeasible":
-            _, there, ray = highs.getDualRay()
-            ray = ray if there else None
-        return Solution(
-            np.array(solution.col_value) if solution.value_valid else None,
-            np.array(solution.row_dual) if solution.dual_valid else None,
-            ray,
-            highs.getBasis(),
-        )
-
-
-def _highspy() -> Any:
-    import highspy  # here, as it takes a moment
-
-    return highspy

@@ -196,7 +196,7 @@ class _Subject:
                 f"give the property of this network, or another input_shape"
             )
         network = Precisions.of(model, prop.cases[0].lower.view(1, *input_shape))
-        classes = network.net.classes
+        classes = network.search.classes
         if classes != prop.outputs:
             raise ValueError(
                 f"the property has {prop.outputs} outputs, the network {classes}: give the property of this network"
@@ -211,42 +211,42 @@ class _Subject:
 
     def outputs(self, points: Tensor) -> Tensor:
         """What counts as the output for points of the exact box: [B, *input] to [B, K]."""
-        return self.network.exact(points)
+        return self.network.proof(points)
 
-    def broken(self, case: Case, problem: Problem, points: Tensor) -> Tensor:
+    def is_unsafe(self, case: Case, problem: Problem, points: Tensor) -> Tensor:
         """Whether points of the exact box, [B, *input], have unsafe outputs in exact arithmetic, [B]."""
-        # where no float64 number lies between the bounds of an input, the file's own input is next to the point: it is
+        # if no float64 number lies between the bounds of an input, the file's own input is next to the point: it is
         # within one unit in the last place, which below the normal numbers is the smallest number of all
         spread = points.abs() * 2.0**-52 + SMALLEST if case.rounded else 0.0
         alike = problem.select(torch.zeros(len(points), dtype=torch.long, device=points.device))
-        found = alike.least_margin(points, spread)[1] < 0
-        every = torch.eye(self.network.exact.classes, dtype=torch.float64, device=points.device)
-        for place in [] if case.rounded else (~found).nonzero().flatten().tolist()[:EXACTLY]:
+        unsafe = alike.least_margin(points, spread)[1] < 0
+        every = torch.eye(self.network.proof.classes, dtype=torch.float64, device=points.device)
+        for place in [] if case.rounded else (~unsafe).nonzero().flatten().tolist()[:EXACTLY]:
             try:
-                outputs = rationals.forms(self.network.exact, points[place], every)
+                outputs = rationals.forms(self.network.proof, points[place], every)
             except rationals.NoExactValueError:
-                break  # so it is for all points
-            found[place] = any(all(row.contains(outputs) for row in each.comparisons) for each in case.unsafe)
-        return found
+                break  # the same holds for all points
+            unsafe[place] = any(all(row.contains(outputs) for row in each.comparisons) for each in case.unsafe)
+        return unsafe
 
     def problem(self, case: Case, replay: Replay | None) -> Problem:
         """What is to be proved of a case, in both precisions."""
         network = self.network
-        double = _problem(network.exact, case, network.like.double())
+        double = _problem(network.proof, case, network.like.double())
 
-        def turned(points: Tensor) -> tuple[Tensor, Tensor]:
+        def rule(points: Tensor) -> tuple[Tensor, Tensor]:
             """Points [B, *input] moved into the file's box, and which of them are counterexamples, [B]."""
             points = case.nearest(points.flatten(1)).view_as(points)
-            broken = case.violated(self.outputs(points)).to(points.device)
-            if bool(broken.any()):
-                broken = broken.masked_scatter(broken, self.broken(case, double, points[broken]))
-            for place in broken.nonzero().flatten().tolist() if replay is not None else ():
+            unsafe = case.violated(self.outputs(points)).to(points.device)
+            if bool(unsafe.any()):
+                unsafe = unsafe.masked_scatter(unsafe, self.is_unsafe(case, double, points[unsafe]))
+            for place in unsafe.nonzero().flatten().tolist() if replay is not None else ():
                 assert replay is not None
-                broken[place] = bool(case.violated(replay(points[place : place + 1]).view(-1)))
-            return points, broken
+                unsafe[place] = bool(case.violated(replay(points[place : place + 1]).view(-1)))
+            return points, unsafe
 
-        double = replace(double, judge=turned)
-        return replace(_problem(network.net, case, network.like), double=double)
+        double = replace(double, rule=rule)
+        return replace(_problem(network.search, case, network.like), double=double)
 
 
 def _problem(graph: Graph, case: Case, like: Tensor) -> Problem:
