@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from ctbench.deadline import OutOfTime
 from ctbench.domains import beta_crown, crown, pairs
 from ctbench.graph import Graph, freeze, trace
 from ctbench.regions import L2, Linf
 from ctbench.results import Verdict
+from ctbench.time_budget import Budget, OutOfTime
 from ctbench.verify import Bound, BranchAndBound, Cascade, Findings, Milp, Problem, Stage, branch_and_bound, subproblems
 from ctbench.verify.worst_case import worst_case
 
@@ -62,7 +62,7 @@ def single(given: Problem) -> Problem:
 
 
 def decided(given: Problem, seconds: float, stage: Stage | None = None) -> Findings:
-    given = replace(given, seconds=torch.full((len(given),), seconds))
+    given = replace(given, budget=Budget.of([seconds] * len(given)))
     return (stage or BranchAndBound())(given, GENERATOR)
 
 

@@ -14,6 +14,7 @@ from ctbench.domains import crown
 from ctbench.graph import freeze, trace
 from ctbench.regions import L2, Box, Linf, Threat
 from ctbench.results import Verdict
+from ctbench.time_budget import Budget
 from ctbench.verify import Bound, Problem, certify
 from ctbench.verify.input_split import InputSplit
 from ctbench.verify.worst_case import worst_case
@@ -170,7 +171,7 @@ def test_a_sample_without_time_keeps_the_bound_of_crown_and_takes_none_from_othe
 def test_time_is_kept():
     given = problem("tanh", 12, samples=4, eps=0.5)
     start = time.perf_counter()
-    found = InputSplit()(replace(given, seconds=torch.full((4,), 0.1)), GENERATOR)
+    found = InputSplit()(replace(given, budget=Budget.of([0.1] * 4)), GENERATOR)
     assert time.perf_counter() - start < 5
     assert bool((found.bound < 0).all())
 

@@ -19,6 +19,7 @@ from ctbench.graph import Graph, freeze, trace
 from ctbench.regions import L2, Box, Linf
 from ctbench.results import StageFailedWarning, Verdict
 from ctbench.specification import margin_rows, margins, violation_at
+from ctbench.time_budget import Budget
 from ctbench.verify import Bound, Findings, Milp, Problem, certify, worst_case
 from ctbench.verify.highs import Solution, Solver
 from ctbench.verify.integer_program import Program
@@ -542,7 +543,7 @@ def findings(stage: Milp, seconds: float = math.inf) -> tuple[Findings, Tensor]:
     model, x = network("mlp", seed=2)
     graph = frozen(model, x)
     problem = Problem.of_labels(graph, x, graph(x).argmax(1), Linf(eps=0.3))
-    problem = replace(problem, seconds=torch.tensor([seconds]))
+    problem = replace(problem, budget=Budget.of([seconds]))
     return stage(problem, torch.Generator()), crown.lower_bounds(problem.proof.net, problem.region, problem.spec).amin(
         1
     )

@@ -401,7 +401,7 @@ def test_the_time_is_that_of_all_cases_together():
     calls = []
 
     def slow(problem: Problem) -> Findings:
-        calls.append(problem.seconds.item())
+        calls.append(problem.budget.left.item())
         time.sleep(0.1)
         return Findings()
 

@@ -267,7 +267,7 @@ def test_what_the_end_of_a_job_cut_short_is_left_for_later(clock, tmp_path, tota
     def second(problem: Problem) -> Findings:
         """Has too little time for one of the samples, 1 second or 1.4."""
         clock[0] += 1.0
-        assert problem.seconds.tolist() == pytest.approx([1.0 if cut else 1.4] * len(problem))
+        assert problem.budget.left.tolist() == pytest.approx([1.0 if cut else 1.4] * len(problem))
         return Findings(late=torch.arange(len(problem)) == 1)
 
     stages = [Proving(look=first), Proving(look=second, batch_size=3)]
@@ -345,7 +345,7 @@ def test_stages_know_how_much_time_samples_have_left(clock):
     given: list[list[float]] = []
 
     def look(problem: Problem) -> Findings:
-        given.append(problem.seconds.tolist())
+        given.append(problem.budget.left.tolist())
         return taking(clock, 1.0, None)(problem)
 
     stages = [Custom(look=look, called=name) for name in "ab"]

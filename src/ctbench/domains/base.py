@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.graph import Graph
 from ctbench.members import members, required_fields
 from ctbench.regions import Box, Region
@@ -45,7 +45,7 @@ class Domain(ABC):
         """About how many numbers are held at once for a sample, for this many linear forms of the output."""
 
     @abstractmethod
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         """A box for each node of a frozen graph, [B, *node].
 
         `memory` is the number of bytes that one pass may take, in a domain that makes several of them.
@@ -59,7 +59,7 @@ class Domain(ABC):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         """Lower bounds [B, S] of S linear forms of the output, spec [B, S, *output], over the region.
 

@@ -36,7 +36,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.domains import backward, crown, interval
 from ctbench.domains.base import Domain
 from ctbench.domains.relaxations import parallel
@@ -75,7 +75,7 @@ class COAP(Domain):
     def footprint(self, graph: Graph, forms: int) -> int:
         return crown.footprint(graph, forms)
 
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         return boxes(graph, region, projections=self.projections, generator=self.generator, memory=memory)
 
     def lower_bounds(
@@ -85,7 +85,7 @@ class COAP(Domain):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         return lower_bounds(
             graph, region, spec, inner=inner, projections=self.projections, generator=self.generator, memory=memory

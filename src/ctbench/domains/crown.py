@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctbench import budget, deadline
+from ctbench import memory_budget, time_budget
 from ctbench.domains import interval, rounding
 from ctbench.domains.backward import (
     Relax,
@@ -46,7 +46,7 @@ from ctbench.graph import Graph, Lines, Node, backward_steps, walk_backward
 from ctbench.graph.ops import Max
 from ctbench.regions import Ball, Box, L2Ball, Region
 
-DEFAULT_MEMORY = budget.DEFAULT  # also elsewhere than on a CPU: what a run computes must not depend on free memory
+DEFAULT_MEMORY = memory_budget.DEFAULT  # on every device: what a run computes must not depend on free memory
 LIVE_COPIES = 10  # of the coefficients, while a form goes through a layer
 MANY = 1 / 4  # of a node's neurons: from here on all are bounded, as windows at the same places cost less each
 
@@ -74,7 +74,7 @@ class Crown(Domain):
     def footprint(self, graph: Graph, forms: int) -> int:
         return footprint(graph, forms)
 
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         return boxes(graph, region, slope=self.slope, memory=memory)
 
     def lower_bounds(
@@ -84,7 +84,7 @@ class Crown(Domain):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         return lower_bounds(graph, region, spec, inner=inner, slope=self.slope, memory=memory)
 
@@ -181,7 +181,7 @@ def boxes(
         One box a node, [B, *node].
 
     Raises:
-        OutOfTime: before a pass, where `deadline.until` set a moment that has come.
+        OutOfTime: before a pass, if the time of a `time_budget.until` around it is over.
     """
     return bounded(graph, region, slope=slope, pure=pure, select=select, memory=memory)[0]
 
@@ -243,7 +243,7 @@ def _refine(
     relax = by_lines(lines)
 
     def bound(form: Form) -> tuple[Tensor, Tensor]:
-        deadline.check()
+        time_budget.check()
         if one_slope:
             form = back_to_input(graph, form.with_ceiling(), relax, losses, at)
             return form.minimum(region), form.maximum(region)

@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctbench import budget, waiting
+from ctbench import memory_budget, waiting
 from ctbench.domains import rounding
 from ctbench.domains.base import Domain
 from ctbench.domains.linear_form import Form, LinearForm
@@ -47,7 +47,7 @@ class Interval(Domain):
     def footprint(self, graph: Graph, forms: int) -> int:
         return footprint(graph, forms)
 
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         return boxes(graph, region)
 
     def lower_bounds(
@@ -57,7 +57,7 @@ class Interval(Domain):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         return lower_bounds(graph, region, spec, inner=inner)
 

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.domains import interval, rounding
 from ctbench.domains.backward import positions
 from ctbench.domains.base import Domain
@@ -64,7 +64,7 @@ class Zonotope(Domain):
     def footprint(self, graph: Graph, forms: int) -> int:
         return footprint(graph, forms)
 
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         return boxes(graph, region, fold=self.fold, pure=self.pure)
 
     def lower_bounds(
@@ -74,7 +74,7 @@ class Zonotope(Domain):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         return lower_bounds(graph, region, spec, inner=inner, fold=self.fold, pure=self.pure)
 

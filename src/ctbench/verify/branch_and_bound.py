@@ -23,14 +23,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctbench import budget
-from ctbench.deadline import OutOfTime
+from ctbench import memory_budget
+from ctbench.time_budget import Budget, OutOfTime
 from ctbench.verify import branching, subproblems
 from ctbench.verify.problem import Findings, Problem, checked
 from ctbench.verify.raised import Raised
 from ctbench.verify.stages import Stage
 from ctbench.verify.subproblems import Root, Subproblems, is_positive
-from ctbench.verify.watch import Watch
 
 MANY = 100  # sub-problems for each sample, before pairs are looked for
 PATIENCE = 1 / 20, 3.0  # of a sample's time, and in seconds, before another stage is asked
@@ -86,22 +85,22 @@ class BranchAndBound(Stage):
         return "branch-and-bound"
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        watch = Watch(problem.seconds, len(problem), device=problem.x.device)
-        scale = budget.scale(problem.x.device, self.memory)
+        budget = problem.allotted()
+        scale = memory_budget.scale(problem.x.device, self.memory)
         max_elements = max(1, int(scale * self.max_elements))
-        memory = budget.of(problem.x.device, self.memory)
+        memory = memory_budget.of(problem.x.device, self.memory)
         root, lowest, frontier = subproblems.begin(problem, self.root_steps, max_elements, memory)
-        state = SearchState(problem.proof, lowest, watch)
-        watch.charge(torch.arange(len(problem), device=problem.x.device))
+        state = SearchState(problem.proof, lowest, budget)
+        state.charge(torch.arange(len(problem), device=problem.x.device))
         values = sum(math.prod(node.shape) for node in problem.net.nodes)
         size = max(1, int(scale * min(self.batch_subproblems, AT_ONCE // values)))
         try:
             while True:
-                given_up = watch.late() | (state.split >= self.max_subproblems) | state.stuck
+                given_up = state.budget.is_late | (state.split >= self.max_subproblems) | state.stuck
                 given_up |= frontier.crowded(max_elements, len(problem))
-                slow = given_up | watch.beyond(*PATIENCE)
+                slow = given_up | state.budget.beyond(*PATIENCE)
                 hard = state.stuck | frontier.of_samples(len(problem)) & slow
-                hard &= ~state.asked & ~state.falsified & ~watch.late()
+                hard &= ~state.asked & ~state.falsified & ~state.budget.is_late
                 if self.fallback is not None and self.fallback.applies(problem) and bool(hard.any()):
                     state.asked |= hard
                     self._ask(self.fallback, problem, hard.nonzero().squeeze(1), state, generator)
@@ -112,20 +111,22 @@ class BranchAndBound(Stage):
                     break
                 order = frontier.bound.argsort()
                 part, rest = frontier.take(order[:size]), frontier.take(order[size:])
-                halves = budget.attempt(functools.partial(self._split, part, root, state), last=len(part) == 1)
+                halves = memory_budget.attempt(functools.partial(self._split, part, root, state), last=len(part) == 1)
                 if halves is None:
                     size = (len(part) + 1) // 2
-                    watch.charge(part.sample)
+                    state.charge(part.sample)
                     continue
                 frontier = rest.join(halves)
                 if self.pairs and state.split.sum() >= MANY * len(problem):
                     root, frontier = root.paired(frontier, self.pairs)
-                watch.charge(part.sample)
+                state.charge(part.sample)
         except OutOfTime:
             state.close(frontier)
-            watch.charge(frontier.sample)
-        late = watch.late() | frontier.of_samples(len(problem))
-        return Findings(bound=state.lowest, witness=state.witness, late=late, seconds=watch.spent, failed=state.failed)
+            state.charge(frontier.sample)
+        late = state.budget.is_late | frontier.of_samples(len(problem))
+        return Findings(
+            bound=state.lowest, witness=state.witness, late=late, seconds=state.budget.spent, failed=state.failed
+        )
 
     def _split(self, part: Subproblems, root: Root, state: SearchState) -> Subproblems:
         """Split sub-problems, each on the sign of one neuron; returns the halves that stay open."""
@@ -152,10 +153,10 @@ class BranchAndBound(Stage):
             raise
         except Exception as error:  # it concerns these samples alone, and the search goes on, also for them
             raised = Raised.of(error)
-        state.watch.charge(samples)
+        state.charge(samples)
         if raised is None:
             return
-        alone = len(samples) == 1 or bool(state.watch.late()[samples].all())
+        alone = len(samples) == 1 or bool(state.budget.is_late[samples].all())
         try:
             for half in () if alone else samples.tensor_split(2):
                 self._ask(stage, problem, half, state, generator)
@@ -168,7 +169,7 @@ class BranchAndBound(Stage):
         self, stage: Stage, problem: Problem, samples: Tensor, state: SearchState, generator: torch.Generator
     ) -> None:
         """Keep the findings of another stage about some samples, [N] indices."""
-        asked = replace(problem.select(samples), seconds=state.watch.left[samples])
+        asked = replace(problem.select(samples), budget=state.budget.select(samples))
         findings = checked(stage(asked, generator), len(samples))
         if findings.bound is not None:
             state.fail(samples[findings.bound.isnan()], {stage.title: "the bound is NaN"})
@@ -182,10 +183,10 @@ class BranchAndBound(Stage):
 class SearchState:
     """What a search knows about each of B samples, and the time that each has taken."""
 
-    def __init__(self, proof: Problem, lowest: Tensor, watch: Watch) -> None:
+    def __init__(self, proof: Problem, lowest: Tensor, budget: Budget) -> None:
         self.proof = proof
         self.lowest = lowest  # the least bound of the sub-problems that are closed or given up
-        self.watch = watch
+        self.budget = budget
         self.witness = proof.x.clone()
         self.split = torch.zeros_like(lowest, dtype=torch.long)  # the number of sub-problems so far
         self.failed = [dict[str, str]() for _ in range(len(proof))]  # messages of other stages, by title
@@ -199,6 +200,10 @@ class SearchState:
     def close(self, part: Subproblems) -> None:
         """Count sub-problems as closed or given up."""
         self.lowest = self.lowest.scatter_reduce(0, part.sample, part.bound, "amin")
+
+    def charge(self, samples: Tensor) -> None:
+        """Share the time since the last charge among samples, [N] indices: one for each piece of work."""
+        self.budget = self.budget.charge(samples)
 
     def fail(self, samples: Tensor, messages: dict[str, str]) -> None:
         """Note that another stage failed on some samples, [N] indices."""

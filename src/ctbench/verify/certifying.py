@@ -6,7 +6,6 @@ certify(model, x, y, eps=0.1).certified_accuracy
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import chain, takewhile
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 
 from ctbench.regions import Threat
 from ctbench.regions.lookup import given_threat
-from ctbench.results import Certification, CertificationFiles, SampleRecord
+from ctbench.results import Certification, CertificationFiles, Open, SampleRecord
 from ctbench.results.failures import warn
+from ctbench.time_budget import now
 from ctbench.verify.cascade import OVER, Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
 from ctbench.verify.job import Job, Samples
@@ -89,7 +89,7 @@ def certify(
             of another network or of other inputs, or that another process is writing.
         ChildProcessError: a process died; raised after the others have finished.
     """
-    begin = time.perf_counter()
+    begin = now()
     if not (isinstance(seed, Integral) and 0 <= seed < 2**31):
         raise ValueError(f"seed is {seed!r}: it must be a whole number in [0, 2^31)")
     if total is not None and not (isinstance(total, Real) and 0 < total < math.inf):
@@ -110,7 +110,7 @@ def certify(
             done = files.start({**(about or {}), **job.settings()}, resume=resume)
             samples.recognize(done)
         chunks = samples.chunks(done, workers)
-        in_time = takewhile(lambda _: time.perf_counter() < deadline, map(samples.take, chunks))
+        in_time = takewhile(lambda _: now() < deadline, map(samples.take, chunks))
         workers = min(workers, len(chunks))
         found = shared(job, in_time, workers) if workers > 1 else chain.from_iterable(map(job.records, in_time))
         for records in found:
@@ -121,7 +121,7 @@ def certify(
             if watch is not None:
                 for record in finished:
                     watch(record)
-    missed = Decision(reason=OVER, cut=True)
+    missed = Decision(reason=OVER, open=Open.JOB_OVER)
     certification = Certification.of(
         done[index] if index in done else samples.record(place, missed) for place, index in enumerate(samples.indices)
     )

@@ -9,11 +9,11 @@ with the bounds of CROWN (Zhang et al. 2018) on every box:
         falsified if a centre, or the point at which the lowest form is least, has a negative margin
         halve each open box at the coordinate i of the largest (s_i / sum s + g_i / sum g) width_i
 
-with s_i the sum of |a_i| over the open margins, <a, x> + c the form that bounds a margin, and g_i the speed at which the
-interval bounds of these margins fall as the radius grows. A coordinate that hardly counts in the forms may be the one
-that makes them loose. g sees such a coordinate; by s alone it is never halved. Smaller boxes make every op tighter, so
-this takes all ops that CROWN takes: tanh, sigmoid and maxima, not only ReLU. Its time is exponential in the number of
-inputs.
+with s_i the sum of |a_i| over the open margins, <a, x> + c the form that bounds a margin, and g_i the speed at which
+the interval bounds of these margins fall as the radius grows. A coordinate that hardly counts in the forms may be the
+one that makes them loose. g sees such a coordinate; by s alone it is never halved. Smaller boxes make every op tighter,
+so this takes all ops that CROWN takes: tanh, sigmoid and maxima, not only ReLU. Its time is exponential in the number
+of inputs.
 """
 
 from __future__ import annotations
@@ -26,16 +26,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench import budget
-from ctbench.deadline import OutOfTime
+from ctbench import memory_budget
 from ctbench.domains import backward, crown, interval
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph
 from ctbench.regions import Box
+from ctbench.time_budget import OutOfTime
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
-from ctbench.verify.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,27 +76,27 @@ class InputSplit(Stage):
         proof = problem.proof
         if proof.x[0].numel() > self.inputs or not isinstance(proof.region, Box):
             return Findings()
-        watch = Watch(problem.seconds, len(proof), self.share, device=proof.x.device)
+        budget = problem.allotted(self.share)
         lowest = proof.x.new_full((len(proof),), torch.inf)
         counts, falsified = torch.zeros_like(lowest), torch.zeros_like(lowest, dtype=torch.bool)
         frontier, witness = Boxes.whole(proof), proof.x.clone()
-        size = budget.grown(self.batch_subproblems, proof.x.device, self.memory)
+        size = memory_budget.grown(self.batch_subproblems, proof.x.device, self.memory)
         inner, losses = crown.bounded(proof.net, proof.region)
         assert losses is not None, "what double precision proves is rounded outward"
         while len(frontier):
             part, rest = frontier.worst(size)
             try:
                 bound = functools.partial(bounded, part, proof, (inner, losses))
-                result = budget.attempt(bound, last=len(part) == 1)
+                result = memory_budget.attempt(bound, last=len(part) == 1)
             except OutOfTime:
                 if bool(frontier.least.isneginf().any()):
                     raise  # before the first bounds
                 lowest = frontier.lowest(lowest)
-                watch.charge(frontier.sample)
+                budget = budget.charge(frontier.sample)
                 break
             if result is None:
                 size = (len(part) + 1) // 2
-                watch.charge(part.sample)
+                budget = budget.charge(part.sample)
                 continue
             part, influence, corner = result
             owners = proof.select(part.sample)
@@ -109,14 +108,14 @@ class InputSplit(Stage):
             is_halved = is_divisible & (part.least <= 0)  # not NaN: no half would mend it
             lowest = part.take(~is_halved).lowest(lowest)
             frontier = rest.join(part.take(is_halved).halves(place[is_halved]))
-            watch.charge(part.sample)
+            budget = budget.charge(part.sample)
             counts += part.sample.bincount(minlength=len(counts))
             # a box that cannot be halved may have a bound that leaves its sample open for good
-            ended = (falsified | (counts >= self.max_subproblems) | watch.late() | ~(lowest > 0))[frontier.sample]
+            ended = (falsified | (counts >= self.max_subproblems) | budget.is_late | ~(lowest > 0))[frontier.sample]
             if bool(ended.any()):
                 lowest, frontier = frontier.take(ended).lowest(lowest), frontier.take(~ended)
-        late = watch.late() | (frontier.sample.bincount(minlength=len(counts)) > 0)
-        return Findings(bound=lowest, witness=witness, late=late, seconds=watch.spent)
+        late = budget.is_late | (frontier.sample.bincount(minlength=len(counts)) > 0)
+        return Findings(bound=lowest, witness=witness, late=late, seconds=budget.spent)
 
 
 @dataclass(frozen=True, eq=False)

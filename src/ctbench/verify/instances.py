@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,11 +20,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ctbench.deadline import seconds
 from ctbench.onnx import OnnxNetwork, can_replay, load_onnx, replay
 from ctbench.results import Open, jsonl
 from ctbench.results.checking import check_instance
 from ctbench.results.jsonl import Record, write_whole
+from ctbench.time_budget import now, seconds
 from ctbench.verify.cascade import Replay
 from ctbench.verify.properties import PropertyResult, verify_property
 from ctbench.vnnlib import read_vnnlib
@@ -197,7 +196,7 @@ def _check_text(path: Path, record: Record) -> None:
 def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, str]:
     """The record of an instance, and the text of its result file."""
     about = instance.about()
-    begin = time.perf_counter()
+    begin = now()
     try:
         network, runtime = load(instance.network_path)
         prop = read_vnnlib(instance.property_path)
@@ -215,7 +214,7 @@ def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, 
         "known_verdict": instance.known,
         "stage": result.stage,
         "bound": result.bound,
-        "seconds": time.perf_counter() - begin,
+        "seconds": now() - begin,
         "solve_seconds": result.seconds,
         "reason": result.reason,
         "failed": dict(result.failed),

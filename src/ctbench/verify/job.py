@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +17,7 @@ from ctbench.precision import full_float32
 from ctbench.regions import Threat
 from ctbench.results import SampleRecord, Verdict
 from ctbench.specification import check_labels, check_samples
+from ctbench.time_budget import now
 from ctbench.verify.cascade import Cascade, Decision
 from ctbench.verify.problem import Problem
 from ctbench.verify.stages import Stage
@@ -70,11 +70,10 @@ class Samples:
             seconds=decision.seconds,
             stage_seconds=dict(decision.stage_seconds),
             digest=self.digest(place),
+            open=decision.open,
             reason=decision.reason,
             counterexample=None if decision.witness is None else decision.witness.cpu().numpy(),
-            finished=not decision.cut,
             failed=dict(decision.failed),
-            late=decision.late,
         )
 
 
@@ -141,32 +140,30 @@ class Job:
 
         A label that only rounding, or the order of equal logits, keeps from being the prediction stays undecided.
         """
-        start = time.perf_counter()
+        start = now()
         logits, y = proof.net(proof.x).cpu(), y.cpu().long().unsqueeze(1)
         finite = torch.isfinite(logits).all(1)
         signs = torch.where(finite, proof.signs(proof.x).cpu(), torch.nan)
         other = logits.scatter(1, y, -torch.inf).argmax(1)
         predictions = torch.where(signs > 0, y.squeeze(1), torch.where(signs < 0, other, logits.argmax(1)))
         predictions = torch.where(finite, predictions, -1)
-        seconds = (time.perf_counter() - start) / len(y)
+        seconds = (now() - start) / len(y)
         decisions = [
-            Decision(
-                verdict=Verdict.MISCLASSIFIED if sign < 0 else Verdict.UNKNOWN,
-                reason=_why_undecided(sign, is_finite),
-                failed={} if is_finite else {"clean": NOT_FINITE},
-            ).charged("clean", seconds)
+            _clean_decision(sign, is_finite).charged("clean", seconds)
             for sign, is_finite in zip(signs.tolist(), finite.tolist(), strict=True)
         ]
         return decisions, predictions.tolist()
 
 
-def _why_undecided(sign: float, is_finite: bool) -> str:
-    """Why the sign of the least margin at a clean input decides nothing; "" where it does."""
+def _clean_decision(sign: float, is_finite: bool) -> Decision:
+    """What the sign of the least margin at a clean input decides: NaN if it is not known."""
     if not is_finite:
-        return f"clean: {NOT_FINITE}"
+        return Decision(reason=f"clean: {NOT_FINITE}").failing({"clean": NOT_FINITE})
+    if sign < 0:
+        return Decision().decided(Verdict.MISCLASSIFIED)
     if math.isnan(sign):
-        return UNDECIDED
-    return "" if sign else TIE
+        return Decision(reason=UNDECIDED)
+    return Decision(reason="" if sign else TIE)
 
 
 def _described(stage: Stage) -> str:

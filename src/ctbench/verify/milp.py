@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ctbench.deadline import OutOfTime
 from ctbench.domains import crown
 from ctbench.graph import Graph
 from ctbench.graph.ops import Max, PiecewiseLinear
 from ctbench.regions import Box, Region
+from ctbench.time_budget import OutOfTime
 from ctbench.verify.integer_program import Program, one_box
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
-from ctbench.verify.watch import Watch
 from ctbench.verify.worst_case import Search, unstable
 
 
@@ -49,13 +47,13 @@ class Milp(Stage):
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         proof = problem.proof
         graph, box = proof.net.to(torch.float64).map(Tensor.cpu), _double_box(proof.region)
-        watch = Watch(problem.seconds, len(problem), self.share)
+        budget = problem.allotted(self.share)
         witness, bounds = proof.x.clone(), list[Tensor]()
         for index, forms in enumerate(proof.spec.cpu()):
             sample = torch.tensor([index])
-            x, seconds = proof.x[sample].cpu(), watch.left[index].item()
+            x, end = proof.x[sample].cpu(), budget.select(sample).end
             try:
-                bound, point = self._decide(graph, box.take(sample), forms, x, seconds)
+                bound, point = self._decide(graph, box.take(sample), forms, x, end)
             except OutOfTime:
                 if not bounds:
                     raise
@@ -63,13 +61,12 @@ class Milp(Stage):
             bounds.append(bound)
             if point is not None:
                 witness[index] = point.to(witness)
-            watch.charge(sample)
+            budget = budget.charge(sample)
         bound = torch.stack(bounds).to(proof.x.device)
-        return Findings(bound=bound, witness=witness, late=watch.late(), seconds=watch.spent)
+        return Findings(bound=bound, witness=witness, late=budget.is_late, seconds=budget.spent)
 
-    def _decide(self, graph: Graph, box: Box, forms: Tensor, x: Tensor, seconds: float) -> tuple[Tensor, Tensor | None]:
+    def _decide(self, graph: Graph, box: Box, forms: Tensor, x: Tensor, end: float) -> tuple[Tensor, Tensor | None]:
         """A lower bound of the least of the forms [S, K] of a sample, and a point at which one of them is negative."""
-        end = time.monotonic() + seconds
         inner = crown.boxes(graph, box)
         bounds = crown.lower_bounds(graph, box, forms.unsqueeze(0), inner=inner)[0]
         if bool((bounds > 0).all()) or unstable(graph, inner) > self.unstable:

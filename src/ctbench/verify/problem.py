@@ -18,6 +18,7 @@ from ctbench.domains import interval, rounding
 from ctbench.graph import Graph, Twin
 from ctbench.regions import Box, Region, Threat
 from ctbench.specification import margin_rows
+from ctbench.time_budget import Budget
 from ctbench.verify import rationals
 
 # points of the regions, [B, *shape], to points that can be stated, and to whether these are counterexamples, [B] bool
@@ -40,7 +41,7 @@ class Problem:
     region: Region
     spec: Tensor  # the margins as linear forms of the output, [B, S, K]
     double: Problem | None = None  # the same in double precision; None if this is in double precision
-    seconds: Tensor | None = None  # that each sample has left, [B], on the device of x; None for no limit
+    budget: Budget | None = None  # the time of each sample, on the device of x; None for no limit
     rule: Rule | None = None  # which points are counterexamples; None for those with a negative margin
 
     @classmethod
@@ -71,8 +72,14 @@ class Problem:
             region=self.region.take(samples),
             spec=self.spec[samples],
             double=None if self.double is None else self.double.select(samples),
-            seconds=None if self.seconds is None else self.seconds[samples],
+            budget=None if self.budget is None else self.budget.select(samples),
         )
+
+    def allotted(self, share: float = 1.0) -> Budget:
+        """A share of the time that each sample has, as a budget that begins now."""
+        if self.budget is None:
+            return Budget.of([torch.inf] * len(self), device=self.x.device)
+        return self.budget.part(share)
 
     def margins(self, points: Tensor) -> Tensor:
         """All margins at points [..., B, *shape]: [..., B, S]."""
@@ -85,7 +92,7 @@ class Problem:
         return -self.margins(points).amin(-1)
 
     def least_margin(self, points: Tensor, spread: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        """Bounds of the least margin at points, or in the boxes of radius `spread` around them: [B, *shape] to [B] each.
+        """Bounds of the least margin at points, or in boxes of radius `spread` around them: [B, *shape] to [B] each.
 
         They hold in exact arithmetic.
         """

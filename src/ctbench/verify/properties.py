@@ -16,7 +16,6 @@ point is a counterexample is decided by the property itself, in rational numbers
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -32,6 +31,7 @@ from ctbench.precision import full_float32
 from ctbench.regions import Box
 from ctbench.results import Open, Verdict
 from ctbench.results.failures import by_stage, warn
+from ctbench.time_budget import now
 from ctbench.verify import rationals
 from ctbench.verify.cascade import Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
@@ -93,65 +93,62 @@ def verify_property(
         ValueError: the property is not about so many inputs and outputs as the network has, or a timeout or seed that
             cannot be.
     """
-    start = time.perf_counter()
+    start = now()
     cascade = Cascade(stages=tuple(stages), timeout=timeout)
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed is {seed}: it must be a whole number in [0, 2^31)")
     if not isinstance(prop, Property):
         raise ValueError(f"the property is {prop!r}: give a Property, as ctbench.read_vnnlib(path) does")
     subject = _Subject.of(model, prop, input_shape)
-    cases = [open_case for case in prop.cases if (open_case := _open(case)) is not None]
-    problems = [subject.problem(case, replay) for case in cases]
+    problems = [subject.problem(case, replay) for case in map(_unsettled, prop.cases) if case is not None]
     generator = torch.Generator(subject.network.like.device).manual_seed(seed)
     last = Decision(stage="")
-    found = [last] * len(problems)
+    decisions = [last] * len(problems)
     for stage, (place, problem) in product(cascade.stages, enumerate(problems)):
-        if found[place].verdict is Verdict.UNKNOWN:
-            before = replace(found[place], seconds=time.perf_counter() - start)  # the time is that of all cases
-            found[place] = last = replace(cascade, stages=(stage,)).decide(problem, generator, [before])[0]
+        if decisions[place].verdict is Verdict.UNKNOWN:
+            before = replace(decisions[place], seconds=now() - start)  # the time is that of all cases
+            decisions[place] = last = replace(cascade, stages=(stage,)).decide(problem, generator, [before])[0]
         if last.verdict is Verdict.FALSIFIED:
             break
-    failed = by_stage(decision.failed for decision in found)
-    warn(failed, stacklevel=3)  # behind the decorator
-    verdict, by_failure = _answer(found), sorted(found, key=lambda decision: not decision.failed)
+    failed = by_stage(decision.failed for decision in decisions)
+    warn(failed, stacklevel=3)  # the decorator is one more level
+    verdict = _answer(decisions)
+    why = _why_open(decisions) if verdict == "unknown" else None
     return PropertyResult(
         verdict=verdict,
         stage=last.stage,
-        bound=_least([decision.bound for decision in found]),
-        seconds=time.perf_counter() - start,
-        reason=next((decision.reason for decision in by_failure if decision.reason), ""),
+        bound=_least([decision.bound for decision in decisions]),
+        seconds=now() - start,
+        reason="" if why is None else next(decision.reason for decision in decisions if decision.open is why),
         failed={failure.stage: failure.message for failure in failed},
-        open=_why_open(found) if verdict == "unknown" else None,
+        open=why,
         counterexample=None if last.witness is None else subject.counterexample(last.witness, prop),
     )
 
 
-def _open(case: Case) -> Case | None:
-    """A case without the alternatives that no outputs satisfy; None where it holds as nothing is left of it."""
+def _unsettled(case: Case) -> Case | None:
+    """A case without the alternatives that no outputs satisfy; None if nothing of it remains, so that it holds."""
     unsafe = tuple(alternative for alternative in case.unsafe if not alternative.never)
     return replace(case, unsafe=unsafe) if unsafe and not case.empty else None
 
 
-def _answer(found: Sequence[Decision]) -> Answer:
-    """What decisions about all cases come to."""
-    verdicts = {decision.verdict for decision in found}
+def _answer(decisions: Sequence[Decision]) -> Answer:
+    """The answer about a property, from the decisions about all its cases."""
+    verdicts = {decision.verdict for decision in decisions}
     if Verdict.FALSIFIED in verdicts:
         return "violated"
     return "holds" if verdicts <= {Verdict.CERTIFIED} else "unknown"
 
 
-def _why_open(found: Sequence[Decision]) -> Open:
+def _why_open(decisions: Sequence[Decision]) -> Open:
     """Why some cases are open."""
-    left = [decision for decision in found if decision.verdict is Verdict.UNKNOWN]
-    if any(decision.failed for decision in left):
-        return Open.ERROR
-    return Open.TIME if any(decision.late for decision in left) else Open.UNDECIDED
+    return Open.first(*(decision.open for decision in decisions if decision.open is not None))
 
 
 def _least(bounds: Sequence[float | None]) -> float | None:
-    """A bound for all cases, if all have one."""
-    known = [bound for bound in bounds if bound is not None]
-    return min(known, default=None) if len(known) == len(bounds) else None
+    """A bound for all cases; None if a case has no bound."""
+    present = [bound for bound in bounds if bound is not None]
+    return min(present, default=None) if len(present) == len(bounds) else None
 
 
 def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...], like: Tensor) -> Graph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ctbench import budget
+from ctbench import memory_budget
 
 
 @dataclass(frozen=True)
@@ -16,4 +16,4 @@ class Raised:
 
     @classmethod
     def of(cls, error: Exception) -> Raised:
-        return cls(f"{type(error).__name__}: {' '.join(str(error).split())}", budget.is_out_of_memory(error))
+        return cls(f"{type(error).__name__}: {' '.join(str(error).split())}", memory_budget.is_out_of_memory(error))

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from ctbench import attacks, budget, deadline
+from ctbench import attacks, memory_budget, time_budget
 from ctbench.domains import Domain
 from ctbench.domains import domain as find_domain
 from ctbench.verify.problem import Findings, Problem
@@ -24,15 +24,15 @@ class Stage(ABC):
     """A way to decide problems.
 
     Args:
-        batch_size: samples that it takes at once on a CPU; on another device as many more as its memory allows.
-        memory: the share of another device's free memory by which that is measured (see `ctbench.budget`). Findings do
-            not depend on it, but for rounding and for random starts.
+        batch_size: samples that it takes at once on a CPU; another device takes more according to its memory.
+        memory: the share of another device's free memory that counts for that (see `ctbench.memory_budget`). Findings
+            do not depend on it, except for rounding and random starts.
     """
 
     name: ClassVar[str]  # on the command line
     proves: ClassVar[bool] = False  # whether its bounds are those of the problem in double precision
     batch_size: int = 256
-    memory: float = field(default=budget.SHARE, repr=False)
+    memory: float = field(default=memory_budget.SHARE, repr=False)
 
     @property
     @abstractmethod
@@ -78,7 +78,7 @@ class Bound(Stage):
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         domain = find_domain(self.domain).for_signs()
-        memory = budget.of(problem.x.device, self.memory)
+        memory = memory_budget.of(problem.x.device, self.memory)
         margins = domain.lower_bounds(problem.net, problem.region, problem.spec, memory=memory)
         return Findings(bound=margins.amin(1))
 
@@ -107,7 +107,7 @@ class Falsify(Stage):
         for _ in range(self.rounds):
             if not len(standing):
                 break
-            if deadline.is_over():
+            if time_budget.is_over():
                 late[standing] = True
                 break
             rest = problem.select(standing)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.domains import alpha_crown, beta_crown, crown, pairs, rounding
+from ctbench.domains.alpha_crown import Forms
 from ctbench.domains.beta_crown import Bounds, Boxes, Multipliers
 from ctbench.domains.pairs import Pairs
 from ctbench.domains.rounding import Loss
@@ -205,7 +206,7 @@ def begin(
         part = every[start:stop]
         return _tightened(problem.select(part), Twin(_take(boxes, part), _take(proof_boxes, part)), steps)
 
-    roots = budget.halving(tightened, len(problem), max(1, max_elements // max(1, footprint)))
+    roots = memory_budget.halving(tightened, len(problem), max(1, max_elements // max(1, footprint)))
     bounds = torch.cat([bound for bound, _, _ in roots])
     needed = {
         at: Box(
@@ -228,19 +229,12 @@ def begin(
 def _tightened(problem: Problem, boxes: Twin[list[Box]], steps: int) -> tuple[Tensor, Boxes, list[Loss]]:
     """Bounds of all margins [B, S], boxes of the pre-activations, and what rounding can cost; in double precision."""
     proof = problem.proof
-    left = torch.inf if problem.seconds is None else float(problem.seconds.sum())
-    bounds, tight = alpha_crown.tightened(
-        problem.net,
-        problem.region,
-        problem.spec,
-        boxes.search,
-        steps=steps,
-        lr=ROOT_RATE,
-        decay=ROOT_DECAY,
-        stop=0.0,
-        seconds=ROOT_SHARE * left,
-        exact=(proof.net, proof.region, proof.spec, boxes.proof),
+    forms = Twin(
+        Forms(problem.net, problem.region, problem.spec, boxes.search),
+        Forms(proof.net, proof.region, proof.spec, boxes.proof),
     )
+    end = problem.allotted(ROOT_SHARE).end
+    bounds, tight = alpha_crown.tightened(forms, steps=steps, lr=ROOT_RATE, decay=ROOT_DECAY, stop=0.0, end=end)
     losses = rounding.losses(proof.net, proof.region, tight)
     assert losses is not None
     return bounds, beta_crown.needed(proof.net, tight), losses

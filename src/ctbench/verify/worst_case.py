@@ -10,22 +10,21 @@ is the greatest.
     inner = crown.boxes(graph.rounded_outward(), box)
     least = minimum(graph, box, c, inner, timeout=60.0)  # least.lower <= min <c, graph(x)> <= least.upper
 
-**What the numbers are worth.** `lower` is a proof. It is the least bound of the leaves of the tree. Each bound of a leaf
-is computed from the multipliers that HiGHS gave, by the formula of Neumaier and Shcherbina, which holds for any
-multipliers, minus its own rounding (`linear_program`). If HiGHS calls the program of a leaf infeasible, the leaf is left
-out only if the ray that HiGHS gives proves that in the same way; otherwise the leaf keeps the bound of its parent and is
-branched on. So a wrong answer of the solver costs time, and never a certificate. The proof is about the network as real
-arithmetic on its stored weights. It needs rigorous boxes (`inner`), e.g. those of `crown.boxes` for a graph that is
-`outward`; all other rounding is counted (`integer_program`). `upper` is the value of the network at a point of the box,
-up to the rounding of that one pass. A lower bound above the value at a point raises an error: one of the two is wrong,
-and neither counts.
+**What the numbers are worth.** `lower` is a proof. It is the least bound of the leaves of the tree. Each bound of a
+leaf is computed from the multipliers that HiGHS gave, by the formula of Neumaier and Shcherbina, which holds for any
+multipliers, minus its own rounding (`linear_program`). If HiGHS calls the program of a leaf infeasible, the leaf is
+left out only if the ray that HiGHS gives proves that in the same way; otherwise the leaf keeps the bound of its parent
+and is branched on. So a wrong answer of the solver costs time, and never a certificate. The proof is about the network
+as real arithmetic on its stored weights. It needs rigorous boxes (`inner`), e.g. those of `crown.boxes` for a graph
+that is `outward`; all other rounding is counted (`integer_program`). `upper` is the value of the network at a point of
+the box, up to the rounding of that one pass. A lower bound above the value at a point raises an error: one of the two
+is wrong, and neither counts.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctbench import deadline
+from ctbench import time_budget
 from ctbench.domains.backward import open_neurons
 from ctbench.graph import Graph
 from ctbench.regions import Box, Region
@@ -191,14 +190,14 @@ class Search:
         return LATE if self.is_late() else ""
 
     def is_late(self) -> bool:
-        return time.monotonic() >= self.end or deadline.is_over()
+        return time_budget.now() >= self.end or time_budget.is_over()
 
     def bounded(self, chosen: tuple[int, ...], bound: float, basis: Any) -> _Node | None:
         """The node of these choices, whose parent has this bound; None if the node is proved to be empty."""
         linear = self.choices.linear
         width = linear.width.copy()
         width[list(chosen)] = 0.0
-        solution = self.solver.solve(width, self.end - time.monotonic(), basis)
+        solution = self.solver.solve(width, self.end - time_budget.now(), basis)
         if solution.ray is not None and linear.is_empty(solution.ray, width):
             return None
         if solution.y is not None:
@@ -257,4 +256,4 @@ def end_of(timeout: float) -> float:
     """The time `timeout` seconds from now."""
     if not timeout >= 0:
         raise ValueError(f"timeout is {timeout}: give a number of seconds >= 0")
-    return time.monotonic() + timeout
+    return time_budget.now() + timeout

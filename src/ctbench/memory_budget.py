@@ -1,8 +1,8 @@
-"""How much memory a computation may take at once, and what becomes of it where that was too much.
+"""How much memory a computation may take at once, and what is done if that was too much.
 
-budget.of(device)                    # bytes: 256 MiB on a CPU, elsewhere a share of what the device has free
-budget.scale(device)                 # how much larger than on a CPU: for sizes that were chosen there
-budget.halving(bounds, count, size)  # parts of a batch, halved where the device runs out of memory
+memory_budget.of(device)                    # bytes: 256 MiB on a CPU, elsewhere a share of what the device has free
+memory_budget.scale(device)                 # how much larger than on a CPU: for sizes that were chosen there
+memory_budget.halving(bounds, count, size)  # parts of a batch, halved where the device runs out of memory
 """
 
 from __future__ import annotations
