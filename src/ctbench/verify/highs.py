@@ -22,20 +22,20 @@ SMALLEST = 1e-12  # the solver does not see smaller coefficients; the safe bound
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """What a solver says about a linear program: hints, each of which may be missing or wrong."""
+    """The answer of a solver about a linear program: hints, which may be missing or wrong."""
 
     x: Vector | None  # [n]
     y: Vector | None  # [m]: multipliers of the rows
-    ray: Vector | None  # [m]: multipliers by which the program is empty
-    basis: Any = None  # where a program with other widths may begin
+    ray: Vector | None  # [m]: multipliers that may prove the program to be empty
+    basis: Any = None  # at which a program with other widths may begin
 
 
 class Solver:
-    """HiGHS, for linear programs that differ in their widths alone: each begins at a basis of another."""
+    """HiGHS, for linear programs that differ only in their widths: each begins at a basis of another one."""
 
     def __init__(self, program: LinearProgram, cost: Vector) -> None:
         highspy = _highspy()
-        highspy.Highs.resetGlobalScheduler(True)  # the threads of a process are those of its first run until then
+        highspy.Highs.resetGlobalScheduler(True)  # otherwise a process keeps the threads of its first run
         self.highs = highspy.Highs()
         options = {
             "output_flag": False,
@@ -46,7 +46,7 @@ class Solver:
         }
         for name, value in options.items():
             if self.highs.setOptionValue(name, value) != highspy.HighsStatus.kOk:
-                raise ValueError(f"HiGHS does not take {name}={value}")
+                raise ValueError(f"HiGHS refuses the option {name}={value}: install a version that ctbench supports")
         columns, rows = len(program.width), len(program.lower)
         model = highspy.HighsLp()
         model.num_col_, model.num_row_ = columns, rows
@@ -60,17 +60,17 @@ class Solver:
         self.columns = np.arange(columns, dtype=np.int32)
 
     def solve(self, width: Vector, seconds: float, basis: Any = None) -> Solution:
-        """The program with these widths, for at most so many seconds."""
+        """Solve the program with these widths, in at most `seconds`."""
         highs = self.highs
         highs.changeColsBounds(len(width), self.columns, np.zeros(len(width)), width)
         if basis is not None:
             highs.setBasis(basis)
-        highs.setOptionValue("time_limit", highs.getRunTime() + max(0.0, seconds))  # its clock runs on from run to run
+        highs.setOptionValue("time_limit", highs.getRunTime() + max(0.0, seconds))  # its clock runs on over all runs
         highs.run()
         solution, ray = highs.getSolution(), None
         if highs.modelStatusToString(highs.getModelStatus()) == "Infeasible":
-            _, there, ray = highs.getDualRay()
-            ray = ray if there else None
+            _, has_ray, ray = highs.getDualRay()
+            ray = ray if has_ray else None
         return Solution(
             np.array(solution.col_value) if solution.value_valid else None,
             np.array(solution.row_dual) if solution.dual_valid else None,
@@ -80,6 +80,6 @@ class Solver:
 
 
 def _highspy() -> Any:
-    import highspy  # here, as it takes a moment
+    import highspy  # here, because the import takes a moment
 
     return highspy

@@ -44,7 +44,7 @@ class Instance:
     onnx: str  # the name in the list
     vnnlib: str
     timeout: float
-    known: str  # the known verdict, or "" if the list has none
+    known: str  # the known verdict, or "" if the list has no verdict
     folder: Path  # the folder of the list; names are relative to it
 
     @property

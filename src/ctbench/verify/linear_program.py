@@ -7,11 +7,11 @@ Neumaier and Shcherbina 2004, "Safe bounds in linear and mixed-integer linear pr
     <cost, x> = <y, A x> + <cost - A^T y, x>
              >= sum_i (lower_i if y_i > 0 else upper_i) y_i  +  sum_j min(0, (cost - A^T y)_j) width_j
 
-with no condition on y. So a solver is asked for y, and for nothing else: it may stop early, be wrong by any tolerance,
-or fail. `safe_bound` computes the right side in double precision and subtracts what rounding can have added to it:
+with no condition on y. So only y is asked of a solver: the solver may stop early, be wrong by any tolerance, or fail.
+`safe_bound` computes the right side in double precision and subtracts the most that rounding can have added to it:
 
     a column of n entries    gamma_{n + 4} (|cost_j| + sum_i |A_ij y_i|) width_j,   gamma_n = n u / (1 - n u), u = 2^-53
-    the terms by themselves  2 u |y_i side_i|, as `math.fsum` rounds their sum once
+    the terms alone          2 u |y_i side_i|, because `math.fsum` rounds their sum once
 
 An empty program is proved to be empty in the same way: with cost = 0 a positive bound says that it has no point.
 """
@@ -44,9 +44,9 @@ class LinearProgram:
     value: Vector  # [entries]
 
     def scaled(self) -> tuple[LinearProgram, Vector]:
-        """The same program in columns x / scale of width about 1, each row times what makes its largest entry about 1.
+        """The same program in columns x / scale of width about 1, with rows whose largest entry is about 1.
 
-        Scales are powers of two, so nothing is rounded but what underflows; such rows are widened by as much.
+        Scales are powers of two, so only underflow is rounded; rows with underflow are widened by as much.
 
         Returns:
             The program, and the scale of each column, [n].
@@ -54,7 +54,7 @@ class LinearProgram:
         Raises:
             ValueError: an entry, a width or a row's bounds are NaN, or infinite once scaled.
         """
-        with np.errstate(all="ignore"):  # what is not finite is looked for below
+        with np.errstate(all="ignore"):  # non-finite values are detected below
             exponent = np.frexp(self.width)[1]
             value = np.ldexp(self.value, exponent[self.column])
             largest = np.zeros(len(self.lower))
@@ -75,12 +75,12 @@ class LinearProgram:
 
     @cached_property
     def _roundings(self) -> Vector:
-        """How many roundings a reduced cost is made of, and its product with a width, [n]."""
+        """The number of roundings in a reduced cost and its product with a width, [n]."""
         return np.bincount(self.column, minlength=len(self.width)).astype(np.float64) + 4
 
     @cached_property
     def _sizes(self) -> Vector:
-        """What the roundings of all columns make of each row: sum_j n_j |A_ij| width_j, [m]."""
+        """The sizes of the rows, weighted by the roundings of the columns: sum_j n_j |A_ij| width_j, [m]."""
         terms = np.abs(self.value) * (self._roundings * self.width)[self.column]
         return np.bincount(self.row, terms, minlength=len(self.lower)).astype(np.float64)
 
@@ -91,15 +91,15 @@ class LinearProgram:
 
         Args:
             cost: [n].
-            y: one multiplier a row, [m].
-            width: [n], not above the program's.
+            y: one multiplier for each row, [m].
+            width: [n], not above the widths of the program.
 
         Returns:
-            The bound, -inf where y or the sum is not finite.
+            The bound; -inf if y or the sum is not finite.
         """
         if len(y) != len(self.lower) or not np.isfinite(y).all():
             return -math.inf
-        with np.errstate(all="ignore"):  # what is not finite is looked for below
+        with np.errstate(all="ignore"):  # non-finite values are detected below
             side = np.where(y > 0, self.lower, self.upper)
             usable = np.isfinite(side)
             y, side = np.where(usable, y, 0.0), np.where(usable, side, 0.0)

@@ -1,4 +1,4 @@
-"""What is kept of an error that a stage raised."""
+"""The part of an error of a stage that is kept."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ctbench import memory_budget
 
 @dataclass(frozen=True)
 class Raised:
-    """Its text alone: the error itself holds on to all that its frames hold."""
+    """The text of an error. The error itself would keep everything alive that its frames hold."""
 
     message: str
-    memory: bool  # whether memory did not suffice, and may for fewer samples
+    memory: bool  # whether there was not enough memory, so that fewer samples may fit
 
     @classmethod
     def of(cls, error: Exception) -> Raised:

@@ -30,22 +30,25 @@ class Stage(ABC):
     """
 
     name: ClassVar[str]  # on the command line
-    proves: ClassVar[bool] = False  # whether its bounds are those of the problem in double precision
+    proves: ClassVar[bool] = False  # whether its bounds are proofs: computed in double precision, and rounded outward
     batch_size: int = 256
     memory: float = field(default=memory_budget.SHARE, repr=False)
 
     @property
     @abstractmethod
     def title(self) -> str:
-        """What records call it."""
+        """The name of the stage in records."""
 
     def applies(self, problem: Problem) -> bool:
-        """Whether it can tell anything about such a network and regions."""
+        """Whether the stage can decide problems with such a network and regions."""
         return True
 
     @abstractmethod
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        """Look at all samples of a problem. May raise OutOfTime, as bounds do when all have used up their time."""
+        """Look at all samples of a problem.
+
+        May raise OutOfTime; bounds do that when the samples have used up their time.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +88,11 @@ class Bound(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Falsify(Stage):
-    """An attack on the least margin. Restarts go one after the other, on the samples that withstood the former.
+    """An attack on the least margin. Rounds follow one another, each on the samples that withstood the one before.
 
     Args:
         attack: the search.
-        rounds: how often it is repeated.
+        rounds: how often the attack is made.
     """
 
     name: ClassVar[str] = "falsify"
