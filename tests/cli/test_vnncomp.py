@@ -249,7 +249,7 @@ def test_instances_that_break_are_errors_and_the_others_are_decided(call):
         ("sine.onnx", "proved.vnnlib"): r"\(Sin\): not supported",
         ("net.onnx", "syntax.vnnlib"): r"syntax\.vnnlib, line 1: this '\(' is never closed",
         ("net.onnx", "none.vnnlib"): r"there is no file .*none\.vnnlib",
-        ("net.onnx", "three.vnnlib"): r"the property has 3 inputs, those of the network have shape \(2,\)",
+        ("net.onnx", "three.vnnlib"): r"the property has 3 inputs, but an input of the network has shape \(2,\)",
     }
     status, out, said = call("".join(f"{network},{prop},20\n" for network, prop in expected) + PLAIN)
     assert status == 2

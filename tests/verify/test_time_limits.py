@@ -1,4 +1,4 @@
-"""What comes too late is not waited for, and what was known before it stays known."""
+"""Results that come too late are not waited for, and earlier results are kept."""
 
 import functools
 from dataclasses import dataclass, replace
