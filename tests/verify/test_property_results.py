@@ -59,7 +59,7 @@ def test_the_time_is_that_of_all_cases_together():
 
 
 def test_without_stages_nothing_can_be_known():
-    with pytest.raises(ValueError, match="stages must be a list of stages"):
+    with pytest.raises(ValueError, match="stages must be a list of Stage objects"):
         verify_property(identity(1), of(case((1,), (2,), halfspaces((1, 0)))), stages=())
 
 

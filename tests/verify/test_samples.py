@@ -275,7 +275,8 @@ def test_what_the_end_of_a_job_cut_short_is_left_for_later(clock, tmp_path, tota
     standing = [record for record in found if record.verdict is Verdict.UNKNOWN]
     reason = "the time of the whole job was over" if cut else "1.5 seconds were not enough"
     assert [record.finished for record in standing] == [True, not cut, True, True, not cut]
-    assert [record.reason for record in standing] == ["", reason, "", "", reason]
+    ended = "all stages have ended without a proof or a counterexample"
+    assert [record.reason for record in standing] == [ended, reason, ended, ended, reason]
     assert sorted(indices(files)) == [record.index for record in found if record.finished]
     assert len(indices(files)) == (8 if cut else 10)
 
