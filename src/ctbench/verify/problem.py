@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ctbench.domains import interval, rounding
-from ctbench.graph import Graph, Twin
+from ctbench.graph import Graph
 from ctbench.regions import Box, Region, Threat
 from ctbench.specification import margin_rows
 from ctbench.time_budget import Budget
@@ -32,8 +32,8 @@ EXACTLY = 8  # points that are decided in whole numbers, of all that may be coun
 class Problem:
     """Show for each sample that its margins are positive on its whole region.
 
-    A problem comes in two precisions (`twin`): stages search in that of the network, and what they prove counts in
-    double precision, where the bounds of the graph hold in the exact arithmetic of the stored weights.
+    A problem comes in two precisions: stages search in that of the network, and proofs are made for `proof`, the problem
+    in double precision, where the bounds of the graph hold in the exact arithmetic of the stored weights.
     """
 
     net: Graph  # frozen
@@ -58,11 +58,6 @@ class Problem:
         double = self if self.double is None else self.double
         assert double.x.dtype == torch.float64, "a problem in another precision has one in double precision"
         return double if double.net.outward else replace(double, net=double.net.rounded_outward())
-
-    @property
-    def twin(self) -> Twin[Problem]:
-        """The problem in both precisions."""
-        return Twin(self, self.proof)
 
     def select(self, samples: Tensor) -> Problem:
         """The problems of some samples: a mask [B] or indices."""
