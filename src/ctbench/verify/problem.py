@@ -32,8 +32,8 @@ EXACTLY = 8  # points that are decided in whole numbers, of all that may be coun
 class Problem:
     """Show for each sample that its margins are positive on its whole region.
 
-    A problem comes in two precisions: stages search in that of the network, and proofs are made for `proof`, the problem
-    in double precision, where the bounds of the graph hold in the exact arithmetic of the stored weights.
+    A problem comes in two precisions: stages search in that of the network, and prove `proof`, the problem in double
+    precision, where the bounds of the graph hold in the exact arithmetic of the stored weights.
     """
 
     net: Graph  # frozen
