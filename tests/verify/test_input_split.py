@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ctbench.domains import crown
 from ctbench.graph import freeze, trace
 from ctbench.regions import L2, Box, Linf, Threat
-from ctbench.results import Verdict
+from ctbench.results import Open, Verdict
 from ctbench.time_budget import Budget
 from ctbench.verify import Bound, Problem, certify
 from ctbench.verify.input_split import InputSplit
@@ -163,7 +163,7 @@ def test_a_sample_without_time_keeps_the_bound_of_crown_and_takes_none_from_othe
     hurried = proved & (first < 0)
     assert int(hurried.sum()) > 2
     seconds = torch.where(hurried, 0.0, 60.0)
-    again, _, bound = certified(replace(given, seconds=seconds), InputSplit())
+    again, _, bound = certified(replace(given, budget=Budget.of(seconds)), InputSplit())
     assert bool((again == (proved & ~hurried)).all())
     torch.testing.assert_close(bound[hurried], first[hurried])
 
@@ -214,7 +214,7 @@ def test_networks_with_many_inputs_and_other_regions_stay_open():
         assert (found.bound, found.witness) == (None, None)
     model, x = NETWORKS["relu"](4), torch.rand(3, 4)
     record = next(iter(certify(model, x, model(x).argmax(1), eps=0.1, stages=[InputSplit(inputs=3)])))
-    assert (record.verdict, record.stage, record.reason) == (Verdict.UNKNOWN, "input-split", "")
+    assert (record.verdict, record.stage, record.open) == (Verdict.UNKNOWN, "input-split", Open.UNDECIDED)
 
 
 def test_it_proves_in_double_precision():
