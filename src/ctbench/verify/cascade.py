@@ -244,14 +244,13 @@ class Cascade:
             for place in is_counterexample.nonzero().flatten().tolist():
                 outputs = self.replay(points[place : place + 1]).to(proof.spec)
                 is_counterexample[place] = bool((proof.spec[place] @ outputs.flatten()).amin() < 0)
-        return [
-            _falsified(decision, point)
-            if falsifies
-            else (decision if finite else _failed(decision, "the witness is NaN or infinite"))
-            for decision, point, falsifies, finite in zip(
-                decisions, points, is_counterexample.tolist(), is_finite, strict=True
-            )
-        ]
+        concluded = list(decisions)
+        for place, (falsifies, finite) in enumerate(zip(is_counterexample.tolist(), is_finite, strict=True)):
+            if falsifies:
+                concluded[place] = _falsified(decisions[place], points[place])
+            elif not finite:
+                concluded[place] = _failed(decisions[place], "the witness is NaN or infinite")
+        return concluded
 
 
 def _bounded(stage: str, bound: float) -> Decision:
