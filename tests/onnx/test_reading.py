@@ -15,7 +15,7 @@ from torch import nn
 from ctbench import bounds
 from ctbench.graph import Precisions, UnsupportedLayerError, freeze, trace
 from ctbench.onnx import OnnxError, OnnxNetwork, load_onnx
-from ctbench.onnx.operators import OPERATORS
+from ctbench.onnx.table import OPERATORS
 from ctbench.regions import Linf
 
 
