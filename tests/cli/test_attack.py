@@ -12,6 +12,7 @@ from ctbench.analyses.fairness import discrepancy
 from ctbench.attacks import adversarial_accuracy
 from ctbench.cli import main
 from ctbench.results import jsonl
+from ctbench.results.checking import sealed
 
 FAST = ("--attacks", "pgd,apgd-t", "--samples", 40)
 
@@ -150,7 +151,7 @@ def test_what_is_certified_is_not_attacked(succeeds, fails, run):
     settings, made = proof.with_suffix(".json"), jsonl.read_json(proof.with_suffix(".json"))
     others = {"network_digest": "abc", "threat": "Linf(eps=0.05, clip=(0.4, 0.6))", "rounding": "nearest"}
     for name, value in others.items():
-        jsonl.write_json(settings, {**made, name: value})
+        jsonl.write_json(settings, sealed({**made, name: value}))
         told = fails("attack", run, *FAST, "--certified", proof, "--out", "d.jsonl")
         assert f"proves nothing about this attack ({name} differ)" in told
     jsonl.write_json(settings, made)

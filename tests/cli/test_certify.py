@@ -189,7 +189,7 @@ def test_certify_and_attack_refuse_records_that_were_edited(succeeds, fails, run
     for command in (("certify", run, "--resume"), ("attack", run, "--certified", path), ("compare", run)):
         line = fails(*command, *(() if command[0] == "compare" else ("--samples", 20)))
         assert "linf-0.05.jsonl, line 4: not the record of a certified sample (its bound is" in line
-        assert "take it out, and certify again" in line
+        assert "remove this line, and certify the sample again" in line
 
 
 def test_certify_wong_and_kolters_network_on_real_mnist(succeeds, real_mnist, kw_mnist):

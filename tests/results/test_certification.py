@@ -124,18 +124,19 @@ def test_records_that_lack_a_field_are_refused(missing):
 def test_files_begin_with_settings_and_no_record(tmp_path):
     files = CertificationFiles(tmp_path / "new" / "linf.jsonl")
     assert files.start({"eps": 0.1}, resume=False) == {}
-    assert json.loads((tmp_path / "new" / "linf.json").read_text()) == {"eps": 0.1}
+    assert files.read_settings() == {"eps": 0.1}
+    assert json.loads(files.settings.read_text()).keys() == {"eps", "checksum"}
     assert files.records.read_bytes() == b""
 
 
 def test_resuming_gives_the_whole_records_and_drops_a_torn_one(tmp_path):
     files = CertificationFiles(tmp_path / "linf.jsonl")
     files.start({"eps": 0.1}, resume=False)
-    jsonl.append(files.records, [r.to_json() for r in RECORDS[:3]])
+    files.append(RECORDS[:3])
     with files.records.open("a") as file:
         file.write('{"index": 4, "label"')
     assert files.start({"eps": 0.1}, resume=True) == {r.index: r for r in RECORDS[:3]}
-    jsonl.append(files.records, [RECORDS[4].to_json()])
+    files.append([RECORDS[4]])
     assert files.read() == Certification.of([*RECORDS[:3], RECORDS[4]])
 
 
@@ -175,16 +176,17 @@ def test_a_run_folder_names_its_files(tmp_path):
 
 def test_records_that_cannot_be_read_are_named_by_file_and_line(tmp_path):
     files = CertificationFiles(tmp_path / "linf.jsonl")
-    files.start({}, resume=False)
+    files.start({"eps": 0.1}, resume=False)
     files.append(RECORDS[:2])
     jsonl.append(files.records, [RECORDS[2].to_json() | {"verdict": "proved"}])
     with pytest.raises(
-        ValueError, match=r"linf\.jsonl, line 3: not the record .* is 'proved'.*: take it out, and certify"
+        ValueError, match=r"linf\.jsonl, line 3: not the record .* is 'proved'.*: remove this line, and certify"
     ):
         files.read()
-    jsonl.rewrite(files.records, [RECORDS[0].to_json()] * 2)
-    with pytest.raises(ValueError, match=r"linf\.jsonl: sample 3 has two records: take one of them out"):
-        files.start({}, resume=True)
+    jsonl.rewrite(files.records, [])
+    files.append(RECORDS[:1] * 2)
+    with pytest.raises(ValueError, match=r"linf\.jsonl: sample 3 has two records: remove one of the two lines"):
+        files.start({"eps": 0.1}, resume=True)
 
 
 def test_settings_that_cannot_be_read_are_named_beside_their_records(tmp_path):
@@ -283,7 +285,7 @@ def test_parts_are_merged_into_one_file(tmp_path):
     merged = CertificationFiles(tmp_path / "new" / "linf-0.1.jsonl")
     found = merged.merge(parts)
     assert found == merged.read() == Certification.of(RECORDS[:5])
-    assert json.loads(merged.settings.read_text()) == {"eps": 0.1, "norm": "linf"}
+    assert merged.read_settings() == {"eps": 0.1, "norm": "linf"}
     assert merged.start({"eps": 0.1, "norm": "linf"}, resume=True).keys() == {0, 1, 2, 3, 4}
 
 
