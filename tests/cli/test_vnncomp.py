@@ -247,7 +247,7 @@ def test_instances_that_break_are_errors_and_the_others_are_decided(call):
         ("torn.onnx", "proved.vnnlib"): "it cannot be decoded|breaks the rules of ONNX",
         ("none.onnx", "proved.vnnlib"): "there is no such file",
         ("sine.onnx", "proved.vnnlib"): r"\(Sin\): not supported",
-        ("net.onnx", "syntax.vnnlib"): r"syntax\.vnnlib, line 1: this '\(' is never closed",
+        ("net.onnx", "syntax.vnnlib"): r"syntax\.vnnlib, line 1: this '\(' has no '\)'",
         ("net.onnx", "none.vnnlib"): r"there is no file .*none\.vnnlib",
         ("net.onnx", "three.vnnlib"): r"the property has 3 inputs, those of the network have shape \(2,\)",
     }

@@ -34,7 +34,7 @@ def _reshaped(op: Operator, x: Value, shape: Sequence[int]) -> Value:
 @reads("Flatten")
 def _flatten(op: Operator) -> Value:
     x, axis = op.value(), op.attribute("axis", 1)
-    front = x.shape[:axis]  # a negative axis counts from the end, as in Python
+    front = x.shape[:axis]  # a negative axis counts from the end, like in Python
     return _reshaped(op, x, (math.prod(front), math.prod(x.shape[len(front) :])))
 
 
