@@ -1,7 +1,7 @@
 """Networks on which rounding counts, samples whose exact least margins are known, and the judge of verdicts about them.
 
 A network is made layer by layer around its first sample. Biases put the kinks of a layer inside the region, or just
-outside, however small it is: what is left of large terms is then as small as the radius, or as its rounding. The last
+outside, however small it is: the sum of large terms is then as small as the radius, or as its rounding. The last
 bias is chosen by the exact least margin. The new margin is 2^-4 to 2^-56 of its largest terms, on either side of 0, or
 0; or it is a part of the error of double precision, on the side where double precision is not. Half of the other
 samples are 2^0 to 2^40 units in the last place away from the first one.
@@ -161,9 +161,9 @@ class Instances:
         return [self.exact.least(*self.region(place), int(self.y[place])) for place in range(len(self))]
 
     def certified(self, stages: Sequence[Stage]) -> Iterator[tuple[SampleRecord, str]]:
-        """The record of each sample, and what is wrong with it."""
-        found = certify(self.model, self.x, self.y, eps=self.eps, stages=stages, timeout=SECONDS)
-        for place, record in enumerate(found):
+        """The record of each sample, and its fault."""
+        certification = certify(self.model, self.x, self.y, eps=self.eps, stages=stages, timeout=SECONDS)
+        for place, record in enumerate(certification):
             yield record, self.fault(place, record)
 
     def fault(self, place: int, record: SampleRecord) -> str:
@@ -194,7 +194,7 @@ class Instances:
 
 @torch.no_grad()
 def instances(family: str, seed: int, count: int = 8) -> Instances:
-    """A network of a family, and so many samples."""
+    """A network of a family, and this number of samples."""
     draw = Random(f"{family} {seed}")
     plan = FAMILIES[family](draw)
     torch.manual_seed(draw.getrandbits(32))
@@ -248,7 +248,7 @@ def _network(plan: Plan, draw: Random, x: Tensor) -> nn.Sequential:
 
 @dataclass
 class _Maker:
-    """Layers one after the other, and how far the values behind them reach."""
+    """Layers one after another, and the largest absolute value after them."""
 
     plan: Plan
     draw: Random

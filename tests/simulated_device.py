@@ -2,7 +2,7 @@
 
     from tests import simulated_device       # registers the device, for the whole process
 
-    model.to("sim")(x.to("sim"))             # values are the CPU's, and gradients but for rounding
+    model.to("sim")(x.to("sim"))             # values are the CPU's, and so are gradients, except for rounding
     with simulated_device.counted() as counts:
         step()
     counts.launches, counts.waits            # what a real device would start, and what would wait for it
@@ -85,7 +85,7 @@ class Counts:
     waits: int = 0  # of the host for the device: values that it reads, and sizes that depend on values
     waits_by_operator: Counter[str] = field(default_factory=Counter)
     uploads: int = 0  # copies to the device
-    downloads: int = 0  # copies from the device, each of which is a wait, too
+    downloads: int = 0  # copies from the device; each is also a wait
     uploaded_bytes: int = 0
     downloaded_bytes: int = 0
 

@@ -41,7 +41,7 @@ def constant(screening: float, exact: float | None = None) -> Callable[[Problem]
 
 
 def taking(clock: list[float], seconds: float, bound: float | None = 1.0) -> Callable[[Problem], Findings]:
-    """A stage that takes so many seconds for each sample, and gives this bound."""
+    """A stage that takes this number of seconds for each sample, and returns this bound."""
 
     def look(problem: Problem) -> Findings:
         clock[0] += seconds * len(problem)

@@ -19,7 +19,7 @@ SHAPE, BATCH = (2, 5, 5), 4
 
 
 class Residual(nn.Module):
-    """Two blocks: the input of one activation is read by others and by sums behind it."""
+    """Two blocks: the input of one activation is also read by later activations and sums."""
 
     def __init__(self) -> None:
         super().__init__()

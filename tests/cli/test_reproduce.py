@@ -59,8 +59,8 @@ def test_a_tiny_run_writes_a_figure_and_its_numbers_and_is_not_repeated(succeeds
     records = jsonl.read(FOLDER / "segments_5.jsonl")
     with (FOLDER / "2a.csv").open() as file:
         rows = list(csv.DictReader(file))
-    found = {(row["series"], row["number of components k"], float(row["robust_error"])) for row in rows}
-    assert found == {(record["series"], f"{record['x']:g}", record["robust_error"]) for record in records}
+    points = {(row["series"], row["number of components k"], float(row["robust_error"])) for row in rows}
+    assert points == {(record["series"], f"{record['x']:g}", record["robust_error"]) for record in records}
     assert len(rows) == len(records) == 4
     before = {path: path.read_bytes() for path in FOLDER.iterdir()}
     monkeypatch.setattr(running, "measure", None)
@@ -90,7 +90,7 @@ def test_the_progress_is_told_on_standard_error(measured, capsys):
     assert "8/8" in said.err
 
 
-# ------------------------------------------------------------------------------------------ what is not whole
+# ------------------------------------------------------------------------------------------ incomplete figures
 
 
 @pytest.fixture

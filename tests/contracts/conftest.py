@@ -36,7 +36,7 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """Two layers that also hand on what they are given, as in a densely connected network."""
+    """Two layers that also pass on their input, like in a densely connected network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -332,8 +332,8 @@ def hard_points() -> Callable[..., Tensor]:
         def objective(points: Tensor) -> Tensor:
             return -(graph(points.flatten(0, 1)).unflatten(0, points.shape[:2]) * rows).sum(-1)
 
-        found = PGD(steps=steps, clean_start=True)(objective, region.take(samples), x[samples], generator)
-        attacked = found.unflatten(0, (spec.shape[1], len(x)))
+        worst = PGD(steps=steps, clean_start=True)(objective, region.take(samples), x[samples], generator)
+        attacked = worst.unflatten(0, (spec.shape[1], len(x)))
         return torch.cat([sampled[:count], corners, region.project(x)[None], attacked])
 
     return find

@@ -193,8 +193,8 @@ def chain(draw: Random, shape: Shape, count: int, *, branching: bool) -> tuple[l
     layers: list[nn.Module] = []
     groups = [RELU, ACTIVATIONS, OTHERS, *([{"branches": branches}] if branching else [])]
     while len(layers) < count:
-        known = draw.choice([OF_RANK[len(shape)], *groups])
-        layer = draw.choice(list(known.values()))(draw, shape)
+        kinds = draw.choice([OF_RANK[len(shape)], *groups])
+        layer = draw.choice(list(kinds.values()))(draw, shape)
         after = shape_of(layer, shape)
         if after and 0 < torch.Size(after).numel() <= LARGEST:
             layers, shape = [*layers, layer], after
@@ -255,11 +255,11 @@ def test_no_point_violates_a_bound_of_a_random_network(regions, hard_points):
         lowest = torch.einsum("nbk,bsk->nbs", values[-1], spec).amin(0)
         inner = {"crown": crown.boxes(graph, region), "pure": crown.boxes(graph, region, pure=True)}
         for name, options in SETTINGS:
-            given = inner["crown"] if name in ("crown", "alpha-crown") else None
-            bound = domain(name, **options).lower_bounds(graph, region, spec, inner=given)
+            boxes = inner["crown"] if name in ("crown", "alpha-crown") else None
+            bound = domain(name, **options).lower_bounds(graph, region, spec, inner=boxes)
             assert (bound <= lowest + 1e-9 * (1 + lowest.abs())).all(), (name, options, model)
-        for found in (*inner.values(), zonotope.boxes(graph, region), coap.boxes(graph, region)):
-            for node, box, value in zip(graph.nodes, found, values, strict=True):
+        for enclosure in (*inner.values(), zonotope.boxes(graph, region), coap.boxes(graph, region)):
+            for node, box, value in zip(graph.nodes, enclosure, values, strict=True):
                 slack = 1e-9 * (1 + value.abs().amax(0))
                 assert (box.lower <= value.amin(0) + slack).all(), (node.name, model)
                 assert (box.upper >= value.amax(0) - slack).all(), (node.name, model)

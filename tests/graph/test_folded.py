@@ -118,7 +118,7 @@ def test_the_output_is_the_last_node_whatever_lies_unused():
 
 
 def test_a_normalisation_before_a_padded_convolution_stays():
-    """The padding's zeros come behind it."""
+    """The padding's zeros come after it."""
     graph, _ = frozen(nn.Sequential(Normalize([0.4], [0.2]), nn.Conv2d(1, 2, 3, padding=1), nn.Flatten()), 1, 4, 4)
     assert ops(folded(graph, 100)) == ops(graph)
 

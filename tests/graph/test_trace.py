@@ -496,7 +496,7 @@ def test_settings_that_are_changed_later_count():
 
 class Offset(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(x) * 0 + x + 2  # not to be read, but for its op
+        return torch.sin(x) * 0 + x + 2  # refused, except if its op is registered
 
 
 class Huber(nn.Module):

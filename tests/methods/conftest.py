@@ -56,8 +56,8 @@ class Setting:
     def gradient(self, method: Method, **changes: Any) -> Tensor:
         """Of the mean loss, in all parameters as one vector."""
         loss = self.run(method, **changes).per_sample.mean()
-        found = torch.autograd.grad(loss, list(self.model.parameters()), materialize_grads=True)
-        return torch.cat([gradient.flatten() for gradient in found])
+        gradients = torch.autograd.grad(loss, list(self.model.parameters()), materialize_grads=True)
+        return torch.cat([gradient.flatten() for gradient in gradients])
 
     def slope(self, method: Method, direction: Tensor, step: float = 1e-6) -> float:
         """Of the mean loss along a direction of all parameters, by finite differences."""

@@ -150,7 +150,7 @@ def scalar(value: float) -> np.ndarray:
 
 def one(kind: str, *inputs, **attributes) -> tuple:
     """A node; the input is "x" where none is named."""
-    return kind, inputs if any(isinstance(given, str) for given in inputs) else ("x", *inputs), attributes
+    return kind, inputs if any(isinstance(name, str) for name in inputs) else ("x", *inputs), attributes
 
 
 STATISTICS = (positive(3), arr(3), arr(3), positive(3))
@@ -244,7 +244,7 @@ CASES = {
     "Concat last axis": ([one("Relu"), one("Concat", "1", "x", axis=-1)], IMAGE, 17),
     "Flatten": ([one("Flatten")], IMAGE, 17),
     "Flatten axis 0": ([one("Flatten", axis=0)], IMAGE, 17),
-    "Flatten behind a 1": ([one("Flatten", axis=-1)], (1, 1, 5), 17),
+    "Flatten after a 1": ([one("Flatten", axis=-1)], (1, 1, 5), 17),
     "Reshape to one row": ([one("Reshape", ints(1, -1))], IMAGE, 17),
     "Reshape to rows": ([one("Reshape", ints(-1, 126))], IMAGE, 17),
     "Reshape to one row, given": ([one("Reshape", ints(1, 126))], IMAGE, 17),

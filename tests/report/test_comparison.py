@@ -54,9 +54,9 @@ def test_a_row_says_what_the_files_say(folder):
 
 def test_a_run_with_a_stage_that_failed_is_marked_and_errors_are_not_counted_as_time(folder):
     files = folder.certification("linf-0.1")
-    told = {"reason": "crown: RuntimeError: out of luck", "failed": {"crown": "RuntimeError: out of luck"}}
-    late = {**told, "late": True}
-    files.append([record(8, "unknown", **told), record(9, "unknown", **late)])
+    failure = {"reason": "crown: RuntimeError: out of luck", "failed": {"crown": "RuntimeError: out of luck"}}
+    late = {**failure, "late": True}
+    files.append([record(8, "unknown", **failure), record(9, "unknown", **late)])
     files.append([record(10, "certified", failed={"pgd": "MemoryError: "})])
     (row,) = report.rows([folder.path])
     cells = dict(zip(HEADINGS, row.cells(), strict=True))

@@ -1,4 +1,4 @@
-"""Records that contradict themselves are refused, by every reader and with what is wrong."""
+"""Records that contradict themselves are refused by every reader, with all their faults."""
 
 import json
 import re
@@ -98,10 +98,10 @@ def test_records_from_before_failures_had_a_field_are_read():
 @pytest.fixture
 def files(tmp_path: Path) -> CertificationFiles:
     """Of two samples."""
-    made = RunFolder(tmp_path).certification("linf-0.1")
-    made.start({"norm": "linf", "eps": 0.1}, resume=False)
-    made.append([SampleRecord.from_json(CERTIFIED), SampleRecord.from_json({**FALSIFIED, "index": 7})])
-    return made
+    pair = RunFolder(tmp_path).certification("linf-0.1")
+    pair.start({"norm": "linf", "eps": 0.1}, resume=False)
+    pair.append([SampleRecord.from_json(CERTIFIED), SampleRecord.from_json({**FALSIFIED, "index": 7})])
+    return pair
 
 
 def edited(files: CertificationFiles, **change: object) -> None:

@@ -33,8 +33,8 @@ def test_a_counterexample_lies_in_the_box_exactly_or_by_the_tolerance():
 def test_an_output_is_unsafe_with_the_alternative_of_its_own_box_alone():
     apart = "(and (>= X_0 0) (<= X_0 1) (<= Y_0 0)) (and (>= X_0 2) (<= X_0 3) (<= Y_1 0))"
     prop = parse_vnnlib(f"{DECLARED}(assert (or {apart}))")
-    found = [[prop.is_counterexample(vector(x), vector(*y)) for y in ((-1, 1), (1, -1))] for x in (0.5, 2.5)]
-    assert found == [[True, False], [False, True]]
+    answers = [[prop.is_counterexample(vector(x), vector(*y)) for y in ((-1, 1), (1, -1))] for x in (0.5, 2.5)]
+    assert answers == [[True, False], [False, True]]
 
 
 @pytest.mark.parametrize(("comparison", "tie"), [("<=", True), ("<", False)])

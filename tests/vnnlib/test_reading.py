@@ -1,4 +1,4 @@
-"""VNN-LIB: what formulas mean, and what is refused."""
+"""VNN-LIB: the meaning of formulas, and the texts that are refused."""
 
 import math
 from collections import Counter
@@ -187,17 +187,17 @@ def test_a_counterexample_is_a_point_that_satisfies_the_formula():
     def check(asserted: list[Any], on_outputs: Any, points: list[tuple[Fraction, ...]]) -> None:
         asserted = [*limits, *asserted, on_outputs]
         try:
-            found = parse_vnnlib(header + "".join(f"(assert {as_text(formula)})" for formula in asserted))
+            prop = parse_vnnlib(header + "".join(f"(assert {as_text(formula)})" for formula in asserted))
         except VnnlibError as error:
-            assert "the box is empty" in str(error)  # noqa: PT017 - not what is tested here
-            found = None
+            assert "the box is empty" in str(error)  # noqa: PT017 - this is not tested here
+            prop = None
         for point in points:
             named = dict(zip(INPUTS + OUTPUTS, point, strict=True))
             expected = all(evaluate(formula, named) for formula in asserted)
             x, y = vector(*map(float, point[:2])), vector(*map(float, point[2:]))
-            assert (found is not None and found.is_counterexample(x, y)) == expected
+            assert (prop is not None and prop.is_counterexample(x, y)) == expected
             seen[expected] += 1
-        seen["cases"] = max(seen["cases"], len(found.cases) if found else 0)
+        seen["cases"] = max(seen["cases"], len(prop.cases) if prop else 0)
 
     check()
     assert min(seen[True], seen[False]) > 50

@@ -47,10 +47,10 @@ def _named(name: str, make: Callable[[], Recipe]) -> Recipe:
 
 def recipe(name: str) -> Recipe:
     """The recipe of this name; ValueError tells those of similar names."""
-    known = recipes()
-    if name not in known:
+    by_name = recipes()
+    if name not in by_name:
         raise ValueError(unknown(name))
-    return known[name]()
+    return by_name[name]()
 
 
 def unknown(name: str) -> str:

@@ -79,8 +79,8 @@ def _comparison(row: list[float], offset: float, strict: bool) -> str:
         smaller, larger = sorted(coefficients, key=coefficients.__getitem__, reverse=True)
         return f"({more} {larger} {smaller})"
     terms = [name if value == 1 else f"(* {_digits(value)} {name})" for name, value in coefficients.items()]
-    left = f"(+ {' '.join(terms)})" if len(terms) > 1 else (terms or ["0.0"])[0]
-    return f"({less} {left} {_digits(-offset)})"
+    total = f"(+ {' '.join(terms)})" if len(terms) > 1 else (terms or ["0.0"])[0]
+    return f"({less} {total} {_digits(-offset)})"
 
 
 def _digits(number: float) -> str:
