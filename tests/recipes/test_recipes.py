@@ -103,5 +103,5 @@ def test_recipes_are_told_apart_by_their_hashes():
 def test_an_unknown_recipe_is_told_with_those_of_similar_names():
     with pytest.raises(ValueError, match=r"no recipe is called 'mnist_ibp'; there are .*mnist_01_ibp.*: ctbench list"):
         find("mnist_ibp")
-    with pytest.raises(ValueError, match=r"no recipe is called 'xyz'; see those there are: ctbench list recipes"):
+    with pytest.raises(ValueError, match=r"no recipe is called 'xyz'; see the list: ctbench list recipes"):
         find("xyz")

@@ -220,7 +220,7 @@ def robustacc_mnist_segments_coap() -> Recipe:
         method=COAP(),
         ramp=Linear(start=0, end=3),
         optimizer=Adam(lr=1e-3, milestones=(13,), decay=0.5, clip_norm=None),
-        accumulate=16,  # each of the 4 samples at a time takes 2 GB on MNIST, 4 GB on CIFAR-10
+        accumulate=16,  # 4 samples at a time, because each takes gigabytes (docs/benchmarks.md)
     )
 
 
