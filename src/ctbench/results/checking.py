@@ -65,20 +65,24 @@ def refuse(*faults: str) -> None:
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Raise ValueError if the settings of a certification, as read from JSON, are invalid.
 
-    The message lists all faults. Settings without a checksum were written before there was one.
+    The message lists all faults. Settings without a checksum were written before there was one: their radius is
+    compared with their threat model.
     """
     faults = ["it lacks 'eps'"] if "eps" not in settings else [*_wrong_kinds(settings, SETTINGS)]
     if not faults:
-        radius = re.search(r"\beps=([-+.e\d]+)", settings.get("threat", ""))
-        if radius and float(radius[1]) != settings["eps"]:
-            faults.append(f"its eps is {settings['eps']!r}, but its threat is {settings['threat']}: it was edited")
-        elif CHECKSUM in settings:
-            faults += _wrong_checksum(settings)
+        faults += _wrong_checksum(settings) if CHECKSUM in settings else _wrong_radius(settings)
     if faults:
         raise ValueError(
             f"not the settings of a certification ({'; '.join(faults)}): "
             f"restore the file, or certify again to another place with --out"
         )
+
+
+def _wrong_radius(settings: Mapping[str, Any]) -> Iterator[str]:
+    """A message if the threat model is described with another radius."""
+    radii = re.findall(r"\beps=(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", settings.get("threat", ""))
+    if radii and settings["eps"] not in map(float, radii):
+        yield f"its eps is {settings['eps']!r}, but its threat is {settings['threat']}: it was edited"
 
 
 def _wrong_checksum(record: Mapping[str, Any]) -> Iterator[str]:
