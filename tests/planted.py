@@ -42,7 +42,7 @@ class Planted(NamedTuple):
     base: nn.Module | None = None  # what a spike was added to
 
     def to(self, dtype: torch.dtype) -> "Planted":
-        """The same in another precision."""
+        """The same network in another precision."""
         model = copy.deepcopy(self.model).to(dtype)
         return self._replace(model=model, x=self.x.to(dtype), point=self.point.to(dtype))
 

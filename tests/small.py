@@ -30,7 +30,7 @@ def inputs(model: nn.Module, count: int = 60) -> tuple[torch.Tensor, torch.Tenso
 
 
 def right(model: nn.Module, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs that the network is right about."""
+    """Inputs that the network classifies correctly."""
     x, _ = inputs(model, count)
     return x, model(x).argmax(1).detach()
 

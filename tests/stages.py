@@ -25,13 +25,13 @@ class Custom(Stage):
 
 
 class Proving(Custom):
-    """Bounds that are not asked for once more."""
+    """Bounds that are not computed again in double precision."""
 
     proves: ClassVar[bool] = True
 
 
 def constant(screening: float, exact: float | None = None) -> Callable[[Problem], Findings]:
-    """A stage that says one bound in single precision and another one in double."""
+    """A stage with one bound in single precision and another one in double precision."""
 
     def look(problem: Problem) -> Findings:
         value = exact if exact is not None and problem.x.dtype == torch.float64 else screening

@@ -1,4 +1,4 @@
-"""OpenMP is told how to wait before torch is there."""
+"""OpenMP gets its setting before torch is imported."""
 
 import os
 import subprocess

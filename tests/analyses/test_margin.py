@@ -58,7 +58,7 @@ def test_it_is_the_least_of_all_distances(norm):
 
 
 def test_an_input_with_two_labels_has_margin_zero():
-    """Products of matrices alone would make some 1e-6 of it."""
+    """Products of matrices alone would give errors of about 1e-6."""
     x = torch.randn(100, 784, generator=torch.Generator().manual_seed(3)) * 100
     x[70] = x[20]
     assert data_margin(x, torch.arange(100) % 3) == (0.0, (20, 70))

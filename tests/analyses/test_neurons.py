@@ -62,7 +62,7 @@ def test_neurons_that_switch_are_unstable_and_tighter_bounds_leave_fewer(threat)
 
 
 def test_each_neuron_counts_as_much_as_any_other():
-    """The layers have 9, 8 and 5 neurons: the mean over all is not that of the layers' means."""
+    """The layers have 9, 8 and 5 neurons, so the mean over all neurons is not the mean of the layers' means."""
     net, x = deep()
     region = Linf(eps=0.1).region(x)
     boxes = interval.boxes(net, region)

@@ -1,4 +1,4 @@
-"""The theory of signal-directed perturbations: each formula against what it stands for, and where the theorem holds."""
+"""The theory of signal-directed perturbations: each formula against its definition, and the reach of the theorem."""
 
 import math
 
@@ -73,7 +73,7 @@ def test_the_robust_risk_is_that_of_samples():
 
 
 def test_the_robust_risk_decreases_in_the_signal_weight_through_zero():
-    """Lemma B.1; so the order of two risks is that of the signal weights, whatever the size of the step."""
+    """Lemma B.1: the order of two risks is that of the signal weights, for steps of any size."""
     task = Task(gamma=1.0, sigma=0.7, eps=0.8)
     for a in (2.0, -2.0):
         thetas = [torch.tensor([a * signal, 0.9, -1.1]).double() for signal in (-3.0, -0.5, -0.1, 0.1, 0.5, 3.0)]

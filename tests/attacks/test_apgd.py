@@ -1,4 +1,4 @@
-"""Auto-PGD's own promises: the algorithm of the paper, step by step, for each search alone."""
+"""Auto-PGD follows the algorithm of the paper, step by step, separately for each search."""
 
 import math
 from fractions import Fraction
@@ -102,7 +102,7 @@ def test_rising_without_a_new_best_halves_every_other_time():
 
 
 def test_searches_do_not_influence_one_another():
-    """Each sample of each restart has its own step size: alone it would ask about the same points."""
+    """Each sample of each restart has its own step size: searched alone, it would query the same points."""
     starts = BOX.sample(4, torch.Generator().manual_seed(0))
 
     class Fixed(Box):
@@ -129,7 +129,7 @@ def test_searches_do_not_influence_one_another():
 
 
 def test_it_needs_no_step_size_to_come_close():
-    """In a valley PGD overshoots with its first step; halving comes within 1e-3 of the radius."""
+    """In a valley PGD overshoots with its first step; halving the steps gets within 1e-3 of the radius."""
     peak = torch.tensor([0.123, 1.456]).double()
     worst = APGD()(lambda points: -(points - peak).abs().sum(-1), BOX, BOX.center, torch.Generator().manual_seed(0))
     torch.testing.assert_close(worst, peak.expand(3, 2), rtol=0, atol=5e-2)

@@ -14,7 +14,7 @@ SHAPE = torch.Size((1, 6, 6))
 
 
 def sample(classes: int = 5, dtype: torch.dtype = torch.float64):
-    """A network, inputs and the labels that it gives them."""
+    """A network, inputs, and the network's own answers as labels."""
     torch.manual_seed(3)
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, classes)).to(dtype)
     x = torch.rand(6, *SHAPE).to(dtype)

@@ -1,4 +1,4 @@
-"""Adversarial accuracy: exact where the answer is known, and the sum of what its attacks do."""
+"""Adversarial accuracy: exact if the answer is known, and the combination of its attacks."""
 
 import math
 import sys
@@ -23,7 +23,7 @@ def linear(classes: int = 2, width: int = 6):
 
 
 def distances(net: nn.Sequential, x: torch.Tensor, y: torch.Tensor, order: float) -> torch.Tensor:
-    """How far the nearest input of another class is, in the norm that is dual to the one of this order."""
+    """The distance to the nearest input of another class, in the norm that is dual to the norm of this order."""
     weight, logits = net[0].weight, net(x)
     gap = logits.gather(1, y[:, None]) - logits
     length = torch.linalg.vector_norm(weight[y][:, None] - weight[None], order, dim=-1)

@@ -1,4 +1,4 @@
-"""The line search's own promises: every segment, both ends, and the peak between the points of a grid."""
+"""The line search sees every segment, both ends, and the peak between the points of a grid."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What attacks maximise: the DLR losses and the margin of a target, from their formulas."""
+"""The objectives of attacks: the DLR losses and the margin of a target, against their formulas."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""PGD's own promises: how long its steps are, how often it asks, what it keeps."""
+"""PGD: the lengths of its steps, the number of its queries, and the point that it returns."""
 
 import math
 from fractions import Fraction

@@ -26,7 +26,7 @@ def test_a_training_step_waits_for_nothing(name):
 
 
 def test_the_exact_line_search_is_the_exception():
-    """The number of breakpoints is one of values."""
+    """The number of breakpoints depends on values."""
     base = SETTING.recipes["line-search, grid"]
     exact = device.replace(base, method=device.LineSearchTraining(), network=device.MLP(hidden=(8,)))
     row = device.count_step(device.replace(SETTING, recipes={"exact": exact}), "exact")

@@ -1,4 +1,4 @@
-"""`ctbench attack`: what it prints and writes, for every kind of subject."""
+"""`ctbench attack`: its output and its files, for every kind of subject."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""`ctbench certify` and `merge`: what they prove, print and write, however often they are interrupted."""
+"""`ctbench certify` and `merge`: verdicts, output and files, even after interruptions."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The command line: what it prints, where it writes, and one line for everything that can go wrong."""
+"""The command line: its output, its files, and one line for each error."""
 
 import errno
 import gzip
@@ -160,7 +160,7 @@ def test_demo_trains_certifies_and_compares(succeeds, monkeypatch):
 
 
 def test_demo_can_be_run_again(succeeds, monkeypatch):
-    """It then shows what it has found."""
+    """The command then shows its results."""
     monkeypatch.setattr(demo, "recipe", shortened)
     first = succeeds("demo", "--out", "demo")
     assert succeeds("demo", "--out", "demo") == first

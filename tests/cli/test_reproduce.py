@@ -1,4 +1,4 @@
-"""`ctbench reproduce`: what it lists, runs, draws and says; and `ctbench list figures`."""
+"""`ctbench reproduce`: its list, its trials, its figures and messages; and `ctbench list figures`."""
 
 import csv
 import sys
@@ -20,7 +20,7 @@ FOLDER = Path("out/robust-accuracy/tiny")
 
 @pytest.fixture
 def measured(monkeypatch) -> list[dict[str, object]]:
-    """The trials that were measured, which here takes no time, as drawing does: a drawing is its title."""
+    """The measured trials. Here neither measuring nor drawing takes time: a drawing is its title."""
     seen = []
 
     def quickly(trial) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`ctbench vnncomp`: verdicts, their files, and what happens to instances and runs that break."""
+"""`ctbench vnncomp`: verdicts and their files, also if an instance or a run fails."""
 
 import gzip
 import re
@@ -41,7 +41,7 @@ def _beside_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the command on a list of these lines; returns its status, and what it says on both streams."""
+    """Run the command on a list of these lines; returns its status and its output on both streams."""
 
     def run(lines: str, *arguments: object) -> tuple[int, str, str]:
         Path("list.csv").write_text(lines)

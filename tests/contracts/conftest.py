@@ -1,4 +1,4 @@
-"""The small networks, the regions and the points that every domain, attack and method must work on."""
+"""Small networks, regions and points: every domain, attack and method must work on them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -268,7 +268,7 @@ def build(name: str, dtype: torch.dtype = torch.float64) -> Case:
 
 @pytest.fixture(params=NETWORKS)
 def case(request: pytest.FixtureRequest) -> Callable[..., Case]:
-    """Each of the networks in turn, in a precision of choice."""
+    """Each of the networks in turn, in a chosen precision."""
     return partial(build, request.param)
 
 
@@ -301,7 +301,7 @@ PLACES = [(name, region) for name in NETWORKS for region in FEW.get(name, REGION
 
 @pytest.fixture(params=PLACES, ids="-".join)
 def place(request: pytest.FixtureRequest) -> tuple[Callable[..., Case], Callable[[Tensor, float], Region]]:
-    """Each of the networks with each kind of region, which a radius turns to; a radius of 0 leaves inputs alone."""
+    """Each of the networks with each kind of region, by radius; radius 0 is the input itself."""
     name, region = request.param
     return partial(build, name), REGIONS[region]
 
@@ -314,13 +314,13 @@ def regions() -> dict[str, Callable[[Tensor, float], Region]]:
 
 @pytest.fixture
 def rough_slopes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """GELU and the like take one step towards their best slopes, which are slow to find; any slope is sound."""
+    """Activations such as GELU take one step towards their best slopes, which are slow to find; any slope is sound."""
     monkeypatch.setattr(smooth, "ENVELOPE_STEPS", 1)
 
 
 @pytest.fixture(scope="session")
 def hard_points() -> Callable[..., Tensor]:
-    """Points of a region at which bounds would be violated first, [N, B, *shape]."""
+    """Points of a region that are the most likely to violate bounds, [N, B, *shape]."""
 
     def find(graph: Graph, region: Region, x: Tensor, spec: Tensor, *, count: int = 20, steps: int = 8) -> Tensor:
         generator = torch.Generator().manual_seed(5)

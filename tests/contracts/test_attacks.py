@@ -26,12 +26,12 @@ def attack(request: pytest.FixtureRequest) -> Attack:
 
 @pytest.fixture
 def around(attack: Attack, regions: dict[str, Around]) -> Around:
-    """The region around inputs, of a radius; 0 leaves them alone."""
+    """The region around inputs, of a radius; with radius 0 it is the input itself."""
     return regions[PLACES[attack.name]]
 
 
 class Recorder:
-    """An objective that remembers where it was asked and what it answered."""
+    """An objective that remembers its points and values."""
 
     def __init__(self, objective) -> None:
         self.objective, self.points, self.values = objective, [], []

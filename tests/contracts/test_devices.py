@@ -1,4 +1,4 @@
-"""What holds on a CPU holds on an accelerator, here a simulated one: places fit and numbers agree."""
+"""An accelerator, here a simulated one, behaves like a CPU: tensors are on the right device, and numbers agree."""
 
 import copy
 

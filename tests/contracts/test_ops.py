@@ -143,7 +143,7 @@ BY_THEMSELVES = {
 
 
 def build(name: str) -> tuple[nn.Module, list[Op], Shape]:
-    """A layer, and the frozen ops that it is one after the other."""
+    """A layer, and its frozen ops in order."""
     torch.manual_seed(3)
     make, shape = LAYERS[name]
     layer = make().double().eval()
@@ -170,7 +170,7 @@ AFFINE = affine()
 
 
 def subclasses(kind: type) -> set[type]:
-    """The ops of the library, without the abstract families that they belong to."""
+    """The ops of the library, without the abstract families."""
     kinds = set(kind.__subclasses__())
     kinds |= {sub for child in kinds for sub in subclasses(child)}
     return {c for c in kinds if c.__module__.startswith("ctbench.graph.") and not c.__abstractmethods__}
@@ -441,7 +441,7 @@ def grid(lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def least(function, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """The least value of a function on each interval, by finer and finer grids, and where it is."""
+    """The least value of a function on each interval, by finer and finer grids, and its place."""
     points, shares = grid(lower, upper), torch.linspace(0, 1, 101, dtype=torch.float64).unsqueeze(1)
     for _ in range(4):
         at = points.gather(0, function(points).argmin(0, keepdim=True))
@@ -453,13 +453,13 @@ def least(function, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def below(line: tuple[Tensor, Tensor | None], points: Tensor, slack: float) -> Tensor:
-    """The values of a line at points [P, N], less what rounding may have added."""
+    """The values of a line at points [P, N], minus the possible rounding error."""
     slope, offset = line[0].double(), torch.zeros(()) if line[1] is None else line[1].double()
     return slope * points + offset - slack * (1 + (slope * points).abs() + offset.abs())
 
 
 def check_lines(op: Elementwise, lines: Lines, lower: Tensor, upper: Tensor) -> None:
-    """The function lies between its lines, as far as they are finite."""
+    """The function lies between its lines, where these are finite."""
     points, slack = grid(lower, upper), PRECISIONS[lower.dtype]
     values = op(points)
     assert not (below(lines[:2], points, slack) > values).any()
@@ -666,7 +666,7 @@ def test_a_chord_that_is_hardly_wide_has_finite_gradients():
 
 @every_function
 def test_extremes_follow_the_ends_and_the_slope(name):
-    """A gradient of extremes is that of the value where they lie: -z for the slope."""
+    """The gradient of an extreme is that of the value at its place: -z for the slope."""
     op = ELEMENTWISE[name][0]
     lower, upper = torch.tensor([-1.3, 0.2, -3.0, -0.8]).double(), torch.tensor([0.9, 2.5, -1.1, 5.0]).double()
     slope = torch.tensor([0.31, 0.07, -0.09, 0.4]).double()
@@ -758,7 +758,7 @@ def test_planes_around_a_maximum_of_images():
 
 
 def test_repeats_of_an_entry_have_no_part_in_the_planes():
-    """Two entries and their repeats have the planes of the two, also where rounding tells a repeat from its entry."""
+    """Two entries and their repeats have the planes of the two, even if a repeat differs from its entry by rounding."""
     lower, width = rand(50, 2, 3), rand(50, 2, 3).abs()
     kept = Max().lines(lower, lower + width)
     repeats = torch.tensor([False, False, True, True, True]).view(-1, 1)

@@ -21,7 +21,7 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def arrays(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """A small MNIST by file name, whose checksums count as the right ones."""
+    """A small MNIST by file name; its checksums are accepted."""
     random = np.random.default_rng(0)
     files = {}
     for part, count in COUNTS.items():

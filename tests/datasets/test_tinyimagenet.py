@@ -26,7 +26,7 @@ def grey_jpeg() -> bytes:
 
 @pytest.fixture
 def contents(monkeypatch: pytest.MonkeyPatch, png) -> dict[str, bytes]:
-    """The files of a small TinyImageNet; its pictures but one are PNG, to compare values without loss."""
+    """The files of a small TinyImageNet. All pictures except one are PNG, so that values can be compared exactly."""
     monkeypatch.setattr(tinyimagenet, "TRAIN_IMAGES", 2)
     top = "tiny-imagenet-200"
     files = {f"{top}/wnids.txt": "\n".join(WNIDS).encode(), f"{top}/words.txt": b"n01\tgoldfish"}

@@ -1,4 +1,4 @@
-"""What the page for users of other tools calls ours is there: methods, recipe fields, and the fields of stages."""
+"""The names of ctbench on the page for users of other tools exist: methods, recipe fields, and the fields of stages."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""The figures that can be reproduced: what they show is measured, and their settings are those of the papers."""
+"""The figures that can be reproduced: their quantities are measured, and their settings are those of the papers."""
 
 from dataclasses import replace
 
@@ -107,7 +107,7 @@ def test_scales_of_nothing_are_refused(name):
 
 
 def settings(experiment: Experiment) -> dict[str, object]:
-    """What the papers' appendices tell, of trials that have it in common."""
+    """The settings in the papers' appendices, if all trials have them in common."""
     claims = set()
     for trial in experiment.trials(Scale(seeds=1)):
         recipe, data = trial.recipe, trial.recipe.dataset

@@ -1,4 +1,4 @@
-"""What is measured of a trial: exact errors where they can be known, and quantities counted by hand."""
+"""The measurements of a trial: exact errors if they can be computed, and quantities counted by hand."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -154,7 +154,7 @@ def test_some_of_the_test_samples_are_followed(trial, tmp_path):
 
 
 def test_perturbations_along_the_signal_point_to_the_other_class(trial):
-    """A network that has learnt that the first coordinate tells the classes apart is attacked against it."""
+    """If a network has learnt that the first coordinate separates the classes, attacks move along this coordinate."""
     data = Separable(dimension=4, samples=20, test_samples=5, margin=3.0, sigma=0.1)
     measured = measure(trial(dataset=data, threat=FirstCoordinate(eps=0.1), measures=Measures(followed=5), epochs=5))
     assert measured["train_error"] == 0
@@ -170,7 +170,7 @@ def test_a_signal_that_is_not_known_is_refused(trial):
     ("radius", "rate", "said"), [(1.0, 1e30, "epoch 2"), (1e3, 3e38, "holds NaN or infinite values")]
 )
 def test_what_diverges_says_so_and_nothing_else(trial, radius, rate, said):
-    """The loss is no number any more, or it was one and the step that it made was not."""
+    """The loss is not a number, or the loss is a number but the weights after its step are not."""
     data = Spheres(dimension=3, samples=20, test_samples=30, inner_radius=radius, margin=2.0)
     measured = measure(trial(dataset=data, optimizer=SGD(lr=rate)))
     assert list(measured) == ["diverged"]

@@ -1,4 +1,4 @@
-"""Trials are run once each, whatever interrupts them, and their records are those of an uninterrupted run."""
+"""Each trial runs once, even after interruptions, and the records are those of an uninterrupted run."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -30,7 +30,7 @@ def path(tmp_path) -> Path:
 
 @pytest.fixture
 def measured(monkeypatch) -> list[dict[str, Any]]:
-    """The trials that were measured, which here takes no time."""
+    """The measured trials; here measuring takes no time."""
     seen = []
 
     def quickly(trial: Trial) -> dict[str, Any]:

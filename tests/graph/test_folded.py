@@ -1,4 +1,4 @@
-"""A scale that is folded into the convolution before it: the same function, a pass over the values less."""
+"""A scale that is folded into the convolution before it: the same function, with one pass over the values less."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from ctbench.networks import Normalize
 
 
 def spread(model: nn.Module) -> nn.Module:
-    """The network in double precision, with batch norms that are no identities."""
+    """The network in double precision, with batch norms that are not identities."""
     torch.manual_seed(0)
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d):
@@ -124,7 +124,7 @@ def test_a_normalisation_before_a_padded_convolution_stays():
 
 
 def test_a_scale_of_single_values_stays():
-    """Only a scale of whole channels is one of a convolution's weights."""
+    """Only a scale of whole channels can be part of a convolution's weights."""
     conv = Conv2d(torch.ones(2, 1, 1, 1), None, (1, 1), (0, 0), (1, 1), 1, (1, 2, 2))
     for shape in ((1, 1, 1), (2, 2, 2), (1, 1, 2)):
         scale = Scale(torch.rand(shape), torch.zeros(shape))

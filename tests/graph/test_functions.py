@@ -29,7 +29,7 @@ PARAMETERS = {
 
 
 class Reads(nn.Module):
-    """A forward given as a function of the module and x, for inputs of shape (4, 6, 8), and constants to use in it."""
+    """A forward as a function of the module and x, for inputs of shape (4, 6, 8), and constants for it."""
 
     def __init__(self, function) -> None:
         super().__init__()

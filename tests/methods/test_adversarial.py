@@ -56,7 +56,7 @@ def test_arow_in_probabilities(setting):
 
 
 def test_arow_attacks_the_divergence(setting):
-    """Its point is further from the clean answer than the one of greatest cross-entropy."""
+    """Its point is further from the clean answer than the point of the largest cross-entropy."""
     points = []
 
     @dataclass(frozen=True, kw_only=True)

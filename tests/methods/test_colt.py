@@ -1,4 +1,4 @@
-"""COLT: its stages, the zonotopes that they search, and which layers they train."""
+"""COLT: its stages, their zonotopes, and the layers that they train."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -23,7 +23,7 @@ REPEATED = attacks.PGD(steps=4, step_size=0.25, clean_start=True)  # from the ce
 
 
 class Block(nn.Module):
-    """A residual block with a ReLU for each layer but the last inside: relu(... relu(first(x)) + x)."""
+    """A residual block with a ReLU after each layer except the last: relu(... relu(first(x)) + x)."""
 
     def __init__(self, inside: int) -> None:
         super().__init__()
@@ -244,7 +244,7 @@ def test_a_stage_begins_with_the_loss_of_the_one_before(setting, stage):
 
 
 def test_correct_is_what_neither_stage_misleads(tiny):
-    """With points at random either stage may find the worse one."""
+    """With random points, either stage may find the worse point."""
     net, x = tiny[0], torch.rand(300, 2).double()
     with torch.no_grad():
         net.nodes[-1].op.bias.sub_(net(x).mean(0))  # or all answers were the same

@@ -1,4 +1,4 @@
-"""What the papers say a method becomes at the ends of its range, in loss and in gradient."""
+"""The limits of methods that papers state, at the ends of their ranges, in loss and in gradient."""
 
 import pytest
 import torch

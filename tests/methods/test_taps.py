@@ -1,4 +1,4 @@
-"""TAPS: where the network is cut, the points in the latent box, the gradient connector and the product."""
+"""TAPS: the place of the cut, the points in the latent box, the gradient connector and the product."""
 
 import pytest
 import torch
@@ -120,7 +120,7 @@ def bounds(setting, **fields) -> Tensor:
 
 @pytest.mark.parametrize("relus", [1, 2])
 def test_bounds_lie_between_any_point_and_intervals(setting, relus):
-    """Of one hidden layer a long search finds about the worst: never above intervals, never below random points."""
+    """With one hidden layer a long search is nearly exact: never above intervals, never below random points."""
     attack = attacks.PGD(steps=40, restarts=3)
     result = bounds(setting, classifier_relus=relus, attack=attack)
     assert (result <= setting.run(IBP()).per_sample + 1e-12).all()
@@ -143,7 +143,7 @@ def test_a_point_for_each_class_is_worse_than_one_for_all(setting):
 
 
 def test_the_search_does_not_stop_where_the_loss_is_flat(setting):
-    """With margins of 1000 the cross-entropy and its gradient are 0, in which a search would be blind."""
+    """With margins of 1000 the cross-entropy and its gradient are 0, so a search with it would not move."""
     with torch.no_grad():
         setting.model[-1].bias.zero_()
         setting.model[-1].weight *= 1e-3

@@ -60,7 +60,7 @@ def dense() -> nn.Module:
 
 
 def shared() -> nn.Module:
-    """A layer that is there twice, and is perturbed once."""
+    """A layer that is used twice, and is perturbed once."""
     layer = nn.Linear(10, 10)
     return nn.Sequential(
         nn.Flatten(), nn.Linear(18, 10), nn.ReLU(), layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(10, 4)

@@ -31,7 +31,7 @@ def halving(inputs: int, outputs: int, kernel: int, shortcut: int) -> int:
 
 
 def wide(inputs: int, outputs: int) -> int:
-    """The parameters of a wide block: a batch norm in front of each convolution but that of the shortcut."""
+    """The parameters of a wide block: a batch norm before each convolution except that of the shortcut."""
     return 2 * inputs + 2 * outputs + halving(inputs, outputs, 3, 1)
 
 
@@ -100,7 +100,7 @@ def norm(weights: dict[str, Tensor], path: str, x: Tensor) -> Tensor:
 
 
 def warm(network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """The weights of a network whose batch norms are no identities; the network is left as at test time."""
+    """The weights of a network whose batch norms are not identities; sets the network to eval mode."""
     network(torch.rand(8, *input_shape, dtype=torch.float64))
     for layer in network.eval().modules():
         if isinstance(layer, nn.BatchNorm2d):

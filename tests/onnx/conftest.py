@@ -1,4 +1,4 @@
-"""What tests of reading and of writing share: small models, networks of others, and what ONNX Runtime computes."""
+"""Shared by tests of reading and writing: small models, networks of others, and the outputs of ONNX Runtime."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Reading: every operator computes what ONNX Runtime computes, for any batch; what cannot be read is refused."""
+"""Reading: every operator computes the same as ONNX Runtime, for any batch; other files are refused."""
 
 import copy
 import io
@@ -120,7 +120,7 @@ def test_the_weights_of_a_gemm_train(write):
 
 
 def test_defaults_are_in_single_precision(write):
-    """As all attributes of ONNX; 0.01 in double precision is another slope."""
+    """Like all attributes of ONNX; 0.01 in double precision is another slope."""
     (leaky,) = load_onnx(write(one("LeakyRelu"), shape=VECTOR)).children()
     assert leaky.negative_slope == float(np.float32(0.01)) != 0.01
     (norm,) = load_onnx(write(one("BatchNormalization", *STATISTICS), shape=IMAGE)).children()
@@ -149,7 +149,7 @@ def scalar(value: float) -> np.ndarray:
 
 
 def one(kind: str, *inputs, **attributes) -> tuple:
-    """A node; the input is "x" where none is named."""
+    """A node; the input is "x" if no input is named."""
     return kind, inputs if any(isinstance(name, str) for name in inputs) else ("x", *inputs), attributes
 
 

@@ -1,4 +1,4 @@
-"""Writing: ONNX Runtime and a network that is read again compute what was written, for any batch."""
+"""Writing: ONNX Runtime, and the network that is read again, compute the same as the written network, for any batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SHAPE = (2, 6, 5)
 
 
 class Function(nn.Module):
-    """A forward that is given as a function."""
+    """A module with a function as its forward."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()

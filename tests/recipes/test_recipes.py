@@ -1,4 +1,4 @@
-"""Every recipe builds, and means what its name says."""
+"""Every recipe can be built, and matches its name."""
 
 import re
 from dataclasses import replace
@@ -24,7 +24,7 @@ TABLES = ("mnist_01", "mnist_03", "cifar10_2", "cifar10_8", "tinyimagenet")
 
 
 def kind(method: Method) -> str:
-    """What recipes call a method."""
+    """The name of a method in the names of recipes."""
     if isinstance(method, SABR) and isinstance(method.inner, TAPS):
         return "staps"
     return method.name.replace("-", "_")

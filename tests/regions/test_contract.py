@@ -1,4 +1,4 @@
-"""What holds for every region, against definitions of the sets that are written down here once more."""
+"""The rules for every region, against definitions of the sets that are repeated here."""
 
 import itertools
 import math
@@ -80,7 +80,7 @@ def belongs(threat: Threat, x: Tensor, points: Tensor) -> Tensor:
 
 
 def spread(threat: Threat, x: Tensor, seed: int) -> dict[str, Tensor]:
-    """Points that a region makes in all its ways, from near, far and far outside."""
+    """Points that a region returns from all its methods, for inputs near, far and far outside."""
     region = threat.region(x)
     outside = [
         x + scale * torch.randn(9, *x.shape, generator=generator(seed + 2), dtype=torch.float64).to(x.dtype)
@@ -97,7 +97,7 @@ def spread(threat: Threat, x: Tensor, seed: int) -> dict[str, Tensor]:
 
 
 def farthest(region: Region, x: Tensor, a: Tensor) -> Tensor:
-    """The least values of the forms that projection finds far out along -a, [B, S]."""
+    """The least values of the forms, found by the projection of a point far out along -a, [B, S]."""
     points = x.expand(a.shape[1], *x.shape)
     for _ in range(3):
         points = region.project(points - 1e6 * a.transpose(0, 1))

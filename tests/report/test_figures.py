@@ -1,4 +1,4 @@
-"""Figures made of records: which candidate is shown, means and spreads, and the files they become."""
+"""Figures from records: the chosen candidate, means and spreads, and the written files."""
 
 import math
 import sys
@@ -36,7 +36,7 @@ def seeds(*errors: float, **changes: Any) -> list[dict[str, Any]]:
 
 
 def candidate(records: list[dict[str, Any]], plot: Plot = PLOT) -> float:
-    """The one that is shown at the only place there is."""
+    """The candidate that is shown at the only x."""
     (point,) = report.points(records, plot)
     return point.candidate
 

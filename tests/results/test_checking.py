@@ -97,7 +97,7 @@ def test_records_from_before_failures_had_a_field_are_read():
 
 @pytest.fixture
 def files(tmp_path: Path) -> CertificationFiles:
-    """Of two samples."""
+    """The files of a certification of two samples."""
     pair = RunFolder(tmp_path).certification("linf-0.1")
     pair.start({"norm": "linf", "eps": 0.1}, resume=False)
     pair.append([SampleRecord.from_json(CERTIFIED), SampleRecord.from_json({**FALSIFIED, "index": 7})])

@@ -1,4 +1,4 @@
-"""VNN-LIB properties: counterexamples in exact arithmetic, and numbers that no float64 fits."""
+"""VNN-LIB properties: counterexamples in exact arithmetic, and numbers that are not float64 numbers."""
 
 import math
 import re
