@@ -148,7 +148,7 @@ class CertificationFiles:
             raise ValueError(f"{self.records} exists already: merge into a new file")
         missing = next((part.records for part in parts if not part.records.is_file()), None)
         if missing is not None:
-            raise FileNotFoundError(f"there is no file {missing}")
+            raise FileNotFoundError(f"there is no file {missing}: check the path")
         settings = [part.read_settings() for part in parts]
         for part, its in zip(parts, settings, strict=True):
             different = _differences(settings[0], its)
