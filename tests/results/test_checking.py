@@ -169,6 +169,7 @@ def test_records_from_before_there_were_checksums_are_read(files):
         ({}, "it lacks 'eps'"),
         ({"norm": "linf"}, "it lacks 'eps'"),
         ({"eps": "0.1"}, "its eps is '0.1', expected a finite number >= 0"),
+        ({"eps": [[0.1], [-1]]}, "its eps is [[0.1], [-1]], expected a finite number >= 0, or lists of such numbers"),
         ({"eps": True}, "its eps is True, expected a finite number >= 0"),
         ({"eps": 0.1, "norm": 2}, "its norm is 2, expected a text, not empty"),
         ({"eps": 0.05, "threat": "Linf(eps=0.1, clip=(0.0, 1.0))"}, "its eps is 0.05, but its threat is Linf(eps=0.1"),
@@ -194,6 +195,12 @@ def test_settings_from_before_they_had_a_checksum_are_read(files):
     old = {"eps": 8 / 255, "threat": f"Linf(eps={8 / 255}, clip=(0.0, 1.0))"}
     files.settings.write_text(json.dumps(old))
     assert files.read_settings() == old
+
+
+def test_a_radius_for_each_feature_is_read(tmp_path):
+    by_feature = CertificationFiles(tmp_path / "linf.jsonl")
+    by_feature.start({"eps": [[0.1, 0.2]], "norm": "linf", "threat": "Linf(eps=[[0.1, 0.2]])"}, resume=False)
+    assert by_feature.read_settings()["eps"] == [[0.1, 0.2]]
 
 
 INSTANCE = {"name": "net_prop", "verdict": "unsat", "stage": "crown", "bound": 0.5, "seconds": 1.0, "failed": {}}

@@ -81,7 +81,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 def _wrong_radius(settings: Mapping[str, Any]) -> Iterator[str]:
     """A message if the threat model is described with another radius."""
     radii = re.findall(r"\beps=(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", settings.get("threat", ""))
-    if radii and settings["eps"] not in map(float, radii):
+    if radii and _number(settings["eps"]) and settings["eps"] not in map(float, radii):
         yield f"its eps is {settings['eps']!r}, but its threat is {settings['threat']}: it was edited"
 
 
@@ -153,6 +153,13 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _radius(value: Any) -> bool:
+    """Whether it is a radius, or nested lists with a radius for each feature."""
+    if isinstance(value, list):
+        return bool(value) and all(map(_radius, value))
+    return _number(value) and value >= 0
+
+
 def _whole(least: int) -> Kind:
     return (
         f"a whole number >= {least}",
@@ -192,7 +199,7 @@ SAMPLE: Mapping[str, Kind] = {
     "late": ("true or false", lambda value: isinstance(value, bool)),
 }
 SETTINGS: Mapping[str, Kind] = {
-    "eps": ("a finite number >= 0", lambda value: _number(value) and value >= 0),
+    "eps": ("a finite number >= 0, or lists of such numbers", _radius),
     **dict.fromkeys(("norm", "threat", "dataset", "network", "network_digest"), TITLE),
 }
 NEEDED = ("name", "verdict", "stage", "bound", "seconds")
