@@ -25,8 +25,8 @@ from torch import Tensor
 _end: ContextVar[float] = ContextVar("end", default=math.inf)
 
 
-class OutOfTime(Exception):  # noqa: N818 (nothing went wrong)
-    """The time of a computation is over."""
+class OutOfTime(Exception):  # noqa: N818 (it is not an error)
+    """The time limit of a computation is over."""
 
 
 def now() -> float:
@@ -51,7 +51,7 @@ def seconds(text: str) -> float:
 
 @contextmanager
 def until(end: float) -> Iterator[None]:
-    """Let computations run until this moment, or until the end of a block around this one if that comes first."""
+    """A context with a time limit. Inside another such context, the earlier end counts."""
     token = _end.set(min(end, _end.get()))
     try:
         yield
@@ -60,12 +60,12 @@ def until(end: float) -> Iterator[None]:
 
 
 def is_over() -> bool:
-    """Whether the time of the block is over."""
+    """Whether the time is over."""
     return now() >= _end.get()
 
 
 def check() -> None:
-    """Raise OutOfTime if the time of the block is over."""
+    """Raise OutOfTime if the time is over."""
     if is_over():
         raise OutOfTime
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ctbench.results.checking import CHECKSUM, check
+from ctbench.results.checking import CHECKSUM, check, refuse, unsealed
 from ctbench.results.failures import Failure, by_stage
 from ctbench.results.verdicts import OUTCOMES, Open, Verdict
 
@@ -68,14 +68,11 @@ class SampleRecord:
     def from_json(cls, record: dict[str, Any]) -> SampleRecord:
         """Raises ValueError if the record is not one of a certification, or contradicts itself, and says how."""
         required = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls) if f.compare}
-        wrong = [f"it lacks {name!r}" for name, needed in required.items() if needed and name not in record]
-        wrong += [f"it has {name!r}, which is unknown" for name in record if name not in (*required, CHECKSUM, *OLD)]
-        if wrong:
-            raise ValueError(
-                f"not the record of a certified sample ({'; '.join(wrong)}): take it out, and certify again"
-            )
+        faults = [f"it lacks {name!r}" for name, needed in required.items() if needed and name not in record]
+        faults += [f"it has {name!r}, which is unknown" for name in record if name not in (*required, CHECKSUM, *OLD)]
+        refuse(*faults)
         check(record)
-        content = {name: value for name, value in record.items() if name not in (CHECKSUM, *OLD)}
+        content = {name: value for name, value in unsealed(record).items() if name not in OLD}
         verdict, why = Verdict(record["verdict"]), record.get("open")
         content |= {"verdict": verdict, "open": None if why is None else Open(why)}
         return cls(**({**content, **_why_open(record)} if verdict is Verdict.UNKNOWN and why is None else content))
@@ -110,7 +107,7 @@ class Certification:
         ordered = tuple(sorted(records, key=lambda record: record.index))
         twice = [a.index for a, b in pairwise(ordered) if a.index == b.index]
         if twice:
-            raise ValueError(f"sample {twice[0]} has two records: take one of them out")
+            raise ValueError(f"sample {twice[0]} has two records: remove one of the two lines")
         return cls(ordered)
 
     def __len__(self) -> int:
