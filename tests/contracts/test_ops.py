@@ -725,12 +725,16 @@ def test_planes_around_a_maximum(dtype, boxes):
     lines = Max().lines(lower.view(-1, count, 1), upper.view(-1, count, 1))
     assert lines.lower_offset is None
     assert lines.upper_offset.shape == (len(lower), 1)
-    low, high, rise = lines.lower_slope.squeeze(2).double(), lines.upper_slope.squeeze(2).double(), lines.upper_offset
+    low, high, upper_offset = (
+        lines.lower_slope.squeeze(2).double(),
+        lines.upper_slope.squeeze(2).double(),
+        lines.upper_offset,
+    )
     corners = torch.tensor(list(product([0.0, 1.0], repeat=count)), dtype=torch.float64)
     shares = torch.cat([corners, torch.rand(50, count, generator=torch.Generator().manual_seed(0)).double()])
     points = lower.double() + shares.unsqueeze(1) * (upper - lower).double()  # [P, B, n]
     greatest = Max()(points.flatten(0, 1)).view(len(points), -1)
-    below, above = (low * points).sum(2), (high * points).sum(2) + rise.squeeze(1).double()
+    below, above = (low * points).sum(2), (high * points).sum(2) + upper_offset.squeeze(1).double()
     scale = 1 + torch.maximum(lower.abs(), upper.abs()).double().sum(1)
     assert (below <= greatest + slack * scale).all()
     assert (above >= greatest - slack * scale).all()
@@ -741,7 +745,7 @@ def test_planes_around_a_maximum(dtype, boxes):
     assert ((above - below).amax(0) <= slack * scale)[dominated.squeeze(1)].all()
     assert (high >= 0).all()
     assert (above.amax(0) <= 2 * scale).all()
-    centre = (high * (lower + upper).double() / 2).sum(1) + rise.squeeze(1).double()
+    centre = (high * (lower + upper).double() / 2).sum(1) + upper_offset.squeeze(1).double()
     assert (centre <= upper.amax(1) + slack * scale).all()  # nothing is worse at the centre than the interval
 
 

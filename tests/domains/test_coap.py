@@ -230,7 +230,7 @@ def test_a_radius_has_a_gradient_through_the_projections():
     [
         (L2(eps=0.5), "an l2 ball that a data range cuts: .* clip=None"),
         (L1(eps=0.5, clip=None), "a L1Ball: random projections know boxes, and l2 balls"),
-        (RandomSegments(eps=0.5, count=3), "a Star: .*give projections=None for exact bounds"),
+        (RandomSegments(eps=0.5, count=3), "a SegmentUnion: .*give projections=None for exact bounds"),
     ],
 )
 def test_projections_refuse_other_regions(threat, words):

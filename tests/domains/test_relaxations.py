@@ -72,8 +72,8 @@ def test_lines_of_every_rule_hold_the_function_and_touch_it(name, rule):
     op, (lower, upper) = OPS[name], intervals()
     lines = op.lines(lower, upper, *rule(op, lower, upper))
     points = lower + torch.linspace(0, 1, 301, dtype=torch.float64).unsqueeze(1) * (upper - lower)
-    lift = 0.0 if lines.lower_offset is None else lines.lower_offset
-    below = (op(points) - lines.lower_slope * points - lift).amin(0)
+    lower_offset = 0.0 if lines.lower_offset is None else lines.lower_offset
+    below = (op(points) - lines.lower_slope * points - lower_offset).amin(0)
     above = (lines.upper_slope * points + lines.upper_offset - op(points)).amin(0)
     for gap in (below, above):
         assert (gap >= -1e-9).all()

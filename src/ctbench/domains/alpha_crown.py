@@ -219,7 +219,7 @@ class _Slopes:
     def of(cls, value: Tensor) -> Self:
         return cls(value, value, torch.zeros_like(value), torch.zeros_like(value))
 
-    def rise(self, gradient: Tensor, step: int, size: float) -> None:
+    def ascend(self, gradient: Tensor, step: int, size: float) -> None:
         """One step of Adam upward, the first of which is step 1."""
         way, self.mean, self.square = adam.direction(gradient, self.mean, self.square, step)
         self.value = (self.value + size * way).clamp(0, 1)
@@ -252,7 +252,7 @@ def _ascend(
             break
         gradients = torch.autograd.grad(gain, list(values.values()), materialize_grads=True)
         for slope, gradient in zip(slopes.values(), gradients, strict=True):
-            slope.rise(gradient, step, lr * decay ** (step - 1))
+            slope.ascend(gradient, step, lr * decay ** (step - 1))
         if bool(done.all(1).any()):
             on = ~done.all(1)
             samples, search = samples[on], search.take(on)

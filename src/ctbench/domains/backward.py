@@ -111,10 +111,10 @@ def all_lines(graph: Graph, boxes: list[Box] | dict[int, Box], slope: SlopeRule 
 
 def under_maximum(form: Form, lines: Lines) -> Form:
     """A lower bound of a form of a maximum, over the entries [B, n, *node] that it is taken of."""
-    form, (below, _, above, rise) = form.dense(), lines
+    form, (below, _, above, upper_offset) = form.dense(), lines
     positive, negative = form.coefficients.clamp(min=0), form.coefficients.clamp(max=0)
     coefficients = positive.unsqueeze(2) * below.unsqueeze(1) + negative.unsqueeze(2) * above.unsqueeze(1)
-    return LinearForm(coefficients, form.constant + (negative * form.view(rise)).flatten(2).sum(2))
+    return LinearForm(coefficients, form.constant + (negative * form.view(upper_offset)).flatten(2).sum(2))
 
 
 # ----------------------------------------------------------------------------------------------------- neurons

@@ -140,8 +140,8 @@ class Relaxation:
     graph: Graph
     least: ByNode  # of the slopes below a ReLU; between it and the greatest they are free
     greatest: ByNode
-    upper: ByNode  # the line above a ReLU: its slope,
-    rise: ByNode  # and its offset
+    upper_slope: ByNode  # of the line above a ReLU
+    upper_offset: ByNode
     others: dict[int, Lines]  # of all other relaxed nodes, by their positions
     pairs: dict[int, Pairs]
     losses: Losses | None = None  # of an outward graph
@@ -154,14 +154,14 @@ class Relaxation:
             lower, upper = inner[at].lower, inner[at].upper
             found.least[at], found.greatest[at] = relu.slopes(lower, upper)
             chord = relu.chord(lower, upper)
-            _, _, found.upper[at], found.rise[at] = relu.lines(lower, upper, chord, chord)
+            _, _, found.upper_slope[at], found.upper_offset[at] = relu.lines(lower, upper, chord, chord)
         for at, node in enumerate(graph.nodes):
             if node.op.relaxed and not found._is_split(node):
                 found.others[at] = backward.lines_of(node, inner, adaptive)
         return found
 
     def _is_split(self, node: Node) -> bool:
-        return isinstance(node.op, ReLU) and node.inputs[0] in self.upper
+        return isinstance(node.op, ReLU) and node.inputs[0] in self.upper_slope
 
     def admitted(self, free: Multipliers) -> Multipliers:
         """The numbers with slopes that are in their ranges, and weights that are not negative."""
@@ -177,15 +177,18 @@ class Relaxation:
             for at, lines in self.others.items()
         }
         couples = {at: each.take(chosen) for at, each in self.pairs.items()}
-        least, greatest, upper, rise = (part(each) for each in (self.least, self.greatest, self.upper, self.rise))
+        slopes = part(self.least), part(self.greatest), part(self.upper_slope)
         lost = None if self.losses is None else [loss.take(chosen) for loss in self.losses]
-        return Relaxation(self.graph, least, greatest, upper, rise, others, couples, lost)
+        return Relaxation(self.graph, *slopes, part(self.upper_offset), others, couples, lost)
 
     def split(self, free: Multipliers, place: Tensor, positive: Tensor) -> tuple[Relaxation, Multipliers]:
         """What one more sign makes of it: of the entry at a place [N] as in `put`, whether it is positive [N]."""
-        upper, rise = put(self.upper, place, positive), put(self.rise, place, torch.zeros_like(positive))
-        slopes = put(free.slopes, place, positive)
-        return replace(self, upper=upper, rise=rise), replace(free, slopes=slopes)
+        known = replace(
+            self,
+            upper_slope=put(self.upper_slope, place, positive),
+            upper_offset=put(self.upper_offset, place, torch.zeros_like(positive)),
+        )
+        return known, replace(free, slopes=put(free.slopes, place, positive))
 
     def bounds(self, region: Region, spec: Tensor, free: Multipliers) -> Bounds:
         """The bounds of one form each, spec [N, *output], over N regions, for numbers that are admitted."""
@@ -197,7 +200,7 @@ class Relaxation:
                 return others(at, node, form)
             (read,) = node.inputs
             relaxed[at] = form.dense().coefficients.squeeze(1)
-            lines = Lines(free.slopes[read], None, self.upper[read], self.rise[read])
+            lines = Lines(free.slopes[read], None, self.upper_slope[read], self.upper_offset[read])
             if read not in free.shares:
                 return form.relaxed(lines)
             losses = None if self.losses is None else (self.losses[read], self.losses[at])

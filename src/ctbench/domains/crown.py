@@ -48,7 +48,7 @@ from ctbench.regions import Ball, Box, L2Ball, Region
 
 DEFAULT_MEMORY = budget.DEFAULT  # also elsewhere than on a CPU: what a run computes must not depend on free memory
 LIVE_COPIES = 10  # of the coefficients, while a form goes through a layer
-MANY = 1 / 4  # of a node's neurons: from here on all are bounded, as windows at the same places cost less each
+MOST_BOUNDED = 1 / 4  # of a node's neurons: from here on all are bounded, as windows at the same places cost less each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +245,7 @@ def _refine(
     def bound(form: Form) -> tuple[Tensor, Tensor]:
         deadline.check()
         if one_slope:
-            form = back_to_input(graph, form.with_ceiling(), relax, losses, at)
+            form = back_to_input(graph, form.with_upper_constant(), relax, losses, at)
             return form.minimum(region), form.maximum(region)
         least, most_negative = back_to_input(graph, form, relax, losses, at).minimum(region).chunk(2, dim=1)
         return least, -most_negative
@@ -262,7 +262,7 @@ def _refine(
     found = Box(
         torch.full_like(wanted, -math.inf, dtype=like.dtype), torch.full_like(wanted, math.inf, dtype=like.dtype)
     )
-    if len(shape) == 3 and index.shape[1] > MANY * chosen.shape[1]:
+    if len(shape) == 3 and index.shape[1] > MOST_BOUNDED * chosen.shape[1]:
         plane = shape[1] * shape[2]
         every = every.view(shape[0], plane)
         for places in torch.arange(plane, device=like.device).split(max(1, rows // shape[0])):

@@ -32,8 +32,8 @@ from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
 from ctbench.graph.ops import Add, Concat, Conv2d, Linear, Max, Reshape, Scale, Shift
 from ctbench.regions import Box, L2Ball, Region
 
-ALIKE = 4  # from so many samples with the same forms on, on average, these are merged once,
-LARGE = 2**19  # if the merged forms of all samples would have so many coefficients
+MIN_SHARED = 4  # from so many samples with the same forms on, on average, these are merged once,
+MIN_MERGED = 2**19  # if the merged forms of all samples would have so many coefficients
 
 VANISHED = 2.0**-1020  # more than the square of a number and its product with another lose where they underflow
 
@@ -178,9 +178,9 @@ def lower_bounds(graph: Graph, region: Region, spec: Tensor, *, inner: list[Box]
 def _merged(graph: Graph, spec: Tensor, region: Region, losses: Losses | None) -> Tensor:
     """Lower bounds [B, S] of forms of the output, from what the last affine layer is given."""
     size = spec.shape[0] * spec.shape[1] * math.prod(graph.nodes[_last_layer(graph)[1]].shape)
-    if isinstance(region, Box) and not spec.requires_grad and size >= LARGE and waiting.is_free(spec):
+    if isinstance(region, Box) and not spec.requires_grad and size >= MIN_MERGED and waiting.is_free(spec):
         kinds, which, counts = spec.unique(dim=0, return_inverse=True, return_counts=True)
-        if len(kinds) <= len(spec) / ALIKE:
+        if len(kinds) <= len(spec) / MIN_SHARED:
             return _kind_by_kind(graph, kinds, which, counts.tolist(), region, losses)
     form, at = merge_last_layer(graph, LinearForm(spec, 0.0), losses)
     return rounding.ended(form, at, losses).minimum(region)

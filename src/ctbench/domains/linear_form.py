@@ -4,10 +4,10 @@
     elementwise   <a, f(x)> + c    >=  <a+ s_low + a- s_up, x> + (c + <a+, t_low> + <a-, t_up>)
     region        min over it of <a, x>, plus c
 
-Every backward bound is made of these: intervals merge them with the last layer, CROWN carries them to the input. Where
-both lines have one slope, the coefficients of a lower and of an upper bound are the same; a form with a `ceiling`
-carries both, which differ in the constant alone. A form whose coefficients are zero but for a window of an image is a
-`WindowForm`, which is the same on less memory.
+Every backward bound consists of such forms: intervals merge them with the last layer, CROWN carries them to the input.
+If both lines of every op have one slope, a lower and an upper bound have the same coefficients and differ only in the
+constant: a form with an `upper_constant` carries both. A form whose coefficients are zero outside a window of an image
+is a `WindowForm`, which needs less memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MOST = 1e270  # that rounding may cost: some 10^-15 of the largest number
 class Form(ABC):
     """<a, value of a node> + constant, for S forms of each of B samples; a lower bound of what it began as.
 
-    With a `ceiling`, <a, value of a node> + ceiling is an upper bound of it.
+    With an `upper_constant`, <a, value of a node> + upper_constant is an upper bound of it.
     """
 
     coefficients: Tensor
@@ -61,7 +61,7 @@ class Form(ABC):
     def relaxed(self, lines: Lines) -> Form:
         """A bound of the form over the input of an elementwise op between these lines, [B, *node].
 
-        A form with a ceiling takes both slopes to be the lower one.
+        A form with an upper_constant takes both slopes to be the lower one.
         """
         return self.between(Lines(*(None if line is None else self.view(line) for line in lines)))  # type: ignore[arg-type]
 
@@ -73,7 +73,7 @@ class Form(ABC):
     def lowered(self, each: Tensor, unit: float, floor: Tensor) -> Form:
         """The form less <|a|, each> + unit |constant| + floor, for `each` [B, *node] and `floor` [B, 1].
 
-        A ceiling rises by as much.
+        An upper_constant rises by as much.
         """
 
     @abstractmethod
@@ -82,10 +82,10 @@ class Form(ABC):
 
     @abstractmethod
     def maximum(self, region: Region) -> Tensor:
-        """The greatest value over a region of a form with a ceiling, [B, S]."""
+        """The greatest value over a region of a form with an upper_constant, [B, S]."""
 
     @abstractmethod
-    def with_ceiling(self) -> Self:
+    def with_upper_constant(self) -> Self:
         """The form as an upper bound of itself, too."""
 
     @property
@@ -95,7 +95,7 @@ class Form(ABC):
 
     @abstractmethod
     def without_constant(self) -> Self:
-        """The form with a constant, and a ceiling, of 0."""
+        """The form with a constant, and an upper_constant, of 0."""
 
     @abstractmethod
     def dense(self) -> LinearForm:
@@ -106,12 +106,12 @@ class Form(ABC):
 class LinearForm(Form):
     coefficients: Tensor  # [B, S, *node]
     constant: Tensor | float  # [B, S]
-    ceiling: Tensor | float | None = None  # [B, S]
+    upper_constant: Tensor | float | None = None  # [B, S]
 
     def __add__(self, other: Form) -> LinearForm:
         other = other.dense()
-        ceiling = None if self.ceiling is None or other.ceiling is None else self.ceiling + other.ceiling
-        return LinearForm(self.coefficients + other.coefficients, self.constant + other.constant, ceiling)
+        upper = added(self.upper_constant, other.upper_constant)
+        return LinearForm(self.coefficients + other.coefficients, self.constant + other.constant, upper)
 
     @property
     def count(self) -> int:
@@ -125,78 +125,82 @@ class LinearForm(Form):
 
     def moved(self, coefficients: Tensor, offset: Tensor | float) -> LinearForm:
         """The form with other coefficients, and an offset that counts for both bounds."""
-        ceiling = None if self.ceiling is None else self.ceiling + offset
-        return LinearForm(coefficients, self.constant + offset, ceiling)
+        return LinearForm(coefficients, self.constant + offset, added(self.upper_constant, offset))
 
     def view(self, image: Tensor) -> Tensor:
         return image.unsqueeze(1)
 
     def between(self, lines: Lines) -> LinearForm:
-        return LinearForm(*slanted(self.coefficients, lines, self.constant, self.ceiling, _inner_product))
+        return LinearForm(*relaxed_form(self.coefficients, lines, self.constant, self.upper_constant, _inner_product))
 
     def lowered(self, each: Tensor, unit: float, floor: Tensor) -> LinearForm:
         lost = inner(self.coefficients.detach().flatten(2).abs(), each.flatten(1)) + floor
-        constant, ceiling = outward(self.constant, self.ceiling, lost, unit)
-        return replace(self, constant=constant, ceiling=ceiling)
+        constant, upper = outward(self.constant, self.upper_constant, lost, unit)
+        return replace(self, constant=constant, upper_constant=upper)
 
     def minimum(self, region: Region) -> Tensor:
         return region.minimum(self.coefficients) + self.constant
 
     def maximum(self, region: Region) -> Tensor:
-        assert self.ceiling is not None
-        return self.ceiling - region.minimum(-self.coefficients)
+        assert self.upper_constant is not None
+        return self.upper_constant - region.minimum(-self.coefficients)
 
-    def with_ceiling(self) -> LinearForm:
-        return replace(self, ceiling=self.constant)
+    def with_upper_constant(self) -> LinearForm:
+        return replace(self, upper_constant=self.constant)
 
     @property
     def width(self) -> int:
         return self.coefficients[0, 0].numel()
 
     def without_constant(self) -> LinearForm:
-        return replace(self, constant=0.0, ceiling=None if self.ceiling is None else 0.0)
+        return replace(self, constant=0.0, upper_constant=None if self.upper_constant is None else 0.0)
 
     def dense(self) -> LinearForm:
         return self
 
 
+def added(first: Tensor | float | None, second: Tensor | float | None) -> Tensor | float | None:
+    """The sum of two constants; None if one of them is None."""
+    return None if first is None or second is None else first + second
+
+
 def outward(
-    constant: Tensor | float, ceiling: Tensor | float | None, lost: Tensor, unit: float
+    constant: Tensor | float, upper: Tensor | float | None, lost: Tensor, unit: float
 ) -> tuple[Tensor, Tensor | None]:
-    """A constant and a ceiling, moved outward by `lost` and by so many units of themselves."""
+    """A constant and an upper_constant, moved outward by `lost` and by so many units of themselves."""
 
     def margin(of: Tensor | float) -> Tensor:
         total = lost + unit * (of.detach().abs() if isinstance(of, Tensor) else abs(of))
         return torch.where(total < MOST, total, torch.nan)  # beyond, sums may have overflowed: that proves nothing
 
-    return constant - margin(constant), None if ceiling is None else ceiling + margin(ceiling)
+    return constant - margin(constant), None if upper is None else upper + margin(upper)
 
 
-def slanted(
+def relaxed_form(
     a: Tensor,
     lines: Lines,
     constant: Tensor | float,
-    ceiling: Tensor | float | None,
+    upper: Tensor | float | None,
     inner_product: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Coefficients, constant and ceiling of a form between lines: those of f(z) become those of z."""
-    low, lift, high, rise = lines
+    """Coefficients, constant and upper_constant of a form between lines: those of f(z) become those of z."""
+    low, lower_offset, high, upper_offset = lines
     own = torch.broadcast_shapes(a.shape, low.shape, high.shape) == a.shape  # no samples or windows share a form
-    if ceiling is None and lift is None and own:
-        coefficients, negative = Slanted.apply(a, low, high)  # type: ignore[no-untyped-call]
-        return coefficients, constant + inner_product(negative, rise), None
+    if upper is None and lower_offset is None and own:
+        coefficients, negative = RelaxedCoefficients.apply(a, low, high)  # type: ignore[no-untyped-call]
+        return coefficients, constant + inner_product(negative, upper_offset), None
     negative = F.hardtanh(a, -math.inf, 0.0)  # as clamp(max=0), whose gradient takes several times as long
-    constant = constant + inner_product(negative, rise)
+    constant = constant + inner_product(negative, upper_offset)
     positive = F.relu(a)
-    if lift is not None:
-        constant = constant + inner_product(positive, lift)
-    if ceiling is None:
+    if lower_offset is not None:
+        constant = constant + inner_product(positive, lower_offset)
+    if upper is None:
         return torch.addcmul(positive * low, negative, high), constant, None
-    ceiling = ceiling + inner_product(positive, rise)
-    return a * low, constant, ceiling if lift is None else ceiling + inner_product(negative, lift)
+    upper = upper + inner_product(positive, upper_offset)
+    return a * low, constant, upper if lower_offset is None else upper + inner_product(negative, lower_offset)
 
 
-class Slanted(torch.autograd.Function):
+class RelaxedCoefficients(torch.autograd.Function):
     """a+ low + a- high, and a-, for coefficients a and slopes that broadcast to their shape, which both results have.
 
     Autograd goes over such tensors about twice as often.

@@ -227,11 +227,13 @@ def _among(
 
 def _gain(pairs: Pairs, coefficients: Tensor, lines: Lines) -> Tensor:
     """How much less is lost for the forms [B, S, *node] than by lines of the same slopes, [B, P]."""
-    low, high, rise = (_pick(x, pairs.index) for x in (lines.lower_slope, lines.upper_slope, lines.upper_offset))
+    low, high, upper_offset = (
+        _pick(x, pairs.index) for x in (lines.lower_slope, lines.upper_slope, lines.upper_offset)
+    )
     gain = torch.zeros_like(pairs.lower[..., 0])
     for c in coefficients.unbind(1):
         c = _pick(c, pairs.index)
-        gain = gain - (c.clamp(max=0) * rise).sum(-1) - support(pairs, -c, -c * torch.where(c > 0, low, high))
+        gain = gain - (c.clamp(max=0) * upper_offset).sum(-1) - support(pairs, -c, -c * torch.where(c > 0, low, high))
     return gain
 
 

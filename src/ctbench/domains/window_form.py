@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench.domains.linear_form import Form, LinearForm, outward, slanted
+from ctbench.domains.linear_form import Form, LinearForm, added, outward, relaxed_form
 from ctbench.graph import Affine, Lines
 from ctbench.graph.ops import AvgPool2d, Conv2d, Scale, Shape, Shift
 from ctbench.graph.ops.linear import sums_of_products
@@ -37,7 +37,7 @@ class WindowForm(Form):
     left: Tensor  # column likewise
     shape: Shape  # of the node, (channels, height, width)
     constant: Tensor | float = 0.0  # [B, G, P] likewise
-    ceiling: Tensor | float | None = None
+    upper_constant: Tensor | float | None = None
     clean: bool = True  # whether the coefficients beyond the edge are zero
 
     @classmethod
@@ -83,14 +83,13 @@ class WindowForm(Form):
             size = form.size
             return F.pad(form.inside().coefficients, (before, w - size[1] - before, above, h - size[0] - above))
 
-        ceiling = None if self.ceiling is None or other.ceiling is None else self.ceiling + other.ceiling
         return replace(
             self,
             coefficients=filled(self, -top, -left) + filled(other, dy - top, dx - left),
             top=self.top + top,
             left=self.left + left,
             constant=self.constant + other.constant,
-            ceiling=ceiling,
+            upper_constant=added(self.upper_constant, other.upper_constant),
             clean=True,
         )
 
@@ -124,8 +123,8 @@ class WindowForm(Form):
         if bias is None:
             return replace(self, coefficients=coefficients)
         over = self.coefficients.flatten(3) @ bias.expand(self.coefficients.shape[3:]).flatten()
-        ceiling = None if self.ceiling is None else self.ceiling + over
-        return replace(self, coefficients=coefficients, constant=self.constant + over, ceiling=ceiling)
+        upper = added(self.upper_constant, over)
+        return replace(self, coefficients=coefficients, constant=self.constant + over, upper_constant=upper)
 
     def _spread(self, op: Conv2d) -> Tensor:
         """The coefficients over all pixels that a convolution reads for the window, in the padding, too."""
@@ -161,13 +160,13 @@ class WindowForm(Form):
         return picked.view(len(image), 1, self.top.shape[1], *windows.shape[1:])
 
     def between(self, lines: Lines) -> WindowForm:
-        a, constant, ceiling = slanted(self.coefficients, lines, self.constant, self.ceiling, _inner_product)
-        return replace(self, coefficients=a, constant=constant, ceiling=ceiling, clean=True)
+        a, constant, upper = relaxed_form(self.coefficients, lines, self.constant, self.upper_constant, _inner_product)
+        return replace(self, coefficients=a, constant=constant, upper_constant=upper, clean=True)
 
     def lowered(self, each: Tensor, unit: float, floor: Tensor) -> WindowForm:
         lost = _inner_product(self.coefficients.detach().abs(), self.view(each)) + floor.unsqueeze(-1)
-        constant, ceiling = outward(self.constant, self.ceiling, lost, unit)
-        return replace(self, constant=constant, ceiling=ceiling)
+        constant, upper = outward(self.constant, self.upper_constant, lost, unit)
+        return replace(self, constant=constant, upper_constant=upper)
 
     def minimum(self, region: Region) -> Tensor:
         return self._extremes(region)[0] if isinstance(region, Box) else self.dense().minimum(region)
@@ -178,8 +177,8 @@ class WindowForm(Form):
     def _extremes(self, box: Box) -> tuple[Tensor, Tensor]:
         middle = _inner_product(self.coefficients, self.view(box.center))
         spread = _inner_product(self.coefficients.abs(), self.view(box.radius))
-        ceiling = self.constant if self.ceiling is None else self.ceiling
-        return (middle - spread + self.constant).flatten(1), (middle + spread + ceiling).flatten(1)
+        upper = self.constant if self.upper_constant is None else self.upper_constant
+        return (middle - spread + self.constant).flatten(1), (middle + spread + upper).flatten(1)
 
     def inside(self) -> WindowForm:
         if self.clean:
@@ -188,15 +187,15 @@ class WindowForm(Form):
         inside = (rows.unsqueeze(-1) & columns.unsqueeze(-2)).unsqueeze(1).unsqueeze(3)
         return replace(self, coefficients=self.coefficients * inside, clean=True)
 
-    def with_ceiling(self) -> WindowForm:
-        return replace(self, ceiling=self.constant)
+    def with_upper_constant(self) -> WindowForm:
+        return replace(self, upper_constant=self.constant)
 
     @property
     def width(self) -> int:
         return self.coefficients[0, 0, 0].numel()
 
     def without_constant(self) -> WindowForm:
-        return replace(self, constant=0.0, ceiling=None if self.ceiling is None else 0.0)
+        return replace(self, constant=0.0, upper_constant=None if self.upper_constant is None else 0.0)
 
     def dense(self) -> LinearForm:
         (h, w), (channels, height, width) = self.size, self.shape
@@ -217,8 +216,8 @@ class WindowForm(Form):
                 else constant
             )
 
-        ceiling = None if self.ceiling is None else every(self.ceiling)
-        return LinearForm(whole[..., h : h + height, w : w + width], every(self.constant), ceiling)
+        upper = None if self.upper_constant is None else every(self.upper_constant)
+        return LinearForm(whole[..., h : h + height, w : w + width], every(self.constant), upper)
 
 
 def _inner_product(a: Tensor, offset: Tensor) -> Tensor:

@@ -222,8 +222,12 @@ class Band(NamedTuple):
             half = (torch.where(first > 0, floor.unsqueeze(1), box.upper).amax(1) - floor) / 2
             return cls(first, half, half)
         assert isinstance(op, Elementwise)
-        slope, lift, _, rise = op.lines(box.lower, box.upper, *parallel(op, box.lower, box.upper))
-        return cls(slope, rise / 2, rise / 2) if lift is None else cls(slope, (rise + lift) / 2, (rise - lift) / 2)
+        slope, lower_offset, _, upper_offset = op.lines(box.lower, box.upper, *parallel(op, box.lower, box.upper))
+        return (
+            cls(slope, upper_offset / 2, upper_offset / 2)
+            if lower_offset is None
+            else cls(slope, (upper_offset + lower_offset) / 2, (upper_offset - lower_offset) / 2)
+        )
 
 
 def by_row(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:

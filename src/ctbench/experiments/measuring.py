@@ -29,7 +29,7 @@ from ctbench.datasets.synthetic import Synthetic
 from ctbench.domains import coap
 from ctbench.experiments.base import Trial
 from ctbench.graph import Graph, Precisions, freeze, trace
-from ctbench.regions import Region, Star, Threat
+from ctbench.regions import Region, SegmentUnion, Threat
 from ctbench.specification import cross_entropy_at, margin_rows
 from ctbench.training import Recipe, TrainingDivergedError, train
 
@@ -95,7 +95,7 @@ def _verdicts(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat
 def _turned(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]) -> Tensor:
     """Which samples, all right at the clean input, are wrong at some point of the region, [B]."""
     region = threat.region(x.double())
-    if isinstance(region, Star):
+    if isinstance(region, SegmentUnion):
         return violation(net(worst_on_segments(net, region, y, violation)), y) > 0
     evaluation = adversarial_accuracy(model, x, y, threat=threat, attacks=attacks, batch_size=len(x))
     return torch.tensor([attack is not None for attack in evaluation.turned_by])

@@ -59,7 +59,7 @@ def backward(
     means = Means()
     right = (batch.logits.argmax(1) == batch.y).double().mean()
     means.add(1.0, {"natural_loss": natural, "natural_accuracy": right})
-    cut_net, cut_batch, joints = cut(net, batch)
+    cut_net, cut_batch, cut_tensors = cut(net, batch)
     for part in torch.arange(len(batch.y), device=batch.y.device).chunk(recipe.accumulate):
         some = _take(cut_batch, part)
         with execution.autocast(batch.x.device):
@@ -78,7 +78,7 @@ def backward(
         with execution.autocast(batch.x.device):
             measured |= bound_statistics(one, some, robust)
         means.add(share, {"loss": loss} | measured)
-    ends = [(tensor, leaf.grad) for tensor, leaf in joints if leaf.grad is not None]
+    ends = [(tensor, leaf.grad) for tensor, leaf in cut_tensors if leaf.grad is not None]
     if whole.requires_grad:
         ends.append((whole, torch.full_like(whole, weight)))
     torch.autograd.backward([tensor for tensor, _ in ends], [gradient for _, gradient in ends])
@@ -88,15 +88,15 @@ def backward(
 
 def cut(net: Graph, batch: Batch) -> tuple[Graph, Batch, list[tuple[Tensor, Tensor]]]:
     """The same graph and batch with a leaf for each tensor that depends on parameters; also the pairs of both."""
-    joints: list[tuple[Tensor, Tensor]] = []
+    cut_tensors: list[tuple[Tensor, Tensor]] = []
 
     def leaf(tensor: Tensor) -> Tensor:
         if tensor.grad_fn is None:  # a parameter or a constant
             return tensor
-        joints.append((tensor, tensor.detach().requires_grad_()))
-        return joints[-1][1]
+        cut_tensors.append((tensor, tensor.detach().requires_grad_()))
+        return cut_tensors[-1][1]
 
-    return net.map(leaf), replace(batch, logits=leaf(batch.logits)), joints
+    return net.map(leaf), replace(batch, logits=leaf(batch.logits)), cut_tensors
 
 
 def _take(batch: Batch, part: Tensor) -> Batch:
