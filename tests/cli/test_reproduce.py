@@ -9,7 +9,7 @@ import pytest
 
 from ctbench import report
 from ctbench.cli import main, reproduce
-from ctbench.experiments import PAPERS, Scale, figures, running
+from ctbench.experiments import PAPERS, ExperimentScale, figures, running
 from ctbench.report import draw
 from ctbench.results import jsonl
 
@@ -53,7 +53,7 @@ def test_figures_can_be_listed(succeeds):
 
 
 def test_a_tiny_run_writes_a_figure_and_its_numbers_and_is_not_repeated(succeeds, monkeypatch):
-    monkeypatch.setattr(reproduce, "TINY", Scale(seeds=1, epochs=1, test_samples=5, points=2, candidates=1))
+    monkeypatch.setattr(reproduce, "TINY", ExperimentScale(seeds=1, epochs=1, test_samples=5, points=2, candidates=1))
     assert succeeds(*FIGURE) == f"{FOLDER}/2a.png\n"
     assert {path.name for path in FOLDER.iterdir()} == {"segments_5.jsonl", "2a.png", "2a.csv"}
     records = jsonl.read(FOLDER / "segments_5.jsonl")
@@ -184,6 +184,6 @@ def test_bad_input_is_explained_in_a_line(fails, arguments, said, measured):
 
 def test_records_of_other_trials_are_refused(succeeds, fails, measured, monkeypatch):
     succeeds(*FIGURE)
-    monkeypatch.setattr(reproduce, "TINY", Scale(seeds=2, epochs=1, test_samples=5, points=2, candidates=1))
+    monkeypatch.setattr(reproduce, "TINY", ExperimentScale(seeds=2, epochs=1, test_samples=5, points=2, candidates=1))
     assert "segments_5.jsonl holds a trial" in fails(*FIGURE)
     assert len(measured) == 8

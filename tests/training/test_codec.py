@@ -16,7 +16,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3, CNN7, MLP
 from ctbench.recipes import recipes
 from ctbench.regions import Linf
-from ctbench.training import SGD, SWA, Adam, Constant, Linear, Recipe, Schedule, Smooth, codec
+from ctbench.training import SGD, SWA, Adam, ConstantRamp, LinearRamp, Recipe, Schedule, SmoothRamp, codec
 
 RECIPES = recipes()
 
@@ -41,8 +41,8 @@ def test_a_recipe_keeps_its_hash_through_json(name: str):
 
 def test_whole_numbers_in_float_fields_hash_as_floats(tiny):
     whole, real = (
-        tiny(ramp=Smooth(start=0, end=2), threat=Linf(eps=1)),
-        tiny(ramp=Smooth(start=0.0, end=2.0), threat=Linf(eps=1.0)),
+        tiny(ramp=SmoothRamp(start=0, end=2), threat=Linf(eps=1)),
+        tiny(ramp=SmoothRamp(start=0.0, end=2.0), threat=Linf(eps=1.0)),
     )
     assert whole == real
     assert whole.hash == real.hash
@@ -58,7 +58,7 @@ def test_whole_numbers_in_float_fields_hash_as_floats(tiny):
         {"method": PGD(attack=attacks.PGD(steps=3, decay_at=(0.5, 0.75), decay=0.1))},
         {"threat": Linf(eps=0.5, clip=None)},
         {"threat": Linf(eps=2.0, clip=(-1.0, 1.0))},
-        {"ramp": Linear(start=1.0, end=2.5), "train_eps": 0.07},
+        {"ramp": LinearRamp(start=1.0, end=2.5), "train_eps": 0.07},
         {"optimizer": Adam(lr=1e-3, milestones=(5, 7), decay=0.5, clip_norm=1.0)},
     ],
     ids=str,
@@ -92,12 +92,12 @@ CHANGED = {
     "method": Standard(),
     "warmup": Standard(),
     "train_eps": 0.05,
-    "ramp": Linear(start=0.0, end=2.0),
+    "ramp": LinearRamp(start=0.0, end=2.0),
     "robust_weight": 0.5,
     "precision": "bfloat16",
     "shi": 0.25,
     "l1": 1e-6,
-    "schedules": (Schedule(path="robust_weight", start_value=0.5, end_value=1.0, ramp=Linear(end=2.0)),),
+    "schedules": (Schedule(path="robust_weight", start_value=0.5, end_value=1.0, ramp=LinearRamp(end=2.0)),),
     "initialization": "kaiming",
     "optimizer": Adam(lr=0.01, clip_norm=9.0),
     "epochs": 4,
@@ -136,7 +136,7 @@ def test_the_hash_changes_with_every_other_field(tiny):
         ("network.batch_norm=False", {"network": CNN3(width=2, batch_norm=False)}),
         ("dataset=mnist", {"dataset": MNIST()}),
         ("dataset.augmentation.flip=true", {"dataset": Digits(augmentation=Augmentation(flip=True))}),
-        ("ramp.start=1", {"ramp": Smooth(start=1, end=2)}),
+        ("ramp.start=1", {"ramp": SmoothRamp(start=1, end=2)}),
         ("train_eps=0.07", {"train_eps": 0.07}),
         ("train_eps=1", {"train_eps": 1.0}),
         ("train_eps=null", {"train_eps": None}),
@@ -155,7 +155,7 @@ def test_the_hash_changes_with_every_other_field(tiny):
         ("precise_bn_variance=pooled", {"precise_bn_variance": "pooled"}),
         (
             'schedules=[{"path": "l1", "start_value": 0, "end_value": 1, "ramp": {"name": "linear", "end": 2}}]',
-            {"schedules": (Schedule(path="l1", start_value=0, end_value=1, ramp=Linear(end=2)),)},
+            {"schedules": (Schedule(path="l1", start_value=0, end_value=1, ramp=LinearRamp(end=2)),)},
         ),
     ],
 )
@@ -302,8 +302,8 @@ def test_a_part_that_is_not_there_is_chosen_by_name_and_then_filled(tiny):
 
 
 def test_another_ramp_is_chosen_by_name(tiny):
-    assert tiny().with_changes(["ramp=linear", "ramp.end=2"]).ramp == Linear(end=2)
-    assert tiny(shi=0.0).with_changes(["ramp=constant"]).ramp == Constant()
+    assert tiny().with_changes(["ramp=linear", "ramp.end=2"]).ramp == LinearRamp(end=2)
+    assert tiny(shi=0.0).with_changes(["ramp=constant"]).ramp == ConstantRamp()
 
 
 def test_a_member_is_chosen_by_name_and_then_filled(tiny):

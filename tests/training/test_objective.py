@@ -14,7 +14,7 @@ from ctbench.methods.ibp import IBP
 from ctbench.methods.pgd import PGD
 from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3, MLP
-from ctbench.training.objective import backward, cut
+from ctbench.training.objective import accumulate_gradients, cut
 from ctbench.training.recipe import Recipe, StepSettings
 
 SAMPLES = 11
@@ -33,7 +33,7 @@ def clean_pass(recipe: Recipe, eps: float) -> tuple[nn.Module, Graph, Batch]:
 
 def gradients(recipe: Recipe, eps: float = 0.04) -> tuple[list[torch.Tensor], dict[str, float]]:
     model, net, batch = clean_pass(recipe, eps)
-    means = backward(model, net, batch, StepSettings(recipe, 0, 0, eps))
+    means = accumulate_gradients(model, net, batch, StepSettings(recipe, 0, 0, eps))
     return [p.grad for p in model.parameters()], {name: value.item() for name, value in means.items()}
 
 

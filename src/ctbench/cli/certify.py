@@ -9,19 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ctbench.analyses import fairness
 from ctbench.cli import failures, subjects
 from ctbench.cli.options import Commands, add_data, add_device, add_stages, check_place, positive, seconds, wide_console
 from ctbench.cli.subjects import Subject
+from ctbench.files import write_whole
 from ctbench.graph import precision
 from ctbench.onnx import save_onnx
+from ctbench.progress import progress_bars
 from ctbench.regions import Linf
 from ctbench.results import OUTCOMES, Certification, CertificationFiles, SampleRecord, Verdict
-from ctbench.results.jsonl import write_whole
 from ctbench.verify import CASCADES, certify, stages_by_name, write_robustness
 
 CASCADE = ("clean", *(stage.title for stage in CASCADES["complete"]))
@@ -98,23 +97,15 @@ def run(args: argparse.Namespace) -> None:
 @contextmanager
 def _progress(samples: int, before: list[SampleRecord], *, quiet: bool) -> Iterator[Callable[[SampleRecord], None]]:
     """A progress bar with the verdicts so far, if the output is a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("[bold]certify"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task("", total=samples, completed=len(before), text="")
+    with progress_bars(quiet=quiet) as bars:
+        task = bars.add_task("certify", total=samples, completed=len(before), text="")
         seen, start = Certification.of(before).counts, time.perf_counter()
 
         def watch(record: SampleRecord) -> None:
             seen[record.verdict] += 1
             rate = (sum(seen.values()) - len(before)) / (time.perf_counter() - start)
             text = "  ".join(f"{verdict} {count}" for verdict, count in seen.items())
-            progress.update(task, advance=1, text=f"{text}  {rate:.3g} samples/s")
+            bars.update(task, advance=1, text=f"{text}  {rate:.3g} samples/s")
 
         yield watch
 

@@ -220,7 +220,7 @@ class Relaxation:
         return Bounds(last.minimum(region).squeeze(1), last, relaxed)
 
 
-def bounds(
+def bounds_at(
     graph: Graph,
     region: Region,
     spec: Tensor,

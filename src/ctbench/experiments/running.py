@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -26,6 +23,7 @@ from ctbench.experiments.base import KEY, Trial
 from ctbench.experiments.measuring import measure
 from ctbench.results import jsonl
 from ctbench.results.jsonl import Record
+from ctbench.watchdog import exit_with_parent
 
 Watch = Callable[[int, int], None]
 Place = tuple[object, ...]
@@ -94,9 +92,8 @@ def _records(trials: Sequence[Trial], jobs: int, deadline: float) -> Generator[R
             yield _record(waiting.popleft())
         return
     context = multiprocessing.get_context("spawn")
-    theirs, ours = context.Pipe(duplex=False)
     running = set[Future[Record]]()
-    with theirs, ProcessPoolExecutor(jobs, context, _begin, (theirs,)) as pool, ours:
+    with ProcessPoolExecutor(jobs, context, _begin) as pool:
         while True:
             while waiting and len(running) < jobs and time.perf_counter() < deadline:
                 running.add(pool.submit(_record, waiting.popleft()))
@@ -110,15 +107,10 @@ def _records(trials: Sequence[Trial], jobs: int, deadline: float) -> Generator[R
                     raise ChildProcessError("a process died: run the rest again, with fewer jobs") from None
 
 
-def _begin(parent: Connection) -> None:
-    """Set up a worker process: the parent handles Ctrl-C, and the worker exits when the pipe to the parent closes."""
+def _begin() -> None:
+    """Set up a worker process: the parent handles Ctrl-C, and the worker exits with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: Connection) -> None:
-    parent.poll(None)
-    os._exit(1)
+    exit_with_parent()
 
 
 def _record(trial: Trial) -> Record:

@@ -195,13 +195,13 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
         # a mean in half precision has a relative error of 1/256, and cannot update running statistics in float32
         exact = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in inputs)
         op = node.op.freeze(*exact, training=training)
-        op = placed(op, x) if graph.open else op
+        op = converted(op, x) if graph.open else op
         nodes.append(replace(node, op=op))
         values.append(op(*inputs))
     return Graph(tuple(nodes)), values[-1]
 
 
-def placed(op: Op, like: Tensor) -> Op:
+def converted(op: Op, like: Tensor) -> Op:
     """An op with its tensors on the device of `like`, and its numbers in the precision of `like`."""
     return op.map(lambda tensor: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device))
 

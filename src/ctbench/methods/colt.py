@@ -10,7 +10,7 @@ The front maps the region to a zonotope c + sum_i e_i g_i, and an attack searche
 Neither loss has a gradient in the front of the stage: layers freeze one after the other. A schedule of `progress`,
 l + f, defines the stages:
 
-    Schedule(path="method.progress", start_value=0, end_value=3, ramp=Linear(end=epochs))      # stages 0, 1 and 2
+    Schedule(path="method.progress", start_value=0, end_value=3, ramp=LinearRamp(end=epochs))      # stages 0, 1 and 2
 
 Use it as a comparison, for networks with few layers: at small radii it is above IBP in both accuracies, at larger radii
 it certifies less (TAPS, Table 1: CIFAR-10). The network should have no batch norm, because the statistics of the back

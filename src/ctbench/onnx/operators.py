@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.onnx.building import Array, Operator, Shape, Value
+from ctbench.onnx.building import Array, Operator, Shape, TracedValue
 from ctbench.onnx.gemm import Gemm
 
-Result = Value | list[Value] | Array
+Result = TracedValue | list[TracedValue] | Array
 OPERATORS: dict[str, Callable[[Operator], Result]] = {}
 
 _MONOTONE = (
@@ -55,7 +55,7 @@ def _weighted(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Modu
 
 
 @_reads("Gemm")
-def _gemm(op: Operator) -> Value:
+def _gemm(op: Operator) -> TracedValue:
     """alpha A B + beta C, with constant B and C."""
     if op.attribute("transA", 0):
         raise op.error("transA=1 acts across the batch: a network must treat each sample on its own")
@@ -69,9 +69,9 @@ def _gemm(op: Operator) -> Value:
 
 
 @_reads("MatMul")
-def _matmul(op: Operator) -> Value:
+def _matmul(op: Operator) -> TracedValue:
     """x W, or W x as (x^T W^T)^T: a matrix times vectors of each sample."""
-    constant = 0 if not isinstance(op.argument(0), Value) else 1
+    constant = 0 if not isinstance(op.argument(0), TracedValue) else 1
     x, weight = op.value(1 - constant), op.weight(constant)
     rank = len(x.shape)
     if weight.dim() > rank or weight.dim() < 2 or math.prod(weight.shape[:-2]) != 1:
@@ -142,7 +142,7 @@ def _window(op: Operator, kernel: Sequence[int], sizes: Shape) -> _Window:
 
 
 @_reads("Conv")
-def _conv(op: Operator) -> Value:
+def _conv(op: Operator) -> TracedValue:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
     if not window.even:
@@ -162,7 +162,7 @@ def _conv(op: Operator) -> Value:
 
 
 @_reads("ConvTranspose")
-def _conv_transpose(op: Operator) -> Value:
+def _conv_transpose(op: Operator) -> TracedValue:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
     if not window.even or op.attribute("output_shape") or op.attribute("auto_pad", "NOTSET").startswith("SAME"):
@@ -183,7 +183,7 @@ def _conv_transpose(op: Operator) -> Value:
 
 
 @_reads("MaxPool")
-def _max_pool(op: Operator) -> Value:
+def _max_pool(op: Operator) -> TracedValue:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
     if not window.even:
@@ -198,7 +198,7 @@ def _max_pool(op: Operator) -> Value:
 
 
 @_reads("AveragePool")
-def _average_pool(op: Operator) -> Value:
+def _average_pool(op: Operator) -> TracedValue:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
     padded, counted = any(window.begin + window.end), bool(op.attribute("count_include_pad", 0))
@@ -215,12 +215,12 @@ def _average_pool(op: Operator) -> Value:
 
 
 @_reads("GlobalAveragePool")
-def _global_average_pool(op: Operator) -> Value:
+def _global_average_pool(op: Operator) -> TracedValue:
     return op.call(torch.mean, op.value(), list(range(2, len(op.value().shape))), True)
 
 
 @_reads("ReduceMean", "ReduceMax")
-def _reduce(op: Operator) -> Value:
+def _reduce(op: Operator) -> TracedValue:
     x, axes = op.value(), op.setting("axes", 1)
     if not axes and op.attribute("noop_with_empty_axes", 0):
         return x
@@ -233,7 +233,7 @@ def _reduce(op: Operator) -> Value:
 
 
 @_reads("BatchNormalization")
-def _batch_normalization(op: Operator) -> Value:
+def _batch_normalization(op: Operator) -> TracedValue:
     x = op.value()
     if op.attribute("training_mode", 0) or len(op.proto.output) > 1:
         raise op.error("the node is in training mode: export the network in eval mode")
@@ -252,42 +252,42 @@ def _batch_normalization(op: Operator) -> Value:
 
 
 @_reads("Relu")
-def _relu(op: Operator) -> Value:
+def _relu(op: Operator) -> TracedValue:
     return op.layer(nn.ReLU(), op.value())
 
 
 @_reads("LeakyRelu")
-def _leaky_relu(op: Operator) -> Value:
+def _leaky_relu(op: Operator) -> TracedValue:
     return op.layer(nn.LeakyReLU(op.attribute("alpha", _single(0.01))), op.value())
 
 
 @_reads("Sigmoid")
-def _sigmoid(op: Operator) -> Value:
+def _sigmoid(op: Operator) -> TracedValue:
     return op.layer(nn.Sigmoid(), op.value())
 
 
 @_reads("Tanh")
-def _tanh(op: Operator) -> Value:
+def _tanh(op: Operator) -> TracedValue:
     return op.layer(nn.Tanh(), op.value())
 
 
 @_reads("Gelu")
-def _gelu(op: Operator) -> Value:
+def _gelu(op: Operator) -> TracedValue:
     return op.layer(nn.GELU(op.attribute("approximate", "none")), op.value())
 
 
 @_reads("Abs")
-def _abs(op: Operator) -> Value:
+def _abs(op: Operator) -> TracedValue:
     return op.call(torch.abs, op.value())
 
 
 @_reads("Neg")
-def _neg(op: Operator) -> Value:
+def _neg(op: Operator) -> TracedValue:
     return op.call(torch.neg, op.value())
 
 
 @_reads("Clip")
-def _clip(op: Operator) -> Value:
+def _clip(op: Operator) -> TracedValue:
     low, high = op.setting("min", 1), op.setting("max", 2)
     return op.value() if low is None and high is None else op.call(torch.clamp, op.value(), low, high)
 
@@ -298,9 +298,9 @@ _ARITHMETIC: dict[str, Callable[..., Tensor]] = {"Add": torch.add, "Sub": torch.
 
 
 @_reads(*_ARITHMETIC)
-def _arithmetic(op: Operator) -> Value:
+def _arithmetic(op: Operator) -> TracedValue:
     """Two values of the network, or one of them with a constant."""
-    ranks = [len(operand.shape) for operand in op.inputs if isinstance(operand, Value)]
+    ranks = [len(operand.shape) for operand in op.inputs if isinstance(operand, TracedValue)]
     if len(set(ranks)) != 1:
         raise op.error("it broadcasts samples of different shapes across the batch: give both the same number of axes")
     if op.kind == "Mul" and (gated := _gated(op)):
@@ -308,8 +308,8 @@ def _arithmetic(op: Operator) -> Value:
     return op.call(_ARITHMETIC[op.kind], *(_operand(op, index, ranks[0]) for index in range(2)))
 
 
-def _operand(op: Operator, index: int, rank: int) -> Value:
-    if isinstance(value := op.argument(index), Value):
+def _operand(op: Operator, index: int, rank: int) -> TracedValue:
+    if isinstance(value := op.argument(index), TracedValue):
         return value
     constant = op.weight(index)
     if constant.dim() > rank or (constant.dim() == rank and len(constant) != 1):
@@ -317,17 +317,17 @@ def _operand(op: Operator, index: int, rank: int) -> Value:
     return op.buffer(index, constant[0] if constant.dim() == rank else constant)
 
 
-def _gated(op: Operator) -> Value | None:
+def _gated(op: Operator) -> TracedValue | None:
     """The x of x sigmoid(x), which is one layer in torch."""
     for x, gate in (op.inputs, op.inputs[::-1]):
-        if isinstance(x, Value) and isinstance(gate, Value) and gate.node.args == (x.node,):
+        if isinstance(x, TracedValue) and isinstance(gate, TracedValue) and gate.node.args == (x.node,):
             layer = op.building.parts.get(str(gate.node.target))
             return x if isinstance(layer, nn.Sigmoid) else None
     return None
 
 
 @_reads("Sum")
-def _sum(op: Operator) -> Value:
+def _sum(op: Operator) -> TracedValue:
     total = op.value(0)
     for index in range(1, len(op.inputs)):
         if len(op.value(index).shape) != len(total.shape):
@@ -339,7 +339,7 @@ def _sum(op: Operator) -> Value:
 # ------------------------------------------------------------------------------- moving entries about
 
 
-def _reshaped(op: Operator, x: Value, shape: Sequence[int]) -> Value:
+def _reshaped(op: Operator, x: TracedValue, shape: Sequence[int]) -> TracedValue:
     if not shape or shape[0] != 1:
         raise op.error(
             f"for one sample it makes shape {list(shape)} of {list(x.shape)}: the first size must stay the batch"
@@ -352,14 +352,14 @@ def _reshaped(op: Operator, x: Value, shape: Sequence[int]) -> Value:
 
 
 @_reads("Flatten")
-def _flatten(op: Operator) -> Value:
+def _flatten(op: Operator) -> TracedValue:
     x, axis = op.value(), op.attribute("axis", 1)
     front = x.shape[:axis]  # a negative axis counts from the end, as in Python
     return _reshaped(op, x, (math.prod(front), math.prod(x.shape[len(front) :])))
 
 
 @_reads("Reshape")
-def _reshape(op: Operator) -> Value:
+def _reshape(op: Operator) -> TracedValue:
     x, sizes = op.value(), op.setting("shape", 1)
     if not op.attribute("allowzero", 0):
         sizes = [n if n else x.shape[axis] for axis, n in enumerate(sizes)]
@@ -367,7 +367,7 @@ def _reshape(op: Operator) -> Value:
 
 
 @_reads("Squeeze")
-def _squeeze(op: Operator) -> Value:
+def _squeeze(op: Operator) -> TracedValue:
     x, axes = op.value(), op.setting("axes", 1)
     if axes is None:
         raise op.error("without axes it would also remove the batch: name the axes")
@@ -378,7 +378,7 @@ def _squeeze(op: Operator) -> Value:
 
 
 @_reads("Unsqueeze")
-def _unsqueeze(op: Operator) -> Value:
+def _unsqueeze(op: Operator) -> TracedValue:
     x, axes = op.value(), op.setting("axes", 1)
     rank = len(x.shape) + len(axes)
     added, sizes = {op.axis(axis, rank) for axis in axes}, iter(x.shape)
@@ -386,7 +386,7 @@ def _unsqueeze(op: Operator) -> Value:
 
 
 @_reads("Transpose")
-def _transpose(op: Operator) -> Value:
+def _transpose(op: Operator) -> TracedValue:
     x = op.value()
     order = list(op.attribute("perm", range(len(x.shape))[::-1]))
     if order[0] != 0:
@@ -394,12 +394,12 @@ def _transpose(op: Operator) -> Value:
     return op.call(torch.permute, x, order)
 
 
-def _at(op: Operator, x: Value, axis: int, entries: slice | int | list[int]) -> Value:
+def _at(op: Operator, x: TracedValue, axis: int, entries: slice | int | list[int]) -> TracedValue:
     return op.call(operator.getitem, x, (slice(None),) * axis + (entries,))
 
 
 @_reads("Slice")
-def _slice(op: Operator) -> Value:
+def _slice(op: Operator) -> TracedValue:
     x, starts, ends = op.value(), op.setting("starts", 1), op.setting("ends", 2)
     axes = op.setting("axes", 3) or range(len(starts))
     for axis, start, end, step in zip(axes, starts, ends, op.setting("steps", 4) or [1] * len(starts), strict=True):
@@ -414,7 +414,7 @@ def _slice(op: Operator) -> Value:
 
 
 @_reads("Split")
-def _split(op: Operator) -> list[Value]:
+def _split(op: Operator) -> list[TracedValue]:
     x = op.value()
     axis = op.axis(op.attribute("axis", 0), len(x.shape))
     size, count = x.shape[axis], len(op.proto.output)
@@ -425,7 +425,7 @@ def _split(op: Operator) -> list[Value]:
 
 
 @_reads("Gather")
-def _gather(op: Operator) -> Value:
+def _gather(op: Operator) -> TracedValue:
     x, entries = op.value(), op.setting("indices", 1)
     axis = op.axis(op.attribute("axis", 0), len(x.shape))
     if isinstance(entries, list) and any(isinstance(entry, list) for entry in entries):
@@ -434,13 +434,13 @@ def _gather(op: Operator) -> Value:
 
 
 @_reads("Concat")
-def _concat(op: Operator) -> Value:
+def _concat(op: Operator) -> TracedValue:
     values = [op.value(index) for index in range(len(op.inputs))]
     return op.call(torch.cat, values, op.axis(op.attribute("axis"), len(values[0].shape)))
 
 
 @_reads("Pad")
-def _pad(op: Operator) -> Value:
+def _pad(op: Operator) -> TracedValue:
     x, pads, filler = op.value(), op.setting("pads", 1), op.setting("value", 2)
     if op.attribute("mode", "constant") != "constant" or np.any(filler):
         raise op.error("only padding with zeros is supported")
@@ -458,14 +458,14 @@ def _pad(op: Operator) -> Value:
 
 
 @_reads("Identity", "Dropout")
-def _identity(op: Operator) -> Value:
+def _identity(op: Operator) -> TracedValue:
     if len(op.inputs) > 2 and (training := op.constant(2)) is not None and bool(training):
         raise op.error("the node is in training mode: export the network in eval mode")
     return op.value()
 
 
 @_reads("Cast")
-def _cast(op: Operator) -> Value:
+def _cast(op: Operator) -> TracedValue:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))
     if str(op.value().example.dtype) != f"torch.{dtype}":
         raise op.error(f"a network of {op.value().example.dtype} cannot continue in {dtype}: convert it to float32")

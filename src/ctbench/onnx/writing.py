@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from ctbench.files import write_whole
 from ctbench.graph import Graph, Op, UnsupportedLayerError, freeze, precision, trace
 from ctbench.graph import ops as graph_ops
 from ctbench.graph.ops import Shape
 from ctbench.onnx.building import OnnxError
-from ctbench.results.jsonl import write_whole
 
 OPSET = 17
 GELU_OPSET = 20  # the first opset with this operator

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ctbench.results.jsonl import write_whole
+from ctbench.files import write_whole
 from ctbench.training import codec
 from ctbench.training.blueprint import Blueprint
 

@@ -16,19 +16,22 @@ import torch
 from torch import nn
 
 
-def shi(layers: list[nn.Conv2d | nn.Linear]) -> None:
+def shi_normal(layers: list[nn.Conv2d | nn.Linear]) -> None:
     """Draw the weights of all layers but the last anew: Shi et al. 2021, section 3.2."""
     for layer in layers[:-1]:
         nn.init.normal_(layer.weight, std=math.sqrt(2 * math.pi) / layer.weight[0].numel())
 
 
-def kaiming(layers: list[nn.Conv2d | nn.Linear]) -> None:
+def kaiming_uniform(layers: list[nn.Conv2d | nn.Linear]) -> None:
     """Draw the weights of all layers anew: He et al. 2015."""
     for layer in layers:
         nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
 
 
-INITIALIZATIONS: dict[str, Callable[[list[nn.Conv2d | nn.Linear]], None]] = {"shi": shi, "kaiming": kaiming}
+INITIALIZATIONS: dict[str, Callable[[list[nn.Conv2d | nn.Linear]], None]] = {
+    "shi": shi_normal,
+    "kaiming": kaiming_uniform,
+}
 
 
 def build(make: Callable[[], nn.Module], *, initialization: str, seed: int) -> nn.Module:

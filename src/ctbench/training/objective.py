@@ -31,7 +31,7 @@ from ctbench.training.recipe import StepSettings
 LEAST_RADIUS = 1e-6  # of the boxes that Shi et al.'s regulariser sees while eps is still about 0
 
 
-def backward(
+def accumulate_gradients(
     model: nn.Module,
     net: Graph,
     batch: Batch,

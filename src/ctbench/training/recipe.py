@@ -23,7 +23,7 @@ from ctbench.results import Published, jsonl
 from ctbench.training import codec
 from ctbench.training.averaging import SWA
 from ctbench.training.optimizers import Adam, Optimizer
-from ctbench.training.schedules import Ramp, Schedule, Smooth, with_number
+from ctbench.training.schedules import Ramp, Schedule, SmoothRamp, with_number
 
 SCHEDULED = ("method", "warmup", "robust_weight", "shi", "l1", "optimizer")  # read anew in every step
 
@@ -74,7 +74,7 @@ class Recipe:
     method: Method
     warmup: Method | None = None
     train_eps: float | None = None
-    ramp: Ramp = field(default_factory=Smooth)
+    ramp: Ramp = field(default_factory=SmoothRamp)
     robust_weight: float = 1.0
     shi: float = 0.0
     l1: float = 0.0

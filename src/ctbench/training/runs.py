@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ctbench.files import UNFINISHED
 from ctbench.results import RunFolder, jsonl
 from ctbench.training import checkpoints
 from ctbench.training.blueprint import Blueprint
@@ -125,7 +126,7 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     """Raise ValueError unless the folder is free, or `resume` is True and it holds this recipe's run."""
     if not folder.recipe.exists():
-        if folder.path.exists() and any(file.suffix != jsonl.UNFINISHED for file in folder.path.iterdir()):
+        if folder.path.exists() and any(file.suffix != UNFINISHED for file in folder.path.iterdir()):
             raise ValueError(f"{folder.path} holds other files: choose an empty or a new folder")
         return
     if folder.versions.exists() and not (folder.state.exists() or folder.weights.exists()):

@@ -46,7 +46,7 @@ class Ramp(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smooth(Ramp):
+class SmoothRamp(Ramp):
     name: ClassVar[str] = "smooth"
 
     def between(self, step: int, width: int) -> float:
@@ -59,7 +59,7 @@ class Smooth(Ramp):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(Ramp):
+class LinearRamp(Ramp):
     name: ClassVar[str] = "linear"
 
     def between(self, step: int, width: int) -> float:
@@ -67,7 +67,7 @@ class Linear(Ramp):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant(Ramp):
+class ConstantRamp(Ramp):
     """All from the start on, or nothing up to epoch `end`."""
 
     name: ClassVar[str] = "constant"
@@ -89,7 +89,7 @@ class Schedule:
     path: str
     start_value: float
     end_value: float
-    ramp: Ramp = field(default_factory=Linear)
+    ramp: Ramp = field(default_factory=LinearRamp)
 
     def value(self, step: int, steps_per_epoch: int) -> float:
         """The value at an optimisation step, counted from 0 over the whole run."""

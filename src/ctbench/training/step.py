@@ -15,7 +15,7 @@ from ctbench.methods.base import Batch
 from ctbench.regions import Region, Threat
 from ctbench.training.execution import PLAIN, Execution, at_least_float32
 from ctbench.training.monitoring import Finite
-from ctbench.training.objective import backward
+from ctbench.training.objective import accumulate_gradients
 from ctbench.training.processes import ALONE, Processes
 from ctbench.training.recipe import StepSettings
 
@@ -63,7 +63,7 @@ class Stepper:
             self._update()
             net, batch = self.clean_pass(graph, x, y, settings, generator)
         self.optimizer.zero_grad(set_to_none=True)
-        means = backward(self.model, net, batch, settings, weight=share.weight, execution=self.execution)
+        means = accumulate_gradients(self.model, net, batch, settings, weight=share.weight, execution=self.execution)
         self.processes.add_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, settings.recipe.optimizer.clip_norm or math.inf)
         self.finite.add(means["loss"], norm)
@@ -108,7 +108,7 @@ class Stepper:
             for settings in examples:
                 net, batch = self.clean_pass(self.graph, x, y, settings, generator)
                 self._prelude(net, batch, settings)
-                backward(self.model, net, batch, settings, execution=self.execution)
+                accumulate_gradients(self.model, net, batch, settings, execution=self.execution)
         except RuntimeError as error:
             return str(error).strip().partition("\n")[0] or type(error).__name__
         finally:

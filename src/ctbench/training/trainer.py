@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ctbench.datasets import Data, Examples, split
+from ctbench.datasets import Data, Examples, stratified_split
 from ctbench.graph import freeze, trace
 from ctbench.precision import products
 from ctbench.results import RunFolder, jsonl
@@ -21,11 +21,11 @@ from ctbench.training import checkpoints, divergence
 from ctbench.training.averaging import averaged, precise_batch_norm
 from ctbench.training.board import board
 from ctbench.training.checkpoints import Best
+from ctbench.training.display import Display, display
 from ctbench.training.execution import PLAIN, Execution
 from ctbench.training.monitoring import Finite, Means
 from ctbench.training.placing import placed
 from ctbench.training.processes import ALONE, Processes
-from ctbench.training.progress import Display, display
 from ctbench.training.recipe import Recipe, StepSettings
 from ctbench.training.step import Stepper, batch_within
 
@@ -57,7 +57,7 @@ class Trainer:
                 f"crop to their side"
             )
         if recipe.validation:
-            training, held_out = split(data.train, fraction=recipe.validation, seed=recipe.seed)
+            training, held_out = stratified_split(data.train, fraction=recipe.validation, seed=recipe.seed)
             self.held_out = placed(replace(held_out, inputs=augmentation.center(held_out.inputs)), device)
         self.made_of = f"{recipe.hash}/{_digest(training)}"
         self.images = placed(training, device)

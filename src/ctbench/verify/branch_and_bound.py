@@ -359,7 +359,7 @@ class Search:
         chosen = self.pairs_of(self.pairs_exact if exact else self.pairs, part)
         lost = [loss.take(part.sample) for loss in self.losses] if exact else None
         graph = problem.net if exact else problem.net.rounded_outward(False)
-        return beta_crown.bounds(graph, region, spec, inner, free, chosen, lost)
+        return beta_crown.bounds_at(graph, region, spec, inner, free, chosen, lost)
 
     def _inner(self, inner: Boxes, part: Frontier) -> Boxes:
         return beta_crown.clipped({at: box.take(part.sample) for at, box in inner.items()}, part.free.signs)
