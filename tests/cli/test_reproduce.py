@@ -82,12 +82,16 @@ def test_scales_have_places_of_their_own(succeeds, measured):
     assert Path("out/robust-accuracy/paper/2a.png").read_text() == "Fig. 2a"
 
 
-def test_the_progress_is_told_on_standard_error(measured, capsys):
+def test_the_progress_is_shown_on_standard_error_of_a_terminal(measured, monkeypatch, capsys):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     assert main(["reproduce", "robust-accuracy", "2a", "--jobs", "1"]) == 0
     said = capsys.readouterr()
     assert said.out == "runs/reproduce/robust-accuracy/tiny/2a.png\n"
     assert "figure 2a" in said.err
     assert "8/8" in said.err
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")
+    assert main(["reproduce", "robust-accuracy", "2a", "--jobs", "1"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 # ------------------------------------------------------------------------------------------ what is not whole

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from ctbench.analyses.alignment import cosine
 from ctbench.analyses.neurons import neuron_states
 from ctbench.attacks import APGD, adversarial_accuracy
-from ctbench.attacks.exact_line_search import violation, worst_on_segments
+from ctbench.attacks.exact_line_search import worst_on_segments
 from ctbench.datasets import Data
 from ctbench.datasets.synthetic import Synthetic
 from ctbench.domains import coap
 from ctbench.experiments.base import Trial
 from ctbench.graph import Graph, Precisions, freeze, trace
 from ctbench.regions import Region, SegmentUnion, Threat
-from ctbench.specification import cross_entropy_at, margin_rows
+from ctbench.specification import cross_entropy_at, margin_rows, violation
 from ctbench.training import Recipe, TrainingDivergedError, train
 
 CHUNK = 2_000_000  # the maximal number of entries in the inputs of a batch

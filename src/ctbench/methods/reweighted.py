@@ -3,8 +3,8 @@
     offsets = {key: torch.zeros_like(tensor) for key, tensor in weights(net).items()}
     loss = method(*reweighted(net, batch, offsets))
 
-The weights of a frozen network are its weights and biases, and for each batch norm the scale and the shift computed from
-its statistics. The statistics are those of the clean pass at the original weights.
+The weights of a frozen network are its weights and biases, and for each batch norm the scale and the shift computed
+from its statistics. The statistics are those of the clean pass at the original weights.
 """
 
 from __future__ import annotations
