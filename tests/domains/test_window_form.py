@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ctbench.domains import crown
+from ctbench.domains import Crown, crown
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import parallel
 from ctbench.domains.window_form import WindowForm
@@ -337,12 +337,12 @@ def test_crown_uses_windows_and_finds_the_bounds_of_dense_forms(monkeypatch, slo
     region, options = Linf(eps=0.05).region(x), {} if slope is None else {"slope": slope}
     windows, relaxed = [], WindowForm.relaxed
     monkeypatch.setattr(WindowForm, "relaxed", lambda form, lines: windows.append(form.size) or relaxed(form, lines))
-    few, many = crown.boxes(graph, region, **options), crown.boxes(graph, region, pure=True, **options)
+    few, many = Crown(**options).boxes(graph, region), Crown(pure=True, **options).boxes(graph, region)
     assert set(windows) == {(2, 2), (5, 5), (3, 3)}
     monkeypatch.setattr(WindowForm, "neurons", lambda *args, made=WindowForm.neurons: made(*args).dense())
     monkeypatch.setattr(WindowForm, "pixels", lambda *args, made=WindowForm.pixels: made(*args).dense())
     windows.clear()
-    dense = crown.boxes(graph, region, **options), crown.boxes(graph, region, pure=True, **options)
+    dense = Crown(**options).boxes(graph, region), Crown(pure=True, **options).boxes(graph, region)
     assert not windows
     for found, boxes in zip((few, many), dense, strict=True):
         for box, expected in zip(found, boxes, strict=True):

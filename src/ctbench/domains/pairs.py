@@ -27,6 +27,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ctbench import budget
 from ctbench.domains import backward, crown, rounding
 from ctbench.domains.backward import Relax
 from ctbench.domains.linear_form import Form, LinearForm
@@ -165,7 +166,7 @@ def choose(
     inner: list[Box] | dict[int, Box],
     *,
     most: int = 100,
-    memory: int = crown.DEFAULT_MEMORY,
+    memory: int = budget.DEFAULT,
     losses: Losses | None = None,
 ) -> dict[int, Pairs]:
     """The pairs of each layer that promise most for some forms of the output, by the node that its ReLU reads.

@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctbench import attacks, waiting
-from ctbench.domains import crown
+from ctbench.domains import Crown
 from ctbench.domains.relaxations import parallel
 from ctbench.domains.zonotope import Band, by_row
 from ctbench.graph import Graph, Node, place_of_cut, split, walk_forward
@@ -131,7 +131,7 @@ class Relaxed:
     @classmethod
     def over(cls, box: Box, net: Graph) -> Relaxed:
         """A frozen graph, relaxed for inputs in a box."""
-        boxes = crown.boxes(net, box, slope=parallel, select=waiting.is_free(box.center))
+        boxes = Crown(slope=parallel, select=waiting.is_free(box.center)).boxes(net, box)
         start = Band(torch.zeros_like(box.radius), box.center, box.radius)
         return cls(net, [start, *(Band.around(n.op, boxes[n.inputs[0]]) for n in net.nodes if n.op.relaxed)])
 

@@ -263,7 +263,7 @@ class Search:
 
     @classmethod
     def begin(
-        cls, problem: Problem, steps: int, numbers: int, memory: int = crown.DEFAULT_MEMORY
+        cls, problem: Problem, steps: int, numbers: int, memory: int = budget.DEFAULT
     ) -> tuple[Search, Tensor, Frontier]:
         """Bound everything at the root: what is shared, the least of the positive bounds [B], and what is open."""
         exact = problem.exact
