@@ -29,8 +29,8 @@ from ctbench.precision import full_float32
 from ctbench.regions import Box, Region, linf_box, threat
 from ctbench.specification import check_labels, margin_rows, wrong_classes
 
-KEPT = 8  # numbers that gradients keep for each coefficient of a form at a node, at most
-TRIED = (1, 2)  # samples on which it is measured what gradients keep
+KEPT = 8  # gradients keep at most this many numbers per coefficient of a form at a node
+TRIED = (1, 2)  # the numbers of samples for which the memory of gradients is measured
 
 Eps = float | Tensor
 Clip = tuple[float, float] | EllipsisType | None
@@ -57,30 +57,30 @@ def bounds(
 ) -> LogitBounds:
     """Bounds of the logits over a region of each input: a ball around x, a box, or any other `Region`.
 
-    The network is taken as at test time (running statistics), whatever mode it is in. Gradients reach its
-    parameters and x. Bounds are computed in the network's precision. Those of a network in double precision are
-    rounded outward, and hold in the exact arithmetic of its weights; others are rounded like everything in them.
+    The network is bounded in eval mode (running statistics), in any mode. Gradients reach its parameters and x. Bounds
+    are computed in the precision of the network. Those of a network in double precision are rounded outward, and hold
+    in the exact arithmetic of its weights. In single precision they have ordinary rounding errors.
 
     Args:
         model: any network of supported layers, normalisation inside.
         x: inputs in the data range, [B, *shape]; with eps.
-        eps: the radius, in [0, 1] pixel space; for linf also a tensor that broadcasts to one input, as [C, 1, 1].
+        eps: the radius, in [0, 1] pixel space; for linf also a tensor that broadcasts to one input, e.g. [C, 1, 1].
         norm: "linf", "l2", "l1", "first-coordinate", or math.inf, 2, 1.
-        clip: the range of the data, which a ball does not leave; None for no range. By default (0, 1) for the norms.
-        box: in place of x and eps, the lower and upper ends of each input, [B, *shape], in any range.
-        region: in place of x and eps, a region.
+        clip: the data range, which a ball does not leave; None for no range. The default is (0, 1) for the norms.
+        box: instead of x and eps, the lower and upper ends of each input, [B, *shape], in any range.
+        region: instead of x and eps, a region.
         domain: a `ctbench.domains.Domain`, e.g. Zonotope(fold=200), or the name of one: "interval", "zonotope",
-            "crown-ibp", "crown", "alpha-crown", "coap", or that of a domain of your own.
-        memory: bytes that the bounds may take at once, about: large batches are cut, and parts are halved where there
-            is no memory left. None is 256 MiB on a CPU, and a share of the free memory of another device. Where
-            gradients may be wanted (the network's parameters require them, as they do by default) and would need more,
-            only one part at a time keeps what they need: it is computed again in the backward pass, once. Under
+            "crown-ibp", "crown", "alpha-crown", "coap", or the name of your own domain.
+        memory: the number of bytes that the bounds may take at once, approximately. Large batches are cut into parts,
+            and a part is halved if memory runs out. None is 256 MiB on a CPU, and a share of the free memory on another
+            device. If gradients are enabled (parameters require them by default) and would need more memory, only one
+            part at a time keeps tensors for them: each part is computed once more in the backward pass. Under
             torch.no_grad() nothing is kept.
-        options: fields of the domain that a name stands for, e.g. steps=50 or slope=relaxations.parallel.
+        options: fields of the domain with this name, e.g. steps=50 or slope=relaxations.parallel.
 
     Raises:
-        UnsupportedLayerError: a layer without an op; says which and what to register.
-        ValueError: an eps, norm, input, region, domain or option that cannot be; says which.
+        UnsupportedLayerError: a layer has no op; the message says which layer and what to register.
+        ValueError: an eps, norm, input, region, domain or option is invalid; the message says which.
     """
     where = _region(model, x, eps, norm, clip, box, region)
     graph, where = _prepared(model, where)
@@ -106,10 +106,12 @@ def margin_bounds(
     memory: int | None = None,
     **options: Any,
 ) -> Tensor:
-    """Lower bounds of the margins z_y - z_k over the region, [B, K], 0 at k = y. Other arguments as in `bounds`.
+    """Lower bounds of the margins z_y - z_k over the region, [B, K], 0 at k = y.
+
+    y are labels, [B] integers; the other arguments are those of `bounds`.
 
     Raises:
-        ValueError: also for labels y ([B], integers) that the network has no class for.
+        ValueError: like `bounds`; also if a label is not a class of the network.
     """
     where = _region(model, x, eps, norm, clip, box, region)
     graph, where = _prepared(model, where)
@@ -117,7 +119,7 @@ def margin_bounds(
     method = _Method(find_domain(domain, **options), memory, like.device)
     check_labels(y, graph.classes)
     if len(y) != len(like):
-        raise ValueError(f"there are {len(y)} labels for {len(like)} inputs: give one for each")
+        raise ValueError(f"there are {len(y)} labels for {len(like)} inputs: give one label per input")
     y = y.long()
     rows = method.lower_bounds(graph, where, margin_rows(y, graph.classes, dtype=like.dtype))
     return like.new_zeros(len(y), graph.classes).scatter(1, wrong_classes(y, graph.classes), rows)
@@ -132,13 +134,13 @@ def _region(
     box: tuple[Tensor, Tensor] | None,
     region: Region | None,
 ) -> Region:
-    """The one region that the arguments name."""
+    """The region of the arguments, which must name exactly one."""
     named = [name for name, value in (("x", x), ("box", box), ("region", region)) if value is not None]
     if len(named) != 1 or (x is None) != (eps is None):
-        given = " and ".join(named + ["eps"] * (eps is not None)) or "nothing"
-        raise ValueError(f"name the region in one way, x and eps, or box=(lower, upper), or region=; given is {given}")
+        arguments = " and ".join(named + ["eps"] * (eps is not None)) or "nothing"
+        raise ValueError(f"got {arguments}: name the region in one way, x and eps, or box=(lower, upper), or region=")
     if not (norm == "linf" and clip is ...) and x is None:
-        raise ValueError("norm and clip belong to x and eps: a box or a region is taken as it is")
+        raise ValueError("norm and clip belong to x and eps: leave them out for a box or a region")
     if region is not None:
         return region
     if box is not None:
@@ -151,7 +153,7 @@ def _region(
     radii = eps if isinstance(eps, Tensor) and eps.dim() else None
     balls = threat(norm, float(eps) if radii is None else 0.0, **fields)
     balls.check(x)
-    # 0.5 - 0.1 is 0.40000001 in single precision, which would leave out a part of the region of a double network
+    # 0.5 - 0.1 is 0.40000001 in single precision, which would cut off a part of the region of a double network
     x = x.to(precision(model, x).dtype)
     if radii is None:
         return balls.region(x)
@@ -172,7 +174,7 @@ def _prepared(model: nn.Module, region: Region) -> tuple[Graph, Region]:
 
 
 class _Method:
-    """A domain that cuts batches into parts which fit the memory."""
+    """A domain that cuts batches into parts that fit into the memory."""
 
     def __init__(self, domain: Domain, memory: int | None, device: torch.device) -> None:
         memory = budget.of(device) if memory is None else memory
@@ -184,12 +186,12 @@ class _Method:
         if not len(spec):
             return spec.new_zeros(spec.shape[:2])
         size = max(1, self.memory // (self.domain.footprint(graph, spec.shape[1]) * spec.element_size()))
-        found = self._parts(_Part(self, graph, region, spec), len(spec), size)
-        bound = found[0] if len(found) == 1 else torch.cat(found)
+        parts = self._parts(_Part(self, graph, region, spec), len(spec), size)
+        bound = parts[0] if len(parts) == 1 else torch.cat(parts)
         return torch.where(bound == torch.inf, torch.nan, bound)  # an overflow, which proves nothing
 
     def _parts(self, compute: _Part, count: int, size: int) -> list[Tensor]:
-        """The bounds of all samples, in parts of this size at most."""
+        """The bounds of all samples, in parts of at most `size` samples."""
         graph, spec = compute.graph, compute.spec
         numbers = sum(math.prod(node.shape) for node in graph.nodes)
         most = KEPT * (spec.shape[1] + 2 * numbers) * numbers * spec.element_size()
@@ -197,7 +199,7 @@ class _Method:
             return budget.halving(compute, count, size)
         if size <= max(TRIED):
             return budget.halving(replace(compute, recomputed=True), count, size)
-        # how much gradients keep depends on the domain and its options, so it is measured, on a few samples
+        # the memory of gradients depends on the domain and its options, so it is measured on a few samples
         done, kept, start = list[Tensor](), list[int](), 0
         for few in TRIED:
             with _measured() as measure:
@@ -213,18 +215,18 @@ class _Method:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The bounds of some samples, from one place to another."""
+    """The bounds of a batch, as a function of the first sample and the last one."""
 
     method: _Method
     graph: Graph
     region: Region
     spec: Tensor
-    recomputed: bool = False  # whether what gradients need is computed again in the backward pass
+    recomputed: bool = False  # whether the backward pass computes the bounds again, instead of keeping tensors
 
     def __call__(self, start: int, stop: int) -> Tensor:
         if not self.recomputed:
             return self._bounds(start, stop)
-        # checkpoints repeat the draws of torch's own generators alone
+        # checkpoints repeat only the draws of torch's own generators
         generator: torch.Generator | None = getattr(self.method.domain, "generator", None)
         state = Tensor() if generator is None else generator.get_state()
         first = [True]
@@ -252,7 +254,7 @@ class _Part:
 
 @contextmanager
 def _measured() -> Iterator[Callable[[], int]]:
-    """A function that gives the bytes that were kept for gradients since, each storage counted once."""
+    """A function that returns the bytes kept for gradients in the context so far, each storage counted once."""
     storages = dict[int, int]()
 
     def note(tensor: Tensor) -> Tensor:
