@@ -60,7 +60,7 @@ class Crown(Domain):
 
     Args:
         slope: the rule of the free slopes, e.g. `ctbench.domains.relaxations.parallel`.
-        pure: bound every neuron backward, without intersection with intervals, as in the paper.
+        pure: the version of the paper: bound every neuron backward, without intersection with intervals.
         select: choose the neurons that need bounds, for which Python waits for the device. False bounds all neurons and
             uses only the bounds that are needed: the boxes are the same, except for rounding.
 

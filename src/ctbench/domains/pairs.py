@@ -75,7 +75,7 @@ class Pairs:
         return zeros.scatter_add(1, self.index.flatten(1), values.flatten(1)).view_as(like)
 
     def begin(self) -> tuple[Tensor, Tensor]:
-        """The initial shares, equal for all pairs of a neuron, and the initial slopes, those of the chords; [B, P, 2]."""
+        """The initial shares, equal for all pairs of a neuron, and the slopes of the chords, [B, P, 2] each."""
         flat = self.index.flatten(1)
         count = (flat.unsqueeze(2) == flat.unsqueeze(1)).sum(2).view(self.index.shape)
         return BEGIN / count.to(self.lower.dtype), ReLU().chord(self.lower[..., :2], self.upper[..., :2])

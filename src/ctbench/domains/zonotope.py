@@ -50,7 +50,7 @@ class Zonotope(Domain):
     Args:
         fold: the number of error terms that a node keeps, at least 1. The smallest ones are folded into the radius r,
             which is sound and cheaper, but loses much if `fold` is below the number of inputs. None keeps all terms.
-        pure: do not intersect the boxes with interval images of the boxes before, as in the paper.
+        pure: the version of the paper: do not intersect the boxes with interval images of the boxes before.
 
     Raises:
         ValueError: fold is below 1.
