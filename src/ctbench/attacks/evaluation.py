@@ -135,7 +135,7 @@ def adversarial_accuracy(
 ) -> Evaluation:
     """Attack each sample that the network classifies correctly, until an attack falsifies it.
 
-    The network is evaluated as in eval mode, in any mode. An attack does not depend on the attacks before it,
+    The network is evaluated in eval mode, whatever mode it is in. An attack does not depend on the attacks before it,
     except that they leave it fewer samples.
 
     Args:

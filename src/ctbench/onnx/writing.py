@@ -260,7 +260,7 @@ def _(op: graph_ops.ReLU, writer: NodeWriter) -> str:
 
 @node_of.register
 def _(op: graph_ops.LeakyReLU, writer: NodeWriter) -> str:
-    return writer.node("LeakyRelu", *writer.inputs, alpha=op.negative)
+    return writer.node("LeakyRelu", *writer.inputs, alpha=op.negative_slope)
 
 
 @node_of.register

@@ -4,9 +4,9 @@
 
 There is one clean pass, on the whole batch, which computes the statistics of the batch norms. The attacks, the bounds
 and the loss of the method follow for one part of the batch after the other. They use a copy of the frozen graph in
-which every tensor from the clean pass is a leaf. The gradients of these leaves go back through the clean pass once, at the
-end. So the gradient is the same for any number of parts, and needs the memory of one part. Only R, which is not a mean
-over samples, is computed for each part, and averaged over the parts.
+which every tensor from the clean pass is a leaf. The gradients of these leaves go back through the clean pass once, at
+the end. So the gradient is the same for any number of parts, and needs the memory of one part. Only R, which is not a
+mean over samples, is computed for each part, and averaged over the parts.
 
 The shares of several processes are also parts, except that the clean pass already shares the statistics. The gradient
 of a share is weighted, and the sum over the processes is the gradient of the batch.
