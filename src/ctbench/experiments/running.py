@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -92,8 +93,9 @@ def _records(trials: Sequence[Trial], jobs: int, deadline: float) -> Generator[R
             yield _record(waiting.popleft())
         return
     context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
     running = set[Future[Record]]()
-    with ProcessPoolExecutor(jobs, context, _begin) as pool:
+    with theirs, ProcessPoolExecutor(jobs, context, _begin, (theirs,)) as pool, ours:
         while True:
             while waiting and len(running) < jobs and time.perf_counter() < deadline:
                 running.add(pool.submit(_record, waiting.popleft()))
@@ -107,10 +109,10 @@ def _records(trials: Sequence[Trial], jobs: int, deadline: float) -> Generator[R
                     raise ChildProcessError("a process died: run the rest again, with fewer jobs") from None
 
 
-def _begin() -> None:
-    """Set up a worker process: the parent handles Ctrl-C, and the worker exits with its parent."""
+def _begin(parent: Connection) -> None:
+    """Set up a worker process: the parent handles Ctrl-C, and the worker exits when the pipe to the parent closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    exit_with_parent()
+    exit_with_parent(parent)
 
 
 def _record(trial: Trial) -> Record:
