@@ -52,7 +52,7 @@ def test_linear_networks_have_an_exact_answer(norm, order, classes):
     for attack in DEFAULT if classes == 2 else ("pgd", "apgd-dlr", "apgd-t"):
         for radius, expected in ((1.001 * eps, known <= eps), (0.999 * eps, known < eps)):
             found = adversarial_accuracy(net, x, y, eps=radius, norm=norm, attacks=[attack])
-            assert found.rounds[0].turned == places(expected), (attack, radius)
+            assert found.rounds[0].falsified == places(expected), (attack, radius)
             assert found.adversarial_accuracy == 1 - expected.double().mean().item()
 
 
@@ -61,17 +61,17 @@ def test_segments_have_an_exact_answer():
     reach = (net(x)[:, 0] - net(x)[:, 1]).abs() / (net[0].weight[0, 0] - net[0].weight[1, 0]).abs()
     eps = reach.median().item() + 1e-6
     found = adversarial_accuracy(net, x, y, eps=eps, norm="first-coordinate", clip=None, attacks=["line-search"])
-    assert found.rounds[0].turned == places(reach < eps)
+    assert found.rounds[0].falsified == places(reach < eps)
 
 
 def test_what_is_proved_is_not_attacked():
     net, x, y = linear()
     eps = distances(net, x, net(x).argmax(1), 1).median().item()
     everything = adversarial_accuracy(net, x, y, eps=eps, attacks=["pgd"])
-    turned = everything.rounds[0].turned
-    assert 3 < len(turned) < len(x)
-    found = adversarial_accuracy(net, x, y, eps=eps, attacks=["pgd"], proved=turned[:3])
-    assert found.rounds[0].turned == turned[3:]
+    falsified = everything.rounds[0].falsified
+    assert 3 < len(falsified) < len(x)
+    found = adversarial_accuracy(net, x, y, eps=eps, attacks=["pgd"], proved=falsified[:3])
+    assert found.rounds[0].falsified == falsified[3:]
     assert found.rounds[0].tried == everything.rounds[0].tried - 3
     assert found.adversarial_accuracy == pytest.approx(everything.adversarial_accuracy + 3 / len(x))
 
@@ -80,7 +80,7 @@ def test_a_threat_model_stands_for_norm_radius_and_range():
     net, x, y = linear()
     by_name = adversarial_accuracy(net, x, y, eps=0.3, norm="l2", clip=None, attacks=["pgd"])
     given = adversarial_accuracy(net, x, y, threat=L2(eps=0.3, clip=None), attacks=["pgd"])
-    assert given.rounds[0].turned == by_name.rounds[0].turned != ()
+    assert given.rounds[0].falsified == by_name.rounds[0].falsified != ()
     for both in ({}, {"eps": 0.1, "threat": L2(eps=0.3)}):
         with pytest.raises(ValueError, match=r"give a radius \(and a norm\), or a threat model"):
             adversarial_accuracy(net, x, y, attacks=["pgd"], **both)
@@ -94,24 +94,24 @@ def test_each_attack_gets_what_the_former_left():
     assert found.labels == tuple(y.tolist())
     assert found.predictions == tuple(net(x).argmax(1).tolist())
     assert found.natural_accuracy == 0.75
-    turned = [set(done.turned) for done in found.rounds]
-    assert [done.tried for done in found.rounds] == [30, 30 - len(turned[0]), 30 - len(turned[0] | turned[1])]
-    assert turned[0]
-    assert turned[1]
-    assert not turned[0] & turned[1]
+    falsified = [set(done.falsified) for done in found.rounds]
+    assert [done.tried for done in found.rounds] == [30, 30 - len(falsified[0]), 30 - len(falsified[0] | falsified[1])]
+    assert falsified[0]
+    assert falsified[1]
+    assert not falsified[0] & falsified[1]
     assert list(found.accuracies.values()) == [
-        (30 - len(turned[0])) / 40,
-        *[(30 - len(turned[0] | turned[1])) / 40] * 2,  # nothing is left for the third
+        (30 - len(falsified[0])) / 40,
+        *[(30 - len(falsified[0] | falsified[1])) / 40] * 2,  # nothing is left for the third
     ]
     assert found.adversarial_accuracy == found.accuracies["apgd-t"]
-    assert [place for place, attack in enumerate(found.turned_by) if attack == "pgd"] == sorted(turned[1])
-    assert set(found.turned_by[30:]) == {None}
+    assert [place for place, attack in enumerate(found.falsified_by) if attack == "pgd"] == sorted(falsified[1])
+    assert set(found.falsified_by[30:]) == {None}
     assert found.seconds == sum(done.seconds for done in found.rounds) > 0
 
     alone = adversarial_accuracy(net, x, y, eps=1.001 * eps, attacks=attacks, alone=True)
     assert [done.tried for done in alone.rounds] == [30] * 3
     assert alone.accuracies == found.accuracies
-    assert alone.turned_by == found.turned_by  # the first of them
+    assert alone.falsified_by == found.falsified_by  # the first of them
     for name in attacks:
         single = adversarial_accuracy(net, x, y, eps=1.001 * eps, attacks=[name])
         assert alone.separate_accuracies[name] == single.adversarial_accuracy
@@ -155,7 +155,7 @@ def test_the_parts_of_autoattack_add_up_to_the_whole(name, version, norm, eps):
     found = adversarial_accuracy(net, x, y, eps=eps, norm=norm, attacks=[name], seed=4, batch_size=5)
     whole = AutoAttack(version=version, seed=4, batch_size=5)
     points = whole(net, x, y, eps=eps, norm=norm)
-    assert [attack is None for attack in found.turned_by] == (net(points).argmax(1) == y).tolist()
+    assert [attack is None for attack in found.falsified_by] == (net(points).argmax(1) == y).tolist()
     assert 0 < found.adversarial_accuracy < 1
     assert [done.attack for done in found.rounds] == [f"{name}/{part}" for part in whole.parts(x.shape[1:], 5, norm)]
 
@@ -164,7 +164,7 @@ def test_square_is_a_part_for_images():
     net, x, y = images()
     found = adversarial_accuracy(net, x[:2], y[:2], eps=0.6, attacks=["autoattack"], alone=True)
     assert found.rounds[-1].attack == "autoattack/square"
-    assert found.rounds[-1].turned
+    assert found.rounds[-1].falsified
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -172,7 +172,7 @@ def test_few_classes(classes):
     net, x, y = images(classes)
     net, x = net[1:], x.flatten(1)
     found = adversarial_accuracy(net, x, y, eps=0.5, attacks=["apgd-t", "autoattack-plus"], alone=True)
-    assert len(found.rounds[0].turned) > 6
+    assert len(found.rounds[0].falsified) > 6
     assert found.adversarial_accuracy == 0
     assert ("autoattack-plus/apgd-dlr" in found.accuracies) == (classes == 3)
     assert "autoattack-plus/apgd-t" not in found.accuracies
@@ -188,7 +188,7 @@ def test_the_network_is_taken_as_at_test_time_and_left_as_it_was():
     before = {key: value.clone() for key, value in net.train().state_dict().items()}
     state = torch.get_rng_state()
     found = adversarial_accuracy(net, x, y, eps=0.05)
-    assert found.turned_by == expected.turned_by
+    assert found.falsified_by == expected.falsified_by
     assert found.natural_accuracy == 1 > found.adversarial_accuracy > 0
     assert all(module.training for module in net.modules())
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
@@ -211,7 +211,7 @@ def test_another_implementation_has_a_say():
     eps = distances(net, x, y, 1).median().item()
     arguments = {"eps": 1.001 * eps, "attacks": ["pgd"]}
     usual = adversarial_accuracy(net, x, y, **arguments)
-    assert adversarial_accuracy(net, x, y, **arguments, replay=net).turned_by == usual.turned_by
+    assert adversarial_accuracy(net, x, y, **arguments, replay=net).falsified_by == usual.falsified_by
     stubborn = adversarial_accuracy(net, x, y, **arguments, replay=lambda point: torch.zeros(1, 2))
     assert stubborn.adversarial_accuracy == 1 > usual.adversarial_accuracy
 
@@ -231,7 +231,7 @@ def test_whoever_watches_hears_of_every_batch():
     found = adversarial_accuracy(
         net, x, y, eps=0.001, attacks=["pgd"], batch_size=20, watch=lambda *told: heard.append(told)
     )
-    standing = 40 - len(found.rounds[0].turned)
+    standing = 40 - len(found.rounds[0].falsified)
     assert len(heard) == 6  # two batches of each of three starts
     assert heard[-1] == ("pgd", standing)
 

@@ -132,10 +132,10 @@ def show(certification: Certification, norm: str, eps: float) -> None:
     )
     if len(finished):
         wrong = [record.verdict is Verdict.MISCLASSIFIED for record in finished]
-        turned = [record.verdict in (Verdict.MISCLASSIFIED, Verdict.FALSIFIED) for record in finished]
+        falsified = [record.verdict in (Verdict.MISCLASSIFIED, Verdict.FALSIFIED) for record in finished]
         unproved = [record.verdict is not Verdict.CERTIFIED for record in finished]
         labels = [record.label for record in finished]
-        print(fairness.summary(labels, {"natural": wrong, "adversarial": turned, "certified": unproved}))
+        print(fairness.summary(labels, {"natural": wrong, "adversarial": falsified, "certified": unproved}))
     explained = [record for record in finished if record.reason]
     if explained:
         print(f"{len(explained)} samples stayed open, e.g. sample {explained[0].index}: {explained[0].reason}")

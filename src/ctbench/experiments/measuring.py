@@ -76,8 +76,8 @@ def errors(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, attacks: t
     """
     size, net = max(1, CHUNK // x[0].numel()), Precisions.of(model, x[:1]).exact
     parts = [_verdicts(model, net, *some, threat, attacks) for some in zip(x.split(size), y.split(size), strict=True)]
-    wrong, turned, unproved = torch.cat(parts, dim=1).double().mean(dim=1).tolist()
-    return {"standard_error": wrong, "robust_error": turned, "certified_error": unproved}
+    wrong, falsified, unproved = torch.cat(parts, dim=1).double().mean(dim=1).tolist()
+    return {"standard_error": wrong, "robust_error": falsified, "certified_error": unproved}
 
 
 def _verdicts(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]) -> Tensor:
@@ -86,19 +86,19 @@ def _verdicts(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat
     wrong = net(x.double()).argmax(1) != y
     margins = coap.lower_bounds(net, region, margin_rows(y, net.classes, dtype=torch.float64))
     unproved = wrong | ~(margins > 0).all(1)
-    undecided, turned = unproved & ~wrong, wrong.clone()
+    undecided, falsified = unproved & ~wrong, wrong.clone()
     if bool(undecided.any()):
-        turned[undecided] = _turned(model, net, x[undecided], y[undecided], threat, attacks)
-    return torch.stack([wrong, turned, unproved])
+        falsified[undecided] = _falsified(model, net, x[undecided], y[undecided], threat, attacks)
+    return torch.stack([wrong, falsified, unproved])
 
 
-def _turned(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]) -> Tensor:
+def _falsified(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]) -> Tensor:
     """Which samples, all right at the clean input, are wrong at some point of the region, [B]."""
     region = threat.region(x.double())
     if isinstance(region, SegmentUnion):
         return violation(net(worst_on_segments(net, region, y, violation)), y) > 0
     evaluation = adversarial_accuracy(model, x, y, threat=threat, attacks=attacks, batch_size=len(x))
-    return torch.tensor([attack is not None for attack in evaluation.turned_by])
+    return torch.tensor([attack is not None for attack in evaluation.falsified_by])
 
 
 @torch.no_grad()
