@@ -247,7 +247,7 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("epochs=1", r"ramp.end is 2, after the last of 1 epochs: .* also set ramp.end"),
         ("ramp.end=0", r"shi is 0.5 but is used only while the radius grows: set ramp.end > 0"),
         ("seed=9223372036854775808", r"seed is 9223372036854775808: it must be below 2\^63"),
-        ("optimizer.milestones=[9,7]", r"optimizer: milestones are \[9, 7\]: give epochs in ascending order"),
+        ("optimizer.milestones=[9,7]", r"optimizer: milestones are \[9, 7\]: give epochs >= 0 in ascending order"),
         ("accumulate=0", r"accumulate is 0: it must be from 1 to batch_size, 256"),
         ("accumulate=257", r"accumulate is 257: it must be from 1 to batch_size, 256"),
         ("swa.every=3", r"swa: SWA needs a value for start"),
