@@ -11,6 +11,7 @@ from typing import Any
 from ctbench.files import write_whole
 
 Record = dict[str, Any]
+REPAIR = "remove this line, then run the command that wrote the file again (--resume keeps the other lines)"
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
@@ -36,9 +37,9 @@ def read(path: Path) -> list[Record]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not a record of JSON ({error})") from None
+            raise ValueError(f"{path}, line {number}: not a JSON object ({error}): {REPAIR}") from None
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number}: not a record of JSON but {type(record).__name__}")
+            raise ValueError(f"{path}, line {number}: not a JSON object but {type(record).__name__}: {REPAIR}")
         records.append(record)
     return records
 
