@@ -134,8 +134,6 @@ class Recipe:
         self._check_schedules()
 
     def _check_parts(self) -> None:
-        if not isinstance(self.threat.eps, Real):
-            raise ValueError("threat.eps has a radius for each feature: training takes one number, certify takes both")
         for name, hint in _hints().items():
             value = getattr(self, name)
             if isinstance(hint, type) and is_dataclass(hint) and not isinstance(value, hint):
@@ -144,6 +142,8 @@ class Recipe:
                 )
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise ValueError(f"{name} is {value!r}: choose from {', '.join(get_args(hint))}")
+        if not isinstance(self.threat.eps, Real):
+            raise ValueError("threat.eps has a radius for each feature: training takes one number, certify takes both")
         if not isinstance(self.schedules, tuple):
             raise ValueError(f"schedules is {self.schedules!r}: give a tuple of schedules, e.g. (Schedule(...),)")
 
