@@ -8,6 +8,7 @@ from tests import simulated_device
 from tests.contracts import conftest as examples
 from tests.contracts import ops as op_examples
 from tests.contracts import test_attacks, test_methods
+from tests.instances import limited
 from tests.kinds import ours
 from tests.simulated_device import counted, memory_limit
 from tests.small import right, small
@@ -180,7 +181,8 @@ def test_verdicts_of_a_network_without_tensors():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.MaxPool2d(3, stride=2, padding=1), nn.ReLU(), nn.Flatten()), torch.rand(8, 1, 3, 3)
     y = model(x).argmax(1)
-    found, expected = (ctbench.certify(model, at(where, x), y, eps=0.05) for where in ("sim", "cpu"))
+    stages = limited(DEFAULT_STAGES)  # windows share pixels, so some margins are 0 however small a part of the box is
+    found, expected = (ctbench.certify(model, at(where, x), y, eps=0.05, stages=stages) for where in ("sim", "cpu"))
     assert verdicts(found) == verdicts(expected)
     assert "certified" in {record.verdict for record in expected}
 
