@@ -81,9 +81,10 @@ def test_the_authors_bounds_of_their_network(kw_mnist, real_mnist):
     model.load_state_dict(load_file(kw_mnist))
     x, y = MNIST().load(real_mnist).test[:1000]
     assert torch.equal(y, labels)
+    x, y, margins = x[::4], y[::4], margins[::4]  # images are bounded one by one
     with torch.no_grad():
         found = margin_bounds(model, x, y, eps=0.1, clip=None, domain="coap")
-    wrong = torch.ones(1000, 10, dtype=torch.bool).scatter(1, y.unsqueeze(1), False)
+    wrong = torch.ones(len(y), 10, dtype=torch.bool).scatter(1, y.unsqueeze(1), False)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found[wrong], margins[wrong], rtol=0, atol=1e-4)
 

@@ -9,13 +9,14 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
-from tests.onnx.nodes import (, rng
+from tests.onnx.nodes import (
     IMAGE,
     STATISTICS,
     VECTOR,
     arr,
     assert_close,
     one,
+    rng,
     small,
 )
 from torch import nn
