@@ -2,7 +2,6 @@
 
 import gzip
 import re
-import struct
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.cli.short import SHORT
+from tests.idx import idx
 
 from ctbench.cli import main
 from ctbench.networks import CNN3
@@ -134,10 +134,6 @@ def test_a_folder_of_another_recipe_is_refused(fails, run):
 
 
 # ---------------------------------------------------------------------------------------------- bad data
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 def test_data_that_cannot_be_had_are_named(fails):

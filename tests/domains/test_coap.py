@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from tests.small import conv
 from torch import Tensor, nn
 
 from ctbench import margin_bounds
@@ -38,13 +39,6 @@ class Branches(nn.Module):
 
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 4))
-
-
-def conv() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 4, stride=2, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 4),
-    )  # fmt: skip
 
 
 NETWORKS = {"mlp": (mlp, (6,)), "conv": (conv, SHAPE), "branches": (Branches, SHAPE)}
