@@ -14,5 +14,5 @@ SHORT = ["train", "digits_ibp", *TINY, "--quiet"]
 
 def shortened(name: str) -> Recipe:
     """A recipe by its name, with a small network and two epochs."""
-    made = recipe(name)
-    return replace(made, network=CNN3(width=2), epochs=2, batch_size=256, ramp=replace(made.ramp, end=1))
+    chosen = recipe(name)
+    return replace(chosen, network=CNN3(width=2), epochs=2, batch_size=256, ramp=replace(chosen.ramp, end=1))

@@ -1,4 +1,4 @@
-"""The command line: what it prints, and one line for everything that can go wrong."""
+"""The command line: its output, and one line for each error."""
 
 import errno
 import re
@@ -20,11 +20,11 @@ from ctbench.training.checkpoints import save_network
 
 def test_compare_shows_runs_side_by_side(succeeds, run, trained):
     succeeds("certify", run, "--samples", 20)
-    found = RunFolder(run).certification("linf-0.05").read()
+    certification = RunFolder(run).certification("linf-0.05").read()
     table = succeeds("compare", run, trained)
     assert "adversarial %" in table
     (line,) = [line for line in table.splitlines() if " 0.05 " in line]
-    for share in (found.natural_accuracy, found.adversarial_accuracy, found.certified_accuracy):
+    for share in (certification.natural_accuracy, certification.adversarial_accuracy, certification.certified_accuracy):
         assert f" {100 * share:.2f} " in line
     lines = succeeds("compare", run, trained, "--markdown").splitlines()
     assert len(lines) == 4
@@ -70,7 +70,7 @@ def test_demo_trains_certifies_and_compares(succeeds, monkeypatch):
 
 
 def test_demo_can_be_run_again(succeeds, monkeypatch):
-    """It then shows what it has found."""
+    """The command then shows its results."""
     monkeypatch.setattr(demo, "recipe", shortened)
     first = succeeds("demo", "--out", "demo")
     assert succeeds("demo", "--out", "demo") == first

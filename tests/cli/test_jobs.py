@@ -105,10 +105,10 @@ def test_two_workers_find_what_one_process_finds(succeeds, run):
     alone = succeeds("certify", run, "--samples", 60, "--out", "a.jsonl")
     both = succeeds("certify", run, "--samples", 60, "--out", "b.jsonl", "--workers", 2)
     assert shares(both) == shares(alone)
-    found = [jsonl.read(Path(name)) for name in ("a.jsonl", "b.jsonl")]
-    verdicts = [{record["index"]: record["verdict"] for record in records} for records in found]
+    parts = [jsonl.read(Path(name)) for name in ("a.jsonl", "b.jsonl")]
+    verdicts = [{record["index"]: record["verdict"] for record in records} for records in parts]
     assert verdicts[0] == verdicts[1]
-    assert len(found[1]) == 60
+    assert len(parts[1]) == 60
 
 
 def test_counterexamples_are_written_on_demand(succeeds, run):
@@ -193,10 +193,10 @@ def test_a_bar_shows_verdicts_and_rate(capsys, run, monkeypatch):
     assert main(["certify", str(run), "--samples", "30"]) == 0
     capsys.readouterr()
     assert main(["certify", str(run), "--samples", "60", "--resume"]) == 0
-    found = RunFolder(run).certification("linf-0.05").read()
-    told = "  ".join(f"{verdict} {count}" for verdict, count in found.counts.items())
+    certification = RunFolder(run).certification("linf-0.05").read()
+    summary = "  ".join(f"{verdict} {count}" for verdict, count in certification.counts.items())
     said = capsys.readouterr().err
-    assert re.search(rf"60/60.* {told}  [\d.e+]+ samples/s", said)
+    assert re.search(rf"60/60.* {summary}  [\d.e+]+ samples/s", said)
 
 
 # ---------------------------------------------------------------------------------------------- interruption

@@ -54,10 +54,10 @@ def test_compare_sweep_and_demo_tell_of_stages_that_failed(capsys, run, tmp_path
     assert main(["compare", str(run)]) == 0
     said = capsys.readouterr()
     assert "interval, crown-ibp, crown" in said.out
-    told = [
+    lines = [
         cell.strip() for cell in next(line for line in said.err.splitlines() if "interval" in line).split("│")[1:-1]
     ]
-    assert told == [
+    assert lines == [
         "run",
         "interval",
         re.search(r"interval +│ +(\d+)", table)[1],

@@ -15,7 +15,7 @@ from ctbench.graph import Elementwise, Lines
 
 # the cases are lists, which would be shrunk for minutes
 RANDOM = partial(settings, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
-PRECISIONS = {torch.float64: 1e-12, torch.float32: 2e-6}  # how far rounding may lead, in parts of what is added up
+PRECISIONS = {torch.float64: 1e-12, torch.float32: 2e-6}  # the largest rounding error, relative to the summands
 both_precisions = pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
 
 # the kinks, inflections and turning points of the examples, and where they have nearly become lines
@@ -89,7 +89,7 @@ def grid(lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def least(function, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """The least value of a function on each interval, by finer and finer grids, and where it is."""
+    """The least value of a function on each interval, by finer and finer grids, and its place."""
     points, shares = grid(lower, upper), torch.linspace(0, 1, 101, dtype=torch.float64).unsqueeze(1)
     for _ in range(4):
         at = points.gather(0, function(points).argmin(0, keepdim=True))
@@ -101,13 +101,13 @@ def least(function, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def below(line: tuple[Tensor, Tensor | None], points: Tensor, slack: float) -> Tensor:
-    """The values of a line at points [P, N], less what rounding may have added."""
+    """The values of a line at points [P, N], minus the possible rounding error."""
     slope, offset = line[0].double(), torch.zeros(()) if line[1] is None else line[1].double()
     return slope * points + offset - slack * (1 + (slope * points).abs() + offset.abs())
 
 
 def check_lines(op: Elementwise, lines: Lines, lower: Tensor, upper: Tensor) -> None:
-    """The function lies between its lines, as far as they are finite."""
+    """The function lies between its lines, where these are finite."""
     points, slack = grid(lower, upper), PRECISIONS[lower.dtype]
     values = op(points)
     assert not (below(lines[:2], points, slack) > values).any()

@@ -111,7 +111,7 @@ FUNCTIONS = {
 
 
 def build(name: str) -> tuple[nn.Module, list[Op], Shape]:
-    """A layer, and the frozen ops that it is one after the other."""
+    """A layer, and its frozen ops in order."""
     torch.manual_seed(3)
     make, shape = LAYERS[name]
     layer = make().double().eval()
@@ -125,13 +125,13 @@ def build(name: str) -> tuple[nn.Module, list[Op], Shape]:
 
 def affine() -> dict[str, tuple[Affine, Shape]]:
     """Every affine op of the examples, with the shape of its input."""
-    found = dict(FUNCTIONS)
+    functions = dict(FUNCTIONS)
     for name in LAYERS:
         _, ops, shape = build(name)
         for op in ops:
-            found[name if len(ops) == 1 else f"{name}: {type(op).__name__.lower()} of {shape}"] = (op, shape)
+            functions[name if len(ops) == 1 else f"{name}: {type(op).__name__.lower()} of {shape}"] = (op, shape)
             shape = op.shape(shape)
-    return found
+    return functions
 
 
 AFFINE = affine()

@@ -34,11 +34,11 @@ def test_the_adjoint_is_the_transpose(name):
 @pytest.mark.parametrize("name", AFFINE)
 @pytest.mark.parametrize(("samples", "forms"), [(0, 3), (2, 0), (0, 0)])
 def test_no_samples_and_no_forms_have_their_shapes(name, samples, forms):
-    """A search asks for the bounds of what is left, also of nothing."""
+    """A search asks for the bounds of the open samples, even if there are none."""
     op, shape = AFFINE[name]
     out = op.shape(shape)
-    for found in (op(rand(samples, *shape)), op.linear(rand(samples, *shape)), op.magnitude(rand(samples, *shape))):
-        assert found.shape == (samples, *out)
+    for output in (op(rand(samples, *shape)), op.linear(rand(samples, *shape)), op.magnitude(rand(samples, *shape))):
+        assert output.shape == (samples, *out)
     assert op.adjoint(rand(samples, forms, *out)).shape == (samples, forms, *shape)
     offset = op.offset(rand(samples, forms, *out))
     assert isinstance(offset, float) or offset.shape == (samples, forms)
@@ -108,7 +108,7 @@ def test_reshape_to_two_dimensions():
 @RANDOM(max_examples=40)
 @given(data=st.data(), size=st.integers(1, 6), shape=st.lists(st.integers(1, 4), min_size=1, max_size=3))
 def test_any_choice_of_entries(data, size, shape):
-    """Entries may come once, often or never; the number behind the last is a zero."""
+    """Entries may come once, often or never; the number after the last is a zero."""
     chosen = data.draw(st.lists(st.integers(0, size), min_size=math.prod(shape), max_size=math.prod(shape)))
     op = Select(torch.tensor(chosen).view(shape), (size,))
     x, a = rand(2, size), rand(2, 3, *shape)

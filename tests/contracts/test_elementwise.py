@@ -60,7 +60,7 @@ def test_either_end_of_a_leaky_relu_may_be_the_extreme_one(negative, slope, leas
 
 
 def test_the_offset_of_a_chord_holds_at_both_ends():
-    """Both values are the same but for rounding, and either may be the greater one."""
+    """Both values are the same except for rounding, and either may be the greater one."""
     torch.manual_seed(0)
     lower, upper = -torch.rand(1000), torch.rand(1000)
     _, _, slope, offset = ReLU().tightest_lines(lower, upper)
@@ -171,15 +171,15 @@ def test_gradients_are_finite(name, dtype, cases):
     op = ELEMENTWISE[name][0]
     lower, upper, low, high = tensors(cases, dtype)
     steady = (upper == lower) | (upper - lower > 1e-30)  # the gradient of ReLU's chord, 1 / (u - l), overflows
-    lower, upper, low, high = (given[steady].requires_grad_() for given in (lower, upper, low, high))
+    lower, upper, low, high = (end[steady].requires_grad_() for end in (lower, upper, low, high))
     chord = op.chord(lower, upper)
-    given_lines = (
+    all_lines = (
         op.lines(lower, upper, low, high),
         op.tightest_lines(lower, upper),
         op.lines(lower, upper, chord, chord),
     )
     ends = [part.sum() for part in (*op.image(lower, upper), *op.slopes(lower, upper)) if part.requires_grad]
-    lines = [part.sum() for found in given_lines for part in found if part is not None and part.requires_grad]
+    lines = [part.sum() for pair in all_lines for part in pair if part is not None and part.requires_grad]
     for gradient in torch.autograd.grad(sum(ends + lines), [lower, upper, low, high], materialize_grads=True):
         assert gradient.isfinite().all()
 
@@ -189,12 +189,12 @@ def test_tightest_lines_are_those_of_the_tightest_slopes_and_so_are_their_gradie
     op = ELEMENTWISE[name][0]
     ends = torch.tensor([(-1.3, 0.9), (0.2, 2.5), (-3.0, -1.1), (-0.8, 5.0), (0.0, 1.0), (-1.0, 0.0)]).double().T
     lower, upper = ends.clone().requires_grad_()
-    found = op.tightest_lines(lower, upper), op.lines(lower, upper, *op.tightest(lower, upper))
+    pairs = op.tightest_lines(lower, upper), op.lines(lower, upper, *op.tightest(lower, upper))
     weights, gradients = torch.randn(4, 6, dtype=torch.float64), []
-    for lines in found:
-        told = sum((w * line).sum() for w, line in zip(weights, lines, strict=True) if line is not None)
-        gradients.append(torch.autograd.grad(told, [lower, upper], materialize_grads=True))
-    for fused, plain in zip(found[0] + gradients[0], found[1] + gradients[1], strict=True):
+    for lines in pairs:
+        total = sum((w * line).sum() for w, line in zip(weights, lines, strict=True) if line is not None)
+        gradients.append(torch.autograd.grad(total, [lower, upper], materialize_grads=True))
+    for fused, plain in zip(pairs[0] + gradients[0], pairs[1] + gradients[1], strict=True):
         assert (fused is None and plain is None) or torch.allclose(fused, plain, rtol=1e-12, atol=1e-12)
 
 
@@ -212,11 +212,13 @@ def test_a_chord_that_is_hardly_wide_has_finite_gradients():
 
 @every_function
 def test_extremes_follow_the_ends_and_the_slope(name):
-    """A gradient of extremes is that of the value where they lie: -z for the slope."""
+    """The gradient of an extreme is that of the value at its place: -z for the slope."""
     op = ELEMENTWISE[name][0]
     lower, upper = torch.tensor([-1.3, 0.2, -3.0, -0.8]).double(), torch.tensor([0.9, 2.5, -1.1, 5.0]).double()
     slope = torch.tensor([0.31, 0.07, -0.09, 0.4]).double()
-    assert torch.autograd.gradcheck(op.extremes, [given.requires_grad_() for given in (lower, upper, slope)], rtol=1e-5)
+    assert torch.autograd.gradcheck(
+        op.extremes, [argument.requires_grad_() for argument in (lower, upper, slope)], rtol=1e-5
+    )
 
 
 @every_function

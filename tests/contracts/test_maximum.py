@@ -66,7 +66,7 @@ def test_planes_around_a_maximum_of_images():
 
 
 def test_repeats_of_an_entry_have_no_part_in_the_planes():
-    """Two entries and their repeats have the planes of the two, also where rounding tells a repeat from its entry."""
+    """Two entries and their repeats have the planes of the two, even if a repeat differs from its entry by rounding."""
     lower, width = rand(50, 2, 3), rand(50, 2, 3).abs()
     kept = Max().lines(lower, lower + width)
     repeats = torch.tensor([False, False, True, True, True]).view(-1, 1)

@@ -7,7 +7,7 @@ from ctbench.graph import freeze, trace
 
 
 class Wrap(nn.Module):
-    """A forward that is given as a function of three layers and x, for inputs of shape (2, 3)."""
+    """A module whose forward is a function of three layers and x, for inputs of shape (2, 3)."""
 
     def __init__(self, forward) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ def check(model: nn.Module, *shape: int) -> None:
 
 
 def refusal(model: nn.Module) -> str | None:
-    """What a network for inputs (2, 3) is refused with, or None if its graph computes the same."""
+    """The message that refuses a network for inputs (2, 3), or None if its graph computes the same."""
     try:
         check(model, 2, 3)
     except ValueError as error:
@@ -57,7 +57,7 @@ PARAMETERS = {
 
 
 class Reads(nn.Module):
-    """A forward given as a function of the module and x, for inputs of shape (4, 6, 8), and constants to use in it."""
+    """A forward as a function of the module and x, for inputs of shape (4, 6, 8), and constants for it."""
 
     def __init__(self, function) -> None:
         super().__init__()

@@ -92,9 +92,9 @@ EXAMPLES = {
     "F.max_pool2d of every option": lambda m, x: F.max_pool2d(x, (2, 3), (3, 2), (1, 0), (2, 3), True),
     "F.max_pool2d, rounded up": lambda m, x: F.max_pool2d(x, 4, 4, ceil_mode=True),
     # as moves of entries
-    **{f"{name}{given}": as_method(name, *given) for name, every in BOTH_WAYS.items() for given in every},
-    **{f"torch.{name}{given}": as_function(name, *given) for name, every in BOTH_WAYS.items() for given in every},
-    **{f"{name}{given} as a method": as_method(name, *given) for name, every in METHODS.items() for given in every},
+    **{f"{name}{args}": as_method(name, *args) for name, every in BOTH_WAYS.items() for args in every},
+    **{f"torch.{name}{args}": as_function(name, *args) for name, every in BOTH_WAYS.items() for args in every},
+    **{f"{name}{args} as a method": as_method(name, *args) for name, every in METHODS.items() for args in every},
     "pad": lambda m, x: F.pad(x, (1, 2)),
     "pad with a number": lambda m, x: F.pad(x, (1, 0, 2, 1, 0, 3), value=-0.5),
     "cut by pad": lambda m, x: F.pad(x, (-1, -2, 1, 0)),
@@ -118,8 +118,16 @@ EXAMPLES = {
     "a list of entries": lambda m, x: x[:, [2, 0, 0]],
     "an order of entries": lambda m, x: x[:, m.order],
     # as parts
-    **{f"{name}{given}": swapped(as_method(name, *given)) for name, every in PARTS.items() for given in every},
-    **{f"torch.{name}{given}": swapped(as_function(name, *given)) for name, every in PARTS.items() for given in every},
+    **{
+        f"{name}{arguments}": swapped(as_method(name, *arguments))
+        for name, every in PARTS.items()
+        for arguments in every
+    },
+    **{
+        f"torch.{name}{arguments}": swapped(as_function(name, *arguments))
+        for name, every in PARTS.items()
+        for arguments in every
+    },
     # as sums and scales
     "torch.add": lambda m, x: torch.add(x, F.relu(x)),
     "add": lambda m, x: x.add(x).add(2),
@@ -162,7 +170,7 @@ EXAMPLES = {
     "torch.concat": lambda m, x: torch.concat((x[:, :, :2], -x), dim=-2),
     "cat of three": lambda m, x: torch.cat([x, x[..., 1:3], x], dim=3),
     "torch.stack": lambda m, x: torch.stack([x, -x], dim=1),
-    "stack behind": lambda m, x: torch.stack([x, -x, x], dim=-1),
+    "stack at the end": lambda m, x: torch.stack([x, -x, x], dim=-1),
     "stack between": lambda m, x: torch.stack((x, -x), 3),
     "torch.maximum": lambda m, x: torch.maximum(x, x.flip(1)),
     "maximum": lambda m, x: x.maximum(-x * 0.5),

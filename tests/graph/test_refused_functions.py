@@ -131,7 +131,7 @@ REFUSED = {
         lambda m, x: x[:, 0] * m.pair.unbind(0)[0],
         "'unbind' splits parameter 'pair' .*: take slices",
     ),
-    "parameters beside the forward": (
+    "parameters outside of the forward": (
         lambda m, x: x * dict(m.named_parameters())["row"].exp(),
         "is computed from parameters, but it would not follow their training",
     ),
@@ -161,7 +161,7 @@ WRONG = {
     "hardtanh(1, 0)": (lambda m, x: F.hardtanh(x, 1.0, 0.0), r"'hardtanh': values cannot be clamped to \[1, 0\]"),
     "dropout of 1.5": (lambda m, x: F.dropout(x, 1.5, False), "'dropout': .*1.5"),
     "large windows": (lambda m, x: F.max_pool2d(x, 9), r"'max_pool2d' \(MaxPool2d\): the windows do not fit"),
-    "windows beside the image": (
+    "windows outside of the image": (
         lambda m, x: F.max_pool2d(x[:, :, :2, :2], 2, 1, 1, 3),
         r"'max_pool2d' \(MaxPool2d\): a window of 2 with dilation 3 sees only the padding of a side of 2",
     ),

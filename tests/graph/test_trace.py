@@ -1,4 +1,4 @@
-"""Tracing: what a forward may be written in, that the graph equals the module, and errors."""
+"""Tracing: the supported code of a forward, the equality of graph and module, and errors."""
 
 import math
 from dataclasses import dataclass
@@ -113,7 +113,7 @@ def test_a_forward_hook_is_not_left_out_silently():
 
 
 def late(output: Tensor) -> Tensor:
-    """Does nothing on the inputs that a check would try."""
+    """A layer that does nothing on the inputs that a check would try."""
     return torch.where(output.abs() > 1e3, -output, output)
 
 
@@ -280,7 +280,7 @@ def test_layers_that_do_not_fit_are_named(layer):
 
 
 def test_padding_of_equal_sides_is_part_of_the_convolution():
-    """So that CROWN carries windows through it, as through any other convolution."""
+    """So CROWN carries windows through it, like through any other convolution."""
     torch.manual_seed(0)
     for padding in ("same", "valid", 1):
         model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=padding), nn.Flatten())
@@ -297,7 +297,7 @@ def test_settings_that_are_changed_later_count():
 
 class Offset(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(x) * 0 + x + 2  # not to be read, but for its op
+        return torch.sin(x) * 0 + x + 2  # refused, except if its op is registered
 
 
 class Huber(nn.Module):

@@ -27,7 +27,7 @@ def test_a_value_changed_in_place_is_read_as_changed_or_refused(name):
 
 
 def test_a_change_in_place_is_seen_where_random_inputs_do_not_show_it():
-    """On inputs above 0 this ReLU changes nothing, so that comparing values there finds no difference."""
+    """On inputs above 0 this ReLU changes nothing, so a comparison of values there finds no difference."""
     model = Wrap(IN_PLACE["a layer in place"]).double()
     with torch.no_grad():
         model.first.weight.copy_(torch.eye(6))
@@ -90,7 +90,7 @@ OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 @pytest.mark.parametrize("operation", OPERATORS)
 @pytest.mark.parametrize("other", ["number", "parameter", "value"])
 def test_operators_in_place_end_the_value_that_they_write_into(operation, other):
-    """Also where they change nothing, as a factor of 1 does before it is trained."""
+    """Also if they change nothing, like a factor of 1 before training."""
 
     def forward(m: Wrap, x: Tensor) -> Tensor:
         h = m.first(x.flatten(1))

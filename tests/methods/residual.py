@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """A residual block with a ReLU for each layer but the last inside: relu(... relu(first(x)) + x)."""
+    """A residual block with a ReLU after each layer except the last: relu(... relu(first(x)) + x)."""
 
     def __init__(self, inside: int) -> None:
         super().__init__()

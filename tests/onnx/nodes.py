@@ -25,8 +25,8 @@ def scalar(value: float) -> np.ndarray:
 
 
 def one(kind: str, *inputs, **attributes) -> tuple:
-    """A node; the input is "x" where none is named."""
-    return kind, inputs if any(isinstance(given, str) for given in inputs) else ("x", *inputs), attributes
+    """A node; the input is "x" if no input is named."""
+    return kind, inputs if any(isinstance(name, str) for name in inputs) else ("x", *inputs), attributes
 
 
 STATISTICS = (positive(3), arr(3), arr(3), positive(3))

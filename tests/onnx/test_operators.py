@@ -22,7 +22,7 @@ from torch import nn
 
 from ctbench.graph import UnsupportedLayerError, freeze, trace
 from ctbench.onnx import load_onnx
-from ctbench.onnx.operators import OPERATORS
+from ctbench.onnx.table import OPERATORS
 
 # name: (nodes, shape of the input, opset)
 CASES = {
@@ -112,7 +112,7 @@ CASES = {
     "Concat last axis": ([one("Relu"), one("Concat", "1", "x", axis=-1)], IMAGE, 17),
     "Flatten": ([one("Flatten")], IMAGE, 17),
     "Flatten axis 0": ([one("Flatten", axis=0)], IMAGE, 17),
-    "Flatten behind a 1": ([one("Flatten", axis=-1)], (1, 1, 5), 17),
+    "Flatten after a 1": ([one("Flatten", axis=-1)], (1, 1, 5), 17),
     "Reshape to one row": ([one("Reshape", ints(1, -1))], IMAGE, 17),
     "Reshape to rows": ([one("Reshape", ints(-1, 126))], IMAGE, 17),
     "Reshape to one row, given": ([one("Reshape", ints(1, 126))], IMAGE, 17),

@@ -121,7 +121,7 @@ def test_the_weights_of_a_gemm_train(write):
 
 
 def test_defaults_are_in_single_precision(write):
-    """As all attributes of ONNX; 0.01 in double precision is another slope."""
+    """Like all attributes of ONNX; 0.01 in double precision is another slope."""
     (leaky,) = load_onnx(write(one("LeakyRelu"), shape=VECTOR)).children()
     assert leaky.negative_slope == float(np.float32(0.01)) != 0.01
     (norm,) = load_onnx(write(one("BatchNormalization", *STATISTICS), shape=IMAGE)).children()
