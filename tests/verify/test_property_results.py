@@ -131,5 +131,7 @@ def test_properties_of_other_networks_are_refused():
         verify_property(identity(2), one)
     with pytest.raises(ValueError, match="seed is -1"):
         verify_property(identity(1), one, seed=-1)
-    with pytest.raises(ValueError, match=r"the property is 'claim\.vnnlib': give a Property, as ctbench\.read_vnnlib"):
+    with pytest.raises(
+        ValueError, match=r"the property is 'claim\.vnnlib': give a Property, e\.g\. ctbench\.read_vnnlib"
+    ):
         verify_property(identity(1), "claim.vnnlib")

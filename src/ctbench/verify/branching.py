@@ -78,8 +78,9 @@ def _scores(relaxation: Relaxation, free: Multipliers, bounds: Bounds, points: T
         (at,) = nodes[place].inputs
         unstable = relaxation.least[at] < relaxation.greatest[at]
         below = a.clamp(min=0) * (values[place] - free.slopes[at] * values[at])
-        above = a.clamp(max=0) * (values[place] - relaxation.upper[at] * values[at] - relaxation.rise[at])
+        slope, offset = relaxation.upper_slope[at], relaxation.upper_offset[at]
+        above = a.clamp(max=0) * (values[place] - slope * values[at] - offset)
         losses[at] = losses[at] + torch.where(unstable, below + above, 0.0)
-        heights[at] = heights[at] + torch.where(unstable, a.abs() * relaxation.rise[at] + TINY, 0.0)
+        heights[at] = heights[at] + torch.where(unstable, a.abs() * offset + TINY, 0.0)
     flat = [torch.cat([scores[at].flatten(1) for at in sorted(scores)], dim=1) for scores in (losses, heights)]
     return flat[0], flat[1]

@@ -102,7 +102,7 @@ class Setting:
         spec = self.spec(part)
         free = part.free.map(lambda value: value.to(spec.dtype))
         losses = None if self.losses is None else [loss.take(part.sample) for loss in self.losses]
-        return beta_crown.bounds(
+        return beta_crown.bounds_at(
             self.graph, self.region(part), spec, self.inner(part), free, self.pairs_of(part), losses
         )
 
@@ -182,7 +182,7 @@ def is_positive(bound: Tensor) -> Tensor:
 
 
 def begin(
-    problem: Problem, steps: int, max_elements: int, memory: int = crown.DEFAULT_MEMORY
+    problem: Problem, steps: int, max_elements: int, memory: int = memory_budget.DEFAULT
 ) -> tuple[Root, Tensor, Subproblems]:
     """Bound everything at the root.
 
