@@ -11,6 +11,7 @@ from tests.stages import BOUNDS
 from torch import nn
 
 import ctbench
+from ctbench.regions import Linf
 from ctbench.results import CertificationFiles, Open, StageFailedWarning, Verdict
 from ctbench.verify import (
     Bound,
@@ -104,12 +105,11 @@ def test_bad_input_is_explained():
         ({"x": x + 1}, r"the inputs lie in \[1.*\] but the data range is \[0, 1\]: give raw pixels"),
         ({"x": x - 1}, r"the inputs lie in \[-"),
         ({"x": x * math.nan}, r"the inputs hold NaN or infinite values"),
-        ({"x": x * math.inf, "clip": None}, r"the inputs hold NaN or infinite values"),
+        ({"x": x * math.inf, "eps": None, "threat": Linf(0.1, clip=None)}, r"the inputs hold NaN or infinite values"),
         ({"eps": 1.5}, r"eps is 1.5, wider than the data range"),
         ({"eps": -0.1}, r"eps is -0.1: a radius must be a number >= 0"),
         ({"eps": math.nan}, r"eps is nan: a radius must be a number >= 0"),
-        ({"eps": math.inf, "clip": None}, r"eps is inf: a radius must be a number >= 0"),
-        ({"clip": (1.0, 0.0)}, r"clip is \(1.0, 0.0\)"),
+        ({"eps": math.inf}, r"eps is inf: a radius must be a number >= 0"),
         ({"stages": []}, r"stages must be a list of Stage objects.*; got an empty list"),
         ({"stages": [BranchAndBound]}, r"stages must be a list of Stage objects.*; got .*BranchAndBound'>"),
     ]
@@ -125,8 +125,11 @@ def test_bad_input_is_explained():
         ({"y": torch.tensor(1)}, "y a tensor of shape []"),
         ({"x": [[0.0] * 4]}, "the inputs are a list"),
         ({"eps": True}, "eps is True: a radius must be a number"),
-        ({"eps": torch.tensor([0.1, 0.2])}, r"eps is tensor([0.1000, 0.2000]): a radius must be a number"),
-        ({"files": "records.jsonl"}, "files is 'records.jsonl': give ctbench.results.CertificationFiles"),
+        (
+            {"eps": torch.tensor([0.1, 0.2])},
+            "eps has the shape [2] but one input has [4]: eps must broadcast to one input",
+        ),
+        ({"records": "records.jsonl"}, "records is 'records.jsonl': give ctbench.Records(path), or None"),
     ],
 )
 def test_wrong_types_are_explained(changes, said):
