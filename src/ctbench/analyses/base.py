@@ -10,11 +10,10 @@ The network is taken as at test time, with the running statistics, whatever mode
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, TypedDict
@@ -51,17 +50,16 @@ class Study:
 
     Args:
         model: the network.
-        net: its frozen graph, which refers to the parameters of the model.
-        exact: the graph in double precision, with bounds that are rounded outward.
+        graph: its trace.
+        precisions: its frozen graphs at test time, without gradients.
         x, y: all inputs, [N, *shape], and their labels, [N]; where y is None, the answers of the network.
         first: the index of x[0] in its data set.
         seed: of random draws.
     """
 
     model: nn.Module
-    net: Graph
-    exact: Graph
-    like: Tensor  # a zero of the precision and on the device of the network
+    graph: Graph
+    precisions: Precisions
     x: Tensor
     y: Tensor | None
     first: int = 0
@@ -77,17 +75,16 @@ class Study:
         precisions = Precisions.of(model, x[:1])
         if y is not None:
             check_labels(y, precisions.net.classes)
-        net, _ = freeze(trace(model, tuple(x.shape[1:])), x[:1].to(precisions.like))
-        return cls(model, net, precisions.exact, precisions.like, x, y, first, seed)
+        return cls(model, trace(model, tuple(x.shape[1:])), precisions, x, y, first, seed)
 
     def part(self, start: int, stop: int, threat: Threat) -> Part:
         """The samples from `start` to `stop` - 1 of the data set."""
         rows = slice(start - self.first, stop - self.first)
-        x = self.x[rows].to(self.like)
-        y = self.net(x).argmax(1) if self.y is None else self.y[rows].to(x.device, torch.long)
+        x = self.x[rows].to(self.precisions.like)
+        y = self.precisions.net(x).argmax(1) if self.y is None else self.y[rows].to(x.device, torch.long)
         # hashed, as generators on a CPU take no more than 32 bits of a seed
         seed = int.from_bytes(hashlib.sha256(f"{self.seed} {start}".encode()).digest()[:4])
-        return Part(self.model, self.net, self.exact, x, y, threat, seed)
+        return Part(self.model, self.graph, self.precisions, x, y, threat, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +92,26 @@ class Part:
     """Some samples of a study, at one radius."""
 
     model: nn.Module
-    net: Graph
-    exact: Graph
+    graph: Graph  # the trace of the network
+    precisions: Precisions
     x: Tensor  # [B, *shape]
     y: Tensor  # [B]
     threat: Threat
     seed: int
+
+    @property
+    def net(self) -> Graph:
+        """The frozen graph at test time, in the precision of the network, without gradients."""
+        return self.precisions.net
+
+    @property
+    def exact(self) -> Graph:
+        """The same in double precision, with bounds that are rounded outward."""
+        return self.precisions.exact
+
+    def with_gradients(self) -> Graph:
+        """The same as `net`, from which gradients flow to the parameters; each call makes a new one."""
+        return freeze(self.graph, self.x[:1])[0]
 
     @cached_property
     def region(self) -> Region:
@@ -115,9 +126,9 @@ class Part:
         """A source of random draws, which are the same for each generator of a part."""
         return torch.Generator(self.x.device).manual_seed(self.seed)
 
-    def batch(self) -> Batch:
-        """The samples as a training method takes them."""
-        return Batch.within(self.threat, self.x, self.y, self.net(self.x), self.generator())
+    def batch(self, net: Graph) -> Batch:
+        """The samples as a training method takes them, with the logits of a network."""
+        return Batch.within(self.threat, self.x, self.y, net(self.x), self.generator())
 
     def scaled(self, scale: float) -> Region:
         """The region at a multiple of eps."""
@@ -189,7 +200,9 @@ class Analysis(ABC):
         return [(float(threat.eps), *pair) for pair in zip(edges, edges[1:], strict=False)]
 
     @full_float32
-    def records(self, study: Study, threat: Threat, done: Mapping[Key, PartRecord] | None = None) -> Iterator[PartRecord]:
+    def records(
+        self, study: Study, threat: Threat, done: Mapping[Key, PartRecord] | None = None
+    ) -> Iterator[PartRecord]:
         """The records of all parts at the radius of a threat model, as they are computed, except those that are done.
 
         Raises:
@@ -245,15 +258,3 @@ def _plain(value: Tensor | float) -> float | list[float | None]:
 def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The quantities of parts as those of all samples, [B] each."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def options(analysis: Analysis) -> dict[str, object]:
-    """The fields of an analysis that differ from their defaults."""
-    plain = type(analysis)()
-    fields = (field.name for field in dataclasses.fields(analysis))
-    return {name: value for name in fields if (value := getattr(analysis, name)) != getattr(plain, name)}
-
-
-def in_keys(records: Collection[PartRecord]) -> dict[Key, PartRecord]:
-    """Records by their parts."""
-    return {record.key: record for record in records}

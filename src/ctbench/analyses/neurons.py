@@ -157,7 +157,7 @@ def _states(part: Part, nodes: Sequence[Node]) -> dict[str, Tensor]:
     for prefix, region in (("point: ", part.scaled(0.0)), ("region: ", part.region)):
         boxes = interval.boxes(part.net, region)
         shares |= _shares([_masks(boxes[node.inputs[0]]) for node in nodes], prefix)
-    return shares
+    return {name: values for name, values in shares.items() if "point: unstable" not in name}  # a pre-activation of 0
 
 
 def _masks(box: Box) -> dict[str, Tensor]:

@@ -226,7 +226,9 @@ class AnalysisFiles(RecordFiles):
             return Measurements(())
         different = differences(self.read_settings(), json.loads(json.dumps(settings)))
         if different:
-            raise ValueError(f"{self.records} was made under other settings ({different}): choose another place (--out)")
+            raise ValueError(
+                f"{self.records} was made under other settings ({different}): choose another place (--out)"
+            )
         measurements = self.read()
         jsonl.rewrite(self.records, jsonl.read(self.records))  # without a record that was truncated by a kill
         return measurements

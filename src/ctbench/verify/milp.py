@@ -131,6 +131,28 @@ def worst_case(graph: Graph, box: Region, y: int, inner: list[Box], *, timeout: 
     return WorstCase(tuple(_Search(program, row, end).minimum() for row in rows))
 
 
+def least(graph: Graph, box: Region, rows: Tensor, inner: list[Box], *, timeout: float) -> Exact:
+    """The least value of several forms over a box, as by `minimum`: forms that cannot be the least end early.
+
+    Args:
+        graph, box, inner: as for `minimum`.
+        rows: the forms, [S, *output].
+        timeout: seconds, for all of them together.
+    """
+    end = _end(timeout)
+    bounds = crown.lower_bounds(graph, box, rows.unsqueeze(0), inner=inner)[0]
+    program = Program.of(graph, box, inner)
+    lower, best, late = math.inf, Exact(math.inf, math.inf, None, OPTIMAL), False
+    for k in bounds.argsort().tolist():
+        if bounds[k] > best.upper:
+            lower = min(lower, float(bounds[k]))
+            break
+        exact = _Search(program, rows[k], end).minimum(stop_above=best.upper)
+        lower, late = min(lower, max(exact.lower, float(bounds[k]))), late or exact.status == LATE
+        best = exact if exact.upper < best.upper else best
+    return Exact(min(lower, best.upper), best.upper, best.point, LATE if late else OPTIMAL)
+
+
 def unstable(graph: Graph, inner: list[Box]) -> int:
     """How many neurons of a sample the boxes leave open; of a maximum, all entries count."""
     readers = [node for node in graph.nodes if node.op.relaxed]
