@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import ClassVar, TypedDict
 
 import torch
@@ -197,7 +198,7 @@ class Analysis(ABC):
         start, stop = study.first, study.first + len(study.x)
         size = self.size or stop
         edges = [start, *range((start // size + 1) * size, stop, size), stop]
-        return [(float(threat.eps), *pair) for pair in zip(edges, edges[1:], strict=False)]
+        return [(float(threat.eps), *pair) for pair in pairwise(edges)]
 
     @full_float32
     def records(

@@ -155,9 +155,9 @@ def _edges(part: Part, at: int, bins: int) -> Tensor:
 def box_growth(
     model: nn.Module, x: Tensor, *, shares: tuple[float, ...] = SHARES, **where: Unpack[Where]
 ) -> Measurements:
-    """The quantities "affine", "activations" and "whole" over lambda, for inputs [N, *shape]; `where` as for `Analysis`.
+    """The quantities "affine", "activations" and "whole" over lambda, for inputs [N, *shape].
 
-    Raises ValueError as `BoxGrowth` does.
+    `where` as for `Analysis`. Raises ValueError as `BoxGrowth` does.
     """
     return BoxGrowth(shares=shares)(model, x, **where)
 

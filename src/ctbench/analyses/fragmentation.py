@@ -11,9 +11,9 @@ beside it. For every input
 
     sampled <= crown <= interval
 
-The claim of the paper is that the three are close for networks of certified training. Other piecewise linear activations
-also count; a neuron switches where one of their kinks lies inside. In regions that are not boxes, points are drawn from
-the region.
+The claim of the paper is that the three are close for networks of certified training. Other piecewise linear
+activations also count; a neuron switches where one of their kinks lies inside. In regions that are not boxes, points
+are drawn from the region.
 
     fragmentation(model, x, eps=0.1).mean("sampled")
 """

@@ -2,9 +2,9 @@
 
     Std = cos(grad of mean L, grad of mean CE(z(x), y)),     Adv = cos(grad of mean L, grad of mean CE(z(x'), y))
 
-L is the loss of a training method and x' the point that PGD finds; gradients in all parameters of the network together,
-over batches of 128 test inputs. Weight decay and regularisers do not count. Müller et al. 2023, "Certified training: small
-boxes are all you need", appendix C, Table 6: .5586 and .8047 for IBP, .8071 and .9062 for SABR.
+L is the loss of a training method and x' the point that PGD finds. Gradients are those in all parameters of the network
+together, over batches of 128 test inputs. Weight decay and regularisers do not count. Müller et al. 2023, "Certified
+training: small boxes are all you need", appendix C, Table 6: .5586 and .8047 for IBP, .8071 and .9062 for SABR.
 
     gradient_alignment(model, SABR(ratio=0.05), x, y, eps=0.1).mean("standard")
 """

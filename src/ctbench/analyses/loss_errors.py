@@ -1,4 +1,4 @@
-"""How precise are the estimates of the worst-case loss that training methods use? Their errors against integer programs.
+"""How precise are the estimates of the worst-case loss that training methods use? Their errors against exact programs.
 
     M*    = max over x' in the region and k != y of z_k(x') - z_y(x')        exact, by `verify.milp`
     error = estimate - M*
@@ -9,8 +9,8 @@
     pgd        the largest z_k - z_y that PGD finds, 50 steps from 3 starts  never above 0
 
 Mao et al. 2023, "Connecting certified and adversarial training", section 4.2, Figures 1 (left) and 6. With
-`loss="cross-entropy"` the same for log(1 + sum_k exp(-m_k)), m_k the margins, each at its own worst point. Inputs that
-the time of their program did not suffice for have no errors; "open" is their share. All is computed in double precision.
+`loss="cross-entropy"` the same for log(1 + sum_k exp(-m_k)), m_k the margins, each at its own worst point. An input has
+no errors if its program was not solved in time; "open" is the share of these inputs. All is in double precision.
 
     loss_errors(model, x[:100], y[:100], eps=0.1).summary("taps")
 """

@@ -166,8 +166,10 @@ def _masks(box: Box) -> dict[str, Tensor]:
 
 
 def utilisation(model: nn.Module, x: Tensor, **where: Unpack[Where]) -> Measurements:
-    """The quantity "utilisation": the share of active ReLUs at each input, [N, *shape]; `where` as for `Analysis`."""
-    return Utilisation()(model, x, **{"eps": 0.0, **where})
+    """The quantity "utilisation": the share of active ReLUs at each input, [N, *shape]; `where` may be empty."""
+    if "threat" not in where:
+        where.setdefault("eps", 0.0)
+    return Utilisation()(model, x, **where)
 
 
 def states(model: nn.Module, x: Tensor, **where: Unpack[Where]) -> Measurements:

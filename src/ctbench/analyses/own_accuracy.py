@@ -1,4 +1,4 @@
-"""How good is a training method's own estimate of robustness? Its accuracy on test inputs.
+r"""How good is a training method's own estimate of robustness? Its accuracy on test inputs.
 
     own accuracy = share of the inputs that the method calls right over their region
 
@@ -9,7 +9,8 @@ For TAPS: all adversarial points in the latent box, one for each wrong class, ar
 `ctbench analyse` shows the correlation with certified and adversarial accuracy over the runs that have been certified,
 and the differences (Table 9). The matrix of Figures 8 and 9, other splits at test time than in training:
 
-    ctbench analyse RUN... --what own-accuracy --set own-accuracy.method=taps --set own-accuracy.method.classifier_relus=2
+    ctbench analyse RUN... --what own-accuracy --set own-accuracy.method=taps \
+        --set own-accuracy.method.classifier_relus=2
 
     own_accuracy(model, TAPS(classifier_relus=1), x, y, eps=0.1).mean("own accuracy")
 """

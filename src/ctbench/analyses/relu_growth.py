@@ -1,6 +1,7 @@
 """How does the mean radius of boxes grow through a ReLU? In closed form, for centres of a known distribution.
 
-A box with centre c ~ D and radius d becomes a box of radius 0 where c <= -d, (c + d)/2 where |c| < d, and d where c >= d:
+A box with centre c ~ D and radius d becomes a box of radius 0 where c <= -d, of (c + d)/2 where |c| < d, and of d
+where c >= d:
 
     E(d)   = E[(c + d)/2; |c| < d] + d P(c > d)                                            Eq. (8)
     E'(d)  = P(|c| < d)/2 + P(c > d)                                                       Eq. (5)

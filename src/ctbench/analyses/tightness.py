@@ -1,16 +1,16 @@
 """How strongly is the network regularised towards intervals? Its propagation tightness.
 
-Fix each ReLU as at the input x: on where its pre-activation is >= 0, off elsewhere. The network is then affine around x,
-and both its exact margins and their intervals over a box of half-width r have a radius in closed form:
+Fix each ReLU as at the input x: on where its pre-activation is >= 0, off elsewhere. The network is then affine around
+x, and both its exact margins and their intervals over a box of half-width r have a radius in closed form:
 
     tightness = mean over k != y of  |J_k| r / r_ibp,k      J_k the gradient of z_y - z_k at x
 
-    r_ibp:  r <- |W| r at affine layers,  r <- mask r at ReLUs,  sums at joins;  the last layer is merged with the margins
+    r_ibp:  r <- |W| r at affine layers,  r <- mask r at ReLUs,  sums at joins;  the last layer merged with the margins
 
-It lies in (0, 1], and is 1 for one affine layer, for a network with one path and for weights of one sign. Mao et al. 2024,
-"CTBench", section 5.4 and Figure 5, after Mao et al. 2024, "Understanding certified training with interval bound
-propagation". Where no neuron is unstable, it is the quotient of the true radii. With `at_eps`, the quotient of the radii
-by CROWN and by intervals of the network itself stands beside it; this costs about five times as much.
+It lies in (0, 1], and is 1 for one affine layer, for a network with one path and for weights of one sign. Mao et al.
+2024, "CTBench", section 5.4 and Figure 5, after Mao et al. 2024, "Understanding certified training with interval bound
+propagation". Where no neuron is unstable, it is the quotient of the true radii. With `at_eps`, the quotient of the
+radii by CROWN and by intervals of the network itself stands beside it; this costs about five times as much.
 
 Other activations count with their slope at x, and a maximum is the entry that is the greatest.
 
@@ -45,7 +45,7 @@ class Gate(Affine):
     slope: Tensor  # [B, *node]
     mixes: ClassVar[bool] = False
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return self.slope * x
 
     def shape(self, *inputs: Shape) -> Shape:
@@ -71,7 +71,7 @@ class Pick(Positive):
     chosen: Tensor  # [B, 1, *node], the number of the entry
     count: int
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return x.gather(1, self.chosen).squeeze(1)
 
     def shape(self, *inputs: Shape) -> Shape:
@@ -152,8 +152,11 @@ class Tightness(Analysis):
         quotients = {"tightness": _quotient(exact, loose)}
         if self.at_eps:
             spec = torch.cat([part.spec, -part.spec], dim=1)
-            tight = crown.lower_bounds(part.net, box, spec), interval.lower_bounds(part.net, box, spec)
-            quotients["at eps"] = _quotient(*(-sum(bounds.chunk(2, dim=1)) / 2 for bounds in tight))
+            pairs = (
+                bound(part.net, box, spec).chunk(2, dim=1) for bound in (crown.lower_bounds, interval.lower_bounds)
+            )
+            tight, loose = (-(lower + negative) / 2 for lower, negative in pairs)
+            quotients["at eps"] = _quotient(tight, loose)
         return quotients
 
 

@@ -69,9 +69,9 @@ def table(title: str, results: Sequence[Result], x_label: str = "x") -> Table:
     for place, heading in enumerate((*HEADINGS, *([x_label] if axis else []), *names)):
         drawn.add_column(heading, justify="left" if place < 2 else "right")
     for labels, x, values in rows:
-        place = [("-" if x is None else f"{x:.4g}")] if axis else []
+        at = [("-" if x is None else f"{x:.4g}")] if axis else []
         cells = (f"{values[name]:.4g}" if name in values else "-" for name in names)
-        drawn.add_row(*(label.replace("[", r"\[") for label in labels), *place, *cells)
+        drawn.add_row(*(label.replace("[", r"\[") for label in labels), *at, *cells)
     return drawn
 
 
@@ -126,14 +126,15 @@ class Pairs:
         return statistics.correlation(self.values, self.accuracies)
 
     def __str__(self) -> str:
-        """The correlation, and mean and standard deviation of the differences."""
+        """The correlation; if the quantity is an accuracy, also mean and standard deviation of the differences."""
+        related = "-" if self.correlation is None else f"{self.correlation:.4f}"
+        about = f"{self.quantity} and {self.accuracy} accuracy at eps {self.eps:g}"
+        text = f"{about}, {len(self.runs)} runs: correlation {related}"
+        if not self.quantity.endswith("accuracy"):
+            return text
         apart = [value - accuracy for value, accuracy in zip(self.values, self.accuracies, strict=True)]
         spread = f" +- {statistics.stdev(apart):.4f}" if len(apart) > 1 else ""
-        related = "-" if self.correlation is None else f"{self.correlation:.4f}"
-        return (
-            f"{self.quantity} and {self.accuracy} accuracy at eps {self.eps:g}, {len(self.runs)} runs: correlation "
-            f"{related}, difference {statistics.fmean(apart):.4f}{spread}"
-        )
+        return f"{text}, difference {statistics.fmean(apart):.4f}{spread}"
 
 
 def beside_accuracies(results: Sequence[Result], quantity: str) -> list[Pairs]:

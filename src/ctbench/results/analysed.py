@@ -1,8 +1,8 @@
 """The results of an analysis: a record for each part of the test set and each radius, and means over all of them.
 
-A record has points. Most analyses have one; those with an axis, such as the shares lambda of a radius, have one for each
-place x on it. A point has quantities by name: a number for each sample (null where there is none), or one for the part.
-Names that begin with "layer" are those of single layers.
+A record has points. Most analyses have one; those with an axis, such as the shares lambda of a radius, have one for
+each place x on it. A point has quantities by name: a number for each sample (null where there is none), or one for the
+part. Names that begin with "layer" are those of single layers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from ctbench.results import jsonl
@@ -135,10 +136,7 @@ class Measurements:
         places = [x for x in self.places(eps) if x is not None and x > 0 and quantity in self.quantities(eps, x)]
         means = {x: self.mean(quantity, eps, x) for x in places}
         usable = [x for x in places if means[x] > 0]
-        return {
-            math.sqrt(a * b): math.log(means[b] / means[a]) / math.log(b / a)
-            for a, b in zip(usable, usable[1:], strict=False)
-        }
+        return {math.sqrt(a * b): math.log(means[b] / means[a]) / math.log(b / a) for a, b in pairwise(usable)}
 
     def only(self, keys: Collection[tuple[float, int, int]]) -> Measurements:
         """The records of some parts: their eps, start and stop."""

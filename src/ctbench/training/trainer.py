@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ctbench.datasets import Data, Examples, split
 from ctbench.graph import freeze, trace
+from ctbench.methods.base import Batch
 from ctbench.precision import products
 from ctbench.results import RunFolder, jsonl
 from ctbench.training import checkpoints, divergence
