@@ -12,6 +12,7 @@ import torch
 from tests.kinds import ours
 
 import ctbench
+from ctbench.analyses import Analysis, Utilisation, analyses
 from ctbench.attacks import PGD, Attack, attacks
 from ctbench.datasets import Dataset, Digits, datasets
 from ctbench.domains import Domain, Interval, domain, domains
@@ -64,6 +65,11 @@ class DomainOfTheTest(Interval):
     scale: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnalysisOfTheTest(Utilisation):
+    name: ClassVar[str] = "your-analysis"
+
+
 KINDS = {
     MethodOfTheTest: (Method, methods),
     DatasetOfTheTest: (Dataset, datasets),
@@ -72,6 +78,7 @@ KINDS = {
     AttackOfTheTest: (Attack, attacks),
     StageOfTheTest: (Stage, stage_types),
     DomainOfTheTest: (Domain, domains),
+    AnalysisOfTheTest: (Analysis, analyses),
 }
 
 

@@ -161,11 +161,11 @@ def draw(points: Sequence[Point], plot: Plot, path: Path) -> None:
 def panels(count: int, *, width: float = 3.6) -> tuple[Figure, list[Axes]]:
     """A figure with this many panels side by side, without a window. Raises ValueError without matplotlib."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib import figure
     except ImportError as error:
         raise ValueError(f"matplotlib is not there ({error}): pip install 'ctbench[figures]'") from None
-    figure = Figure(figsize=(width * count, 3.2), layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+    drawn = figure.Figure(figsize=(width * count, 3.2), layout="constrained")
+    return drawn, list(drawn.subplots(1, count, squeeze=False)[0])
 
 
 def save(figure: Figure, title: str, path: Path) -> None:

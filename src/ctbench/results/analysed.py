@@ -222,6 +222,8 @@ class AnalysisFiles(RecordFiles):
         """
         if self._begin(settings):
             return Measurements(())
+        if not jsonl.read(self.records):
+            jsonl.write_json(self.settings, settings)
         different = differences(self.read_settings(), json.loads(json.dumps(settings)))
         if different:
             raise ValueError(
