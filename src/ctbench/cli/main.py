@@ -47,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODULE",
         action="append",
         default=[],
-        help="a Python module with classes of your own (methods, data sets, networks, threat models, attacks, stages, analyses) "
-        "or layers, to import first",
+        help="a Python module with classes of your own (methods, data sets, networks, threat models, attacks, stages, "
+        "analyses) or layers, to import first",
     )
     commands = root.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
