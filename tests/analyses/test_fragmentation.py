@@ -41,7 +41,7 @@ def test_a_neuron_that_reaches_0_does_not_switch():
     # on [0.3, 0.7] the pre-activation x - 0.3 is at least 0, and x - 0.5 changes its sign
     x = torch.full((1, 1), 0.5).double()
     for bias, share in ((-0.3, 0.0), (-0.7, 0.0), (-0.5, 1.0)):
-        found = fragmentation(one_neuron(bias), x, eps=0.2, clip=None)
+        found = fragmentation(one_neuron(bias), x, threat=Linf(0.2, clip=None))
         assert found.mean("sampled") == share
         assert found.mean("interval") == (0.0 if share == 0 else 1.0) or bias == -0.7  # rounding of 0.5 + 0.2
 
@@ -53,7 +53,7 @@ def test_noise_is_clipped_at_eps_and_points_at_the_data_range():
     assert share == 1, "the end x + eps = 0.15 is found"
     assert fragmentation(one_neuron(-0.151), x, eps=0.1, draws=200).mean("sampled") == 0, "nothing lies beyond it"
     assert fragmentation(one_neuron(0.01), x, eps=0.1, draws=200).mean("sampled") == 0, "below 0 there are no pixels"
-    assert fragmentation(one_neuron(0.01), x, eps=0.1, draws=200, clip=None).mean("sampled") == 1
+    assert fragmentation(one_neuron(0.01), x, threat=Linf(0.1, clip=None), draws=200).mean("sampled") == 1
 
 
 def test_more_draws_find_more_neurons_and_the_seed_decides():

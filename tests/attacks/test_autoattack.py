@@ -1,4 +1,4 @@
-"""The wrapper around pyautoattack: which parts run, what comes back, and what is left as it was."""
+"""The wrapper around pyautoattack: the parts that run, the points that it returns, and the state that it restores."""
 
 import sys
 
@@ -8,13 +8,13 @@ from torch import nn
 
 from ctbench.attacks import AutoAttack
 from ctbench.attacks.autoattack import _tiled
-from ctbench.regions import threat
+from ctbench.regions import L1, L2, Linf, threat
 
 SHAPE = torch.Size((1, 6, 6))
 
 
 def sample(classes: int = 5, dtype: torch.dtype = torch.float64):
-    """A network, inputs and the labels that it gives them."""
+    """A network, inputs, and the network's own answers as labels."""
     torch.manual_seed(3)
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, classes)).to(dtype)
     x = torch.rand(6, *SHAPE).to(dtype)
@@ -25,38 +25,38 @@ def sample(classes: int = 5, dtype: torch.dtype = torch.float64):
 @pytest.mark.parametrize("version", ["standard", "plus"])
 def test_points_of_the_region_fool_the_network(norm, eps, version):
     net, x, y = sample()
-    found = AutoAttack(version=version)(net, x, y, eps=eps, norm=norm)
+    points = AutoAttack(version=version)(net, x, y, threat(norm, eps))
     region = threat(norm, eps).region(x)
-    assert found.dtype == x.dtype
-    assert torch.equal(region.project(found), found)
-    assert (net(found).argmax(1) != y).all()
+    assert points.dtype == x.dtype
+    assert torch.equal(region.project(points), points)
+    assert (net(points).argmax(1) != y).all()
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
 def test_few_classes(classes):
     net, x, y = sample(classes)
-    found = AutoAttack(version="plus")(net, x, y, eps=0.5, norm="linf")
-    assert (net(found).argmax(1) != y).all()
+    points = AutoAttack(version="plus")(net, x, y, Linf(0.5))
+    assert (net(points).argmax(1) != y).all()
 
 
 def test_vectors_are_attacked_too():
     net, x, y = sample()
-    found = AutoAttack()(net[1:], x.flatten(1), y, eps=0.4, norm="linf")
-    assert found.shape == (6, 36)
-    assert (net[1:](found).argmax(1) != y).all()
+    points = AutoAttack()(net[1:], x.flatten(1), y, Linf(0.4))
+    assert points.shape == (6, 36)
+    assert (net[1:](points).argmax(1) != y).all()
 
 
 def test_what_is_misclassified_stays_where_it_is():
     net, x, y = sample(dtype=torch.float32)
     wrong = (y + 1) % 5
-    assert torch.equal(AutoAttack()(net, x, wrong, eps=0.2, norm="linf"), x)
+    assert torch.equal(AutoAttack()(net, x, wrong, Linf(0.2)), x)
 
 
 def test_nothing_is_left_behind():
     net, x, y = sample()
     net, x = net[1:], x.flatten(1)  # no image: 5000 questions of Square fewer
     before, state = x.clone(), torch.get_rng_state()
-    first, second = (AutoAttack(seed=1)(net, x, y, eps=1.2, norm="l2") for _ in range(2))
+    first, second = (AutoAttack(seed=1)(net, x, y, L2(1.2)) for _ in range(2))
     standing = net(first).argmax(1) == y
     assert standing.any()  # so all parts were run
     assert not standing.all()
@@ -80,8 +80,8 @@ def test_one_part_alone():
     assert AutoAttack(only="fab-t").parts(SHAPE, 4, "linf") == ["fab-t"]
     assert AutoAttack(only="fab-t").parts(SHAPE, 3, "linf") == []
     net, x, y = sample()
-    found = AutoAttack(only="apgd-ce")(net, x, y, eps=0.4, norm="linf")
-    assert (net(found).argmax(1) != y).any()
+    points = AutoAttack(only="apgd-ce")(net, x, y, Linf(0.4))
+    assert (net(points).argmax(1) != y).any()
     with pytest.raises(ValueError, match="only is 'fgsm': it must be one of apgd-ce, apgd-dlr, fab, square, apgd-t"):
         AutoAttack(only="fgsm")
 
@@ -99,17 +99,17 @@ def test_square_is_for_images_that_its_tiles_fit_into():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"norm": "l1"}, "norm is 'l1': AutoAttack is for linf and l2"),
-        ({"eps": -1.0}, "a radius must be"),
+        ({"threat": L1(0.1)}, "norm is 'l1': AutoAttack is for linf and l2"),
+        ({"threat": Linf(torch.rand(SHAPE) / 2)}, "eps has a radius for each feature: AutoAttack takes one number"),
         ({"x": torch.full((6, *SHAPE), 1.5).double()}, "give raw pixels"),
         ({"y": torch.full((6,), 5)}, "label 5 of sample 0 is out of range"),
     ],
 )
 def test_wrong_arguments_are_refused(changes, message):
     net, x, y = sample()
-    arguments = {"x": x, "y": y, "eps": 0.1, "norm": "linf"} | changes
+    arguments = {"x": x, "y": y, "threat": Linf(0.1)} | changes
     with pytest.raises(ValueError, match=message):
-        AutoAttack()(net, arguments.pop("x"), arguments.pop("y"), **arguments)
+        AutoAttack()(net, **arguments)
 
 
 def test_an_unknown_version_is_refused():
@@ -121,4 +121,4 @@ def test_a_missing_package_is_an_error_that_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     net, x, y = sample()
     with pytest.raises(ValueError, match=r"pip install 'ctbench\[attacks\]'"):
-        AutoAttack()(net, x, y, eps=0.1, norm="linf")
+        AutoAttack()(net, x, y, Linf(0.1))

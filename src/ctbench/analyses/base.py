@@ -28,7 +28,7 @@ from ctbench.members import members
 from ctbench.methods.base import Batch
 from ctbench.precision import full_float32
 from ctbench.regions import Region, Threat
-from ctbench.regions.lookup import given_threat
+from ctbench.regions.lookup import threat_or_linf
 from ctbench.results import Layout, Measurements, PartRecord, Point
 from ctbench.specification import check_labels, check_samples, margin_rows
 
@@ -38,10 +38,8 @@ Key = tuple[float, int, int]  # a radius, and the first and the last sample of a
 class Where(TypedDict, total=False):
     """What every analysis takes besides its options: the regions around the inputs, and the seed of random draws."""
 
-    eps: float  # the radius, in [0, 1] pixel space
-    norm: str | float  # "linf" (the default), "l2", "l1", or the name of another threat model
-    clip: tuple[float, float] | None  # the data range; None for no range
-    threat: Threat  # a threat model in place of eps, norm and clip
+    threat: Threat  # the threat model, e.g. L2(0.5)
+    eps: float  # the short form of threat=Linf(eps), in [0, 1] pixel space
     seed: int
 
 
@@ -167,11 +165,9 @@ class Analysis(ABC):
         model: nn.Module,
         x: Tensor,
         y: Tensor | None = None,
+        threat: Threat | None = None,
         *,
         eps: float | None = None,
-        norm: str | float = "linf",
-        clip: tuple[float, float] | None = (0.0, 1.0),
-        threat: Threat | None = None,
         seed: int = 0,
     ) -> Measurements:
         """Measure a network.
@@ -180,10 +176,8 @@ class Analysis(ABC):
             model: any network of supported layers, normalisation inside.
             x: inputs in the data range, [N, *shape].
             y: labels, [N] integers; None takes the answers of the network.
-            eps: the radius, in [0, 1] pixel space.
-            norm: the norm of the ball: "linf", "l2" or "l1", or the name of another threat model.
-            clip: the data range, which the ball does not leave; None for no range.
-            threat: a threat model instead of eps, norm and clip.
+            threat: what may be done to an input, e.g. Linf(8 / 255) or L2(0.5), of one radius.
+            eps: the short form of threat=Linf(eps), in [0, 1] pixel space.
             seed: of random draws.
 
         Raises:
@@ -191,10 +185,12 @@ class Analysis(ABC):
             ValueError: the network, an eps, input, label or option is invalid.
         """
         study = Study.of(model, x, y, seed=seed)
-        return Measurements(tuple(self.records(study, given_threat(threat, eps, norm, clip))))
+        return Measurements(tuple(self.records(study, threat_or_linf(threat, eps))))
 
     def keys(self, study: Study, threat: Threat) -> list[Key]:
         """The parts of a study at a radius. They begin at multiples of `size`, so that more samples add parts."""
+        if not isinstance(threat.eps, int | float):
+            raise ValueError(f"eps is {threat.eps!r}: an analysis takes one radius for all features")
         start, stop = study.first, study.first + len(study.x)
         size = self.size or stop
         edges = [start, *range((start // size + 1) * size, stop, size), stop]

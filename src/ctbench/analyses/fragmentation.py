@@ -105,6 +105,6 @@ def _inputs(boxes: list[Box], nodes: Sequence[Node]) -> list[tuple[Tensor, Tenso
 def fragmentation(model: nn.Module, x: Tensor, *, draws: int = 50, **where: Unpack[Where]) -> Measurements:
     """The quantities "sampled", "crown" and "interval": shares of switching neurons around each input, [N, *shape].
 
-    `where` has eps, norm, clip, threat and seed, as for `Analysis`. Raises ValueError as `Fragmentation` does.
+    `where` has threat or eps, and seed, as for `Analysis`. Raises ValueError as `Fragmentation` does.
     """
     return Fragmentation(draws=draws)(model, x, **where)

@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> None:
                 subject.model.to(args.device),
                 x,
                 y,
-                threat=subject.threat,
+                subject.threat,
                 attacks=attacks,
                 proved=proved,
                 replay=subject.replay,
-                watch=lambda attack, standing: status.update(f"{attack}: {standing} of {len(x)} samples stand"),
+                on_batch=lambda attack, standing: status.update(f"{attack}: {standing} of {len(x)} samples stand"),
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; records are only written when all attacks have finished") from None
@@ -88,7 +88,7 @@ def _proved(files: CertificationFiles, settings: dict[str, Any], samples: Sample
         ValueError: the certification has another network or region, or its bounds were not rounded outward.
     """
     if not files.records.is_file():
-        raise FileNotFoundError(f"there is no file {files.records}")
+        raise FileNotFoundError(f"there is no file {files.records}: check the path")
     recorded, expected = files.read_settings(), {**settings, "rounding": ROUNDING}
     different = [name for name in ("network_digest", "threat", "rounding") if recorded.get(name) != expected[name]]
     if different:

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from ctbench.results import jsonl
+from ctbench.results.checking import CHECKSUM, checksum, sealed, unsealed
 from ctbench.results.files import RecordFiles, differences
 
 Values = float | Sequence[float | None]
@@ -205,14 +206,16 @@ class AnalysisFiles(RecordFiles):
         records = list[PartRecord]()
         for number, record in enumerate(jsonl.read(self.records), start=1):
             with jsonl.named(f"{self.records}, line {number}"):
-                records.append(PartRecord.from_json(record))
+                if record.get(CHECKSUM) != checksum(record):
+                    raise ValueError("its checksum does not match: it was edited; remove this line, and analyse again")
+                records.append(PartRecord.from_json(unsealed(record)))
         keys = [record.key for record in records]
         if len(set(keys)) < len(keys):
             raise ValueError(f"{self.records}: a part has two records: take one of them out")
         return Measurements(tuple(records))
 
     def append(self, record: PartRecord) -> None:
-        jsonl.append(self.records, [record.to_json()])
+        jsonl.append(self.records, [sealed(record.to_json())])
 
     def start(self, settings: dict[str, Any]) -> Measurements:
         """Prepare the files for `append`; returns the existing records, from which the analysis continues.
@@ -223,7 +226,7 @@ class AnalysisFiles(RecordFiles):
         if self._begin(settings):
             return Measurements(())
         if not jsonl.read(self.records):
-            jsonl.write_json(self.settings, settings)
+            jsonl.write_json(self.settings, sealed(settings))
         different = differences(self.read_settings(), json.loads(json.dumps(settings)))
         if different:
             raise ValueError(

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from filelock import FileLock, Timeout
 
 from ctbench.results import jsonl
+from ctbench.results.checking import CHECKSUM, checksum, sealed, unsealed
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,12 @@ class RecordFiles:
         return self.records.with_suffix(".json")
 
     def read_settings(self) -> dict[str, Any]:
-        """The settings of the records. Raises FileNotFoundError or ValueError if there are no valid settings."""
+        """The settings of the records, checked.
+
+        Raises:
+            FileNotFoundError: there is no file of settings.
+            ValueError: the file holds no settings, or they were edited.
+        """
         if not self.settings.is_file():
             raise FileNotFoundError(
                 f"there is no file {self.settings}, the settings of {self.records}: keep both files together"
@@ -35,7 +41,17 @@ class RecordFiles:
         settings = jsonl.read_json(self.settings)
         if not isinstance(settings, dict):
             raise ValueError(f"{self.settings} holds no settings of {self.kind} but {type(settings).__name__}")
-        return settings
+        with jsonl.named(self.settings):
+            self._check(settings)
+        return unsealed(settings)
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        """Raise ValueError if settings, as read from JSON, were edited."""
+        if settings.get(CHECKSUM) != checksum(settings):
+            raise ValueError(
+                f"not the settings of {self.kind}: their checksum does not match, so they were edited; restore the "
+                f"file, or choose another place with --out"
+            )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -67,7 +83,7 @@ class RecordFiles:
         if exist == (False, False) or (not exist[1] and not self.records.stat().st_size):
             # the empty records come first: after a kill between the two, the files still differ from those of others
             jsonl.rewrite(self.records, [])
-            jsonl.write_json(self.settings, settings)
+            jsonl.write_json(self.settings, sealed(settings))
             return True
         if exist != (True, True):
             there, missing = (self.records, self.settings) if exist[0] else (self.settings, self.records)

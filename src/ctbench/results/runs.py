@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ import numpy as np
 from ctbench.results import jsonl
 from ctbench.results.analysed import AnalysisFiles
 from ctbench.results.certification import Certification, SampleRecord
-from ctbench.results.checking import CHECKSUM, checksum
+from ctbench.results.checking import check_seal, check_settings, sealed
 from ctbench.results.files import RecordFiles, differences
 
 
@@ -44,15 +44,19 @@ class CertificationFiles(RecordFiles):
         """All complete records, each checked.
 
         Raises:
-            ValueError: a line is not a record, a record contradicts itself, or a sample has two records; the message
-                names the file.
+            ValueError: a line is not a record, a record contradicts itself or was edited, or a sample has two records;
+                the message names the file.
         """
         records = []
         for number, record in enumerate(jsonl.read(self.records), start=1):
             with jsonl.named(f"{self.records}, line {number}"):
                 records.append(SampleRecord.from_json(record))
+                check_seal(record)
         with jsonl.named(self.records):
             return Certification.of(records)
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        check_settings(settings)
 
     def append(self, records: Sequence[SampleRecord], *, counterexamples: bool = False) -> None:
         """Add records. With `counterexamples` their points are written first, so that no record lacks its point."""
@@ -93,7 +97,7 @@ class CertificationFiles(RecordFiles):
             raise ValueError(f"{self.records} exists already: merge into a new file")
         missing = next((part.records for part in parts if not part.records.is_file()), None)
         if missing is not None:
-            raise FileNotFoundError(f"there is no file {missing}")
+            raise FileNotFoundError(f"there is no file {missing}: check the path")
         settings = [part.read_settings() for part in parts]
         for part, its in zip(parts, settings, strict=True):
             different = differences(settings[0], its)
@@ -115,9 +119,7 @@ class CertificationFiles(RecordFiles):
 
 
 def _sealed(record: SampleRecord) -> dict[str, Any]:
-    """The record with the checksum by which a reader detects edits."""
-    content = record.to_json()
-    return {**content, CHECKSUM: checksum(content)}
+    return sealed(record.to_json())
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,11 @@ class RunFolder:
 
     def require(self) -> None:
         """Raise an error unless this is the folder of a run."""
+        if self.path.is_file():
+            inside = self.path.parent.name in ("certified", "attacked")
+            folder = self.path.parents[1] if inside else "the folder that ctbench train made"
+            raise FileNotFoundError(f"{self.path} is a file, but a run folder is expected: give {folder}")
         if not self.path.is_dir():
-            raise FileNotFoundError(f"there is no run folder {self.path}")
+            raise FileNotFoundError(f"there is no run folder {self.path}: check the path")
         if not self.recipe.is_file():
             raise FileNotFoundError(f"{self.path} is not a run folder: it has no {self.recipe.name}")
