@@ -104,5 +104,5 @@ def test_what_cannot_be_is_refused():
         Study.of(network("mlp"), inputs(1), torch.tensor([9]))
     with pytest.raises(ValueError, match="the inputs lie in"):
         Utilisation()(network("mlp"), 2 * inputs(), eps=0.1)
-    with pytest.raises(ValueError, match="give a radius"):
+    with pytest.raises(ValueError, match="given is neither a threat model nor eps"):
         Utilisation()(network("mlp"), inputs())

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ctbench.results import AnalysisFiles, Measurements, PartRecord, Point, RunFolder
+from ctbench.results import AnalysisFiles, Measurements, PartRecord, Point, RunFolder, jsonl
+from ctbench.results.checking import sealed
 
 SETTINGS = {"analysis": "it", "seed": 0}
 
@@ -50,7 +51,7 @@ def test_other_settings_are_refused(files):
 
 def test_damaged_files_are_refused(files):
     files.start(SETTINGS)
-    files.records.write_text('{"eps": 0.1}\n')
+    jsonl.append(files.records, [sealed({"eps": 0.1})])
     with pytest.raises(ValueError, match=r"it.jsonl, line 1: not the record of an analysis: its fields must be"):
         files.read()
     files.records.write_text("")
@@ -63,6 +64,14 @@ def test_damaged_files_are_refused(files):
     files.append(wrong)
     with pytest.raises(ValueError, match="a part has two records"):
         files.read()
+    files.records.write_text("")
+    files.append(wrong)
+    files.records.write_text(files.records.read_text().replace("1.5", "2.5"))
+    with pytest.raises(ValueError, match="line 1: its checksum does not match: it was edited"):
+        files.read()
+    files.settings.write_text(files.settings.read_text().replace("0", "1"))
+    with pytest.raises(ValueError, match="not the settings of an analysis: their checksum does not match"):
+        files.read_settings()
     files.settings.write_text("[]")
     with pytest.raises(ValueError, match="holds no settings of an analysis but list"):
         files.read_settings()

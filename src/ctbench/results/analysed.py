@@ -19,7 +19,7 @@ from ctbench.results.checking import CHECKSUM, checksum, sealed, unsealed
 from ctbench.results.files import RecordFiles, differences
 
 Values = float | Sequence[float | None]
-NEEDED = {"eps", "start", "stop", "digest", "seconds", "points"}
+NEEDED = ("eps", "start", "stop", "digest", "seconds", "points")
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class PartRecord:
 
     def to_json(self) -> dict[str, Any]:
         points = [{"x": point.x, "values": dict(point.values)} for point in self.points]
-        return {**{name: getattr(self, name) for name in NEEDED - {"points"}}, "points": points}
+        return {**{name: getattr(self, name) for name in NEEDED}, "points": points}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> PartRecord:
         """Raises ValueError if the record is not one of an analysis, and says why."""
-        if record.keys() != NEEDED:
-            raise ValueError(f"not the record of an analysis: its fields must be {', '.join(sorted(NEEDED))}")
+        if record.keys() != set(NEEDED):
+            raise ValueError(f"not the record of an analysis: its fields must be {', '.join(NEEDED)}")
         count = record["stop"] - record["start"]
         points = tuple(Point(point["values"], point["x"]) for point in record["points"])
         for values in (values for point in points for values in point.values.values()):
