@@ -8,7 +8,7 @@ import torch
 from tests.analyses.networks import inputs, labels, network
 from tests.kinds import ours
 
-from ctbench.analyses import Analysis, Study, Utilisation, analyses, analysis, point
+from ctbench.analyses import Analysis, Study, Utilisation, analyses, analysis, measurement
 from ctbench.regions import Linf
 from ctbench.results import Measurements
 
@@ -24,7 +24,7 @@ class MeanOfTheTest(Analysis):
     def measure(self, part):
         means = self.factor * part.x.flatten(1).mean(1)
         means[part.y == 3] = torch.nan
-        return [point({"each": means, "part": float(part.x.mean())}), point({"at": means}, x=2.0)]
+        return [measurement({"each": means, "part": float(part.x.mean())}), measurement({"at": means}, x=2.0)]
 
 
 def test_all_of_ours_are_found():

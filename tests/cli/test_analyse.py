@@ -146,11 +146,12 @@ def test_weights_and_onnx_files_are_analysed(succeeds, fails, run):
 
 def test_an_analysis_of_your_own_is_found(succeeds, fails, run, monkeypatch):
     Path("analyses_of_the_user.py").write_text(
-        "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom ctbench.analyses import Analysis, point\n"
+        "from dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from ctbench.analyses import Analysis, measurement\n"
         "@dataclass(frozen=True, kw_only=True)\nclass Brightness(Analysis):\n    '''The mean pixel.'''\n"
         "    name: ClassVar[str] = 'your-own-brightness'\n    factor: float = 1.0\n"
         "    def measure(self, part):\n"
-        "        return [point({'brightness': self.factor * part.x.flatten(1).mean(1)})]\n"
+        "        return [measurement({'brightness': self.factor * part.x.flatten(1).mean(1)})]\n"
     )
     monkeypatch.setattr(sys, "path", sys.path.copy())
     assert "no analysis is called 'your-own-brightness'" in fails("analyse", run, "--what", "your-own-brightness")

@@ -10,9 +10,9 @@ from ctbench.report.analyses import Result, as_csv, beside_accuracies, table
 from ctbench.results import (
     CertificationFiles,
     Layout,
+    Measurement,
     Measurements,
     PartRecord,
-    Point,
     RunFolder,
     SampleRecord,
     Verdict,
@@ -57,10 +57,10 @@ def certified(folder: Path, share: int, *, eps: float = 0.1, digest: str = "d") 
 
 def test_a_table_has_a_row_for_each_run_radius_and_place():
     first = result(
-        record([Point({"whole": 3.0}), Point({"a": [1.0, 2.0]}, 0.5), Point({"a": [3.0, 4.0]}, 1.0)]),
-        record([Point({"whole": 4.0}), Point({"a": [5.0, 6.0]}, 0.5)], eps=0.2),
+        record([Measurement({"whole": 3.0}), Measurement({"a": [1.0, 2.0]}, 0.5), Measurement({"a": [3.0, 4.0]}, 1.0)]),
+        record([Measurement({"whole": 4.0}), Measurement({"a": [5.0, 6.0]}, 0.5)], eps=0.2),
     )
-    second = result(record([Point({"b": 7.0, "layer 1: b": 9.0})]), run="[two]", method=None, train_eps=None)
+    second = result(record([Measurement({"b": 7.0, "layer 1: b": 9.0})]), run="[two]", method=None, train_eps=None)
     drawn = table("title", [first, second], "lambda")
     headings = [str(column.header) for column in drawn.columns]
     assert headings == ["run", "method", "train eps", "eps", "samples", "lambda", "whole", "a", "b"]
@@ -75,13 +75,13 @@ def test_a_table_has_a_row_for_each_run_radius_and_place():
 
 
 def test_many_places_are_left_to_the_csv_file():
-    many = result(record([Point({"whole": 1.0}), *(Point({"density": 0.1}, float(x)) for x in range(60))]))
+    many = result(record([Measurement({"whole": 1.0}), *(Measurement({"density": 0.1}, float(x)) for x in range(60))]))
     assert len(cells(table("title", [many]))) == 1
     assert as_csv([("centres", many)]).count("density") == 60
 
 
 def test_the_csv_file_has_means_and_spreads():
-    text = as_csv([("it", result(record([Point({"a": [1.0, None, 4.0]})], stop=3)))])
+    text = as_csv([("it", result(record([Measurement({"a": [1.0, None, 4.0]})], stop=3)))])
     deviation, error = math.sqrt(4.5), math.sqrt(4.5 / 2)
     assert text.splitlines() == [
         "analysis,run,method,train eps,eps,x,quantity,mean,standard deviation,standard error,samples",
@@ -92,11 +92,15 @@ def test_the_csv_file_has_means_and_spreads():
 def test_correlations_with_certified_and_adversarial_accuracy(tmp_path):
     values = {2: 0.1, 5: 0.5, 8: 0.6}
     results = [
-        result(record([Point({"own accuracy": value})]), folder=certified(tmp_path / str(share), share), run=str(share))
+        result(
+            record([Measurement({"own accuracy": value})]),
+            folder=certified(tmp_path / str(share), share),
+            run=str(share),
+        )
         for share, value in values.items()
     ]
-    results.append(result(record([Point({"own accuracy": 1.0})]), folder=tmp_path / "uncertified"))
-    results.append(result(record([Point({"own accuracy": 1.0})]), folder=tmp_path / "2", network_digest="other"))
+    results.append(result(record([Measurement({"own accuracy": 1.0})]), folder=tmp_path / "uncertified"))
+    results.append(result(record([Measurement({"own accuracy": 1.0})]), folder=tmp_path / "2", network_digest="other"))
     pairs = beside_accuracies(results, "own accuracy")
     assert [(p.accuracy, p.accuracies) for p in pairs] == [
         ("certified", (0.2, 0.5, 0.8)),
@@ -109,7 +113,7 @@ def test_correlations_with_certified_and_adversarial_accuracy(tmp_path):
 
 
 def test_one_run_has_no_correlation(tmp_path):
-    only = result(record([Point({"tightness": 0.5})]), folder=certified(tmp_path / "run", 3))
+    only = result(record([Measurement({"tightness": 0.5})]), folder=certified(tmp_path / "run", 3))
     (pairs, _) = beside_accuracies([only], "tightness")
     assert pairs.correlation is None
     assert str(pairs) == "tightness and certified accuracy at eps 0.1, 1 runs: correlation -"
@@ -119,7 +123,7 @@ def test_one_run_has_no_correlation(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_each_kind_of_figure_is_drawn_to_the_same_bytes(kind, suffix, tmp_path):
     pytest.importorskip("matplotlib")
-    points = [Point({"a": [0.1, 0.4]}), Point({"a": [0.1, 0.4]}, 0.5), Point({"a": [0.2, 0.5]}, 1.0)]
+    points = [Measurement({"a": [0.1, 0.4]}), Measurement({"a": [0.1, 0.4]}, 0.5), Measurement({"a": [0.2, 0.5]}, 1.0)]
     folder = certified(tmp_path / "run", 3)
     results = [
         result(record(points), record(points, eps=0.2), folder=folder),
@@ -139,4 +143,4 @@ def test_a_scatter_needs_certified_runs(tmp_path):
     pytest.importorskip("matplotlib")
     layout = Layout(kind="scatter", quantities=("a",), label="a")
     with pytest.raises(ValueError, match="no run was certified at the radius of its analysis"):
-        analysis_figures.draw([result(record([Point({"a": 1.0})]))], layout, "title", tmp_path / "it.png")
+        analysis_figures.draw([result(record([Measurement({"a": 1.0})]))], layout, "title", tmp_path / "it.png")

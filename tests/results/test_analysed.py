@@ -2,14 +2,14 @@
 
 import pytest
 
-from ctbench.results import AnalysisFiles, Measurements, PartRecord, Point, RunFolder, jsonl
+from ctbench.results import AnalysisFiles, Measurement, Measurements, PartRecord, RunFolder, jsonl
 from ctbench.results.checking import sealed
 
 SETTINGS = {"analysis": "it", "seed": 0}
 
 
 def record(start: int, stop: int, *, eps: float = 0.1, **values) -> PartRecord:
-    points = (Point({"each": [float(k) for k in range(start, stop)], **values}), Point({"part": 1.5}, 0.25))
+    points = (Measurement({"each": [float(k) for k in range(start, stop)], **values}), Measurement({"part": 1.5}, 0.25))
     return PartRecord(eps=eps, start=start, stop=stop, digest="d", seconds=0.5, points=points)
 
 

@@ -9,7 +9,7 @@ To add one, write a file in this package, or code of your own, with a dataclass 
 `ctbench analyse RUN --what NAME` finds it.
 """
 
-from ctbench.analyses.base import Analysis, Part, Study, Where, analyses, analysis, point
+from ctbench.analyses.base import Analysis, Part, Study, Where, analyses, analysis, measurement
 from ctbench.analyses.box_growth import BoxGrowth, Centres, box_growth, centres
 from ctbench.analyses.fragmentation import Fragmentation, fragmentation
 from ctbench.analyses.gradient_alignment import GradientAlignment, gradient_alignment
@@ -42,8 +42,8 @@ __all__ = [
     "gradient_alignment",
     "loss_errors",
     "loss_growth",
+    "measurement",
     "own_accuracy",
-    "point",
     "states",
     "tightness",
     "utilisation",

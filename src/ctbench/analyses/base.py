@@ -29,7 +29,7 @@ from ctbench.methods.base import Batch
 from ctbench.precision import full_float32
 from ctbench.regions import Region, Threat
 from ctbench.regions.lookup import threat_or_linf
-from ctbench.results import Layout, Measurements, PartRecord, Point
+from ctbench.results import Layout, Measurement, Measurements, PartRecord
 from ctbench.specification import check_labels, check_samples, margin_rows
 
 Key = tuple[float, int, int]  # a radius, and the first and the last sample of a part (exclusive)
@@ -157,8 +157,8 @@ class Analysis(ABC):
     layout: ClassVar[Layout | None] = None  # of its figure, if there is one
 
     @abstractmethod
-    def measure(self, part: Part) -> list[Point]:
-        """The quantities of some samples; `points` makes them from tensors. It is called without gradients."""
+    def measure(self, part: Part) -> list[Measurement]:
+        """The quantities of some samples; `measurement` makes them from tensors. It is called without gradients."""
 
     def __call__(
         self,
@@ -239,9 +239,9 @@ def analysis(name: str) -> Analysis:
     return kinds[name]()
 
 
-def point(values: Mapping[str, Tensor | float], x: float | None = None) -> Point:
-    """A point of numbers, [B] tensors (one number for each sample; NaN for none) or single numbers."""
-    return Point({name: _plain(value) for name, value in values.items()}, x)
+def measurement(values: Mapping[str, Tensor | float], x: float | None = None) -> Measurement:
+    """Quantities from [B] tensors (a number for each sample; NaN for none) or single numbers, at a place on an axis."""
+    return Measurement({name: _plain(value) for name, value in values.items()}, x)
 
 
 def _plain(value: Tensor | float) -> float | list[float | None]:

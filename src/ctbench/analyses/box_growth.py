@@ -24,11 +24,11 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from ctbench.analyses.base import Analysis, Part, Where, point
+from ctbench.analyses.base import Analysis, Part, Where, measurement
 from ctbench.domains import interval
 from ctbench.graph import Affine, Elementwise, Graph
 from ctbench.regions import Box
-from ctbench.results import Layout, Measurements, Point
+from ctbench.results import Layout, Measurement, Measurements
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
@@ -54,10 +54,10 @@ class BoxGrowth(Analysis):
     def __post_init__(self) -> None:
         check_shares(self.shares)
 
-    def measure(self, part: Part) -> list[Point]:
+    def measure(self, part: Part) -> list[Measurement]:
         if not part.threat.eps:
             raise ValueError("eps is 0: boxes of no radius do not grow, give a radius above 0")
-        return [point(_rates(part, share), share) for share in self.shares]
+        return [measurement(_rates(part, share), share) for share in self.shares]
 
 
 def check_shares(shares: tuple[float, ...]) -> None:
@@ -113,7 +113,7 @@ class Centres(Analysis):
         if self.bins < 1:
             raise ValueError(f"bins is {self.bins}: give a number of bins, 1 or more")
 
-    def measure(self, part: Part) -> list[Point]:
+    def measure(self, part: Part) -> list[Measurement]:
         at = _before_last_activation(part.net)
         edges = _edges(part, at, self.bins)
         counts, number, below, total, squares = torch.zeros(self.bins, dtype=torch.float64), 0, 0, 0.0, 0.0
@@ -128,8 +128,8 @@ class Centres(Analysis):
         whole = {"share below 0": below / number, "mean": mean, "standard deviation": deviation}
         densities = counts / number / (edges[1:] - edges[:-1])
         middles = ((edges[1:] + edges[:-1]) / 2).tolist()
-        bins = [point({"density": density}, x) for density, x in zip(densities.tolist(), middles, strict=True)]
-        return [point(whole), *bins]
+        bins = [measurement({"density": density}, x) for density, x in zip(densities.tolist(), middles, strict=True)]
+        return [measurement(whole), *bins]
 
 
 def _before_last_activation(net: Graph) -> int:

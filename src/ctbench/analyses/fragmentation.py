@@ -27,13 +27,13 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from ctbench.analyses.base import Analysis, Part, Where, joined, point
+from ctbench.analyses.base import Analysis, Part, Where, joined, measurement
 from ctbench.analyses.neurons import crossed, piecewise
 from ctbench.domains import crown, interval
 from ctbench.graph import Graph, walk_forward
 from ctbench.graph.graph import Node
 from ctbench.regions import Box
-from ctbench.results import Layout, Measurements, Point
+from ctbench.results import Layout, Measurement, Measurements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,11 @@ class Fragmentation(Analysis):
         if self.draws < 2:
             raise ValueError(f"draws is {self.draws}: neurons switch between at least 2 points")
 
-    def measure(self, part: Part) -> list[Point]:
+    def measure(self, part: Part) -> list[Measurement]:
         nodes = piecewise(part.net)
         front = Graph(part.net.nodes[: max(node.inputs[0] for node in nodes) + 1])
         numbers = crown.footprint(part.net, 1)
-        return [point(joined([self._shares(some, front, nodes) for some in part.split(numbers)]))]
+        return [measurement(joined([self._shares(some, front, nodes) for some in part.split(numbers)]))]
 
     def _shares(self, part: Part, front: Graph, nodes: Sequence[Node]) -> dict[str, Tensor]:
         boxes = {

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench import attacks
-from ctbench.analyses.base import Analysis, Part, Where, point
+from ctbench.analyses.base import Analysis, Part, Where, measurement
 from ctbench.methods.adversary import worst_point
 from ctbench.methods.base import Method
 from ctbench.methods.sabr import SABR
-from ctbench.results import Layout, Measurements, Point
+from ctbench.results import Layout, Measurement, Measurements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class GradientAlignment(Analysis):
     method: Method | None = None
     attack: attacks.Attack = field(default_factory=lambda: SABR().attack)
 
-    def measure(self, part: Part) -> list[Point]:
+    def measure(self, part: Part) -> list[Measurement]:
         if self.method is None:
             raise ValueError("there is no training method: give one, e.g. GradientAlignment(method=IBP())")
         with torch.enable_grad():  # a graph of its own for each gradient: its norms are made of parameters
@@ -62,7 +62,7 @@ class GradientAlignment(Analysis):
         for name, other in others.items():
             pairs = zip(names, robust, other, strict=True)
             cosines |= {f"layer {path}: {name}": cosine(mine, its) for path, mine, its in pairs}
-        return [point({name: value for name, value in cosines.items() if value == value})]
+        return [measurement({name: value for name, value in cosines.items() if value == value})]
 
 
 def cosine(first: Tensor, second: Tensor) -> float:

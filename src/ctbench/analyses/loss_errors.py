@@ -25,7 +25,7 @@ from typing import ClassVar, Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from ctbench.analyses.base import Analysis, Part, Where, point
+from ctbench.analyses.base import Analysis, Part, Where, measurement
 from ctbench.attacks import PGD, Objective
 from ctbench.domains import crown, interval
 from ctbench.graph import Graph
@@ -34,7 +34,7 @@ from ctbench.methods.base import Batch
 from ctbench.methods.sabr import SABR, small_box
 from ctbench.methods.taps import TAPS
 from ctbench.regions import Box
-from ctbench.results import Layout, Measurements, Point
+from ctbench.results import Layout, Measurement, Measurements
 from ctbench.specification import cross_entropy_at, margin_rows, margins, robust_cross_entropy, violation_at
 from ctbench.verify import milp
 
@@ -84,7 +84,7 @@ class LossErrors(Analysis):
         if not 0 < self.seconds < math.inf:
             raise ValueError(f"seconds are {self.seconds}: give a number above 0")
 
-    def measure(self, part: Part) -> list[Point]:
+    def measure(self, part: Part) -> list[Measurement]:
         if not isinstance(part.region, Box):
             raise ValueError(f"the threat model is {part.threat.name}: integer programs take boxes, choose linf")
         estimates = self._estimates(part)
@@ -92,7 +92,7 @@ class LossErrors(Analysis):
         exact = torch.where(worst.isnan(), worst, torch.maximum(worst, estimates["pgd"]))  # to the gap of the program
         errors = {name: estimates[name] - exact for name in ESTIMATES}
         sizes = {f"|{name}|": errors[name].abs() for name in ESTIMATES}
-        return [point({**errors, **sizes, "exact": exact, "open": worst.isnan().double()})]
+        return [measurement({**errors, **sizes, "exact": exact, "open": worst.isnan().double()})]
 
     def _estimates(self, part: Part) -> dict[str, Tensor]:
         """The four estimates, [B] each."""

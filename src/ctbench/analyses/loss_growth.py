@@ -27,12 +27,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench import attacks
-from ctbench.analyses.base import Analysis, Part, Where, joined, point
+from ctbench.analyses.base import Analysis, Part, Where, joined, measurement
 from ctbench.analyses.box_growth import check_shares
 from ctbench.domains import crown, interval
 from ctbench.methods.sabr import SABR, small_box
 from ctbench.regions import Region
-from ctbench.results import Layout, Measurements, Point
+from ctbench.results import Layout, Measurement, Measurements
 from ctbench.specification import cross_entropy_at, robust_cross_entropy
 
 SHARES = (0.0125, 0.02, 0.033, 0.054, 0.087, 0.14, 0.23, 0.38, 0.61, 1.0)  # a logarithmic grid
@@ -66,10 +66,10 @@ class LossGrowth(Analysis):
         if self.adversarial and max(self.shares) > 1:
             raise ValueError(f"shares are {self.shares}: boxes around adversarial points lie in the region, give <= 1")
 
-    def measure(self, part: Part) -> list[Point]:
+    def measure(self, part: Part) -> list[Measurement]:
         numbers = 2 * crown.footprint(part.net, part.spec.shape[1])
         parts = [self._losses(some) for some in part.split(numbers)]
-        return [point(joined([losses[share] for losses in parts]), share) for share in self.shares]
+        return [measurement(joined([losses[share] for losses in parts]), share) for share in self.shares]
 
     def _losses(self, part: Part) -> dict[float, dict[str, Tensor]]:
         net, objective = part.net, cross_entropy_at(part.net, part.y)

@@ -36,14 +36,14 @@ from typing import ClassVar, NamedTuple, Unpack
 import torch
 from torch import Tensor, nn
 
-from ctbench.analyses.base import Analysis, Part, Where, joined, point
+from ctbench.analyses.base import Analysis, Part, Where, joined, measurement
 from ctbench.domains import crown, interval
 from ctbench.graph import Graph, Op, walk_forward
 from ctbench.graph.graph import Node
 from ctbench.graph.ops import PiecewiseLinear, ReLU
 from ctbench.precision import full_float32
 from ctbench.regions import Box, Region
-from ctbench.results import Layout, Measurements, Point
+from ctbench.results import Layout, Measurement, Measurements
 
 
 class NeuronStates(NamedTuple):
@@ -127,10 +127,10 @@ class Utilisation(Analysis):
     name: ClassVar[str] = "utilisation"
     layout: ClassVar[Layout] = Layout(kind="bars", quantities=("utilisation",), label="active neurons (share)")
 
-    def measure(self, part: Part) -> list[Point]:
+    def measure(self, part: Part) -> list[Measurement]:
         nodes = relus(part.net)
         parts = [_utilisation(some, nodes) for some in part.split(2 * interval.footprint(part.net, 1))]
-        return [point(joined(parts))]
+        return [measurement(joined(parts))]
 
 
 def _utilisation(part: Part, nodes: Sequence[Node]) -> dict[str, Tensor]:
@@ -147,9 +147,9 @@ class States(Analysis):
         kind="bars", quantities=("region: unstable", "region: active"), label="neurons (share)"
     )
 
-    def measure(self, part: Part) -> list[Point]:
+    def measure(self, part: Part) -> list[Measurement]:
         nodes = relus(part.net)
-        return [point(joined([_states(some, nodes) for some in part.split(2 * interval.footprint(part.net, 1))]))]
+        return [measurement(joined([_states(some, nodes) for some in part.split(2 * interval.footprint(part.net, 1))]))]
 
 
 def _states(part: Part, nodes: Sequence[Node]) -> dict[str, Tensor]:

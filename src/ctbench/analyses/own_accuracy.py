@@ -23,9 +23,9 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from ctbench.analyses.base import Analysis, Part, Where, point
+from ctbench.analyses.base import Analysis, Part, Where, measurement
 from ctbench.methods.base import Method
-from ctbench.results import Layout, Measurements, Point
+from ctbench.results import Layout, Measurement, Measurements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,12 @@ class OwnAccuracy(Analysis):
     layout: ClassVar[Layout] = Layout(kind="scatter", quantities=("own accuracy",), label="own accuracy")
     method: Method | None = None
 
-    def measure(self, part: Part) -> list[Point]:
+    def measure(self, part: Part) -> list[Measurement]:
         if self.method is None:
             raise ValueError("there is no training method: give one, e.g. OwnAccuracy(method=TAPS())")
         correct = self.method(part.net, part.batch(part.net)).correct
         right = part.net(part.x).argmax(1) == part.y
-        return [point({"own accuracy": correct.to(torch.float64), "natural accuracy": right.to(torch.float64)})]
+        return [measurement({"own accuracy": correct.to(torch.float64), "natural accuracy": right.to(torch.float64)})]
 
 
 def own_accuracy(model: nn.Module, method: Method, x: Tensor, y: Tensor, **where: Unpack[Where]) -> Measurements:

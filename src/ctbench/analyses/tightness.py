@@ -26,14 +26,14 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from ctbench.analyses.base import Analysis, Part, Where, joined, point
+from ctbench.analyses.base import Analysis, Part, Where, joined, measurement
 from ctbench.domains import crown, interval
 from ctbench.domains.backward import back_to_input, by_lines
 from ctbench.domains.linear_form import LinearForm
 from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
 from ctbench.graph.ops import Max, PiecewiseLinear, Positive, Shape
 from ctbench.regions import Box
-from ctbench.results import Layout, Measurements, Point
+from ctbench.results import Layout, Measurement, Measurements
 
 LEAST = 1e-8  # radii below this count as this
 
@@ -140,11 +140,11 @@ class Tightness(Analysis):
     layout: ClassVar[Layout] = Layout(kind="scatter", quantities=("tightness",), label="propagation tightness")
     at_eps: bool = False
 
-    def measure(self, part: Part) -> list[Point]:
+    def measure(self, part: Part) -> list[Measurement]:
         if not isinstance(part.region, Box):
             raise ValueError(f"the threat model is {part.threat.name}: tightness divides radii of boxes, take linf")
         parts = part.split(2 * crown.footprint(part.net, 2 * part.spec.shape[1]))
-        return [point(joined([self._quotients(some) for some in parts]))]
+        return [measurement(joined([self._quotients(some) for some in parts]))]
 
     def _quotients(self, part: Part) -> dict[str, Tensor]:
         local, box = locally_affine(part.net, part.x), part.region.hull

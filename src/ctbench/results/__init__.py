@@ -1,6 +1,6 @@
 """Results as files: records are appended and never changed. Does not import other packages of ctbench, or torch."""
 
-from ctbench.results.analysed import AnalysisFiles, Layout, Measurements, PartRecord, Point, Summary
+from ctbench.results.analysed import AnalysisFiles, Layout, Measurement, Measurements, PartRecord, Summary
 from ctbench.results.certification import Certification, SampleRecord
 from ctbench.results.failures import Failure, StageFailedWarning
 from ctbench.results.published import Published
@@ -14,10 +14,10 @@ __all__ = [
     "CertificationFiles",
     "Failure",
     "Layout",
+    "Measurement",
     "Measurements",
     "Open",
     "PartRecord",
-    "Point",
     "Published",
     "RunFolder",
     "SampleRecord",

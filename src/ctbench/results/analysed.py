@@ -23,7 +23,7 @@ NEEDED = ("eps", "start", "stop", "digest", "seconds", "points")
 
 
 @dataclass(frozen=True)
-class Point:
+class Measurement:
     """Quantities by name: a number for each sample of a part, or one for the whole part."""
 
     values: Mapping[str, Values]
@@ -39,7 +39,7 @@ class PartRecord:
     stop: int
     digest: str  # of the samples and their labels; a resumed analysis compares it
     seconds: float
-    points: tuple[Point, ...]
+    points: tuple[Measurement, ...]
 
     @property
     def key(self) -> tuple[float, int, int]:
@@ -55,7 +55,7 @@ class PartRecord:
         if record.keys() != set(NEEDED):
             raise ValueError(f"not the record of an analysis: its fields must be {', '.join(NEEDED)}")
         count = record["stop"] - record["start"]
-        points = tuple(Point(point["values"], point["x"]) for point in record["points"])
+        points = tuple(Measurement(point["values"], point["x"]) for point in record["points"])
         for values in (values for point in points for values in point.values.values()):
             if isinstance(values, list) and len(values) != count:
                 raise ValueError(f"not the record of an analysis: {len(values)} numbers for {count} samples")
