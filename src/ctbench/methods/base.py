@@ -33,7 +33,7 @@ class Batch:
 
     @classmethod
     def within(cls, threat: Threat, x: Tensor, y: Tensor, logits: Tensor, generator: torch.Generator) -> Batch:
-        """A batch with the regions of a threat model around its inputs, at its eps and at any multiple of it."""
+        """A batch with the regions of a threat model around its inputs, for its eps and for any multiple of eps."""
 
         def region_at(scale: float) -> Region:
             return replace(threat, eps=scale * threat.eps).region(x)

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ctbench.files import write_whole
 from ctbench.results import jsonl
 from ctbench.results.analysed import AnalysisFiles
 from ctbench.results.certification import Certification, SampleRecord
@@ -65,7 +66,7 @@ class CertificationFiles(RecordFiles):
                 self.counterexamples.mkdir(exist_ok=True)
                 content = io.BytesIO()
                 np.save(content, record.counterexample)
-                jsonl.write_whole(self.counterexamples / f"{record.index}.npy", content.getvalue())
+                write_whole(self.counterexamples / f"{record.index}.npy", content.getvalue())
         jsonl.append(self.records, map(_sealed, records))
 
     def start(self, settings: dict[str, Any], *, resume: bool) -> dict[int, SampleRecord]:
