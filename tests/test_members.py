@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.kinds import ours
 from tests.own_members import (
+    AnalysisOfTheTest,
     AttackOfTheTest,
     DatasetOfTheTest,
     DomainOfTheTest,
@@ -21,7 +22,7 @@ from tests.own_members import (
 )
 
 import ctbench
-from ctbench.analyses import Analysis, Utilisation, analyses
+from ctbench.analyses import Analysis, analyses
 from ctbench.attacks import PGD, Attack, attacks
 from ctbench.datasets import Dataset, datasets
 from ctbench.domains import Domain, Interval, domain, domains
@@ -31,11 +32,6 @@ from ctbench.networks import Architecture, architectures
 from ctbench.regions import Linf, Threat, threats
 from ctbench.training import codec
 from ctbench.verify import Bound, Stage, stage_types, stages_by_name
-
-@dataclass(frozen=True, kw_only=True)
-class AnalysisOfTheTest(Utilisation):
-    name: ClassVar[str] = "your-analysis"
-
 
 KINDS = {
     MethodOfTheTest: (Method, methods),

@@ -79,7 +79,7 @@ class LossGrowth(Analysis):
         for share in self.shares:
             box = part.scaled(share) if centre is None else small_box(part.region.hull, centre, share)
             attacked = self._attacked(part, box, part.x if centre is None else centre)
-            inner = crown.boxes(net, box, pure=self.pure)
+            inner = crown.Crown(pure=self.pure).boxes(net, box)
             loose, tight = (
                 interval.lower_bounds(net, box, part.spec),
                 crown.lower_bounds(net, box, part.spec, inner=inner),

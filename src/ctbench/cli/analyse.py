@@ -18,12 +18,12 @@ from ctbench.analyses import Analysis, Study, analyses, analysis
 from ctbench.cli import subjects
 from ctbench.cli.options import Commands, add_data, add_device, check_place, radius, wide_console
 from ctbench.cli.subjects import Subject
+from ctbench.files import write_whole
 from ctbench.regions import Threat
 from ctbench.report import analyses as tables
 from ctbench.report import analysis_figures
 from ctbench.report.analyses import Result
 from ctbench.results import AnalysisFiles, RunFolder
-from ctbench.results.jsonl import write_whole
 from ctbench.training import Recipe, codec
 
 DEFAULT = "fragmentation,utilisation,states,tightness"
