@@ -1,4 +1,4 @@
-"""A class of a user for every kind: a method, a data set, a network, a threat model, attacks, a stage, a domain and an analysis."""
+"""A class of a user for every kind, from methods and data sets to domains and analyses."""
 
 from dataclasses import dataclass
 from typing import ClassVar
