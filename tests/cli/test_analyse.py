@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ctbench import load_run, save_onnx
-from ctbench.analyses import Fragmentation, fragmentation, own_accuracy, tightness
+from ctbench.analyses import Fragmentation, Tightness, fragmentation, own_accuracy, tightness
 from ctbench.cli import main
 from ctbench.methods.ibp import IBP
 from ctbench.methods.taps import TAPS
@@ -70,6 +70,17 @@ def test_it_continues_and_computes_nothing_twice(succeeds, run, monkeypatch):
     (again,) = jsonl.read(records)
     untimed = {"seconds": 0, "checksum": ""}
     assert again | untimed == json.loads(content) | untimed
+
+
+def test_an_interruption_keeps_the_records(run, monkeypatch, capsys):
+    def interrupted(self, part):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Tightness, "measure", interrupted)
+    assert main(["analyse", str(run), *map(str, QUICK)]) == 130
+    assert "interrupted; records are kept, and the same command continues" in capsys.readouterr().err
+    assert AnalysisFiles(run / "analysed" / "fragmentation.jsonl").read().samples() == 40
+    assert AnalysisFiles(run / "analysed" / "tightness.jsonl").read().records == ()
 
 
 def test_more_samples_and_radii_add_to_the_records(succeeds, run):

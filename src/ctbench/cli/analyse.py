@@ -82,9 +82,12 @@ def run(args: argparse.Namespace) -> None:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=args.quiet or not console.is_terminal) as progress:
-        for path in args.runs:
-            for title, result in _analysed(path, chosen, args, progress):
-                results[title].append(result)
+        try:
+            for path in args.runs:
+                for title, result in _analysed(path, chosen, args, progress):
+                    results[title].append(result)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; records are kept, and the same command continues") from None
     _show(chosen, results)
     if args.csv:
         pairs = [(title, result) for title, several in results.items() for result in several]

@@ -172,7 +172,7 @@ class RunFolder:
     def require(self) -> None:
         """Raise an error unless this is the folder of a run."""
         if self.path.is_file():
-            inside = self.path.parent.name in ("certified", "attacked")
+            inside = self.path.parent.name in ("certified", "attacked", "analysed")
             folder = self.path.parents[1] if inside else "the folder that ctbench train made"
             raise FileNotFoundError(f"{self.path} is a file, but a run folder is expected: give {folder}")
         if not self.path.is_dir():
