@@ -1,5 +1,6 @@
 """Results as files: records are appended and never changed. Does not import other packages of ctbench, or torch."""
 
+from ctbench.results.agreement import Agreement, certification_of, compare_certifications, expected_counts
 from ctbench.results.certification import Certification, SampleRecord
 from ctbench.results.failures import Failure, StageFailedWarning
 from ctbench.results.published import Published
@@ -8,6 +9,7 @@ from ctbench.results.verdicts import OUTCOMES, Open, Verdict
 
 __all__ = [
     "OUTCOMES",
+    "Agreement",
     "Certification",
     "CertificationFiles",
     "Failure",
@@ -17,4 +19,7 @@ __all__ = [
     "SampleRecord",
     "StageFailedWarning",
     "Verdict",
+    "certification_of",
+    "compare_certifications",
+    "expected_counts",
 ]
