@@ -93,7 +93,7 @@ def test_a_certification_of_all_or_no_samples_has_no_correlation():
 
 
 def test_one_certification_or_no_samples_is_an_error():
-    with pytest.raises(ValueError, match="there are 1 certifications of 2 samples: give at least two"):
+    with pytest.raises(ValueError, match=r"there are 1 certifications of 2 samples: give at least two"):
         agreement([True, True])
     with pytest.raises(ValueError, match="there are 2 certifications of 0 samples"):
         Agreement(names=("a", "b"), indices=(), labels=(), certified=np.zeros((2, 0), bool))
@@ -163,7 +163,7 @@ def test_files_of_other_samples_or_regions_are_refused(tmp_path, other, said):
 
 def test_a_missing_or_damaged_file_is_named(tmp_path):
     first = write(tmp_path / "a", "yyn")
-    with pytest.raises(FileNotFoundError, match="there is no file no.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file no\.jsonl"):
         compare_certifications([first, CertificationFiles(Path("no.jsonl"))])
     second = write(tmp_path / "b", "yyn")
     second.records.write_text(second.records.read_text().replace('"certified"', '"unknown"', 1))
@@ -177,9 +177,9 @@ def test_a_path_names_the_certification_of_a_run_at_a_radius(tmp_path):
     assert certification_of(tmp_path / "a", 0.2) == at_2
     with pytest.raises(ValueError, match=r"has 2 certifications, one is needed; it has linf-0.1, linf-0.2: certify"):
         certification_of(tmp_path / "a")
-    with pytest.raises(ValueError, match="has 0 certifications at eps 0.3, one is needed; it has linf-0.1, linf-0.2"):
+    with pytest.raises(ValueError, match=r"has 0 certifications at eps 0.3, one is needed; it has linf-0.1, linf-0.2"):
         certification_of(tmp_path / "a", 0.3)
-    with pytest.raises(ValueError, match="has eps 0.1, not 0.3"):
+    with pytest.raises(ValueError, match=r"has eps 0.1, not 0.3"):
         certification_of(at_1.records, 0.3)
     with pytest.raises(FileNotFoundError, match="there is no run folder"):
         certification_of(tmp_path / "none")
@@ -205,5 +205,5 @@ def test_tables_and_files(tmp_path):
     assert (tmp_path / "hard.csv").read_text() == (
         "index,label,certified,difficulty\n2,1,0,1.0\n1,1,1,0.5\n0,1,2,0.0\n"
     )
-    with pytest.raises(ValueError, match="is neither a .csv nor a .json file"):
+    with pytest.raises(ValueError, match=r"is neither a .csv nor a .json file"):
         report.write_difficulties(found, tmp_path / "hard.txt")

@@ -18,6 +18,7 @@ from itertools import cycle, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ctbench.report.drawing import new_figure, save
 from ctbench.results.jsonl import Record
 
 if TYPE_CHECKING:
@@ -145,14 +146,9 @@ def draw(points: Sequence[Point], plot: Plot, path: Path) -> None:
     """Draw a figure into a file, PNG or SVG by its suffix; the same points give the same bytes.
 
     Raises:
-        ValueError: matplotlib is not installed.
+        ValueError: matplotlib is not installed, or the suffix is another one.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(f"matplotlib is not there ({error}): pip install 'ctbench[figures]'") from None
-    figure = Figure(figsize=(3.6 * len(plot.panels), 3.2), layout="constrained")  # without a window
+    figure = new_figure(3.6 * len(plot.panels), 3.2)
     axes = figure.subplots(1, len(plot.panels), squeeze=False)[0]
     for axis, panel in zip(axes, plot.panels, strict=True):
         for marker, (series, line) in zip(cycle(MARKERS), groupby(points, key=lambda point: point.series)):
@@ -160,10 +156,7 @@ def draw(points: Sequence[Point], plot: Plot, path: Path) -> None:
         axis.set(xlabel=plot.x_label, ylabel=panel.label)
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
-    figure.suptitle(plot.title, fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({"svg.hashsalt": plot.title}):  # otherwise the names within an SVG are random
-        figure.savefig(path, dpi=150, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})
+    save(figure, path, plot.title)
 
 
 def _draw_line(axis: Axes, line: list[Point], panel: Panel, **style: Any) -> None:

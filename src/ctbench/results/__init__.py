@@ -3,7 +3,7 @@
 from ctbench.results.agreement import Agreement, certification_of, compare_certifications, expected_counts
 from ctbench.results.certification import Certification, SampleRecord
 from ctbench.results.failures import Failure, StageFailedWarning
-from ctbench.results.published import Published
+from ctbench.results.published import Published, PublishedResult, published_result, published_results
 from ctbench.results.runs import CertificationFiles, RunFolder
 from ctbench.results.verdicts import OUTCOMES, Open, Verdict
 
@@ -15,6 +15,7 @@ __all__ = [
     "Failure",
     "Open",
     "Published",
+    "PublishedResult",
     "RunFolder",
     "SampleRecord",
     "StageFailedWarning",
@@ -22,4 +23,6 @@ __all__ = [
     "certification_of",
     "compare_certifications",
     "expected_counts",
+    "published_result",
+    "published_results",
 ]
