@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctbench.report.comparison import Row
-from ctbench.report.drawing import new_figure, save
+from ctbench.report.figures import panels, save
 from ctbench.results import Certification, published_results
 
 if TYPE_CHECKING:
@@ -118,14 +118,14 @@ def draw_scatter(marks: Sequence[Mark], x: str, y: str, path: Path) -> None:
     Raises:
         ValueError: matplotlib is not installed, or the suffix is another one.
     """
-    panels = list(dict.fromkeys(mark.panel for mark in marks))
+    settings = list(dict.fromkeys(mark.panel for mark in marks))
     works = list(dict.fromkeys(mark.by for mark in marks if mark.by))
     styles = dict(zip(works, zip(cycle(MARKERS), cycle(COLORS), strict=False), strict=False))
-    figure = new_figure(6.0 * len(panels), 5.5)
-    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw_panel(axis, [mark for mark in marks if mark.panel == panel], styles)
-        axis.set(title=panel, xlabel=f"{x} accuracy (%)", ylabel=f"{y} accuracy (%)")
-    save(figure, path, f"{y} over {x} accuracy; hollow: published")
+    figure, axes = panels(len(settings), width=6.0, height=5.5)
+    for axis, setting in zip(axes, settings, strict=True):
+        _draw_panel(axis, [mark for mark in marks if mark.panel == setting], styles)
+        axis.set(title=setting, xlabel=f"{x} accuracy (%)", ylabel=f"{y} accuracy (%)")
+    save(figure, f"{y} over {x} accuracy; hollow: published", path)
 
 
 def _draw_panel(axis: Axes, marks: list[Mark], styles: Mapping[str, tuple[str, str]]) -> None:
