@@ -3,6 +3,7 @@
 from ctbench.report.agreement import agreement_csv, agreement_markdown, agreement_tables, write_difficulties
 from ctbench.report.comparison import Row, markdown, rows, table
 from ctbench.report.figures import Panel, Plot, Point, as_csv, draw, points
+from ctbench.report.generalisation import Ratios, draw_heat_map, ratio_csv, ratio_markdown, ratio_rows, ratio_table
 from ctbench.report.scatter import Mark, draw_scatter, scatter_marks
 
 __all__ = [
@@ -10,15 +11,21 @@ __all__ = [
     "Panel",
     "Plot",
     "Point",
+    "Ratios",
     "Row",
     "agreement_csv",
     "agreement_markdown",
     "agreement_tables",
     "as_csv",
     "draw",
+    "draw_heat_map",
     "draw_scatter",
     "markdown",
     "points",
+    "ratio_csv",
+    "ratio_markdown",
+    "ratio_rows",
+    "ratio_table",
     "rows",
     "scatter_marks",
     "table",

@@ -3,6 +3,7 @@
 from ctbench.results.agreement import Agreement, certification_of, compare_certifications, expected_counts
 from ctbench.results.certification import Certification, SampleRecord
 from ctbench.results.failures import Failure, StageFailedWarning
+from ctbench.results.generalisation import CorruptionRecord, Generalisation, append_corruptions, read_corruptions
 from ctbench.results.published import Published, PublishedResult, published_result, published_results
 from ctbench.results.runs import CertificationFiles, RunFolder
 from ctbench.results.verdicts import OUTCOMES, Open, Verdict
@@ -12,7 +13,9 @@ __all__ = [
     "Agreement",
     "Certification",
     "CertificationFiles",
+    "CorruptionRecord",
     "Failure",
+    "Generalisation",
     "Open",
     "Published",
     "PublishedResult",
@@ -20,9 +23,11 @@ __all__ = [
     "SampleRecord",
     "StageFailedWarning",
     "Verdict",
+    "append_corruptions",
     "certification_of",
     "compare_certifications",
     "expected_counts",
     "published_result",
     "published_results",
+    "read_corruptions",
 ]
