@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from ctbench.datasets import CIFAR10C, MNIST, MNISTC, Augmentation, Data, Images, TinyImageNetC, published_corruptions
+from ctbench.datasets import (
+    CIFAR10C,
+    MNIST,
+    MNISTC,
+    Augmentation,
+    Data,
+    Images,
+    TinyImageNetC,
+    published_corruption,
+    published_corruptions,
+)
 from ctbench.datasets.files import Remote
 
 COUNT = 4  # images of a severity
@@ -102,8 +112,8 @@ def test_tinyimagenet_c(packed, tiny, tmp_path, folder, tarred, monkeypatch):
     else:
         folder(tmp_path / "tinyimagenet-c", tiny)
     images = TinyImageNetC(corruption="snow", severity=2).test(tmp_path)
-    assert images.labels.tolist() == [0, 0, 1, 1]
-    expected = [colour("snow", 2, wnid, number) for wnid in WNIDS for number in (0, 1)]
+    assert images.labels.tolist() == [0, 1, 0, 1]
+    expected = [colour("snow", 2, wnid, number) for number in (0, 1) for wnid in WNIDS]
     assert np.array_equal(images.inputs.permute(0, 2, 3, 1).numpy(), np.stack(expected))
     everything = TinyImageNetC(corruption="snow").test(tmp_path)
     assert len(everything) == 5 * COUNT
@@ -214,3 +224,16 @@ def test_a_checksum_is_computed_once_for_a_file_that_stays_the_same(tmp_path, zi
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(ValueError, match="the SHA-256 is"):
         MNISTC(corruption="fog").test(tmp_path)
+
+
+def test_data_sets_by_name():
+    assert published_corruption("mnist-c", "fog") == MNISTC(corruption="fog")
+    crop = Augmentation(crop=56)
+    made = published_corruption("tinyimagenet-c", "fog", severity=2, augmentation=crop)
+    assert made == TinyImageNetC(corruption="fog", severity=2, augmentation=crop)
+    with pytest.raises(
+        ValueError, match="no corrupted test set is called 'svhn-c'; there are mnist-c, cifar10-c, tiny"
+    ):
+        published_corruption("svhn-c", "fog")
+    with pytest.raises(ValueError, match="severity is 2, but the images of mnist-c have one severity: leave it out"):
+        published_corruption("mnist-c", "fog", severity=2)

@@ -16,15 +16,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from ctbench.corruptions import SEVERITIES, corruption, corruptions
-from ctbench.datasets import Augmentation, Images, PublishedCorruption, corrupt, datasets
-from ctbench.datasets.published_corruptions import BySeverity
+from ctbench.datasets import Augmentation, Images, PublishedCorruption, corrupt, published_corruption
+from ctbench.datasets.published_corruptions import BySeverity, published_kind
 from ctbench.graph import precision
 from ctbench.precision import full_float32
 from ctbench.results.generalisation import CLEAN, CorruptionRecord, Generalisation
@@ -51,7 +51,7 @@ class TestSet:
 def our_sets(
     clean: Images, names: Collection[str] = (), severities: Iterable[int] = SEVERITIES, *, seed: int = 0
 ) -> Iterator[TestSet]:
-    """Clean test images under corruptions of our own.
+    """Clean test images under corruptions of our own; each set is made when its images are asked for.
 
     Args:
         clean: the images.
@@ -64,8 +64,7 @@ def our_sets(
     """
     for name in names or corruptions():
         for severity in severities:
-            how = corruption(name, severity)
-            yield TestSet(name, severity, lambda how=how: corrupt(clean, how, seed=seed))  # type: ignore[misc]
+            yield TestSet(name, severity, partial(corrupt, clean, corruption(name, severity), seed=seed))
 
 
 def published_sets(
@@ -90,11 +89,7 @@ def published_sets(
     Raises:
         ValueError: there is no such source, corruption or severity.
     """
-    kinds = {name: kind for name, kind in datasets().items() if issubclass(kind, PublishedCorruption)}
-    if source not in kinds:
-        raise ValueError(f"no corrupted test set is called {source!r}; there are {', '.join(kinds)}")
-    kind = kinds[source]
-    own: dict[str, Any] = {} if augmentation is None else {"augmentation": augmentation}
+    kind = published_kind(source)
 
     def images(dataset: PublishedCorruption) -> Images:
         found = dataset.test(root)
@@ -102,9 +97,8 @@ def published_sets(
 
     for name in names or [name for name in kind.kinds if name != IDENTITY]:
         for severity in severities if issubclass(kind, BySeverity) else (None,):
-            at: dict[str, Any] = {} if severity is None else {"severity": severity}
-            dataset = kind(corruption=name, **at, **own)
-            yield TestSet(name, severity, lambda dataset=dataset: images(dataset))  # type: ignore[misc]
+            dataset = published_corruption(source, name, severity=severity, augmentation=augmentation)
+            yield TestSet(name, severity, partial(images, dataset))
 
 
 def generalisation(

@@ -13,7 +13,13 @@ from ctbench.datasets.corrupted import Corrupted, corrupt, corrupted
 from ctbench.datasets.digits import Digits
 from ctbench.datasets.folder import Folder
 from ctbench.datasets.mnist import MNIST
-from ctbench.datasets.published_corruptions import CIFAR10C, MNISTC, PublishedCorruption, TinyImageNetC
+from ctbench.datasets.published_corruptions import (
+    CIFAR10C,
+    MNISTC,
+    PublishedCorruption,
+    TinyImageNetC,
+    published_corruption,
+)
 from ctbench.datasets.synthetic import Separable, Spheres
 from ctbench.datasets.tinyimagenet import TinyImageNet
 from ctbench.members import members
@@ -40,6 +46,7 @@ __all__ = [
     "corrupt",
     "corrupted",
     "datasets",
+    "published_corruption",
     "split",
 ]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -188,7 +188,9 @@ class TinyImageNetC(BySeverity):
                     f"{path} has {len(pictures) - before} images {self.corruption}/{severity}/CLASS/IMAGE.JPEG, but "
                     f"{PER_SEVERITY} are expected; get the whole data set"
                 )
-        ordered = {str(name): pictures[name] for name in sorted(pictures)}
+        # by severity and file name, so that the first images are of all classes
+        names = sorted(pictures, key=lambda name: (name.parts[0], name.name, name.parent.name))
+        ordered = {str(name): pictures[name] for name in names}
         wnids = sorted({name.parent.name for name in pictures})
         labels = [wnids.index(PurePosixPath(name).parent.name) for name in ordered]
         if len(wnids) != TINY_CLASSES:
@@ -201,6 +203,38 @@ class TinyImageNetC(BySeverity):
         """Whether a file is an image of this severity; `below`: names begin with the class."""
         place = () if below else (self.corruption, str(severity))
         return lambda name: name.suffix == ".JPEG" and name.parts[-2 - len(place) : -2] == place
+
+
+def published_kind(source: str) -> type[PublishedCorruption]:
+    """The published data set of this name. Raises ValueError if there is none."""
+    kinds = {kind.name: kind for kind in (MNISTC, CIFAR10C, TinyImageNetC)}
+    if source not in kinds:
+        raise ValueError(f"no corrupted test set is called {source!r}; there are {', '.join(kinds)}")
+    return kinds[source]
+
+
+def published_corruption(
+    source: str, name: str, *, severity: int | None = None, augmentation: Augmentation | None = None
+) -> PublishedCorruption:
+    """A published corrupted data set.
+
+    Args:
+        source: "mnist-c", "cifar10-c" or "tinyimagenet-c".
+        name: the corruption.
+        severity: from 1 to 5; None: all, or the only one.
+        augmentation: that of the training images, whose crop test images have; by default that of the data set.
+
+    Raises:
+        ValueError: there is no such source, corruption or severity.
+    """
+    kind, fields = published_kind(source), dict[str, Any](corruption=name)
+    if severity is not None:
+        if not issubclass(kind, BySeverity):
+            raise ValueError(f"severity is {severity}, but the images of {source} have one severity: leave it out")
+        fields["severity"] = severity
+    if augmentation is not None:
+        fields["augmentation"] = augmentation
+    return kind(**fields)
 
 
 def _arrays(path: Path, *names: str) -> list[NDArray[np.integer]]:
