@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> None:
                 subject.model.to(args.device),
                 x,
                 y,
-                threat=subject.threat,
+                subject.threat,
                 attacks=attacks,
                 proved=proved,
                 replay=subject.replay,
-                watch=lambda attack, standing: status.update(f"{attack}: {standing} of {len(x)} samples stand"),
+                on_batch=lambda attack, standing: status.update(f"{attack}: {standing} of {len(x)} samples stand"),
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; records are only written when all attacks have finished") from None
