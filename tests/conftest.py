@@ -1,4 +1,4 @@
-"""What tests of several parts share: a training run of a few hundredths of a second, and real data where they are."""
+"""Shared by tests of several parts: a training run of a few hundredths of a second, and real data if available."""
 
 import os
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def tiny() -> Callable[..., Recipe]:
 
 @pytest.fixture
 def real_mnist() -> Path:
-    """The folder of CTBENCH_DATA, where it has the real MNIST."""
+    """The folder of CTBENCH_DATA, if it has the real MNIST."""
     root = os.environ.get("CTBENCH_DATA")
     if not root:
         pytest.skip("CTBENCH_DATA is not set: no real MNIST")
@@ -58,7 +58,7 @@ def real_mnist() -> Path:
 
 @pytest.fixture
 def kw_mnist(real_mnist: Path) -> Path:
-    """The weights that Wong & Kolter's network came with."""
+    """The published weights of Wong & Kolter's network."""
     path = real_mnist.parent / "pretrained" / "kw_mnist.safetensors"
     if not path.exists():
         pytest.skip(f"there is no {path}")

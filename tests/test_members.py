@@ -183,8 +183,8 @@ def test_required_fields():
 def test_a_domain_of_your_own_bounds_by_its_name_and_options():
     assert domain("your-domain", scale=2.0) == DomainOfTheTest(scale=2.0)
     x = torch.rand(3, 4)
-    found = ctbench.bounds(torch.nn.Linear(4, 2), x, eps=0.1, domain="your-domain", scale=2.0)
-    assert (found.lower < found.upper).all()
+    bounds = ctbench.bounds(torch.nn.Linear(4, 2), x, eps=0.1, domain="your-domain", scale=2.0)
+    assert (bounds.lower < bounds.upper).all()
 
     @dataclass(frozen=True, kw_only=True)
     class Demanding(Interval):

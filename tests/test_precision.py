@@ -1,4 +1,4 @@
-"""Products of float32 are computed in full where something is bounded, attacked or certified."""
+"""Products of float32 are computed in full precision in bounds, attacks and certification."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ WAYS = [as_it_comes, by_old_switches, *([by_new_switches, for_all] if NEW else [
 
 @pytest.fixture(params=WAYS, ids=[way.__name__ for way in WAYS])
 def rounded(request: pytest.FixtureRequest) -> Iterator[Switches]:
-    """A user who has asked for TF32 in one of the ways, and all switches after that."""
+    """A user who has turned on TF32 in one of the ways, and all switches afterwards."""
     if NEW:
         before = [(place, place.fp32_precision) for place in (backends.cuda.matmul, backends.cudnn.conv)]
         before += [(place, place.fp32_precision) for place in (backends.mkldnn.matmul, backends.cudnn.rnn)]

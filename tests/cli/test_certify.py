@@ -1,4 +1,4 @@
-"""`ctbench certify` and `merge`: what they prove, print and write, however often they are interrupted."""
+"""`ctbench certify` and `merge`: verdicts, output and files, even after interruptions."""
 
 import json
 import os
@@ -32,20 +32,20 @@ def shares(text: str) -> dict[str, float]:
 def test_certify_proves_the_test_images_of_a_run(succeeds, run):
     out = succeeds("certify", run, "--samples", 60)
     files = RunFolder(run).certification("linf-0.05")
-    found = files.read()
-    assert [record.index for record in found] == list(range(60))
+    certification = files.read()
+    assert [record.index for record in certification] == list(range(60))
     said = shares(out)
-    assert said["certified"] == pytest.approx(100 * found.certified_accuracy, abs=0.01)
-    assert said["adversarial"] == pytest.approx(100 * found.adversarial_accuracy, abs=0.01)
-    assert said["natural"] == pytest.approx(100 * found.natural_accuracy, abs=0.01)
+    assert said["certified"] == pytest.approx(100 * certification.certified_accuracy, abs=0.01)
+    assert said["adversarial"] == pytest.approx(100 * certification.adversarial_accuracy, abs=0.01)
+    assert said["natural"] == pytest.approx(100 * certification.natural_accuracy, abs=0.01)
     assert 0 < said["certified"] <= said["adversarial"] <= said["natural"]
     assert out.splitlines()[-1] == str(files.records)
     assert "60 samples, linf eps 0.05" in out
-    labels = torch.tensor([record.label for record in found])
+    labels = torch.tensor([record.label for record in certification])
     kinds = {
-        "natural": [record.prediction != record.label for record in found],
-        "adversarial": [record.verdict in ("misclassified", "falsified") for record in found],
-        "certified": [record.verdict != "certified" for record in found],
+        "natural": [record.prediction != record.label for record in certification],
+        "adversarial": [record.verdict in ("misclassified", "falsified") for record in certification],
+        "certified": [record.verdict != "certified" for record in certification],
     }
     unfair = (f"{name} {discrepancy(torch.tensor(wrong), labels):.3f}" for name, wrong in kinds.items())
     assert f"accuracy discrepancy (0: all classes alike): {', '.join(unfair)}\n" in out
@@ -53,15 +53,15 @@ def test_certify_proves_the_test_images_of_a_run(succeeds, run):
 
 def test_certify_counts_by_stage(succeeds, run):
     out = succeeds("certify", run, "--samples", 60)
-    found = RunFolder(run).certification("linf-0.05").read()
+    certification = RunFolder(run).certification("linf-0.05").read()
     rows = {line.split()[1]: line.split("│")[2:-1] for line in out.splitlines() if "│" in line}
     seconds = {stage: float(row.pop()) for stage, row in rows.items()}
     rows = {stage: [int(count) for count in row] for stage, row in rows.items()}
-    assert rows.pop("all") == list(found.outcomes.values())
-    assert seconds.pop("all") == pytest.approx(found.seconds, abs=0.06)
-    assert seconds == pytest.approx(found.seconds_by_stage, abs=0.06)
-    assert rows.keys() == found.stages.keys()
-    assert [sum(column) for column in zip(*rows.values(), strict=True)] == list(found.outcomes.values())
+    assert rows.pop("all") == list(certification.outcomes.values())
+    assert seconds.pop("all") == pytest.approx(certification.seconds, abs=0.06)
+    assert seconds == pytest.approx(certification.seconds_by_stage, abs=0.06)
+    assert rows.keys() == certification.stages.keys()
+    assert [sum(column) for column in zip(*rows.values(), strict=True)] == list(certification.outcomes.values())
 
 
 def test_certify_takes_the_radius_of_the_recipe_or_another(succeeds, run):
@@ -137,20 +137,23 @@ def test_certify_names_a_stage_that_failed(capsys, run, monkeypatch):
         monkeypatch.setattr(f"ctbench.domains.{name}.lower_bounds", broken)
     assert main(["certify", str(run), "--samples", "9", "--stages", "fast"]) == 0
     said = capsys.readouterr()
-    found = RunFolder(run).certification("linf-0.05").read()
-    left = [record.index for record in found if record.reason]
-    assert shares(said.out)["certified"] == 0 < len(left)
-    assert f"{len(left)} samples stayed open, e.g. sample {left[0]}: interval: RuntimeError: out of luck" in said.out
+    certification = RunFolder(run).certification("linf-0.05").read()
+    open_samples = [record.index for record in certification if record.reason]
+    assert shares(said.out)["certified"] == 0 < len(open_samples)
+    assert (
+        f"{len(open_samples)} samples stayed open, e.g. sample {open_samples[0]}: interval: RuntimeError: out of luck"
+        in said.out
+    )
     assert "StageFailedWarning" not in said.err
-    told = cells(said.err)
-    assert told == {
-        "interval": [str(found.natural_accuracy * 9)[0], "RuntimeError: out of luck"],
-        "crown-ibp": [told["interval"][0], "RuntimeError: out of luck"],
-        "crown": [str(len(left)), "RuntimeError: out of luck"],
-        "alpha-crown": [str(len(left)), "RuntimeError: out of luck"],
+    table = cells(said.err)
+    assert table == {
+        "interval": [str(certification.natural_accuracy * 9)[0], "RuntimeError: out of luck"],
+        "crown-ibp": [table["interval"][0], "RuntimeError: out of luck"],
+        "crown": [str(len(open_samples)), "RuntimeError: out of luck"],
+        "alpha-crown": [str(len(open_samples)), "RuntimeError: out of luck"],
     }
     decided = cells(said.out)["all"]
-    assert decided[2:5] == [str(len(left)), "0", "0"]
+    assert decided[2:5] == [str(len(open_samples)), "0", "0"]
 
 
 def test_certify_is_strict_about_stages_that_failed_when_all_is_written(capsys, run, monkeypatch):
@@ -174,8 +177,8 @@ def test_samples_that_had_no_time_are_not_counted_as_errors(capsys, run):
     assert main(["certify", str(run), "--samples", "60", "--timeout", "1e-9", "--strict"]) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    found = RunFolder(run).certification("linf-0.05").read()
-    late = found.counts[Verdict.UNKNOWN]
+    certification = RunFolder(run).certification("linf-0.05").read()
+    late = certification.counts[Verdict.UNKNOWN]
     assert late > 0
     assert cells(said.out)["all"][2:5] == ["0", str(late), "0"]
 
@@ -189,7 +192,7 @@ def test_certify_and_attack_refuse_records_that_were_edited(succeeds, fails, run
     for command in (("certify", run, "--resume"), ("attack", run, "--certified", path), ("compare", run)):
         line = fails(*command, *(() if command[0] == "compare" else ("--samples", 20)))
         assert "linf-0.05.jsonl, line 4: not the record of a certified sample (its bound is" in line
-        assert "take it out, and certify again" in line
+        assert "remove this line, and certify the sample again" in line
 
 
 def test_certify_wong_and_kolters_network_on_real_mnist(succeeds, real_mnist, kw_mnist):
@@ -388,10 +391,10 @@ def test_two_workers_find_what_one_process_finds(succeeds, run):
     alone = succeeds("certify", run, "--samples", 60, "--out", "a.jsonl")
     both = succeeds("certify", run, "--samples", 60, "--out", "b.jsonl", "--workers", 2)
     assert shares(both) == shares(alone)
-    found = [jsonl.read(Path(name)) for name in ("a.jsonl", "b.jsonl")]
-    verdicts = [{record["index"]: record["verdict"] for record in records} for records in found]
+    parts = [jsonl.read(Path(name)) for name in ("a.jsonl", "b.jsonl")]
+    verdicts = [{record["index"]: record["verdict"] for record in records} for records in parts]
     assert verdicts[0] == verdicts[1]
-    assert len(found[1]) == 60
+    assert len(parts[1]) == 60
 
 
 def test_counterexamples_are_written_on_demand(succeeds, run):
@@ -476,10 +479,10 @@ def test_a_bar_shows_verdicts_and_rate(capsys, run, monkeypatch):
     assert main(["certify", str(run), "--samples", "30"]) == 0
     capsys.readouterr()
     assert main(["certify", str(run), "--samples", "60", "--resume"]) == 0
-    found = RunFolder(run).certification("linf-0.05").read()
-    told = "  ".join(f"{verdict} {count}" for verdict, count in found.counts.items())
+    certification = RunFolder(run).certification("linf-0.05").read()
+    summary = "  ".join(f"{verdict} {count}" for verdict, count in certification.counts.items())
     said = capsys.readouterr().err
-    assert re.search(rf"60/60.* {told}  [\d.e+]+ samples/s", said)
+    assert re.search(rf"60/60.* {summary}  [\d.e+]+ samples/s", said)
 
 
 # ---------------------------------------------------------------------------------------------- interruption

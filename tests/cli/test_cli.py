@@ -1,4 +1,4 @@
-"""The command line: what it prints, where it writes, and one line for everything that can go wrong."""
+"""The command line: its output, its files, and one line for each error."""
 
 import errno
 import gzip
@@ -103,11 +103,11 @@ def test_train_tells_epochs_on_standard_error(capsys):
 
 def test_compare_shows_runs_side_by_side(succeeds, run, trained):
     succeeds("certify", run, "--samples", 20)
-    found = RunFolder(run).certification("linf-0.05").read()
+    certification = RunFolder(run).certification("linf-0.05").read()
     table = succeeds("compare", run, trained)
     assert "adversarial %" in table
     (line,) = [line for line in table.splitlines() if " 0.05 " in line]
-    for share in (found.natural_accuracy, found.adversarial_accuracy, found.certified_accuracy):
+    for share in (certification.natural_accuracy, certification.adversarial_accuracy, certification.certified_accuracy):
         assert f" {100 * share:.2f} " in line
     lines = succeeds("compare", run, trained, "--markdown").splitlines()
     assert len(lines) == 4
@@ -147,8 +147,8 @@ def test_list_names_what_there_is(succeeds, kind, names):
 def shortened(name: str) -> Recipe:
     from ctbench.recipes import recipe
 
-    made = recipe(name)
-    return replace(made, network=CNN3(width=2), epochs=2, batch_size=256, ramp=replace(made.ramp, end=1))
+    chosen = recipe(name)
+    return replace(chosen, network=CNN3(width=2), epochs=2, batch_size=256, ramp=replace(chosen.ramp, end=1))
 
 
 def test_demo_trains_certifies_and_compares(succeeds, monkeypatch):
@@ -160,7 +160,7 @@ def test_demo_trains_certifies_and_compares(succeeds, monkeypatch):
 
 
 def test_demo_can_be_run_again(succeeds, monkeypatch):
-    """It then shows what it has found."""
+    """The command then shows its results."""
     monkeypatch.setattr(demo, "recipe", shortened)
     first = succeeds("demo", "--out", "demo")
     assert succeeds("demo", "--out", "demo") == first
@@ -466,10 +466,10 @@ def test_compare_sweep_and_demo_tell_of_stages_that_failed(capsys, run, tmp_path
     assert main(["compare", str(run)]) == 0
     said = capsys.readouterr()
     assert "interval, crown-ibp, crown" in said.out
-    told = [
+    lines = [
         cell.strip() for cell in next(line for line in said.err.splitlines() if "interval" in line).split("│")[1:-1]
     ]
-    assert told == [
+    assert lines == [
         "run",
         "interval",
         re.search(r"interval +│ +(\d+)", table)[1],

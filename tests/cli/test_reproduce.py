@@ -1,4 +1,4 @@
-"""`ctbench reproduce`: what it lists, runs, draws and says; and `ctbench list figures`."""
+"""`ctbench reproduce`: its list, its trials, its figures and messages; and `ctbench list figures`."""
 
 import csv
 import sys
@@ -20,7 +20,7 @@ FOLDER = Path("out/robust-accuracy/tiny")
 
 @pytest.fixture
 def measured(monkeypatch) -> list[dict[str, object]]:
-    """The trials that were measured, which here takes no time, as drawing does: a drawing is its title."""
+    """The measured trials. Here neither measuring nor drawing takes time: a drawing is its title."""
     seen = []
 
     def quickly(trial) -> dict[str, float]:
@@ -59,8 +59,8 @@ def test_a_tiny_run_writes_a_figure_and_its_numbers_and_is_not_repeated(succeeds
     records = jsonl.read(FOLDER / "segments_5.jsonl")
     with (FOLDER / "2a.csv").open() as file:
         rows = list(csv.DictReader(file))
-    found = {(row["series"], row["number of components k"], float(row["robust_error"])) for row in rows}
-    assert found == {(record["series"], f"{record['x']:g}", record["robust_error"]) for record in records}
+    points = {(row["series"], row["number of components k"], float(row["robust_error"])) for row in rows}
+    assert points == {(record["series"], f"{record['x']:g}", record["robust_error"]) for record in records}
     assert len(rows) == len(records) == 4
     before = {path: path.read_bytes() for path in FOLDER.iterdir()}
     monkeypatch.setattr(running, "measure", None)
@@ -90,7 +90,7 @@ def test_the_progress_is_told_on_standard_error(measured, capsys):
     assert "8/8" in said.err
 
 
-# ------------------------------------------------------------------------------------------ what is not whole
+# ------------------------------------------------------------------------------------------ incomplete figures
 
 
 @pytest.fixture

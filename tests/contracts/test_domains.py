@@ -60,7 +60,7 @@ def values(graph: Graph, x: Tensor) -> list[Tensor]:
 
 
 def above(found: Tensor, bound: Tensor) -> bool:
-    """Whether no number is below its bound, but for rounding."""
+    """Whether no number is below its bound, except for rounding."""
     return bool((found >= bound - LOOSE[bound.dtype] * (1 + bound.abs())).all())
 
 

@@ -143,7 +143,7 @@ BY_THEMSELVES = {
 
 
 def build(name: str) -> tuple[nn.Module, list[Op], Shape]:
-    """A layer, and the frozen ops that it is one after the other."""
+    """A layer, and its frozen ops in order."""
     torch.manual_seed(3)
     make, shape = LAYERS[name]
     layer = make().double().eval()
@@ -157,23 +157,23 @@ def build(name: str) -> tuple[nn.Module, list[Op], Shape]:
 
 def affine() -> dict[str, tuple[Affine, Shape]]:
     """Every affine op of the examples, with the shape of its input."""
-    found = dict(FUNCTIONS)
+    functions = dict(FUNCTIONS)
     for name in LAYERS:
         _, ops, shape = build(name)
         for op in ops:
-            found[name if len(ops) == 1 else f"{name}: {type(op).__name__.lower()} of {shape}"] = (op, shape)
+            functions[name if len(ops) == 1 else f"{name}: {type(op).__name__.lower()} of {shape}"] = (op, shape)
             shape = op.shape(shape)
-    return found
+    return functions
 
 
 AFFINE = affine()
 
 
 def subclasses(kind: type) -> set[type]:
-    """The ops of the library, without the abstract families that they belong to."""
-    found = set(kind.__subclasses__())
-    found |= {sub for child in found for sub in subclasses(child)}
-    return {c for c in found if c.__module__.startswith("ctbench.graph.") and not c.__abstractmethods__}
+    """The ops of the library, without the abstract families."""
+    kinds = set(kind.__subclasses__())
+    kinds |= {sub for child in kinds for sub in subclasses(child)}
+    return {c for c in kinds if c.__module__.startswith("ctbench.graph.") and not c.__abstractmethods__}
 
 
 def test_every_op_has_an_example():
@@ -214,11 +214,11 @@ def test_the_adjoint_is_the_transpose(name):
 @pytest.mark.parametrize("name", AFFINE)
 @pytest.mark.parametrize(("samples", "forms"), [(0, 3), (2, 0), (0, 0)])
 def test_no_samples_and_no_forms_have_their_shapes(name, samples, forms):
-    """A search asks for the bounds of what is left, also of nothing."""
+    """A search asks for the bounds of the open samples, even if there are none."""
     op, shape = AFFINE[name]
     out = op.shape(shape)
-    for found in (op(rand(samples, *shape)), op.linear(rand(samples, *shape)), op.magnitude(rand(samples, *shape))):
-        assert found.shape == (samples, *out)
+    for output in (op(rand(samples, *shape)), op.linear(rand(samples, *shape)), op.magnitude(rand(samples, *shape))):
+        assert output.shape == (samples, *out)
     assert op.adjoint(rand(samples, forms, *out)).shape == (samples, forms, *shape)
     offset = op.offset(rand(samples, forms, *out))
     assert isinstance(offset, float) or offset.shape == (samples, forms)
@@ -288,7 +288,7 @@ def test_reshape_to_two_dimensions():
 @RANDOM(max_examples=40)
 @given(data=st.data(), size=st.integers(1, 6), shape=st.lists(st.integers(1, 4), min_size=1, max_size=3))
 def test_any_choice_of_entries(data, size, shape):
-    """Entries may come once, often or never; the number behind the last is a zero."""
+    """Entries may come once, often or never; the number after the last is a zero."""
     chosen = data.draw(st.lists(st.integers(0, size), min_size=math.prod(shape), max_size=math.prod(shape)))
     op = Select(torch.tensor(chosen).view(shape), (size,))
     x, a = rand(2, size), rand(2, 3, *shape)
@@ -368,7 +368,7 @@ ELEMENTWISE = {
     "gelu": (GELU(), nn.GELU()),
     "silu": (SiLU(), nn.SiLU()),
 }
-PRECISIONS = {torch.float64: 1e-12, torch.float32: 2e-6}  # how far rounding may lead, in parts of what is added up
+PRECISIONS = {torch.float64: 1e-12, torch.float32: 2e-6}  # the largest rounding error, relative to the summands
 
 # the kinks, inflections and turning points of the examples, and where they have nearly become lines
 PLACES = (
@@ -441,7 +441,7 @@ def grid(lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def least(function, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """The least value of a function on each interval, by finer and finer grids, and where it is."""
+    """The least value of a function on each interval, by finer and finer grids, and its place."""
     points, shares = grid(lower, upper), torch.linspace(0, 1, 101, dtype=torch.float64).unsqueeze(1)
     for _ in range(4):
         at = points.gather(0, function(points).argmin(0, keepdim=True))
@@ -453,13 +453,13 @@ def least(function, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def below(line: tuple[Tensor, Tensor | None], points: Tensor, slack: float) -> Tensor:
-    """The values of a line at points [P, N], less what rounding may have added."""
+    """The values of a line at points [P, N], minus the possible rounding error."""
     slope, offset = line[0].double(), torch.zeros(()) if line[1] is None else line[1].double()
     return slope * points + offset - slack * (1 + (slope * points).abs() + offset.abs())
 
 
 def check_lines(op: Elementwise, lines: Lines, lower: Tensor, upper: Tensor) -> None:
-    """The function lies between its lines, as far as they are finite."""
+    """The function lies between its lines, where these are finite."""
     points, slack = grid(lower, upper), PRECISIONS[lower.dtype]
     values = op(points)
     assert not (below(lines[:2], points, slack) > values).any()
@@ -514,7 +514,7 @@ def test_either_end_of_a_leaky_relu_may_be_the_extreme_one(negative, slope, leas
 
 
 def test_the_offset_of_a_chord_holds_at_both_ends():
-    """Both values are the same but for rounding, and either may be the greater one."""
+    """Both values are the same except for rounding, and either may be the greater one."""
     torch.manual_seed(0)
     lower, upper = -torch.rand(1000), torch.rand(1000)
     _, _, slope, offset = ReLU().tightest_lines(lower, upper)
@@ -625,15 +625,15 @@ def test_gradients_are_finite(name, dtype, cases):
     op = ELEMENTWISE[name][0]
     lower, upper, low, high = tensors(cases, dtype)
     steady = (upper == lower) | (upper - lower > 1e-30)  # the gradient of ReLU's chord, 1 / (u - l), overflows
-    lower, upper, low, high = (given[steady].requires_grad_() for given in (lower, upper, low, high))
+    lower, upper, low, high = (end[steady].requires_grad_() for end in (lower, upper, low, high))
     chord = op.chord(lower, upper)
-    given_lines = (
+    all_lines = (
         op.lines(lower, upper, low, high),
         op.tightest_lines(lower, upper),
         op.lines(lower, upper, chord, chord),
     )
     ends = [part.sum() for part in (*op.image(lower, upper), *op.slopes(lower, upper)) if part.requires_grad]
-    lines = [part.sum() for found in given_lines for part in found if part is not None and part.requires_grad]
+    lines = [part.sum() for pair in all_lines for part in pair if part is not None and part.requires_grad]
     for gradient in torch.autograd.grad(sum(ends + lines), [lower, upper, low, high], materialize_grads=True):
         assert gradient.isfinite().all()
 
@@ -643,12 +643,12 @@ def test_tightest_lines_are_those_of_the_tightest_slopes_and_so_are_their_gradie
     op = ELEMENTWISE[name][0]
     ends = torch.tensor([(-1.3, 0.9), (0.2, 2.5), (-3.0, -1.1), (-0.8, 5.0), (0.0, 1.0), (-1.0, 0.0)]).double().T
     lower, upper = ends.clone().requires_grad_()
-    found = op.tightest_lines(lower, upper), op.lines(lower, upper, *op.tightest(lower, upper))
+    pairs = op.tightest_lines(lower, upper), op.lines(lower, upper, *op.tightest(lower, upper))
     weights, gradients = torch.randn(4, 6, dtype=torch.float64), []
-    for lines in found:
-        told = sum((w * line).sum() for w, line in zip(weights, lines, strict=True) if line is not None)
-        gradients.append(torch.autograd.grad(told, [lower, upper], materialize_grads=True))
-    for fused, plain in zip(found[0] + gradients[0], found[1] + gradients[1], strict=True):
+    for lines in pairs:
+        total = sum((w * line).sum() for w, line in zip(weights, lines, strict=True) if line is not None)
+        gradients.append(torch.autograd.grad(total, [lower, upper], materialize_grads=True))
+    for fused, plain in zip(pairs[0] + gradients[0], pairs[1] + gradients[1], strict=True):
         assert (fused is None and plain is None) or torch.allclose(fused, plain, rtol=1e-12, atol=1e-12)
 
 
@@ -666,11 +666,13 @@ def test_a_chord_that_is_hardly_wide_has_finite_gradients():
 
 @every_function
 def test_extremes_follow_the_ends_and_the_slope(name):
-    """A gradient of extremes is that of the value where they lie: -z for the slope."""
+    """The gradient of an extreme is that of the value at its place: -z for the slope."""
     op = ELEMENTWISE[name][0]
     lower, upper = torch.tensor([-1.3, 0.2, -3.0, -0.8]).double(), torch.tensor([0.9, 2.5, -1.1, 5.0]).double()
     slope = torch.tensor([0.31, 0.07, -0.09, 0.4]).double()
-    assert torch.autograd.gradcheck(op.extremes, [given.requires_grad_() for given in (lower, upper, slope)], rtol=1e-5)
+    assert torch.autograd.gradcheck(
+        op.extremes, [argument.requires_grad_() for argument in (lower, upper, slope)], rtol=1e-5
+    )
 
 
 @every_function
@@ -756,7 +758,7 @@ def test_planes_around_a_maximum_of_images():
 
 
 def test_repeats_of_an_entry_have_no_part_in_the_planes():
-    """Two entries and their repeats have the planes of the two, also where rounding tells a repeat from its entry."""
+    """Two entries and their repeats have the planes of the two, even if a repeat differs from its entry by rounding."""
     lower, width = rand(50, 2, 3), rand(50, 2, 3).abs()
     kept = Max().lines(lower, lower + width)
     repeats = torch.tensor([False, False, True, True, True]).view(-1, 1)

@@ -1,4 +1,4 @@
-"""Images, Data, split, and what holds for every data set."""
+"""Images, Data, split, and the rules for every data set."""
 
 import pytest
 import torch

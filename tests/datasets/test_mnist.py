@@ -21,15 +21,15 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def arrays(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """A small MNIST by file name, whose checksums count as the right ones."""
+    """A small MNIST by file name; its checksums are accepted."""
     random = np.random.default_rng(0)
-    made = {}
+    files = {}
     for part, count in COUNTS.items():
-        made[f"{part}-images-idx3-ubyte"] = random.integers(256, size=(count, 4, 5), dtype=np.uint8)
-        made[f"{part}-labels-idx1-ubyte"] = random.integers(10, size=count, dtype=np.uint8)
-    hashes = {name: hashlib.sha256(idx(array)).hexdigest() for name, array in made.items()}
+        files[f"{part}-images-idx3-ubyte"] = random.integers(256, size=(count, 4, 5), dtype=np.uint8)
+        files[f"{part}-labels-idx1-ubyte"] = random.integers(10, size=count, dtype=np.uint8)
+    hashes = {name: hashlib.sha256(idx(array)).hexdigest() for name, array in files.items()}
     monkeypatch.setattr(mnist, "UNPACKED_SHA256", hashes)
-    return made
+    return files
 
 
 @pytest.mark.parametrize("place", ["mnist", "."])

@@ -23,7 +23,7 @@ PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "READ
 
 
 def fences(text: str) -> list[tuple[str, str]]:
-    """The blocks of a page: the language of each, or Sphinx's directive, and what is in it."""
+    """The blocks of a page: the language of each, or Sphinx's directive, and its content."""
     return re.findall(r"^```([^\n]*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""What tests of experiments share: a trial of a few hundredths of a second."""
+"""Shared by tests of experiments: a trial of a few hundredths of a second."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The figures that can be reproduced: what they show is measured, and their settings are those of the papers."""
+"""The figures that can be reproduced: their quantities are measured, and their settings are those of the papers."""
 
 from dataclasses import replace
 
@@ -70,9 +70,9 @@ def test_trials_at_a_tiny_scale_are_few_and_short(experiment):
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_numbers_and_experiments_have_one_meaning_in_a_paper(paper):
-    made = PAPERS[paper].FIGURES
-    assert list(figures(paper).values()) == list(made)
-    assert len({figure.experiment.name for figure in made}) == len({id(figure.experiment) for figure in made})
+    listed = PAPERS[paper].FIGURES
+    assert list(figures(paper).values()) == list(listed)
+    assert len({figure.experiment.name for figure in listed}) == len({id(figure.experiment) for figure in listed})
 
 
 def test_an_unknown_paper_is_refused():
@@ -107,16 +107,16 @@ def test_scales_of_nothing_are_refused(name):
 
 
 def settings(experiment: Experiment) -> dict[str, object]:
-    """What the papers' appendices tell, of trials that have it in common."""
-    told = set()
+    """The settings in the papers' appendices, if all trials have them in common."""
+    claims = set()
     for trial in experiment.trials(Scale(seeds=1)):
         recipe, data = trial.recipe, trial.recipe.dataset
         assert recipe.network.hidden == (100,)
         assert recipe.batch_size == data.samples
         assert recipe.optimizer == SGD(lr=trial.candidate, momentum=recipe.optimizer.momentum)
         assert trial.measures.attacks == ("apgd-ce", "apgd-dlr")
-        told.add((data.samples, data.dimension, data.test_samples, recipe.epochs, recipe.optimizer.momentum))
-    (common,) = told
+        claims.add((data.samples, data.dimension, data.test_samples, recipe.epochs, recipe.optimizer.momentum))
+    (common,) = claims
     return dict(zip(("n", "d", "tests", "epochs", "momentum"), common, strict=True))
 
 
@@ -155,7 +155,7 @@ def test_settings_of_robust_accuracy(number):
     ],
 )
 def test_what_figures_of_robust_accuracy_vary(number, eps, margin, threat):
-    """The number of components, eps, or the inverse margin; None is what is on the axis."""
+    """The number of components, eps, or the inverse margin; None is the value on the axis."""
     for trial in figures("robust-accuracy")[number].experiment.trials(Scale(seeds=2)):
         recipe = trial.recipe
         assert recipe.threat.name == threat
@@ -177,7 +177,7 @@ def test_what_figures_of_robust_accuracy_vary(number, eps, margin, threat):
     ],
 )
 def test_settings_of_generalisation(number, expected, threat):
-    """Sections 3 and 4, App. D.1 and D.2, but for the test samples in balls, of which the paper has 100,000."""
+    """Sections 3 and 4, App. D.1 and D.2, except for the test samples in balls: the paper has 100,000."""
     figure = figures("generalisation")[number]
     assert settings(figure.experiment) == expected
     search = "line-search" if threat == "first-coordinate" else "pgd"
@@ -196,7 +196,7 @@ def test_settings_of_generalisation(number, expected, threat):
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_adversarial_training_searches_as_the_papers_do(paper):
-    """Auto-PGD of 10 steps from 1 start; on segments exactly. COAP is exact, too."""
+    """Auto-PGD of 10 steps from 1 start; on segments exactly. COAP is also exact."""
     for figure in figures(paper).values():
         for trial in figure.experiment.trials(TINY):
             method = trial.recipe.method

@@ -1,4 +1,4 @@
-"""Functions and methods in a forward: that they are read as what torch computes, and what is refused."""
+"""Functions and methods in a forward: they are read as torch computes them, or refused."""
 
 import math
 import operator
@@ -29,7 +29,7 @@ PARAMETERS = {
 
 
 class Reads(nn.Module):
-    """A forward given as a function of the module and x, for inputs of shape (4, 6, 8), and constants to use in it."""
+    """A forward as a function of the module and x, for inputs of shape (4, 6, 8), and constants for it."""
 
     def __init__(self, function) -> None:
         super().__init__()
@@ -127,9 +127,9 @@ EXAMPLES = {
     "F.max_pool2d of every option": lambda m, x: F.max_pool2d(x, (2, 3), (3, 2), (1, 0), (2, 3), True),
     "F.max_pool2d, rounded up": lambda m, x: F.max_pool2d(x, 4, 4, ceil_mode=True),
     # as moves of entries
-    **{f"{name}{given}": as_method(name, *given) for name, every in BOTH_WAYS.items() for given in every},
-    **{f"torch.{name}{given}": as_function(name, *given) for name, every in BOTH_WAYS.items() for given in every},
-    **{f"{name}{given} as a method": as_method(name, *given) for name, every in METHODS.items() for given in every},
+    **{f"{name}{args}": as_method(name, *args) for name, every in BOTH_WAYS.items() for args in every},
+    **{f"torch.{name}{args}": as_function(name, *args) for name, every in BOTH_WAYS.items() for args in every},
+    **{f"{name}{args} as a method": as_method(name, *args) for name, every in METHODS.items() for args in every},
     "pad": lambda m, x: F.pad(x, (1, 2)),
     "pad with a number": lambda m, x: F.pad(x, (1, 0, 2, 1, 0, 3), value=-0.5),
     "cut by pad": lambda m, x: F.pad(x, (-1, -2, 1, 0)),
@@ -153,8 +153,16 @@ EXAMPLES = {
     "a list of entries": lambda m, x: x[:, [2, 0, 0]],
     "an order of entries": lambda m, x: x[:, m.order],
     # as parts
-    **{f"{name}{given}": swapped(as_method(name, *given)) for name, every in PARTS.items() for given in every},
-    **{f"torch.{name}{given}": swapped(as_function(name, *given)) for name, every in PARTS.items() for given in every},
+    **{
+        f"{name}{arguments}": swapped(as_method(name, *arguments))
+        for name, every in PARTS.items()
+        for arguments in every
+    },
+    **{
+        f"torch.{name}{arguments}": swapped(as_function(name, *arguments))
+        for name, every in PARTS.items()
+        for arguments in every
+    },
     # as sums and scales
     "torch.add": lambda m, x: torch.add(x, F.relu(x)),
     "add": lambda m, x: x.add(x).add(2),
@@ -197,7 +205,7 @@ EXAMPLES = {
     "torch.concat": lambda m, x: torch.concat((x[:, :, :2], -x), dim=-2),
     "cat of three": lambda m, x: torch.cat([x, x[..., 1:3], x], dim=3),
     "torch.stack": lambda m, x: torch.stack([x, -x], dim=1),
-    "stack behind": lambda m, x: torch.stack([x, -x, x], dim=-1),
+    "stack at the end": lambda m, x: torch.stack([x, -x, x], dim=-1),
     "stack between": lambda m, x: torch.stack((x, -x), 3),
     "torch.maximum": lambda m, x: torch.maximum(x, x.flip(1)),
     "maximum": lambda m, x: x.maximum(-x * 0.5),
@@ -383,7 +391,7 @@ REFUSED = {
         lambda m, x: x[:, 0] * m.pair.unbind(0)[0],
         "'unbind' splits parameter 'pair' .*: take slices",
     ),
-    "parameters beside the forward": (
+    "parameters outside of the forward": (
         lambda m, x: x * dict(m.named_parameters())["row"].exp(),
         "is computed from parameters, but it would not follow their training",
     ),
@@ -413,7 +421,7 @@ WRONG = {
     "hardtanh(1, 0)": (lambda m, x: F.hardtanh(x, 1.0, 0.0), r"'hardtanh': values cannot be clamped to \[1, 0\]"),
     "dropout of 1.5": (lambda m, x: F.dropout(x, 1.5, False), "'dropout': .*1.5"),
     "large windows": (lambda m, x: F.max_pool2d(x, 9), r"'max_pool2d' \(MaxPool2d\): the windows do not fit"),
-    "windows beside the image": (
+    "windows outside of the image": (
         lambda m, x: F.max_pool2d(x[:, :, :2, :2], 2, 1, 1, 3),
         r"'max_pool2d' \(MaxPool2d\): a window of 2 with dilation 3 sees only the padding of a side of 2",
     ),

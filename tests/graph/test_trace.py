@@ -1,4 +1,4 @@
-"""Tracing: what a forward may be written in, that the graph equals the module, and errors."""
+"""Tracing: the supported code of a forward, the equality of graph and module, and errors."""
 
 import math
 import operator
@@ -17,7 +17,7 @@ from ctbench.regions import Linf
 
 
 class Wrap(nn.Module):
-    """A forward that is given as a function of three layers and x, for inputs of shape (2, 3)."""
+    """A module whose forward is a function of three layers and x, for inputs of shape (2, 3)."""
 
     def __init__(self, forward) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ def check(model: nn.Module, *shape: int) -> None:
 
 
 def refusal(model: nn.Module) -> str | None:
-    """What a network for inputs (2, 3) is refused with, or None if its graph computes the same."""
+    """The message that refuses a network for inputs (2, 3), or None if its graph computes the same."""
     try:
         check(model, 2, 3)
     except ValueError as error:
@@ -136,7 +136,7 @@ def test_a_value_changed_in_place_is_read_as_changed_or_refused(name):
 
 
 def test_a_change_in_place_is_seen_where_random_inputs_do_not_show_it():
-    """On inputs above 0 this ReLU changes nothing, so that comparing values there finds no difference."""
+    """On inputs above 0 this ReLU changes nothing, so a comparison of values there finds no difference."""
     model = Wrap(IN_PLACE["a layer in place"]).double()
     with torch.no_grad():
         model.first.weight.copy_(torch.eye(6))
@@ -198,7 +198,7 @@ def test_a_forward_hook_is_not_left_out_silently():
 
 
 def late(output: Tensor) -> Tensor:
-    """Does nothing on the inputs that a check would try."""
+    """A layer that does nothing on the inputs that a check would try."""
     return torch.where(output.abs() > 1e3, -output, output)
 
 
@@ -256,7 +256,7 @@ OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 @pytest.mark.parametrize("operation", OPERATORS)
 @pytest.mark.parametrize("other", ["number", "parameter", "value"])
 def test_operators_in_place_end_the_value_that_they_write_into(operation, other):
-    """Also where they change nothing, as a factor of 1 does before it is trained."""
+    """Also if they change nothing, like a factor of 1 before training."""
 
     def forward(m: Wrap, x: Tensor) -> Tensor:
         h = m.first(x.flatten(1))
@@ -480,7 +480,7 @@ def test_layers_that_do_not_fit_are_named(layer):
 
 
 def test_padding_of_equal_sides_is_part_of_the_convolution():
-    """So that CROWN carries windows through it, as through any other convolution."""
+    """So CROWN carries windows through it, like through any other convolution."""
     torch.manual_seed(0)
     for padding in ("same", "valid", 1):
         model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=padding), nn.Flatten())
@@ -497,7 +497,7 @@ def test_settings_that_are_changed_later_count():
 
 class Offset(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(x) * 0 + x + 2  # not to be read, but for its op
+        return torch.sin(x) * 0 + x + 2  # refused, except if its op is registered
 
 
 class Huber(nn.Module):

@@ -1,4 +1,4 @@
-"""Reading: every operator computes what ONNX Runtime computes, for any batch; what cannot be read is refused."""
+"""Reading: every operator computes the same as ONNX Runtime, for any batch; other files are refused."""
 
 import copy
 import io
@@ -15,7 +15,7 @@ from torch import nn
 from ctbench import bounds
 from ctbench.graph import Precisions, UnsupportedLayerError, freeze, trace
 from ctbench.onnx import OnnxError, OnnxNetwork, load_onnx
-from ctbench.onnx.operators import OPERATORS
+from ctbench.onnx.table import OPERATORS
 from ctbench.regions import Linf
 
 
@@ -120,7 +120,7 @@ def test_the_weights_of_a_gemm_train(write):
 
 
 def test_defaults_are_in_single_precision(write):
-    """As all attributes of ONNX; 0.01 in double precision is another slope."""
+    """Like all attributes of ONNX; 0.01 in double precision is another slope."""
     (leaky,) = load_onnx(write(one("LeakyRelu"), shape=VECTOR)).children()
     assert leaky.negative_slope == float(np.float32(0.01)) != 0.01
     (norm,) = load_onnx(write(one("BatchNormalization", *STATISTICS), shape=IMAGE)).children()
@@ -149,8 +149,8 @@ def scalar(value: float) -> np.ndarray:
 
 
 def one(kind: str, *inputs, **attributes) -> tuple:
-    """A node; the input is "x" where none is named."""
-    return kind, inputs if any(isinstance(given, str) for given in inputs) else ("x", *inputs), attributes
+    """A node; the input is "x" if no input is named."""
+    return kind, inputs if any(isinstance(name, str) for name in inputs) else ("x", *inputs), attributes
 
 
 STATISTICS = (positive(3), arr(3), arr(3), positive(3))
@@ -244,7 +244,7 @@ CASES = {
     "Concat last axis": ([one("Relu"), one("Concat", "1", "x", axis=-1)], IMAGE, 17),
     "Flatten": ([one("Flatten")], IMAGE, 17),
     "Flatten axis 0": ([one("Flatten", axis=0)], IMAGE, 17),
-    "Flatten behind a 1": ([one("Flatten", axis=-1)], (1, 1, 5), 17),
+    "Flatten after a 1": ([one("Flatten", axis=-1)], (1, 1, 5), 17),
     "Reshape to one row": ([one("Reshape", ints(1, -1))], IMAGE, 17),
     "Reshape to rows": ([one("Reshape", ints(-1, 126))], IMAGE, 17),
     "Reshape to one row, given": ([one("Reshape", ints(1, 126))], IMAGE, 17),

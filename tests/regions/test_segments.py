@@ -1,4 +1,4 @@
-"""Unions of segments: what they are made of, and what their threat models refuse."""
+"""Unions of segments: their construction, and the arguments that their threat models refuse."""
 
 import math
 

@@ -16,8 +16,8 @@ are interpolated, and the layers before the first activation are computed only a
 
 "How robust accuracy suffers from certified training with convex relaxations" (section 3.2, App. A.2) and "Certified
 defences can hurt generalisation" (App. D.1) train and evaluate with such a search. Every breakpoint takes time, and a
-large network has many: the first paper's network for MNIST, with random weights, has about 25,000 on a segment of
-eps = 20. For such networks use `LineSearch`, which evaluates a grid.
+large network has tens of thousands on a segment (docs/benchmarks.md). For such networks use `LineSearch`, which
+evaluates a grid.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def _proved(files: CertificationFiles, settings: dict[str, Any], samples: Sample
         ValueError: the certification has another network or region, or its bounds were not rounded outward.
     """
     if not files.records.is_file():
-        raise FileNotFoundError(f"there is no file {files.records}")
+        raise FileNotFoundError(f"there is no file {files.records}: check the path")
     recorded, expected = files.read_settings(), {**settings, "rounding": ROUNDING}
     different = [name for name in ("network_digest", "threat", "rounding") if recorded.get(name) != expected[name]]
     if different:

@@ -37,7 +37,7 @@ def add_to(commands: Commands) -> None:
         help="tiny (the default): a minute, as a test; paper: the whole experiment, hours or days",
     )
     command.add_argument(
-        "--seeds", type=positive, metavar="N", help="the number of seeds (default: 2, or as in the paper)"
+        "--seeds", type=positive, metavar="N", help="the number of seeds (default: 2, or that of the paper)"
     )
     command.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="trials at a time")
     command.add_argument(

@@ -1,4 +1,4 @@
-"""The translation of ONNX operators to torch: one function per operator.
+"""The translation of ONNX operators to torch: one function per operator. Operators that only move entries: moves.py.
 
 An operator becomes a layer, with weights as its parameters, if torch has such a layer, and otherwise a function. Shapes
 include the batch dimension of 1 of a file for one sample, and results keep the batch as the first axis.
@@ -7,7 +7,6 @@ include the batch dimension of 1 of a file for one sample, and results keep the 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,24 +18,7 @@ from torch import Tensor, nn
 
 from ctbench.onnx.building import Array, Operator, Shape, Value
 from ctbench.onnx.gemm import Gemm
-
-Result = Value | list[Value] | Array
-OPERATORS: dict[str, Callable[[Operator], Result]] = {}
-
-_MONOTONE = (
-    "not supported: it keeps the order of the logits, so take it out of the network and state properties of its logits"
-)
-REFUSED = {"Softmax": _MONOTONE, "LogSoftmax": _MONOTONE}
-
-
-def _reads(*kinds: str) -> Callable[[Callable[[Operator], Result]], Callable[[Operator], Result]]:
-    """Register the decorated function for operators of these kinds."""
-
-    def register(function: Callable[[Operator], Result]) -> Callable[[Operator], Result]:
-        OPERATORS.update(dict.fromkeys(kinds, function))
-        return function
-
-    return register
+from ctbench.onnx.table import reads
 
 
 def _single(number: float) -> float:
@@ -54,7 +36,7 @@ def _weighted(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Modu
 # ------------------------------------------------------------------------------------------- dense layers
 
 
-@_reads("Gemm")
+@reads("Gemm")
 def _gemm(op: Operator) -> Value:
     """alpha A B + beta C, with constant B and C."""
     if op.attribute("transA", 0):
@@ -68,7 +50,7 @@ def _gemm(op: Operator) -> Value:
     return op.layer(_weighted(layer, weight, bias), op.value())
 
 
-@_reads("MatMul")
+@reads("MatMul")
 def _matmul(op: Operator) -> Value:
     """x W, or W x as (x^T W^T)^T: a matrix times vectors of each sample."""
     constant = 0 if not isinstance(op.argument(0), Value) else 1
@@ -141,7 +123,7 @@ def _window(op: Operator, kernel: Sequence[int], sizes: Shape) -> _Window:
     return _Window(tuple(kernel), stride, dilation, begin, end)
 
 
-@_reads("Conv")
+@reads("Conv")
 def _conv(op: Operator) -> Value:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
@@ -161,7 +143,7 @@ def _conv(op: Operator) -> Value:
     return op.layer(_weighted(layer, weight, bias), x)
 
 
-@_reads("ConvTranspose")
+@reads("ConvTranspose")
 def _conv_transpose(op: Operator) -> Value:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
@@ -182,7 +164,7 @@ def _conv_transpose(op: Operator) -> Value:
     return op.layer(_weighted(layer, weight, bias), x)
 
 
-@_reads("MaxPool")
+@reads("MaxPool")
 def _max_pool(op: Operator) -> Value:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
@@ -197,7 +179,7 @@ def _max_pool(op: Operator) -> Value:
     return op.layer(layer, x)
 
 
-@_reads("AveragePool")
+@reads("AveragePool")
 def _average_pool(op: Operator) -> Value:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
@@ -214,12 +196,12 @@ def _average_pool(op: Operator) -> Value:
     return op.layer(layer, x)
 
 
-@_reads("GlobalAveragePool")
+@reads("GlobalAveragePool")
 def _global_average_pool(op: Operator) -> Value:
     return op.call(torch.mean, op.value(), list(range(2, len(op.value().shape))), True)
 
 
-@_reads("ReduceMean", "ReduceMax")
+@reads("ReduceMean", "ReduceMax")
 def _reduce(op: Operator) -> Value:
     x, axes = op.value(), op.setting("axes", 1)
     if not axes and op.attribute("noop_with_empty_axes", 0):
@@ -232,7 +214,7 @@ def _reduce(op: Operator) -> Value:
 # --------------------------------------------------------------------------------- normalisation, activations
 
 
-@_reads("BatchNormalization")
+@reads("BatchNormalization")
 def _batch_normalization(op: Operator) -> Value:
     x = op.value()
     if op.attribute("training_mode", 0) or len(op.proto.output) > 1:
@@ -251,42 +233,42 @@ def _batch_normalization(op: Operator) -> Value:
     return op.layer(_weighted(layer, scale, shift), x)
 
 
-@_reads("Relu")
+@reads("Relu")
 def _relu(op: Operator) -> Value:
     return op.layer(nn.ReLU(), op.value())
 
 
-@_reads("LeakyRelu")
+@reads("LeakyRelu")
 def _leaky_relu(op: Operator) -> Value:
     return op.layer(nn.LeakyReLU(op.attribute("alpha", _single(0.01))), op.value())
 
 
-@_reads("Sigmoid")
+@reads("Sigmoid")
 def _sigmoid(op: Operator) -> Value:
     return op.layer(nn.Sigmoid(), op.value())
 
 
-@_reads("Tanh")
+@reads("Tanh")
 def _tanh(op: Operator) -> Value:
     return op.layer(nn.Tanh(), op.value())
 
 
-@_reads("Gelu")
+@reads("Gelu")
 def _gelu(op: Operator) -> Value:
     return op.layer(nn.GELU(op.attribute("approximate", "none")), op.value())
 
 
-@_reads("Abs")
+@reads("Abs")
 def _abs(op: Operator) -> Value:
     return op.call(torch.abs, op.value())
 
 
-@_reads("Neg")
+@reads("Neg")
 def _neg(op: Operator) -> Value:
     return op.call(torch.neg, op.value())
 
 
-@_reads("Clip")
+@reads("Clip")
 def _clip(op: Operator) -> Value:
     low, high = op.setting("min", 1), op.setting("max", 2)
     return op.value() if low is None and high is None else op.call(torch.clamp, op.value(), low, high)
@@ -297,7 +279,7 @@ def _clip(op: Operator) -> Value:
 _ARITHMETIC: dict[str, Callable[..., Tensor]] = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div}
 
 
-@_reads(*_ARITHMETIC)
+@reads(*_ARITHMETIC)
 def _arithmetic(op: Operator) -> Value:
     """Two values of the network, or one of them with a constant."""
     ranks = [len(operand.shape) for operand in op.inputs if isinstance(operand, Value)]
@@ -326,7 +308,7 @@ def _gated(op: Operator) -> Value | None:
     return None
 
 
-@_reads("Sum")
+@reads("Sum")
 def _sum(op: Operator) -> Value:
     total = op.value(0)
     for index in range(1, len(op.inputs)):
@@ -336,135 +318,17 @@ def _sum(op: Operator) -> Value:
     return total
 
 
-# ------------------------------------------------------------------------------- moving entries about
-
-
-def _reshaped(op: Operator, x: Value, shape: Sequence[int]) -> Value:
-    if not shape or shape[0] != 1:
-        raise op.error(
-            f"for one sample it makes shape {list(shape)} of {list(x.shape)}: the first size must stay the batch"
-        )
-    if tuple(shape) == x.shape:
-        return x
-    if len(shape) == 2 and len(x.shape) > 1:
-        return op.call(torch.flatten, x, 1)
-    return op.call(torch.reshape, x, (-1, *shape[1:]))
-
-
-@_reads("Flatten")
-def _flatten(op: Operator) -> Value:
-    x, axis = op.value(), op.attribute("axis", 1)
-    front = x.shape[:axis]  # a negative axis counts from the end, as in Python
-    return _reshaped(op, x, (math.prod(front), math.prod(x.shape[len(front) :])))
-
-
-@_reads("Reshape")
-def _reshape(op: Operator) -> Value:
-    x, sizes = op.value(), op.setting("shape", 1)
-    if not op.attribute("allowzero", 0):
-        sizes = [n if n else x.shape[axis] for axis, n in enumerate(sizes)]
-    return _reshaped(op, x, np.empty(x.shape).reshape(sizes).shape)  # numpy computes the size of -1
-
-
-@_reads("Squeeze")
-def _squeeze(op: Operator) -> Value:
-    x, axes = op.value(), op.setting("axes", 1)
-    if axes is None:
-        raise op.error("without axes it would also remove the batch: name the axes")
-    dropped = {op.axis(axis, len(x.shape)) for axis in axes}
-    if any(x.shape[axis] != 1 for axis in dropped):
-        raise op.error(f"axes {axes} of shape {list(x.shape)} are not all of size 1")
-    return _reshaped(op, x, [n for axis, n in enumerate(x.shape) if axis not in dropped])
-
-
-@_reads("Unsqueeze")
-def _unsqueeze(op: Operator) -> Value:
-    x, axes = op.value(), op.setting("axes", 1)
-    rank = len(x.shape) + len(axes)
-    added, sizes = {op.axis(axis, rank) for axis in axes}, iter(x.shape)
-    return _reshaped(op, x, [1 if axis in added else next(sizes) for axis in range(rank)])
-
-
-@_reads("Transpose")
-def _transpose(op: Operator) -> Value:
-    x = op.value()
-    order = list(op.attribute("perm", range(len(x.shape))[::-1]))
-    if order[0] != 0:
-        raise op.error(f"perm {order} moves the batch: its first entry must be 0")
-    return op.call(torch.permute, x, order)
-
-
-def _at(op: Operator, x: Value, axis: int, entries: slice | int | list[int]) -> Value:
-    return op.call(operator.getitem, x, (slice(None),) * axis + (entries,))
-
-
-@_reads("Slice")
-def _slice(op: Operator) -> Value:
-    x, starts, ends = op.value(), op.setting("starts", 1), op.setting("ends", 2)
-    axes = op.setting("axes", 3) or range(len(starts))
-    for axis, start, end, step in zip(axes, starts, ends, op.setting("steps", 4) or [1] * len(starts), strict=True):
-        if step < 1:
-            raise op.error(f"a step of {step} is not supported: give 1 or more")
-        size = x.shape[axis]
-        begin, stop, _ = slice(start, end, step).indices(size)
-        if axis % len(x.shape) == 0 and (begin, stop) == (0, 1):
-            continue  # all of the batch
-        x = _at(op, x, op.axis(axis, len(x.shape)), slice(begin, stop, step))
-    return x
-
-
-@_reads("Split")
-def _split(op: Operator) -> list[Value]:
-    x = op.value()
-    axis = op.axis(op.attribute("axis", 0), len(x.shape))
-    size, count = x.shape[axis], len(op.proto.output)
-    whole = -(-size // count)  # the last part may be smaller
-    sizes = op.setting("split", 1) or [min(whole, size - whole * part) for part in range(count)]
-    ends = np.cumsum(sizes).tolist()
-    return [_at(op, x, axis, slice(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
-
-
-@_reads("Gather")
-def _gather(op: Operator) -> Value:
-    x, entries = op.value(), op.setting("indices", 1)
-    axis = op.axis(op.attribute("axis", 0), len(x.shape))
-    if isinstance(entries, list) and any(isinstance(entry, list) for entry in entries):
-        raise op.error("a matrix of indices is not supported: give a list of indices")
-    return _at(op, x, axis, entries)
-
-
-@_reads("Concat")
-def _concat(op: Operator) -> Value:
-    values = [op.value(index) for index in range(len(op.inputs))]
-    return op.call(torch.cat, values, op.axis(op.attribute("axis"), len(values[0].shape)))
-
-
-@_reads("Pad")
-def _pad(op: Operator) -> Value:
-    x, pads, filler = op.value(), op.setting("pads", 1), op.setting("value", 2)
-    if op.attribute("mode", "constant") != "constant" or np.any(filler):
-        raise op.error("only padding with zeros is supported")
-    rank = len(x.shape)
-    axes = op.setting("axes", 3) or range(rank)
-    sides = [0] * 2 * rank  # in the order of F.pad: the last axis first
-    for axis, begin, end in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
-        if begin or end:
-            at = 2 * (rank - 1 - op.axis(axis, rank))
-            sides[at : at + 2] = begin, end
-    return op.call(F.pad, x, sides[:-2])
-
-
 # -------------------------------------------------------------------------------------- identities, constants
 
 
-@_reads("Identity", "Dropout")
+@reads("Identity", "Dropout")
 def _identity(op: Operator) -> Value:
     if len(op.inputs) > 2 and (training := op.constant(2)) is not None and bool(training):
         raise op.error("the node is in training mode: export the network in eval mode")
     return op.value()
 
 
-@_reads("Cast")
+@reads("Cast")
 def _cast(op: Operator) -> Value:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))
     if str(op.value().example.dtype) != f"torch.{dtype}":
@@ -472,6 +336,6 @@ def _cast(op: Operator) -> Value:
     return op.value()
 
 
-@_reads("Shape")
+@reads("Shape")
 def _shape(op: Operator) -> Array:
     return np.array(op.value().shape[op.attribute("start", 0) : op.attribute("end")], dtype=np.int64)

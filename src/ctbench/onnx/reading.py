@@ -21,8 +21,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
+from ctbench.onnx import moves, operators  # noqa: F401  they fill the table
 from ctbench.onnx.building import Array, Building, OnnxError, OnnxNetwork, Operator, Shape, Value
-from ctbench.onnx.operators import OPERATORS, REFUSED
+from ctbench.onnx.table import OPERATORS, REFUSED
 
 OLDEST_OPSET = 7  # the first opset in which shapes broadcast like in numpy
 _DTYPES: dict[int, torch.dtype] = {TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64}

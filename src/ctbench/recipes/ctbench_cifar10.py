@@ -1,7 +1,8 @@
 """CTBench on CIFAR-10: the best hyper-parameters of Tables 5 (eps 2/255) and 6 (eps 8/255), schedules of App. B.3.
 
-8 attack steps at eps 2/255 and 10 at 8/255, where MTL-IBP takes 1 (App. B.4). Its weights are averaged (SWA); from when
-on, and the L1 coefficient of standard training, is as in the authors' scripts.
+Attacks have 8 steps at eps 2/255 and 10 at 8/255, except that MTL-IBP has 1 at 8/255 (App. B.4). The weights of MTL-IBP
+are averaged (SWA). The first epoch of SWA and the L1 coefficient of standard training are those of the authors'
+scripts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CTBench on MNIST: the best hyper-parameters of Tables 3 (eps 0.1) and 4 (eps 0.3), schedules of App. B.3.
 
-10 attack steps at eps 0.1 and 5 at 0.3, but 1 for MTL-IBP (App. B.4). Its weights are averaged (SWA); from when on, and
-the L1 coefficient of standard training, is as in the authors' scripts.
+Attacks have 10 steps at eps 0.1 and 5 at 0.3, except that MTL-IBP has 1 (App. B.4). The weights of MTL-IBP are averaged
+(SWA). The first epoch of SWA and the L1 coefficient of standard training are those of the authors' scripts.
 """
 
 from __future__ import annotations

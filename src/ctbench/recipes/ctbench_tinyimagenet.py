@@ -1,8 +1,8 @@
 """CTBench on TinyImageNet: the best hyper-parameters of Table 7 (eps 1/255), schedules of App. B.3.
 
-One attack step everywhere. Of the table's row of L1 coefficients our text has three entries, that of the adversarial
-methods and of IBP; the others are those of the authors' scripts, as are standard training's, EDAC's size, and the
-averages of the weights (SWA), here for fused CROWN-IBP, too.
+All attacks have one step. From the table come the L1 coefficients of the adversarial methods and of IBP. All other L1
+coefficients, EDAC's size and the averages of the weights (SWA, here also for fused CROWN-IBP) are those of the authors'
+scripts.
 """
 
 from __future__ import annotations

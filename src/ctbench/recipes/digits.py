@@ -114,7 +114,7 @@ def digits_ibp_r() -> Recipe:
 
 
 def digits_colt() -> Recipe:
-    """A third of the epochs each: adversarial training, then behind the first and behind the second ReLU."""
+    """Adversarial training, then stages after the first and after the second ReLU; a third of the epochs each."""
     stages = Schedule(path="method.progress", start_value=0.0, end_value=3.0, ramp=Linear(end=40))
     method, network = COLT(attack=SEARCH), CNN3(width=16, batch_norm=False)
     return adversarial(digits_standard(), method, network=network, schedules=(stages,))

@@ -1,7 +1,7 @@
 """Recipes on MNIST with cnn3, at eps 0.1 and (03) at 0.3: minutes on two cores, one schedule for all.
 
-The methods' own hyper-parameters are those of CTBench's Tables 3 and 4, but for 5 attack steps and 1 restart, training
-at the radius of the test, and no L1 term: a network of 24,426 weights does not overfit.
+The methods' own hyper-parameters are those of CTBench's Tables 3 and 4, except that attacks have 5 steps and 1 restart,
+training uses the radius of the test, and there is no L1 term: a network of 24,426 weights does not overfit.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One column of De Bartolomeis et al. 2023, Table 4, in minutes on a core: MNIST in the l2 norm, eps 0.75.
 
 AT (method "pgd"), COAP, CROWN-IBP, IBP and FAST-IBP in the threat models of robust_accuracy.py, but with a narrow
-conv-small, one short schedule for all, 5 steps of the attack, and 10 projections: with the paper's 50, COAP takes four
-times as long.
+conv-small, one short schedule for all, 5 steps of the attack, and 10 projections: the paper's 50 would
+make COAP slower.
 """
 
 from __future__ import annotations

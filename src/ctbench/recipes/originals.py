@@ -1,9 +1,9 @@
-"""Methods as the papers that proposed them trained them, where that is not as in CTBench.
+"""Methods with the training settings of the papers that proposed them, where CTBench uses others.
 
-SABR: Müller et al. 2023, App. B and Table 3. TAPS and STAPS: Mao et al. 2023, App. D and Tables 2, 3 and 5; neither
-their attack is told there, which is CTBench's here, nor the ratio of STAPS, which is SABR's. Both papers cut squares of
-56 pixels out of TinyImageNet. IBP (Gowal et al. 2018) and CROWN-IBP (Zhang et al. 2020): their losses, whose weights go
-from one term to the other while the radius grows, in the setting of CTBench, so without their own learning rates.
+SABR: Müller et al. 2023, App. B and Table 3. TAPS and STAPS: Mao et al. 2023, App. D and Tables 2, 3 and 5. That paper
+does not state the attack, which is CTBench's here, or the ratio of STAPS, which is SABR's. Both papers cut squares of
+56 pixels out of TinyImageNet. IBP (Gowal et al. 2018) and CROWN-IBP (Zhang et al. 2020): their losses, whose weights
+move from one term to the other while the radius grows, in the setting of CTBench, so with CTBench's learning rates.
 """
 
 from __future__ import annotations

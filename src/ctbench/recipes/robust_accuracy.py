@@ -1,25 +1,29 @@
-"""Images in De Bartolomeis et al. 2023, "How robust accuracy suffers from certified training with convex relaxations"
-(App. A.1 and A.2), which in "Certified defences can hurt generalisation" (App. D.3) are trained in the same way.
+"""Recipes for the images in De Bartolomeis et al. 2023, "How robust accuracy suffers from certified training with
+convex relaxations" (App. A.1 and A.2). "Certified defences can hurt generalisation" (App. D.3) trains in the same way.
 
-AT (method "pgd"), COAP, CROWN-IBP, IBP and FAST-IBP, at every budget of Tables 4 (MNIST) and 5 (CIFAR-10) with the
-errors found there, as accuracies: the adversarial one is what AA+ left. On TinyImageNet, without COAP, the two budgets
-of Table 1, which is a figure without numbers. Last, AT and COAP on segments (Fig. 2b and 8a; they go along the number
-of segments, threat.count, which is 10 here). Radii in names are in units of 1/255, except on MNIST.
+- MNIST and CIFAR-10: AT (method "pgd"), COAP, CROWN-IBP, IBP and FAST-IBP at every radius of Tables 4 and 5. The errors
+  in these tables become the published accuracies; the adversarial accuracy is that under AA+.
+- TinyImageNet: all methods except COAP, at the two radii of Table 1, which is a figure without numbers.
+- Segments: AT and COAP (Fig. 2b and 8a). The figures vary the number of segments, `threat.count`; here it is 10.
 
-l2 balls are cut with the data range for AT alone, as in AutoAttack. The other methods take the whole ball: random
-projections know no other, and the libraries that the authors trained with do not cut it either.
+Radii in names are in units of 1/255, except on MNIST.
 
-What the papers leave open is as in the code that they say they used. COAP on CIFAR-10 (Wong et al. 2018): momentum 0.9,
-weight decay 5e-4, gradients clipped at 1. CROWN-IBP and IBP (auto_LiRPA): loss fusion, no clean loss beside it,
-gradients clipped at 8, on TinyImageNet a learning rate that stays. FAST-IBP (Shi et al. 2021), which is IBP with their
-initialisation and regulariser: that one's weight, 0.5 or on TinyImageNet 0.2, and growth of the radius in 20, 80 and 20
-epochs, after one at 0 except on MNIST.
+l2 balls are cut with the data range for AT alone, like in AutoAttack. The other methods use the whole ball: random
+projections do not support a cut ball, and the libraries that the authors trained with do not cut it.
 
-Our choice: for AT with SGD, momentum and weight decay as for COAP; crops by up to 4 pixels; on segments, as many epochs
-of COAP as of AT, and a search on grids for AT.
+Settings that the papers do not state are those of the code that they name:
+
+- COAP on CIFAR-10 (Wong et al. 2018): momentum 0.9, weight decay 5e-4, gradients clipped at 1.
+- CROWN-IBP and IBP (auto_LiRPA): loss fusion, no clean loss, gradients clipped at 8, and a constant learning rate on
+  TinyImageNet.
+- FAST-IBP (Shi et al. 2021), which is IBP with their initialisation and regulariser: the weight of the regulariser is
+  0.5, on TinyImageNet 0.2; the radius grows over 20, 80 and 20 epochs, after one epoch at 0 except on MNIST.
+
+Our choice: AT with SGD has the momentum and weight decay of COAP; crops by up to 4 pixels; on segments, COAP has as
+many epochs as AT, and AT searches on grids.
 
 Different here: COAP's radius grows from 0, not from 0.01 or 0.001; networks for MNIST begin with a normalisation; and
-the radius of CROWN-IBP and IBP grows as in FAST-IBP.
+the radius of CROWN-IBP and IBP grows like that of FAST-IBP.
 """
 
 from __future__ import annotations
@@ -193,7 +197,7 @@ def robustacc_mnist_segments_coap() -> Recipe:
         method=COAP(),
         ramp=Linear(start=0, end=3),
         optimizer=Adam(lr=1e-3, milestones=(13,), decay=0.5, clip_norm=None),
-        accumulate=16,  # each of the 4 samples at a time takes 2 GB on MNIST, 4 GB on CIFAR-10
+        accumulate=16,  # 4 samples at a time, because each takes gigabytes (docs/benchmarks.md)
     )
 
 

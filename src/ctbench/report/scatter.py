@@ -60,7 +60,8 @@ def scatter_marks(rows: Iterable[Row], x: str, y: str) -> list[Mark]:
     """The marks of certified runs, and of what is published for their data sets, norms and radii.
 
     Args:
-        rows: the rows of `ctbench.report.rows`; runs without a certification are left out.
+        rows: the rows of `ctbench.report.rows`; runs without a certification, or without one radius
+            for all features, are left out.
         x, y: "natural", "adversarial" or "certified".
 
     Raises:
@@ -78,7 +79,7 @@ def scatter_marks(rows: Iterable[Row], x: str, y: str) -> list[Mark]:
 
 def _of_runs(rows: Iterable[Row], x: str, y: str) -> Iterator[Mark]:
     for row in rows:
-        if row.certification is not None and row.eps is not None:
+        if row.certification is not None and isinstance(row.eps, int | float):
             yield Mark(
                 dataset=row.dataset,
                 norm=row.norm,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+REPAIR = "remove this line, then run the command that wrote the file again (--resume keeps the other lines)"
 UNFINISHED = ".unfinished"  # the suffix of a file that is being written
 
 
@@ -36,9 +37,9 @@ def read(path: Path) -> list[Record]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not a record of JSON ({error})") from None
+            raise ValueError(f"{path}, line {number}: not a JSON object ({error}): {REPAIR}") from None
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number}: not a record of JSON but {type(record).__name__}")
+            raise ValueError(f"{path}, line {number}: not a JSON object but {type(record).__name__}: {REPAIR}")
         records.append(record)
     return records
 

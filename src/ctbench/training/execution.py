@@ -5,10 +5,8 @@
                gradients and the optimiser stay in float32, and so do statistics of batch norms and sums of losses.
     compiled   torch.compile of the method's call. Same formulas, other rounding.
 
-Compilation is for devices where it pays, which a CPU was not: with torch 2.13 and Python 3.11 on one core the loss and
-gradient of IBP on digits (cnn3, batch 64) took 6.8 ms compiled and 4.4 ms plain, PGD on cnn7 (MNIST shape, batch 32) as
-long either way, and compiling took half a minute and more. torch breaks the call into many pieces, as where rules are
-looked up by the type of an op. A GPU was not measured.
+Compilation is for devices where it saves time. On a CPU it did not (docs/benchmarks.md): torch breaks the call into
+many pieces, e.g. where rules are looked up by the type of an op.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _relus(boxes: list[Box]) -> dict[str, Tensor]:
 
 
 def _positive(values: Tensor) -> Tensor:
-    """How many values are positive. On a CPU, truth values that are floats are summed six times as fast."""
+    """The number of positive values. On a CPU, floats are summed faster than truth values."""
     return torch.gt(values, 0, out=torch.empty_like(values)).sum()
 
 
