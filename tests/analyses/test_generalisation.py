@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctbench.analyses.generalisation import TestSet, accuracies, generalisation, our_sets, published_sets
+from ctbench.analyses.generalisation import CorruptedSet, accuracies, generalisation, our_sets, published_sets
 from ctbench.corruptions import corruptions
 from ctbench.datasets import CIFAR10C, MNISTC, Augmentation, Images, corrupt
 
@@ -69,7 +69,7 @@ def test_sets_that_are_done_are_not_made(clean):
     def never() -> Images:
         raise AssertionError("this set is done")
 
-    sets = [TestSet("fog", 1, never), TestSet("fog", 2, lambda: clean)]
+    sets = [CorruptedSet("fog", 1, never), CorruptedSet("fog", 2, lambda: clean)]
     records = list(accuracies(Bright(), clean, sets, done={("fog", 1), ("clean", None)}))
     assert [record.key for record in records] == [("fog", 2)]
 

@@ -17,8 +17,8 @@ def make(tmp_path):
         jsonl.write_json(run.recipe, {"method": {"name": "ibp"}})
         files = run.certification(f"linf-{eps:.10g}")
         files.start({"norm": "linf", "eps": eps, "dataset": dataset, "network": "cnn7"}, resume=False)
-        jsonl.append(files.records, [record(i, verdict) for i, verdict in enumerate(verdicts[:-1])])
-        jsonl.append(files.records, [record(9, verdicts[-1], prediction=int(verdicts[-1] != "misclassified"))])
+        files.append([record(i, verdict) for i, verdict in enumerate(verdicts[:-1])])
+        files.append([record(9, verdicts[-1], prediction=int(verdicts[-1] != "misclassified"))])
         return run
 
     return make

@@ -34,10 +34,8 @@ BATCH = 500
 
 
 @dataclass(frozen=True, eq=False)
-class TestSet:
+class CorruptedSet:
     """A corrupted test set, which is made or read when it is needed."""
-
-    __test__ = False  # not a test, whatever pytest thinks of its name
 
     corruption: str
     severity: int | None
@@ -50,7 +48,7 @@ class TestSet:
 
 def our_sets(
     clean: Images, names: Collection[str] = (), severities: Iterable[int] = SEVERITIES, *, seed: int = 0
-) -> Iterator[TestSet]:
+) -> Iterator[CorruptedSet]:
     """Clean test images under corruptions of our own; each set is made when its images are asked for.
 
     Args:
@@ -64,7 +62,7 @@ def our_sets(
     """
     for name in names or corruptions():
         for severity in severities:
-            yield TestSet(name, severity, partial(corrupt, clean, corruption(name, severity), seed=seed))
+            yield CorruptedSet(name, severity, partial(corrupt, clean, corruption(name, severity), seed=seed))
 
 
 def published_sets(
@@ -75,7 +73,7 @@ def published_sets(
     root: Path | None = None,
     augmentation: Augmentation | None = None,
     samples: int | None = None,
-) -> Iterator[TestSet]:
+) -> Iterator[CorruptedSet]:
     """Published corrupted test images.
 
     Args:
@@ -98,11 +96,11 @@ def published_sets(
     for name in names or [name for name in kind.kinds if name != IDENTITY]:
         for severity in severities if issubclass(kind, BySeverity) else (None,):
             dataset = published_corruption(source, name, severity=severity, augmentation=augmentation)
-            yield TestSet(name, severity, partial(images, dataset))
+            yield CorruptedSet(name, severity, partial(images, dataset))
 
 
 def generalisation(
-    model: nn.Module, clean: Images, sets: Iterable[TestSet], *, batch_size: int = BATCH
+    model: nn.Module, clean: Images, sets: Iterable[CorruptedSet], *, batch_size: int = BATCH
 ) -> Generalisation:
     """The accuracies of a network on clean and corrupted images.
 
@@ -121,14 +119,14 @@ def generalisation(
 def accuracies(
     model: nn.Module,
     clean: Images,
-    sets: Iterable[TestSet],
+    sets: Iterable[CorruptedSet],
     *,
     done: Collection[tuple[str, int | None]] = (),
     batch_size: int = BATCH,
 ) -> Iterator[CorruptionRecord]:
     """The records of `generalisation`, one by one, except those whose corruption and severity are done."""
     model = copy.deepcopy(model).eval()
-    for one in (TestSet(CLEAN, None, lambda: clean), *sets):
+    for one in (CorruptedSet(CLEAN, None, lambda: clean), *sets):
         if one.key not in done:
             images = one.images()
             right = count_right(model, images, batch_size)

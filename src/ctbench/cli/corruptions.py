@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ctbench import report
-from ctbench.analyses.generalisation import TestSet, accuracies, our_sets, published_sets
+from ctbench.analyses.generalisation import CorruptedSet, accuracies, our_sets, published_sets
 from ctbench.cli.options import Commands, add_data, add_device, check_place, positive, wide_console
 from ctbench.corruptions import SEVERITIES
 from ctbench.datasets import Images
@@ -108,7 +108,9 @@ def measure(path: Path, args: argparse.Namespace, severities: tuple[int, ...]) -
     return Generalisation(tuple(done[key] for key in wanted))
 
 
-def _sets(clean: Images, augmentation: Any, args: argparse.Namespace, severities: tuple[int, ...]) -> Iterator[TestSet]:
+def _sets(
+    clean: Images, augmentation: Any, args: argparse.Namespace, severities: tuple[int, ...]
+) -> Iterator[CorruptedSet]:
     names = args.kinds.split(",") if args.kinds else ()
     if args.source == OURS:
         return our_sets(clean, names, severities, seed=args.seed)
