@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Levels: TypeAlias = tuple[float, float, float, float, float]
 
 SEVERITIES = (1, 2, 3, 4, 5)
 CHUNK = 256  # images that share a generator: the result for an image does not depend on how many follow it
@@ -62,7 +64,7 @@ class Corruption(ABC):
     """
 
     name: ClassVar[str]
-    levels: ClassVar[tuple[float, float, float, float, float]]  # the strength at each severity
+    levels: ClassVar[Levels]  # the strength at each severity
     severity: int = 3
 
     def __post_init__(self) -> None:

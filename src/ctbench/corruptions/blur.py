@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctbench.corruptions.base import Corruption, Draws, blurred, pixel_grid, sampled, side
+from ctbench.corruptions.base import Corruption, Draws, Levels, blurred, pixel_grid, sampled, side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class GlassBlur(Corruption):
     """Looks through rough glass: each pixel comes from a random place near it, between two slight Gaussian blurs."""
 
     name: ClassVar[str] = "glass_blur"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (0.03, 0.05, 0.07, 0.095, 0.125)  # of the side
+    levels: ClassVar[Levels] = (0.03, 0.05, 0.07, 0.095, 0.125)  # of the side
 
     def change(self, x: Tensor, draws: Draws) -> Tensor:
         rows, columns = pixel_grid(x)
@@ -31,7 +31,7 @@ class MotionBlur(Corruption):
     """Moves the camera along a straight line in a random direction."""
 
     name: ClassVar[str] = "motion_blur"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (0.12, 0.2, 0.28, 0.37, 0.48)  # the way, of the side
+    levels: ClassVar[Levels] = (0.12, 0.2, 0.28, 0.37, 0.48)  # the way, of the side
 
     def change(self, x: Tensor, draws: Draws) -> Tensor:
         rows, columns = pixel_grid(x)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench.corruptions.base import Corruption, Draws, blurred, side
+from ctbench.corruptions.base import Corruption, Draws, Levels, blurred, side
 
 WEAK, STRONG = 0.1, 0.2  # of the greatest gradient of an image
 NEIGHBOURS = ((0, 1), (1, 1), (1, 0), (1, -1))  # across edges of four directions: rows and columns
@@ -25,7 +25,7 @@ class CannyEdges(Corruption):
     """Fades the image and draws its edges in white; at severity 5 only edges are left."""
 
     name: ClassVar[str] = "canny_edges"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (0.45, 0.6, 0.75, 0.88, 1.0)  # how far it fades
+    levels: ClassVar[Levels] = (0.45, 0.6, 0.75, 0.88, 1.0)  # how far it fades
 
     def change(self, x: Tensor, draws: Draws) -> Tensor:
         return torch.maximum((1 - self.level) * x, edges(x).to(x))

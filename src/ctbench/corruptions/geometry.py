@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctbench.corruptions.base import Corruption, Draws, pixel_grid, sampled, side
+from ctbench.corruptions.base import Corruption, Draws, Levels, pixel_grid, sampled, side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Rotate(Affine):
     """Turns by an angle, to a random side."""
 
     name: ClassVar[str] = "rotate"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (12, 22, 32, 42, 55)  # degrees
+    levels: ClassVar[Levels] = (12, 22, 32, 42, 55)  # degrees
 
     def back(self, x: Tensor, draws: Draws) -> Tensor:
         angle = draws.sign() * math.radians(self.level)
@@ -54,7 +54,7 @@ class Scale(Affine):
     """Shrinks towards the middle."""
 
     name: ClassVar[str] = "scale"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (0.85, 0.75, 0.65, 0.55, 0.45)  # of the size
+    levels: ClassVar[Levels] = (0.85, 0.75, 0.65, 0.55, 0.45)  # of the size
 
     def back(self, x: Tensor, draws: Draws) -> Tensor:
         factor = torch.full_like(draws.uniform(), 1 / self.level)
@@ -67,7 +67,7 @@ class Shear(Affine):
     """Slants rows against each other, to a random side."""
 
     name: ClassVar[str] = "shear"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (0.2, 0.35, 0.5, 0.65, 0.85)  # columns per row
+    levels: ClassVar[Levels] = (0.2, 0.35, 0.5, 0.65, 0.85)  # columns per row
 
     def back(self, x: Tensor, draws: Draws) -> Tensor:
         slant = draws.sign() * self.level
@@ -80,7 +80,7 @@ class Translate(Affine):
     """Moves in a random direction."""
 
     name: ClassVar[str] = "translate"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (0.08, 0.14, 0.2, 0.26, 0.33)  # of the shorter side
+    levels: ClassVar[Levels] = (0.08, 0.14, 0.2, 0.26, 0.33)  # of the shorter side
 
     def back(self, x: Tensor, draws: Draws) -> Tensor:
         direction = draws.uniform(high=2 * math.pi)

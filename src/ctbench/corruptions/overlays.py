@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench.corruptions.base import Corruption, Draws, blurred, pixel_grid, side
+from ctbench.corruptions.base import Corruption, Draws, Levels, blurred, pixel_grid, side
 
 DOTS, TURNS = 9, 7  # of a dotted line, and of a zigzag
 
@@ -31,14 +31,14 @@ def _across(x: Tensor, draws: Draws, count: int) -> Tensor:
 def _distances(x: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
     """The distance of each pixel to the nearest of some segments, whose ends are [B, S, 2] each: [B, H, W]."""
     rows, columns = pixel_grid(x)
-    shape = (*starts.shape[:2], 1, 1)
-    nearest = rows.new_full((len(x), *x.shape[2:]), math.inf)
-    for start, end in zip(starts.unbind(1), ends.unbind(1), strict=True):  # one at a time: [B, H, W] in memory
-        way = (end - start).view(len(x), 2, 1, 1)
-        down, right = rows - start.view(*shape[:1], 2, 1, 1)[:, 0], columns - start.view(*shape[:1], 2, 1, 1)[:, 1]
-        length = (way**2).sum(1).clamp(min=1e-12)
-        along = ((down * way[:, 0] + right * way[:, 1]) / length).clamp(0, 1)
-        nearest = torch.minimum(nearest, (down - along * way[:, 0]).hypot(right - along * way[:, 1]))
+    nearest = x.new_full((len(x), *x.shape[2:]), math.inf)
+    # one segment at a time, so that no tensor is larger than the images
+    for start, way in zip(starts.unbind(1), (ends - starts).unbind(1), strict=True):
+        top, left, way_down, way_right = (place.view(-1, 1, 1) for place in (*start.unbind(1), *way.unbind(1)))
+        down, right = rows - top, columns - left  # from the start to the pixel
+        length = (way_down**2 + way_right**2).clamp(min=1e-12)
+        share = ((down * way_down + right * way_right) / length).clamp(0, 1)  # of the way, to the nearest point
+        nearest = torch.minimum(nearest, (down - share * way_down).hypot(right - share * way_right))
     return nearest
 
 
@@ -52,7 +52,7 @@ class DottedLine(Corruption):
     """Draws a white dotted line across the image."""
 
     name: ClassVar[str] = "dotted_line"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (0.02, 0.028, 0.036, 0.046, 0.06)  # radius of the dots
+    levels: ClassVar[Levels] = (0.02, 0.028, 0.036, 0.046, 0.06)  # radius of the dots
 
     def change(self, x: Tensor, draws: Draws) -> Tensor:
         dots = _across(x, draws, DOTS)
@@ -64,7 +64,7 @@ class Zigzag(Corruption):
     """Draws a white zigzag line across the image; with the severity, its turns become wider and the line thicker."""
 
     name: ClassVar[str] = "zigzag"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (0.04, 0.07, 0.11, 0.15, 0.2)  # half the width
+    levels: ClassVar[Levels] = (0.04, 0.07, 0.11, 0.15, 0.2)  # half the width
 
     def change(self, x: Tensor, draws: Draws) -> Tensor:
         line = _across(x, draws, TURNS + 2)
@@ -80,7 +80,7 @@ class Stripe(Corruption):
     """Inverts a vertical stripe at a random place."""
 
     name: ClassVar[str] = "stripe"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (0.08, 0.15, 0.22, 0.3, 0.4)  # of the width
+    levels: ClassVar[Levels] = (0.08, 0.15, 0.22, 0.3, 0.4)  # of the width
 
     def change(self, x: Tensor, draws: Draws) -> Tensor:
         _, columns = pixel_grid(x)  # [1, W]
@@ -95,7 +95,7 @@ class Spatter(Corruption):
     """Splashes drops of a light liquid on the lens: where a blurred noise is greatest."""
 
     name: ClassVar[str] = "spatter"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (0.04, 0.08, 0.13, 0.19, 0.27)  # share of the image
+    levels: ClassVar[Levels] = (0.04, 0.08, 0.13, 0.19, 0.27)  # share of the image
 
     def change(self, x: Tensor, draws: Draws) -> Tensor:
         height, width = x.shape[2:]
@@ -112,7 +112,7 @@ class Fog(Corruption):
     """Mixes the image with clouds: noise of several scales, each octave half as strong as the one before."""
 
     name: ClassVar[str] = "fog"
-    levels: ClassVar[tuple[float, float, float, float, float]] = (0.3, 0.42, 0.54, 0.65, 0.75)  # share of the clouds
+    levels: ClassVar[Levels] = (0.3, 0.42, 0.54, 0.65, 0.75)  # share of the clouds
 
     def change(self, x: Tensor, draws: Draws) -> Tensor:
         clouds = torch.zeros_like(x[:, :1])
