@@ -254,8 +254,7 @@ def test_corruptions_are_values():
         assert kind(severity=2).level == kind.levels[1]
 
 
-def test_real_digits_stay_recognisable_to_the_eye_of_a_template():
-    """A weak corruption leaves an image nearer to itself than to most others."""
+def test_weak_corruptions_leave_digits_nearer_to_themselves_than_to_most_others():
     x, _ = Digits().load().test[:60]
     for name in sorted(KINDS.keys() - {"translate"}):
         changed = corruption(name, 1)(x)

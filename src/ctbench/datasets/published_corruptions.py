@@ -26,7 +26,7 @@ from ctbench.datasets import files, npy
 from ctbench.datasets.augmentation import Augmentation
 from ctbench.datasets.base import Data, Dataset, Images
 from ctbench.datasets.cifar import CIFAR10
-from ctbench.datasets.entries import Filter, entries
+from ctbench.datasets.entries import entries
 from ctbench.datasets.mnist import MNIST
 from ctbench.datasets.pictures import decode, stack
 from ctbench.datasets.tinyimagenet import TinyImageNet
@@ -177,32 +177,35 @@ class TinyImageNetC(BySeverity):
     augmentation: Augmentation = field(default=Augmentation(flip=True, crop_padding=4))
 
     def read(self, path: Path) -> Images:
-        pictures: dict[PurePosixPath, NDArray[np.uint8]] = {}
+        pictures: dict[str, NDArray[np.uint8]] = {}
+        wnids: list[str] = []
         for severity in SEVERITIES if self.severity is None else (self.severity,):
-            part = path / self.corruption / str(severity)
-            before = len(pictures)
-            for name, content in entries(part if path.is_dir() else path, self._selects(severity, path.is_dir())):
-                pictures[PurePosixPath(str(severity), *name.parts[-2:])] = decode(content, f"{path}/{name}")
-            if len(pictures) - before != PER_SEVERITY:
-                raise FileNotFoundError(
-                    f"{path} has {len(pictures) - before} images {self.corruption}/{severity}/CLASS/IMAGE.JPEG, but "
-                    f"{PER_SEVERITY} are expected; get the whole data set"
-                )
-        # by severity and file name, so that the first images are of all classes
-        names = sorted(pictures, key=lambda name: (name.parts[0], name.name, name.parent.name))
-        ordered = {str(name): pictures[name] for name in names}
-        wnids = sorted({name.parent.name for name in pictures})
-        labels = [wnids.index(PurePosixPath(name).parent.name) for name in ordered]
-        if len(wnids) != TINY_CLASSES:
-            raise ValueError(
-                f"{path} has images of {len(wnids)} classes, but {TINY_CLASSES} are expected; get it again"
-            )
-        return Images(stack(ordered), torch.tensor(labels))
+            part = self._pictures(path, severity)
+            # by file name, so that the first images are of all classes
+            for name in sorted(part, key=lambda name: (name.name, name.parent.name)):
+                pictures[f"{severity}/{name}"] = part[name]
+                wnids.append(name.parent.name)
+        classes = sorted(set(wnids))
+        if len(classes) != TINY_CLASSES:
+            raise ValueError(f"{path} has images of {len(classes)} classes, not of {TINY_CLASSES}; get it again")
+        return Images(stack(pictures), torch.tensor([classes.index(wnid) for wnid in wnids]))
 
-    def _selects(self, severity: int, below: bool) -> Filter:
-        """Whether a file is an image of this severity; `below`: names begin with the class."""
-        place = () if below else (self.corruption, str(severity))
-        return lambda name: name.suffix == ".JPEG" and name.parts[-2 - len(place) : -2] == place
+    def _pictures(self, path: Path, severity: int) -> dict[PurePosixPath, NDArray[np.uint8]]:
+        """The images of one severity, by class and file name."""
+        part = path / self.corruption / str(severity) if path.is_dir() else path
+        place = () if path.is_dir() else (self.corruption, str(severity))  # the folders before that of the class
+        pictures = {
+            PurePosixPath(*name.parts[-2:]): decode(content, f"{path}/{name}")
+            for name, content in entries(
+                part, lambda name: name.suffix == ".JPEG" and name.parts[-2 - len(place) : -2] == place
+            )
+        }
+        if len(pictures) != PER_SEVERITY:
+            raise FileNotFoundError(
+                f"{path} has {len(pictures)} images {self.corruption}/{severity}/CLASS/IMAGE.JPEG, but {PER_SEVERITY} "
+                "are expected; get the whole data set"
+            )
+        return pictures
 
 
 def published_kind(source: str) -> type[PublishedCorruption]:
