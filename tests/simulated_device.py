@@ -304,6 +304,9 @@ def _run(op: Any, *arguments: Any, **options: Any) -> Any:
     else:
         # torch unpacks tensors that were made of numbers: then another operator of this name is meant
         numbers = any(at < len(values) and isinstance(values[at], bool | int | float) for at in operator.tensors)
+        if name == "aten::sub" and not isinstance(values[0], Tensor) and "out" in named:
+            # there is none for a number minus a tensor, and torch would print the tensor to say so
+            values[0], numbers = torch.scalar_tensor(values[0], dtype=named["out"].dtype), False
         out = (op.overloadpacket if numbers else op)(*values, **named)
     if operator.returned == -1:
         return _packed(out)

@@ -43,5 +43,13 @@ def linear(weight: list[list[float]], bias: list[float]) -> nn.Sequential:
     return nn.Sequential(layer)
 
 
+def conv() -> nn.Module:
+    """A network of two convolutions, for inputs (2, 6, 6)."""
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 4, stride=2, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 4),
+    )  # fmt: skip
+
+
 def timeless(found: Certification) -> list[SampleRecord]:
     return [replace(record, seconds=0.0, stage_seconds={}) for record in found]

@@ -13,6 +13,13 @@ from ctbench.regions import L2, Box, FirstCoordinate
 BOX = Box(torch.full((3, 2), -1.0).double(), torch.tensor([1.0, 3.0]).double().expand(3, 2))
 
 
+class Fixed(Box):
+    """A box whose attacks start at its lower corner."""
+
+    def start(self, x, count, generator=None):
+        return self.lower[None]
+
+
 def test_the_checkpoints_of_a_hundred_steps():
     assert APGD().checkpoints() == [22, 41, 57, 70, 80, 87, 93, 99]
 
@@ -84,10 +91,6 @@ def test_it_is_the_algorithm_of_the_paper(low, high, start, value, slope):
 def test_rising_without_a_new_best_halves_every_other_time():
     """Condition (2) alone: values rise all the time but stay below the first, and a halving keeps it away once."""
     asked = []
-
-    class Fixed(Box):
-        def start(self, x, count, generator=None):
-            return self.lower[None]
 
     def objective(points: Tensor) -> Tensor:
         asked.append(points.item())
@@ -186,10 +189,6 @@ def test_impossible_shares_are_refused(field, share):
 def test_a_step_that_raises_nothing_is_no_rise():
     """On a plateau condition (1) halves at every checkpoint, also where condition (2) has halved at the one before."""
     asked = []
-
-    class Fixed(Box):
-        def start(self, x, count, generator=None):
-            return self.lower[None]
 
     def objective(points: Tensor) -> Tensor:
         asked.append(points.item())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.cli.printed import shares
 
 from ctbench import load_run, save_onnx
 from ctbench.analyses.fairness import discrepancy
@@ -15,10 +16,6 @@ from ctbench.results import jsonl
 from ctbench.results.checking import sealed
 
 FAST = ("--attacks", "pgd,apgd-t", "--samples", 40)
-
-
-def shares(text: str) -> dict[str, float]:
-    return {name: float(value) for name, value in re.findall(r"(natural|adversarial) ([\d.]+) %", text)}
 
 
 def test_attack_prints_and_writes_what_python_finds(succeeds, run):

@@ -266,7 +266,7 @@ def build(name: str, dtype: torch.dtype = torch.float64) -> Case:
     return Case(model.to(dtype), x.to(dtype), torch.tensor([1, 3, 0]))
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(params=NETWORKS, scope="module")
 def case(request: pytest.FixtureRequest) -> Callable[..., Case]:
     """Each of the networks in turn, in a chosen precision."""
     return partial(build, request.param)

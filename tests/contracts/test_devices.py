@@ -6,7 +6,9 @@ import pytest
 import torch
 from tests import simulated_device
 from tests.contracts import conftest as examples
-from tests.contracts import test_attacks, test_methods, test_ops
+from tests.contracts import ops as op_examples
+from tests.contracts import test_attacks, test_methods
+from tests.instances import limited
 from tests.kinds import ours
 from tests.simulated_device import counted, memory_limit
 from tests.small import right, small
@@ -94,9 +96,9 @@ def test_the_device_has_no_more_memory_than_it_is_given():
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@pytest.mark.parametrize("name", test_ops.LAYERS)
+@pytest.mark.parametrize("name", op_examples.LAYERS)
 def test_affine_ops(name):
-    layer, ops, shape = test_ops.build(name)
+    layer, ops, shape = op_examples.build(name)
     torch.manual_seed(1)
     x = torch.rand(2, *shape, dtype=torch.float64)
     head = nn.Linear(layer(x).flatten(1).shape[1], 2).double()  # its weights say where the network is
@@ -118,9 +120,9 @@ def test_affine_ops(name):
         x = y
 
 
-@pytest.mark.parametrize("name", test_ops.ELEMENTWISE)
+@pytest.mark.parametrize("name", op_examples.ELEMENTWISE)
 def test_elementwise_ops(name):
-    op = test_ops.ELEMENTWISE[name][0]
+    op = op_examples.ELEMENTWISE[name][0]
     away = op.map(lambda tensor: at("sim", tensor))
     lower = torch.tensor([-3.0, -1.0, -0.5, 0.2, 0.0, -2.0, -1e-3], dtype=torch.float64).unsqueeze(0)
     upper = lower + torch.tensor([1.0, 3.0, 0.0, 1.5, 2.0, 2.0, 1e-3], dtype=torch.float64)
@@ -187,7 +189,8 @@ def test_verdicts_of_a_network_without_tensors():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.MaxPool2d(3, stride=2, padding=1), nn.ReLU(), nn.Flatten()), torch.rand(8, 1, 3, 3)
     y = model(x).argmax(1)
-    found, expected = (ctbench.certify(model, at(where, x), y, eps=0.05) for where in ("sim", "cpu"))
+    stages = limited(DEFAULT_STAGES)  # windows share pixels, so some margins are 0 however small a part of the box is
+    found, expected = (ctbench.certify(model, at(where, x), y, eps=0.05, stages=stages) for where in ("sim", "cpu"))
     assert verdicts(found) == verdicts(expected)
     assert "certified" in {record.verdict for record in expected}
 

@@ -3,20 +3,16 @@
 import gzip
 import hashlib
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.idx import idx
 
 from ctbench.datasets import MNIST, mnist
 from ctbench.datasets.idx import parse, read
 
 COUNTS = {"train": 5, "t10k": 3}
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 @pytest.fixture

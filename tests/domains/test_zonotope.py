@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.small import conv
 from torch import Tensor, nn
 
 from ctbench.domains import crown, interval, zonotope
@@ -36,13 +37,6 @@ def mlp() -> nn.Module:
     return nn.Sequential(
         nn.Flatten(), nn.Linear(72, 20), nn.ReLU(), nn.Linear(20, 15), nn.ReLU(), nn.Linear(15, 10), nn.ReLU(),
         nn.Linear(10, 4),
-    )  # fmt: skip
-
-
-def conv() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 4, stride=2, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 4),
     )  # fmt: skip
 
 

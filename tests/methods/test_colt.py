@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.methods.residual import Block
 from torch import Tensor, nn
 
 from ctbench import attacks
@@ -20,20 +21,6 @@ from ctbench.regions import L2, Box, Linf
 
 FIXED = attacks.PGD(steps=0)
 REPEATED = attacks.PGD(steps=4, step_size=0.25, clean_start=True)  # from the centre: nothing is random
-
-
-class Block(nn.Module):
-    """A residual block with a ReLU after each layer except the last: relu(... relu(first(x)) + x)."""
-
-    def __init__(self, inside: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(3, 3) for _ in range(inside + 1)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        branch = x
-        for layer in self.layers[:-1]:
-            branch = torch.relu(layer(branch))
-        return torch.relu(self.layers[-1](branch) + x)
 
 
 def sequential() -> nn.Module:

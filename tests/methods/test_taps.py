@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.methods.residual import Block
 from torch import Tensor, nn
 
 from ctbench import attacks
@@ -12,21 +13,6 @@ from ctbench.methods.ibp import IBP
 from ctbench.methods.taps import TAPS, gradient_scaled
 from ctbench.regions import Box
 from ctbench.specification import robust_cross_entropy
-
-
-class Block(nn.Module):
-    """A residual block with a ReLU inside: relu(second(relu(first(x))) + x)."""
-
-    def __init__(self, inside: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(3, 3) for _ in range(inside + 1)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        branch = x
-        for layer in self.layers[:-1]:
-            branch = torch.relu(layer(branch))
-        return torch.relu(self.layers[-1](branch) + x)
-
 
 # ------------------------------------------------------------------------------------------------------------ the cut
 

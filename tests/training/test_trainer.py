@@ -95,15 +95,20 @@ def test_the_global_random_state_plays_no_part_and_is_left_alone(tiny, tmp_path)
 # ---------------------------------------------------------------------------------------------- cut short
 
 
-@pytest.mark.parametrize("call", [1, 4, STEPS + 1, 2 * STEPS, 2 * STEPS + 3])
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"validation": 0.2, "method": PGD(), "shi": 0.0}, {"optimizer": SGD(lr=0.01, momentum=0.95)}],
+@pytest.fixture(
+    scope="module",
+    params=[{}, {"validation": 0.2, "method": PGD(), "shi": 0.0}, {"optimizer": SGD(lr=0.01, momentum=0.95)}],
     ids=["ibp", "validated", "sgd"],
 )
-def test_an_interrupted_run_ends_in_the_weights_of_one_that_was_not(tiny, tmp_path, monkeypatch, call, changes):
-    recipe = tiny(**{"optimizer": Adam(lr=0.01, milestones=(2,))} | changes)
-    whole = train(recipe, out=tmp_path / "whole", quiet=True)
+def whole(request, tiny, tmp_path_factory) -> ctbench.Run:
+    """A run that nothing interrupts."""
+    recipe = tiny(**{"optimizer": Adam(lr=0.01, milestones=(2,))} | request.param)
+    return train(recipe, out=tmp_path_factory.mktemp("whole") / "run", quiet=True)
+
+
+@pytest.mark.parametrize("call", [1, 4, STEPS + 1, 2 * STEPS, 2 * STEPS + 3])
+def test_an_interrupted_run_ends_in_the_weights_of_one_that_was_not(whole, tmp_path, monkeypatch, call):
+    recipe = whole.recipe
     cut_short(monkeypatch, recipe, call, tmp_path / "cut")
     folder = RunFolder(tmp_path / "cut")
     assert not folder.weights.exists()
