@@ -14,7 +14,7 @@ from ctbench import report
 from ctbench.analyses.generalisation import CorruptedSet, accuracies, our_sets, published_sets
 from ctbench.cli.options import Commands, add_data, add_device, check_place, positive, wide_console
 from ctbench.corruptions import SEVERITIES
-from ctbench.datasets import Images
+from ctbench.datasets import Augmentation, Images
 from ctbench.results import Generalisation, append_corruptions, jsonl, read_corruptions
 from ctbench.training import load_run
 
@@ -109,7 +109,7 @@ def measure(path: Path, args: argparse.Namespace, severities: tuple[int, ...]) -
 
 
 def _sets(
-    clean: Images, augmentation: Any, args: argparse.Namespace, severities: tuple[int, ...]
+    clean: Images, augmentation: Augmentation, args: argparse.Namespace, severities: tuple[int, ...]
 ) -> Iterator[CorruptedSet]:
     names = args.kinds.split(",") if args.kinds else ()
     if args.source == OURS:
@@ -128,3 +128,5 @@ def _start(records: Path, settings: dict[str, Any]) -> None:
     elif (before := jsonl.read_json(place)) != settings:
         different = ", ".join(name for name in settings if before.get(name) != settings[name])
         raise ValueError(f"{records} has records under other settings ({different}): move it away, and {place.name}")
+    # a record truncated by a kill must not be joined with the next record
+    jsonl.rewrite(records, jsonl.read(records))

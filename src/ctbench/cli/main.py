@@ -25,8 +25,8 @@ from ctbench.cli import (
     vnncomp,
 )
 from ctbench.cli.options import imported
+from ctbench.files import UNFINISHED
 from ctbench.memory import keep_freed_memory
-from ctbench.results.jsonl import UNFINISHED
 
 COMMANDS = (train, certify, attack, vnncomp, merge, compare, agree, corruptions, sweep, reproduce, listing, demo)
 

@@ -28,7 +28,7 @@ from ctbench.datasets.base import Data, Dataset, Images
 from ctbench.datasets.cifar import CIFAR10
 from ctbench.datasets.entries import entries
 from ctbench.datasets.mnist import MNIST
-from ctbench.datasets.pictures import decode, stack
+from ctbench.datasets.pictures import decode_image, stack
 from ctbench.datasets.tinyimagenet import TinyImageNet
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -195,7 +195,7 @@ class TinyImageNetC(BySeverity):
         part = path / self.corruption / str(severity) if path.is_dir() else path
         place = () if path.is_dir() else (self.corruption, str(severity))  # the folders before that of the class
         pictures = {
-            PurePosixPath(*name.parts[-2:]): decode(content, f"{path}/{name}")
+            PurePosixPath(*name.parts[-2:]): decode_image(content, f"{path}/{name}")
             for name, content in entries(
                 part, lambda name: name.suffix == ".JPEG" and name.parts[-2 - len(place) : -2] == place
             )

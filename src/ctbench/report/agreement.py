@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.table import Table
 
+from ctbench.files import write_whole
 from ctbench.results.agreement import Agreement
-from ctbench.results.jsonl import write_whole
 
 COUNTS = ("certified by", "samples observed", "samples expected")
 Rows = list[list[str]]  # a heading, then the lines
