@@ -161,10 +161,10 @@ def draw(points: Sequence[Point], plot: Plot, path: Path) -> None:
 def panels(count: int, *, width: float = 3.6, height: float = 3.2) -> tuple[Figure, list[Axes]]:
     """A figure with this many panels side by side, without a window. Raises ValueError without matplotlib."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib import figure as figures
     except ImportError as error:
         raise ValueError(f"matplotlib is not there ({error}): pip install 'ctbench[figures]'") from None
-    figure = Figure(figsize=(width * count, height), layout="constrained")
+    figure = figures.Figure(figsize=(width * count, height), layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
