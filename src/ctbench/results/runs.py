@@ -5,17 +5,17 @@ versions.json        of the library (with its git commit), torch and Python
 metrics.jsonl        a record for each epoch
 state.safetensors    weights and optimiser after the last complete epoch: a run resumes from here
 weights.safetensors  the trained weights: the run is complete
+run.lock             the lock of the process that trains here
 certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.counterexamples/INDEX.npy points,
                      NAME.lock the lock of the process that writes them
-attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME describes, and .json their settings
+attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME describes, .json their settings, and
+                     .lock the lock of the process that attacks
 """
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from ctbench.results import jsonl
+from ctbench.results import jsonl, locks
 from ctbench.results.certification import Certification, SampleRecord
 from ctbench.results.checking import CHECKSUM, checksum
 
@@ -88,15 +87,8 @@ class CertificationFiles:
             ValueError: another process writes here.
         """
         self._check_name()
-        self.records.parent.mkdir(parents=True, exist_ok=True)
-        lock = self.records.with_suffix(".lock")
-        try:
-            with FileLock(lock, timeout=0):
-                yield
-        except Timeout:
-            if not lock.exists():  # the lock could not be created
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(lock)) from None
-            raise ValueError(f"another process writes {self.records}: wait for it, or choose another place") from None
+        with locks.alone(self.records.with_suffix(".lock"), self.records):
+            yield
 
     def start(self, settings: dict[str, Any], *, resume: bool) -> dict[int, SampleRecord]:
         """Prepare the files for `append`; returns the existing records by index.
@@ -134,7 +126,8 @@ class CertificationFiles:
 
         Raises:
             FileNotFoundError: a part does not exist.
-            ValueError: these files already exist, settings differ, or a sample has two records.
+            ValueError: these files already exist, settings differ, or a sample has two records; or another process
+                writes these files.
         """
         if self.records.exists() and self.settings.exists():
             raise ValueError(f"{self.records} exists already: merge into a new file")
@@ -156,8 +149,9 @@ class CertificationFiles:
                     )
                 by_index[record.index] = part.records, record
         merged = Certification.of(record for _, record in by_index.values())
-        self.start(settings[0], resume=False)
-        jsonl.rewrite(self.records, map(_sealed, merged))
+        with self.alone():
+            self.start(settings[0], resume=False)
+            jsonl.rewrite(self.records, map(_sealed, merged))
         return merged
 
 
@@ -196,6 +190,10 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         return self.path / "weights.safetensors"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "run.lock"
 
     def certification(self, name: str) -> CertificationFiles:
         return CertificationFiles(self.path / "certified" / f"{name}.jsonl")

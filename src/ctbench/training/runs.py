@@ -16,13 +16,14 @@ draws, the batches also differ.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ctbench.results import RunFolder, jsonl
+from ctbench.results import RunFolder, jsonl, locks
 from ctbench.training import checkpoints
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.execution import algorithms
@@ -71,8 +72,8 @@ def train(
         watch: called after each epoch with its number, from 1 on, and the network as at test time.
 
     Raises:
-        ValueError: the folder holds the run of another recipe, or a run of this one and `resume` is False; a field of
-            the recipe does not fit the data; or TensorBoard is not installed.
+        ValueError: the folder holds the run of another recipe, or a run of this one and `resume` is False; another
+            process trains there; a field of the recipe does not fit the data; or TensorBoard is not installed.
         TrainingDivergedError: the loss or its gradient became NaN or infinite; the message says where. It is raised at
             the end of that epoch, in which no step was taken from there on. The state after the last whole epoch stays.
     """
@@ -81,17 +82,47 @@ def train(
     device = torch.device(device)
     folder = RunFolder(Path(out) if out is not None else Path("runs") / f"{recipe.name}-{recipe.hash}")
     _check_folder(folder, recipe, resume)
-    if folder.weights.exists():
-        return load_run(folder.path, device=device)
+    if not folder.weights.exists():
+        with locks.alone(folder.lock, folder.path) if processes.first else nullcontext():
+            _check_folder(folder, recipe, resume)  # another process may have trained here in the meantime
+            if not folder.weights.exists():
+                return _trained(
+                    recipe,
+                    folder,
+                    None if data is None else Path(data),
+                    device,
+                    processes,
+                    quiet=quiet,
+                    compiled=compiled,
+                    deterministic=deterministic,
+                    tensorboard=tensorboard,
+                    watch=watch,
+                )
+    return load_run(folder.path, device=device)
+
+
+def _trained(
+    recipe: Recipe,
+    folder: RunFolder,
+    data: Path | None,
+    device: torch.device,
+    processes: Processes,
+    *,
+    quiet: bool,
+    compiled: bool,
+    deterministic: bool,
+    tensorboard: bool,
+    watch: Watch | None,
+) -> Run:
+    """Train in a folder that this process, or the first one, writes alone."""
     with processes.first_goes_first():
-        loaded = recipe.dataset.load(None if data is None else Path(data))
+        loaded = recipe.dataset.load(data)
     blueprint = Blueprint.of(recipe.network, loaded)
     model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed).to(device)
     with algorithms(deterministic=deterministic):
         trainer = Trainer(recipe, folder, model, loaded, device, compiled=compiled, processes=processes)
     processes.wait()  # until each process has seen the folder as it was
     if processes.first:
-        folder.path.mkdir(parents=True, exist_ok=True)
         jsonl.write_json(folder.recipe, recipe.to_json())
         _note_versions(folder, versions(device) | trainer.ways)
     with algorithms(deterministic=deterministic):
@@ -125,7 +156,7 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     """Raise ValueError unless the folder is free, or `resume` is True and it holds this recipe's run."""
     if not folder.recipe.exists():
-        if folder.path.exists() and any(file.suffix != jsonl.UNFINISHED for file in folder.path.iterdir()):
+        if folder.path.exists() and any(not _passing(file, folder) for file in folder.path.iterdir()):
             raise ValueError(f"{folder.path} holds other files: choose an empty or a new folder")
         return
     if folder.versions.exists() and not (folder.state.exists() or folder.weights.exists()):
@@ -140,6 +171,11 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
         raise ValueError(
             f"{folder.path} already holds this run: resume it (--resume), or choose another folder (--out)"
         )
+
+
+def _passing(file: Path, folder: RunFolder) -> bool:
+    """Whether a file says nothing of a run: the lock, or what a process that died was writing."""
+    return file == folder.lock or file.suffix == jsonl.UNFINISHED
 
 
 def _note_versions(folder: RunFolder, now: dict[str, str | int | None]) -> None:
