@@ -69,7 +69,7 @@ def test_attack_takes_weights_onnx_files_and_functions(succeeds, run, monkeypatc
     data = ("--dataset", "digits", "--eps", 0.05)
     out = succeeds("attack", run / "weights.safetensors", *data, *FAST)
     assert shares(out) == from_run
-    assert out.splitlines()[-1] == "runs/weights/attacked/linf-0.05-pgd+apgd-t.jsonl"
+    assert out.splitlines()[-1] == "runs/run-weights/attacked/linf-0.05-pgd+apgd-t.jsonl"
 
     Path("my_attacked.py").write_text(
         f"import ctbench\n\ndef net():\n    return ctbench.load_run({str(run)!r}).model\n"

@@ -111,7 +111,7 @@ def test_certify_takes_a_file_of_weights(succeeds, run):
     weights = run / "weights.safetensors"
     out = succeeds("certify", weights, "--dataset", "digits", "--eps", 0.05, "--samples", 60)
     assert shares(out) == from_run
-    assert out.splitlines()[-1] == "runs/weights/certified/linf-0.05.jsonl"
+    assert out.splitlines()[-1] == "runs/run-weights/certified/linf-0.05.jsonl"
 
 
 def test_certify_takes_weights_of_a_network_that_is_named(succeeds, fails):

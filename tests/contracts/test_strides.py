@@ -1,4 +1,4 @@
-"""Inputs of any strides give what contiguous inputs give: pictures whose channels come last, slices, expanded inputs."""
+"""Inputs of any strides give what contiguous inputs give: channels that come last, slices, expanded inputs."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from ctbench.cli import attack, certify, compare, demo, listing, merge, reproduce, sweep, train, vnncomp
+from ctbench.cli import attack, certify, compare, convert, demo, listing, merge, reproduce, sweep, train, vnncomp
 from ctbench.cli.options import imported
 from ctbench.memory import keep_freed_memory
 from ctbench.results.jsonl import UNFINISHED
 
-COMMANDS = (train, certify, attack, vnncomp, merge, compare, sweep, reproduce, listing, demo)
+COMMANDS = (train, certify, attack, vnncomp, merge, compare, convert, sweep, reproduce, listing, demo)
 
 NO_FOLDER = "it is a file, but a folder is expected: choose another place"
 NO_RIGHT = "no permission to read or write it: change the permissions, or choose another place"

@@ -17,6 +17,8 @@ from rich.console import Console
 
 from ctbench import deadline
 from ctbench.members import required_fields
+from ctbench.networks import Architecture, architectures
+from ctbench.training import codec
 
 T = TypeVar("T")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -89,6 +91,16 @@ def by_name(option: str, name: str, types: Mapping[str, type[T]], **fields: Any)
     if missing:
         raise ValueError(f"{option} is {name!r}, which has no default for {', '.join(missing)}: add one, or use Python")
     return types[name](**fields)
+
+
+def architecture(text: str) -> Architecture:
+    """An architecture by its name and fields, e.g. "cnn7" or "cnn7,width=32,batch_norm=false".
+
+    Raises:
+        ValueError: there is no such architecture, or it has no such field or value.
+    """
+    name, *changes = text.split(",")
+    return codec.with_changes(by_name("--network", name, architectures()), changes)
 
 
 def radius(text: str) -> float:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ctbench.cli.options import by_name, chosen, imported, radius
+from ctbench.cli.options import architecture, by_name, chosen, imported, radius
 from ctbench.datasets import Data, Dataset, Examples, Images, datasets
-from ctbench.networks import architectures
 from ctbench.onnx import can_replay, load_onnx, replay
 from ctbench.regions import Threat, threat
 from ctbench.results import RunFolder
-from ctbench.training import load_network, load_run, load_weights
+from ctbench.training import load_network, load_run, load_weights, tensor_files
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.checkpoints import blueprint_of
 from ctbench.verify.cascade import Replay
@@ -53,8 +52,8 @@ def add_to(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "subject",
         metavar="SUBJECT",
-        help="a run folder, a .safetensors file of weights, a .onnx file, or MODULE:FUNCTION, a Python function that "
-        "takes no arguments and returns a torch module",
+        help="a run folder, a file of weights (.safetensors, or a state dict in .pt or .pth), a .onnx file, or "
+        "MODULE:FUNCTION, a Python function that takes no arguments and returns a torch module",
     )
     command.add_argument(
         "--norm", metavar="NAME", help="linf, l2, l1 or another threat model (default: the recipe's, or linf)"
@@ -67,7 +66,16 @@ def add_to(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--dataset-path", metavar="PATH", help="the path of the images, with --dataset folder")
     command.add_argument("--samples", type=chosen, metavar="N|A:B", help="the first N test images, or images A to B-1")
-    command.add_argument("--network", metavar="NAME", help="only for a file of weights (ctbench list networks)")
+    add_network(command)
+
+
+def add_network(command: argparse.ArgumentParser) -> None:
+    """Add the options that name the network of a file of weights."""
+    command.add_argument(
+        "--network",
+        metavar="NAME[,FIELD=VALUE...]",
+        help="only for a file of weights: its network, e.g. cnn7 or cnn7,width=32 (ctbench list networks)",
+    )
     command.add_argument("--normalize", action="store_true", help="with --network: begin with the data's normalisation")
 
 
@@ -79,7 +87,7 @@ def subject(args: argparse.Namespace) -> Subject:
         FileNotFoundError: there is no such file or folder.
     """
     path = Path(args.subject)
-    of_weights, of_function = path.suffix == ".safetensors", ":" in args.subject and not path.exists()
+    of_weights, of_function = path.suffix in tensor_files.SUFFIXES, ":" in args.subject and not path.exists()
     if (args.network or args.normalize) and not of_weights:
         raise ValueError("--network and --normalize are for a file of weights; anything else has its own network")
     if not (of_weights or of_function or path.suffix == ".onnx"):
@@ -87,23 +95,24 @@ def subject(args: argparse.Namespace) -> Subject:
     if args.eps is None or args.dataset is None:
         run = f", or the run folder {path.parent}" if RunFolder(path.parent).recipe.is_file() else ""
         raise ValueError(f"{args.subject} does not define its eps or its data: give --eps and --dataset{run}")
-    dataset = _dataset(args)
-    data = dataset.load(args.data)
+    source = dataset(args)
+    data = source.load(args.data)
     name, model = (_of_weights if of_weights else _of_function if of_function else _of_onnx)(args, data)
     return Subject(
         model=model,
         network=name,
-        dataset=dataset.name,
+        dataset=source.name,
         images=data.test,
         threat=_threat(args.norm or "linf", args.eps, data.test),
-        folder=RunFolder(Path("runs") / (args.subject.replace(":", ".") if of_function else path.stem)),
+        folder=RunFolder(Path("runs") / (args.subject.replace(":", ".") if of_function else _named(path))),
         replay=_replay(path) if path.suffix == ".onnx" else None,
     )
 
 
 def _of_run(path: Path, args: argparse.Namespace) -> Subject:
     if path.is_file():
-        raise ValueError(f"{path} is neither a run folder nor a .safetensors or .onnx file")
+        suffixes = ", ".join((*tensor_files.SUFFIXES, ".onnx"))
+        raise ValueError(f"{path} is neither a run folder nor a file of weights or a network ({suffixes})")
     if (args.dataset or args.dataset_path) and path.exists():
         raise ValueError("--dataset and --dataset-path are only for networks; a run has its own data: leave them out")
     loaded = load_run(path)
@@ -120,6 +129,16 @@ def _of_run(path: Path, args: argparse.Namespace) -> Subject:
     )
 
 
+def _named(path: Path) -> str:
+    """The name of a file with its folders, without suffix: every file that is called "weights" has its own name.
+
+    Folders below the working folder are all in it, of others only the last one.
+    """
+    absolute, here = path.resolve(), Path.cwd().resolve()
+    parts = absolute.relative_to(here).parts if absolute.is_relative_to(here) else absolute.parts[-2:]
+    return "-".join((*parts[:-1], path.stem))
+
+
 def _threat(name: str, eps: float, examples: Examples) -> Threat:
     """A threat model with its own data range for images, and without one for vectors."""
     return threat(name, eps) if isinstance(examples, Images) else threat(name, eps, clip=None)
@@ -128,13 +147,26 @@ def _threat(name: str, eps: float, examples: Examples) -> Threat:
 def _of_weights(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
     if args.network is None:
         return blueprint_of(args.subject).network.name, load_network(args.subject)
-    architecture = by_name("--network", args.network, architectures())
-    blueprint = Blueprint.of(architecture, data)
-    if not args.normalize:
-        blueprint = replace(blueprint, mean=None, std=None)
+    blueprint, model = named_network(args, data.input_shape, data.classes, data.mean, data.std)
+    return blueprint.network.name, model
+
+
+def named_network(
+    args: argparse.Namespace,
+    input_shape: tuple[int, ...],
+    classes: int,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+) -> tuple[Blueprint, nn.Module]:
+    """The network that --network and --normalize name, with the weights of the file; tells how they were matched."""
+    constants = {"mean": mean, "std": std} if args.normalize else {}
+    network = architecture(args.network)
+    blueprint = Blueprint(network=network, input_shape=input_shape, classes=classes, **constants)
     model = blueprint.build()
-    load_weights(model, args.subject)
-    return architecture.name, model.eval()
+    matching = load_weights(model, args.subject)
+    if matching.by == "order":
+        print(f"{args.subject}: {matching}", file=sys.stderr)
+    return blueprint, model.eval()
 
 
 def _of_onnx(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
@@ -159,7 +191,8 @@ def _of_function(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
     return args.subject, model.eval()
 
 
-def _dataset(args: argparse.Namespace) -> Dataset:
+def dataset(args: argparse.Namespace) -> Dataset:
+    """The data set that --dataset and --dataset-path name."""
     types = datasets()
     takes_path = args.dataset in types and any(field.name == "path" for field in fields(types[args.dataset]))
     if args.dataset in types and takes_path != (args.dataset_path is not None):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ctbench.graph.graph import Graph, freeze
-from ctbench.graph.trace import precision, trace
+from ctbench.graph.trace import precision, trace, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Precisions:
             UnsupportedLayerError: a layer has no op.
             ValueError: the model is not a torch.nn.Module, or rejects inputs of this shape.
         """
-        like = precision(model, x)
+        like, model = precision(model, x), unwrapped(model)
         # double precision from the start: constants rounded to single precision first would give another network
         net = _frozen(model, x.to(like))
         exact = _frozen(_doubled(model), x.to(like.device).double()).rounded_outward()
