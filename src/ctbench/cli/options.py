@@ -14,8 +14,10 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from ctbench import deadline
+from ctbench.datasets import Data
 from ctbench.members import required_fields
 from ctbench.networks import Architecture, architectures
 from ctbench.training import codec
@@ -74,9 +76,61 @@ def check_place(path: Path) -> None:
 
 
 def imported(module: str) -> ModuleType:
-    """A module, from the working folder or installed."""
-    sys.path.insert(0, str(Path.cwd()))  # like python -m
-    return import_module(module)
+    """A module by its name, from the working folder or installed, or by the path of its file.
+
+    Raises:
+        ImportError: there is no such module or file, or the name of the file is that of another module.
+    """
+    path = Path(module)
+    if path.suffix != ".py":
+        sys.path.insert(0, str(Path.cwd()))  # like python -m
+        return import_module(module)
+    if not path.is_file():
+        raise ImportError(f"there is no file {path}")
+    sys.path.insert(0, str(path.resolve().parent))  # workers import it by its name
+    found = import_module(path.stem)
+    if Path(found.__file__ or "").resolve() != path.resolve():
+        raise ImportError(f"another module is called {path.stem!r} ({found.__file__}): rename {path}")
+    return found
+
+
+RETURNED: Mapping[type, tuple[str, str]] = {
+    nn.Module: ("network", "torch.nn.Module"),
+    Data: ("data", "ctbench.datasets.Data"),
+}  # what functions of the user return, and where its class is
+
+
+def called(text: str, kind: type[T]) -> T:
+    """What a Python function of the user returns, which takes no arguments: MODULE:FUNCTION or FILE.py:FUNCTION.
+
+    Raises:
+        ValueError: there is no such function, it raises, or returns something else.
+    """
+    module, _, function = text.rpartition(":")
+    what, place = RETURNED[kind]
+    try:
+        result = getattr(imported(module), function)()
+    except Exception as error:  # the user's function may raise any error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{text} made no {what} ({reason}): name a function without parameters") from error
+    if not isinstance(result, kind):
+        raise ValueError(f"{text} returned a {type(result).__name__}: it must return a {place}")
+    return result
+
+
+def add_own(command: argparse.ArgumentParser) -> None:
+    """Add the options that give a module and data of the user's own."""
+    command.add_argument(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="a network of your own: a Python function that takes no arguments and returns a torch module; MODULE may "
+        "be a path, e.g. nets/mine.py:build",
+    )
+    command.add_argument(
+        "--data-from",
+        metavar="MODULE:FUNCTION",
+        help="data of your own: a function that returns ctbench.datasets.Data (see Data.of)",
+    )
 
 
 def by_name(option: str, name: str, types: Mapping[str, type[T]], **fields: Any) -> T:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ctbench.cli.options import architecture, by_name, chosen, imported, radius
-from ctbench.datasets import Data, Dataset, Examples, Images, datasets
+from ctbench.cli.options import add_own, architecture, by_name, called, chosen, radius
+from ctbench.datasets import Data, Dataset, Examples, GivenData, Images, datasets
+from ctbench.networks import Given
 from ctbench.onnx import can_replay, load_onnx, replay
 from ctbench.regions import Threat, threat
 from ctbench.results import RunFolder
-from ctbench.training import load_network, load_run, load_weights, tensor_files
+from ctbench.training import Recipe, load_network, load_run, load_weights, tensor_files
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.checkpoints import blueprint_of
 from ctbench.verify.cascade import Replay
@@ -67,6 +68,7 @@ def add_to(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dataset-path", metavar="PATH", help="the path of the images, with --dataset folder")
     command.add_argument("--samples", type=chosen, metavar="N|A:B", help="the first N test images, or images A to B-1")
     add_network(command)
+    add_own(command)
 
 
 def add_network(command: argparse.ArgumentParser) -> None:
@@ -92,19 +94,26 @@ def subject(args: argparse.Namespace) -> Subject:
         raise ValueError("--network and --normalize are for a file of weights; anything else has its own network")
     if not (of_weights or of_function or path.suffix == ".onnx"):
         return _of_run(path, args)
-    if args.eps is None or args.dataset is None:
+    if args.model:
+        raise ValueError("--model is for the run of a module of your own; anything else has its own network")
+    if args.eps is None or (args.dataset is None) == (args.data_from is None):
         run = f", or the run folder {path.parent}" if RunFolder(path.parent).recipe.is_file() else ""
-        raise ValueError(f"{args.subject} does not define its eps or its data: give --eps and --dataset{run}")
-    source = dataset(args)
-    data = source.load(args.data)
+        raise ValueError(
+            f"{args.subject} does not define its eps or its data: give --eps and --dataset (or --data-from){run}"
+        )
+    if args.data_from:
+        name_of_data, data = args.data_from, called(args.data_from, Data)
+    else:
+        source = dataset(args)
+        name_of_data, data = source.name, source.load(args.data)
     name, model = (_of_weights if of_weights else _of_function if of_function else _of_onnx)(args, data)
     return Subject(
         model=model,
         network=name,
-        dataset=source.name,
+        dataset=name_of_data,
         images=data.test,
         threat=_threat(args.norm or "linf", args.eps, data.test),
-        folder=RunFolder(Path("runs") / (args.subject.replace(":", ".") if of_function else _named(path))),
+        folder=RunFolder(Path("runs") / (_named_function(args.subject) if of_function else _named(path))),
         replay=_replay(path) if path.suffix == ".onnx" else None,
     )
 
@@ -115,18 +124,33 @@ def _of_run(path: Path, args: argparse.Namespace) -> Subject:
         raise ValueError(f"{path} is neither a run folder nor a file of weights or a network ({suffixes})")
     if (args.dataset or args.dataset_path) and path.exists():
         raise ValueError("--dataset and --dataset-path are only for networks; a run has its own data: leave them out")
-    loaded = load_run(path)
+    loaded = load_run(path, model=called(args.model, nn.Module) if args.model else None)
     recipe = loaded.recipe
-    images = recipe.dataset.load(args.data).test
+    network, images = recipe.network, _data_of_run(recipe, args).test
     eps = recipe.threat.eps if args.eps is None else args.eps
     return Subject(
         model=loaded.model,
-        network=recipe.network.name,
+        network=network.module.rpartition(".")[2] if isinstance(network, Given) else network.name,
         dataset=recipe.dataset.name,
         images=images,
         threat=_threat(args.norm, eps, images) if args.norm else replace(recipe.threat, eps=eps),
         folder=loaded.folder,
     )
+
+
+def _named_function(text: str) -> str:
+    """The name of MODULE:FUNCTION or of FILE.py:FUNCTION, with the folders of the file."""
+    module, _, function = text.rpartition(":")
+    return f"{_named(Path(module)) if module.endswith('.py') else module}.{function}"
+
+
+def _data_of_run(recipe: Recipe, args: argparse.Namespace) -> Data:
+    """The data of a run; if they were given in memory, they must be given again."""
+    if args.data_from is None:
+        return recipe.dataset.load(args.data)
+    if not isinstance(recipe.dataset, GivenData):
+        raise ValueError(f"--data-from is only for data of your own; this run has {recipe.dataset.name}: leave it out")
+    return recipe.dataset.recognized(called(args.data_from, Data))
 
 
 def _named(path: Path) -> str:
@@ -180,14 +204,7 @@ def _of_onnx(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
 
 
 def _of_function(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
-    module, _, function = args.subject.partition(":")
-    try:
-        model = getattr(imported(module), function)()
-    except Exception as error:  # the user's function may raise any error
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{args.subject} made no network ({reason}): name a function without parameters") from error
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{args.subject} returned a {type(model).__name__}: it must return a torch.nn.Module")
+    model = called(args.subject, nn.Module)
     return args.subject, model.eval()
 
 

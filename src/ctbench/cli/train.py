@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ctbench.cli.options import Commands, add_data, add_device
+from torch import nn
+
+from ctbench.cli.options import Commands, add_data, add_device, add_own, called
+from ctbench.datasets import Data
 from ctbench.recipes import recipe
 from ctbench.training import Recipe, train
 from ctbench.training.processes import joined
@@ -28,6 +31,7 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--deterministic", action="store_true", help="use only deterministic algorithms of torch")
     command.add_argument("--tensorboard", action="store_true", help="also write the metrics for TensorBoard")
     command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_own(command)
     add_data(command)
     add_device(command)
     command.set_defaults(run=run)
@@ -40,7 +44,8 @@ def run(args: argparse.Namespace) -> None:
             start.with_changes(args.changes),
             out=args.out,
             resume=args.resume,
-            data=args.data,
+            model=called(args.model, nn.Module) if args.model else None,
+            data=called(args.data_from, Data) if args.data_from else args.data,
             device=args.device,
             quiet=args.quiet,
             compiled=args.compiled,

@@ -11,6 +11,7 @@ from ctbench.datasets.base import Data, Dataset, Examples, Images, Vectors, spli
 from ctbench.datasets.cifar import CIFAR10
 from ctbench.datasets.digits import Digits
 from ctbench.datasets.folder import Folder
+from ctbench.datasets.given import GivenData
 from ctbench.datasets.mnist import MNIST
 from ctbench.datasets.synthetic import Separable, Spheres
 from ctbench.datasets.tinyimagenet import TinyImageNet
@@ -25,6 +26,7 @@ __all__ = [
     "Digits",
     "Examples",
     "Folder",
+    "GivenData",
     "Images",
     "Separable",
     "Spheres",
@@ -36,5 +38,8 @@ __all__ = [
 
 
 def datasets() -> dict[str, type[Dataset]]:
-    """Return all data sets by name: those of this package, and all other subclasses of `Dataset` defined so far."""
-    return members(Dataset)
+    """Return all data sets by name: those of this package, and all other subclasses of `Dataset` defined so far.
+
+    Without `GivenData`, the record of data that were given in memory, which cannot be loaded.
+    """
+    return {name: kind for name, kind in members(Dataset).items() if kind is not GivenData}

@@ -5,6 +5,7 @@ versions.json        of the library (with its git commit), torch and Python
 metrics.jsonl        a record for each epoch
 state.safetensors    weights and optimiser after the last complete epoch: a run resumes from here
 weights.safetensors  the trained weights: the run is complete
+network.onnx         of a module of your own: the trained network as a graph
 run.lock             the lock of the process that trains here
 certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.counterexamples/INDEX.npy points,
                      NAME.lock the lock of the process that writes them
@@ -190,6 +191,10 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         return self.path / "weights.safetensors"
+
+    @property
+    def exported(self) -> Path:
+        return self.path / "network.onnx"
 
     @property
     def lock(self) -> Path:

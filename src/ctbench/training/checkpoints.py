@@ -68,8 +68,18 @@ def load_network(path: Path | str) -> nn.Module:
     Raises as `blueprint_of` and `load_weights` do.
     """
     model = blueprint_of(path).build()
-    _fit(model, tensor_files.read(Path(path))[0], Path(path))
+    load_exactly(model, Path(path))
     return model.eval()
+
+
+def load_exactly(model: nn.Module, path: Path) -> None:
+    """Load the weights of a safetensors file that has exactly the names and shapes of a network.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds the weights of another network; says how they differ.
+    """
+    _fit(model, tensor_files.read(path)[0], path)
 
 
 def load_weights(model: nn.Module, path: Path | str) -> Matching:

@@ -68,6 +68,20 @@ def with_changes(value: T, changes: list[str]) -> T:
     return decode(type(value), content)
 
 
+def differences(first: Json, second: Json, path: str = "") -> list[str]:
+    """The paths at which JSON values differ, e.g. "optimizer.lr"."""
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        return [] if first == second else [path]
+    if path and first.get("name") != second.get("name"):  # members of other classes
+        return [path]
+    keys = dict.fromkeys((*first, *second))
+    return [
+        place
+        for key in keys
+        for place in differences(first.get(key), second.get(key), f"{path}.{key}" if path else key)
+    ]
+
+
 @functools.cache
 def field_types(kind: type) -> dict[str, Any]:
     """The types of a dataclass's fields."""

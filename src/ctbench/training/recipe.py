@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ctbench.datasets import Dataset
 from ctbench.methods.base import Method
-from ctbench.networks import Architecture
+from ctbench.networks import Architecture, Given
 from ctbench.regions import Threat
 from ctbench.results import Published, jsonl
 from ctbench.training import codec
@@ -25,6 +25,7 @@ from ctbench.training.averaging import SWA
 from ctbench.training.optimizers import Adam, Optimizer
 from ctbench.training.schedules import Ramp, Schedule, Smooth, with_number
 
+ABOUT = ("name", "source", "published")  # what says nothing of the run itself
 SCHEDULED = ("method", "warmup", "robust_weight", "shi", "l1", "optimizer")  # read anew in every step
 
 
@@ -46,7 +47,7 @@ class Recipe:
         shi: weight of Shi et al.'s regulariser R, in force while the radius grows.
         l1: weight of the sum of all |weights|.
         schedules: fields of the method and weights of the loss that change from step to step.
-        initialization: "shi" or "kaiming".
+        initialization: "shi" or "kaiming"; "given" for a module of your own, which begins with the weights that it has.
         optimizer: Adam or SGD, and its learning rate.
         epochs, batch_size: the length of the run; the last batch of an epoch may be smaller.
         accumulate: compute the loss for so many parts of the batch one after the other, which takes less memory. The
@@ -79,7 +80,7 @@ class Recipe:
     shi: float = 0.0
     l1: float = 0.0
     schedules: tuple[Schedule, ...] = ()
-    initialization: Literal["shi", "kaiming"] = "kaiming"
+    initialization: Literal["shi", "kaiming", "given"] = "kaiming"
     optimizer: Optimizer = field(default_factory=Adam)
     epochs: int
     batch_size: int
@@ -141,6 +142,11 @@ class Recipe:
                 )
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise ValueError(f"{name} is {value!r}: choose from {', '.join(get_args(hint))}")
+        if (self.initialization == "given") != isinstance(self.network, Given):
+            raise ValueError(
+                f"initialization is {self.initialization!r} for the network {self.network.name!r}: it is 'given' for a "
+                f"module of your own (ctbench.train(recipe, model=...)), and only there"
+            )
         if not isinstance(self.schedules, tuple):
             raise ValueError(f"schedules is {self.schedules!r}: give a tuple of them, as (Schedule(...),)")
 
@@ -211,9 +217,14 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that stand for all fields but the name, the source and what is published."""
-        about = ("name", "source", "published")
-        content = {key: value for key, value in self.to_json().items() if key not in about}
+        content = {key: value for key, value in self.to_json().items() if key not in ABOUT}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def differences(self, other: Recipe) -> list[str]:
+        """The paths of the fields that decide a run and differ from another recipe, e.g. "optimizer.lr"."""
+        return [
+            path for path in codec.differences(self.to_json(), other.to_json()) if path.partition(".")[0] not in ABOUT
+        ]
 
     def to_json(self) -> dict[str, codec.Json]:
         """The recipe as JSON values; `from_json` makes it again."""

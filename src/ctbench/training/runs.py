@@ -16,13 +16,19 @@ draws, the batches also differ.
 
 from __future__ import annotations
 
+import copy
+import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ctbench.datasets import Data, GivenData
+from ctbench.graph import UnsupportedLayerError, unwrapped
+from ctbench.networks import Architecture, Given
+from ctbench.onnx import load_onnx, save_onnx
 from ctbench.results import RunFolder, jsonl, locks
 from ctbench.training import checkpoints
 from ctbench.training.blueprint import Blueprint
@@ -47,7 +53,8 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
-    data: str | Path | None = None,
+    model: nn.Module | None = None,
+    data: Data | str | Path | None = None,
     device: str | torch.device = "cpu",
     quiet: bool = False,
     compiled: bool = False,
@@ -62,7 +69,11 @@ def train(
         recipe: what to train, on what and how.
         out: the run folder; None is "runs/NAME-HASH" in the working directory.
         resume: continue the run in the folder; a complete run is loaded.
-        data: the folder with the data sets; None is the CTBENCH_DATA variable, else the user's cache.
+        model: a module of your own in place of the recipe's network, normalisation inside. A copy of it is trained,
+            from the weights that it has. The recipe of the run then records its class, its source and these weights.
+        data: data of your own in place of the recipe's (`ctbench.datasets.Data.of`), of which the recipe of the run
+            records a digest; or the folder with the data sets; None is the CTBENCH_DATA variable, else the user's
+            cache.
         device: where to train, e.g. "cpu" or "cuda".
         quiet: show no progress.
         compiled: compile the method, where that works. It is not a field of the recipe, as it changes only rounding.
@@ -73,12 +84,20 @@ def train(
 
     Raises:
         ValueError: the folder holds the run of another recipe, or a run of this one and `resume` is False; another
-            process trains there; a field of the recipe does not fit the data; or TensorBoard is not installed.
+            process trains there; a field of the recipe, or the module, does not fit the data; or TensorBoard is not
+            installed.
         TrainingDivergedError: the loss or its gradient became NaN or infinite; the message says where. It is raised at
             the end of that epoch, in which no step was taken from there on. The state after the last whole epoch stays.
     """
     if not isinstance(recipe, Recipe):
         raise ValueError(f"the recipe is {recipe!r}: give a Recipe, e.g. ctbench.recipe(name)")
+    if model is not None:
+        model = copy.deepcopy(unwrapped(model))
+        recipe = replace(recipe, network=Given.of(model), initialization="given")
+    given = data if isinstance(data, Data) else None
+    if given is not None:
+        recipe = replace(recipe, dataset=GivenData.of(given, recipe.dataset.augmentation))
+        given = recipe.dataset.cut(given)
     device = torch.device(device)
     folder = RunFolder(Path(out) if out is not None else Path("runs") / f"{recipe.name}-{recipe.hash}")
     _check_folder(folder, recipe, resume)
@@ -86,10 +105,14 @@ def train(
         with locks.alone(folder.lock, folder.path) if processes.first else nullcontext():
             _check_folder(folder, recipe, resume)  # another process may have trained here in the meantime
             if not folder.weights.exists():
+                with processes.first_goes_first():
+                    root = None if data is None or given is not None else Path(str(data))
+                    loaded = recipe.dataset.load(root) if given is None else given
                 return _trained(
                     recipe,
                     folder,
-                    None if data is None else Path(data),
+                    model,
+                    loaded,
                     device,
                     processes,
                     quiet=quiet,
@@ -98,13 +121,14 @@ def train(
                     tensorboard=tensorboard,
                     watch=watch,
                 )
-    return load_run(folder.path, device=device)
+    return load_run(folder.path, model=model, device=device)
 
 
 def _trained(
     recipe: Recipe,
     folder: RunFolder,
-    data: Path | None,
+    model: nn.Module | None,
+    data: Data,
     device: torch.device,
     processes: Processes,
     *,
@@ -115,12 +139,14 @@ def _trained(
     watch: Watch | None,
 ) -> Run:
     """Train in a folder that this process, or the first one, writes alone."""
-    with processes.first_goes_first():
-        loaded = recipe.dataset.load(data)
-    blueprint = Blueprint.of(recipe.network, loaded)
-    model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed).to(device)
+    blueprint = Blueprint.of(recipe.network, data)
+    if model is None:
+        model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed)
+    else:
+        blueprint = replace(blueprint, mean=None, std=None)
+    model = model.to(device)
     with algorithms(deterministic=deterministic):
-        trainer = Trainer(recipe, folder, model, loaded, device, compiled=compiled, processes=processes)
+        trainer = Trainer(recipe, folder, model, data, device, compiled=compiled, processes=processes)
     processes.wait()  # until each process has seen the folder as it was
     if processes.first:
         jsonl.write_json(folder.recipe, recipe.to_json())
@@ -128,17 +154,36 @@ def _trained(
     with algorithms(deterministic=deterministic):
         trainer.run(quiet=quiet, tensorboard=tensorboard, watch=watch)
     if processes.first:
+        if isinstance(recipe.network, Given):
+            _export(model, folder, data.input_shape)
         checkpoints.save_network(model, blueprint, folder.weights)
     processes.wait()
     return Run(recipe, model.eval(), folder)
 
 
-def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
+def _export(model: nn.Module, folder: RunFolder, input_shape: tuple[int, ...]) -> None:
+    """Write a module of your own as a graph, so that its run can be certified without its code, if all its ops can."""
+    try:
+        save_onnx(model, folder.exported, input_shape)
+    except UnsupportedLayerError as error:
+        warnings.warn(f"{folder.exported} is not written, so load_run needs the module again: {error}", stacklevel=4)
+
+
+def load_run(path: str | Path, *, model: nn.Module | None = None, device: str | torch.device = "cpu") -> Run:
     """The trained network of a run folder, in eval mode.
+
+    Args:
+        path: the run folder.
+        model: for a run of a module of your own, the module; a copy of it gets the trained weights. None is the graph
+            that training has exported (network.onnx), in which batch norms are scales.
+        device: where the network is to be.
 
     Raises:
         FileNotFoundError: there is no run, or it is not complete.
-        ValueError: a file in it is damaged, or the weights are those of another network.
+        ValueError: a file in it is damaged, or the weights are those of another network, or the module is needed.
+
+    Warns:
+        UserWarning: the source of the module is not that of the training.
     """
     folder = RunFolder(Path(path))
     folder.require()
@@ -150,7 +195,22 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
         raise ValueError(
             f"{folder.weights} holds the weights of another network: {network}, the recipe's is {recipe.network}"
         )
-    return Run(recipe, checkpoints.load_network(folder.weights).to(device), folder)
+    return Run(recipe, _loaded(folder, network, model).eval().to(device), folder)
+
+
+def _loaded(folder: RunFolder, network: Architecture, model: nn.Module | None) -> nn.Module:
+    """The network of a complete run, with its weights."""
+    if not isinstance(network, Given):
+        if model is not None:
+            raise ValueError(f"{folder.path} has the network {network.name!r}, no module of your own: leave it out")
+        return checkpoints.load_network(folder.weights)
+    if model is None:
+        return load_onnx(folder.exported) if folder.exported.is_file() else checkpoints.load_network(folder.weights)
+    model = copy.deepcopy(unwrapped(model))
+    if not network.same_source(model):
+        warnings.warn(f"{network.module} has another source than when {folder.path} was trained", stacklevel=3)
+    checkpoints.load_exactly(model, folder.weights)
+    return model
 
 
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
@@ -165,12 +225,21 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     if other.hash != recipe.hash:
         raise ValueError(
             f"{folder.path} holds the run of another recipe ({other.name}, {other.hash}; this one is "
-            f"{recipe.name}, {recipe.hash}): choose another folder"
+            f"{recipe.name}, {recipe.hash}; {_different(recipe, other)}): choose another folder"
         )
     if folder.versions.exists() and not resume:
         raise ValueError(
             f"{folder.path} already holds this run: resume it (--resume), or choose another folder (--out)"
         )
+
+
+def _different(recipe: Recipe, other: Recipe) -> str:
+    """In what recipes differ, and what to do about weights at the start that are others each time."""
+    paths = recipe.differences(other)
+    said = f"{', '.join(paths)} {'differs' if len(paths) == 1 else 'differ'}"
+    if paths == ["network.weights"]:
+        said += ", those at the start: build the module with the same weights, e.g. after torch.manual_seed(0)"
+    return said
 
 
 def _passing(file: Path, folder: RunFolder) -> bool:

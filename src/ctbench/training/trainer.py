@@ -69,9 +69,12 @@ class Trainer:
             )
         self.average: dict[str, Tensor] = {}  # of the parameters, by SWA
         self.best: Best | None = None
+        graph = trace(model, data.input_shape)
+        if graph.classes < data.classes:
+            raise ValueError(f"the network has {graph.classes} logits, and the data have {data.classes} classes")
         stepper = Stepper(
             model,
-            trace(model, data.input_shape),
+            graph,
             recipe.optimizer.of(model.parameters()),
             Finite(device),
             device,
