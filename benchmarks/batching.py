@@ -37,7 +37,7 @@ def main() -> None:
         def timed(parts: list[slice], workers: int = 1) -> tuple[list[Verdict], float]:
             """The verdicts about all images, part by part, and the seconds."""
             start = time.perf_counter()
-            options = {"eps": recipe.threat.eps, "stages": stages, "timeout": TIMEOUT, "workers": workers}  # noqa: B023
+            options = {"threat": recipe.threat, "stages": stages, "timeout": TIMEOUT, "workers": workers}  # noqa: B023
             found = [record.verdict for part in parts for record in certify(model, x[part], y[part], **options)]
             return found, time.perf_counter() - start
 

@@ -42,7 +42,7 @@ def main() -> None:
     print(f"{'domain':14}{'robust error %':>15}{'seconds':>9}")
     for name, options in DOMAINS.items():
         start = time.perf_counter()
-        margins = ctbench.margin_bounds(model, x, y, eps=EPS, clip=None, domain=name, **options)
+        margins = ctbench.margin_bounds(model, x, y, ctbench.Linf(EPS, clip=None), domain=name, **options)
         seconds = time.perf_counter() - start
         least = margins.scatter(1, y.unsqueeze(1), torch.inf).amin(1)
         print(f"{name:14}{100 * (least <= 0).double().mean().item():15.2f}{seconds:9.1f}", flush=True)

@@ -28,7 +28,7 @@ def main() -> None:
         # the run folder is below runs/; the script goes on where it was interrupted, and trains nothing twice
         run = ctbench.train(recipe, resume=True, quiet=True)
         x, y = recipe.dataset.load().test[:200]
-        result = ctbench.certify(run.model, x, y, eps=EPS, stages=FAST_STAGES)
+        result = ctbench.certify(run.model, x, y, ctbench.Linf(EPS), stages=FAST_STAGES)
         natural, adversarial = result.natural_accuracy, result.adversarial_accuracy
         print(f"{name:<16} {natural:7.1%}  {adversarial:11.1%}  {result.certified_accuracy:9.1%}")
 

@@ -42,7 +42,7 @@ def main() -> None:
     for method in (ibp.method, Hinge(threshold=2.0)):
         recipe = replace(ibp, name=f"digits_{method.name}", method=method)
         run = ctbench.train(recipe, resume=True, quiet=True)
-        result = ctbench.certify(run.model, x, y, eps=0.1, stages=FAST_STAGES)
+        result = ctbench.certify(run.model, x, y, ctbench.Linf(0.1), stages=FAST_STAGES)
         print(f"{method!r:<22} natural {result.natural_accuracy:.1%}, certified {result.certified_accuracy:.1%}")
 
 

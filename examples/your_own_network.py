@@ -40,9 +40,12 @@ def main() -> None:
         proved = margins.scatter(1, y[:, None], torch.inf).amin(1) > 0
         print(f"{domain:<10} lowest margin on average {margins.amin(1).mean():7.3f}, {int(proved.sum()):3} proved")
 
-    for norm, eps in (("linf", 0.03), ("l2", 0.2)):
-        result = ctbench.certify(model, x, y, eps=eps, norm=norm, stages=FAST_STAGES)
-        print(f"{norm} {eps}:", ", ".join(f"{count} {kind}" for kind, count in result.outcomes.items() if count))
+    for threat in (ctbench.Linf(0.03), ctbench.L2(0.2)):
+        result = ctbench.certify(model, x, y, threat, stages=FAST_STAGES)
+        print(
+            f"{threat.name} {threat.eps}:",
+            ", ".join(f"{count} {kind}" for kind, count in result.outcomes.items() if count),
+        )
 
 
 if __name__ == "__main__":

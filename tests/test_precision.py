@@ -14,7 +14,7 @@ from ctbench.methods import Batch, RobustLoss
 from ctbench.methods.ibp import IBP
 from ctbench.precision import full_float32, products
 from ctbench.training import train
-from ctbench.verify import Findings, verify_property
+from ctbench.verify import Findings, Records, verify_property
 from ctbench.vnnlib import robustness
 
 backends = torch.backends
@@ -129,7 +129,9 @@ def test_what_certifies_and_attacks_computes_in_full(rounded):
         seen.append(is_full())
         return Findings(bound=problem.x.new_full((len(problem),), -1.0))
 
-    ctbench.certify(model, x, y, eps=0.01, stages=[Custom(look=look)], watch=lambda record: seen.append(True))
+    ctbench.certify(
+        model, x, y, eps=0.01, stages=[Custom(look=look)], records=Records(on_record=lambda record: seen.append(True))
+    )
     verify_property(model, robustness(x[0] - 0.01, x[0] + 0.01, int(y[0]), 3), stages=[Custom(look=look)])
 
     def replay(points: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """ctbench: train networks whose robustness can be proved, and prove it.
 
 run = ctbench.train(ctbench.recipe("digits_ibp"))
-result = ctbench.certify(run.model, x, y, eps=0.1)
+result = ctbench.certify(run.model, x, y, Linf(0.1))
 lower, upper = ctbench.bounds(model, x, eps=0.1, domain="crown")
 model = ctbench.load_onnx("network.onnx")
 """
@@ -17,7 +17,7 @@ from ctbench.recipes import recipe
 from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Segments
 from ctbench.results import Certification, SampleRecord, StageFailedWarning, Verdict
 from ctbench.training import Recipe, Run, load_network, load_run, load_weights, train
-from ctbench.verify import certify, read_vnnlib, verify_property, write_robustness
+from ctbench.verify import Records, certify, read_vnnlib, verify_property, write_robustness
 
 __version__ = version("ctbench")
 
@@ -29,6 +29,7 @@ __all__ = [
     "FirstCoordinate",
     "Linf",
     "Recipe",
+    "Records",
     "Run",
     "SampleRecord",
     "Segments",

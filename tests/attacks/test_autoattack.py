@@ -8,7 +8,7 @@ from torch import nn
 
 from ctbench.attacks import AutoAttack
 from ctbench.attacks.autoattack import _tiled
-from ctbench.regions import threat
+from ctbench.regions import L1, L2, Linf, threat
 
 SHAPE = torch.Size((1, 6, 6))
 
@@ -25,7 +25,7 @@ def sample(classes: int = 5, dtype: torch.dtype = torch.float64):
 @pytest.mark.parametrize("version", ["standard", "plus"])
 def test_points_of_the_region_fool_the_network(norm, eps, version):
     net, x, y = sample()
-    found = AutoAttack(version=version)(net, x, y, eps=eps, norm=norm)
+    found = AutoAttack(version=version)(net, x, y, threat(norm, eps))
     region = threat(norm, eps).region(x)
     assert found.dtype == x.dtype
     assert torch.equal(region.project(found), found)
@@ -35,13 +35,13 @@ def test_points_of_the_region_fool_the_network(norm, eps, version):
 @pytest.mark.parametrize("classes", [2, 3, 4])
 def test_few_classes(classes):
     net, x, y = sample(classes)
-    found = AutoAttack(version="plus")(net, x, y, eps=0.5, norm="linf")
+    found = AutoAttack(version="plus")(net, x, y, Linf(0.5))
     assert (net(found).argmax(1) != y).all()
 
 
 def test_vectors_are_attacked_too():
     net, x, y = sample()
-    found = AutoAttack()(net[1:], x.flatten(1), y, eps=0.4, norm="linf")
+    found = AutoAttack()(net[1:], x.flatten(1), y, Linf(0.4))
     assert found.shape == (6, 36)
     assert (net[1:](found).argmax(1) != y).all()
 
@@ -49,14 +49,14 @@ def test_vectors_are_attacked_too():
 def test_what_is_misclassified_stays_where_it_is():
     net, x, y = sample(dtype=torch.float32)
     wrong = (y + 1) % 5
-    assert torch.equal(AutoAttack()(net, x, wrong, eps=0.2, norm="linf"), x)
+    assert torch.equal(AutoAttack()(net, x, wrong, Linf(0.2)), x)
 
 
 def test_nothing_is_left_behind():
     net, x, y = sample()
     net, x = net[1:], x.flatten(1)  # no image: 5000 questions of Square fewer
     before, state = x.clone(), torch.get_rng_state()
-    first, second = (AutoAttack(seed=1)(net, x, y, eps=1.2, norm="l2") for _ in range(2))
+    first, second = (AutoAttack(seed=1)(net, x, y, L2(1.2)) for _ in range(2))
     standing = net(first).argmax(1) == y
     assert standing.any()  # so all parts were run
     assert not standing.all()
@@ -80,7 +80,7 @@ def test_one_part_alone():
     assert AutoAttack(only="fab-t").parts(SHAPE, 4, "linf") == ["fab-t"]
     assert AutoAttack(only="fab-t").parts(SHAPE, 3, "linf") == []
     net, x, y = sample()
-    found = AutoAttack(only="apgd-ce")(net, x, y, eps=0.4, norm="linf")
+    found = AutoAttack(only="apgd-ce")(net, x, y, Linf(0.4))
     assert (net(found).argmax(1) != y).any()
     with pytest.raises(ValueError, match="only is 'fgsm': it must be one of apgd-ce, apgd-dlr, fab, square, apgd-t"):
         AutoAttack(only="fgsm")
@@ -99,17 +99,17 @@ def test_square_is_for_images_that_its_tiles_fit_into():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"norm": "l1"}, "norm is 'l1': AutoAttack is for linf and l2"),
-        ({"eps": -1.0}, "a radius must be"),
+        ({"threat": L1(0.1)}, "norm is 'l1': AutoAttack is for linf and l2"),
+        ({"threat": Linf(torch.rand(SHAPE) / 2)}, "eps has a radius for each feature: AutoAttack takes one number"),
         ({"x": torch.full((6, *SHAPE), 1.5).double()}, "give raw pixels"),
         ({"y": torch.full((6,), 5)}, "label 5 of sample 0 is out of range"),
     ],
 )
 def test_wrong_arguments_are_refused(changes, message):
     net, x, y = sample()
-    arguments = {"x": x, "y": y, "eps": 0.1, "norm": "linf"} | changes
+    arguments = {"x": x, "y": y, "threat": Linf(0.1)} | changes
     with pytest.raises(ValueError, match=message):
-        AutoAttack()(net, arguments.pop("x"), arguments.pop("y"), **arguments)
+        AutoAttack()(net, **arguments)
 
 
 def test_an_unknown_version_is_refused():
@@ -121,4 +121,4 @@ def test_a_missing_package_is_an_error_that_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     net, x, y = sample()
     with pytest.raises(ValueError, match=r"pip install 'ctbench\[attacks\]'"):
-        AutoAttack()(net, x, y, eps=0.1, norm="linf")
+        AutoAttack()(net, x, y, Linf(0.1))

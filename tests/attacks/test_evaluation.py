@@ -9,7 +9,7 @@ from torch import nn
 
 from ctbench.attacks import PGD, AutoAttack, adversarial_accuracy
 from ctbench.attacks.evaluation import DEFAULT
-from ctbench.regions import L2
+from ctbench.regions import L1, L2, FirstCoordinate, Linf, threat
 
 
 def linear(classes: int = 2, width: int = 6):
@@ -51,7 +51,7 @@ def test_linear_networks_have_an_exact_answer(norm, order, classes):
     # the cross-entropy of several classes is steepest toward the mean of the others
     for attack in DEFAULT if classes == 2 else ("pgd", "apgd-dlr", "apgd-t"):
         for radius, expected in ((1.001 * eps, known <= eps), (0.999 * eps, known < eps)):
-            found = adversarial_accuracy(net, x, y, eps=radius, norm=norm, attacks=[attack])
+            found = adversarial_accuracy(net, x, y, threat(norm, radius), attacks=[attack])
             assert found.rounds[0].turned == places(expected), (attack, radius)
             assert found.adversarial_accuracy == 1 - expected.double().mean().item()
 
@@ -60,7 +60,7 @@ def test_segments_have_an_exact_answer():
     net, x, y = linear()
     reach = (net(x)[:, 0] - net(x)[:, 1]).abs() / (net[0].weight[0, 0] - net[0].weight[1, 0]).abs()
     eps = reach.median().item() + 1e-6
-    found = adversarial_accuracy(net, x, y, eps=eps, norm="first-coordinate", clip=None, attacks=["line-search"])
+    found = adversarial_accuracy(net, x, y, FirstCoordinate(eps, clip=None), attacks=["line-search"])
     assert found.rounds[0].turned == places(reach < eps)
 
 
@@ -76,14 +76,24 @@ def test_what_is_proved_is_not_attacked():
     assert found.adversarial_accuracy == pytest.approx(everything.adversarial_accuracy + 3 / len(x))
 
 
-def test_a_threat_model_stands_for_norm_radius_and_range():
+def test_a_radius_alone_stands_for_a_linf_ball():
     net, x, y = linear()
-    by_name = adversarial_accuracy(net, x, y, eps=0.3, norm="l2", clip=None, attacks=["pgd"])
-    given = adversarial_accuracy(net, x, y, threat=L2(eps=0.3, clip=None), attacks=["pgd"])
-    assert given.rounds[0].turned == by_name.rounds[0].turned != ()
-    for both in ({}, {"eps": 0.1, "threat": L2(eps=0.3)}):
-        with pytest.raises(ValueError, match=r"give a radius \(and a norm\), or a threat model"):
-            adversarial_accuracy(net, x, y, attacks=["pgd"], **both)
+    ball = adversarial_accuracy(net, x, y, Linf(0.1), attacks=["pgd"])
+    assert adversarial_accuracy(net, x, y, eps=0.1, attacks=["pgd"]).rounds[0].turned == ball.rounds[0].turned != ()
+    for arguments in ({}, {"eps": 0.1, "threat": L2(0.3)}):
+        with pytest.raises(ValueError, match=r"give a threat model, e.g. L2\(0.5\), or eps=0.1"):
+            adversarial_accuracy(net, x, y, attacks=["pgd"], **arguments)
+    with pytest.raises(ValueError, match=r"the threat model is 0\.1: give one such as Linf"):
+        adversarial_accuracy(net, x, y, 0.1)
+
+
+def test_each_feature_may_have_its_own_radius():
+    net, x, y = linear()
+    radii = torch.zeros(6).index_fill(0, torch.tensor([2]), 0.9)
+    threat = Linf(radii)
+    found = adversarial_accuracy(net, x, y, threat, attacks=["pgd"])
+    assert adversarial_accuracy(net, x, y, eps=radii.numpy(), attacks=["pgd"]).turned_by == found.turned_by
+    assert 0 < len(found.rounds[0].turned) <= len(adversarial_accuracy(net, x, y, Linf(0.9)).rounds[0].turned)
 
 
 def test_each_attack_gets_what_the_former_left():
@@ -135,15 +145,15 @@ def test_every_attack_begins_with_the_same_seed(monkeypatch):
         seeds.append(generator.initial_seed())
         return x
 
-    def autoattack(attack, net, x, y, *, eps, norm):
-        seeds.append((attack.version, attack.only, attack.seed, attack.batch_size, eps, norm))
+    def autoattack(attack, net, x, y, threat):
+        seeds.append((attack.version, attack.only, attack.seed, attack.batch_size, threat))
         return x
 
     monkeypatch.setattr(PGD, "__call__", pgd)
     monkeypatch.setattr(AutoAttack, "__call__", autoattack)
     attacks = ("autoattack-plus", "pgd")
-    adversarial_accuracy(net, x, y, eps=0.1, norm="l2", attacks=attacks, seed=7, batch_size=40)
-    assert seeds == [*[("plus", part, 7, 40, 0.1, "l2") for part in ("apgd-ce", "fab")], 7, 7, 7]
+    adversarial_accuracy(net, x, y, L2(0.1), attacks=attacks, seed=7, batch_size=40)
+    assert seeds == [*[("plus", part, 7, 40, L2(0.1)) for part in ("apgd-ce", "fab")], 7, 7, 7]
 
 
 @pytest.mark.parametrize(
@@ -152,9 +162,9 @@ def test_every_attack_begins_with_the_same_seed(monkeypatch):
 def test_the_parts_of_autoattack_add_up_to_the_whole(name, version, norm, eps):
     net, x, y = images()
     net, x, y = net[1:], x[:6].flatten(1), y[:6]  # no image: 5000 questions of Square fewer
-    found = adversarial_accuracy(net, x, y, eps=eps, norm=norm, attacks=[name], seed=4, batch_size=5)
+    found = adversarial_accuracy(net, x, y, threat(norm, eps), attacks=[name], seed=4, batch_size=5)
     whole = AutoAttack(version=version, seed=4, batch_size=5)
-    points = whole(net, x, y, eps=eps, norm=norm)
+    points = whole(net, x, y, threat(norm, eps))
     assert [attack is None for attack in found.turned_by] == (net(points).argmax(1) == y).tolist()
     assert 0 < found.adversarial_accuracy < 1
     assert [done.attack for done in found.rounds] == [f"{name}/{part}" for part in whole.parts(x.shape[1:], 5, norm)]
@@ -229,7 +239,7 @@ def test_whoever_watches_hears_of_every_batch():
     net, x, y = linear()
     heard = []
     found = adversarial_accuracy(
-        net, x, y, eps=0.001, attacks=["pgd"], batch_size=20, watch=lambda *told: heard.append(told)
+        net, x, y, eps=0.001, attacks=["pgd"], batch_size=20, on_batch=lambda *told: heard.append(told)
     )
     standing = 40 - len(found.rounds[0].turned)
     assert len(heard) == 6  # two batches of each of three starts
@@ -243,7 +253,8 @@ def test_whoever_watches_hears_of_every_batch():
         ({"attacks": ["pgd", "pgd"]}, "each once"),
         ({"attacks": []}, "attacks are none: name some of"),
         ({"eps": -0.1}, "eps is -0.1: a radius must be"),
-        ({"norm": "l7"}, "norm is 'l7'"),
+        ({"eps": [0.1, -0.1]}, "eps holds NaN, infinite or negative values"),
+        ({"eps": [0.1, 0.1]}, r"eps has the shape \[2\] but one input has \[6\]"),
         ({"x": torch.full((40, 6), 2.0).double()}, "give raw pixels"),
         ({"x": torch.zeros(40, 5).double()}, "takes 6 features"),
         ({"y": torch.full((40,), 2)}, "label 2 of sample 0 is out of range"),
@@ -254,7 +265,10 @@ def test_whoever_watches_hears_of_every_batch():
         ({"seed": -1}, "seed must be in"),
         ({"batch_size": 0}, "batch_size >= 1"),
         ({"attacks": ["pgd", "line-search"]}, "a line search needs segments"),
-        ({"attacks": ["pgd", "autoattack"], "norm": "l1"}, "norm is 'l1': AutoAttack is for linf and l2"),
+        (
+            {"attacks": ["pgd", "autoattack"], "eps": None, "threat": L1(0.1)},
+            "norm is 'l1': AutoAttack is for linf and l2",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_attacked(changes, message, monkeypatch):

@@ -19,11 +19,19 @@ from ctbench.domains import domains
 from ctbench.graph import Affine, freeze, trace
 from ctbench.methods import Batch
 from ctbench.onnx import load_onnx, save_onnx
-from ctbench.regions import Box
-from ctbench.results import CertificationFiles
+from ctbench.regions import Box, threat
 from ctbench.specification import cross_entropy_at
 from ctbench.training import train
-from ctbench.verify import ALPHA_CROWN, DEFAULT_STAGES, BranchAndBound, Falsify, InputSplit, Milp, verify_property
+from ctbench.verify import (
+    ALPHA_CROWN,
+    DEFAULT_STAGES,
+    BranchAndBound,
+    Falsify,
+    InputSplit,
+    Milp,
+    Records,
+    verify_property,
+)
 from ctbench.vnnlib import robustness
 
 # a network of each kind of layer; the other ones have no op that these lack
@@ -189,8 +197,8 @@ def test_domains_on_balls(norm):
     case = examples.build("cnn")
     for domain in sorted(ours(domains())):
         options = {"steps": 2} if domain == "alpha-crown" else {}
-        found = ctbench.bounds(at("sim", case.model), at("sim", case.x), eps=0.3, norm=norm, domain=domain, **options)
-        expected = ctbench.bounds(case.model, case.x, eps=0.3, norm=norm, domain=domain, **options)
+        found = ctbench.bounds(at("sim", case.model), at("sim", case.x), threat(norm, 0.3), domain=domain, **options)
+        expected = ctbench.bounds(case.model, case.x, threat(norm, 0.3), domain=domain, **options)
         same(found.lower, expected.lower, 1e-7)
 
 
@@ -264,10 +272,10 @@ def test_a_run_on_the_device(tiny, tmp_path):
     for name, value in here.model.state_dict().items():
         same(away.model.state_dict()[name], value, 1e-3)
     x, y = recipe.dataset.load().test[:8]
-    files = CertificationFiles(tmp_path / "found.jsonl")
-    certify = {"eps": 0.02, "files": files, "stages": BOUNDS, "timeout": None}
-    half = ctbench.certify(away.model, x[:4], y[:4], **certify)
-    whole = ctbench.certify(copy.deepcopy(away.model).cpu(), x, y, **certify, resume=True)
+    path, options = tmp_path / "found.jsonl", {"eps": 0.02, "stages": BOUNDS, "timeout": None}
+    half = ctbench.certify(away.model, x[:4], y[:4], records=Records(path), **options)
+    here_too = copy.deepcopy(away.model).cpu()
+    whole = ctbench.certify(here_too, x, y, records=Records(path, resume=True), **options)
     assert verdicts(whole)[:4] == verdicts(half)
     assert verdicts(whole) == verdicts(ctbench.certify(away.model, x, y, eps=0.02, stages=BOUNDS, timeout=None))
     attacked = [

@@ -12,6 +12,7 @@ import ctbench
 from ctbench.attacks import AutoAttack, adversarial_accuracy
 from ctbench.datasets import Data, Digits, Images
 from ctbench.domains import domains
+from ctbench.regions import threat
 from ctbench.verify import FAST_STAGES, certify
 
 STRIDED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -53,7 +54,8 @@ def test_bounds(model, x, strided, domain):
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_bounds_of_a_box_and_in_every_norm(model, x, strided, norm):
     def both(x: Tensor) -> list[Tensor]:
-        return [*ctbench.bounds(model, x, eps=0.05, norm=norm), *ctbench.bounds(model, box=(x - 0.1, x + 0.1))]
+        region = ctbench.Box(x - 0.1, x + 0.1)
+        return [*ctbench.bounds(model, x, threat(norm, 0.05)), *ctbench.bounds(model, region)]
 
     for bound, expected in zip(both(strided), both(x), strict=True):
         torch.testing.assert_close(bound, expected)
@@ -82,7 +84,7 @@ def test_autoattack(model, x, strided, norm, memory_format):
     eps, y = {"linf": 0.02, "l2": 0.2}[norm], model(x.float()).argmax(1)
     for only in ("apgd-ce", "fab", "square"):
         attack = AutoAttack(version="plus", only=only)
-        points, expected = (attack(model, each.float(), y, eps=eps, norm=norm) for each in (strided, x))
+        points, expected = (attack(model, each.float(), y, threat(norm, eps)) for each in (strided, x))
         assert points.shape == x.shape
         assert torch.equal(model(points).argmax(1) == y, model(expected).argmax(1) == y)
     model.double().to(memory_format=torch.contiguous_format)

@@ -16,6 +16,7 @@ from ctbench.domains.bounds import _measured
 from ctbench.domains.relaxations import parallel, zero
 from ctbench.graph import freeze, trace
 from ctbench.regions import L1, L2, Box, FirstCoordinate, L1Ball, Linf, Segments, linf_box
+from ctbench.regions import threat as named_threat
 from ctbench.specification import margin_rows
 
 DOMAINS = sorted(ours(domains()))
@@ -109,31 +110,31 @@ def test_integer_labels_of_any_type_are_taken():
     ],
 )
 def test_norms_are_regions(norm, threat):
-    same(bounds(network(), X, eps=0.2, norm=norm), bounds(network(), region=threat.region(X)))
-    found = margin_bounds(network(), X, Y, eps=0.2, norm=norm)
-    same([found], [margin_bounds(network(), None, Y, region=threat.region(X))])
+    assert named_threat(norm, 0.2) == threat
+    same(bounds(network(), X, threat), bounds(network(), threat.region(X)))
+    same([margin_bounds(network(), X, Y, threat)], [margin_bounds(network(), threat.region(X), Y)])
 
 
 def test_the_range_of_the_data_is_kept_unless_it_is_open():
     x = torch.tensor([[0.95]]).double()
-    for norm in ("linf", "l2", "l1"):
-        assert bounds(double(), x, eps=0.1, norm=norm).upper.item() == pytest.approx(1.0)
-        assert bounds(double(), x, eps=0.1, norm=norm, clip=None).upper.item() == pytest.approx(1.05)
-        assert bounds(double(), x, eps=0.1, norm=norm, clip=(0, 1.01)).upper.item() == pytest.approx(1.01)
-    assert bounds(double(), x, eps=0.1, norm="first-coordinate").upper.item() == pytest.approx(1.05)
+    for ball in (Linf, L2, L1):
+        assert bounds(double(), x, ball(0.1)).upper.item() == pytest.approx(1.0)
+        assert bounds(double(), x, ball(0.1, clip=None)).upper.item() == pytest.approx(1.05)
+        assert bounds(double(), x, ball(0.1, clip=(0, 1.01))).upper.item() == pytest.approx(1.01)
+    assert bounds(double(), x, FirstCoordinate(0.1)).upper.item() == pytest.approx(1.05)
 
 
 def test_a_box_may_lie_in_any_range():
     low, high = X * 255 - 300, X * 255 - 290
-    found = bounds(network(), box=(low, high))
-    same(found, bounds(network(), region=Box(low, high)))
-    same([margin_bounds(network(), None, Y, box=(X, X))], [margin_bounds(network(), X, Y, eps=0.0)])
+    middle = (low + high) / 2
+    same(bounds(network(), Box(low, high)), bounds(network(), middle, Linf(5.0, clip=None)))
+    same([margin_bounds(network(), Box(X, X), Y)], [margin_bounds(network(), X, Y, eps=0.0)])
 
 
 def test_each_feature_may_have_its_own_radius():
     eps = torch.tensor([0.1, 0.0, 0.4])
-    same(bounds(network(), X, eps=eps), bounds(network(), region=linf_box(X, eps)))
-    same(bounds(network(), X, eps=eps, clip=None), bounds(network(), box=(X - eps, X + eps)))
+    same(bounds(network(), X, eps=eps), bounds(network(), linf_box(X, eps)))
+    same(bounds(network(), X, Linf(eps, clip=None)), bounds(network(), Box(X - eps, X + eps)))
     same(bounds(network(), X, eps=torch.tensor(0.1, dtype=torch.float64)), bounds(network(), X, eps=0.1))
     assert (bounds(network(), X, eps=eps).lower > bounds(network(), X, eps=0.4).lower).all()
 
@@ -141,7 +142,7 @@ def test_each_feature_may_have_its_own_radius():
 def test_a_region_of_segments():
     directions = torch.tensor([[1.0, 0, 0], [0.5, -1, 0]]).double()
     region = Segments(eps=0.3, directions=directions).region(X)
-    lower, upper = bounds(network(), region=region)
+    lower, upper = bounds(network(), region)
     values = network().eval()(region.sample(200).flatten(0, 1)).view(200, 5, 4)
     assert (lower <= values.amin(0)).all()
     assert (upper >= values.amax(0)).all()
@@ -159,7 +160,7 @@ def test_the_precision_is_that_of_the_network():
     assert 0.6 <= upper.item() < 0.6 + 1e-14
     assert bounds(double(), torch.ones(1, 1, dtype=torch.uint8), eps=0.1).lower.item() == pytest.approx(0.9, abs=1e-13)
     assert bounds(network().float(), X, eps=0.1).lower.dtype == torch.float32
-    assert bounds(network().float(), region=Linf(eps=0.1).region(X)).lower.dtype == torch.float32
+    assert bounds(network().float(), Linf(eps=0.1).region(X)).lower.dtype == torch.float32
     same(bounds(nn.Sequential(nn.ReLU()), X, eps=0.1), ((X - 0.1).clamp(min=0), (X + 0.1).clamp(max=1)))
 
 
@@ -207,7 +208,7 @@ def test_large_batches_are_cut_to_fit_the_memory(domain, norm, monkeypatch):
 
     @torch.no_grad()  # or what gradients keep counts, too
     def found(memory: int) -> Tensor:
-        return margin_bounds(model, X, Y, eps=0.2, norm=norm, domain=domain, memory=memory)
+        return margin_bounds(model, X, Y, named_threat(norm, 0.2), domain=domain, memory=memory)
 
     whole = found(2**30)
     assert parts == []
@@ -224,33 +225,28 @@ def test_large_batches_are_cut_to_fit_the_memory(domain, norm, monkeypatch):
     ("arguments", "message"),
     [
         ({"eps": -1}, "eps is -1"),
-        ({"eps": 8}, "eps is 8.0, wider than the data range"),
+        ({"eps": 8}, "eps is 8, wider than the data range"),
         ({"x": X * float("nan"), "eps": 0.1}, "NaN"),
         ({"x": X.tolist(), "eps": 0.1}, "a list: give a torch tensor"),
         ({"x": X * 255, "eps": 0.1}, "data range"),
         ({"x": torch.rand(2, 4), "eps": 0.1}, "4"),
         ({"eps": 0.1, "domain": "zonotope3"}, "no domain is called 'zonotope3'"),
-        ({"eps": 0.1, "norm": "l3"}, "norm is 'l3': it must be one of first-coordinate, l1, l2, linf"),
-        ({"eps": 0.1, "norm": 0.5}, "norm is 0.5"),
-        ({"eps": 0.1, "clip": (1, 0)}, r"clip is \(1, 0\)"),
-        ({"eps": 0.1, "norm": "first-coordinate", "clip": (0, 1)}, "segments are not limited"),
-        ({}, "name the region in one way, .* given is x$"),
-        ({"x": None}, "given is nothing"),
-        ({"x": None, "eps": 0.1}, "given is eps"),
-        ({"eps": 0.1, "box": (X, X)}, "given is x and box and eps"),
-        ({"x": None, "box": (X, X), "region": Box(X, X)}, "given is box and region"),
-        ({"x": None, "box": (X, X - 1)}, "lower is .* but upper is .* at"),
-        ({"x": None, "box": (X, X[:2])}, r"lower has the shape \[5, 3\] but upper \[2, 3\]"),
+        ({}, r"neither a threat model nor eps: give a threat model, e.g. L2\(0.5\), or eps=0.1, which stands for Linf"),
+        ({"eps": 0.1, "threat": L2(0.1)}, r"given is the threat model L2\(eps=0.1.* and eps 0.1"),
+        ({"threat": "l2"}, "the threat model is 'l2': give one such as Linf"),
+        ({"threat": Box(X, X)}, "the threat model is <.*Box.*>: give one such as Linf"),
+        ({"x": None, "eps": 0.1}, "the inputs are a NoneType: give a torch tensor"),
+        ({"x": Box(X, X), "eps": 0.1}, "a region is taken as it is: leave out the threat model and eps"),
+        ({"x": Box(X, X), "threat": L2(0.1)}, "a region is taken as it is: leave out the threat model and eps"),
+        ({"x": Box(X, X - 1)}, "lower is .* but upper is .* at"),
+        ({"x": Box(X, X[:2])}, r"lower has the shape \[5, 3\] but upper \[2, 3\]"),
+        ({"x": Box(X, X * math.nan)}, "upper holds NaN or infinite values"),
         ({"eps": torch.rand(2)}, r"eps has the shape \[2\] but one input has \[3\]"),
-        ({"eps": torch.rand(3), "norm": "l2"}, r"eps has the shape \[3\]: only for linf"),
         ({"eps": 0.1, "memory": 0}, "memory is 0: give a number of bytes"),
         ({"eps": 0.1, "memory": 1e9}, r"memory is 1000000000.0: give a number of bytes"),
         ({"eps": 0.1, "slope": "parallel"}, "slope is 'parallel': give a rule"),
         ({"eps": 0.1, "domain": "alpha-crown", "steps": -1}, "steps=-1"),
         ({"x": X[0], "eps": 0.1}, r"the inputs have the shape \[3\]: give a batch"),
-        ({"x": None, "box": (X, X), "norm": "l2"}, "norm and clip belong to x and eps"),
-        ({"x": None, "region": Box(X, X), "clip": None}, "norm and clip belong to x and eps"),
-        ({"x": None, "box": (X, X, X)}, "box has 3 parts"),
         ({"eps": 0.1, "steps": 3}, "crown takes no steps; it takes slope"),
         ({"eps": 0.1, "domain": "interval", "slope": zero}, "interval takes no slope; it takes no options"),
         ({"eps": 0.1, "domain": "zonotope", "fold": 0}, "fold is 0"),
@@ -303,8 +299,8 @@ def test_random_projections_are_drawn_again_alike():
     x, y, found = torch.rand(24, 3).double(), torch.arange(24) % 3, []
     for _ in range(2):
         model, generator = network(), torch.Generator().manual_seed(1)
-        options = {"domain": "coap", "clip": None, "projections": 5, "generator": generator, "memory": 2**11}
-        rows = margin_bounds(model, x, y, eps=0.2, **options)
+        options = {"domain": "coap", "projections": 5, "generator": generator, "memory": 2**11}
+        rows = margin_bounds(model, x, y, Linf(0.2, clip=None), **options)
         state = generator.get_state()
         rows.sum().backward()
         assert torch.equal(generator.get_state(), state)

@@ -82,7 +82,7 @@ def test_the_authors_bounds_of_their_network(kw_mnist, real_mnist):
     x, y = MNIST().load(real_mnist).test[:1000]
     assert torch.equal(y, labels)
     with torch.no_grad():
-        found = margin_bounds(model, x, y, eps=0.1, clip=None, domain="coap")
+        found = margin_bounds(model, x, y, Linf(0.1, clip=None), domain="coap")
     wrong = torch.ones(1000, 10, dtype=torch.bool).scatter(1, y.unsqueeze(1), False)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found[wrong], margins[wrong], rtol=0, atol=1e-4)

@@ -9,6 +9,7 @@ from ctbench import bounds, certify, verify_property
 from ctbench.domains import domains
 from ctbench.graph import freeze, trace
 from ctbench.onnx import load_onnx, save_onnx
+from ctbench.regions import Box
 from ctbench.verify import BranchAndBound, Falsify, InputSplit
 from ctbench.vnnlib import parse_vnnlib
 
@@ -77,7 +78,7 @@ def sampled(model: nn.Module) -> tuple[Tensor, Tensor]:
 def test_every_domain_bounds_them(kind, domain):
     model = kind().double()
     least, greatest = sampled(model)
-    lower, upper = bounds(model, box=(LOW, HIGH), domain=domain)
+    lower, upper = bounds(model, Box(LOW, HIGH), domain=domain)
     assert (lower[0] <= least + 1e-9).all()
     assert (upper[0] >= greatest - 1e-9).all()
     assert (upper - lower).max() < 20

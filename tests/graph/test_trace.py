@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ctbench import bounds
 from ctbench.graph import UnsupportedLayerError, freeze, lower, trace
 from ctbench.graph.ops import Add, Conv2d, Input, Linear, Reshape, Scale, Smooth
+from ctbench.regions import Linf
 
 
 class Wrap(nn.Module):
@@ -530,7 +531,7 @@ def test_a_registered_layer_works_end_to_end():
     points = x + 0.3 * (2 * torch.rand(500, 2, 3).double() - 1)
     values = model(points).detach()
     for domain in ("interval", "crown-ibp", "crown"):
-        low, up = bounds(model, x, eps=0.3, clip=None, domain=domain)
+        low, up = bounds(model, x, Linf(0.3, clip=None), domain=domain)
         assert (low <= values.amin(0)).all()
         assert (up >= values.amax(0)).all()
         assert (up - low < 20).all()

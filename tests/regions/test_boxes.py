@@ -1,11 +1,15 @@
 """Boxes made of corners that a user gives, and radii of their own for each feature."""
 
+import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from ctbench.regions import Box, Linf, linf_box
+from ctbench.recipes import recipe
+from ctbench.regions import L2, Box, Linf, linf_box
 
 
 def test_checked_corners_make_a_box():
@@ -78,3 +82,47 @@ def test_gradients_reach_the_radii():
     eps = torch.tensor([0.1, 0.2]).requires_grad_()
     linf_box(torch.full((3, 2), 0.5), eps).upper.sum().backward()
     assert eps.grad.tolist() == [3.0, 3.0]
+
+
+# -------------------------------------------------------------------------------------------- a radius per feature
+
+
+@pytest.mark.parametrize("radii", [[0.1, 0.0, 0.25], (0.1, 0.0, 0.25), np.array([0.1, 0.0, 0.25])])
+def test_a_threat_model_takes_a_radius_for_each_feature(radii):
+    threat, x = Linf(radii), torch.full((2, 3), 0.5).double()
+    assert threat.eps == (0.1, 0.0, 0.25)
+    assert threat == Linf(torch.tensor([0.1, 0.0, 0.25], dtype=torch.float64))
+    assert hash(threat) == hash(Linf(radii))
+    box = threat.region(x)
+    torch.testing.assert_close(box.radius, torch.tensor([0.1, 0.0, 0.25]).double().expand(2, 3))
+    assert json.loads(json.dumps(threat.eps)) == [0.1, 0.0, 0.25]
+
+
+def test_radii_of_channels_broadcast_to_an_image():
+    threat = Linf(torch.tensor([0.0, 0.5]).view(2, 1, 1), clip=None)
+    assert threat.eps == (((0.0,),), ((0.5,),))
+    radius = threat.region(torch.rand(3, 2, 4, 4)).radius
+    assert not radius[:, 0].any()
+    torch.testing.assert_close(radius[:, 1], torch.full((3, 4, 4), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("radii", "message"),
+    [
+        ([0.1, -0.1], "eps holds NaN, infinite or negative values"),
+        ([0.1, math.nan], "eps holds NaN, infinite or negative values"),
+        ([0.1, 8.0], r"eps is 8.0, wider than the data range \[0, 1\]"),
+        ([[0.1], [0.1, 0.2]], "a radius must be a number >= 0, or an array of such numbers"),
+        (["a", 0.1], "a radius must be a number >= 0, or an array of such numbers"),
+    ],
+)
+def test_radii_that_are_refused(radii, message):
+    with pytest.raises(ValueError, match=message):
+        Linf(radii)
+
+
+def test_only_linf_takes_a_radius_for_each_feature():
+    with pytest.raises(ValueError, match="eps of L2 is an array: only Linf takes a radius for each feature"):
+        L2([0.1, 0.2])
+    with pytest.raises(ValueError, match=r"threat\.eps has a radius for each feature: training takes one number"):
+        replace(recipe("digits_ibp"), threat=Linf([0.1, 0.2]))

@@ -25,7 +25,7 @@ from ctbench.attacks import PGD
 from ctbench.deadline import OutOfTime
 from ctbench.domains import COAP, AlphaCrown, Crown, Interval, alpha_crown
 from ctbench.networks import MLP, Normalize
-from ctbench.regions import Linf
+from ctbench.regions import Linf, threat
 from ctbench.results import CertificationFiles, Open, StageFailedWarning, Verdict
 from ctbench.specification import margins, violation_at
 from ctbench.verify import (
@@ -39,6 +39,7 @@ from ctbench.verify import (
     InputSplit,
     Milp,
     Problem,
+    Records,
     certify,
 )
 
@@ -121,7 +122,7 @@ def test_the_data_range_is_not_left_unless_there_is_none():
     model = linear([[1.0], [0.0]], [0.0, -0.05])  # turns at x = -0.05, outside the data range
     x, y = torch.tensor([[0.0]]), torch.tensor([0])
     assert certify(model, x, y, eps=0.2)[0].verdict is Verdict.CERTIFIED
-    assert certify(model, x, y, eps=0.2, clip=None)[0].verdict is Verdict.FALSIFIED
+    assert certify(model, x, y, Linf(0.2, clip=None))[0].verdict is Verdict.FALSIFIED
 
 
 def test_a_margin_of_exactly_zero_is_not_certified():
@@ -143,11 +144,11 @@ def test_a_tie_leaves_a_record_that_is_read_again(label, tmp_path):
     """torch predicts the first of two equal logits; the other label is not misclassified either."""
     model, files = linear([[0.0], [0.0]], [1.0, 1.0]), CertificationFiles(tmp_path / "linf.jsonl")
     x, y = torch.tensor([[0.5]]), torch.tensor([label])
-    (record,) = certify(model, x, y, eps=0.1, files=files, stages=FAST_STAGES)
+    (record,) = certify(model, x, y, eps=0.1, stages=FAST_STAGES, records=Records(files.records))
     assert (record.verdict, record.prediction) == (Verdict.UNKNOWN, 0)
     assert (record.stage == "clean") == (label == 1)
     assert record.reason == "clean: another logit is as great as that of the label"
-    (again,) = certify(model, x, y, eps=0.1, files=files, stages=FAST_STAGES, resume=True)
+    (again,) = certify(model, x, y, eps=0.1, stages=FAST_STAGES, records=Records(files.records, resume=True))
     assert again == record
 
 
@@ -252,7 +253,7 @@ def test_every_norm_has_its_proofs_and_counterexamples(norm, tmp_path):
     model = small(0)
     x, y = inputs(model)
     files = CertificationFiles(tmp_path / f"{norm}.jsonl")
-    found = certify(model, x, y, eps=0.12, norm=norm, files=files, counterexamples=True)
+    found = certify(model, x, y, threat(norm, 0.12), records=Records(files.records, counterexamples=True))
     assert json.loads(files.settings.read_text())["norm"] == norm
     assert found.counts[Verdict.CERTIFIED] > 5
     assert found.counts[Verdict.FALSIFIED] > 0
@@ -275,7 +276,7 @@ def test_every_norm_has_its_proofs_and_counterexamples(norm, tmp_path):
 def test_the_smaller_ball_has_more_proofs():
     model = small(0)
     x, y = inputs(model)
-    counts = [certify(model, x, y, eps=0.12, norm=norm).counts for norm in ("linf", "l2", "l1")]
+    counts = [certify(model, x, y, threat(norm, 0.12)).counts for norm in ("linf", "l2", "l1")]
     certified, falsified = ([count[verdict] for count in counts] for verdict in (Verdict.CERTIFIED, Verdict.FALSIFIED))
     assert 0 < certified[0] < certified[1] < certified[2]
     assert falsified[0] > falsified[1] > falsified[2] > 0
@@ -898,7 +899,7 @@ def test_labels_of_any_integer_type_mean_the_same(dtype):
 def test_bad_input_is_found_before_a_file_is_made(tmp_path):
     files = CertificationFiles(tmp_path / "certified" / "linf.jsonl")
     with pytest.raises(ValueError, match="eps is 2"):
-        certify(small(0), torch.rand(3, 4), torch.tensor([0, 1, 2]), eps=2.0, files=files)
+        certify(small(0), torch.rand(3, 4), torch.tensor([0, 1, 2]), eps=2.0, records=Records(files.records))
     assert list(tmp_path.iterdir()) == []
 
 

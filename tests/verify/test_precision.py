@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ctbench import bounds, certify, margin_bounds, verify_property
 from ctbench.attacks.evaluation import adversarial_accuracy
 from ctbench.graph import Precisions, freeze, precision, trace
+from ctbench.regions import Box, Linf
 from ctbench.vnnlib import parse_vnnlib
 
 TENTH = torch.tensor(0.1)
@@ -113,16 +114,16 @@ def test_bounds_are_in_the_precision_of_the_network(model: nn.Module, dtype: tor
     x, kind = points(dtype), expected(model, dtype)
     value = 0.1 if kind == torch.float64 else ROUNDED
     for found in (
-        bounds(model, x, eps=0.0, clip=None),
-        bounds(model, box=(x, x)),
-        bounds(model, box=(x, x), domain="interval"),
-        bounds(model, box=(x, x), domain="zonotope"),
+        bounds(model, x, Linf(0.0, clip=None)),
+        bounds(model, Box(x, x)),
+        bounds(model, Box(x, x), domain="interval"),
+        bounds(model, Box(x, x), domain="zonotope"),
     ):
         assert found.lower.dtype == kind
         # in double precision bounds are rounded outward
         assert found.lower[0, 0].item() == pytest.approx(value, rel=1e-13 if kind == torch.float64 else 0, abs=0)
         assert found.upper[0, 0].item() == pytest.approx(value, rel=1e-13 if kind == torch.float64 else 0, abs=0)
-    margins = margin_bounds(model, x, torch.tensor([1]), eps=0.0, clip=None)
+    margins = margin_bounds(model, x, torch.tensor([1]), Linf(0.0, clip=None))
     assert margins.dtype == kind
     exact = torch.tensor(0.25, dtype=kind).sub(torch.tensor(value, dtype=kind)).item()
     assert margins[0, 0].item() == pytest.approx(exact, rel=1e-12 if kind == torch.float64 else 0, abs=0)
@@ -134,10 +135,10 @@ def test_certificates_and_attacks_tell_a_literal_from_its_rounding(model: nn.Mod
     near = torch.tensor([[1.0, 0.1 + 1e-9]], dtype=torch.float64)
     assert 0.1 < near[0, 1].item() < ROUNDED
     x, y = near.to(dtype), torch.tensor([0])
-    (record,) = certify(model, x, y, eps=0.0, clip=None, timeout=5.0).records
+    (record,) = certify(model, x, y, Linf(0.0, clip=None), timeout=5.0).records
     assert record.verdict.value == "misclassified"
     assert record.prediction == 1
-    assert adversarial_accuracy(model, x, y, eps=0.0, clip=None, attacks=("pgd",)).predictions == (1,)
+    assert adversarial_accuracy(model, x, y, Linf(0.0, clip=None), attacks=("pgd",)).predictions == (1,)
 
 
 @cases
@@ -150,7 +151,7 @@ def test_properties(model: nn.Module, dtype: torch.dtype, unsafe: str, verdict: 
 
 
 @pytest.mark.parametrize(
-    "ask", [lambda m: bounds(m, box=(torch.zeros(1, 2), torch.ones(1, 2))), lambda m: precision(m, torch.zeros(1))]
+    "ask", [lambda m: bounds(m, Box(torch.zeros(1, 2), torch.ones(1, 2))), lambda m: precision(m, torch.zeros(1))]
 )
 def test_what_is_no_network_is_refused(ask: Callable[[object], object]):
     with pytest.raises(ValueError, match=r"the model is a str: give a torch\.nn\.Module"):

@@ -11,6 +11,7 @@ from ctbench import certify
 from ctbench.graph import freeze, trace
 from ctbench.graph.ops import Concat, Max, Select
 from ctbench.onnx.gemm import Gemm
+from ctbench.regions import L2, Linf
 from ctbench.results import Verdict
 from ctbench.verify import ALPHA_CROWN, Bound, BranchAndBound, rationals
 
@@ -147,7 +148,7 @@ def test_weights_that_were_multiplied_in_double_precision_are_not_exact():
     with pytest.raises(rationals.NoExactValueError):
         rationals.forms(graph, x[0], torch.eye(2, dtype=torch.float64))
     for y in (0, 1):
-        found = certify(gemm, x, torch.tensor([y]), eps=0.0, clip=None, stages=[Bound(domain="crown")])
+        found = certify(gemm, x, torch.tensor([y]), Linf(0.0, clip=None), stages=[Bound(domain="crown")])
         assert found[0].verdict is Verdict.UNKNOWN
     single = freeze(trace(nn.Sequential(Gemm(2, 2, alpha=0.5, beta=1.0)).double(), (2,)), x)[0].detach()
     assert len(rationals.forms(single, x[0], torch.eye(2, dtype=torch.float64))) == 2
@@ -199,7 +200,7 @@ def test_tiny_coefficients_have_a_norm_over_a_ball(stage, clip):
         model[0].weight.copy_(torch.tensor([[1e-170, 1e-170], [0.0, 0.0]]))
         model[0].bias.copy_(torch.tensor([0.0 if clip is None else -1e-171, 0.0]))
     x = torch.full((1, 2), 0.5, dtype=torch.float64)
-    found = certify(model, x, torch.tensor([0]), eps=0.9, norm="l2", clip=clip, stages=[stage])
+    found = certify(model, x, torch.tensor([0]), L2(0.9, clip=clip), stages=[stage])
     assert found[0].verdict is not Verdict.CERTIFIED
 
 
@@ -223,7 +224,7 @@ def test_an_ellipsoid_of_vanishing_scales():
 
     x = torch.full((1, 2), 0.5, dtype=torch.float64)
     for stage in EVERY:
-        found = certify(Scaled(), x, torch.tensor([0]), eps=0.5, norm="l2", clip=None, stages=[stage])
+        found = certify(Scaled(), x, torch.tensor([0]), L2(0.5, clip=None), stages=[stage])
         assert found[0].verdict is not Verdict.CERTIFIED, stage
 
 

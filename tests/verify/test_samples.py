@@ -14,6 +14,7 @@ import torch
 from tests.small import inputs, right, small, timeless
 from tests.stages import BOUNDS, Custom, Proving, constant, taking
 
+from ctbench.regions import Linf
 from ctbench.results import Certification, CertificationFiles, Open, SampleRecord, StageFailedWarning, Verdict, jsonl
 from ctbench.training import train
 from ctbench.verify import (
@@ -21,6 +22,7 @@ from ctbench.verify import (
     Bound,
     Findings,
     Problem,
+    Records,
     certify,
 )
 
@@ -60,15 +62,14 @@ def test_an_interrupted_certification_ends_in_the_same_records(digits, tmp_path,
     whole = certify(model, x, y, eps=0.05)
     files = CertificationFiles(tmp_path / "linf.jsonl")
     with pytest.raises(Killed):
-        certify(model, x, y, eps=0.05, files=files, watch=killer(after))
+        certify(model, x, y, eps=0.05, records=Records(files.records, on_record=killer(after)))
     kept = files.records.read_bytes()
     assert after <= len(indices(files)) <= 16 * math.ceil(after / 16)
     files.records.write_bytes(kept[: len(kept) - torn])
     before = indices(files)
     watched: list[int] = []
-    resumed = certify(
-        model, x, y, eps=0.05, files=files, resume=True, watch=lambda record: watched.append(record.index)
-    )
+    records = Records(files.records, resume=True, on_record=lambda record: watched.append(record.index))
+    resumed = certify(model, x, y, eps=0.05, records=records)
     assert same(resumed, whole)
     assert sorted(indices(files)) == list(range(len(y)))
     assert sorted(before + watched) == list(range(len(y)))
@@ -79,7 +80,6 @@ VICTIM = """
 import sys, time
 import torch
 torch.set_num_threads(1)
-from ctbench.results import CertificationFiles
 from ctbench.training import load_network
 import ctbench.verify
 from pathlib import Path
@@ -95,7 +95,7 @@ def watch(record):
 
 weights, data, out = map(Path, sys.argv[1:])
 x, y = torch.load(data, weights_only=True)
-ctbench.verify.certify(load_network(weights), x, y, eps=0.05, files=CertificationFiles(out), watch=watch)
+ctbench.verify.certify(load_network(weights), x, y, eps=0.05, records=ctbench.verify.Records(out, on_record=watch))
 """
 
 
@@ -113,7 +113,7 @@ def test_a_killed_certification_ends_in_the_same_records(tiny, tmp_path):
         os.kill(victim.pid, signal.SIGKILL)
         assert victim.wait() == -signal.SIGKILL
     assert 40 <= len(indices(files)) <= 48
-    resumed = certify(run.model, x, y, eps=0.05, files=files, resume=True)
+    resumed = certify(run.model, x, y, eps=0.05, records=Records(files.records, resume=True))
     assert sorted(indices(files)) == list(range(100))
     assert same(resumed, certify(run.model, x, y, eps=0.05))
 
@@ -121,9 +121,9 @@ def test_a_killed_certification_ends_in_the_same_records(tiny, tmp_path):
 def test_a_finished_certification_is_read_and_not_repeated(digits, tmp_path):
     model, x, y = digits
     files = CertificationFiles(tmp_path / "linf.jsonl")
-    first = certify(model, x[:30], y[:30], eps=0.05, files=files)
+    first = certify(model, x[:30], y[:30], eps=0.05, records=Records(files.records))
     kept = files.records.read_bytes()
-    again = certify(model, x[:30], y[:30], eps=0.05, files=files, resume=True, watch=killer(1))
+    again = certify(model, x[:30], y[:30], eps=0.05, records=Records(files.records, resume=True, on_record=killer(1)))
     assert again == first
     assert files.records.read_bytes() == kept
     assert files.read() == first
@@ -132,8 +132,8 @@ def test_a_finished_certification_is_read_and_not_repeated(digits, tmp_path):
 def test_more_samples_can_be_added(digits, tmp_path):
     model, x, y = digits
     files = CertificationFiles(tmp_path / "linf.jsonl")
-    certify(model, x[:30], y[:30], eps=0.05, files=files)
-    found = certify(model, x[:50], y[:50], eps=0.05, files=files, resume=True)
+    certify(model, x[:30], y[:30], eps=0.05, records=Records(files.records))
+    found = certify(model, x[:50], y[:50], eps=0.05, records=Records(files.records, resume=True))
     assert [record.index for record in found] == list(range(50))
     assert sorted(indices(files)) == list(range(50))
 
@@ -142,10 +142,10 @@ def test_more_samples_can_be_added(digits, tmp_path):
     ("changes", "told"),
     [
         (
-            {"eps": 0.06},
+            {"threat": Linf(0.06)},
             r"eps was 0.05, now 0.06; threat was 'Linf\(eps=0.05, clip=\(0.0, 1.0\)\)', now 'Linf\(eps=0.06",
         ),
-        ({"clip": (-1.0, 1.0)}, r"threat was .*now 'Linf\(eps=0.05, clip=\(-1.0, 1.0\)\)'"),
+        ({"threat": Linf(0.05, clip=(-1.0, 1.0))}, r"threat was .*now 'Linf\(eps=0.05, clip=\(-1.0, 1.0\)\)'"),
         ({"seed": 1}, r"seed was 0, now 1"),
         ({"timeout": 5.0}, r"timeout was 60.0, now 5.0"),
         ({"stages": BOUNDS}, r"stages was \[.*PGD.*\], now \["),
@@ -158,26 +158,27 @@ def test_more_samples_can_be_added(digits, tmp_path):
 def test_records_of_other_settings_are_not_mixed(digits, tmp_path, changes, told):
     model, x, y = (digits[0], digits[1][:5], digits[2][:5])
     files = CertificationFiles(tmp_path / "linf.jsonl")
-    certify(model, x, y, eps=0.05, about={"weights": "a"}, files=files)
+    certify(model, x, y, eps=0.05, records=Records(files.records, about={"weights": "a"}))
     kept = files.records.read_bytes()
-    arguments = {"eps": 0.05, "about": {"weights": "a"}} | changes
+    arguments = {"threat": Linf(0.05), "about": {"weights": "a"}} | changes
+    records = Records(files.records, resume=True, about=arguments.pop("about"))
     with pytest.raises(ValueError, match=rf"made under other settings \({told}.*: choose another place"):
-        certify(model, x, y, files=files, resume=True, **arguments)
+        certify(model, x, y, records=records, **arguments)
     assert files.records.read_bytes() == kept
 
 
 def test_records_that_are_there_are_not_overwritten(digits, tmp_path):
     files = CertificationFiles(tmp_path / "linf.jsonl")
-    certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, files=files)
+    certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, records=Records(files.records))
     kept = files.records.read_bytes()
     with pytest.raises(ValueError, match=r"exists already: resume it \(--resume\), or choose another place"):
-        certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, files=files)
+        certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, records=Records(files.records))
     assert files.records.read_bytes() == kept
 
 
 def test_settings_say_what_the_records_depend_on(digits, tmp_path):
     files = CertificationFiles(tmp_path / "linf.jsonl")
-    certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, files=files, about={"weights": "abc"})
+    certify(digits[0], digits[1][:5], digits[2][:5], eps=0.05, records=Records(files.records, about={"weights": "abc"}))
     settings = json.loads(files.settings.read_text())
     assert settings["threat"] == "Linf(eps=0.05, clip=(0.0, 1.0))"
     assert settings["stages"] == [repr(stage) for stage in DEFAULT_STAGES]
@@ -191,28 +192,30 @@ def test_settings_say_what_the_records_depend_on(digits, tmp_path):
 def test_records_of_another_network_are_not_taken_over(tmp_path):
     files = CertificationFiles(tmp_path / "linf.jsonl")
     x, y = inputs(small(0), 6)
-    certify(small(0), x, y, eps=0.01, files=files)
+    certify(small(0), x, y, eps=0.01, records=Records(files.records))
     other = small(0)
     with torch.no_grad():
         other[-1].bias[0] += 1e-3
     with pytest.raises(ValueError, match=r"was made under other settings .*network_digest"):
-        certify(other, x, y, eps=0.01, files=files, resume=True)
+        certify(other, x, y, eps=0.01, records=Records(files.records, resume=True))
 
 
 def test_records_of_other_inputs_or_labels_are_not_taken_over(tmp_path):
     files = CertificationFiles(tmp_path / "linf.jsonl")
     model = small(0)
     x, y = inputs(model, 6)
-    before = certify(model, x[:4], y[:4], eps=0.01, files=files)
+    before = certify(model, x[:4], y[:4], eps=0.01, records=Records(files.records))
     moved = x.clone()
     moved[2] = moved[2].flip(-1)
     with pytest.raises(ValueError, match="the record of sample 2 is about another input or label"):
-        certify(model, moved, y, eps=0.01, files=files, resume=True)
+        certify(model, moved, y, eps=0.01, records=Records(files.records, resume=True))
     relabelled = y.clone()
     relabelled[1] = (y[1] + 1) % 3
     with pytest.raises(ValueError, match="the record of sample 1 is about another input or label"):
-        certify(model, x, relabelled, eps=0.01, files=files, resume=True)
-    after = certify(model, x, y, eps=0.01, files=files, resume=True)  # more samples of the same are welcome
+        certify(model, x, relabelled, eps=0.01, records=Records(files.records, resume=True))
+    after = certify(
+        model, x, y, eps=0.01, records=Records(files.records, resume=True)
+    )  # more samples of the same are welcome
     assert list(after)[:4] == list(before)
     assert len(after) == 6
 
@@ -222,10 +225,10 @@ def test_what_is_said_about_records_cannot_hide_what_they_depend_on(tmp_path):
     model = small(0)
     x, y = inputs(model, 3)
     about = {"threat": "any", "seed": 0, "shape": (1, 2)}
-    certify(model, x, y, eps=0.01, files=files, about=about)
-    assert len(certify(model, x, y, eps=0.01, files=files, about=about, resume=True)) == 3
+    certify(model, x, y, eps=0.01, records=Records(files.records, about=about))
+    assert len(certify(model, x, y, eps=0.01, records=Records(files.records, about=about, resume=True))) == 3
     with pytest.raises(ValueError, match="threat was"):
-        certify(model, x, y, eps=0.5, files=files, about=about, resume=True)
+        certify(model, x, y, eps=0.5, records=Records(files.records, about=about, resume=True))
     with pytest.raises(ValueError, match="seed is 4294967296"):
         certify(model, x, y, eps=0.01, seed=2**32)
 
@@ -240,9 +243,10 @@ def test_what_is_not_reached_in_time_is_unknown_and_left_for_later(clock, tmp_pa
     files = CertificationFiles(tmp_path / "linf.jsonl")
     watched: list[int] = []
 
-    def job(**changes: object) -> Certification:
-        arguments = {"eps": 0.01, "stages": [Proving(look=taking(clock, 1.0))], "files": files}
-        return certify(model, x, y, watch=lambda record: watched.append(record.index), **arguments, **changes)
+    def job(*, total: float | None = None, resume: bool = False) -> Certification:
+        records = Records(files.records, resume=resume, on_record=lambda record: watched.append(record.index))
+        stages = [Proving(look=taking(clock, 1.0))]
+        return certify(model, x, y, eps=0.01, stages=stages, total=total, records=records)
 
     found = job(total=20.0)  # chunks of 16: one that ends in time, one that does not, one that never begins
     assert [r.index for r in found if r.finished] == list(range(32)) == sorted(indices(files)) == sorted(watched)
@@ -271,7 +275,7 @@ def test_what_the_end_of_a_job_cut_short_is_left_for_later(clock, tmp_path, tota
         return Findings(late=torch.arange(len(problem)) == 1)
 
     stages = [Proving(look=first), Proving(look=second, batch_size=3)]
-    found = certify(model, x, y, eps=0.01, stages=stages, files=files, timeout=1.5, total=total)
+    found = certify(model, x, y, eps=0.01, stages=stages, timeout=1.5, total=total, records=Records(files.records))
     standing = [record for record in found if record.verdict is Verdict.UNKNOWN]
     reason = "the time of the whole job was over" if cut else "1.5 seconds were not enough"
     assert [record.finished for record in standing] == [True, not cut, True, True, not cut]
@@ -312,23 +316,23 @@ def test_failures_are_kept_in_the_records_and_warned_of_again_by_who_resumes(tmp
     files = CertificationFiles(tmp_path / "linf.jsonl")
     stages = [Custom(look=constant(math.nan))]
     with pytest.warns(StageFailedWarning, match=r"custom on 4 samples \(the bound is NaN\)"):
-        found = certify(model, x, y, eps=0.01, stages=stages, files=files)
+        found = certify(model, x, y, eps=0.01, stages=stages, records=Records(files.records))
     assert files.read() == found
     assert found.outcomes["unknown (error)"] == 4
     with pytest.warns(StageFailedWarning, match="custom on 4 samples"):
-        assert certify(model, x, y, eps=0.01, stages=stages, files=files, resume=True) == found
+        assert certify(model, x, y, eps=0.01, stages=stages, records=Records(files.records, resume=True)) == found
 
 
 def test_a_label_that_was_edited_in_a_record_is_found(tmp_path):
     files = CertificationFiles(tmp_path / "linf.jsonl")
     model = small(0)
     x, y = right(model, 4)
-    certify(model, x, y, eps=0.01, files=files)
+    certify(model, x, y, eps=0.01, records=Records(files.records))
     records = [{name: value for name, value in one.items() if name != "checksum"} for one in jsonl.read(files.records)]
     records[2] |= {"label": 7, "prediction": 7}
     jsonl.rewrite(files.records, records)
     with pytest.raises(ValueError, match="the record of sample 2 is about another input or label"):
-        certify(model, x, y, eps=0.01, files=files, resume=True)
+        certify(model, x, y, eps=0.01, records=Records(files.records, resume=True))
 
 
 def test_no_stage_begins_after_the_end_of_the_job(clock):
@@ -375,7 +379,7 @@ def test_time_that_runs_out_is_the_reason(clock):
         ({"timeout": "60"}, "timeout is '60': give a number of seconds > 0"),
         ({"total": "60"}, "total is '60': give a number of seconds > 0"),
         ({"eps": "0.1"}, "eps is '0.1': a radius must be a number >= 0"),
-        ({"eps": [0.1]}, r"eps is \[0.1\]: a radius must be a number >= 0"),
+        ({"eps": [0.1, 0.1]}, r"eps has the shape \[2\] but one input has \[4\]"),
         ({"workers": "2"}, "workers is '2': give a whole number of processes, 1 or more"),
         ({"workers": 1.5}, "workers is 1.5"),
         ({"seed": "a"}, "seed is 'a': it must be a whole number"),
@@ -384,17 +388,15 @@ def test_time_that_runs_out_is_the_reason(clock):
         ({"total": 0.0}, "total is 0.0: give a number of seconds > 0"),
         ({"total": math.nan}, "total is nan"),
         ({"workers": 0}, "workers is 0"),
-        ({"norm": "l7"}, "norm is 'l7': it must be one of"),
-        ({"norm": "random-segments", "clip": None}, "needs count"),
-        ({"files": None, "resume": True}, "give files as well"),
-        ({"files": None, "counterexamples": True}, "give files as well"),
+        ({"eps": None}, "given is neither a threat model nor eps"),
+        ({"threat": Linf(0.1)}, "given is the threat model Linf"),
     ],
 )
 def test_jobs_that_cannot_be_are_refused(tmp_path, changes, message):
-    model, files = small(0), CertificationFiles(tmp_path / "a.jsonl")
+    model, records = small(0), Records(tmp_path / "a.jsonl")
     x, y = inputs(model, 3)
     with pytest.raises(ValueError, match=message):
-        certify(**({"model": model, "x": x, "y": y, "eps": 0.1, "files": files} | changes))
+        certify(**({"model": model, "x": x, "y": y, "eps": 0.1, "records": records} | changes))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -406,14 +408,14 @@ def test_parts_of_a_data_set_make_the_records_of_the_whole(digits, tmp_path):
     model, x, y = digits
     parts = [CertificationFiles(tmp_path / f"{start}.jsonl") for start in (0, 32, 96)]
     for files, start, stop in zip(parts, (0, 32, 96), (32, 96, 150), strict=True):
-        found = certify(model, x[start:stop], y[start:stop], eps=0.05, first=start, files=files)
+        found = certify(model, x[start:stop], y[start:stop], eps=0.05, records=Records(files.records, first=start))
         assert [record.index for record in found] == list(range(start, stop))
     merged = CertificationFiles(tmp_path / "all.jsonl")
     assert timeless(merged.merge(parts)) == timeless(certify(model, x, y, eps=0.05))
-    again = certify(model, x, y, eps=0.05, files=merged, resume=True, watch=killer(1))
+    again = certify(model, x, y, eps=0.05, records=Records(merged.records, resume=True, on_record=killer(1)))
     assert again == merged.read()
     with pytest.raises(ValueError, match="the record of sample 33 is about another input or label"):
-        certify(model, x[32:96].flip(-1), y[32:96], eps=0.05, first=33, files=parts[1], resume=True)
+        certify(model, x[32:96].flip(-1), y[32:96], eps=0.05, records=Records(parts[1].records, first=33, resume=True))
 
 
 def test_records_are_written_as_soon_as_they_are_known(digits, tmp_path):
@@ -426,7 +428,9 @@ def test_records_are_written_as_soon_as_they_are_known(digits, tmp_path):
         return Findings()
 
     spies = [Custom(look=look, called=name) for name in "ab"]
-    found = certify(model, x, y, eps=0.05, stages=[spies[0], Bound(domain="interval"), spies[1]], files=files)
+    found = certify(
+        model, x, y, eps=0.05, stages=[spies[0], Bound(domain="interval"), spies[1]], records=Records(files.records)
+    )
     wrong, certified = sum(not record.right for record in found), found.counts[Verdict.CERTIFIED]
     assert known == [wrong, wrong + certified]
     assert certified > 0
@@ -442,4 +446,4 @@ def test_a_stage_that_shows_an_address_makes_no_records(tmp_path):
     stages = [Shown(look=constant(1.0))]
     assert certify(model, x, y, eps=0.01, stages=stages).certified_accuracy == 1
     with pytest.raises(ValueError, match=r"the stage 'custom' shows an address.*give its class a __repr__"):
-        certify(model, x, y, eps=0.01, stages=stages, files=CertificationFiles(tmp_path / "linf.jsonl"))
+        certify(model, x, y, eps=0.01, stages=stages, records=Records(tmp_path / "linf.jsonl"))

@@ -14,7 +14,7 @@ import torch
 
 from ctbench.networks import MLP
 from ctbench.results import CertificationFiles, Verdict, jsonl
-from ctbench.verify import Bound, Findings, Stage, certify, workers
+from ctbench.verify import Bound, Findings, Records, Stage, certify, workers
 
 # A job of 40 samples. Where a file "deadly" lies beside it, a process that comes to sample 20 kills itself, and where a
 # file "slow" does, every process stays in its last stage for minutes. With a file "broken" a stage raises.
@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from ctbench.networks import MLP
-from ctbench.results import CertificationFiles
-from ctbench.verify import Bound, Falsify, Findings, Stage, certify
+from ctbench.verify import Bound, Falsify, Findings, Records, Stage, certify
 
 HERE = Path(__file__).parent
 
@@ -57,8 +56,8 @@ def job():
     return {"model": model, "x": x, "y": model(x).argmax(1).detach(), "eps": 0.08, "stages": stages}
 
 if __name__ == "__main__":
-    files = CertificationFiles(HERE / "records.jsonl")
-    certify(**job(), workers=2, files=files, resume=files.records.exists())
+    path = HERE / "records.jsonl"
+    certify(workers=2, records=Records(path, resume=path.exists()), **job())
 """
 
 
@@ -172,8 +171,10 @@ def test_what_cannot_be_sent_to_processes_is_refused(tmp_path):
 def test_a_job_without_work_starts_no_process(tmp_path, monkeypatch):
     model, x = MLP(hidden=(4,)).build((4,), 3).eval(), torch.rand(9, 4)
     files, y = CertificationFiles(tmp_path / "a.jsonl"), torch.zeros(9, dtype=torch.long)
-    first = certify(model, x, y, eps=0.1, stages=[Bound(domain="crown")], files=files)
+    first = certify(model, x, y, eps=0.1, stages=[Bound(domain="crown")], records=Records(files.records))
     monkeypatch.setattr("multiprocessing.get_context", lambda *_: pytest.fail("a process"))
-    again = certify(model, x, y, eps=0.1, stages=[Bound(domain="crown")], files=files, workers=4, resume=True)
+    again = certify(
+        model, x, y, eps=0.1, stages=[Bound(domain="crown")], workers=4, records=Records(files.records, resume=True)
+    )
     assert again == first
     assert json.loads(files.settings.read_text())["norm"] == "linf"

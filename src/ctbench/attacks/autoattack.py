@@ -9,20 +9,21 @@ Each part attacks the samples that withstood the parts before it. Square makes 5
 The targets are the 9 wrong classes with the largest logits, or all wrong classes if there are fewer. AA+ is the
 evaluation of "How robust accuracy suffers from certified training with convex relaxations", App. A.1.
 
-    AutoAttack(version="plus")(model, x, y, eps=0.5, norm="l2")
+    AutoAttack(version="plus")(model, x, y, L2(0.5))
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
+from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ctbench.regions import threat
+from ctbench.regions import Threat
 from ctbench.specification import check_labels
 
 PARTS = {
@@ -70,13 +71,15 @@ class AutoAttack:
             impossible.add("square")
         return [part for part in parts if part not in impossible and self.only in (None, part)]
 
-    def require(self, norm: str) -> None:
-        """Raise ValueError unless AutoAttack supports the norm and pyautoattack is installed."""
-        if norm not in NORMS:
-            raise ValueError(f"norm is {norm!r}: AutoAttack is for {' and '.join(NORMS)}")
+    def require(self, threat: Threat) -> None:
+        """Raise ValueError unless AutoAttack supports the threat model and pyautoattack is installed."""
+        if threat.name not in NORMS:
+            raise ValueError(f"norm is {threat.name!r}: AutoAttack is for {' and '.join(NORMS)}")
+        if not isinstance(threat.eps, Real):
+            raise ValueError("eps has a radius for each feature: AutoAttack takes one number, other attacks take both")
         _package()
 
-    def __call__(self, net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, eps: float, norm: str) -> Tensor:
+    def __call__(self, net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         """A point of the region for each sample, [B, *shape]; x itself, in single precision, if no part succeeded.
 
         Points are projected onto the region in the precision of x. The caller has to test whether they are
@@ -86,15 +89,15 @@ class AutoAttack:
             net: inputs [N, *shape] in the type of x to logits [N, K], the same at every call: a network in eval mode.
             x: the clean inputs, [B, *shape], in [0, 1].
             y: the labels, [B].
-            eps: the radius.
-            norm: "linf" or "l2".
+            threat: `Linf` or `L2`. The data range is [0, 1], whatever its `clip` is.
 
         Raises:
-            ValueError: pyautoattack is not installed, the norm is not supported, or inputs or labels are out of range.
+            ValueError: pyautoattack is not installed, the threat model is not supported, or inputs or labels are out
+                of range.
         """
-        self.require(norm)
-        model = threat(norm, eps)
-        model.check(x)
+        self.require(threat)
+        threat = replace(threat, clip=(0.0, 1.0))
+        threat.check(x)
         with torch.no_grad():
             classes = net(x[:1]).shape[1]
         check_labels(y, classes)
@@ -105,18 +108,18 @@ class AutoAttack:
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
             package = _package().AutoAttack(
                 lambda points: _InputsOnly.apply(points, logits),  # type: ignore[no-untyped-call]
-                norm=NORMS[norm],
-                eps=eps,
+                norm=NORMS[threat.name],
+                eps=threat.eps,
                 version=self.version,
                 seed=self.seed,
                 device=x.device,
             )
-            package.attacks_to_run = self.parts(x.shape[1:], classes, norm)
+            package.attacks_to_run = self.parts(x.shape[1:], classes, threat.name)
             package.apgd_targeted.n_target_classes = package.fab.n_target_classes = min(9, classes - 1)
             # the package takes views, for which the strides of a transposed image, or of channels last, do not fit
             clean = x.float().contiguous()
             points, _ = package.run_standard_evaluation(clean, y.long(), batch_size=self.batch_size)
-        return model.region(x).project(points.to(x.dtype))
+        return threat.region(x).project(points.to(x.dtype))
 
 
 def _package() -> Any:

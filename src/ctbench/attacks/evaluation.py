@@ -39,7 +39,8 @@ from ctbench.graph import Graph, Precisions
 from ctbench.members import members, required_fields
 from ctbench.precision import full_float32
 from ctbench.regions import Region, Threat
-from ctbench.regions.lookup import given_threat
+from ctbench.regions.box import Radii
+from ctbench.regions.lookup import threat_or_linf
 from ctbench.specification import (
     check_labels,
     check_samples,
@@ -120,18 +121,16 @@ def adversarial_accuracy(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    *,
-    eps: float | None = None,
-    norm: str | float = "linf",
-    clip: tuple[float, float] | None = (0.0, 1.0),
     threat: Threat | None = None,
+    *,
+    eps: Radii | None = None,
     attacks: Sequence[str] = DEFAULT,
     alone: bool = False,
     proved: Collection[int] = (),
     seed: int = 0,
     batch_size: int = 256,
     replay: Callable[[Tensor], Tensor] | None = None,
-    watch: Callable[[str, int], None] | None = None,
+    on_batch: Callable[[str, int], None] | None = None,
 ) -> Evaluation:
     """Attack each sample that the network classifies correctly, until an attack falsifies it.
 
@@ -142,18 +141,15 @@ def adversarial_accuracy(
         model: any network of supported layers, normalisation inside.
         x: inputs in the data range, [N, *shape].
         y: labels, [N] integers.
-        eps: the radius, in [0, 1] pixel space.
-        norm: the norm of the ball: "linf", "l2" or "l1", or the name of another threat model (see
-            `ctbench.regions.threat`).
-        clip: the data range, which the ball does not leave; None for no range.
-        threat: a threat model instead of eps, norm and clip.
+        threat: what may be done to an input, e.g. Linf(8 / 255) or L2(0.5).
+        eps: the short form of threat=Linf(eps), in [0, 1] pixel space.
         attacks: the names of the attacks, in the order in which they run; see above.
         alone: run each attack on all samples that are right, including samples that are already falsified.
         proved: the positions of certified samples, which no attack can falsify; they are not attacked.
         seed: the seed of each attack.
         batch_size: the number of samples per batch.
         replay: another implementation of the network, [B, *shape] to [B, K]. It must also misclassify a point.
-        watch: called after each batch with the attack and the number of its samples that withstood so far.
+        on_batch: called after each batch with the attack and the number of its samples that withstood so far.
 
     Raises:
         UnsupportedLayerError: a layer has no op; the message says which layer and what to register.
@@ -162,7 +158,7 @@ def adversarial_accuracy(
     """
     if not 0 <= seed < 2**31 or batch_size < 1:
         raise ValueError(f"seed must be in [0, 2^31) and batch_size >= 1, got {seed} and {batch_size}")
-    target = _Target.of(model, x, y, given_threat(threat, eps, norm, clip), replay)
+    target = _Target.of(model, x, y, threat_or_linf(threat, eps), replay)
     plan = _plan(tuple(attacks), target, batch_size, seed)
     predictions = [said for places in _batches(range(len(x)), batch_size) for said in target.predictions(places)]
     labels = [int(label) for label in y]
@@ -179,8 +175,8 @@ def adversarial_accuracy(
         for search in searches:
             for places in _batches(sorted(robust), batch_size):
                 robust -= set(target.turned(search, places, generator))
-                if watch is not None:
-                    watch(name, len(robust))
+                if on_batch is not None:
+                    on_batch(name, len(robust))
         standing = [place for place in standing if place in robust]
         turned = tuple(place for place in tried if place not in robust)
         rounds.append(Round(name, len(tried), turned, time.perf_counter() - start))
@@ -260,7 +256,7 @@ def _plan(names: tuple[str, ...], target: _Target, batch_size: int, seed: int) -
     for name in names:
         if name in VERSIONS:
             whole = AutoAttack(version=VERSIONS[name], batch_size=batch_size, seed=seed)
-            whole.require(target.threat.name)
+            whole.require(target.threat)
             parts = whole.parts(shape, classes, target.threat.name)
             chosen |= {f"{name}/{part}": [_part(whole, part, target.threat)] for part in parts}
         elif name in others:
@@ -300,6 +296,6 @@ def _part(whole: AutoAttack, part: str, threat: Threat) -> Search:
     alone = replace(whole, only=part)
 
     def search(net: Graph, region: Region, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        return alone(net, x, y, eps=threat.eps, norm=threat.name)
+        return alone(net, x, y, threat)
 
     return search

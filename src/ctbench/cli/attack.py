@@ -75,11 +75,11 @@ def _attack(args: argparse.Namespace, subject: Subject, attacks: list[str], reco
                 subject.model.to(args.device),
                 x,
                 y,
-                threat=subject.threat,
+                subject.threat,
                 attacks=attacks,
                 proved=proved,
                 replay=subject.replay,
-                watch=lambda attack, standing: status.update(f"{attack}: {standing} of {len(x)} samples stand"),
+                on_batch=lambda attack, standing: status.update(f"{attack}: {standing} of {len(x)} samples stand"),
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; records are only written when all attacks have finished") from None

@@ -22,7 +22,7 @@ from ctbench.onnx import save_onnx
 from ctbench.regions import Linf
 from ctbench.results import OUTCOMES, Certification, CertificationFiles, SampleRecord, Verdict
 from ctbench.results.jsonl import write_whole
-from ctbench.verify import CASCADES, certify, stages_by_name, write_robustness
+from ctbench.verify import CASCADES, Records, certify, stages_by_name, write_robustness
 
 CASCADE = ("clean", *(stage.title for stage in CASCADES["complete"]))
 
@@ -63,23 +63,25 @@ def run(args: argparse.Namespace) -> None:
     files = CertificationFiles(args.out) if args.out else subject.folder.certification(subject.name)
     before = [record for record in files.read() if record.index in samples] if args.resume else []
     try:
-        with failures.without_warning(), _progress(len(x), before, quiet=args.quiet) as watch:
+        with failures.without_warning(), _progress(len(x), before, quiet=args.quiet) as on_record:
             certification = certify(
                 subject.model.to(args.device),
                 x,
                 y,
-                threat=threat,
+                threat,
                 stages=stages,
                 timeout=args.timeout,
                 total=args.total,
+                records=Records(
+                    files.records,
+                    resume=args.resume,
+                    counterexamples=args.counterexamples,
+                    first=samples.start,
+                    about={"dataset": subject.dataset, "network": subject.network},
+                    on_record=on_record,
+                ),
                 replay=subject.replay,
                 workers=args.workers,
-                first=samples.start,
-                files=files,
-                counterexamples=args.counterexamples,
-                about={"dataset": subject.dataset, "network": subject.network},
-                resume=args.resume,
-                watch=watch,
             )
     except KeyboardInterrupt:
         kept = f"{len(files.read())} records are kept in {files.records}"
@@ -110,13 +112,13 @@ def _progress(samples: int, before: list[SampleRecord], *, quiet: bool) -> Itera
         task = progress.add_task("", total=samples, completed=len(before), text="")
         seen, start = Certification.of(before).counts, time.perf_counter()
 
-        def watch(record: SampleRecord) -> None:
+        def on_record(record: SampleRecord) -> None:
             seen[record.verdict] += 1
             rate = (sum(seen.values()) - len(before)) / (time.perf_counter() - start)
             text = "  ".join(f"{verdict} {count}" for verdict, count in seen.items())
             progress.update(task, advance=1, text=f"{text}  {rate:.3g} samples/s")
 
-        yield watch
+        yield on_record
 
 
 def show(certification: Certification, norm: str, eps: float) -> None:

@@ -12,7 +12,7 @@ from ctbench.cli.compare import show
 from ctbench.cli.options import Commands
 from ctbench.recipes import recipe
 from ctbench.training import train
-from ctbench.verify import FAST_STAGES, certify
+from ctbench.verify import FAST_STAGES, Records, certify
 
 RECIPES = ("digits_standard", "digits_pgd", "digits_ibp")
 
@@ -31,15 +31,12 @@ def run(args: argparse.Namespace) -> None:
         console.print(f"[bold]{name}[/bold]: training")
         trained = train(recipe(name), out=args.out / name, resume=True, quiet=not console.is_terminal)
         x, y = trained.recipe.dataset.load().test[:]
-        eps = trained.recipe.threat.eps
-        console.print(f"[bold]{name}[/bold]: certifying {len(x)} test images at eps {eps:g}")
-        about = {
-            "eps": eps,
-            "dataset": trained.recipe.dataset.name,
-            "network": trained.recipe.network.name,
-        }
-        files = trained.folder.certification(f"linf-{eps:.10g}")
+        threat = trained.recipe.threat
+        console.print(f"[bold]{name}[/bold]: certifying {len(x)} test images at eps {threat.eps:g}")
+        about = {"dataset": trained.recipe.dataset.name, "network": trained.recipe.network.name}
+        files = trained.folder.certification(f"{threat.name}-{threat.eps:.10g}")
+        records = Records(files.records, resume=True, about=about)
         with failures.without_warning():
-            certify(trained.model, x, y, eps=eps, stages=FAST_STAGES, files=files, about=about, resume=True)
+            certify(trained.model, x, y, threat, stages=FAST_STAGES, records=records)
         folders.append(trained.folder.path)
     failures.tell(show(folders), strict=args.strict)

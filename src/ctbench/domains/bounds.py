@@ -1,8 +1,8 @@
 """Bounds of any torch module, in one call.
 
 lower, upper = bounds(model, x, eps=0.1, domain="crown")
-margins = margin_bounds(model, x, y, eps=0.5, norm="l2")      # positive everywhere but at y: proved robust
-lower, upper = bounds(model, box=(low, high), domain="alpha-crown", steps=50)
+margins = margin_bounds(model, x, y, L2(0.5))      # all positive, except the 0 at y: proved robust
+lower, upper = bounds(model, Box(low, high), domain="alpha-crown", steps=50)
 lower, upper = bounds(model, x, eps=0.1, domain=Zonotope(fold=200))
 """
 
@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import EllipsisType
 from typing import Any, NamedTuple
 
 import torch
@@ -26,14 +25,13 @@ from ctbench.domains import domain as find_domain
 from ctbench.domains.linear_form import every_output
 from ctbench.graph import Graph, freeze, precision, trace
 from ctbench.precision import full_float32
-from ctbench.regions import Box, Region, linf_box, threat
+from ctbench.regions import Box, Region, Threat
+from ctbench.regions.box import Radii
+from ctbench.regions.lookup import threat_or_linf
 from ctbench.specification import check_labels, margin_rows, wrong_classes
 
 KEPT = 8  # numbers that gradients keep for each coefficient of a form at a node, at most
 TRIED = (1, 2)  # samples on which it is measured what gradients keep
-
-Eps = float | Tensor
-Clip = tuple[float, float] | EllipsisType | None
 
 
 class LogitBounds(NamedTuple):
@@ -44,18 +42,15 @@ class LogitBounds(NamedTuple):
 @full_float32
 def bounds(
     model: nn.Module,
-    x: Tensor | None = None,
+    x: Tensor | Region,
+    threat: Threat | None = None,
     *,
-    eps: Eps | None = None,
-    norm: str | float = "linf",
-    clip: Clip = ...,
-    box: tuple[Tensor, Tensor] | None = None,
-    region: Region | None = None,
+    eps: Radii | None = None,
     domain: str | Domain = "crown",
     memory: int | None = None,
     **options: Any,
 ) -> LogitBounds:
-    """Bounds of the logits over a region of each input: a ball around x, a box, or any other `Region`.
+    """Bounds of the logits over a region of each input: that of a threat model around x, or any other `Region`.
 
     The network is taken as at test time (running statistics), whatever mode it is in. Gradients reach its
     parameters and x. Bounds are computed in the network's precision. Those of a network in double precision are
@@ -63,12 +58,11 @@ def bounds(
 
     Args:
         model: any network of supported layers, normalisation inside.
-        x: inputs in the data range, [B, *shape]; with eps.
-        eps: the radius, in [0, 1] pixel space; for linf also a tensor that broadcasts to one input, as [C, 1, 1].
-        norm: "linf", "l2", "l1", "first-coordinate", or math.inf, 2, 1.
-        clip: the range of the data, which a ball does not leave; None for no range. By default (0, 1) for the norms.
-        box: in place of x and eps, the lower and upper ends of each input, [B, *shape], in any range.
-        region: in place of x and eps, a region.
+        x: inputs in the data range of the threat model, [B, *shape]; or, without a threat model, their regions, e.g.
+            Box(lower, upper) with corners [B, *shape], in any range.
+        threat: what may be done to x, e.g. Linf(8 / 255), L2(0.5, clip=None).
+        eps: the short form of threat=Linf(eps), in [0, 1] pixel space; also an array that broadcasts to one input, e.g.
+            [C, 1, 1].
         domain: a `ctbench.domains.Domain`, e.g. Zonotope(fold=200), or the name of one: "interval", "zonotope",
             "crown-ibp", "crown", "alpha-crown", "coap", or that of a domain of your own.
         memory: bytes that the bounds may take at once, about: large batches are cut, and parts are halved where there
@@ -80,28 +74,24 @@ def bounds(
 
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
-        ValueError: an eps, norm, input, region, domain or option that cannot be; says which.
+        ValueError: an eps, threat model, input, region, domain or option that cannot be; says which.
     """
-    where = _region(model, x, eps, norm, clip, box, region)
-    graph, where = _prepared(model, where)
-    like = where.hull.lower
+    graph, region = _prepared(model, _region(model, x, threat, eps))
+    like = region.hull.lower
     method = _Method(find_domain(domain, **options), memory, like.device)
     spec = every_output(len(like), graph.classes, like=like)
-    both = method.lower_bounds(graph, where, torch.cat([spec, -spec], dim=1))
+    both = method.lower_bounds(graph, region, torch.cat([spec, -spec], dim=1))
     return LogitBounds(both[:, : graph.classes], -both[:, graph.classes :])
 
 
 @full_float32
 def margin_bounds(
     model: nn.Module,
-    x: Tensor | None,
+    x: Tensor | Region,
     y: Tensor,
+    threat: Threat | None = None,
     *,
-    eps: Eps | None = None,
-    norm: str | float = "linf",
-    clip: Clip = ...,
-    box: tuple[Tensor, Tensor] | None = None,
-    region: Region | None = None,
+    eps: Radii | None = None,
     domain: str | Domain = "crown",
     memory: int | None = None,
     **options: Any,
@@ -111,53 +101,27 @@ def margin_bounds(
     Raises:
         ValueError: also for labels y ([B], integers) that the network has no class for.
     """
-    where = _region(model, x, eps, norm, clip, box, region)
-    graph, where = _prepared(model, where)
-    like = where.hull.lower
+    graph, region = _prepared(model, _region(model, x, threat, eps))
+    like = region.hull.lower
     method = _Method(find_domain(domain, **options), memory, like.device)
     check_labels(y, graph.classes)
     if len(y) != len(like):
         raise ValueError(f"there are {len(y)} labels for {len(like)} inputs: give one for each")
     y = y.long()
-    rows = method.lower_bounds(graph, where, margin_rows(y, graph.classes, dtype=like.dtype))
+    rows = method.lower_bounds(graph, region, margin_rows(y, graph.classes, dtype=like.dtype))
     return like.new_zeros(len(y), graph.classes).scatter(1, wrong_classes(y, graph.classes), rows)
 
 
-def _region(
-    model: nn.Module,
-    x: Tensor | None,
-    eps: Eps | None,
-    norm: str | float,
-    clip: Clip,
-    box: tuple[Tensor, Tensor] | None,
-    region: Region | None,
-) -> Region:
-    """The one region that the arguments name."""
-    named = [name for name, value in (("x", x), ("box", box), ("region", region)) if value is not None]
-    if len(named) != 1 or (x is None) != (eps is None):
-        given = " and ".join(named + ["eps"] * (eps is not None)) or "nothing"
-        raise ValueError(f"name the region in one way, x and eps, or box=(lower, upper), or region=; given is {given}")
-    if not (norm == "linf" and clip is ...) and x is None:
-        raise ValueError("norm and clip belong to x and eps: a box or a region is taken as it is")
-    if region is not None:
-        return region
-    if box is not None:
-        if len(box) != 2:
-            raise ValueError(f"box has {len(box)} parts: give the lower and the upper ends, [B, *shape] each")
-        return Box.checked(*box)
-    assert x is not None
-    assert eps is not None
-    fields = {} if isinstance(clip, EllipsisType) else {"clip": clip}
-    radii = eps if isinstance(eps, Tensor) and eps.dim() else None
-    balls = threat(norm, float(eps) if radii is None else 0.0, **fields)
-    balls.check(x)
+def _region(model: nn.Module, x: Tensor | Region, threat: Threat | None, eps: Radii | None) -> Region:
+    """The region that the arguments name."""
+    if isinstance(x, Region):
+        if threat is not None or eps is not None:
+            raise ValueError("a region is taken as it is: leave out the threat model and eps, or give inputs x")
+        return Box.checked(x.lower, x.upper) if isinstance(x, Box) else x
+    threat = threat_or_linf(threat, eps)
+    threat.check(x)
     # 0.5 - 0.1 is 0.40000001 in single precision, which would leave out a part of the region of a double network
-    x = x.to(precision(model, x).dtype)
-    if radii is None:
-        return balls.region(x)
-    if balls.name != "linf":
-        raise ValueError(f"eps has the shape {list(radii.shape)}: only for linf may each feature have its own radius")
-    return linf_box(x, radii, balls.clip)
+    return threat.region(x.to(precision(model, x).dtype))
 
 
 def _prepared(model: nn.Module, region: Region) -> tuple[Graph, Region]:

@@ -97,7 +97,7 @@ def _turned(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, 
     region = threat.region(x.double())
     if isinstance(region, Star):
         return violation(net(worst_on_segments(net, region, y, violation)), y) > 0
-    evaluation = adversarial_accuracy(model, x, y, threat=threat, attacks=attacks, batch_size=len(x))
+    evaluation = adversarial_accuracy(model, x, y, threat, attacks=attacks, batch_size=len(x))
     return torch.tensor([attack is not None for attack in evaluation.turned_by])
 
 

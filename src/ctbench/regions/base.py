@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,16 +64,19 @@ class Region(ABC):
 class Threat(ABC):
     """A threat model: makes a region around each input.
 
-    eps is the radius, in [0, 1] pixel space. Inputs must lie in the data range `clip` (None: no range).
+    eps is the radius, in [0, 1] pixel space: `Linf(8 / 255)`, or by name, `Linf(eps=8 / 255)`. Inputs must lie in the
+    data range `clip` (None: no range).
     """
 
     name: ClassVar[str]
-    eps: float
+    eps: float = field(kw_only=False)
     clip: tuple[float, float] | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         number = isinstance(self.eps, Real) and not isinstance(self.eps, bool)
         number = number or (isinstance(self.eps, Tensor) and self.eps.numel() == 1)
+        if isinstance(self.eps, Sequence | Tensor | np.ndarray) and not isinstance(self.eps, str) and not number:
+            raise ValueError(f"eps of {type(self).__name__} is an array: only Linf takes a radius for each feature")
         if not number or not math.isfinite(self.eps) or self.eps < 0:
             raise ValueError(f"eps is {self.eps!r}: a radius must be a number >= 0")
         if self.clip is None:

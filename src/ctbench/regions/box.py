@@ -3,19 +3,24 @@
     Linf(eps, clip=(0, 1)).region(x) = {x' : |x' - x| <= eps, 0 <= x' <= 1}
     min over the box of <a, x'>      = <a, center> - <|a|, radius>
 
-`linf_box(x, eps)` also takes a tensor eps, with a separate radius for each feature.
+eps may be an array, with a separate radius for each feature.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ctbench.regions.base import Region, Threat, inner
+
+Radii = float | Tensor | NDArray[np.float64] | Sequence[Any]  # a radius, or one for each feature
 
 
 class Box(Region):
@@ -120,20 +125,53 @@ class Box(Region):
 
 @dataclass(frozen=True, kw_only=True)
 class Linf(Threat):
-    """Every coordinate may move by eps, and stays in the data range."""
+    """Every coordinate may move by eps, and stays in the data range.
+
+    eps is a number, or an array that broadcasts to one input, e.g. [C, 1, 1] for a separate radius per channel. An
+    array is kept as nested tuples, so that a threat model can be compared, hashed and written to a file. A recipe
+    takes a number.
+    """
 
     name: ClassVar[str] = "linf"
 
+    if TYPE_CHECKING:  # the field is a number for everyone who trains: only this threat model also takes an array
+
+        def __init__(self, eps: Radii, *, clip: tuple[float, float] | None = (0.0, 1.0)) -> None: ...
+
     def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_width(self.eps, self.clip)
+        if isinstance(self.eps, list | tuple | np.ndarray) or (isinstance(self.eps, Tensor) and self.eps.dim()):
+            radii = _array(self.eps)
+            object.__setattr__(self, "eps", _nested(radii.tolist()))
+            _check_radii(torch.from_numpy(radii), self.clip)
+            replace(self, eps=0.0)  # checks the data range
+        else:
+            super().__post_init__()
+            _check_width(self.eps, self.clip)
+
+    def check(self, x: Tensor) -> None:
+        super().check(x)
+        _check_broadcast(np.shape(self.eps), x)
 
     def region(self, x: Tensor) -> Box:
-        return linf_box(x, self.eps, self.clip)
+        eps = torch.tensor(self.eps, dtype=x.dtype, device=x.device) if isinstance(self.eps, tuple) else self.eps
+        return linf_box(x, eps, self.clip)
+
+
+def _array(eps: Any) -> NDArray[np.float64]:
+    """The radii of an array, a tensor or nested lists of numbers."""
+    try:
+        return np.array(eps.detach().cpu().numpy() if isinstance(eps, Tensor) else eps, dtype=np.float64)
+    except (TypeError, ValueError):  # not numbers, or rows of different lengths
+        raise ValueError(f"eps is {eps!r}: a radius must be a number >= 0, or an array of such numbers") from None
+
+
+def _nested(radii: Any) -> Any:
+    """Nested lists as nested tuples."""
+    return tuple(map(_nested, radii)) if isinstance(radii, list) else radii
 
 
 def linf_box(x: Tensor, eps: float | Tensor, clip: tuple[float, float] | None = (0.0, 1.0)) -> Box:
-    """All x' with |x' - x| <= eps that lie in the data range.
+    """The box of all x' with |x' - x| <= eps that lie in the data range.
 
     In double precision the corners are rounded inward, so that every point of the box lies in the exact box. Bounds
     that serve as proofs are widened by more than this rounding.
@@ -170,17 +208,27 @@ def _inward(x: Tensor, move: float | Tensor, end: Tensor) -> Tensor:
 
 
 def _checked_radii(eps: Tensor, x: Tensor, clip: tuple[float, float] | None) -> Tensor:
+    _check_broadcast(tuple(eps.shape), x)
+    _check_radii(eps, clip)
+    return eps.to(x)
+
+
+def _check_broadcast(radii: tuple[int, ...], x: Tensor) -> None:
+    """Raise ValueError unless radii of this shape broadcast to one of the inputs x, [B, *shape]."""
     shape = x.shape[1:]
-    pairs = zip(reversed(eps.shape), reversed(shape), strict=False)
-    if eps.dim() > len(shape) or any(mine not in (1, whole) for mine, whole in pairs):
+    pairs = zip(reversed(radii), reversed(shape), strict=False)
+    if len(radii) > len(shape) or any(mine not in (1, whole) for mine, whole in pairs):
         raise ValueError(
-            f"eps has the shape {list(eps.shape)} but one input has {list(shape)}: eps must broadcast to one input, "
+            f"eps has the shape {list(radii)} but one input has {list(shape)}: eps must broadcast to one input, "
             f"e.g. [C, 1, 1] to [C, H, W]; it has no batch dimension"
         )
+
+
+def _check_radii(eps: Tensor, clip: tuple[float, float] | None) -> None:
+    """Raise ValueError if one of several radii is not a radius, or is larger than the width of the data range."""
     if not bool((torch.isfinite(eps) & (eps >= 0)).all()):
         raise ValueError("eps holds NaN, infinite or negative values: every radius must be a number >= 0")
     _check_width(eps.max().item() if eps.numel() else 0.0, clip)
-    return eps.to(x)
 
 
 def _check_width(eps: float, clip: tuple[float, float] | None) -> None:

@@ -1,4 +1,4 @@
-"""Threat models by name: `threat("l2", 0.5)` is `L2(eps=0.5)`."""
+"""Threat models by name: `threat("l2", 0.5)` is `L2(0.5)`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from ctbench.members import members, required_fields
 from ctbench.regions.base import Threat
+from ctbench.regions.box import Linf, Radii
 
 NORMS = {math.inf: "linf", 2: "l2", 1: "l1"}
 
@@ -39,17 +40,18 @@ def threat(norm: str | float, eps: float, **fields: Any) -> Threat:
     return kind(eps=eps, **fields)
 
 
-def given_threat(
-    explicit: Threat | None, eps: float | None, norm: str | float, clip: tuple[float, float] | None
-) -> Threat:
-    """The threat model `explicit`, or else the threat model of a radius, a norm and a data range.
+def threat_or_linf(explicit: Threat | None, eps: Radii | None) -> Threat:
+    """The threat model `explicit`, or `Linf(eps)`, which a radius alone stands for.
 
     Raises:
         ValueError: both a threat model and a radius are given, or neither.
     """
     if (explicit is None) == (eps is None):
-        raise ValueError(f"eps is {eps} and threat {explicit}: give a radius (and a norm), or a threat model")
-    if explicit is not None:
-        return explicit
-    assert eps is not None, "either a threat model or a radius is given"
-    return threat(norm, eps, clip=clip)
+        given = "neither a threat model nor eps" if eps is None else f"the threat model {explicit} and eps {eps}"
+        raise ValueError(f"given is {given}: give a threat model, e.g. L2(0.5), or eps=0.1, which stands for Linf(0.1)")
+    if explicit is None:
+        assert eps is not None, "either a threat model or a radius is given"
+        return Linf(eps)
+    if not isinstance(explicit, Threat):
+        raise ValueError(f"the threat model is {explicit!r}: give one such as Linf(8 / 255), or the radius as eps=...")
+    return explicit

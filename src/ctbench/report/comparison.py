@@ -19,7 +19,7 @@ class Row:
     network: str
     method: str
     norm: str = "-"
-    eps: float | None
+    eps: float | list[Any] | None  # the radius, or nested lists with a radius for each feature
     certification: Certification | None  # None if the run has not been certified
     training_seconds: float | None
     attacked: tuple[float, int] | None = None  # accuracy under attacks, and the number of attacked samples
@@ -38,7 +38,7 @@ class Row:
             self.network,
             self.method,
             self.norm,
-            "-" if self.eps is None else f"{self.eps:.4g}",
+            _shown(self.eps),
             str(len(job)) if job else "-",
             *("-" if share is None else f"{100 * share:.2f}" for share in shares),
             *(str(job.outcomes[outcome]) if job else "-" for outcome in UNKNOWN),
@@ -102,6 +102,12 @@ def _rows_of(folder: RunFolder) -> list[Row]:
         attacked = _attacked(folder, settings)
         rows.append(Row(**about, **names, eps=settings.get("eps"), certification=files.read(), attacked=attacked))
     return rows
+
+
+def _shown(eps: float | list[Any] | None) -> str:
+    if eps is None:
+        return "-"
+    return "by feature" if isinstance(eps, list) else f"{eps:.4g}"
 
 
 def _attacked(folder: RunFolder, certified: dict[str, Any]) -> tuple[float, int] | None:

@@ -12,6 +12,7 @@ import json
 import math
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -134,6 +135,8 @@ class Recipe:
         self._check_schedules()
 
     def _check_parts(self) -> None:
+        if not isinstance(self.threat.eps, Real):
+            raise ValueError("threat.eps has a radius for each feature: training takes one number, certify takes both")
         for name, hint in _hints().items():
             value = getattr(self, name)
             if isinstance(hint, type) and is_dataclass(hint) and not isinstance(value, hint):

@@ -9,6 +9,7 @@ from ctbench.verify.instances import Instance, decide_instances, read_instances
 from ctbench.verify.milp import Milp
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.properties import PropertyResult, property_graph, verify_property
+from ctbench.verify.records import Records
 from ctbench.verify.stages import Bound, Falsify, Stage
 from ctbench.vnnlib import Property, read_vnnlib, write_property, write_robustness
 
@@ -29,6 +30,7 @@ __all__ = [
     "Problem",
     "Property",
     "PropertyResult",
+    "Records",
     "Stage",
     "certify",
     "decide_instances",

@@ -1,27 +1,27 @@
 """Certification of labelled samples: is the network right everywhere around each of them?
 
-certify(model, x, y, eps=0.1).certified_accuracy
+certify(model, x, y, Linf(0.1)).certified_accuracy
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from itertools import chain, takewhile
 from numbers import Integral, Real
-from typing import Any
 
 from torch import Tensor, nn
 
 from ctbench.regions import Threat
-from ctbench.regions.lookup import given_threat
-from ctbench.results import Certification, CertificationFiles, SampleRecord
+from ctbench.regions.box import Radii
+from ctbench.regions.lookup import threat_or_linf
+from ctbench.results import Certification
 from ctbench.results.failures import warn
 from ctbench.verify.cascade import OVER, Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
 from ctbench.verify.job import Job, Samples
+from ctbench.verify.records import Records
 from ctbench.verify.stages import Stage
 from ctbench.verify.workers import shared
 
@@ -30,63 +30,50 @@ def certify(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    *,
-    eps: float | None = None,
-    norm: str | float = "linf",
-    clip: tuple[float, float] | None = (0.0, 1.0),
     threat: Threat | None = None,
+    *,
+    eps: Radii | None = None,
     stages: Sequence[Stage] = DEFAULT_STAGES,
     timeout: float | None = 60.0,
     total: float | None = None,
+    records: Records | None = None,
     replay: Replay | None = None,
     seed: int = 0,
     workers: int = 1,
-    first: int = 0,
-    files: CertificationFiles | None = None,
-    counterexamples: bool = False,
-    about: dict[str, Any] | None = None,
-    resume: bool = False,
-    watch: Callable[[SampleRecord], None] | None = None,
 ) -> Certification:
-    """Prove for each sample that the network's answer is right on the whole ball of radius eps.
+    """Prove for each sample that the network's answer is right on the whole region that the threat model allows.
 
-    The network is taken as at test time, whatever mode it is in. Records are written as soon as they are known. What is
-    missing after an interruption is certified by resuming; as in any other grouping of the samples, only the random
-    starts of attacks are then others.
+    The network is taken as at test time, whatever mode it is in. Records are written as soon as they are made. Resume
+    after an interruption to certify the missing samples. The random starts of attacks depend on how samples are
+    grouped, so they differ after a resumption.
 
     Args:
         model: any network of supported layers, normalisation inside.
         x: inputs in the data range, [N, *shape].
         y: labels, [N] integers.
-        eps: the radius, in [0, 1] pixel space.
-        norm: of the ball: "linf", "l2" or "l1", or another threat model's name (see `ctbench.regions.threat`).
-        clip: the range of the data, which the ball does not leave; None for no range.
-        threat: a threat model in place of eps, norm and clip.
+        threat: what may be done to an input, e.g. Linf(8 / 255), L2(0.5) or FirstCoordinate(3.0).
+        eps: the short form of threat=Linf(eps), in [0, 1] pixel space; also an array that broadcasts to one input.
         stages: the cascade, after the clean prediction.
         timeout: seconds for each sample, by its share of what its batches take; None for no limit.
-        total: seconds for all samples together; None for no limit. What is not decided by then is unknown, is not
-            `finished`, and is not written to the files, so that resuming goes on with it.
-        replay: another implementation of the network, [B, *shape] to [B, K]. A counterexample must be one there, too.
-        seed: of the attacks.
-        workers: processes that share the samples, and torch's threads. Model, stages and replay must be picklable.
-        first: the index of x[0] in its data set, for a part of one.
-        files: where to append the records as they come; None keeps them in memory alone.
-        counterexamples: write the points that falsify samples beside the records.
-        about: what else to say in the files' settings, as the name of the data set.
-        resume: keep the records that the files hold, and certify only the rest.
-        watch: called with each new record that is finished.
+        total: seconds for all samples together; None for no limit. Samples that are undecided by then are unknown, are
+            not `finished`, and are not written, so that resuming continues with them.
+        records: where to write the records, and whom to tell; by default they are only returned.
+        replay: another implementation of the network, [B, *shape] to [B, K]. It must confirm each counterexample.
+        seed: the seed of the attacks.
+        workers: the number of processes. They share the samples, and torch's threads. Model, stages and replay must be
+            picklable.
 
     Returns:
         A record for each sample, and the accuracies.
 
     Warns:
         StageFailedWarning: stages raised or gave NaN; once, with their titles, samples and first messages. These
-            samples stay open for the next stages, and what no stage decides is unknown.
+            samples stay open for the next stages. A sample that no stage decides is unknown.
 
     Raises:
-        UnsupportedLayerError: a layer without an op; says which and what to register.
-        ValueError: a model, eps, input, label or number that cannot be, or files that were made under other settings,
-            of another network or of other inputs, or that another process is writing.
+        UnsupportedLayerError: a layer has no op; the message says which layer and what to register.
+        ValueError: a model, threat model, input, label or number is invalid, or the file of the records was made under
+            other settings, of another network or of other inputs, or is being written by another process.
         ChildProcessError: a process died; raised after the others have finished.
     """
     begin = time.perf_counter()
@@ -96,34 +83,27 @@ def certify(
         raise ValueError(f"total is {total!r}: give a number of seconds > 0, or None for no limit")
     if not (isinstance(workers, Integral) and workers >= 1):
         raise ValueError(f"workers is {workers!r}: give a whole number of processes, 1 or more")
-    if not isinstance(files, CertificationFiles | None):
-        raise ValueError(f"files is {files!r}: give ctbench.results.CertificationFiles(Path(...)), or None")
-    if files is None and (counterexamples or resume):
-        raise ValueError("counterexamples and resume are about files: give files as well")
+    if not isinstance(records, Records | None):
+        raise ValueError(f"records is {records!r}: give ctbench.Records(path), or None")
+    records = Records() if records is None else records
     deadline = math.inf if total is None else begin + total
     cascade = Cascade(stages=tuple(stages), timeout=timeout, replay=replay, deadline=deadline)
-    job = Job.of(model, x, y, threat=given_threat(threat, eps, norm, clip), cascade=cascade, seed=seed)
-    samples = Samples(range(first, first + len(x)), x, y)
-    done: dict[int, SampleRecord] = {}
-    with nullcontext() if files is None else files.alone():
-        if files is not None:
-            done = files.start({**(about or {}), **job.settings()}, resume=resume)
-            samples.recognize(done)
-        chunks = samples.chunks(done, workers)
+    job = Job.of(model, x, y, threat=threat_or_linf(threat, eps), cascade=cascade, seed=seed)
+    samples = Samples(range(records.first, records.first + len(x)), x, y)
+    with records.writing(job.settings) as writer:
+        samples.recognize(writer.existing)
+        by_index = dict(writer.existing)
+        chunks = samples.chunks(by_index, workers)
         in_time = takewhile(lambda _: time.perf_counter() < deadline, map(samples.take, chunks))
         workers = min(workers, len(chunks))
-        found = shared(job, in_time, workers) if workers > 1 else chain.from_iterable(map(job.records, in_time))
-        for records in found:
-            finished = [record for record in records if record.finished]
-            if files is not None:
-                files.append(finished, counterexamples=counterexamples)
-            done |= {record.index: record for record in records}
-            if watch is not None:
-                for record in finished:
-                    watch(record)
+        parts = shared(job, in_time, workers) if workers > 1 else chain.from_iterable(map(job.records, in_time))
+        for part in parts:
+            writer.write(part)
+            by_index |= {record.index: record for record in part}
     missed = Decision(reason=OVER, cut=True)
     certification = Certification.of(
-        done[index] if index in done else samples.record(place, missed) for place, index in enumerate(samples.indices)
+        by_index[index] if index in by_index else samples.record(place, missed)
+        for place, index in enumerate(samples.indices)
     )
     warn(certification.failures, stacklevel=2)
     return certification

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -52,7 +52,7 @@ class Samples:
         content = self.x[place].double().cpu().contiguous().numpy().tobytes()
         return hashlib.sha256(content + str(int(self.y[place])).encode()).hexdigest()[:16]
 
-    def recognize(self, done: dict[int, SampleRecord]) -> None:
+    def recognize(self, done: Mapping[int, SampleRecord]) -> None:
         """Raise ValueError where a record is not about the input and label that stand in its place."""
         for place, index in enumerate(self.indices):
             if index in done and (done[index].digest, done[index].label) != (self.digest(place), int(self.y[place])):

@@ -1,0 +1,83 @@
+"""Where the records of a certification go.
+
+certify(model, x, y, Linf(0.1), records=Records("linf-0.1.jsonl", resume=True, counterexamples=True))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from numbers import Integral
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ctbench.results import CertificationFiles, SampleRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Where the records of a certification are written, and who hears of them.
+
+    Args:
+        path: the file of the records, NAME.jsonl. Its settings are written beside it. None keeps the records in memory.
+        resume: keep the records that the file holds, and certify only the other samples.
+        counterexamples: also write the points that falsify samples, to the folder NAME.counterexamples.
+        first: the index of the first sample in its data set, for a part of one.
+        about: more entries for the settings, e.g. the name of the data set.
+        on_record: called with each new record, after it is written.
+
+    Raises:
+        ValueError: an argument is invalid, or `resume` or `counterexamples` is given without a path.
+    """
+
+    path: str | PathLike[str] | None = field(default=None, kw_only=False)
+    resume: bool = False
+    counterexamples: bool = False
+    first: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
+    on_record: Callable[[SampleRecord], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str | PathLike | None):
+            raise ValueError(f"path is {self.path!r}: give the path of a file that ends in .jsonl, or None")
+        if self.path is None and (self.resume or self.counterexamples):
+            raise ValueError("resume and counterexamples need a file: give its path as well")
+        if not (isinstance(self.first, Integral) and self.first >= 0):
+            raise ValueError(f"first is {self.first!r}: give the index of the first sample, 0 or more")
+
+    @contextmanager
+    def writing(self, settings: Callable[[], Mapping[str, Any]]) -> Iterator[_Writer]:
+        """A writer of records made under these settings. No other process may write the file at the same time.
+
+        Args:
+            settings: gives all that the records depend on; called if there is a file.
+
+        Raises:
+            ValueError: another process writes the file, or it exists and does not fit these settings.
+        """
+        if self.path is None:
+            yield _Writer(self, None, {})
+            return
+        files = CertificationFiles(Path(self.path))
+        with files.alone():
+            yield _Writer(self, files, files.start({**self.about, **settings()}, resume=self.resume))
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes records as they are made."""
+
+    records: Records
+    files: CertificationFiles | None
+    existing: Mapping[int, SampleRecord]  # by index: the records that were there before
+
+    def write(self, records: list[SampleRecord]) -> None:
+        """Write the finished records of `records`, and hand them to the callback."""
+        finished = [record for record in records if record.finished]
+        if self.files is not None:
+            self.files.append(finished, counterexamples=self.records.counterexamples)
+        if self.records.on_record is not None:
+            for record in finished:
+                self.records.on_record(record)
