@@ -22,6 +22,10 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 T = TypeVar("T")
 
 
+class UnknownMemberError(ValueError):
+    """A name that no class of its kind has, such as that of a class whose module was not imported."""
+
+
 def encode(value: Any) -> Json:
     """A value of dataclasses, tuples, numbers and strings as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -204,7 +208,8 @@ def _class_of(kind: Any, content: Any, path: str) -> Any:
         if name is None:
             raise ValueError(f"{path}: the object must say its name beside its fields, one of {_listed(known)}")
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        raise _unfit(path, name, f"the name of {article} {kind.__name__.lower()}: {_listed(known)}")
+        expected = f"the name of {article} {kind.__name__.lower()}: {_listed(known)}"
+        raise UnknownMemberError(str(_unfit(path, name, expected)))
     return known[name]
 
 

@@ -21,6 +21,7 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,6 +34,7 @@ from ctbench.results import RunFolder, jsonl, locks
 from ctbench.training import checkpoints
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.execution import algorithms
+from ctbench.training.own_modules import own_modules, recipe_of
 from ctbench.training.processes import ALONE, Processes
 from ctbench.training.recipe import Recipe
 from ctbench.training.trainer import Trainer, Watch
@@ -150,7 +152,8 @@ def _trained(
     processes.wait()  # until each process has seen the folder as it was
     if processes.first:
         jsonl.write_json(folder.recipe, recipe.to_json())
-        _note_versions(folder, versions(device) | trainer.ways)
+        modules = own_modules(recipe)
+        _note_versions(folder, versions(device) | trainer.ways | ({"modules": modules} if modules else {}))
     with algorithms(deterministic=deterministic):
         trainer.run(quiet=quiet, tensorboard=tensorboard, watch=watch)
     if processes.first:
@@ -180,14 +183,15 @@ def load_run(path: str | Path, *, model: nn.Module | None = None, device: str | 
 
     Raises:
         FileNotFoundError: there is no run, or it is not complete.
-        ValueError: a file in it is damaged, or the weights are those of another network, or the module is needed.
+        ValueError: a file in it is damaged, or the weights are those of another network, or the module is needed; or
+            the recipe has a class (except a method) of a module that is not imported.
 
     Warns:
         UserWarning: the source of the module is not that of the training.
     """
     folder = RunFolder(Path(path))
     folder.require()
-    recipe = Recipe.read(folder.recipe)
+    recipe = recipe_of(folder)
     if not folder.weights.exists():
         raise FileNotFoundError(f"the run {folder.path} is not complete: finish it with resume")
     network = checkpoints.blueprint_of(folder.weights).network
@@ -247,7 +251,7 @@ def _passing(file: Path, folder: RunFolder) -> bool:
     return file == folder.lock or file.suffix == jsonl.UNFINISHED
 
 
-def _note_versions(folder: RunFolder, now: dict[str, str | int | None]) -> None:
+def _note_versions(folder: RunFolder, now: dict[str, Any]) -> None:
     """Write the versions that a run began with; if it continues with others, also those, as "resumed_with"."""
     before = jsonl.read_json(folder.versions) if folder.versions.exists() and folder.state.exists() else now
     first = {key: value for key, value in before.items() if key != "resumed_with"}
