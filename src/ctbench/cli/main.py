@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from ctbench.cli import attack, certify, compare, convert, demo, listing, merge, reproduce, sweep, train, vnncomp
+from ctbench.cli import attack, certify, compare, convert, demo, listing, merge, reproduce, show, sweep, train, vnncomp
 from ctbench.cli.options import imported
 from ctbench.memory import keep_freed_memory
 from ctbench.results.jsonl import UNFINISHED
 
-COMMANDS = (train, certify, attack, vnncomp, merge, compare, convert, sweep, reproduce, listing, demo)
+COMMANDS = (train, show, certify, attack, vnncomp, merge, compare, convert, sweep, reproduce, listing, demo)
 
 NO_FOLDER = "it is a file, but a folder is expected: choose another place"
 NO_RIGHT = "no permission to read or write it: change the permissions, or choose another place"
@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_to(commands)
+    for subparser in commands.choices.values():
+        subparser.set_defaults(command=subparser)  # whose help explains an unknown argument
     return root
 
 
@@ -63,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for module in modules:  # before the parser is built, which may list what they define
             _import(module, traceback="--traceback" in rest)
-        args = parser().parse_args(rest)
+        args, unknown = parser().parse_known_args(rest)
+        if unknown:
+            args.command.error(f"unrecognized arguments: {' '.join(unknown)}")
         args.modules = modules
         args.run(args)
     except (ValueError, ArithmeticError, OSError) as error:

@@ -157,6 +157,43 @@ def architecture(text: str) -> Architecture:
     return codec.with_changes(by_name("--network", name, architectures()), changes)
 
 
+def add_changes(command: argparse.ArgumentParser) -> None:
+    """Add a recipe, and the options that change its fields."""
+    command.add_argument("recipe", metavar="RECIPE", help="a recipe's name (ctbench list recipes) or a recipe.json")
+    command.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change a field of the recipe (ctbench show RECIPE), e.g. optimizer.lr=0.001, threat.eps=2/255, "
+        "ramp.end=50%% or method=ibp; may be repeated",
+    )
+    for name, (path, about) in SHORT.items():
+        command.add_argument(f"--{name}", metavar="N" if name != "eps" else "EPS", help=f"short for {path}=: {about}")
+
+
+SHORT = {
+    "epochs": ("epochs", "the length of the run; ramps and milestones are stretched with it"),
+    "eps": ("threat.eps", "the radius, e.g. 2/255"),
+    "seed": ("seed", "the source of all randomness"),
+}
+
+
+def changes(args: argparse.Namespace) -> list[str]:
+    """The changes of a recipe on the command line, the short forms first."""
+    short = {path: getattr(args, name) for name, (path, _) in SHORT.items()}
+    return [*(f"{path}={value}" for path, value in short.items() if value is not None), *args.changes]
+
+
+def decimals(value: float) -> str:
+    """A number, as a fraction of 255 if it is one that its decimals do not show, such as 2/255."""
+    pixels = round(255 * value)
+    if 0 < pixels < 255 and value == pixels / 255 and value != round(value, 4):
+        return f"{pixels}/255"
+    return f"{value:.6g}"
+
+
 def radius(text: str) -> float:
     """A number, or a fraction such as 8/255."""
     above, slash, below = text.partition("/")

@@ -38,8 +38,5 @@ __all__ = [
 
 
 def datasets() -> dict[str, type[Dataset]]:
-    """Return all data sets by name: those of this package, and all other subclasses of `Dataset` defined so far.
-
-    Without `GivenData`, the record of data that were given in memory, which cannot be loaded.
-    """
-    return {name: kind for name, kind in members(Dataset).items() if kind is not GivenData}
+    """Return all data sets by name: those of this package, and all other subclasses of `Dataset` defined so far."""
+    return members(Dataset)

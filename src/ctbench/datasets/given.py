@@ -21,6 +21,7 @@ class GivenData(Dataset):
     """
 
     name: ClassVar[str] = "given"
+    record_only: ClassVar[bool] = True
     digest: str
 
     @classmethod

@@ -92,6 +92,7 @@ class Unavailable(Method):
     """
 
     name: ClassVar[str] = "unavailable"
+    record_only: ClassVar[bool] = True
     settings: str
 
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
@@ -101,7 +102,7 @@ class Unavailable(Method):
 
 def methods() -> dict[str, type[Method]]:
     """Return all methods by name: those of this package, and all other subclasses of `Method` defined so far."""
-    return {name: kind for name, kind in members(Method).items() if kind is not Unavailable}
+    return members(Method)
 
 
 def check_shares(method: Method, *names: str) -> None:

@@ -24,6 +24,7 @@ class Given(Architecture):
     """
 
     name: ClassVar[str] = "given"
+    record_only: ClassVar[bool] = True
     module: str
     source: str
     weights: str

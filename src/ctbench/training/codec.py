@@ -10,8 +10,10 @@ import dataclasses
 import functools
 import inspect
 import json
+import re
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import MISSING
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -20,6 +22,7 @@ from ctbench.members import members, own_name, required_fields
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 T = TypeVar("T")
+FRACTION = re.compile(r"(\d+(?:\.\d+)?)/(\d*[1-9]\d*)")  # a number such as 8/255
 
 
 class UnknownMemberError(ValueError):
@@ -62,14 +65,26 @@ def decode(kind: type[T], content: Json, path: str = "") -> T:
 
 
 def with_changes(value: T, changes: list[str]) -> T:
-    """A dataclass with the fields changed that "path.to.field=value" name; values are JSON, or else plain text."""
-    content = encode(value)
-    for change in changes:
-        path, equals, text = change.partition("=")
-        if not equals:
-            raise ValueError(f"{change!r} is no change: write path.to.field=value")
-        _set(type(value), content, path.split("."), _parse(text), path)
-    return decode(type(value), content)
+    """A dataclass with the fields changed that "path.to.field=value" name; values are JSON, or else plain text.
+
+    A number may be a fraction, such as 8/255.
+    """
+    return changed(type(value), encode(value), dict(map(change, changes)))
+
+
+def change(text: str) -> tuple[str, str]:
+    """The path and the value of a change "path.to.field=value"."""
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is no change: write path.to.field=value")
+    return path, value
+
+
+def changed(kind: type[T], content: Json, changes: Mapping[str, str]) -> T:
+    """The dataclass of JSON values, with other values at some paths, in their order."""
+    for path, text in changes.items():
+        _set(kind, content, path.split("."), _parse(text), path)
+    return decode(kind, content)
 
 
 def differences(first: Json, second: Json, path: str = "") -> list[str]:
@@ -135,6 +150,8 @@ def _set(kind: Any, content: Any, path: list[str], value: Json, whole: str) -> N
         return
     if isinstance(value, str) and inspect.isabstract(inner):
         content[field] = _of_name(inner, value, whole)
+    elif isinstance(value, str) and inner is float and (fraction := FRACTION.fullmatch(value)):
+        content[field] = float(fraction[1]) / float(fraction[2])
     else:
         content[field] = value
 
@@ -202,15 +219,15 @@ def _class_of(kind: Any, content: Any, path: str) -> Any:
     """The concrete class that an object stands for: the one its name says, where the field's type is abstract."""
     if not inspect.isabstract(kind):
         return kind
-    known = members(kind)
-    name = content.get("name")
-    if name not in known:
+    name, every = content.get("name"), members(kind, records=True)
+    if name not in every:
+        known = members(kind)
         if name is None:
             raise ValueError(f"{path}: the object must say its name beside its fields, one of {_listed(known)}")
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
         expected = f"the name of {article} {kind.__name__.lower()}: {_listed(known)}"
         raise UnknownMemberError(str(_unfit(path, name, expected)))
-    return known[name]
+    return every[name]
 
 
 def _decode_plain(kind: Any, content: Any, path: str) -> Any:

@@ -23,6 +23,8 @@ class Optimizer(ABC):
 
     Args:
         lr: the learning rate, times `decay` from the start of each epoch in `milestones` on.
+        milestones: these epochs, counted from 0, in ascending order.
+        decay: the factor of the learning rate.
         clip_norm: the most that the l2 norm of the whole gradient may be; longer ones are scaled down. None for any.
     """
 

@@ -21,7 +21,7 @@ from ctbench.methods.base import Method
 from ctbench.networks import Architecture, Given
 from ctbench.regions import Threat
 from ctbench.results import Published, jsonl
-from ctbench.training import codec
+from ctbench.training import codec, lengths
 from ctbench.training.averaging import SWA
 from ctbench.training.optimizers import Adam, Optimizer
 from ctbench.training.schedules import Ramp, Schedule, Smooth, with_number
@@ -51,6 +51,7 @@ class Recipe:
         initialization: "shi" or "kaiming"; "given" for a module of your own, which begins with the weights that it has.
         optimizer: Adam or SGD, and its learning rate.
         epochs, batch_size: the length of the run; the last batch of an epoch may be smaller.
+        train_samples: train on so many samples of the training set, chosen by the seed, to try a recipe out; None: all.
         accumulate: compute the loss for so many parts of the batch one after the other, which takes less memory. The
             statistics of batch norms, and a method's prelude, are still those of the whole batch, so the step is the
             same, but for the points where an attack starts at random, and for what is no mean over samples and so is
@@ -85,6 +86,7 @@ class Recipe:
     optimizer: Optimizer = field(default_factory=Adam)
     epochs: int
     batch_size: int
+    train_samples: int | None = None
     accumulate: int = 1
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     swa: SWA | None = None
@@ -100,6 +102,8 @@ class Recipe:
         self._check_parts()
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs and batch_size must be >= 1, got {self.epochs} and {self.batch_size}")
+        if self.train_samples is not None and self.train_samples < 1:
+            raise ValueError(f"train_samples is {self.train_samples}: it must be a number of samples >= 1, or None")
         if not 1 <= self.accumulate <= self.batch_size:
             raise ValueError(f"accumulate is {self.accumulate}: it must be from 1 to batch_size, {self.batch_size}")
         if not 0 <= self.robust_weight <= 1:
@@ -135,8 +139,6 @@ class Recipe:
         self._check_schedules()
 
     def _check_parts(self) -> None:
-        if not isinstance(self.threat.eps, Real):
-            raise ValueError("threat.eps has a radius for each feature: training takes one number, certify takes both")
         for name, hint in _hints().items():
             value = getattr(self, name)
             if isinstance(hint, type) and is_dataclass(hint) and not isinstance(value, hint):
@@ -145,6 +147,8 @@ class Recipe:
                 )
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise ValueError(f"{name} is {value!r}: choose from {', '.join(get_args(hint))}")
+        if not isinstance(self.threat.eps, Real):
+            raise ValueError("threat.eps has a radius for each feature: training takes one number, certify takes both")
         if (self.initialization == "given") != isinstance(self.network, Given):
             raise ValueError(
                 f"initialization is {self.initialization!r} for the network {self.network.name!r}: it is 'given' for a "
@@ -221,6 +225,8 @@ class Recipe:
     def hash(self) -> str:
         """Twelve hexadecimal digits that stand for all fields but the name, the source and what is published."""
         content = {key: value for key, value in self.to_json().items() if key not in ABOUT}
+        if self.train_samples is None:
+            del content["train_samples"]  # as in recipes of before there was this field
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def differences(self, other: Recipe) -> list[str]:
@@ -229,7 +235,7 @@ class Recipe:
             path for path in codec.differences(self.to_json(), other.to_json()) if path.partition(".")[0] not in ABOUT
         ]
 
-    def to_json(self) -> dict[str, codec.Json]:
+    def to_json(self) -> dict[str, Any]:
         """The recipe as JSON values; `from_json` makes it again."""
         # a float may have been given as a whole number: reading it back makes 15 and 15.0 the same recipe
         again = codec.decode(Recipe, codec.encode(self))
@@ -254,12 +260,26 @@ class Recipe:
     def with_changes(self, changes: list[str]) -> Recipe:
         """The recipe with fields changed as on the command line, "path.to.field=value" each.
 
-        A part such as the method is changed by its name, which gives it that member's defaults: "method=ibp".
+        A part such as the method is changed by its name, which gives it that member's defaults: "method=ibp". Another
+        number of epochs stretches ramps, milestones and the start of SWA, as `with_epochs` does, unless they are also
+        changed. They may be shares of the run: "ramp.end=50%", "optimizer.milestones=[75%, 90%]".
 
         Raises:
             ValueError: an unknown field or an unfit value; says which are valid.
         """
-        return codec.with_changes(self, changes)
+        values = dict(map(codec.change, changes))
+        content, length = self.to_json(), values.get("epochs", "")
+        if length.isdecimal() and int(length) > 0:
+            content = lengths.stretched(content, int(length))
+        epochs = content["epochs"]
+        assert isinstance(epochs, int)
+        return codec.changed(
+            Recipe, content, {path: lengths.in_epochs(path, text, epochs) for path, text in values.items()}
+        )
+
+    def with_epochs(self, epochs: int) -> Recipe:
+        """The recipe with another number of epochs, and its ramps, milestones and start of SWA in proportion."""
+        return self.with_changes([f"epochs={epochs}"])
 
 
 @cache

@@ -37,7 +37,7 @@ from ctbench.training.execution import algorithms
 from ctbench.training.own_modules import own_modules, recipe_of
 from ctbench.training.processes import ALONE, Processes
 from ctbench.training.recipe import Recipe
-from ctbench.training.trainer import Trainer, Watch
+from ctbench.training.trainer import OnEpoch, Trainer
 from ctbench.training.versions import versions
 
 
@@ -63,7 +63,7 @@ def train(
     deterministic: bool = False,
     tensorboard: bool = False,
     processes: Processes = ALONE,
-    watch: Watch | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Run:
     """Train a network by a recipe.
 
@@ -82,7 +82,8 @@ def train(
         deterministic: let torch take only deterministic algorithms; RuntimeError where an operation has none.
         tensorboard: also write each epoch's metrics to the folder "tensorboard" of the run.
         processes: those that train this run together, each of which makes this call; the first one writes the files.
-        watch: called after each epoch with its number, from 1 on, and the network as at test time.
+        on_epoch: called after each epoch with its metrics, as in metrics.jsonl ("epoch" counts from 1), and the network
+            as at test time.
 
     Raises:
         ValueError: the folder holds the run of another recipe, or a run of this one and `resume` is False; another
@@ -101,7 +102,7 @@ def train(
         recipe = replace(recipe, dataset=GivenData.of(given, recipe.dataset.augmentation))
         given = recipe.dataset.cut(given)
     device = torch.device(device)
-    folder = RunFolder(Path(out) if out is not None else Path("runs") / f"{recipe.name}-{recipe.hash}")
+    folder = RunFolder(Path(out) if out is not None else default_folder(recipe))
     _check_folder(folder, recipe, resume)
     if not folder.weights.exists():
         with locks.alone(folder.lock, folder.path) if processes.first else nullcontext():
@@ -121,9 +122,14 @@ def train(
                     compiled=compiled,
                     deterministic=deterministic,
                     tensorboard=tensorboard,
-                    watch=watch,
+                    on_epoch=on_epoch,
                 )
     return load_run(folder.path, model=model, device=device)
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """The run folder of a recipe, below the working directory, if no other is named."""
+    return Path("runs") / f"{recipe.name}-{recipe.hash}"
 
 
 def _trained(
@@ -138,7 +144,7 @@ def _trained(
     compiled: bool,
     deterministic: bool,
     tensorboard: bool,
-    watch: Watch | None,
+    on_epoch: OnEpoch | None,
 ) -> Run:
     """Train in a folder that this process, or the first one, writes alone."""
     blueprint = Blueprint.of(recipe.network, data)
@@ -155,7 +161,7 @@ def _trained(
         modules = own_modules(recipe)
         _note_versions(folder, versions(device) | trainer.ways | ({"modules": modules} if modules else {}))
     with algorithms(deterministic=deterministic):
-        trainer.run(quiet=quiet, tensorboard=tensorboard, watch=watch)
+        trainer.run(quiet=quiet, tensorboard=tensorboard, on_epoch=on_epoch)
     if processes.first:
         if isinstance(recipe.network, Given):
             _export(model, folder, data.input_shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Literal
@@ -29,7 +29,7 @@ from ctbench.training.progress import Display, display
 from ctbench.training.recipe import Recipe, StepSettings
 from ctbench.training.step import Stepper, batch_within
 
-Watch = Callable[[int, nn.Module], None]
+OnEpoch = Callable[[Mapping[str, float], nn.Module], None]
 SHOWN_EVERY = 1.0  # seconds between two displays of an epoch's metrics so far: to read them waits for the device
 
 
@@ -48,7 +48,7 @@ class Trainer:
         processes: Processes = ALONE,
     ) -> None:
         self.recipe, self.folder, self.model, self.device, self.processes = recipe, folder, model, device, processes
-        training, self.held_out = data.train, None
+        training, self.held_out = _chosen(data.train, recipe), None
         augmentation = recipe.dataset.augmentation
         shape = augmentation.shape(tuple(training.inputs.shape[1:]))
         if shape != data.input_shape:
@@ -57,7 +57,7 @@ class Trainer:
                 f"crop to their side"
             )
         if recipe.validation:
-            training, held_out = split(data.train, fraction=recipe.validation, seed=recipe.seed)
+            training, held_out = split(training, fraction=recipe.validation, seed=recipe.seed)
             self.held_out = placed(replace(held_out, inputs=augmentation.center(held_out.inputs)), device)
         self.made_of = f"{recipe.hash}/{_digest(training)}"
         self.images = placed(training, device)
@@ -93,7 +93,7 @@ class Trainer:
             "compiled": self.stepper.execution.compiled,
         }
 
-    def run(self, *, quiet: bool, tensorboard: bool, watch: Watch | None = None) -> None:
+    def run(self, *, quiet: bool, tensorboard: bool, on_epoch: OnEpoch | None = None) -> None:
         """Train from the last state to the end."""
         done = self._resume()
         recipe, first = self.recipe, self.processes.first
@@ -107,8 +107,8 @@ class Trainer:
                 if first:
                     self._save(metrics, epoch + 1)
                 shown.epoch(metrics)
-                if watch is not None:
-                    watch(epoch + 1, self.model)
+                if on_epoch is not None:
+                    on_epoch(metrics, self.model)
         if self.best:
             self.model.load_state_dict(self.best.model)
 
@@ -263,6 +263,18 @@ class Trainer:
         """The randomness of an epoch, a function of the seed; the streams are independent of each other."""
         seed = int.from_bytes(hashlib.sha256(f"{self.recipe.seed}/{epoch}/{stream}".encode()).digest()[:8], "big")
         return torch.Generator(self.device).manual_seed(seed >> 1)
+
+
+def _chosen(examples: Examples, recipe: Recipe) -> Examples:
+    """The training set, or the samples of it that the recipe takes, in their order."""
+    count = recipe.train_samples
+    if count is None:
+        return examples
+    if count > len(examples):
+        raise ValueError(f"train_samples is {count}, but the training set has {len(examples)} samples")
+    generator = torch.Generator().manual_seed(recipe.seed)
+    places = torch.randperm(len(examples), generator=generator)[:count].sort().values
+    return examples.subset(places.to(examples.labels.device))
 
 
 def _digest(examples: Examples) -> str:
