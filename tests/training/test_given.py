@@ -145,6 +145,23 @@ def test_too_few_logits_are_refused(recipe, tmp_path):
         train(recipe, model=model, data=digits(), out=tmp_path / "run", quiet=True)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"model": net().double()}, "the parameters are torch.float64: training takes float32"),
+        ({"model": 3}, "the model is a int: give a torch.nn.Module"),
+        (
+            {"data": (torch.rand(2, 4), torch.zeros(2))},
+            r"data is a tuple: give ctbench.datasets.Data.of\(...\), or a f",
+        ),
+    ],
+)
+def test_what_cannot_be_given_is_refused_before_anything_is_written(recipe, tmp_path, given, said):
+    with pytest.raises(ValueError, match=said):
+        train(recipe, **given, out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 # ------------------------------------------------------------------------------------------------ data
 
 

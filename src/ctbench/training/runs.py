@@ -95,36 +95,42 @@ def train(
     if not isinstance(recipe, Recipe):
         raise ValueError(f"the recipe is {recipe!r}: give a Recipe, e.g. ctbench.recipe(name)")
     if model is not None:
-        model = copy.deepcopy(unwrapped(model))
+        model = _copied(model)
         recipe = replace(recipe, network=Given.of(model), initialization="given")
-    given = data if isinstance(data, Data) else None
-    if given is not None:
-        recipe = replace(recipe, dataset=GivenData.of(given, recipe.dataset.augmentation))
-        given = recipe.dataset.cut(given)
+    if isinstance(data, Data):
+        recipe = replace(recipe, dataset=GivenData.of(data, recipe.dataset.augmentation))
+    elif not isinstance(data, str | Path | None):
+        raise ValueError(f"data is a {type(data).__name__}: give ctbench.datasets.Data.of(...), or a folder")
     device = torch.device(device)
     folder = RunFolder(Path(out) if out is not None else default_folder(recipe))
     _check_folder(folder, recipe, resume)
-    if not folder.weights.exists():
-        with locks.alone(folder.lock, folder.path) if processes.first else nullcontext():
-            _check_folder(folder, recipe, resume)  # another process may have trained here in the meantime
-            if not folder.weights.exists():
-                with processes.first_goes_first():
-                    root = None if data is None or given is not None else Path(str(data))
-                    loaded = recipe.dataset.load(root) if given is None else given
-                return _trained(
-                    recipe,
-                    folder,
-                    model,
-                    loaded,
-                    device,
-                    processes,
-                    quiet=quiet,
-                    compiled=compiled,
-                    deterministic=deterministic,
-                    tensorboard=tensorboard,
-                    on_epoch=on_epoch,
-                )
-    return load_run(folder.path, model=model, device=device)
+    if folder.weights.exists():
+        return load_run(folder.path, model=model, device=device)
+    with processes.first_goes_first():
+        loaded = _loaded_data(recipe, data)
+    blueprint = Blueprint.of(recipe.network, loaded)
+    if model is None:
+        model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed)
+    model = model.to(device)
+    with algorithms(deterministic=deterministic):
+        trainer = Trainer(recipe, folder, model, loaded, device, compiled=compiled, processes=processes)
+    with locks.alone(folder.lock, folder.path) if processes.first else nullcontext():
+        _check_folder(folder, recipe, resume)  # another process may have trained here in the meantime
+        if folder.weights.exists():
+            return load_run(folder.path, model=model, device=device)
+        processes.wait()  # until each process has seen the folder as it was
+        if processes.first:
+            jsonl.write_json(folder.recipe, recipe.to_json())
+            modules = own_modules(recipe)
+            _note_versions(folder, versions(device) | trainer.ways | ({"modules": modules} if modules else {}))
+        with algorithms(deterministic=deterministic):
+            trainer.run(quiet=quiet, tensorboard=tensorboard, on_epoch=on_epoch)
+        if processes.first:
+            if isinstance(recipe.network, Given):
+                _export(model, folder, loaded.input_shape)
+            checkpoints.save_network(model, blueprint, folder.weights)
+        processes.wait()
+    return Run(recipe, model.eval(), folder)
 
 
 def default_folder(recipe: Recipe) -> Path:
@@ -132,42 +138,21 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("runs") / f"{recipe.name}-{recipe.hash}"
 
 
-def _trained(
-    recipe: Recipe,
-    folder: RunFolder,
-    model: nn.Module | None,
-    data: Data,
-    device: torch.device,
-    processes: Processes,
-    *,
-    quiet: bool,
-    compiled: bool,
-    deterministic: bool,
-    tensorboard: bool,
-    on_epoch: OnEpoch | None,
-) -> Run:
-    """Train in a folder that this process, or the first one, writes alone."""
-    blueprint = Blueprint.of(recipe.network, data)
-    if model is None:
-        model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed)
-    else:
-        blueprint = replace(blueprint, mean=None, std=None)
-    model = model.to(device)
-    with algorithms(deterministic=deterministic):
-        trainer = Trainer(recipe, folder, model, data, device, compiled=compiled, processes=processes)
-    processes.wait()  # until each process has seen the folder as it was
-    if processes.first:
-        jsonl.write_json(folder.recipe, recipe.to_json())
-        modules = own_modules(recipe)
-        _note_versions(folder, versions(device) | trainer.ways | ({"modules": modules} if modules else {}))
-    with algorithms(deterministic=deterministic):
-        trainer.run(quiet=quiet, tensorboard=tensorboard, on_epoch=on_epoch)
-    if processes.first:
-        if isinstance(recipe.network, Given):
-            _export(model, folder, data.input_shape)
-        checkpoints.save_network(model, blueprint, folder.weights)
-    processes.wait()
-    return Run(recipe, model.eval(), folder)
+def _loaded_data(recipe: Recipe, data: Data | str | Path | None) -> Data:
+    """The data of a recipe: those given, or those of its data set in a folder."""
+    if isinstance(data, Data):
+        return recipe.dataset.cut(data)
+    return recipe.dataset.load(None if data is None else Path(data))
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy of a module of your own, which training changes. Raises ValueError if it cannot be trained."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
+    kinds = {tensor.dtype for tensor in model.parameters()} - {torch.float32}
+    if kinds:
+        raise ValueError(f"the parameters are {', '.join(map(str, kinds))}: training takes float32, model.float()")
+    return copy.deepcopy(unwrapped(model))
 
 
 def _export(model: nn.Module, folder: RunFolder, input_shape: tuple[int, ...]) -> None:
@@ -216,7 +201,7 @@ def _loaded(folder: RunFolder, network: Architecture, model: nn.Module | None) -
         return checkpoints.load_network(folder.weights)
     if model is None:
         return load_onnx(folder.exported) if folder.exported.is_file() else checkpoints.load_network(folder.weights)
-    model = copy.deepcopy(unwrapped(model))
+    model = _copied(model)
     if not network.same_source(model):
         warnings.warn(f"{network.module} has another source than when {folder.path} was trained", stacklevel=3)
     checkpoints.load_exactly(model, folder.weights)
