@@ -229,6 +229,18 @@ def split(examples: E, *, fraction: float, seed: int) -> tuple[E, E]:
     return examples.subset(~held_out), examples.subset(held_out)
 
 
+def part(examples: E, *, count: int, seed: int) -> E:
+    """Return `count` of the examples, chosen at random, in their order. The choice depends only on the seed.
+
+    Raises:
+        ValueError: there are fewer examples.
+    """
+    if count > len(examples):
+        raise ValueError(f"train_samples is {count}, but the training set has {len(examples)} samples")
+    places = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    return examples.subset(places.to(examples.labels.device))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset(ABC):
     """The source of the data, and their augmentation. A subclass has to define only `load`.

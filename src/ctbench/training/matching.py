@@ -71,10 +71,8 @@ def matched(tensors: Tensors, expected: Tensors) -> tuple[dict[str, Tensor], Mat
 def without_prefixes(tensors: Tensors) -> dict[str, Tensor]:
     """The tensors without the prefixes that all their names share, such as "module."."""
     names = dict(tensors)
-    while prefix := next((each for each in PREFIXES if all(name.startswith(each) for name in names)), ""):
+    while names and (prefix := next((each for each in PREFIXES if all(name.startswith(each) for name in names)), "")):
         names = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
-        if not prefix or not names:
-            break
     return names
 
 
@@ -121,12 +119,12 @@ def _by_order(tensors: Tensors, expected: Tensors) -> tuple[dict[str, Tensor], M
 def _normalisation(tensors: Tensors, expected: Tensors) -> dict[str, str]:
     """The constants of the file's normalisation, by name, and those of the network that they replace."""
     theirs, ours = _normalising(tensors), _normalising(expected)
-    if len(theirs) > 1 or len(theirs) > len(ours):
+    if len(theirs) > 1:
+        raise ValueError(f"the file normalises in several places ({', '.join(theirs)})")
+    if len(theirs) > len(ours):
         raise ValueError(
-            f"the file normalises its inputs ({', '.join(theirs)}), and the network does not: build it with a mean and "
-            f"std (--normalize)"
-            if len(theirs) == 1
-            else f"the file normalises in several places ({', '.join(theirs)})"
+            f"the file normalises its inputs ({theirs[0]}), and the network does not: build it with a mean and std "
+            f"(--normalize)"
         )
     return {
         name: f"{ours[0]}.{'mean' if leaf == 'mean' else 'std'}".lstrip(".")

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ctbench.datasets import Data, Examples, split
+from ctbench.datasets import Data, Examples, part, split
 from ctbench.graph import freeze, trace
 from ctbench.precision import products
 from ctbench.results import RunFolder, jsonl
@@ -48,7 +48,9 @@ class Trainer:
         processes: Processes = ALONE,
     ) -> None:
         self.recipe, self.folder, self.model, self.device, self.processes = recipe, folder, model, device, processes
-        training, self.held_out = _chosen(data.train, recipe), None
+        training, self.held_out = data.train, None
+        if recipe.train_samples is not None:
+            training = part(training, count=recipe.train_samples, seed=recipe.seed)
         augmentation = recipe.dataset.augmentation
         shape = augmentation.shape(tuple(training.inputs.shape[1:]))
         if shape != data.input_shape:
@@ -263,18 +265,6 @@ class Trainer:
         """The randomness of an epoch, a function of the seed; the streams are independent of each other."""
         seed = int.from_bytes(hashlib.sha256(f"{self.recipe.seed}/{epoch}/{stream}".encode()).digest()[:8], "big")
         return torch.Generator(self.device).manual_seed(seed >> 1)
-
-
-def _chosen(examples: Examples, recipe: Recipe) -> Examples:
-    """The training set, or the samples of it that the recipe takes, in their order."""
-    count = recipe.train_samples
-    if count is None:
-        return examples
-    if count > len(examples):
-        raise ValueError(f"train_samples is {count}, but the training set has {len(examples)} samples")
-    generator = torch.Generator().manual_seed(recipe.seed)
-    places = torch.randperm(len(examples), generator=generator)[:count].sort().values
-    return examples.subset(places.to(examples.labels.device))
 
 
 def _digest(examples: Examples) -> str:
