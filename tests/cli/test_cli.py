@@ -95,7 +95,9 @@ def test_train_tells_epochs_on_standard_error(capsys):
     assert main([*SHORT[:-1], "--out", "run"]) == 0
     said = capsys.readouterr()
     assert said.out == "run\n"
-    assert [line.split()[1] for line in said.err.splitlines()] == ["1/2", "2/2"]
+    stretched, *epochs = said.err.splitlines()
+    assert stretched == "stretched with the epochs: epochs 40 -> 2; optimizer.milestones [30, 35] -> [2, 3]"
+    assert [line.split()[1] for line in epochs] == ["1/2", "2/2"]
 
 
 # ------------------------------------------------------------------------------------ compare, list, demo
@@ -187,7 +189,7 @@ def test_version_and_help_are_no_errors(capsys):
         ([], "the following arguments are required: COMMAND"),
         (["tarin"], "invalid choice: 'tarin'"),
         (["train"], "the following arguments are required: RECIPE"),
-        (["train", "digits_ibp", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
+        (["train", "digits_ibp", "--depth", "3"], "unrecognized arguments: --depth 3"),
         (["list", "colours"], "invalid choice: 'colours'"),
         (["compare"], "the following arguments are required: RUN"),
     ],
@@ -335,7 +337,7 @@ def test_certify_needs_a_run(fails, run):
 
 def test_weights_that_say_too_little_lead_to_the_run_folder(fails, run):
     line = fails("certify", run / "weights.safetensors")
-    assert f"give --eps and --dataset, or the run folder {run}" in line
+    assert f"give --eps and --dataset (or --data-from), or the run folder {run}" in line
     assert "run folder" not in fails("certify", (run / "weights.safetensors").rename("alone.safetensors"))
     line = fails("certify", run / "state.safetensors", "--dataset", "digits", "--eps", 0.1)
     assert "does not say which network it is for: give the folder of its run, or name the network (--network)" in line
