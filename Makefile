@@ -10,14 +10,14 @@ demo: $(READY)  ## train, certify and compare three networks on real digits
 	$(BIN)/ctbench demo
 
 test: $(READY)  ## the test suite
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: $(READY) docs  ## everything a change must pass; the tests last, so that their result ends the output
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 docs: $(READY)  ## the documentation site, in site/index.html; a warning is an error
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs site

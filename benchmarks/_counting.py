@@ -1,19 +1,20 @@
-"""What a computation would ask of an accelerator: how many operators it launches, and where it waits for the device.
+"""Count the operators that a computation launches on an accelerator, and the places where it waits for the device.
 
     with Counter() as counted:
         training.step(...)
     counted.launches, counted.waits
 
-Counted is what torch dispatches, so an accelerator need not be there. A launch is an operator that computes; views and
-empty tensors are none. A wait is an operator after which Python cannot go on before the device is done:
+The counter sees the operators that torch dispatches, so no accelerator is needed. A launch is an operator that
+computes; views and empty tensors are not launches. A wait is an operator after which Python must wait until the device
+is done:
 
     a value is read            .item(), bool(tensor), torch.equal
     a shape depends on values  nonzero, unique, bincount, repeat_interleave, and indices that are truth values
-    a copy between devices     unless it is non_blocking; so is a tensor that is made of Python's numbers
+    a copy between devices     unless it is non_blocking; also a tensor that is made from Python numbers
 
-On the CPU all tensors are taken to lie on the accelerator; so a copy to the CPU is seen by the method that is called
-(.cpu(), .numpy(), .tolist()), and another copy between devices is not. Where the library takes another way on an
-accelerator, `Counter` makes it take that way.
+On the CPU, all tensors count as tensors of the accelerator. A copy to the CPU is recognised by the method that is
+called (.cpu(), .numpy(), .tolist()); other copies between devices are not recognised. Where the library does something
+else on an accelerator, `Counter` makes it do that.
 """
 
 from __future__ import annotations
@@ -39,19 +40,19 @@ READS = {"_local_scalar_dense", "item", "is_nonzero", "equal"}
 SHAPES = {"nonzero", "masked_select", "unique_dim", "_unique", "_unique2", "unique_consecutive", "bincount"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 COPIES = {"_to_copy", "copy_", "_copy_from", "_copy_from_and_resize"}
-FROM_PYTHON = "lift_fresh"  # what torch.tensor and new_tensor end with
-# no launches: they make or change what torch knows of a tensor
+FROM_PYTHON = "lift_fresh"  # the last operator of torch.tensor and new_tensor
+# not launches: they only change how torch describes a tensor
 FREE = {"detach", "alias", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view", "view"}
 FREE |= {"_reshape_alias", "set_", "resize_", "new_empty_strided", *READS}
 
 
 class Counter(TorchDispatchMode):
-    """Counts while it is entered, also what autograd does.
+    """Counts while it is entered, including the operators of autograd.
 
     Attributes:
-        operators: how often each operator was launched, by its name.
-        reasons: how often each operator waited.
-        places: the lines of the library that waited, with what they called.
+        operators: the number of launches of each operator, by its name.
+        reasons: the number of waits of each operator.
+        places: the lines of the library that waited, with the operator that they called.
     """
 
     def __init__(self) -> None:
@@ -82,20 +83,20 @@ class Counter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        found = func(*args, **kwargs)
+        result = func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
         if name not in FREE and not func.is_view:
             self.operators[name] += 1
-        if _waits(name, func, args, kwargs, found):
+        if _waits(name, func, args, kwargs, result):
             self._wait(name)
-        return found
+        return result
 
     def _wait(self, name: str) -> None:
         self.reasons[name] += 1
         self.places[f"{_line()}: {name}"] += 1
 
     def _noting(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        """A method of tensors that is dispatched only where there is a device."""
+        """The method, and a count of its calls: torch dispatches it only if there is a device."""
 
         def noted(tensor: Tensor, *arguments: Any, **options: Any) -> Any:
             if tensor.device.type == "cpu":
@@ -106,13 +107,14 @@ class Counter(TorchDispatchMode):
 
 
 def counted(run: Callable[[], object]) -> Counter:
-    """What a call launches and waits for."""
+    """The launches and waits of a call."""
     with Counter() as counter:
         run()
     return counter
 
 
-def _waits(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], found: object) -> bool:
+def _waits(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> bool:
+    """Whether Python waits for the device after this operator."""
     if name in READS | SHAPES or name == FROM_PYTHON:
         return True
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -121,8 +123,8 @@ def _waits(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], 
     if name == "repeat_interleave":
         return "output_size" not in kwargs or kwargs["output_size"] is None
     if name in COPIES and not kwargs.get("non_blocking", False):
-        result = [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
-        return len({tensor.device for tensor in (*tensors, *result)}) > 1
+        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        return len({tensor.device for tensor in (*tensors, *results)}) > 1
     return False
 
 

@@ -1,4 +1,4 @@
-"""How much memory a benchmark has taken; read from /proc, so this needs Linux."""
+"""The peak memory of a benchmark. It is read from /proc, so this needs Linux."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pathlib import Path
 
 
 def peak() -> float:
-    """MiB that this process has held at most. What getrusage says would be at least what its parent held."""
+    """The peak memory of this process in MiB. getrusage would also count the memory of the parent process."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 2**10

@@ -1,4 +1,4 @@
-"""How everything here is timed: contenders in turns, so that a slow moment hits all of them alike."""
+"""Timing of several functions in turns, so that a slow moment of the machine affects all of them."""
 
 from __future__ import annotations
 

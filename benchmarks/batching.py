@@ -1,8 +1,7 @@
-"""Certification of a thousand images as one job, in one process and in one for each core, against the same ones one by
-one; by both cascades.
+"""A thousand images, certified as one job (in one process, and in one process per core) and one by one.
 
-The network is a run folder, as CTBENCH_RUN names it: of SABR or MTL-IBP on MNIST, as runs/mnist_small/mnist_small_sabr.
-CTBENCH_DATA names the folder of the data.
+Both cascades are measured. CTBENCH_RUN names the run folder of the network, e.g. runs/mnist_small/mnist_small_sabr, and
+CTBENCH_DATA the folder of the data.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ def main() -> None:
     for name, stages in CASCADES.items():
 
         def timed(parts: list[slice], workers: int = 1) -> tuple[list[Verdict], float]:
-            """The verdicts about all images, part by part, and the seconds."""
+            """The verdicts of all images, certified part by part, and the seconds."""
             start = time.perf_counter()
             options = {"threat": recipe.threat, "stages": stages, "timeout": TIMEOUT, "workers": workers}  # noqa: B023
-            found = [record.verdict for part in parts for record in certify(model, x[part], y[part], **options)]
-            return found, time.perf_counter() - start
+            verdicts = [record.verdict for part in parts for record in certify(model, x[part], y[part], **options)]
+            return verdicts, time.perf_counter() - start
 
         single, slow = timed([slice(i, i + 1) for i in range(len(x))])
         for workers in sorted({1, os.cpu_count() or 1}):

@@ -1,7 +1,7 @@
-"""The robust error that each domain leaves Wong & Kolter's MNIST network, on all 10,000 test images, and its time.
+"""The share of the MNIST test images that each domain cannot prove robust, for Wong & Kolter's network, and its time.
 
-linf eps 0.1, not cut with the data range, as the published 5.8 % were measured. CTBENCH_DATA names the folder of the
-data; the network is looked for beside it, in pretrained/.
+All 10,000 test images, linf eps 0.1 without a data range: the setting of the published 5.8 %. CTBENCH_DATA names the
+folder of the data. The network is read from the folder pretrained/ next to it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     data = os.environ.get("CTBENCH_DATA")
     weights = Path(data or "").parent / "pretrained" / "kw_mnist.safetensors"
     if data is None or not weights.exists():
-        print("\ncertified error: not run, CTBENCH_DATA names no folder with pretrained/kw_mnist.safetensors beside it")
+        print("\ncertified error: not run, CTBENCH_DATA names no folder next to pretrained/kw_mnist.safetensors")
         return
     model = ConvSmall().build((1, 28, 28), 10)
     load_weights(model, weights)

@@ -1,9 +1,9 @@
 """Time and peak memory of CROWN with all layers bounded backward: cnn7 on MNIST, linf eps 0.1.
 
-The weights are torch's initial ones, with which most neurons are unstable: the hardest case.
-Each row is a process of its own, whose peak is the most memory it ever held, torch itself counted in; `asked` is the
-memory that the bounds may take, torch's and the network's (`before`) not counted in. A process that keeps the memory
-that it frees, as the commands do, is faster and takes more, since what is free lies in pieces: the rows with `kept`.
+The weights are torch's initial ones. With them most neurons are unstable, which is the hardest case. Each row is
+measured in a process of its own. `peak` is the peak memory of the process, including torch itself. `before` is the
+memory of torch and the network, and `asked` the memory that the bounds may take in addition. The rows with `kept` keep
+freed memory, like the commands of ctbench: this is faster, and takes more memory, because free memory is fragmented.
 """
 
 from __future__ import annotations

@@ -1,21 +1,23 @@
-"""What an accelerator gives: steps, memory, certification; and what would hold it up: launches and waits.
+"""The speed of a device: training steps, memory, certification; and what slows a GPU down: launches and waits.
 
-    python -m benchmarks device                                  # counts and times, at tiny sizes where there is no GPU
-    python -m benchmarks device --minutes 8 --out measured       # a GPU: in order of value, until the time is up
-    python -m benchmarks device --counts --out measured          # launches and waits alone, of cnn7, on any machine
+    python -m benchmarks device                                  # counts and times; tiny sizes if there is no GPU
+    python -m benchmarks device --minutes 8 --out measured       # on a GPU: the most useful first, until time is up
+    python -m benchmarks device --counts --out measured          # only launches and waits, of cnn7, on any machine
 
-Every result is in OUT/device.json and OUT/device.md as soon as it is known. What fails is told there, too, and the
-command then ends with status 1.
+Each result is written to OUT/device.json and OUT/device.md as soon as it is measured. A measurement that fails is
+reported there, and the command then ends with status 1.
 
-Counted are (see `_counting`) a training step of every method at its full radius, a batch through the fast cascade with
-what freezes the network, and rounds of branch and bound. The floor is what the formula's passes launch as plain torch
-(see `training_step`): forward and backward passes of the frozen network, and the optimiser. What is left are
-projections, lines, boxes of elementwise ops and metrics.
+Launches and waits (see `_counting`) are counted for a training step of every method at its full radius, for a batch
+through the fast cascade, including the freezing of the network, and for rounds of branch and bound. The floor is the
+number of launches of the formula's passes as plain torch (see `training_step`): forward and backward passes of the
+frozen network, and the optimiser. The launches above the floor are projections, lines, boxes of elementwise ops and
+metrics.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import statistics
 import tempfile
@@ -33,6 +35,7 @@ from torch import Tensor, nn
 
 import ctbench
 from benchmarks._counting import Counter, counted
+from benchmarks._settings import Setting, settings, tiny
 from benchmarks.training_step import (
     CLASSES,
     FORM,
@@ -41,26 +44,24 @@ from benchmarks.training_step import (
     POINT,
     Pass,
     Work,
-    narrow_logits,
     passing,
     plain_step,
     search,
 )
 from ctbench import attacks
-from ctbench.datasets import Data, Images
+from ctbench.cli.options import device as available
 from ctbench.graph import freeze, place_of_cut, split, trace
 from ctbench.graph.precisions import Precisions
 from ctbench.methods import Method
 from ctbench.methods.arow import ARoW
 from ctbench.methods.coap import COAP
-from ctbench.methods.colt import COLT
 from ctbench.methods.crown_ibp import CrownIBP
 from ctbench.methods.edac import EDAC
 from ctbench.methods.ibp import IBP
 from ctbench.methods.ibp_r import IBPR
 from ctbench.methods.line_search import LineSearchTraining
 from ctbench.methods.mart import MART
-from ctbench.methods.mtl_ibp import CCIBP, ExpIBP, ExpressiveLoss
+from ctbench.methods.mtl_ibp import ExpressiveLoss
 from ctbench.methods.pgd import PGD
 from ctbench.methods.sabr import SABR
 from ctbench.methods.sam import SAM
@@ -68,106 +69,24 @@ from ctbench.methods.smoothing import WeightSmoothing
 from ctbench.methods.standard import Standard
 from ctbench.methods.taps import TAPS
 from ctbench.networks import CNN3, MLP
-from ctbench.recipes import ctbench_cifar10, ctbench_mnist, digits
-from ctbench.regions import Linf, RandomSegments
-from ctbench.results import RunFolder
+from ctbench.recipes import digits
+from ctbench.regions import Linf
 from ctbench.results.jsonl import write_json
 from ctbench.training import Recipe
-from ctbench.training.blueprint import Blueprint
-from ctbench.training.trainer import Trainer
 from ctbench.verify import BranchAndBound, Problem
 from ctbench.verify.defaults import FAST_STAGES
 
 Row = dict[str, Any]
-PAPERS = ("ibp", "mtl_ibp", "crown_ibp", "sabr", "taps", "staps", "pgd", "edac", "standard")  # by what one would train
-ROUNDS, ENOUGH = 10, 3.0  # steps that are timed, and seconds after which no further one is
-AGAIN = ("ibp", "mtl-ibp", "sabr", "crown-ibp", "pgd", "taps", "standard")  # in other precisions, too
-PRECISIONS = ("float32", "TF32", "bfloat16")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A network with its batch, and the recipe of every method for it."""
-
-    title: str
-    shape: tuple[int, int, int]
-    recipes: dict[str, Recipe]
-
-    def data(self, count: int) -> Data:
-        """Noise."""
-        generator = torch.Generator().manual_seed(0)
-        x = torch.rand(count, *self.shape, generator=generator)
-        images = Images(x, torch.randint(0, CLASSES, (count,), generator=generator))
-        channels = self.shape[0]
-        return Data(images, images, tuple("0123456789"), mean=(0.3,) * channels, std=(0.3,) * channels)
-
-    def step(self, recipe: Recipe, device: torch.device, count: int | None = None) -> Callable[[], object]:
-        """A step of a recipe at its full radius."""
-        data = self.data(count or recipe.batch_size)
-        model = self.model(recipe).to(device).train()
-        trainer = Trainer(recipe, RunFolder(Path()), model, data, device)
-        settings = recipe.at(recipe.epochs - 1, 0, trainer.steps)
-        generator = torch.Generator(device).manual_seed(0)
-        x, y = trainer.images.batch(slice(None), device)
-        return lambda: trainer.stepper.step(x, y, settings, generator)
-
-    def model(self, recipe: Recipe) -> nn.Module:
-        """A network whose interval logits are about as wide as those of a trained one, on the CPU."""
-        few = self.data(4)
-        model = Blueprint.of(recipe.network, few).build(initialization=recipe.initialization)
-        narrow_logits(model, few, Linf(eps=recipe.final_eps if recipe.threat.name == "linf" else 0.1))
-        return model
-
-
-def papers(title: str, shape: tuple[int, int, int], module: Any, prefix: str) -> Setting:
-    """CTBench's recipes, and the other methods in the setting of its IBP."""
-    recipes = {name.replace("_", "-"): getattr(module, f"{prefix}_{name}")() for name in PAPERS}
-    recipes = {name: replace(recipe, swa=None) for name, recipe in recipes.items()}  # no part of a step
-    base = replace(recipes["ibp"], shi=0.0, schedules=())
-    one, eight = attacks.PGD(steps=1), attacks.PGD(steps=8)
-    others: dict[str, Method] = {
-        "cc-ibp": CCIBP(attack=one),
-        "exp-ibp": ExpIBP(attack=one),
-        "ibp-r": IBPR(attack=eight),
-        "mart": MART(attack=eight),
-        "arow": ARoW(attack=eight),
-        "sam": SAM(inner=PGD(attack=eight)),
-        "weight-smoothing": WeightSmoothing(),
-        "coap, 10 projections": COAP(projections=10),
-        "colt, stage 1": COLT(progress=1.6, attack=eight),
-    }
-    recipes |= {name: replace(base, method=method) for name, method in others.items()}
-    segments, method = RandomSegments(eps=1.0, count=3), LineSearchTraining(attack=attacks.LineSearch(points=11))
-    recipes["line-search, grid"] = replace(base, method=method, threat=segments)
-    return Setting(title, shape, recipes)
-
-
-def settings() -> list[Setting]:
-    """The papers' networks and batches."""
-    return [
-        papers("cnn7, MNIST shape, batch 256", (1, 28, 28), ctbench_mnist, "mnist_03"),
-        papers("cnn7, CIFAR shape, batch 128", (3, 32, 32), ctbench_cifar10, "cifar10_2"),
-    ]
-
-
-def tiny() -> list[Setting]:
-    """The same in seconds on a CPU."""
-    setting = papers("cnn3 of width 2, 8x8, batch 8", (1, 8, 8), digits, "digits")
-    exact: dict[str, Method] = {
-        "coap": COAP(),
-        "colt, stage 2": COLT(progress=2.6),
-    }  # of cnn7 they take too much memory
-    base = replace(setting.recipes["ibp"], shi=0.0)
-    recipes = setting.recipes | {name: replace(base, method=method) for name, method in exact.items()}
-    small = {name: replace(recipe, network=CNN3(width=2), batch_size=8) for name, recipe in recipes.items()}
-    return [replace(setting, recipes=small)]
+ROUNDS, ENOUGH = 10, 3.0  # a call is timed at most this often, and not again after this many seconds
+AGAIN = ("ibp", "mtl-ibp", "sabr", "crown-ibp", "pgd", "taps", "standard")  # also timed in other precisions
+PRECISIONS = {"cpu": ("bfloat16",), "cuda": ("TF32", "bfloat16")}  # besides float32; a CPU has no TF32
 
 
 # -------------------------------------------------------------------------------------------- launches and waits
 
 
 def passes(method: Method) -> tuple[Work, int] | None:
-    """What a method's formula asks of torch beside its plain steps, and how many these are; None: no such passes."""
+    """The passes of a method's formula besides its plain steps, and the number of plain steps; None if not known."""
     if isinstance(method, SAM | WeightSmoothing):
         inner = passes(method.inner)
         if inner is None:
@@ -208,14 +127,14 @@ def _times(work: Work, times: int) -> Work:
 
 def floor(setting: Setting, recipe: Recipe) -> int | None:
     """The launches of the formula's passes as plain torch."""
-    asked = passes(recipe.method)
-    if asked is None:
+    work = passes(recipe.method)
+    if work is None:
         return None
     data = setting.data(2)
     model = setting.model(recipe).train()
     net, _ = freeze(trace(model, data.input_shape), data.train[:][0], training=True)
-    total = asked[1] * counted(plain_step(model, data, fused=True)).launches
-    for kind, count in asked[0].items():
+    total = work[1] * counted(plain_step(model, data, fused=True)).launches
+    for kind, count in work[0].items():
         through = net
         if kind.classifier:
             method = recipe.method.inner if isinstance(recipe.method, SABR) else recipe.method
@@ -230,25 +149,25 @@ def count_step(setting: Setting, name: str) -> Row:
     recipe = setting.recipes[name]
     step = setting.step(recipe, torch.device("cpu"), 2)
     step()  # the optimiser makes its state
-    found = counted(step)
+    counter = counted(step)
     return {
         "case": f"step of {name}",
-        "launches": found.launches,
-        "waits": found.waits,
+        "launches": counter.launches,
+        "waits": counter.waits,
         "floor": floor(setting, recipe),
     }
 
 
 def count_cascade() -> Row:
-    """A batch through the fast cascade."""
+    """Launches and waits of a batch that goes through the fast cascade."""
     model, x, y = subject(torch.device("cpu"), 16)
-    found = counted(lambda: ctbench.certify(model, x, y, eps=0.1, stages=FAST_STAGES, timeout=None))
-    return {"case": "16 digits through the fast cascade", "launches": found.launches, "waits": found.waits}
+    counter = counted(lambda: ctbench.certify(model, x, y, eps=0.1, stages=FAST_STAGES, timeout=None))
+    return {"case": "16 digits through the fast cascade", "launches": counter.launches, "waits": counter.waits}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds(BranchAndBound):
-    """Branch and bound that notes what had been counted before each round."""
+    """Branch and bound that notes the counts before each round."""
 
     counter: Counter
     before: list[tuple[int, int]]
@@ -268,7 +187,7 @@ def rounds_of_branch_and_bound() -> list[tuple[int, int]]:
 
 
 def count_rounds() -> Row:
-    """A round of branch and bound, at most."""
+    """The most launches and waits of a round of branch and bound."""
     rounds = rounds_of_branch_and_bound()
     launches, waits = (max(column) for column in zip(*rounds, strict=True))
     return {"case": f"a round of branch and bound, at most in {len(rounds)}", "launches": launches, "waits": waits}
@@ -279,7 +198,9 @@ def count_rounds() -> Row:
 
 def subject(device: torch.device, count: int) -> tuple[nn.Module, Tensor, Tensor]:
     """A small network that was trained for seconds, and test images."""
-    recipe = replace(digits.digits_pgd(), network=CNN3(width=2), epochs=2, ramp=digits.Smooth(end=1), batch_size=128)
+    recipe = replace(
+        digits.digits_pgd(), network=CNN3(width=2), epochs=2, ramp=digits.SmoothRamp(end=1), batch_size=128
+    )
     data = recipe.dataset.load()
     with tempfile.TemporaryDirectory() as place:
         model = ctbench.train(recipe, out=Path(place) / "run", quiet=True).model
@@ -288,7 +209,7 @@ def subject(device: torch.device, count: int) -> tuple[nn.Module, Tensor, Tensor
 
 
 def hard_problem(device: torch.device, *, samples: int) -> Problem:
-    """Samples of a random network of three layers, at a radius at which branch and bound has work."""
+    """Samples of a random network of three layers, at a radius where bounds alone do not decide them."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -311,7 +232,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def timed(run: Callable[[], object], device: torch.device) -> tuple[float, float | None]:
-    """The median seconds of a call, and the MiB that it takes at most on the device; None where that is not known."""
+    """The median seconds of a call, and its peak memory on the device in MiB; None for the memory on a CPU."""
     memory = None
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -357,7 +278,7 @@ def time_step(setting: Setting, name: str, precision: str, device: torch.device)
 
 
 def time_certification(setting: Setting, domain: str, count: int, device: torch.device) -> Row:
-    """Margins of an untrained network by one domain, whose boxes are as open as can be."""
+    """Margins of an untrained network, whose neurons are mostly unstable, by one domain."""
     recipe = setting.recipes["ibp"]
     model, data = setting.model(recipe).to(device).eval(), setting.data(count)
     x, y = (tensor.to(device) for tensor in data.test[:])
@@ -380,7 +301,7 @@ def time_cascade(count: int, device: torch.device) -> Row:
 
 
 def time_parts(parts: int, nodes: int, device: torch.device) -> Row:
-    """How fast branch and bound is with so many sub-problems at once."""
+    """The speed of branch and bound with `parts` sub-problems at once."""
     problem, stage = hard_problem(device, samples=32), BranchAndBound(parts=parts, nodes=nodes, pairs=0)
     generator = torch.Generator(device)
     with tf32(False):
@@ -394,44 +315,46 @@ Job = tuple[str, Callable[[], Row]]
 
 
 def counts(setting: Setting) -> list[Job]:
-    """All that is counted."""
+    """Everything that is counted."""
     title = f"Launches and waits: {setting.title.rpartition(',')[0]}"
     steps: list[Job] = [(title, partial(count_step, setting, name)) for name in setting.recipes]
     return [*steps, (title, count_cascade), (title, count_rounds)]
 
 
 def times(places: list[Setting], device: torch.device, *, small: bool) -> list[Job]:
-    """All that is timed, by value."""
-    found = list[Job]()
+    """Everything that is timed, the most useful first."""
+    jobs = list[Job]()
     for setting in places:
-        found += [
+        jobs += [
             (f"Training steps: {setting.title}", partial(time_step, setting, name, "float32", device))
             for name in setting.recipes
         ]
     title = f"Certification: {places[0].title.rpartition(',')[0]}"
     for domain, count in (("interval", 10_000), ("crown-ibp", 2_000), ("crown", 32)):
-        found.append(
-            (title, partial(time_certification, places[0], domain, min(count, 16) if small else count, device))
-        )
-    found.append((title, partial(time_cascade, 16 if small else 300, device)))
+        jobs.append((title, partial(time_certification, places[0], domain, min(count, 16) if small else count, device)))
+    jobs.append((title, partial(time_cascade, 16 if small else 300, device)))
     for parts in (16, 64) if small else (64, 256, 1024, 4096):
-        found.append(("Branch and bound", partial(time_parts, parts, 50 if small else 5000, device)))
-    for precision in PRECISIONS[1:]:
+        jobs.append(("Branch and bound", partial(time_parts, parts, 50 if small else 5000, device)))
+    for precision in PRECISIONS.get(device.type, ()):
         for setting in places:
-            found += [
+            jobs += [
                 (f"Training steps: {setting.title}", partial(time_step, setting, name, precision, device))
                 for name in AGAIN
             ]
-    return found
+    return jobs
 
 
 def run(jobs: list[Job], until: float, about: str, out: Path | None) -> tuple[dict[str, list[Row]], bool]:
-    """Do one job after the other as long as there is time, and write each result at once; also whether one failed."""
-    tables, failed, longest, left = dict[str, list[Row]](), False, 0.0, 0
+    """Do one job after another until the time is over, and write each result at once.
+
+    Returns:
+        The rows of each table by its title, and whether a job failed.
+    """
+    tables, failed, longest, missed = dict[str, list[Row]](), False, 0.0, 0
     for done, (title, job) in enumerate(jobs):
         start = time.monotonic()
-        if start + longest > until:  # what takes longer than anything before may end late
-            left = len(jobs) - done
+        if start + longest > until:  # a job that takes longer than all jobs before may end late
+            missed = len(jobs) - done
             break
         try:
             row = job()
@@ -441,14 +364,15 @@ def run(jobs: list[Job], until: float, about: str, out: Path | None) -> tuple[di
         tables.setdefault(title, []).append(row)
         print(f"{title}: {', '.join(f'{key} {_shown(value)}' for key, value in row.items())}", flush=True)
         _write(tables, about, out)
-    if left:
-        print(f"the time is up: {left} of {len(jobs)} results were not measured", flush=True)
+    if missed:
+        print(f"the time is up: {missed} of {len(jobs)} results were not measured", flush=True)
     return tables, failed
 
 
 def _named(job: Callable[[], Row]) -> str:
-    given = job.args if isinstance(job, partial) else ()
-    return " ".join([getattr(job, "func", job).__name__, *(str(each) for each in given if isinstance(each, str | int))])
+    arguments = job.args if isinstance(job, partial) else ()
+    words = (str(argument) for argument in arguments if isinstance(argument, str | int))
+    return " ".join([getattr(job, "func", job).__name__, *words])
 
 
 def _write(tables: dict[str, list[Row]], about: str, out: Path | None) -> None:
@@ -459,13 +383,13 @@ def _write(tables: dict[str, list[Row]], about: str, out: Path | None) -> None:
 
 
 def markdown(tables: dict[str, list[Row]]) -> str:
-    """The tables of some results."""
-    told = []
+    """The results as Markdown tables."""
+    parts = []
     for title, rows in tables.items():
         columns = list(dict.fromkeys(key for row in rows for key in row))
         lines = [columns, ["---"] * len(columns), *([_shown(row.get(key)) for key in columns] for row in rows)]
-        told.append("\n".join([f"### {title}", "", *(f"| {' | '.join(line)} |" for line in lines)]))
-    return "\n\n".join(told) + "\n"
+        parts.append("\n".join([f"### {title}", "", *(f"| {' | '.join(line)} |" for line in lines)]))
+    return "\n\n".join(parts) + "\n"
 
 
 def _shown(value: object) -> str:
@@ -474,14 +398,26 @@ def _shown(value: object) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def minutes(text: str) -> float:
+    """A positive number of minutes."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes > 0, e.g. 8")
+    return number
+
+
 def main(options: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks device")
-    parser.add_argument("--minutes", type=float, default=1.0, help="when to stop")
+    parser.add_argument("--minutes", type=minutes, default=1.0, help="the time after which no measurement begins")
     parser.add_argument("--out", type=Path, help="a folder for device.json and device.md")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--counts", action="store_true", help="count launches and waits of cnn7, and time nothing")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", type=available, default=default, help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--counts", action="store_true", help="only count launches and waits, of cnn7")
     chosen = parser.parse_args(options or [])
-    device, until = torch.device(chosen.device), time.monotonic() + 60 * chosen.minutes
+    device, until = chosen.device, time.monotonic() + 60 * chosen.minutes
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
     about = f"torch {torch.__version__}, {name}"
     if chosen.counts:

@@ -1,26 +1,29 @@
-"""An optimisation step of every training method, beside a plain torch step, its formula's passes, and the public code.
+"""An optimisation step of every training method, compared with a plain torch step, its floor, and the public code.
 
-A plain step is a forward and a backward pass of the module, and Adam. The floor of a method is what its formula asks
-of torch: a plain step for each clean pass (the statistics of batch norms carry gradients, so it goes back whatever the
-loss), and, with B images, K classes, and S steps and R restarts of an attack, these passes of a frozen network:
+A plain step is a forward and a backward pass of the module, and Adam. The floor of a method is the time of the passes
+in its formula. Each clean pass is a plain step: the statistics of batch norms carry gradients, so it also goes
+backward, whatever the loss. With B images, K classes, and S steps and R restarts of an attack, the other passes go
+through a frozen network:
 
-    attack      S with the gradient of the points alone and one without any, of R B rows
-    point       one with the gradient of the weights, of B rows
-    intervals   two such: the centers by W, the radii by |W|
-    form        one such: CROWN's way back by W^T; of (K - 1) B rows if every margin is a form
-    TAPS        in the classifier alone, the attack's, of (K - 1) R B rows, and one with all gradients, of (K - 1) B
+    attack      S passes of R B rows with the gradient of the points alone, and one pass without gradients
+    point       one pass of B rows with the gradient of the weights
+    intervals   two such passes: the centers with W, the radii with |W|
+    form        one such pass: CROWN's backward pass with W^T; (K - 1) B rows if every margin is a form
+    TAPS        only through the classifier: an attack of (K - 1) R B rows, and one pass of (K - 1) B rows with all
+                gradients
 
-A step takes turns with the plain one and with each kind of pass that it makes, at its number of rows, so nothing is
-assumed about what a gradient costs or the classifier's share; a ratio is the median of those within a round, as a
-machine may be faster in one than in the next. What is elementwise between passes is not counted (|W|, lines,
-projections, clipping), and in passes batch norms are layers of their own, which steps fold into their convolutions.
+A step is timed in turns with the plain step and with each kind of its passes, at their numbers of rows. So nothing is
+assumed about the cost of a gradient or the share of the classifier. A ratio is the median of the ratios within rounds,
+because the machine may be faster in one round than in the next. The floor leaves out elementwise work between passes
+(|W|, lines, projections, clipping). In passes batch norms are separate layers; steps fold them into the convolutions.
 
-The multiples of the public code are of its own standard step: CTBench's training loop, commit 0f18162, process time on
-2 cores with 2 threads, cnn7 at batch 16, Adam as torch has it by default. So they stand beside multiples of a plain
-step with the default Adam; what the fused one gains shows in every row. Attacks, splits and batches are the same here.
+The multiples of the public code are relative to its own standard step: CTBench's training loop, commit 0f18162, process
+time on 2 cores with 2 threads, cnn7 at batch 16, with torch's default Adam. They are shown next to multiples of a plain
+step with the default Adam; the gain of the fused Adam shows in every row. Attacks, splits and batches are the same
+here.
 
-CPU time and memory are of a process of its own: memory is its peak in two steps, less that once the network is there;
-gradients and Adam's state are counted in, weights are not.
+CPU time and memory are measured in a process of its own. Memory is the peak of two steps minus the memory before them:
+it includes gradients and Adam's state, but not the weights.
 """
 
 from __future__ import annotations
@@ -72,10 +75,10 @@ PLAIN, DEFAULT = "plain torch", "plain, default Adam"
 
 
 class Pass(NamedTuple):
-    """Rows that go through a frozen network, or the classifier that TAPS cuts off, and what gradients come back."""
+    """Rows that go through a frozen network, or through the classifier of TAPS, and the gradients that come back."""
 
     batches: int = 1
-    points: bool = False  # whether there is a gradient of the points
+    points: bool = False  # whether the gradient of the points is computed
     weights: bool = True
     classifier: bool = False
 
@@ -84,7 +87,7 @@ Work = Counter[Pass]
 
 
 def search(attack: attacks.PGD, batches: int = 1, *, classifier: bool = False) -> Work:
-    """The passes of an attack on so many batches; the points after its last step are compared as well."""
+    """The passes of an attack on this number of batches; the points after its last step are also compared."""
     last = Pass(attack.restarts * batches, weights=False, classifier=classifier)
     return Work({last._replace(points=True): attack.steps, last: 1})
 
@@ -98,11 +101,11 @@ LATENT = search(MANY, CLASSES - 1, classifier=True) + Work([Pass(CLASSES - 1, po
 
 @dataclass(frozen=True)
 class Entry:
-    """A method and what its formula asks for."""
+    """A method and the passes of its formula."""
 
     method: Method
     work: Work = field(default_factory=Work)
-    steps: int = 1  # of the optimiser, each behind a clean pass
+    steps: int = 1  # of the optimiser, each after a clean pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +221,7 @@ def _print_method(name: str, method: str) -> list[dict[str, float]]:
         f"{method:20}{1000 * median(lambda t: t[method]):7.0f}{median(lambda t: t[method] / t[PLAIN]):9.2f}"
         f"{median(lambda t: _floor(entry, t) / t[PLAIN]):7.2f}{median(lambda t: t[method] / _floor(entry, t)):9.2f}"
         f"{median(lambda t: t[method] / t[DEFAULT]):11.2f}{setting.public.get(method, '-'):>8}"
-        + "".join(f"{found:8.0f}" for found in _alone(name, method)),
+        + "".join(f"{value:8.0f}" for value in _alone(name, method)),
         flush=True,
     )
     return taken
@@ -243,7 +246,7 @@ def _floor(entry: Entry, seconds: dict[str, float]) -> float:
 
 
 def _turns(setting: Setting, method: str, entry: Entry) -> list[dict[str, float]]:
-    """The seconds of a method's step in each round, of the plain ones, and of every kind of pass that it makes."""
+    """The seconds in each round: of a method's step, of the plain steps, and of each kind of pass of the method."""
     data = setting.data()
     model = setting.model(data)
     narrow_logits(model, data)
@@ -256,7 +259,7 @@ def _turns(setting: Setting, method: str, entry: Entry) -> list[dict[str, float]
 
 
 def _step(setting: Setting, name: str, model: nn.Module, data: Data) -> Callable[[], object]:
-    """A step of a method, or the plain one; the network stays put, so every step does the same work."""
+    """A step of a method, or a plain step; the weights barely change, so every step does the same work."""
     if name in (PLAIN, DEFAULT):
         return plain_step(model, data, fused=name == PLAIN)
     recipe = Recipe(
@@ -289,14 +292,14 @@ def plain_step(model: nn.Module, data: Data, *, fused: bool) -> Callable[[], obj
 
 
 def passing(work: Pass, net: Graph, batch: int) -> Callable[[], object]:
-    """A pass through a frozen network, whose tensors become leaves, and back to what gets a gradient."""
+    """A pass through a frozen network, whose tensors become leaves, and back to the tensors that need a gradient."""
     points = torch.rand(work.batches * batch, *net.input_shape).requires_grad_(work.points)
     wanted = [points] * work.points
 
     def leaf(tensor: Tensor) -> Tensor:
-        found = tensor.detach().requires_grad_(work.weights and tensor.requires_grad)
-        wanted.extend([found] * found.requires_grad)
-        return found
+        copy = tensor.detach().requires_grad_(work.weights and tensor.requires_grad)
+        wanted.extend([copy] * copy.requires_grad)
+        return copy
 
     net = net.map(leaf)
 
@@ -312,8 +315,8 @@ def passing(work: Pass, net: Graph, batch: int) -> Callable[[], object]:
 def narrow_logits(model: nn.Module, data: Data, threat: Threat = THREAT) -> None:
     """Scale the last layer so that interval logits are about as wide as in a trained network.
 
-    Untrained, they are so wide that the loss saturates: its gradients are denormal numbers, which are slow to compute
-    with, and nothing like those of training.
+    The logits of an untrained network are so wide that the loss saturates. Its gradients are then denormal numbers,
+    which are slow to compute with and differ from those in training.
     """
     x, _ = data.train[:]
     net, _ = freeze(trace(model, data.input_shape), x, training=True)
@@ -323,9 +326,9 @@ def narrow_logits(model: nn.Module, data: Data, threat: Threat = THREAT) -> None
 
 
 def _alone(name: str, method: str) -> list[float]:
-    """Milliseconds of CPU time and MiB that a step takes, measured in a process of its own."""
+    """The CPU time of a step in milliseconds and its memory in MiB, measured in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.training_step", name, method]
-    return [float(found) for found in subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()]
+    return [float(word) for word in subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()]
 
 
 def _measure_alone(name: str, method: str) -> None:

@@ -1,4 +1,4 @@
-"""What tests of several parts share: a training run of a few hundredths of a second, and real data where they are."""
+"""Shared by tests of several parts: a training run of a few hundredths of a second, and real data if available."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from ctbench.datasets import Digits
 from ctbench.methods.ibp import IBP
 from ctbench.networks import CNN3
 from ctbench.regions import Linf
-from ctbench.training import Adam, Recipe, Smooth
+from ctbench.training import Adam, Recipe, SmoothRamp
 
 torch.set_num_threads(1)  # the networks of tests are so small that threads only wait for one another
 
@@ -30,7 +30,7 @@ def tiny() -> Callable[..., Recipe]:
             "network": CNN3(width=2),
             "threat": Linf(eps=0.05),
             "method": IBP(),
-            "ramp": Smooth(start=0.0, end=2.0),
+            "ramp": SmoothRamp(start=0.0, end=2.0),
             "initialization": "shi",
             "shi": 0.5,
             "optimizer": Adam(lr=0.01),
@@ -38,7 +38,7 @@ def tiny() -> Callable[..., Recipe]:
             "batch_size": 256,
         }
         if "epochs" in changes:
-            fields["ramp"] = Smooth(start=0.0, end=min(2.0, changes["epochs"]))
+            fields["ramp"] = SmoothRamp(start=0.0, end=min(2.0, changes["epochs"]))
         return Recipe(**(fields | changes))
 
     return make
@@ -46,7 +46,7 @@ def tiny() -> Callable[..., Recipe]:
 
 @pytest.fixture
 def real_mnist() -> Path:
-    """The folder of CTBENCH_DATA, where it has the real MNIST."""
+    """The folder of CTBENCH_DATA, if it has the real MNIST."""
     root = os.environ.get("CTBENCH_DATA")
     if not root:
         pytest.skip("CTBENCH_DATA is not set: no real MNIST")
@@ -58,7 +58,7 @@ def real_mnist() -> Path:
 
 @pytest.fixture
 def kw_mnist(real_mnist: Path) -> Path:
-    """The weights that Wong & Kolter's network came with."""
+    """The published weights of Wong & Kolter's network."""
     path = real_mnist.parent / "pretrained" / "kw_mnist.safetensors"
     if not path.exists():
         pytest.skip(f"there is no {path}")

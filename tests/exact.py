@@ -4,8 +4,8 @@ A network is a chain of affine steps and kinks (z where z > 0, slope z elsewhere
 stored weights are. The least margin over a box is found by cutting the box into simplices. A simplex in which a
 pre-activation has both signs is cut where it is 0: a vertex above and one below give the point between them at which it
 is 0. This point takes the place of the first in one half, and of the second in the other. Both halves have fewer pairs
-of opposite vertices, so this ends. Then every neuron is linear on every simplex, so all values in between are, too, and
-the margins are least at vertices. A box of n inputs begins as n! simplices: this is for few inputs.
+of opposite vertices, so this ends. Then every neuron is linear on every simplex, so all values in between are linear,
+and the margins are least at vertices. A box of n inputs begins as n! simplices: this is for few inputs.
 
 A vertex has integer coordinates with one common denominator, so points and values are exact, and there are no fractions
 to reduce. Only the factors of batch norms may be irrational, weight / sqrt(var + eps). They are taken to BITS bits, and
@@ -146,12 +146,12 @@ class ExactNetwork:
                 reach, error = list(map(mul, most, reach)), list(map(mul, most, error))
             else:
                 rows = [list(map(abs, row)) for row in step.weight]
-                known = [sum(map(mul, row, reach), Fraction(0)) for row in rows]
+                extremes = [sum(map(mul, row, reach), Fraction(0)) for row in rows]
                 error = [
                     (1 + step.off) * sum(map(mul, row, error), Fraction(0)) + step.off * terms
-                    for row, terms in zip(rows, known, strict=True)
+                    for row, terms in zip(rows, extremes, strict=True)
                 ]
-                reach = [terms + abs(b) for terms, b in zip(known, step.bias, strict=True)]
+                reach = [terms + abs(b) for terms, b in zip(extremes, step.bias, strict=True)]
         return 2 * max(error)
 
     def least(self, lower: Sequence[Fraction], upper: Sequence[Fraction], label: int) -> Least:
@@ -187,8 +187,8 @@ class ExactNetwork:
                     simplices = _cut(vertices, simplices, neuron)
                 vertices = [vertex.kinked(step) for vertex in vertices]
         used = [vertices[i] for i in sorted({i for simplex in simplices for i in simplex})]
-        found = [(Fraction(v.values[label] - max(_others(v.values, label)), v.scale), v) for v in used]
-        margin, vertex = min(found, key=lambda pair: pair[0])
+        ranked = [(Fraction(v.values[label] - max(_others(v.values, label)), v.scale), v) for v in used]
+        margin, vertex = min(ranked, key=lambda pair: pair[0])
         return Least(margin, [Fraction(value, vertex.scale) for value in vertex.inputs], doubt)
 
     def _run(self, vertices: list[Vertex]) -> list[Vertex]:
@@ -255,7 +255,7 @@ def _cut(vertices: list[Vertex], simplices: list[tuple[int, ...]], neuron: int) 
 
 
 def _steps(layer: nn.Module, inputs: int) -> list[Affine | Kink]:
-    """The steps of a layer that gets so many values."""
+    """The steps of a layer with this number of inputs."""
     match layer:
         case nn.Linear():
             return [Affine([rationals(row) for row in layer.weight], _or(layer.bias, 0, layer.out_features))]
@@ -270,14 +270,17 @@ def _steps(layer: nn.Module, inputs: int) -> list[Affine | Kink]:
         case nn.Sequential():
             steps: list[Affine | Kink] = []
             for part in layer:
-                found = _steps(part, inputs)
-                steps = _merged([*steps, *found])
-                inputs = next((len(step.bias) for step in reversed(found) if isinstance(step, Affine)), inputs)
+                added = _steps(part, inputs)
+                steps = _merged([*steps, *added])
+                inputs = next((len(step.bias) for step in reversed(added) if isinstance(step, Affine)), inputs)
             return steps
         case Skip():
             unit = _diagonal([Fraction(1)] * inputs)
             zero = [Fraction(0)] * inputs
-            both = [Affine(unit + unit, zero + zero), *(_beside(step, inputs) for step in _steps(layer.inner, inputs))]
+            both = [
+                Affine(unit + unit, zero + zero),
+                *(_wider(step, inputs) for step in _steps(layer.inner, inputs)),
+            ]
             return [*both, Affine([row + row for row in unit], zero)]
     raise TypeError(f"there is no exact {type(layer).__name__}")
 
@@ -311,8 +314,8 @@ def _inverse_root(value: Fraction) -> Fraction:
     return Fraction(math.isqrt((top << 2 * shift) // bottom), 1 << shift)
 
 
-def _beside(step: Affine | Kink, count: int) -> Affine | Kink:
-    """A step that hands on so many further values as they are."""
+def _wider(step: Affine | Kink, count: int) -> Affine | Kink:
+    """A step that also passes on `count` further values unchanged."""
     if isinstance(step, Kink):
         return Kink(step.slopes + [Fraction(1)] * count)
     zero, width = [Fraction(0)] * count, len(step.weight[0])

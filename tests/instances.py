@@ -1,7 +1,7 @@
-"""Networks on which rounding counts, samples whose exact least margins are known, and the judge of verdicts about them.
+"""Networks that are sensitive to rounding, samples with known least margins, and the judge of verdicts.
 
 A network is made layer by layer around its first sample. Biases put the kinks of a layer inside the region, or just
-outside, however small it is: what is left of large terms is then as small as the radius, or as its rounding. The last
+outside, however small it is: the sum of large terms is then as small as the radius, or as its rounding. The last
 bias is chosen by the exact least margin. The new margin is 2^-4 to 2^-56 of its largest terms, on either side of 0, or
 0; or it is a part of the error of double precision, on the side where double precision is not. Half of the other
 samples are 2^0 to 2^40 units in the last place away from the first one.
@@ -31,7 +31,7 @@ EMBEDDED = 20  # inputs that no weight reads: with one more, input splitting doe
 
 
 def limited(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The same stages, with few nodes where they search."""
+    """The same stages, with few sub-problems in searches."""
     return tuple(replace(s, nodes=NODES) if isinstance(s, InputSplit | BranchAndBound) else s for s in stages)
 
 
@@ -50,7 +50,7 @@ STAGES = {**BOUNDS, **SEARCHES}
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a network is made of."""
+    """The parts of a network."""
 
     inputs: int = 1  # that weights read
     idle: int = 0  # and that none reads
@@ -141,7 +141,7 @@ FAMILIES: dict[str, Callable[[Random], Plan]] = {
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """A network, and samples whose least margins are known."""
+    """A network, and samples with known least margins."""
 
     model: nn.Sequential
     x: Tensor  # [N, n], in the network's precision
@@ -161,13 +161,13 @@ class Instances:
         return [self.exact.least(*self.region(place), int(self.y[place])) for place in range(len(self))]
 
     def certified(self, stages: Sequence[Stage]) -> Iterator[tuple[SampleRecord, str]]:
-        """The record of each sample, and what is wrong with it."""
-        found = certify(self.model, self.x, self.y, eps=self.eps, stages=stages, timeout=SECONDS)
-        for place, record in enumerate(found):
+        """The record of each sample, and its fault."""
+        certification = certify(self.model, self.x, self.y, eps=self.eps, stages=stages, timeout=SECONDS)
+        for place, record in enumerate(certification):
             yield record, self.fault(place, record)
 
     def fault(self, place: int, record: SampleRecord) -> str:
-        """What is wrong with a verdict about a sample; empty where nothing is."""
+        """The fault of a verdict about a sample; empty if there is no fault."""
         label, clean, least = int(self.y[place]), rationals(self.x[place]), self.least[place]
         match record.verdict:
             case Verdict.CERTIFIED:
@@ -194,7 +194,7 @@ class Instances:
 
 @torch.no_grad()
 def instances(family: str, seed: int, count: int = 8) -> Instances:
-    """A network of a family, and so many samples."""
+    """A network of a family, and this number of samples."""
     draw = Random(f"{family} {seed}")
     plan = FAMILIES[family](draw)
     torch.manual_seed(draw.getrandbits(32))
@@ -220,7 +220,7 @@ def instances(family: str, seed: int, count: int = 8) -> Instances:
 
 
 def _error(model: nn.Module, exact: ExactNetwork, point: Sequence[Fraction]) -> float:
-    """How far double precision is above the margin near a point."""
+    """The error by which double precision exceeds the margin near a point."""
     x = torch.tensor([[float(value) for value in point]], dtype=torch.float64)
     outputs = copy.deepcopy(model).double()(x)[0]
     return float(Fraction((outputs[0] - outputs[1:].amax()).item()) - exact.margin(rationals(x), 0))
@@ -248,7 +248,7 @@ def _network(plan: Plan, draw: Random, x: Tensor) -> nn.Sequential:
 
 @dataclass
 class _Maker:
-    """Layers one after the other, and how far the values behind them reach."""
+    """Layers one after another, and the largest absolute value after them."""
 
     plan: Plan
     draw: Random
@@ -315,7 +315,7 @@ class _Maker:
         return layer
 
     def _fill(self, layer: nn.Linear | nn.BatchNorm1d, weight: Tensor, products: Tensor, groups: Tensor) -> None:
-        """Give a layer its weights, and biases that put the kinks where they are wanted."""
+        """Set the weights of a layer, and biases that put the kinks at the wanted places."""
         shares = torch.rand_like(products)[:, groups]
         bias = {
             "inside": (2 * shares - 1) * self.reach - products,

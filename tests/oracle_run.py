@@ -29,26 +29,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--family", action="append", choices=FAMILIES, help="one of them alone; may be repeated")
     parser.add_argument("--stage", action="append", choices=STAGES, help="one of them alone; may be repeated")
     parser.add_argument("--searches", type=int, default=2, help="of each network, by turns; bounds look at all of them")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     counts: Counts = {}
     reasons: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
-    done, families, searches = 0, cycle(given.family or FAMILIES), cycle(SEARCHES)
-    for seed in count(given.seed * 1_000_000):
-        if done >= given.instances:
+    done, families, searches = 0, cycle(options.family or FAMILIES), cycle(SEARCHES)
+    for seed in count(options.seed * 1_000_000):
+        if done >= options.instances:
             break
         family = next(families)
         begin = time.process_time()
-        cases = instances(family, seed, given.samples)
+        cases = instances(family, seed, options.samples)
         assert len(cases.least) == len(cases)  # so that the oracle's time is its own
         seconds["the oracle"] += time.process_time() - begin
-        for stage in given.stage or [*BOUNDS, *islice(searches, given.searches)]:
+        for stage in options.stage or [*BOUNDS, *islice(searches, options.searches)]:
             begin = time.process_time()
             faults = _judged(cases, stage, counts.setdefault((family, stage), Counter()), reasons)
             seconds[stage] += time.process_time() - begin
             for place, fault in faults:
-                print(f"WRONG: {family!r}, {seed}, sample {place} of {given.samples}, {stage}: {fault}", flush=True)
+                print(f"WRONG: {family!r}, {seed}, sample {place} of {options.samples}, {stage}: {fault}", flush=True)
         done += len(cases)
     for by in (0, 1):
         print(_table(counts, by))
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _judged(cases: Instances, stage: str, counts: Counter[str], reasons: Counter[str]) -> list[tuple[int, str]]:
-    """Count what a stage says about some samples: the places of the wrong verdicts, and what is wrong with them."""
+    """Count the verdicts of a stage about some samples: the places of the wrong verdicts, and their faults."""
     faults = []
     for place, (record, fault) in enumerate(cases.certified(STAGES[stage])):
         counts[record.verdict] += 1

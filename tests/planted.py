@@ -42,7 +42,7 @@ class Planted(NamedTuple):
     base: nn.Module | None = None  # what a spike was added to
 
     def to(self, dtype: torch.dtype) -> "Planted":
-        """The same in another precision."""
+        """The same network in another precision."""
         model = copy.deepcopy(self.model).to(dtype)
         return self._replace(model=model, x=self.x.to(dtype), point=self.point.to(dtype))
 
@@ -158,11 +158,11 @@ def fitted(seed: int, *, inputs: int = 3, hidden: int = 16, gap: float = 0.3, st
     model = nn.Sequential(first, nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 2))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(steps):
-        found = margins(model(data), torch.zeros(len(data), dtype=torch.long))[:, 0]
-        if found[0] < -VIOLATION / 3 and bool((found[1:] > 0).all()):
+        least = margins(model(data), torch.zeros(len(data), dtype=torch.long))[:, 0]
+        if least[0] < -VIOLATION / 3 and bool((least[1:] > 0).all()):
             break
         optimizer.zero_grad()
-        (weights * (found - targets) ** 2).mean().backward()
+        (weights * (least - targets) ** 2).mean().backward()
         optimizer.step()
     with torch.no_grad():  # of inputs in [-1, 1] until here
         first.weight /= EPS

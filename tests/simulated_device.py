@@ -2,7 +2,7 @@
 
     from tests import simulated_device       # registers the device, for the whole process
 
-    model.to("sim")(x.to("sim"))             # values are the CPU's, and gradients but for rounding
+    model.to("sim")(x.to("sim"))             # values are the CPU's, and so are gradients, except for rounding
     with simulated_device.counted() as counts:
         step()
     counts.launches, counts.waits            # what a real device would start, and what would wait for it
@@ -79,13 +79,13 @@ FREE |= {"aten::empty_strided", "aten::empty_like", "aten::new_empty", "aten::li
 
 @dataclass
 class Counts:
-    """What ran on the device while it was counted."""
+    """The counts of the operators that ran on the device."""
 
     operators: Counter[str] = field(default_factory=Counter)  # launches, by operator
     waits: int = 0  # of the host for the device: values that it reads, and sizes that depend on values
     waits_by_operator: Counter[str] = field(default_factory=Counter)
     uploads: int = 0  # copies to the device
-    downloads: int = 0  # copies from the device, each of which is a wait, too
+    downloads: int = 0  # copies from the device; each is also a wait
     uploaded_bytes: int = 0
     downloaded_bytes: int = 0
 
@@ -96,7 +96,7 @@ class Counts:
 
 
 class _Memory:
-    """The bytes of all live tensors of the device. Views share those of what they show."""
+    """The bytes of all live tensors of the device. Views share the bytes of their base."""
 
     def __init__(self) -> None:
         self.bytes, self.peak, self.limit = 0, 0, math.inf
@@ -155,7 +155,7 @@ def counted() -> Iterator[Counts]:
 
 @contextmanager
 def memory_limit(size: float) -> Iterator[None]:
-    """What takes more bytes than this, all live tensors of the device together, raises torch.OutOfMemoryError."""
+    """Raise torch.OutOfMemoryError if all live tensors of the device take more than this number of bytes."""
     before, _memory.limit = _memory.limit, size
     try:
         yield
@@ -165,7 +165,7 @@ def memory_limit(size: float) -> Iterator[None]:
 
 @contextmanager
 def measured_memory() -> Iterator[Callable[[], int]]:
-    """A function that gives the most bytes that live tensors took at once since the beginning, beyond those there."""
+    """A function that returns the peak bytes of live tensors since the start, minus those at the start."""
     gc.collect()
     begin = _memory.bytes
     _memory.peak = begin
@@ -200,7 +200,7 @@ def unpacked(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Operator:
-    """What a schema says about an operator."""
+    """The properties of an operator, from its schema."""
 
     name: str
     tensors: tuple[int, ...]  # the places of arguments that are tensors
@@ -270,7 +270,7 @@ def _note(name: str, tensors: list[Tensor]) -> None:
 
 
 def _check(name: str, given: _Unpacking) -> None:
-    """Raise what CUDA raises where tensors or generators lie elsewhere."""
+    """Raise the errors of CUDA for tensors or generators on another device."""
     if given.strange_generator:
         raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu' in {name}")
     if name in COPIES or not any(t.is_cpu for t in given.tensors):
@@ -304,6 +304,9 @@ def _run(op: Any, *arguments: Any, **options: Any) -> Any:
     else:
         # torch unpacks tensors that were made of numbers: then another operator of this name is meant
         numbers = any(at < len(values) and isinstance(values[at], bool | int | float) for at in operator.tensors)
+        if name == "aten::sub" and not isinstance(values[0], Tensor) and "out" in named:
+            # there is none for a number minus a tensor, and torch would print the tensor to say so
+            values[0], numbers = torch.scalar_tensor(values[0], dtype=named["out"].dtype), False
         out = (op.overloadpacket if numbers else op)(*values, **named)
     if operator.returned == -1:
         return _packed(out)

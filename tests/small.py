@@ -22,7 +22,7 @@ def small(seed: int, *, batch_norm: bool = False) -> nn.Sequential:
 
 
 def inputs(model: nn.Module, count: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs whose labels are the model's own answers, but for every seventh."""
+    """Inputs whose labels are the model's own answers, except for every seventh."""
     x = torch.rand(count, 4, generator=torch.Generator().manual_seed(5))
     y = model(x).argmax(1).detach()
     y[::7] = (y[::7] + 1) % 3
@@ -30,7 +30,7 @@ def inputs(model: nn.Module, count: int = 60) -> tuple[torch.Tensor, torch.Tenso
 
 
 def right(model: nn.Module, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs that the network is right about."""
+    """Inputs that the network classifies correctly."""
     x, _ = inputs(model, count)
     return x, model(x).argmax(1).detach()
 
@@ -41,6 +41,14 @@ def linear(weight: list[list[float]], bias: list[float]) -> nn.Sequential:
         layer.weight.copy_(torch.tensor(weight))
         layer.bias.copy_(torch.tensor(bias))
     return nn.Sequential(layer)
+
+
+def conv() -> nn.Module:
+    """A network of two convolutions, for inputs (2, 6, 6)."""
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 4, stride=2, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 4),
+    )  # fmt: skip
 
 
 def timeless(found: Certification) -> list[SampleRecord]:

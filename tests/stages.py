@@ -25,13 +25,13 @@ class Custom(Stage):
 
 
 class Proving(Custom):
-    """Bounds that are not asked for once more."""
+    """Bounds that are not computed again in double precision."""
 
     proves: ClassVar[bool] = True
 
 
 def constant(screening: float, exact: float | None = None) -> Callable[[Problem], Findings]:
-    """A stage that says one bound in single precision and another one in double."""
+    """A stage with one bound in single precision and another one in double precision."""
 
     def look(problem: Problem) -> Findings:
         value = exact if exact is not None and problem.x.dtype == torch.float64 else screening
@@ -41,7 +41,7 @@ def constant(screening: float, exact: float | None = None) -> Callable[[Problem]
 
 
 def taking(clock: list[float], seconds: float, bound: float | None = 1.0) -> Callable[[Problem], Findings]:
-    """A stage that takes so many seconds for each sample, and gives this bound."""
+    """A stage that takes this number of seconds for each sample, and returns this bound."""
 
     def look(problem: Problem) -> Findings:
         clock[0] += seconds * len(problem)

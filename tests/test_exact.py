@@ -1,4 +1,4 @@
-"""The exact networks themselves: their values are the fractions' own, and nothing is below their least margin."""
+"""The exact networks themselves: their values agree with plain fractions, and no point is below their least margin."""
 
 from fractions import Fraction
 from random import Random
@@ -73,7 +73,7 @@ def test_no_point_has_a_smaller_margin_and_one_has_this(inputs, options):
 
 
 def test_the_least_margin_may_lie_inside():
-    """|x - 1/3| - 1/8, with the kink at a number that is no double."""
+    """|x - 1/3| - 1/8, with the kink at a number that is not a double."""
     first, last = nn.Linear(1, 2).double(), nn.Linear(2, 2).double()
     with torch.no_grad():
         first.weight.copy_(torch.tensor([[3.0], [-3.0]]))

@@ -10,59 +10,26 @@ from typing import ClassVar
 import pytest
 import torch
 from tests.kinds import ours
+from tests.own_members import (
+    AttackOfTheTest,
+    DatasetOfTheTest,
+    DomainOfTheTest,
+    MethodOfTheTest,
+    NetworkOfTheTest,
+    StageOfTheTest,
+    ThreatOfTheTest,
+)
 
 import ctbench
 from ctbench.attacks import PGD, Attack, attacks
-from ctbench.datasets import Dataset, Digits, datasets
+from ctbench.datasets import Dataset, datasets
 from ctbench.domains import Domain, Interval, domain, domains
 from ctbench.members import members, modules, own_name, required_fields
 from ctbench.methods import Method, methods
-from ctbench.methods.standard import Standard
-from ctbench.networks import MLP, Architecture, architectures
+from ctbench.networks import Architecture, architectures
 from ctbench.regions import Linf, Threat, threats
 from ctbench.training import codec
-from ctbench.verify import Bound, Findings, Stage, stage_types, stages_by_name
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodOfTheTest(Standard):
-    name: ClassVar[str] = "your-method"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetOfTheTest(Digits):
-    name: ClassVar[str] = "your-dataset"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkOfTheTest(MLP):
-    name: ClassVar[str] = "your-network"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ThreatOfTheTest(Linf):
-    name: ClassVar[str] = "your-threat"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackOfTheTest(PGD):
-    name: ClassVar[str] = "your-attack"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageOfTheTest(Stage):
-    name: ClassVar[str] = "your-stage"
-    title = "your-stage"
-
-    def __call__(self, problem, generator):
-        return Findings()
-
-
-@dataclass(frozen=True, kw_only=True)
-class DomainOfTheTest(Interval):
-    name: ClassVar[str] = "your-domain"
-    scale: float = 1.0
-
+from ctbench.verify import Bound, Stage, stage_types, stages_by_name
 
 KINDS = {
     MethodOfTheTest: (Method, methods),
@@ -183,8 +150,8 @@ def test_required_fields():
 def test_a_domain_of_your_own_bounds_by_its_name_and_options():
     assert domain("your-domain", scale=2.0) == DomainOfTheTest(scale=2.0)
     x = torch.rand(3, 4)
-    found = ctbench.bounds(torch.nn.Linear(4, 2), x, eps=0.1, domain="your-domain", scale=2.0)
-    assert (found.lower < found.upper).all()
+    bounds = ctbench.bounds(torch.nn.Linear(4, 2), x, eps=0.1, domain="your-domain", scale=2.0)
+    assert (bounds.lower < bounds.upper).all()
 
     @dataclass(frozen=True, kw_only=True)
     class Demanding(Interval):

@@ -1,4 +1,4 @@
-"""What the package says of itself is the same in every place that says it."""
+"""The facts about the package are the same in every file that states them."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""Products of float32 are computed in full where something is bounded, attacked or certified."""
+"""Products of float32 are computed in full precision in bounds, attacks and certification."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ WAYS = [as_it_comes, by_old_switches, *([by_new_switches, for_all] if NEW else [
 
 @pytest.fixture(params=WAYS, ids=[way.__name__ for way in WAYS])
 def rounded(request: pytest.FixtureRequest) -> Iterator[Switches]:
-    """A user who has asked for TF32 in one of the ways, and all switches after that."""
+    """A user who has turned on TF32 in one of the ways, and all switches afterwards."""
     if NEW:
         before = [(place, place.fp32_precision) for place in (backends.cuda.matmul, backends.cudnn.conv)]
         before += [(place, place.fp32_precision) for place in (backends.mkldnn.matmul, backends.cudnn.rnn)]
@@ -148,13 +148,13 @@ def test_what_certifies_and_attacks_computes_in_full(rounded):
 def test_bounds_are_computed_in_full(rounded, monkeypatch, call: Callable):
     from ctbench.domains import interval
 
-    seen, lower_bounds = [], interval.lower_bounds
+    seen, lower_bounds = [], interval.Interval.lower_bounds
 
     def look(*args: object, **kwargs: object) -> torch.Tensor:
         seen.append(is_full())
         return lower_bounds(*args, **kwargs)
 
-    monkeypatch.setattr(interval, "lower_bounds", look)
+    monkeypatch.setattr(interval.Interval, "lower_bounds", look)
     labels = {} if call is ctbench.bounds else {"y": torch.zeros(2, dtype=torch.long)}
     call(small(0), torch.rand(2, 4), eps=0.1, domain="interval", **labels)
     assert seen == [True]

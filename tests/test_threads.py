@@ -1,4 +1,4 @@
-"""OpenMP is told how to wait before torch is there."""
+"""OpenMP gets its setting before torch is imported."""
 
 import os
 import subprocess
@@ -24,5 +24,5 @@ def test_threads_sleep_unless_the_environment_says_otherwise(given, found):
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     environment |= {"OMP_WAIT_POLICY": given} if given else {}
     command = [sys.executable, "-c", WATCHED]
-    told = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert told.stdout == f"{found}\n"
+    process = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert process.stdout == f"{found}\n"

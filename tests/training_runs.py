@@ -43,7 +43,7 @@ class Watched(Method):
 
 
 class Killed(BaseException):
-    """Stands for what no code can catch."""
+    """An error that no code can catch."""
 
 
 def weights(run: ctbench.Run) -> dict[str, torch.Tensor]:
@@ -59,7 +59,7 @@ def untimed(path) -> list[dict[str, float]]:
 
 
 def interrupt_at(monkeypatch, call: int) -> None:
-    """Stop the process, as it were, in the step that is counted so."""
+    """Simulate the end of the process in the step with this number."""
     step, made = Stepper.step, []
 
     def stopping(self, *args, **kwargs):
@@ -72,7 +72,7 @@ def interrupt_at(monkeypatch, call: int) -> None:
 
 
 def cut_short(monkeypatch, recipe: Recipe, call: int, out, *, resume: bool = False) -> None:
-    """Train, and die in the step that is counted so."""
+    """Train, and stop in the step with this number."""
     with monkeypatch.context() as patch:
         interrupt_at(patch, call)
         with pytest.raises(Killed):

@@ -1,8 +1,8 @@
-"""How much memory a computation may take at once, and what becomes of it where that was too much.
+"""How much memory a computation may take at once, and what to do if that is too much.
 
-budget.of(device)                    # bytes: 256 MiB on a CPU, elsewhere a share of what the device has free
-budget.scale(device)                 # how much larger than on a CPU: for sizes that were chosen there
-budget.halving(bounds, count, size)  # parts of a batch, halved where the device runs out of memory
+budget.of(device)                    # bytes: 256 MiB on a CPU, a share of the free memory on other devices
+budget.scale(device)                 # this budget as a multiple of that of a CPU, for sizes that were chosen there
+budget.halving(bounds, count, size)  # parts of a batch, halved if the device runs out of memory
 """
 
 from __future__ import annotations
@@ -12,58 +12,61 @@ from typing import TypeVar
 
 import torch
 
-DEFAULT = 2**28  # bytes: on a CPU, whose memory others share and the operating system stretches
-SHARE = 1 / 8  # of a device's free memory: less than half of what is held is counted, and half of it stays spare
+DEFAULT = 2**28  # bytes, on a CPU: other processes share its memory
+SHARE = 1 / 8  # of a device's free memory: a computation holds more than twice what it counts
 
 T = TypeVar("T")
 
 
 def of(device: torch.device, share: float = SHARE) -> int:
-    """Bytes that a computation on a device may take at once: on a CPU, or where the device does not say what it has
-    free, 256 MiB, and else a share of that."""
+    """Bytes that a computation on a device may take at once: a share of its free memory.
+
+    On a CPU, and on a device that does not tell its free memory, it is 256 MiB.
+    """
     free = free_memory(device)
     return DEFAULT if free is None else max(1, int(share * free))
 
 
 def scale(device: torch.device, share: float = SHARE) -> float:
-    """The budget as a multiple of that on a CPU."""
+    """The budget as a multiple of that of a CPU."""
     return of(device, share) / DEFAULT
 
 
 def grown(number: int, device: torch.device, share: float = SHARE) -> int:
-    """A number of things that fit a CPU's budget, grown with that of a device; at least 1."""
+    """A number of items that was chosen for a CPU, scaled to the budget of a device; at least 1."""
     return max(1, int(number * scale(device, share)))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch had no memory left: on a CPU it says so in words alone."""
+    """Whether torch ran out of memory. On a CPU only the message of the error says so."""
     words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 
 def halving(compute: Callable[[int, int], T], count: int, size: int) -> list[T]:
-    """What `compute` makes of [0, count) in parts from start to stop, none larger than `size`; a part that there is no
-    memory for is halved, and so are those behind it.
+    """The results of `compute(start, stop)` on consecutive parts of [0, count), of at most `size` items each.
+
+    If there is not enough memory for a part, this part and all later parts are halved.
 
     Raises:
-        torch.OutOfMemoryError: there is no memory for one thing, either; on a CPU also RuntimeError or MemoryError.
+        torch.OutOfMemoryError: there is not enough memory for a single item; on a CPU also RuntimeError or MemoryError.
     """
-    found, start = list[T](), 0
+    results, start = list[T](), 0
     while start < count:
         stop = min(count, start + size)
         part = attempt(lambda start=start, stop=stop: compute(start, stop), last=stop - start == 1)  # type: ignore[misc]
         if part is None:
             size = (stop - start + 1) // 2
         else:
-            found.append(part)
+            results.append(part)
             start = stop
-    return found
+    return results
 
 
 def attempt(compute: Callable[[], T], *, last: bool = False) -> T | None:
-    """What is computed; None where memory did not suffice, unless this was the last attempt.
+    """The result of `compute`; None if there was not enough memory, unless this was the last attempt.
 
-    The error is gone when this returns, and with it all that its frames hold.
+    When this returns, the error is gone, and so are the tensors that its frames hold.
     """
     try:
         return compute()
@@ -74,8 +77,10 @@ def attempt(compute: Callable[[], T], *, last: bool = False) -> T | None:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a device has free, with those that torch keeps there for later; None for a CPU, and where the device
-    does not say."""
+    """The free memory of a device in bytes, including the memory that torch keeps for later.
+
+    None for a CPU, and for a device that does not tell.
+    """
     if device.type in ("cpu", "meta"):
         return None
     module = torch.get_device_module(device)

@@ -1,10 +1,10 @@
-"""A moment after which what is being computed is of no use.
+"""A time after which a computation gives up.
 
 with until(end):           # on the clock of time.perf_counter
-    crown.boxes(...)       # looks at the clock before each of its passes: OutOfTime
+    crown.boxes(...)       # checks the clock before each of its passes, and may raise OutOfTime
 
-A pass over a wide network takes seconds, and a bound takes many of them, so whoever has a limit would wait long for a
-result that comes too late. Where no limit is set nothing is ever out of time.
+A pass over a wide network takes seconds, and a bound takes many passes. Without this check, a caller with a time limit
+would wait long for a result that comes too late. If no limit is set, nothing is ever out of time.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from contextvars import ContextVar
 _end: ContextVar[float] = ContextVar("end", default=math.inf)
 
 
-class OutOfTime(Exception):  # noqa: N818 (nothing went wrong)
-    """The time that a computation was given is over."""
+class OutOfTime(Exception):  # noqa: N818 (it is not an error)
+    """The time limit of a computation is over."""
 
 
 def seconds(text: str) -> float:
@@ -39,7 +39,7 @@ def seconds(text: str) -> float:
 
 @contextmanager
 def until(end: float) -> Iterator[None]:
-    """Until this moment, or one that was set around it if that comes first."""
+    """A context with a time limit. Inside another such context, the earlier end counts."""
     token = _end.set(min(end, _end.get()))
     try:
         yield
@@ -48,11 +48,11 @@ def until(end: float) -> Iterator[None]:
 
 
 def is_over() -> bool:
-    """Whether the moment has come."""
+    """Whether the time is over."""
     return time.perf_counter() >= _end.get()
 
 
 def check() -> None:
-    """Raise OutOfTime if the moment has come."""
+    """Raise OutOfTime if the time is over."""
     if is_over():
         raise OutOfTime

@@ -39,7 +39,7 @@ def members(base: type[T], *, records: bool = False) -> dict[str, type[T]]:
         other = classes.setdefault(name, member)
         if _path(other) != _path(member):
             raise ValueError(f"{_path(other)} and {_path(member)} are both named {name!r}: rename one of them")
-        classes[name] = member  # of a class defined twice, as by a notebook cell that is run again, the last one
+        classes[name] = member  # of a class that a notebook defines again, the last one counts
     return dict(sorted(classes.items()))
 
 

@@ -1,8 +1,8 @@
 """The precision in which products of float32 are computed.
 
-TF32 keeps 10 bits of each factor's mantissa. GPUs may take it for products of matrices and for convolutions, and cuDNN
-does so by default. A bound that is rounded like that is no bound of the network, so whatever bounds, attacks and
-certifies runs in full float32, and sets the user's own switches back:
+TF32 keeps 10 bits of the mantissa of each factor. GPUs may use it for products of matrices and for convolutions, and
+cuDNN does so by default. Bounds that are rounded in this way are not bounds of the network. So bounds, attacks and
+certification run in full float32, and restore the user's own switches afterwards:
 
     with products("float32"):
         lower, upper = crown(...)
@@ -10,9 +10,9 @@ certifies runs in full float32, and sets the user's own switches back:
     @full_float32                   # the same around a function, or around each step of a generator
     def certify(...): ...
 
-torch has old switches (`torch.backends.cudnn.allow_tf32`, `torch.set_float32_matmul_precision`) and, from 2.9 on, new
-ones (`fp32_precision`, a tree of them). Who has mixed both cannot read the old ones, which are then left alone. The
-switches are those of the whole process, whatever its threads do.
+torch has old switches (`torch.backends.cudnn.allow_tf32`, `torch.set_float32_matmul_precision`) and, since 2.9, a tree
+of new ones (`fp32_precision`). If a program has used both, the old ones cannot be read: they then stay as they are. All
+threads of a process share the switches.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ import torch
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_GROUPS = ("", "cudnn")  # what their members follow where these say "none"; that of mkldnn is "" again, in torch 2.13
+_GROUPS = ("", "cudnn")  # members that say "none" follow their group; that of mkldnn is "", in torch 2.13
 _MEMBERS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
 
 
 @contextmanager
 def products(precision: Literal["float32", "tf32"]) -> Iterator[None]:
-    """Compute products of float32 in full precision, or in TF32 where the device has it; not so afterwards."""
+    """A context in which products of float32 are computed in full precision, or in TF32 if the device has it."""
     old, new = _old_switches(), _new_switches()
     try:
         if old is not None:
@@ -48,7 +48,7 @@ def products(precision: Literal["float32", "tf32"]) -> Iterator[None]:
 
 
 def full_float32(function: Callable[P, T]) -> Callable[P, T]:
-    """A function with all its products in full float32; a generator's own, and not what is done between its steps."""
+    """The function with all its products in full float32. Of a generator, this holds within its steps, not between."""
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
@@ -77,10 +77,10 @@ def full_float32(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _old_switches() -> tuple[bool, str] | None:
-    """TF32 in convolutions, and the precision of products of matrices; None where torch does not say them."""
+    """TF32 in convolutions, and the precision of products of matrices; None if torch refuses to tell."""
     try:
         return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    except RuntimeError:  # the new ones were used, too
+    except RuntimeError:  # the new switches were also used
         return None
 
 
@@ -90,15 +90,15 @@ def _set_old(convolutions: bool, matrices: str) -> None:
 
 
 def _new_switches() -> dict[str, str]:
-    """What each of the new switches says itself, groups first. The groups say "none" afterwards."""
-    found = dict[str, str]()
+    """The value of each new switch itself, groups first. Sets the groups to "none"."""
+    values = dict[str, str]()
     for name in (*_GROUPS, *_MEMBERS):
         place = _place(name)
         if hasattr(place, "fp32_precision"):
-            found[name] = place.fp32_precision
+            values[name] = place.fp32_precision
             if name in _GROUPS:
                 place.fp32_precision = "none"
-    return found
+    return values
 
 
 def _set_new(switches: dict[str, str]) -> None:

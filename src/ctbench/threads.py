@@ -1,10 +1,10 @@
 """Threads that wait for one another sleep.
 
-Those of torch's OpenMP spin by default, for milliseconds. On a machine that is shared the one that they wait for may
-have no core, because they spin on it: beside one busy process, small networks took 4 to 8 times as long to verify on 2
-cores, and beside two 50 times (November 2026). Asleep they take as long as on an idle machine, where it costs nothing.
+The threads of torch's OpenMP spin by default while they wait. On a shared machine, they may occupy the core of the
+thread that they wait for. Sleeping costs nothing on an idle machine, and on a busy one it is many times faster for
+small networks (docs/benchmarks.md).
 
-OpenMP reads the setting when torch is imported, so `import ctbench` makes it first, unless the environment has another.
+OpenMP reads the setting when torch is imported. So `import ctbench` sets it first, unless the environment has a value.
 """
 
 import os

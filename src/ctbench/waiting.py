@@ -1,8 +1,8 @@
-"""Whether a look at a tensor's values makes Python wait.
+"""Whether reading the values of a tensor makes Python wait.
 
-An accelerator works behind Python, which queues one operator after the other. `.item()`, `bool(tensor)`, and every
-result whose shape depends on values, make Python wait until the queue is empty. Where such a look only saves work, it
-is worth it on the CPU alone:
+Python puts operators into a queue, and an accelerator works through it. `.item()`, `bool(tensor)`, and every result
+whose shape depends on values, make Python wait until the queue is empty. Code that reads values only to save work
+should do so on the CPU alone:
 
     if waiting.is_free(mask) and not bool(mask.any()):
         return
@@ -14,5 +14,5 @@ from torch import Tensor
 
 
 def is_free(tensor: Tensor) -> bool:
-    """Whether the values of a tensor can be looked at without waiting for a device."""
+    """Whether the values of a tensor can be read without waiting for a device."""
     return tensor.device.type == "cpu"

@@ -16,8 +16,8 @@ def test_segments_by_hand():
     # cosines of (3, 4): 3/5 and 7/(5 sqrt 2);  of (0, -2): 0 and 1/sqrt 2
     one, both = torch.tensor([[[10.0, 0.0]]]), torch.tensor([[[10.0, 0.0]], [[-0.1, -0.1]]])
     assert alignment(Segments(eps=0.5, directions=one).region(X), SIGNAL) == pytest.approx(0.3, abs=1e-7)
-    found = alignment(Segments(eps=0.5, directions=both).region(X), SIGNAL)
-    assert found == pytest.approx((7 / 5 + 1) / 2 / math.sqrt(2), abs=1e-7)
+    cosines = alignment(Segments(eps=0.5, directions=both).region(X), SIGNAL)
+    assert cosines == pytest.approx((7 / 5 + 1) / 2 / math.sqrt(2), abs=1e-7)
 
 
 def test_the_length_of_signal_and_segments_is_of_no_matter():
@@ -31,10 +31,10 @@ def test_the_length_of_signal_and_segments_is_of_no_matter():
 
 def test_more_directions_align_better_and_all_of_them_by_a_bound():
     x, signal = torch.zeros(50, 8), torch.randn(50, 8, generator=torch.Generator().manual_seed(2))
-    found = [alignment(RandomSegments(eps=1.0, count=k).region(x), signal) for k in range(1, 9)]
-    assert found == sorted(found)
-    assert found[0] < found[-1]
-    assert 8**-0.5 <= found[-1] < 1
+    cosines = [alignment(RandomSegments(eps=1.0, count=k).region(x), signal) for k in range(1, 9)]
+    assert cosines == sorted(cosines)
+    assert cosines[0] < cosines[-1]
+    assert 8**-0.5 <= cosines[-1] < 1
 
 
 @pytest.mark.parametrize(

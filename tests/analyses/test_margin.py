@@ -18,9 +18,9 @@ def test_by_hand(norm, distance, pair):
     x = X.clone()
     if norm == "l2":
         x[2] = torch.tensor([0.5, 2.0])
-    found = data_margin(x, Y, norm)
-    assert found.distance == pytest.approx(distance, abs=1e-15)
-    assert found.pair == pair
+    margin = data_margin(x, Y, norm)
+    assert margin.distance == pytest.approx(distance, abs=1e-15)
+    assert margin.pair == pair
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
@@ -33,11 +33,11 @@ def test_a_pair_in_any_part_is_found(monkeypatch, norm, planted):
     first, second = planted
     y[first] = (y[second] + 1) % 4
     x[first] = x[second] + 1e-3
-    found = data_margin(x, y, norm)
-    assert found.pair == tuple(sorted(planted))
+    nearest = data_margin(x, y, norm)
+    assert nearest.pair == tuple(sorted(planted))
     difference = (x[first].double() - x[second].double()).abs()
     expected = {"l2": difference.square().sum().sqrt(), "linf": difference.amax(), "l1": difference.sum()}[norm]
-    assert found.distance == pytest.approx(expected.item(), abs=1e-15)
+    assert nearest.distance == pytest.approx(expected.item(), abs=1e-15)
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
@@ -51,14 +51,14 @@ def test_it_is_the_least_of_all_distances(norm):
         "l1": difference.abs().sum(2),
     }[norm]
     least = every[y.unsqueeze(1) != y].min()
-    found = data_margin(x, y, norm)
-    assert found.distance == pytest.approx(least.item(), abs=1e-15)
-    assert every[found.pair] == least
-    assert y[found.pair[0]] != y[found.pair[1]]
+    margin = data_margin(x, y, norm)
+    assert margin.distance == pytest.approx(least.item(), abs=1e-15)
+    assert every[margin.pair] == least
+    assert y[margin.pair[0]] != y[margin.pair[1]]
 
 
 def test_an_input_with_two_labels_has_margin_zero():
-    """Products of matrices alone would make some 1e-6 of it."""
+    """Products of matrices alone would give errors of about 1e-6."""
     x = torch.randn(100, 784, generator=torch.Generator().manual_seed(3)) * 100
     x[70] = x[20]
     assert data_margin(x, torch.arange(100) % 3) == (0.0, (20, 70))

@@ -23,8 +23,8 @@ def by_hand(bias: list[float]) -> Graph:
 def test_by_hand():
     x = torch.tensor([[0.0, 5.0], [1.0, -5.0]]).double()
     # at x_1 = 0 all neurons lie in b -+ 1, at x_1 = 1 in b + 1 -+ 1
-    found = neuron_states(by_hand([-3.0, -1.5, 0.5, 1.25, 3.0]), FirstCoordinate(eps=1.0).region(x))
-    assert found == NeuronStates(inactive=3 / 10, active=5 / 10, unstable=2 / 10)
+    states = neuron_states(by_hand([-3.0, -1.5, 0.5, 1.25, 3.0]), FirstCoordinate(eps=1.0).region(x))
+    assert states == NeuronStates(inactive=3 / 10, active=5 / 10, unstable=2 / 10)
 
 
 @pytest.mark.parametrize("bias", [-1.0, 0.0, 1.0])
@@ -48,21 +48,21 @@ def test_neurons_that_switch_are_unstable_and_tighter_bounds_leave_fewer(threat)
     values = [Graph(net.nodes[: at + 1])(points.flatten(0, 1)).view(500, 7, -1) for at in inputs]
     signs = torch.cat(values, dim=2) > 0
     switching = (signs.any(0) & ~signs.all(0)).double().mean().item()
-    found = {
+    by_bounds = {
         "crown": neuron_states(net, region),
         "coap": neuron_states(net, region, boxes=coap.boxes(net, region)),
         "interval": neuron_states(net, region, boxes=interval.boxes(net, region)),
     }
-    assert found["crown"] == neuron_states(net, region, boxes=crown.boxes(net, region))
-    assert 0 < switching <= found["crown"].unstable < found["interval"].unstable
-    assert switching <= found["coap"].unstable
-    for states in found.values():
+    assert by_bounds["crown"] == neuron_states(net, region, boxes=crown.boxes(net, region))
+    assert 0 < switching <= by_bounds["crown"].unstable < by_bounds["interval"].unstable
+    assert switching <= by_bounds["coap"].unstable
+    for states in by_bounds.values():
         assert sum(states) == pytest.approx(1, abs=1e-15)
         assert states.active <= signs.all(0).double().mean().item()
 
 
 def test_each_neuron_counts_as_much_as_any_other():
-    """The layers have 9, 8 and 5 neurons: the mean over all is not that of the layers' means."""
+    """The layers have 9, 8 and 5 neurons, so the mean over all neurons is not the mean of the layers' means."""
     net, x = deep()
     region = Linf(eps=0.1).region(x)
     boxes = interval.boxes(net, region)

@@ -1,4 +1,4 @@
-"""The theory of signal-directed perturbations: each formula against what it stands for, and where the theorem holds."""
+"""The theory of signal-directed perturbations: each formula against its definition, and the reach of the theorem."""
 
 import math
 
@@ -68,12 +68,12 @@ def test_the_robust_risk_is_that_of_samples():
         if index % 3 == 0:
             neuron = Neuron(theta=neuron.theta, a=-neuron.a, b=-neuron.b)
         expected = one_neuron.robust_risk(neuron, task)
-        found = one_neuron.sampled_robust_risk(neuron, task, *draws.samples(neuron, task))
-        assert found == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / SAMPLES))
+        risk = one_neuron.sampled_robust_risk(neuron, task, *draws.samples(neuron, task))
+        assert risk == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / SAMPLES))
 
 
 def test_the_robust_risk_decreases_in_the_signal_weight_through_zero():
-    """Lemma B.1; so the order of two risks is that of the signal weights, whatever the size of the step."""
+    """Lemma B.1: the order of two risks is that of the signal weights, for steps of any size."""
     task = Task(gamma=1.0, sigma=0.7, eps=0.8)
     for a in (2.0, -2.0):
         thetas = [torch.tensor([a * signal, 0.9, -1.1]).double() for signal in (-3.0, -0.5, -0.1, 0.1, 0.5, 3.0)]
@@ -103,8 +103,8 @@ def test_the_dual_bound_is_that_of_coap():
     spec = margin_rows(y, 2, dtype=x.dtype)
     expected = coap.lower_bounds(graph, FirstCoordinate(eps=2.5).region(x), spec)
     layers = (model[0].weight, model[0].bias), (model[2].weight, model[2].bias)
-    found = one_neuron.dual_bound(*layers, x, spec[:, 0], 2.5)
-    torch.testing.assert_close(found, expected[:, 0], rtol=0, atol=1e-10)
+    bound = one_neuron.dual_bound(*layers, x, spec[:, 0], 2.5)
+    torch.testing.assert_close(bound, expected[:, 0], rtol=0, atol=1e-10)
 
 
 def test_the_margins_are_the_worst_end_and_the_bound_of_coap():
@@ -172,9 +172,9 @@ def test_the_expected_gradient_is_that_of_samples(gradient):
             gamma=draws.scale(0.1, 10), share=draws.uniform(0.1, 1), spread=draws.scale(0.5, 5)
         )
         values = gradient(neuron, task, *draws.samples(neuron, task))
-        found = one_neuron.expected_gradient(gradient, neuron, task)
-        assert found == pytest.approx(values.mean().item(), abs=4 * values.std().item() / math.sqrt(SAMPLES))
-        assert one_neuron.expected_gradient(gradient, neuron, task, panels=900) == pytest.approx(found, rel=1e-9)
+        expected = one_neuron.expected_gradient(gradient, neuron, task)
+        assert expected == pytest.approx(values.mean().item(), abs=4 * values.std().item() / math.sqrt(SAMPLES))
+        assert one_neuron.expected_gradient(gradient, neuron, task, panels=900) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_step_moves_the_signal_weight_alone():

@@ -1,4 +1,4 @@
-"""Auto-PGD's own promises: the algorithm of the paper, step by step, for each search alone."""
+"""Auto-PGD follows the algorithm of the paper, step by step, separately for each search."""
 
 import math
 from fractions import Fraction
@@ -11,6 +11,13 @@ from ctbench.attacks import APGD, PGD
 from ctbench.regions import L2, Box, FirstCoordinate
 
 BOX = Box(torch.full((3, 2), -1.0).double(), torch.tensor([1.0, 3.0]).double().expand(3, 2))
+
+
+class Fixed(Box):
+    """A box whose attacks start at its lower corner."""
+
+    def start(self, x, count, generator=None):
+        return self.lower[None]
 
 
 def test_the_checkpoints_of_a_hundred_steps():
@@ -57,7 +64,7 @@ def by_hand(start: float, value, slope, *, steps: int, low: float, high: float) 
     [
         (-1.0, 3.0, -0.8, lambda t: -((t - 0.37) ** 2), lambda t: -2 * (t - 0.37)),
         (-1.0, 3.0, 2.9, lambda t: math.sin(5 * t), lambda t: 5 * math.cos(5 * t)),
-        (-1.0, 1.0, 0.1, lambda t: t**3, lambda t: 3 * t**2),  # (2) alone, too: at the edge nothing improves
+        (-1.0, 1.0, 0.1, lambda t: t**3, lambda t: 3 * t**2),  # (2) also holds alone: at the edge nothing improves
     ],
 )
 def test_it_is_the_algorithm_of_the_paper(low, high, start, value, slope):
@@ -74,20 +81,16 @@ def test_it_is_the_algorithm_of_the_paper(low, high, start, value, slope):
         return (exact + slope(points.item()) * (points - points.detach())).view(1, 1)
 
     region = Fixed(torch.tensor([[low]]).double(), torch.tensor([[high]]).double())
-    found = APGD(steps=100)(objective, region, region.center)
+    worst = APGD(steps=100)(objective, region, region.center)
     expected, halved = by_hand(start, value, slope, steps=100, low=low, high=high)
     assert asked == pytest.approx(expected, rel=0, abs=1e-14)
     assert halved
-    assert found.item() == max(asked, key=value)
+    assert worst.item() == max(asked, key=value)
 
 
 def test_rising_without_a_new_best_halves_every_other_time():
     """Condition (2) alone: values rise all the time but stay below the first, and a halving keeps it away once."""
     asked = []
-
-    class Fixed(Box):
-        def start(self, x, count, generator=None):
-            return self.lower[None]
 
     def objective(points: Tensor) -> Tensor:
         asked.append(points.item())
@@ -102,7 +105,7 @@ def test_rising_without_a_new_best_halves_every_other_time():
 
 
 def test_searches_do_not_influence_one_another():
-    """Each sample of each restart has its own step size: alone it would ask about the same points."""
+    """Each sample of each restart has its own step size: searched alone, it would query the same points."""
     starts = BOX.sample(4, torch.Generator().manual_seed(0))
 
     class Fixed(Box):
@@ -129,45 +132,45 @@ def test_searches_do_not_influence_one_another():
 
 
 def test_it_needs_no_step_size_to_come_close():
-    """In a valley PGD overshoots with its first step; halving comes within 1e-3 of the radius."""
+    """In a valley PGD overshoots with its first step; halving the steps gets within 1e-3 of the radius."""
     peak = torch.tensor([0.123, 1.456]).double()
-    found = APGD()(lambda points: -(points - peak).abs().sum(-1), BOX, BOX.center, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(found, peak.expand(3, 2), rtol=0, atol=5e-2)
+    worst = APGD()(lambda points: -(points - peak).abs().sum(-1), BOX, BOX.center, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(worst, peak.expand(3, 2), rtol=0, atol=5e-2)
     pgd = PGD(steps=100, step_size=2.0, decay_at=())
     worse = pgd(lambda points: -(points - peak).abs().sum(-1), BOX, BOX.center, torch.Generator().manual_seed(0))
-    assert ((worse - peak).abs().sum(1) > (found - peak).abs().sum(1)).all()
+    assert ((worse - peak).abs().sum(1) > (worst - peak).abs().sum(1)).all()
 
 
 def test_in_an_l2_ball_it_finds_the_far_end():
     x = torch.full((2, 3), 0.5).double()
     direction = torch.tensor([[1.0, 2.0, -2.0], [0.0, -3.0, 4.0]]).double()
     region = L2(eps=0.3).region(x)
-    found = APGD(steps=20)(lambda points: (points * direction).sum(-1), region, x, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(found, x + 0.3 * direction / direction.norm(dim=1, keepdim=True), rtol=0, atol=1e-6)
+    worst = APGD(steps=20)(lambda points: (points * direction).sum(-1), region, x, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(worst, x + 0.3 * direction / direction.norm(dim=1, keepdim=True), rtol=0, atol=1e-6)
 
 
 def test_on_a_segment_it_finds_the_better_end():
     x = torch.full((2, 3), 0.5).double()
     region = FirstCoordinate(eps=2.0).region(x)
     sign = torch.tensor([1.0, -1.0]).double()
-    found = APGD(steps=10)(lambda points: sign * points[..., 0], region, x, torch.Generator().manual_seed(0))
+    worst = APGD(steps=10)(lambda points: sign * points[..., 0], region, x, torch.Generator().manual_seed(0))
     expected = x.clone()
     expected[:, 0] += 2 * sign
-    assert torch.equal(found, expected)
+    assert torch.equal(worst, expected)
 
 
 def test_nan_is_never_better():
     def objective(points: Tensor) -> Tensor:
         return torch.where(points[..., 0] > 0.5, math.nan, points.sum(-1))
 
-    found = APGD(steps=20, restarts=20)(objective, BOX, BOX.center, torch.Generator().manual_seed(0))
-    assert (found[:, 0] <= 0.5).all()
+    worst = APGD(steps=20, restarts=20)(objective, BOX, BOX.center, torch.Generator().manual_seed(0))
+    assert (worst[:, 0] <= 0.5).all()
 
 
 def test_no_steps_compare_the_starts():
-    found = APGD(steps=0, restarts=5)(lambda p: p[..., 0], BOX, BOX.center, torch.Generator().manual_seed(0))
+    points = APGD(steps=0, restarts=5)(lambda p: p[..., 0], BOX, BOX.center, torch.Generator().manual_seed(0))
     starts = BOX.start(BOX.center, 5, torch.Generator().manual_seed(0))
-    assert torch.equal(found, starts[starts[..., 0].argmax(0), torch.arange(3)])
+    assert torch.equal(points, starts[starts[..., 0].argmax(0), torch.arange(3)])
 
 
 @pytest.mark.parametrize("fields", [{"steps": -1}, {"restarts": 0}])
@@ -186,10 +189,6 @@ def test_impossible_shares_are_refused(field, share):
 def test_a_step_that_raises_nothing_is_no_rise():
     """On a plateau condition (1) halves at every checkpoint, also where condition (2) has halved at the one before."""
     asked = []
-
-    class Fixed(Box):
-        def start(self, x, count, generator=None):
-            return self.lower[None]
 
     def objective(points: Tensor) -> Tensor:
         asked.append(points.item())

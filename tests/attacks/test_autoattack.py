@@ -1,4 +1,4 @@
-"""The wrapper around pyautoattack: which parts run, what comes back, and what is left as it was."""
+"""The wrapper around pyautoattack: the parts that run, the points that it returns, and the state that it restores."""
 
 import sys
 
@@ -14,7 +14,7 @@ SHAPE = torch.Size((1, 6, 6))
 
 
 def sample(classes: int = 5, dtype: torch.dtype = torch.float64):
-    """A network, inputs and the labels that it gives them."""
+    """A network, inputs, and the network's own answers as labels."""
     torch.manual_seed(3)
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, classes)).to(dtype)
     x = torch.rand(6, *SHAPE).to(dtype)
@@ -25,25 +25,25 @@ def sample(classes: int = 5, dtype: torch.dtype = torch.float64):
 @pytest.mark.parametrize("version", ["standard", "plus"])
 def test_points_of_the_region_fool_the_network(norm, eps, version):
     net, x, y = sample()
-    found = AutoAttack(version=version)(net, x, y, threat(norm, eps))
+    points = AutoAttack(version=version)(net, x, y, threat(norm, eps))
     region = threat(norm, eps).region(x)
-    assert found.dtype == x.dtype
-    assert torch.equal(region.project(found), found)
-    assert (net(found).argmax(1) != y).all()
+    assert points.dtype == x.dtype
+    assert torch.equal(region.project(points), points)
+    assert (net(points).argmax(1) != y).all()
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
 def test_few_classes(classes):
     net, x, y = sample(classes)
-    found = AutoAttack(version="plus")(net, x, y, Linf(0.5))
-    assert (net(found).argmax(1) != y).all()
+    points = AutoAttack(version="plus")(net, x, y, Linf(0.5))
+    assert (net(points).argmax(1) != y).all()
 
 
 def test_vectors_are_attacked_too():
     net, x, y = sample()
-    found = AutoAttack()(net[1:], x.flatten(1), y, Linf(0.4))
-    assert found.shape == (6, 36)
-    assert (net[1:](found).argmax(1) != y).all()
+    points = AutoAttack()(net[1:], x.flatten(1), y, Linf(0.4))
+    assert points.shape == (6, 36)
+    assert (net[1:](points).argmax(1) != y).all()
 
 
 def test_what_is_misclassified_stays_where_it_is():
@@ -80,8 +80,8 @@ def test_one_part_alone():
     assert AutoAttack(only="fab-t").parts(SHAPE, 4, "linf") == ["fab-t"]
     assert AutoAttack(only="fab-t").parts(SHAPE, 3, "linf") == []
     net, x, y = sample()
-    found = AutoAttack(only="apgd-ce")(net, x, y, Linf(0.4))
-    assert (net(found).argmax(1) != y).any()
+    points = AutoAttack(only="apgd-ce")(net, x, y, Linf(0.4))
+    assert (net(points).argmax(1) != y).any()
     with pytest.raises(ValueError, match="only is 'fgsm': it must be one of apgd-ce, apgd-dlr, fab, square, apgd-t"):
         AutoAttack(only="fgsm")
 

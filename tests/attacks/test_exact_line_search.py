@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from ctbench.attacks import APGD, PGD
-from ctbench.attacks.exact_line_search import breakpoints, cross_entropy, violation, worst_on_segments
+from ctbench.attacks.exact_line_search import breakpoints, worst_on_segments
 from ctbench.attacks.line_search import segments
 from ctbench.graph import Graph, freeze, trace
 from ctbench.graph.ops import Absolute
 from ctbench.networks import MLP
 from ctbench.regions import FirstCoordinate, Linf, RandomSegments, Region, Segments, linf_box
-from ctbench.specification import cross_entropy_at
+from ctbench.specification import cross_entropy, cross_entropy_at, violation
 
 SHAPE, BATCH = (2, 5, 5), 4
 
 
 class Residual(nn.Module):
-    """Two blocks: the input of one activation is read by others and by sums behind it."""
+    """Two blocks: the input of one activation is also read by later activations and sums."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def region_of(request: pytest.FixtureRequest):
 
 
 def on_grid(net: Graph, region: Region, y: Tensor, objective, count: int = 1001) -> Tensor:
-    """The greatest value at a grid on every segment, [B]."""
+    """The greatest value on a grid of every segment, [B]."""
     center, arms = segments(region)
     shares = torch.linspace(-1, 1, count, dtype=center.dtype).view(-1, 1, 1, 1, 1)
     values = [objective(net((center + shares * arm).flatten(0, 1)), y.repeat(count)).view(count, -1) for arm in arms]

@@ -1,4 +1,4 @@
-"""The line search's own promises: every segment, both ends, and the peak between the points of a grid."""
+"""The line search sees every segment, both ends, and the peak between the points of a grid."""
 
 import math
 
@@ -16,20 +16,20 @@ AXES = torch.eye(4).double().view(4, 2, 2)
 
 def test_both_directions_of_the_signal_are_tried():
     sign = torch.tensor([1.0, -1.0]).double()
-    found = LineSearch()(lambda points: sign * points[..., 0, 0], FirstCoordinate(eps=3.0).region(X), X)
+    worst = LineSearch()(lambda points: sign * points[..., 0, 0], FirstCoordinate(eps=3.0).region(X), X)
     expected = X.clone()
     expected[:, 0, 0] += 3 * sign
-    assert torch.equal(found, expected)
+    assert torch.equal(worst, expected)
 
 
 def test_the_best_segment_is_found_sample_by_sample():
     slopes = torch.tensor([[[1.0, -3.0], [2.0, 0.0]], [[0.0, 1.0], [1.5, -1.0]]]).double()
     region = Segments(eps=0.5, directions=AXES).region(X)
-    found = LineSearch()(lambda points: (slopes * points).flatten(2).sum(-1), region, X)
+    worst = LineSearch()(lambda points: (slopes * points).flatten(2).sum(-1), region, X)
     expected = X.clone()
     expected[0, 0, 1] -= 0.5
     expected[1, 1, 0] += 0.5
-    assert torch.equal(found, expected)
+    assert torch.equal(worst, expected)
 
 
 @pytest.mark.parametrize("refinements", [0, 1, 3])
@@ -42,8 +42,8 @@ def test_a_peak_between_the_points_of_the_grid_is_found(refinements):
         beyond = (points - X)[..., 0, 0] / 2 - peak
         return torch.where(beyond < 0, beyond, -100 * beyond)  # the best point of a grid need not be the nearest
 
-    found = attack(objective, region, X)
-    assert (((found - X)[:, 0, 0] / 2 - peak).abs() <= 0.2 ** (1 + refinements)).all()
+    worst = attack(objective, region, X)
+    assert (((worst - X)[:, 0, 0] / 2 - peak).abs() <= 0.2 ** (1 + refinements)).all()
 
 
 def test_a_narrow_peak_beside_a_wide_one_is_found():
@@ -53,8 +53,8 @@ def test_a_narrow_peak_beside_a_wide_one_is_found():
         share = (points - X)[..., 0, 0]
         return torch.exp(-(share.square())) + 2 * torch.exp(-((share - 0.83) * 50).square())
 
-    found = LineSearch()(objective, FirstCoordinate(eps=1.0).region(X), X)
-    assert (found - X)[:, 0, 0].tolist() == pytest.approx([0.83, 0.83], abs=1e-3)
+    worst = LineSearch()(objective, FirstCoordinate(eps=1.0).region(X), X)
+    assert (worst - X)[:, 0, 0].tolist() == pytest.approx([0.83, 0.83], abs=1e-3)
 
 
 def test_how_often_it_asks():
@@ -75,9 +75,9 @@ def test_all_points_lie_in_the_region():
         torch.testing.assert_close(region.project(points), points, rtol=0, atol=1e-14)
         return points.flatten(2).square().sum(-1)
 
-    found = LineSearch()(objective, region, X)
-    torch.testing.assert_close(region.project(found), found, rtol=0, atol=1e-14)
-    inner = ((found - X).flatten(1) @ region.directions.flatten(1).T).abs()
+    worst = LineSearch()(objective, region, X)
+    torch.testing.assert_close(region.project(worst), worst, rtol=0, atol=1e-14)
+    inner = ((worst - X).flatten(1) @ region.directions.flatten(1).T).abs()
     assert ((inner > 1e-9).sum(1) == 1).all()
 
 
@@ -85,16 +85,16 @@ def test_all_points_lie_in_the_region():
 def test_a_ball_of_one_dimension_is_a_segment(threat):
     x = torch.linspace(0, 1, 101, dtype=torch.float64).unsqueeze(1)
     region = threat.region(x)
-    found = LineSearch()(lambda points: points[..., 0], region, x)
-    torch.testing.assert_close(found, (x + 0.1).clamp(max=1), rtol=0, atol=1e-12)
-    assert torch.equal(region.project(found), found)
+    worst = LineSearch()(lambda points: points[..., 0], region, x)
+    torch.testing.assert_close(worst, (x + 0.1).clamp(max=1), rtol=0, atol=1e-12)
+    assert torch.equal(region.project(worst), worst)
 
 
 def test_a_box_with_one_moving_coordinate_is_a_segment():
     x = torch.tensor([[0.5, 0.2], [0.9, 0.4]]).double()
     region = linf_box(x, torch.tensor([0.25, 0.0]).double())
-    found = LineSearch()(lambda points: -points.sum(-1), region, x)
-    torch.testing.assert_close(found, region.lower, rtol=0, atol=1e-12)
+    worst = LineSearch()(lambda points: -points.sum(-1), region, x)
+    torch.testing.assert_close(worst, region.lower, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=0.25), L2(eps=0.25), L1(eps=0.25)])
@@ -115,8 +115,8 @@ def test_nan_is_never_better():
         share = (points - X)[..., 0, 0]
         return torch.where(share > 0.5, math.nan, share)
 
-    found = LineSearch()(objective, FirstCoordinate(eps=1.0).region(X), X)
-    assert (found - X)[:, 0, 0].tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
+    worst = LineSearch()(objective, FirstCoordinate(eps=1.0).region(X), X)
+    assert (worst - X)[:, 0, 0].tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
 
 
 @pytest.mark.parametrize("fields", [{"points": 2}, {"refinements": -1}])

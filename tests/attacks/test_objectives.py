@@ -1,4 +1,4 @@
-"""What attacks maximise: the DLR losses and the margin of a target, from their formulas."""
+"""The objectives of attacks: the DLR losses and the margin of a target, against their formulas."""
 
 import pytest
 import torch
@@ -38,13 +38,13 @@ def test_dlr_is_the_formula():
 
 
 def test_targeted_dlr_is_the_formula():
-    found = targeted_dlr_at(net(5), Y, TARGET)(POINTS)
-    torch.testing.assert_close(found, singly(targeted_dlr, net(5)), rtol=1e-10, atol=0)
+    values = targeted_dlr_at(net(5), Y, TARGET)(POINTS)
+    torch.testing.assert_close(values, singly(targeted_dlr, net(5)), rtol=1e-10, atol=0)
 
 
 def test_targeted_margin_is_the_formula():
-    found = targeted_margin_at(net(5), Y, TARGET)(POINTS)
-    torch.testing.assert_close(found, singly(lambda z, y, target: z[target] - z[y], net(5)), rtol=1e-12, atol=1e-15)
+    values = targeted_margin_at(net(5), Y, TARGET)(POINTS)
+    torch.testing.assert_close(values, singly(lambda z, y, target: z[target] - z[y], net(5)), rtol=1e-12, atol=1e-15)
 
 
 def test_dlr_by_hand():

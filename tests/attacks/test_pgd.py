@@ -1,4 +1,4 @@
-"""PGD's own promises: how long its steps are, how often it asks, what it keeps."""
+"""PGD: the lengths of its steps, the number of its queries, and the point that it returns."""
 
 import math
 from fractions import Fraction
@@ -68,13 +68,13 @@ def test_restarts_are_one_batch(steps, restarts):
 
 def test_the_gradient_is_computed_also_where_gradients_are_off():
     with torch.no_grad():
-        found = PGD(steps=1)(lambda points: points.sum(-1), BOX, BOX.center)
-    assert torch.equal(found, BOX.upper)
+        worst = PGD(steps=1)(lambda points: points.sum(-1), BOX, BOX.center)
+    assert torch.equal(worst, BOX.upper)
 
 
 def test_one_step_crosses_the_region():
-    found = PGD(steps=1)(lambda points: -points.sum(-1), BOX, BOX.center, torch.Generator().manual_seed(0))
-    assert torch.equal(found, BOX.lower)
+    worst = PGD(steps=1)(lambda points: -points.sum(-1), BOX, BOX.center, torch.Generator().manual_seed(0))
+    assert torch.equal(worst, BOX.lower)
 
 
 def test_the_best_restart_is_kept_sample_by_sample():
@@ -82,11 +82,11 @@ def test_the_best_restart_is_kept_sample_by_sample():
         return (points[..., 0] * 20).sin()  # two maxima: which one is found depends on the start
 
     attack = PGD(steps=0, restarts=50)
-    found = attack(objective, BOX, BOX.center, torch.Generator().manual_seed(0))
+    worst = attack(objective, BOX, BOX.center, torch.Generator().manual_seed(0))
     starts = BOX.sample(50, torch.Generator().manual_seed(0))
     best = objective(starts).argmax(0)
     assert best[0] != best[1]
-    assert torch.equal(found, starts[best, torch.arange(2)])
+    assert torch.equal(worst, starts[best, torch.arange(2)])
 
 
 def test_the_best_iterate_is_kept_even_if_it_is_not_the_last():
@@ -98,9 +98,9 @@ def test_the_best_iterate_is_kept_even_if_it_is_not_the_last():
         return -(points - peak).square().sum(-1)
 
     region = Box(torch.zeros(1, 1).double(), torch.ones(1, 1).double())
-    found = PGD(steps=5, step_size=1.0, decay_at=())(objective, region, region.center)
+    worst = PGD(steps=5, step_size=1.0, decay_at=())(objective, region, region.center)
     nearest = min((abs(points.item() - peak), points.item()) for points in calls)
-    assert found.item() == nearest[1]
+    assert worst.item() == nearest[1]
     assert calls[-1].item() != nearest[1] or calls[-3].item() == nearest[1]
 
 
@@ -117,8 +117,8 @@ def test_a_clean_start_is_never_beaten_by_the_clean_input():
 
 def test_a_clean_start_outside_the_region_is_projected():
     x = torch.full((2, 3), 2.0).double()
-    found = PGD(steps=0, clean_start=True)(lambda points: points.sum(-1), BOX, x)
-    assert torch.equal(found, BOX.upper)
+    worst = PGD(steps=0, clean_start=True)(lambda points: points.sum(-1), BOX, x)
+    assert torch.equal(worst, BOX.upper)
 
 
 def test_nan_is_never_better():
@@ -126,8 +126,8 @@ def test_nan_is_never_better():
         values = points.sum(-1)
         return torch.where(points[..., 0] > 0.5, math.nan, values)
 
-    found = PGD(steps=5, restarts=20)(objective, BOX, BOX.center, torch.Generator().manual_seed(0))
-    assert (found[:, 0] <= 0.5).all()
+    worst = PGD(steps=5, restarts=20)(objective, BOX, BOX.center, torch.Generator().manual_seed(0))
+    assert (worst[:, 0] <= 0.5).all()
 
 
 @pytest.mark.parametrize("fields", [{"steps": -1}, {"restarts": 0}])

@@ -1,4 +1,4 @@
-"""The benchmarks start; what they time is not tested."""
+"""The benchmarks start; their times are not tested."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What is counted as a launch, and what as a wait."""
+"""Launches and waits are counted as such."""
 
 import pytest
 import torch

@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+import torch
 from benchmarks import device
 
 from ctbench.methods import methods
@@ -13,8 +14,8 @@ ROUND = 31  # waits: one for each of 6 steps of the ascent and at its end, 17 mo
 
 
 def test_every_method_is_among_the_steps():
-    known = {name for name, method in methods().items() if method.__module__.startswith("ctbench.")}
-    assert {recipe.method.name for recipe in SETTING.recipes.values()} == known
+    names = {name for name, method in methods().items() if method.__module__.startswith("ctbench.")}
+    assert {recipe.method.name for recipe in SETTING.recipes.values()} == names
 
 
 @pytest.mark.parametrize("name", SETTING.recipes)
@@ -25,7 +26,7 @@ def test_a_training_step_waits_for_nothing(name):
 
 
 def test_the_exact_line_search_is_the_exception():
-    """The number of breakpoints is one of values."""
+    """The number of breakpoints depends on values."""
     base = SETTING.recipes["line-search, grid"]
     exact = device.replace(base, method=device.LineSearchTraining(), network=device.MLP(hidden=(8,)))
     row = device.count_step(device.replace(SETTING, recipes={"exact": exact}), "exact")
@@ -44,16 +45,16 @@ def test_a_search_of_more_forms_launches_more():
     assert 0 < small < large
 
 
-def jobs(*found: object) -> list:
+def jobs(*rows: object) -> list:
     def job(row: object) -> device.Row:
         if isinstance(row, Exception):
             raise row
         return {"value": row}
 
-    return [("Table", device.partial(job, row)) for row in found]
+    return [("Table", device.partial(job, row)) for row in rows]
 
 
-def test_results_are_written_as_soon_as_they_are_known(tmp_path):
+def test_results_are_written_at_once(tmp_path):
     seen = []
     look = ("Table", lambda: seen.append(json.loads((tmp_path / "device.json").read_text())["tables"]) or {"value": 2})
     device.run([*jobs(1), look], time.monotonic() + 60, "here", tmp_path)
@@ -62,7 +63,7 @@ def test_results_are_written_as_soon_as_they_are_known(tmp_path):
     assert (tmp_path / "device.md").read_text() == "here\n\n### Table\n\n| value |\n| --- |\n| 1 |\n| 2 |\n"
 
 
-def test_what_fails_is_told_and_the_others_go_on(tmp_path):
+def test_a_failure_is_reported_and_the_others_go_on(tmp_path):
     tables, failed = device.run(jobs(1, MemoryError("full"), 3), time.monotonic() + 60, "here", tmp_path)
     assert failed
     assert [row.get("value") for row in tables["Table"]] == [1, None, 3]
@@ -73,6 +74,37 @@ def test_it_stops_in_time(capsys):
     tables, failed = device.run(jobs(1, 2), time.monotonic() - 1, "here", None)
     assert (tables, failed) == ({}, False)
     assert "the time is up: 2 of 2 results were not measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--device", "nonsense"], "there is no device 'nonsense' to compute on"),
+        (["--minutes", "0"], "'0' is not a number of minutes > 0, e.g. 8"),
+        (["--minutes", "-1"], "'-1' is not a number of minutes > 0"),
+        (["--minutes", "nan"], "'nan' is not a number of minutes > 0"),
+        (["--minutes", "soon"], "'soon' is not a number of minutes > 0"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(capsys, options, fault):
+    with pytest.raises(SystemExit) as error:
+        device.main(options)
+    assert error.value.code == 2
+    assert fault in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        device.main(["--device", "cuda"])
+    assert "there is no device 'cuda' to compute on" in capsys.readouterr().err
+
+
+def test_tf32_is_timed_on_a_gpu_alone():
+    for kind in ("cpu", "cuda"):
+        jobs = device.times([SETTING], torch.device(kind), small=True)
+        precisions = {job.args[2] for _, job in jobs if job.func is device.time_step}
+        assert ("TF32" in precisions) == (kind == "cuda")
 
 
 def test_it_measures_on_a_cpu(tmp_path, monkeypatch):
@@ -87,7 +119,6 @@ def test_it_measures_on_a_cpu(tmp_path, monkeypatch):
     assert [(row["method"], row["precision"]) for row in steps] == [
         ("ibp", "float32"),
         ("standard", "float32"),
-        ("ibp", "TF32"),
         ("ibp", "bfloat16"),
     ]
     assert all(row["ms"] > 0 for row in steps)

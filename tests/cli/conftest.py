@@ -25,7 +25,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "cwd")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tiny, tmp_path_factory) -> Path:
     """A run folder; copy it before writing to it."""
     recipe = tiny(network=MLP(hidden=(20,)), epochs=4, batch_size=64, name="tiny")

@@ -1,4 +1,4 @@
-"""`ctbench attack`: what it prints and writes, for every kind of subject."""
+"""`ctbench attack`: its output and its files, for every kind of subject."""
 
 import re
 import sys
@@ -6,47 +6,45 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.cli.printed import shares
 
 from ctbench import load_run, save_onnx
 from ctbench.analyses.fairness import discrepancy
 from ctbench.attacks import adversarial_accuracy
 from ctbench.cli import main
 from ctbench.results import jsonl, locks
+from ctbench.results.checking import sealed
 
 FAST = ("--attacks", "pgd,apgd-t", "--samples", 40)
-
-
-def shares(text: str) -> dict[str, float]:
-    return {name: float(value) for name, value in re.findall(r"(natural|adversarial) ([\d.]+) %", text)}
 
 
 def test_attack_prints_and_writes_what_python_finds(succeeds, run):
     out = succeeds("attack", run, "--attacks", "pgd,apgd-t", "--samples", "100:160")
     loaded = load_run(run)
     x, y = loaded.recipe.dataset.load().test[100:160]
-    found = adversarial_accuracy(loaded.model, x, y, eps=0.05, attacks=("pgd", "apgd-t"))
-    assert 0 < found.adversarial_accuracy < found.natural_accuracy < 1
+    evaluation = adversarial_accuracy(loaded.model, x, y, eps=0.05, attacks=("pgd", "apgd-t"))
+    assert 0 < evaluation.adversarial_accuracy < evaluation.natural_accuracy < 1
 
     rows = {line.split()[1]: line.split("│")[2:-1] for line in out.splitlines() if "│" in line}
     assert rows.keys() == {"pgd", "apgd-t"}
-    for done in found.rounds:
-        accuracy = f"{100 * found.accuracies[done.attack]:.2f}"
-        assert [cell.strip() for cell in rows[done.attack][:3]] == [str(done.tried), str(len(done.turned)), accuracy]
+    for done in evaluation.rounds:
+        accuracy = f"{100 * evaluation.accuracies[done.attack]:.2f}"
+        assert [cell.strip() for cell in rows[done.attack][:3]] == [str(done.tried), str(len(done.falsified)), accuracy]
     assert "60 samples, linf eps 0.05: " in out
     assert shares(out) == pytest.approx(
-        {"natural": 100 * found.natural_accuracy, "adversarial": 100 * found.adversarial_accuracy}, abs=0.01
+        {"natural": 100 * evaluation.natural_accuracy, "adversarial": 100 * evaluation.adversarial_accuracy}, abs=0.01
     )
-    wrong = y != torch.tensor(found.predictions)
-    turned = wrong | torch.tensor([by is not None for by in found.turned_by])
-    unfair = f"natural {discrepancy(wrong, y):.3f}, adversarial {discrepancy(turned, y):.3f}"
+    wrong = y != torch.tensor(evaluation.predictions)
+    falsified = wrong | torch.tensor([by is not None for by in evaluation.falsified_by])
+    unfair = f"natural {discrepancy(wrong, y):.3f}, adversarial {discrepancy(falsified, y):.3f}"
     assert f"accuracy discrepancy (0: all classes alike): {unfair}\n" in out
-    assert discrepancy(wrong, y) != discrepancy(turned, y)
+    assert discrepancy(wrong, y) != discrepancy(falsified, y)
 
     records = run / "attacked" / "linf-0.05-pgd+apgd-t.jsonl"
     assert out.splitlines()[-1] == str(records)
     assert jsonl.read(records) == [
-        {"index": 100 + place, "label": int(y[place]), "prediction": found.predictions[place], "attack": attack}
-        for place, attack in enumerate(found.turned_by)
+        {"index": 100 + place, "label": int(y[place]), "prediction": evaluation.predictions[place], "attack": attack}
+        for place, attack in enumerate(evaluation.falsified_by)
     ]
 
 
@@ -145,19 +143,19 @@ def test_what_is_certified_is_not_attacked(succeeds, fails, run):
     again = shares(succeeds("attack", run, *FAST, "--certified", proof, "--out", "c.jsonl"))
     assert again == everything
 
-    told = fails("attack", run, *FAST, "--eps", 0.06, "--certified", proof, "--out", "d.jsonl")
-    assert "proves nothing about this attack (threat differ): certify this network" in told
+    message = fails("attack", run, *FAST, "--eps", 0.06, "--certified", proof, "--out", "d.jsonl")
+    assert "proves nothing about this attack (threat differ): certify this network" in message
     settings, made = proof.with_suffix(".json"), jsonl.read_json(proof.with_suffix(".json"))
     others = {"network_digest": "abc", "threat": "Linf(eps=0.05, clip=(0.4, 0.6))", "rounding": "nearest"}
     for name, value in others.items():
-        jsonl.write_json(settings, {**made, name: value})
-        told = fails("attack", run, *FAST, "--certified", proof, "--out", "d.jsonl")
-        assert f"proves nothing about this attack ({name} differ)" in told
+        jsonl.write_json(settings, sealed({**made, name: value}))
+        message = fails("attack", run, *FAST, "--certified", proof, "--out", "d.jsonl")
+        assert f"proves nothing about this attack ({name} differ)" in message
     jsonl.write_json(settings, made)
     records = jsonl.read(proof)
     jsonl.rewrite(proof, [{**records[0], "index": 1}])
-    told = fails("attack", run, *FAST, "--certified", proof, "--out", "d.jsonl")
-    assert "checksum" in told
+    message = fails("attack", run, *FAST, "--certified", proof, "--out", "d.jsonl")
+    assert "checksum" in message
 
 
 def test_two_attacks_at_once_do_not_write_the_same_records(succeeds, fails, run):

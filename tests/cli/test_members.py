@@ -6,108 +6,51 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests import own_members
 
 from ctbench.training import load_run
 
-MODULE = """
-from dataclasses import dataclass
-from typing import ClassVar
-
-from ctbench.attacks import PGD
-from ctbench.datasets import Digits
-from ctbench.methods.standard import Standard
-from ctbench.networks import MLP
-from ctbench.regions import Linf
-from ctbench.verify import Findings, Stage
-
-
-@dataclass(frozen=True, kw_only=True)
-class UserMethod(Standard):
-    name: ClassVar[str] = "your-own-method"
-
-
-@dataclass(frozen=True, kw_only=True)
-class UserDigits(Digits):
-    name: ClassVar[str] = "your-own-digits"
-
-
-@dataclass(frozen=True, kw_only=True)
-class UserNetwork(MLP):
-    name: ClassVar[str] = "your-own-network"
-    hidden: tuple[int, ...] = (20,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UserBall(Linf):
-    name: ClassVar[str] = "your-own-ball"
-
-
-@dataclass(frozen=True, kw_only=True)
-class UserAttack(PGD):
-    name: ClassVar[str] = "your-own-attack"
-
-
-@dataclass(frozen=True, kw_only=True)
-class UserDemandingAttack(PGD):
-    name: ClassVar[str] = "your-own-demanding-attack"
-    effort: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class UserStage(Stage):
-    name: ClassVar[str] = "your-own-stage"
-    title = "your-own-stage"
-
-    def __call__(self, problem, generator):
-        return Findings()
-"""
-USER = ("--import", "classes_of_the_user")
+USER = ("--import", "tests.own_members")
 SHORT = [
-    "train", "digits_ibp", "--set", "network=your-own-network", "--set", "method=your-own-method", "--set", "shi=0",
-    "--set", "dataset=your-own-digits", "--set", "threat=your-own-ball", "--set", "threat.eps=0.02",
+    "train", "digits_ibp", "--set", "network=your-network", "--set", "method=your-method", "--set", "shi=0",
+    "--set", "dataset=your-dataset", "--set", "threat=your-threat", "--set", "threat.eps=0.02",
     "--set", "epochs=2", "--set", "ramp.end=1", "--quiet", "--out", "user",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _module(monkeypatch):
-    Path("classes_of_the_user.py").write_text(MODULE)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
 
 
 def test_every_command_finds_every_kind(succeeds):
     succeeds(*USER, *SHORT)
     recipe = load_run("user").recipe
     names = (recipe.method.name, recipe.dataset.name, recipe.network.name, recipe.threat.name)
-    assert names == ("your-own-method", "your-own-digits", "your-own-network", "your-own-ball")
+    assert names == ("your-method", "your-dataset", "your-network", "your-threat")
 
-    out = succeeds(*USER, "certify", "user", "--samples", 9, "--stages", "interval,your-own-stage,falsify")
-    assert "9 samples, your-own-ball eps 0.02" in out
-    assert "your-own-stage" in Path("user/certified/your-own-ball-0.02.jsonl").read_text()
+    out = succeeds(*USER, "certify", "user", "--samples", 9, "--stages", "interval,your-stage,falsify")
+    assert "9 samples, your-threat eps 0.02" in out
+    assert "your-stage" in Path("user/certified/your-threat-0.02.jsonl").read_text()
 
-    weights = ("--dataset", "your-own-digits", "--network", "your-own-network", "--normalize", "--eps", 0.02)
+    weights = ("--dataset", "your-dataset", "--network", "your-network", "--normalize", "--eps", 0.02)
     alone = succeeds(
-        *USER, "certify", "user/weights.safetensors", *weights, "--norm", "your-own-ball", "--samples", 9, "--stages",
-        "interval,your-own-stage,falsify", "--out", "alone.jsonl",
+        *USER, "certify", "user/weights.safetensors", *weights, "--norm", "your-threat", "--samples", 9, "--stages",
+        "interval,your-stage,falsify", "--out", "alone.jsonl",
     )  # fmt: skip
     line = next(line for line in out.splitlines() if line.startswith("9 samples"))
     assert line.rpartition(", ")[0] in alone
 
-    out = succeeds(*USER, "attack", "user", "--attacks", "your-own-attack,pgd", "--samples", 9)
-    assert "your-own-attack" in out
+    out = succeeds(*USER, "attack", "user", "--attacks", "your-attack,pgd", "--samples", 9)
+    assert "your-attack" in out
     out = succeeds(*USER, "compare", "user")
-    assert "your-own-method" in out
+    assert "your-method" in out
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        ("methods", "your-own-method"),
-        ("datasets", "your-own-digits"),
-        ("networks", "your-own-network"),
-        ("threats", "your-own-ball"),
-        ("attacks", "your-own-attack"),
-        ("stages", "your-own-stage"),
+        ("methods", "your-method"),
+        ("datasets", "your-dataset"),
+        ("networks", "your-network"),
+        ("threats", "your-threat"),
+        ("attacks", "your-attack"),
+        ("stages", "your-stage"),
     ],
 )
 def test_list_shows_every_kind(succeeds, kind, name):
@@ -133,8 +76,8 @@ def test_unknown_stages_and_attacks_are_answered_with_those_there_are(fails, run
     assert "no stage is called 'huge'; there are alpha-crown, " in fails("certify", run, "--stages", "huge")
     assert "no stage is called 'huge'" in fails("sweep", "digits_ibp", "--out", tmp_path / "s", "--stages", "huge")
     assert not (tmp_path / "s").exists()
-    said = fails(*USER, "attack", run, "--attacks", "your-own-demanding-attack")
-    assert "the attack 'your-own-demanding-attack' has no default for effort" in said
+    said = fails(*USER, "attack", run, "--attacks", "your-demanding-attack")
+    assert "the attack 'your-demanding-attack' has no default for effort" in said
 
 
 def test_sweep_hands_the_import_on(succeeds, monkeypatch, tmp_path):
@@ -147,15 +90,17 @@ def test_sweep_hands_the_import_on(succeeds, monkeypatch, tmp_path):
     monkeypatch.setattr("subprocess.run", remember)
     with pytest.raises(ValueError, match="stopped"):
         succeeds("--traceback", *USER, "sweep", "digits_ibp", "--out", tmp_path / "s")
-    assert calls[0][3:6] == ["--import=classes_of_the_user", "train", "digits_ibp"]
+    assert calls[0][3:6] == ["--import=tests.own_members", "train", "digits_ibp"]
 
 
+MODULE = Path(own_members.__file__).read_text()
 BROKEN = "raise RuntimeError('of the user')"
 
 
 def test_the_import_may_stand_anywhere_and_name_a_file(succeeds, fails, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     Path("deep").mkdir()
-    Path("deep/file_of_the_user.py").write_text(MODULE.replace("your-own", "deep"))
+    Path("deep/file_of_the_user.py").write_text(MODULE.replace("your-", "deep-"))
     assert "deep-method" in succeeds("list", "methods", "--import", "./deep/file_of_the_user.py")
     assert "deep-attack" in succeeds("list", "--import=deep/file_of_the_user.py", "attacks")
     Path("broken_module.py").write_text(BROKEN)
@@ -170,8 +115,8 @@ def test_the_import_may_stand_anywhere_and_name_a_file(succeeds, fails, monkeypa
 
 def test_a_run_says_which_module_is_missing_and_needs_no_method(succeeds, fails):
     module = "run_of_the_user"
-    Path(f"{module}.py").write_text(MODULE.replace("your-own", "gone"))
-    options = [option.replace("your-own", "gone") for option in SHORT]
+    Path(f"{module}.py").write_text(MODULE.replace("your-", "gone-"))
+    options = [option.replace("your-", "gone-") for option in SHORT]
 
     def in_a_process(*arguments: object) -> subprocess.CompletedProcess[str]:
         call = [sys.executable, "-m", "ctbench", *map(str, arguments)]

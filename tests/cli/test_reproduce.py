@@ -1,4 +1,4 @@
-"""`ctbench reproduce`: what it lists, runs, draws and says; and `ctbench list figures`."""
+"""`ctbench reproduce`: its list, its trials, its figures and messages; and `ctbench list figures`."""
 
 import csv
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 from ctbench import report
 from ctbench.cli import main, reproduce
-from ctbench.experiments import PAPERS, Scale, figures, running
+from ctbench.experiments import PAPERS, ExperimentScale, figures, running
 from ctbench.report import draw
 from ctbench.results import jsonl
 
@@ -20,7 +20,7 @@ FOLDER = Path("out/robust-accuracy/tiny")
 
 @pytest.fixture
 def measured(monkeypatch) -> list[dict[str, object]]:
-    """The trials that were measured, which here takes no time, as drawing does: a drawing is its title."""
+    """The measured trials. Here neither measuring nor drawing takes time: a drawing is its title."""
     seen = []
 
     def quickly(trial) -> dict[str, float]:
@@ -53,14 +53,14 @@ def test_figures_can_be_listed(succeeds):
 
 
 def test_a_tiny_run_writes_a_figure_and_its_numbers_and_is_not_repeated(succeeds, monkeypatch):
-    monkeypatch.setattr(reproduce, "TINY", Scale(seeds=1, epochs=1, test_samples=5, points=2, candidates=1))
+    monkeypatch.setattr(reproduce, "TINY", ExperimentScale(seeds=1, epochs=1, test_samples=5, points=2, candidates=1))
     assert succeeds(*FIGURE) == f"{FOLDER}/2a.png\n"
     assert {path.name for path in FOLDER.iterdir()} == {"segments_5.jsonl", "segments_5.lock", "2a.png", "2a.csv"}
     records = jsonl.read(FOLDER / "segments_5.jsonl")
     with (FOLDER / "2a.csv").open() as file:
         rows = list(csv.DictReader(file))
-    found = {(row["series"], row["number of components k"], float(row["robust_error"])) for row in rows}
-    assert found == {(record["series"], f"{record['x']:g}", record["robust_error"]) for record in records}
+    points = {(row["series"], row["number of components k"], float(row["robust_error"])) for row in rows}
+    assert points == {(record["series"], f"{record['x']:g}", record["robust_error"]) for record in records}
     assert len(rows) == len(records) == 4
     before = {path: path.read_bytes() for path in FOLDER.iterdir()}
     monkeypatch.setattr(running, "measure", None)
@@ -82,15 +82,19 @@ def test_scales_have_places_of_their_own(succeeds, measured):
     assert Path("out/robust-accuracy/paper/2a.png").read_text() == "Fig. 2a"
 
 
-def test_the_progress_is_told_on_standard_error(measured, capsys):
+def test_the_progress_is_shown_on_standard_error_of_a_terminal(measured, monkeypatch, capsys):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     assert main(["reproduce", "robust-accuracy", "2a", "--jobs", "1"]) == 0
     said = capsys.readouterr()
     assert said.out == "runs/reproduce/robust-accuracy/tiny/2a.png\n"
     assert "figure 2a" in said.err
     assert "8/8" in said.err
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")
+    assert main(["reproduce", "robust-accuracy", "2a", "--jobs", "1"]) == 0
+    assert capsys.readouterr().err == ""
 
 
-# ------------------------------------------------------------------------------------------ what is not whole
+# ------------------------------------------------------------------------------------------ incomplete figures
 
 
 @pytest.fixture
@@ -184,6 +188,6 @@ def test_bad_input_is_explained_in_a_line(fails, arguments, said, measured):
 
 def test_records_of_other_trials_are_refused(succeeds, fails, measured, monkeypatch):
     succeeds(*FIGURE)
-    monkeypatch.setattr(reproduce, "TINY", Scale(seeds=2, epochs=1, test_samples=5, points=2, candidates=1))
+    monkeypatch.setattr(reproduce, "TINY", ExperimentScale(seeds=2, epochs=1, test_samples=5, points=2, candidates=1))
     assert "segments_5.jsonl holds a trial" in fails(*FIGURE)
     assert len(measured) == 8

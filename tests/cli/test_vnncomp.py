@@ -1,4 +1,4 @@
-"""`ctbench vnncomp`: verdicts, their files, and what happens to instances and runs that break."""
+"""`ctbench vnncomp`: verdicts and their files, also if an instance or a run fails."""
 
 import gzip
 import re
@@ -41,7 +41,7 @@ def _beside_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the command on a list of these lines; returns its status, and what it says on both streams."""
+    """Run the command on a list of these lines; returns its status and its output on both streams."""
 
     def run(lines: str, *arguments: object) -> tuple[int, str, str]:
         Path("list.csv").write_text(lines)
@@ -86,14 +86,14 @@ def test_a_list_is_decided_and_counted(call):
     ]
     assert (folder / "net_proved.txt").read_text() == "unsat\n"
     assert (folder / "net_tied.txt").read_text() == "unknown\n"
-    found = results()
-    assert {name: (record["verdict"], record["stage"]) for name, record in found.items()} == {
+    records = results()
+    assert {name: (record["verdict"], record["stage"]) for name, record in records.items()} == {
         "proved": ("unsat", "interval"),
         "broken": ("sat", "pgd"),
-        "tied": ("unknown", list(found.values())[2]["stage"]),
+        "tied": ("unknown", list(records.values())[2]["stage"]),
     }
-    assert found["proved"]["bound"] == pytest.approx(0.2)
-    for record in found.values():
+    assert records["proved"]["bound"] == pytest.approx(0.2)
+    for record in records.values():
         assert 0 < record["solve_seconds"] < record["seconds"]
         assert (record["timeout_s"], record["known_verdict"], record["reason"]) == (20, "", "")
     counted = rows(out)
@@ -107,9 +107,9 @@ def test_a_counterexample_is_written_as_in_the_competition(call):
     call("net.onnx,broken.vnnlib,20\n", "--out", "out")
     text = Path("out/net_broken.txt").read_text()
     number = r"(-?\d+\.\d+)"
-    found = re.fullmatch(rf"sat\n\(\(X_0 {number}\)\n \(X_1 {number}\)\n \(Y_0 {number}\)\n \(Y_1 {number}\)\)\n", text)
-    assert found is not None, text
-    x, y = [float(n) for n in found.groups()[:2]], [float(n) for n in found.groups()[2:]]
+    match = re.fullmatch(rf"sat\n\(\(X_0 {number}\)\n \(X_1 {number}\)\n \(Y_0 {number}\)\n \(Y_1 {number}\)\)\n", text)
+    assert match is not None, text
+    x, y = [float(n) for n in match.groups()[:2]], [float(n) for n in match.groups()[2:]]
     assert x == y
     assert 0.4 <= x[0] < x[1] <= 0.6
 
@@ -169,9 +169,9 @@ def test_paths_are_relative_to_the_list(capsys, tmp_path, monkeypatch):
 
 def test_a_timeout_caps_those_of_the_list(call):
     call("net.onnx,proved.vnnlib,20\nnet.onnx,broken.vnnlib,1e-9\n", "--timeout", 7)
-    found = results()
-    assert [record["timeout_s"] for record in found.values()] == [7, 1e-9]
-    assert (found["broken"]["verdict"], found["broken"]["reason"]) == ("timeout", "1e-09 seconds were not enough")
+    records = results()
+    assert [record["timeout_s"] for record in records.values()] == [7, 1e-9]
+    assert (records["broken"]["verdict"], records["broken"]["reason"]) == ("timeout", "1e-09 seconds were not enough")
     assert Path("runs/vnncomp/list/net_broken.txt").read_text() == "timeout\n"
 
 
@@ -248,7 +248,7 @@ def test_instances_that_break_are_errors_and_the_others_are_decided(call):
         ("torn.onnx", "proved.vnnlib"): "it cannot be decoded|breaks the rules of ONNX",
         ("none.onnx", "proved.vnnlib"): "there is no such file",
         ("sine.onnx", "proved.vnnlib"): r"\(Sin\): not supported",
-        ("net.onnx", "syntax.vnnlib"): r"syntax\.vnnlib, line 1: this '\(' is never closed",
+        ("net.onnx", "syntax.vnnlib"): r"syntax\.vnnlib, line 1: this '\(' has no '\)'",
         ("net.onnx", "none.vnnlib"): r"there is no file .*none\.vnnlib",
         ("net.onnx", "three.vnnlib"): r"the property has 3 inputs, those of the network have shape \(2,\)",
     }
@@ -278,10 +278,10 @@ def test_a_stage_that_failed_is_a_column_a_table_and_with_strict_a_status(call, 
     monkeypatch.setattr("ctbench.verify.branch_and_bound.BranchAndBound.__call__", broken)
     status, out, err = call(PLAIN)
     assert status == 0
-    found = results()
-    assert [found[name]["verdict"] for name in ("proved", "broken", "tied")] == ["unknown", "sat", "unknown"]
-    assert found["proved"]["failed"]["crown"] == "RuntimeError: out of luck"
-    assert found["broken"]["failed"]["interval"] == "RuntimeError: out of luck"
+    records = results()
+    assert [records[name]["verdict"] for name in ("proved", "broken", "tied")] == ["unknown", "sat", "unknown"]
+    assert records["proved"]["failed"]["crown"] == "RuntimeError: out of luck"
+    assert records["broken"]["failed"]["interval"] == "RuntimeError: out of luck"
     assert rows(out)["all"][:6] == ["0", "1", "0", "0", "0", "2"]
     assert "unknown (error)" in out
     assert rows(err)["interval"] == ["3", "RuntimeError: out of luck"]

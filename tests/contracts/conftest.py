@@ -1,4 +1,4 @@
-"""The small networks, the regions and the points that every domain, attack and method must work on."""
+"""Small networks, regions and points: every domain, attack and method must work on them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """Two layers that also hand on what they are given, as in a densely connected network."""
+    """Two layers that also pass on their input, like in a densely connected network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -266,9 +266,9 @@ def build(name: str, dtype: torch.dtype = torch.float64) -> Case:
     return Case(model.to(dtype), x.to(dtype), torch.tensor([1, 3, 0]))
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(params=NETWORKS, scope="module")
 def case(request: pytest.FixtureRequest) -> Callable[..., Case]:
-    """Each of the networks in turn, in a precision of choice."""
+    """Each of the networks in turn, in a chosen precision."""
     return partial(build, request.param)
 
 
@@ -301,7 +301,7 @@ PLACES = [(name, region) for name in NETWORKS for region in FEW.get(name, REGION
 
 @pytest.fixture(params=PLACES, ids="-".join)
 def place(request: pytest.FixtureRequest) -> tuple[Callable[..., Case], Callable[[Tensor, float], Region]]:
-    """Each of the networks with each kind of region, which a radius turns to; a radius of 0 leaves inputs alone."""
+    """Each of the networks with each kind of region, by radius; radius 0 is the input itself."""
     name, region = request.param
     return partial(build, name), REGIONS[region]
 
@@ -314,13 +314,13 @@ def regions() -> dict[str, Callable[[Tensor, float], Region]]:
 
 @pytest.fixture
 def rough_slopes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """GELU and the like take one step towards their best slopes, which are slow to find; any slope is sound."""
+    """Activations such as GELU take one step towards their best slopes, which are slow to find; any slope is sound."""
     monkeypatch.setattr(smooth, "ENVELOPE_STEPS", 1)
 
 
 @pytest.fixture(scope="session")
 def hard_points() -> Callable[..., Tensor]:
-    """Points of a region at which bounds would be violated first, [N, B, *shape]."""
+    """Points of a region that are the most likely to violate bounds, [N, B, *shape]."""
 
     def find(graph: Graph, region: Region, x: Tensor, spec: Tensor, *, count: int = 20, steps: int = 8) -> Tensor:
         generator = torch.Generator().manual_seed(5)
@@ -332,8 +332,8 @@ def hard_points() -> Callable[..., Tensor]:
         def objective(points: Tensor) -> Tensor:
             return -(graph(points.flatten(0, 1)).unflatten(0, points.shape[:2]) * rows).sum(-1)
 
-        found = PGD(steps=steps, clean_start=True)(objective, region.take(samples), x[samples], generator)
-        attacked = found.unflatten(0, (spec.shape[1], len(x)))
+        worst = PGD(steps=steps, clean_start=True)(objective, region.take(samples), x[samples], generator)
+        attacked = worst.unflatten(0, (spec.shape[1], len(x)))
         return torch.cat([sampled[:count], corners, region.project(x)[None], attacked])
 
     return find

@@ -26,12 +26,12 @@ def attack(request: pytest.FixtureRequest) -> Attack:
 
 @pytest.fixture
 def around(attack: Attack, regions: dict[str, Around]) -> Around:
-    """The region around inputs, of a radius; 0 leaves them alone."""
+    """The region around inputs, of a radius; with radius 0 it is the input itself."""
     return regions[PLACES[attack.name]]
 
 
 class Recorder:
-    """An objective that remembers where it was asked and what it answered."""
+    """An objective that remembers its points and values."""
 
     def __init__(self, objective) -> None:
         self.objective, self.points, self.values = objective, [], []
@@ -58,10 +58,10 @@ def test_every_attack_has_an_example():
 def test_the_result_lies_in_the_region_and_has_no_gradient(case, attack, around):
     sample = case()
     region = around(sample.x, 0.1)
-    found = attack(cross_entropy_at(sample.graph, sample.y), region, sample.x, generator())
-    assert found.shape == sample.x.shape
-    assert_inside(found, region)
-    assert not found.requires_grad
+    points = attack(cross_entropy_at(sample.graph, sample.y), region, sample.x, generator())
+    assert points.shape == sample.x.shape
+    assert_inside(points, region)
+    assert not points.requires_grad
     assert all(parameter.grad is None for parameter in sample.model.parameters())
 
 
@@ -69,9 +69,9 @@ def test_the_result_is_the_best_point_seen(case, attack, around):
     sample = case()
     objective = Recorder(cross_entropy_at(sample.graph, sample.y))
     region = around(sample.x, 0.1)
-    found = attack(objective, region, sample.x, generator())
+    worst = attack(objective, region, sample.x, generator())
     best = torch.cat(objective.values).amax(0)
-    torch.testing.assert_close(objective.objective(found[None])[0].detach(), best, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(objective.objective(worst[None])[0].detach(), best, rtol=1e-12, atol=1e-12)
     for points in objective.points:
         assert_inside(points, region)
 
@@ -89,26 +89,26 @@ def test_a_generator_decides_everything(case, attack, around):
 
 def test_a_region_of_one_point_leaves_that_point(case, attack, around):
     sample = case()
-    found = attack(cross_entropy_at(sample.graph, sample.y), around(sample.x, 0.0), sample.x, generator())
-    assert torch.equal(found, sample.x)
+    points = attack(cross_entropy_at(sample.graph, sample.y), around(sample.x, 0.0), sample.x, generator())
+    assert torch.equal(points, sample.x)
 
 
 def test_a_linear_objective_is_maximised_exactly(attack, around):
     x = torch.tensor([[0.1, 0.4, 0.5, 0.0], [0.2, 0.2, 0.3, 0.9]]).double()
     direction = torch.tensor([[1.0, -2.0, 3.0, 0.7], [-0.5, 1.0, 1.0, 0.2]]).double()
     region = around(x, 0.2)
-    found = attack(lambda points: (points * direction).sum(-1), region, x, generator())
+    worst = attack(lambda points: (points * direction).sum(-1), region, x, generator())
     highest = -region.minimum(-direction.unsqueeze(1))[:, 0]
-    torch.testing.assert_close((found * direction).sum(-1), highest, rtol=0, atol=1e-12)
+    torch.testing.assert_close((worst * direction).sum(-1), highest, rtol=0, atol=1e-12)
 
 
 def test_it_raises_the_loss_of_a_network(case, attack, around):
     sample = case()
     objective = cross_entropy_at(sample.graph.detach(), sample.y)
     region = around(sample.x, 0.1)
-    found = attack(objective, region, sample.x, generator())
+    points = attack(objective, region, sample.x, generator())
     random = objective(region.sample(20, generator())).amax(0)
-    assert (objective(found[None])[0] > random).all()
+    assert (objective(points[None])[0] > random).all()
 
 
 def test_samples_do_not_influence_one_another(attack, around):

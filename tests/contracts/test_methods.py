@@ -1,9 +1,13 @@
 """What every training method must satisfy, built from the defaults of its paper."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.contracts.conftest import Case
 from tests.kinds import ours
+from torch import Tensor, nn
 
 from ctbench.attacks import PGD, LineSearch
 from ctbench.graph import freeze, trace
@@ -37,7 +41,7 @@ def example(name: str) -> Method:
     return ON_SEGMENTS[name] if name in ON_SEGMENTS else METHODS[name]()
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=METHODS, scope="module")
 def method(request: pytest.FixtureRequest) -> Method:
     return example(request.param)
 
@@ -47,7 +51,7 @@ def cross_entropy_method(request: pytest.FixtureRequest) -> Method:
     return example(request.param)
 
 
-@pytest.fixture(params=BOUNDING)
+@pytest.fixture(params=BOUNDING, scope="module")
 def bounding(request: pytest.FixtureRequest) -> Method:
     return BOUNDING[request.param]
 
@@ -69,6 +73,33 @@ def run(method, sample, eps: float, *, training: bool = True, dtype=torch.float6
     return method(graph, batch(sample, eps, method, logits)), logits
 
 
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def attributes(model: nn.Module) -> dict[str, set[str]]:
+    return {name: set(vars(module)) for name, module in model.named_modules()}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A network and its inputs, what the network was before a method saw them, and what the method made of them."""
+
+    sample: Case
+    state: dict[str, Tensor]
+    attributes: dict[str, set[str]]
+    result: RobustLoss
+
+
+@pytest.fixture(scope="module")
+def step(case, method) -> Step:
+    """One step of each method on each network, which several tests look at."""
+    sample = case()
+    graph, logits = freeze(trace(sample.model, (2, 6, 6)), sample.x, training=True)
+    before = state(sample.model), attributes(sample.model)
+    return Step(sample, *before, method(graph, batch(sample, 0.1, method, logits)))
+
+
 def test_methods_are_found_by_walking_the_package():
     assert {"standard", "pgd", "ibp", "crown-ibp", "sabr", "taps", "mtl-ibp", "cc-ibp", "exp-ibp"} <= set(METHODS)
     assert {method.name for method in BOUNDING.values()} | OTHER_LOSS <= set(METHODS)
@@ -78,9 +109,7 @@ def test_a_method_can_stand_in_a_recipe(method):
     assert codec.decode(Method, codec.encode(method)) == method
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
-def test_every_sample_gets_a_finite_loss(case, method, dtype):
-    result, _ = run(method, case(dtype), 0.1)
+def check_finite(result: RobustLoss, dtype: torch.dtype) -> None:
     assert result.per_sample.shape == (3,)
     assert result.per_sample.dtype == dtype
     assert torch.isfinite(result.per_sample).all()
@@ -89,17 +118,21 @@ def test_every_sample_gets_a_finite_loss(case, method, dtype):
     assert result.correct.dtype == torch.bool
 
 
-def test_radius_zero_gives_the_clean_cross_entropy(case, cross_entropy_method):
-    sample = case()
-    result, logits = run(cross_entropy_method, sample, 0.0)
-    clean = F.cross_entropy(logits, sample.y, reduction="none")
-    torch.testing.assert_close(result.per_sample, clean, rtol=0, atol=1e-6)
+def test_every_sample_gets_a_finite_loss(step):
+    check_finite(step.result, torch.float64)
 
 
-def test_radius_zero_gives_the_clean_answers(case, method):
+def test_every_sample_gets_a_finite_loss_in_single_precision(case, method):
+    check_finite(run(method, case(torch.float32), 0.1)[0], torch.float32)
+
+
+def test_radius_zero_gives_the_clean_answers_and_their_cross_entropy(case, method):
     sample = case()
     result, logits = run(method, sample, 0.0)
     assert torch.equal(result.correct, logits.argmax(1) == sample.y)
+    if method.name not in OTHER_LOSS:
+        clean = F.cross_entropy(logits, sample.y, reduction="none")
+        torch.testing.assert_close(result.per_sample, clean, rtol=0, atol=1e-6)
 
 
 def test_samples_that_are_correct_have_a_small_loss(case, cross_entropy_method):
@@ -129,46 +162,55 @@ def test_the_gradient_of_a_first_loss_is_finite(case, method):
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in sample.model.parameters())
 
 
-def test_nothing_is_left_on_the_network(case, method):
-    sample = case()
-    graph, logits = freeze(trace(sample.model, (2, 6, 6)), sample.x, training=True)
-    before = {name: value.clone() for name, value in sample.model.state_dict().items()}
-    attributes = {name: set(vars(module)) for name, module in sample.model.named_modules()}
-    method(graph, batch(sample, 0.1, method, logits))
-    after = sample.model.state_dict()
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert {name: set(vars(module)) for name, module in sample.model.named_modules()} == attributes
+def test_nothing_is_left_on_the_network(step):
+    sample, after = step.sample, step.sample.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in step.state.items())
+    assert attributes(sample.model) == step.attributes
     assert all(parameter.grad is None and parameter.requires_grad for parameter in sample.model.parameters())
     assert sample.x.grad is None
     assert not sample.x.requires_grad
 
 
-def test_a_method_is_a_function_of_its_batch(case, method):
-    first, _ = run(method, case(), 0.1)
-    second, _ = run(method, case(), 0.1)
-    assert torch.equal(first.per_sample, second.per_sample)
+def test_a_method_is_a_function_of_its_batch(case, method, step):
+    again, _ = run(method, case(), 0.1)
+    assert torch.equal(again.per_sample, step.result.per_sample)
 
 
-def test_boxes_are_those_of_every_node(case, method):
+def test_boxes_are_those_of_every_node(step):
+    if step.result.boxes is not None:
+        shapes = [(3, *node.shape) for node in step.sample.graph.nodes]
+        assert [tuple(box.lower.shape) for box in step.result.boxes] == shapes
+        assert all((box.lower <= box.upper).all() for box in step.result.boxes)
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A network whose loss is known at many points of a region, of which some were found by an attack."""
+
+    sample: Case
+    region: Region
+    at_points: Tensor  # [P, B]
+    at_worst: Tensor  # [1, B]
+
+
+@pytest.fixture(params=[0.01, 0.1], scope="module")
+def attacked(request: pytest.FixtureRequest, case) -> Attacked:
     sample = case()
-    result, _ = run(method, sample, 0.1)
-    if result.boxes is not None:
-        shapes = [(3, *node.shape) for node in sample.graph.nodes]
-        assert [tuple(box.lower.shape) for box in result.boxes] == shapes
-        assert all((box.lower <= box.upper).all() for box in result.boxes)
-
-
-@pytest.mark.parametrize("eps", [0.01, 0.1])
-def test_the_loss_bounds_the_loss_at_every_point(case, bounding, eps):
-    sample = case()
-    graph, logits = freeze(trace(sample.model, (2, 6, 6)), sample.x, training=True)
-    region, generator = sample.region(eps), torch.Generator().manual_seed(2)
-    bound = bounding(graph, Batch(sample.x, sample.y, region, logits, generator)).per_sample
+    graph, _ = freeze(trace(sample.model, (2, 6, 6)), sample.x, training=True)
+    region, generator = sample.region(request.param), torch.Generator().manual_seed(2)
     objective = cross_entropy_at(graph.detach(), sample.y)
-    attacked = PGD(steps=20, restarts=5)(objective, region, sample.x, generator)
-    points = torch.cat([region.sample(50, generator), attacked[None], sample.x[None]])
-    assert (objective(points) <= bound + 1e-9).all()
-    assert (bound > objective(attacked[None])[0]).any()
+    found = PGD(steps=20, restarts=5)(objective, region, sample.x, generator)
+    points = torch.cat([region.sample(50, generator), found[None], sample.x[None]])
+    return Attacked(sample, region, objective(points), objective(found[None]))
+
+
+def test_the_loss_bounds_the_loss_at_every_point(attacked, bounding):
+    sample = attacked.sample
+    graph, logits = freeze(trace(sample.model, (2, 6, 6)), sample.x, training=True)
+    generator = torch.Generator().manual_seed(2)
+    bound = bounding(graph, Batch(sample.x, sample.y, attacked.region, logits, generator)).per_sample
+    assert (attacked.at_points <= bound + 1e-9).all()
+    assert (bound > attacked.at_worst[0]).any()
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["batch statistics", "running statistics"])

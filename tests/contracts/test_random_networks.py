@@ -1,4 +1,4 @@
-"""Small networks of random layers, of every kind that there is: no point of a region violates a bound of any domain."""
+"""Small networks of random layers of every kind: no point of a region violates a bound of any domain."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.kinds import ours
 from torch import Tensor, nn
 
-from ctbench.domains import coap, crown, domain, domains, zonotope
+from ctbench.domains import Crown, coap, crown, domain, domains, zonotope
 from ctbench.domains.relaxations import one, parallel, zero
 from ctbench.graph import freeze, trace, walk_forward
 
@@ -25,7 +25,7 @@ OF_RANK = {3: IMAGES, 2: ROWS, 1: VECTORS}
 
 
 class Apply(nn.Module):
-    """A function of what some layers make of one input."""
+    """A function of the outputs of some layers for one input."""
 
     def __init__(self, function: Callable[..., Tensor], *layers: nn.Module) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ def _(draw: Random, shape: Shape) -> nn.Module:
 
 
 def branches(draw: Random, shape: Shape) -> nn.Module:
-    """A layer or two, joined with what they are given, or with something else of the shape that they make."""
+    """One or two layers, joined with their input, or with another tensor of the shape of their output."""
     layers, after = chain(draw, shape, draw.randint(1, 2), branching=False)
     first, second = nn.Sequential(*layers), nn.Identity()
     if after != shape:
@@ -189,12 +189,12 @@ def branches(draw: Random, shape: Shape) -> nn.Module:
 
 
 def chain(draw: Random, shape: Shape, count: int, *, branching: bool) -> tuple[list[nn.Module], Shape]:
-    """Random layers, one after the other, and the shape that comes out."""
+    """Random layers, one after another, and their output shape."""
     layers: list[nn.Module] = []
     groups = [RELU, ACTIVATIONS, OTHERS, *([{"branches": branches}] if branching else [])]
     while len(layers) < count:
-        known = draw.choice([OF_RANK[len(shape)], *groups])
-        layer = draw.choice(list(known.values()))(draw, shape)
+        kinds = draw.choice([OF_RANK[len(shape)], *groups])
+        layer = draw.choice(list(kinds.values()))(draw, shape)
         after = shape_of(layer, shape)
         if after and 0 < torch.Size(after).numel() <= LARGEST:
             layers, shape = [*layers, layer], after
@@ -202,7 +202,7 @@ def chain(draw: Random, shape: Shape, count: int, *, branching: bool) -> tuple[l
 
 
 def shape_of(layer: nn.Module, shape: Shape) -> Shape | None:
-    """The shape that a layer makes, None where it does not fit."""
+    """The output shape of a layer; None if the layer does not fit."""
     try:
         return tuple(layer.eval()(torch.zeros(2, *shape))[0].shape)
     except (RuntimeError, ValueError):
@@ -253,13 +253,13 @@ def test_no_point_violates_a_bound_of_a_random_network(regions, hard_points):
         reached = walk_forward(graph, lambda node, *inputs: node.op(*inputs), points.flatten(0, 1))
         values = [value.unflatten(0, points.shape[:2]) for value in reached]
         lowest = torch.einsum("nbk,bsk->nbs", values[-1], spec).amin(0)
-        inner = {"crown": crown.boxes(graph, region), "pure": crown.boxes(graph, region, pure=True)}
+        inner = {"crown": crown.boxes(graph, region), "pure": Crown(pure=True).boxes(graph, region)}
         for name, options in SETTINGS:
-            given = inner["crown"] if name in ("crown", "alpha-crown") else None
-            bound = domain(name, **options).lower_bounds(graph, region, spec, inner=given)
+            boxes = inner["crown"] if name in ("crown", "alpha-crown") else None
+            bound = domain(name, **options).lower_bounds(graph, region, spec, inner=boxes)
             assert (bound <= lowest + 1e-9 * (1 + lowest.abs())).all(), (name, options, model)
-        for found in (*inner.values(), zonotope.boxes(graph, region), coap.boxes(graph, region)):
-            for node, box, value in zip(graph.nodes, found, values, strict=True):
+        for enclosure in (*inner.values(), zonotope.boxes(graph, region), coap.boxes(graph, region)):
+            for node, box, value in zip(graph.nodes, enclosure, values, strict=True):
                 slack = 1e-9 * (1 + value.abs().amax(0))
                 assert (box.lower <= value.amin(0) + slack).all(), (node.name, model)
                 assert (box.upper >= value.amax(0) - slack).all(), (node.name, model)

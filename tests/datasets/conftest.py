@@ -1,4 +1,4 @@
-"""What the tests of the data sets share: no test reaches the network beyond this machine."""
+"""Shared by the tests of the data sets: no test reaches the network beyond this machine."""
 
 import io
 import tarfile

@@ -73,7 +73,7 @@ def test_a_missing_file_is_downloaded_past_broken_mirrors(server: str, tmp_path:
     path = locate(tmp_path / "root", "set", ("data.bin",), remote(*mirrors))
     assert path == tmp_path / "root" / "set" / "data.bin"
     assert path.read_bytes() == CONTENT
-    assert [each.name for each in path.parent.iterdir()] == ["data.bin"], "a temporary file was left behind"
+    assert [each.name for each in path.parent.iterdir()] == ["data.bin"], "a temporary file remains"
 
 
 def test_ctbench_mirror_is_asked_first(monkeypatch: pytest.MonkeyPatch, server: str, tmp_path: Path):
@@ -92,9 +92,9 @@ def test_when_no_mirror_has_it_the_error_names_every_reason_and_leaves_nothing(s
     assert message.startswith(f"data.bin or data is neither in {root / 'set'} nor in {root}, and data.bin could not be")
     assert f"{CLOSED}/data.bin (ConnectionError: " in message
     assert f"{server}/nowhere/data.bin (HTTPError: 404" in message
-    found = hashlib.sha256(b"something else").hexdigest()
+    digest = hashlib.sha256(b"something else").hexdigest()
     assert f"{server}/bad/data.bin (ValueError: SHA256" in message
-    assert f"expected sha256:{SHA256} but got {found}" in message
+    assert f"expected sha256:{SHA256} but got {digest}" in message
     assert message.endswith(
         "put it there by hand, or set the data folder, or CTBENCH_DATA, to the folder that contains it"
     )
@@ -118,7 +118,7 @@ def test_a_root_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_person_sees_a_progress_bar(monkeypatch: pytest.MonkeyPatch, server: str, tmp_path: Path, capsys):
-    monkeypatch.setattr(files.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     download(remote(f"{server}/good"), tmp_path / "set")

@@ -1,4 +1,4 @@
-"""Images of one's own: folder, tar and zip, and everything that can be wrong with them."""
+"""Images of your own in a folder, tar or zip, and all their possible faults."""
 
 import io
 import os

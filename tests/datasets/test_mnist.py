@@ -3,33 +3,29 @@
 import gzip
 import hashlib
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.idx import idx
 
 from ctbench.datasets import MNIST, mnist
-from ctbench.datasets.idx import parse, read
+from ctbench.datasets.idx import parse, read_unpacked
 
 COUNTS = {"train": 5, "t10k": 3}
 
 
-def idx(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
 @pytest.fixture
 def arrays(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """A small MNIST by file name, whose checksums count as the right ones."""
+    """A small MNIST by file name; its checksums are accepted."""
     random = np.random.default_rng(0)
-    made = {}
+    files = {}
     for part, count in COUNTS.items():
-        made[f"{part}-images-idx3-ubyte"] = random.integers(256, size=(count, 4, 5), dtype=np.uint8)
-        made[f"{part}-labels-idx1-ubyte"] = random.integers(10, size=count, dtype=np.uint8)
-    hashes = {name: hashlib.sha256(idx(array)).hexdigest() for name, array in made.items()}
+        files[f"{part}-images-idx3-ubyte"] = random.integers(256, size=(count, 4, 5), dtype=np.uint8)
+        files[f"{part}-labels-idx1-ubyte"] = random.integers(10, size=count, dtype=np.uint8)
+    hashes = {name: hashlib.sha256(idx(array)).hexdigest() for name, array in files.items()}
     monkeypatch.setattr(mnist, "UNPACKED_SHA256", hashes)
-    return made
+    return files
 
 
 @pytest.mark.parametrize("place", ["mnist", "."])
@@ -75,9 +71,9 @@ def test_a_gzip_cut_short_is_refused(kept: int, tmp_path: Path):
     path.write_bytes(gzip.compress(np.random.default_rng(0).bytes(100))[:kept])
     if kept:
         with pytest.raises(ValueError, match=r"some.gz is not a complete gzip file .*; delete it, and it will be"):
-            read(path)
+            read_unpacked(path)
     else:
-        assert read(path) == b"", "an empty file unpacks to nothing, which is no IDX file"
+        assert read_unpacked(path) == b"", "an empty file unpacks to nothing, which is no IDX file"
 
 
 def test_a_damaged_gzip_is_refused(tmp_path: Path):
@@ -86,7 +82,7 @@ def test_a_damaged_gzip_is_refused(tmp_path: Path):
     content[12] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(ValueError, match="not a complete gzip file"):
-        read(path)
+        read_unpacked(path)
 
 
 @pytest.mark.parametrize(

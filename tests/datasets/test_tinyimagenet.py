@@ -26,20 +26,20 @@ def grey_jpeg() -> bytes:
 
 @pytest.fixture
 def contents(monkeypatch: pytest.MonkeyPatch, png) -> dict[str, bytes]:
-    """The files of a small TinyImageNet; its pictures but one are PNG, to compare values without loss."""
+    """The files of a small TinyImageNet. All pictures except one are PNG, so that values can be compared exactly."""
     monkeypatch.setattr(tinyimagenet, "TRAIN_IMAGES", 2)
     top = "tiny-imagenet-200"
-    made = {f"{top}/wnids.txt": "\n".join(WNIDS).encode(), f"{top}/words.txt": b"n01\tgoldfish"}
+    files = {f"{top}/wnids.txt": "\n".join(WNIDS).encode(), f"{top}/words.txt": b"n01\tgoldfish"}
     for wnid in WNIDS:
-        made[f"{top}/train/{wnid}/{wnid}_boxes.txt"] = b"0 0 1 1"
+        files[f"{top}/train/{wnid}/{wnid}_boxes.txt"] = b"0 0 1 1"
         for number in (0, 1):
-            made[f"{top}/train/{wnid}/images/{wnid}_{number}.JPEG"] = png(colour(int(wnid[1:]) * 10 + number))
-    made[f"{top}/train/n02/images/n02_1.JPEG"] = grey_jpeg()
-    made[f"{top}/val/images/val_1.JPEG"] = png(colour(101))
-    made[f"{top}/val/images/val_0.JPEG"] = png(colour(100))
-    made[f"{top}/val/val_annotations.txt"] = b"val_0.JPEG\tn02\t0\t0\t1\t1\nval_1.JPEG\tn01\t0\t0\t1\t1\n"
-    made[f"{top}/test/images/test_0.JPEG"] = b"not looked at"
-    return made
+            files[f"{top}/train/{wnid}/images/{wnid}_{number}.JPEG"] = png(colour(int(wnid[1:]) * 10 + number))
+    files[f"{top}/train/n02/images/n02_1.JPEG"] = grey_jpeg()
+    files[f"{top}/val/images/val_1.JPEG"] = png(colour(101))
+    files[f"{top}/val/images/val_0.JPEG"] = png(colour(100))
+    files[f"{top}/val/val_annotations.txt"] = b"val_0.JPEG\tn02\t0\t0\t1\t1\nval_1.JPEG\tn01\t0\t0\t1\t1\n"
+    files[f"{top}/test/images/test_0.JPEG"] = b"not looked at"
+    return files
 
 
 @pytest.mark.parametrize("place", ["tinyimagenet", "."])

@@ -6,18 +6,18 @@ from pathlib import Path
 
 def blocks(text: str) -> list[tuple[int, str]]:
     """The blocks that begin with ```python: the number of lines before the code, and the code."""
-    found, lines = list[tuple[int, str]](), text.splitlines()
+    pairs, lines = list[tuple[int, str]](), text.splitlines()
     starts = [number for number, line in enumerate(lines) if line == "```python"]
     for start in starts:
         end = lines.index("```", start)
-        found.append((start + 1, "\n".join(lines[start + 1 : end])))
-    return found
+        pairs.append((start + 1, "\n".join(lines[start + 1 : end])))
+    return pairs
 
 
 def main(page: Path) -> None:
     namespace = {"__name__": "__main__"}
     for before, code in blocks(page.read_text()):
-        # so many empty lines that a traceback names the line of the page
+        # empty lines come first, so that a traceback names the line of the page
         exec(compile("\n" * before + code, str(page), "exec"), namespace)
         print(f"{page.name}:{before}: ran")
 

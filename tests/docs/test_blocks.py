@@ -15,7 +15,7 @@ import pytest
 
 import ctbench
 from ctbench.results import jsonl
-from ctbench.training import Adam, Smooth
+from ctbench.training import Adam, SmoothRamp
 
 ROOT = Path(__file__).parents[2]
 RUNNER = Path(__file__).with_name("run_blocks.py")
@@ -23,7 +23,7 @@ PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "READ
 
 
 def fences(text: str) -> list[tuple[str, str]]:
-    """The blocks of a page: the language of each, or Sphinx's directive, and what is in it."""
+    """The blocks of a page: the language of each, or Sphinx's directive, and its content."""
     return re.findall(r"^```([^\n]*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -32,7 +32,7 @@ def trained(tmp_path_factory) -> Path:
     """A folder with a complete run of `digits_ibp`."""
     folder = tmp_path_factory.mktemp("pages")
     recipe = ctbench.recipe("digits_ibp")
-    short = replace(recipe, epochs=8, batch_size=128, ramp=Smooth(start=0, end=4), optimizer=Adam(lr=0.02))
+    short = replace(recipe, epochs=8, batch_size=128, ramp=SmoothRamp(start=0, end=4), optimizer=Adam(lr=0.02))
     run = ctbench.train(short, out=folder / "runs" / f"{recipe.name}-{recipe.hash}", quiet=True)
     jsonl.write_json(run.folder.recipe, recipe.to_json())
     return folder

@@ -1,4 +1,4 @@
-"""What the page for users of other tools calls ours is there: methods, recipe fields, and the fields of stages."""
+"""The names of ctbench on the page for users of other tools exist: methods, recipe fields, and the fields of stages."""
 
 import dataclasses
 import re
@@ -26,7 +26,7 @@ def test_a_method_has_this_name(name):
 
 @pytest.mark.parametrize(("kind", "field"), sorted(set(re.findall(r"\b([A-Z]\w+)\((\w+)=", OURS))))
 def test_a_class_has_this_field(kind, field):
-    assert field in {known.name for known in dataclasses.fields(KINDS[kind])}
+    assert field in {declared.name for declared in dataclasses.fields(KINDS[kind])}
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ def test_a_class_has_this_field(kind, field):
 )
 def test_a_recipe_has_this_field(field):
     assert f"`{field}" in OURS
-    assert field in {known.name for known in dataclasses.fields(ctbench.Recipe)}
+    assert field in {declared.name for declared in dataclasses.fields(ctbench.Recipe)}
 
 
 def test_settings_of_the_optimiser_and_of_averages_have_these_names():
     for kind, names in ((Adam, ("lr", "milestones", "decay", "clip_norm")), (SWA, ("start", "every"))):
-        assert set(names) <= {known.name for known in dataclasses.fields(kind)}
+        assert set(names) <= {declared.name for declared in dataclasses.fields(kind)}
         assert all(re.search(rf"`(optimizer|swa)?\.{name}`", OURS) for name in names)
 
 

@@ -1,4 +1,4 @@
-"""The pages about training methods are what their docstrings say now."""
+"""The pages about training methods are up to date with the docstrings."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The parts of the documentation site that are ours: the pages of the Python interface, and that nothing is remote."""
+"""Our own parts of the documentation site: the pages of the Python interface; nothing is loaded from elsewhere."""
 
 import importlib
 import importlib.util
@@ -16,7 +16,7 @@ SHOWN = [name for path in (DOCS / "api").glob("*.md") for name in re.findall(r"{
 
 
 def extension(name: str) -> ModuleType:
-    """A module of docs/_extensions, where Sphinx is installed."""
+    """A module of docs/_extensions, if Sphinx is installed."""
     pytest.importorskip("sphinx", reason="the site needs: pip install 'ctbench[docs]'")
     spec = importlib.util.spec_from_file_location(name, DOCS / "_extensions" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""What is measured of a trial: exact errors where they can be known, and quantities counted by hand."""
+"""The measurements of a trial: exact errors if they can be computed, and quantities counted by hand."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -28,7 +28,7 @@ def network(*sizes: int, seed: int = 0) -> nn.Sequential:
 
 
 def samples(model: nn.Module, count: int = 200, flipped: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Points, and the network's own answers there but for some."""
+    """Points, and the network's own answers there, some of them changed."""
     x = torch.randn(count, 4, generator=torch.Generator().manual_seed(1))
     y = model(x).argmax(1)
     y[: int(flipped * count)] = (y[: int(flipped * count)] + 1) % 2
@@ -51,22 +51,22 @@ def test_errors_on_segments_are_those_of_a_fine_grid():
     x, y = samples(model)
     shares = torch.linspace(-1, 1, 2001).double().view(-1, 1, 1)
     exact = network(4, 12, 3).double()
-    turned = torch.zeros(len(x), dtype=torch.bool)
+    falsified = torch.zeros(len(x), dtype=torch.bool)
     for direction in threat.region(x.double()).directions:
         points = x.double() + threat.eps * shares * direction
-        turned |= (exact(points).argmax(-1) != y).any(0)
-    found = errors(model, x, y, threat, attacks=())
-    assert found["standard_error"] == 0.1
-    assert found["robust_error"] == turned.double().mean().item()
-    assert 0.1 < found["robust_error"] < found["certified_error"] < 1
+        falsified |= (exact(points).argmax(-1) != y).any(0)
+    measured = errors(model, x, y, threat, attacks=())
+    assert measured["standard_error"] == 0.1
+    assert measured["robust_error"] == falsified.double().mean().item()
+    assert 0.1 < measured["robust_error"] < measured["certified_error"] < 1
 
 
 @pytest.mark.parametrize("threat", [L2(eps=0.4, clip=None), Linf(eps=0.3, clip=None), RandomSegments(eps=1.0, count=3)])
 @pytest.mark.parametrize("sizes", [(4, 10, 2), (4, 6, 5, 3)])
 def test_the_robust_error_is_between_the_standard_and_the_certified_one(threat, sizes):
     model = network(*sizes, seed=2)
-    found = errors(model, *samples(model, count=60), threat, attacks=ATTACKS)
-    assert 0.1 == found["standard_error"] < found["robust_error"] <= found["certified_error"] < 1
+    measured = errors(model, *samples(model, count=60), threat, attacks=ATTACKS)
+    assert 0.1 == measured["standard_error"] < measured["robust_error"] <= measured["certified_error"] < 1
 
 
 @pytest.mark.parametrize(
@@ -134,15 +134,15 @@ def test_the_trained_network_is_measured(trial, tmp_path, threat, reach: Callabl
 
 def test_what_is_followed_has_a_number_for_each_epoch(trial):
     shown = trial(threat=L2(eps=0.4, clip=None), measures=Measures(attacks=ATTACKS, followed=30))
-    found = measure(shown)
-    epochs = found.pop("epochs")
+    measured = measure(shown)
+    epochs = measured.pop("epochs")
     assert set(epochs) == {"standard_error", "robust_error", "certified_error", "cosine"}
     assert all(len(numbers) == 3 for numbers in epochs.values())
-    assert {name: found[name] for name in epochs if name != "cosine"} == {
+    assert {name: measured[name] for name in epochs if name != "cosine"} == {
         name: numbers[-1] for name, numbers in epochs.items() if name != "cosine"
     }
     assert all(-1 <= cosine <= 1 for cosine in epochs["cosine"])
-    assert found == measure(trial(threat=L2(eps=0.4, clip=None), measures=Measures(attacks=ATTACKS)))
+    assert measured == measure(trial(threat=L2(eps=0.4, clip=None), measures=Measures(attacks=ATTACKS)))
 
 
 def test_some_of_the_test_samples_are_followed(trial, tmp_path):
@@ -154,11 +154,11 @@ def test_some_of_the_test_samples_are_followed(trial, tmp_path):
 
 
 def test_perturbations_along_the_signal_point_to_the_other_class(trial):
-    """A network that has learnt that the first coordinate tells the classes apart is attacked against it."""
+    """If a network has learnt that the first coordinate separates the classes, attacks move along this coordinate."""
     data = Separable(dimension=4, samples=20, test_samples=5, margin=3.0, sigma=0.1)
-    found = measure(trial(dataset=data, threat=FirstCoordinate(eps=0.1), measures=Measures(followed=5), epochs=5))
-    assert found["train_error"] == 0
-    assert found["epochs"]["cosine"][-1] == pytest.approx(1, abs=1e-6)
+    measured = measure(trial(dataset=data, threat=FirstCoordinate(eps=0.1), measures=Measures(followed=5), epochs=5))
+    assert measured["train_error"] == 0
+    assert measured["epochs"]["cosine"][-1] == pytest.approx(1, abs=1e-6)
 
 
 def test_a_signal_that_is_not_known_is_refused(trial):
@@ -170,11 +170,11 @@ def test_a_signal_that_is_not_known_is_refused(trial):
     ("radius", "rate", "said"), [(1.0, 1e30, "epoch 2"), (1e3, 3e38, "holds NaN or infinite values")]
 )
 def test_what_diverges_says_so_and_nothing_else(trial, radius, rate, said):
-    """The loss is no number any more, or it was one and the step that it made was not."""
+    """The loss is not a number, or the loss is a number but the weights after its step are not."""
     data = Spheres(dimension=3, samples=20, test_samples=30, inner_radius=radius, margin=2.0)
-    found = measure(trial(dataset=data, optimizer=SGD(lr=rate)))
-    assert list(found) == ["diverged"]
-    assert said in found["diverged"]
+    measured = measure(trial(dataset=data, optimizer=SGD(lr=rate)))
+    assert list(measured) == ["diverged"]
+    assert said in measured["diverged"]
 
 
 @pytest.mark.parametrize("threat", [L2(eps=0.4, clip=None), RandomSegments(eps=0.4, count=2)])

@@ -1,4 +1,4 @@
-"""Trials are run once each, whatever interrupts them, and their records are those of an uninterrupted run."""
+"""Each trial runs once, even after interruptions, and the records are those of an uninterrupted run."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -30,7 +30,7 @@ def path(tmp_path) -> Path:
 
 @pytest.fixture
 def measured(monkeypatch) -> list[dict[str, Any]]:
-    """The trials that were measured, which here takes no time."""
+    """The measured trials; here measuring takes no time."""
     seen = []
 
     def quickly(trial: Trial) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def quantities(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def stopping(at: int, error: BaseException) -> Watch:
-    """A watch that raises an error when so many trials are done."""
+    """A watch that raises an error after this number of trials."""
 
     def watch(done: int, _: int) -> None:
         if done == at:
@@ -63,9 +63,9 @@ def test_a_record_is_the_trial_and_its_quantities(trial, path):
 
 
 def test_records_are_told_and_written_as_they_come(trials, path, measured):
-    told = []
-    records = run(trials, path, watch=lambda done, count: told.append((done, count, len(jsonl.read(path)))))
-    assert told == [(done, 8, done) for done in range(9)]
+    counts = []
+    records = run(trials, path, watch=lambda done, count: counts.append((done, count, len(jsonl.read(path)))))
+    assert counts == [(done, 8, done) for done in range(9)]
     assert records == jsonl.read(path)
     assert measured == [trial.key for trial in trials]
 
@@ -79,9 +79,9 @@ def test_what_was_cut_is_taken_up_where_it_was(trials, path, measured, error, to
         run(trials, path, watch=stopping(3, error))
     with path.open("ab") as file:
         file.write(torn)
-    told = []
-    records = run(trials, path, watch=lambda done, count: told.append((done, count)))
-    assert told == [(done, 8) for done in range(3, 9)]
+    counts = []
+    records = run(trials, path, watch=lambda done, count: counts.append((done, count)))
+    assert counts == [(done, 8) for done in range(3, 9)]
     assert measured == [trial.key for trial in trials]
     assert jsonl.read(path) == records
     assert quantities(records) == quantities(whole)
@@ -186,8 +186,8 @@ def test_processes_find_what_one_finds_and_end_when_they_are_interrupted(trials,
     endless = replace(trials[3], recipe=replace(trials[3].recipe, epochs=10**7))
     with pytest.raises(KeyboardInterrupt):
         run([*trials[:3], endless], path, jobs=2, watch=stopping(3, KeyboardInterrupt()))
-    found = sorted(quantities(jsonl.read(path)), key=str)
-    assert found == sorted(quantities(run(trials[:3], path.with_name("one.jsonl"))), key=str)
+    ordered = sorted(quantities(jsonl.read(path)), key=str)
+    assert ordered == sorted(quantities(run(trials[:3], path.with_name("one.jsonl"))), key=str)
 
 
 class Broken:

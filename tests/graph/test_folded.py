@@ -1,4 +1,4 @@
-"""A scale that is folded into the convolution before it: the same function, a pass over the values less."""
+"""A scale that is folded into the convolution before it: the same function, with one pass over the values less."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from ctbench.networks import Normalize
 
 
 def spread(model: nn.Module) -> nn.Module:
-    """The network in double precision, with batch norms that are no identities."""
+    """The network in double precision, with batch norms that are not identities."""
     torch.manual_seed(0)
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d):
@@ -118,13 +118,13 @@ def test_the_output_is_the_last_node_whatever_lies_unused():
 
 
 def test_a_normalisation_before_a_padded_convolution_stays():
-    """The padding's zeros come behind it."""
+    """The padding's zeros come after it."""
     graph, _ = frozen(nn.Sequential(Normalize([0.4], [0.2]), nn.Conv2d(1, 2, 3, padding=1), nn.Flatten()), 1, 4, 4)
     assert ops(folded(graph, 100)) == ops(graph)
 
 
 def test_a_scale_of_single_values_stays():
-    """Only a scale of whole channels is one of a convolution's weights."""
+    """Only a scale of whole channels can be part of a convolution's weights."""
     conv = Conv2d(torch.ones(2, 1, 1, 1), None, (1, 1), (0, 0), (1, 1), 1, (1, 2, 2))
     for shape in ((1, 1, 1), (2, 2, 2), (1, 1, 2)):
         scale = Scale(torch.rand(shape), torch.zeros(shape))

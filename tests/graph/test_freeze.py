@@ -1,4 +1,4 @@
-"""The clean pass: batch norms become affine maps, as torch would compute them."""
+"""The clean pass: batch norms become the affine maps that torch computes."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Networks in double precision, and a method's run on a batch, for the tests of the single papers."""
+"""Networks in double precision, and the run of a method on a batch, for the tests of each paper."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,13 +54,13 @@ class Setting:
         return method(net, self.batch(logits, **changes))
 
     def gradient(self, method: Method, **changes: Any) -> Tensor:
-        """Of the mean loss, in all parameters as one vector."""
+        """The gradient of the mean loss with respect to all parameters, as one vector."""
         loss = self.run(method, **changes).per_sample.mean()
-        found = torch.autograd.grad(loss, list(self.model.parameters()), materialize_grads=True)
-        return torch.cat([gradient.flatten() for gradient in found])
+        gradients = torch.autograd.grad(loss, list(self.model.parameters()), materialize_grads=True)
+        return torch.cat([gradient.flatten() for gradient in gradients])
 
     def slope(self, method: Method, direction: Tensor, step: float = 1e-6) -> float:
-        """Of the mean loss along a direction of all parameters, by finite differences."""
+        """The derivative of the mean loss along a direction of all parameters, by finite differences."""
         parts = direction.split([parameter.numel() for parameter in self.model.parameters()])
         ends = []
         with torch.no_grad():
@@ -80,7 +80,7 @@ def setting(request: pytest.FixtureRequest) -> Setting:
 
 @pytest.fixture
 def same_method(setting: Setting) -> Callable[[Method, Method], None]:
-    """Checks that two methods have the same losses and the same gradients."""
+    """Check that two methods have the same losses and the same gradients."""
 
     def check(one: Method, other: Method) -> None:
         torch.testing.assert_close(setting.run(one).per_sample, setting.run(other).per_sample, rtol=0, atol=1e-9)

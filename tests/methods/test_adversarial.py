@@ -56,8 +56,8 @@ def test_arow_in_probabilities(setting):
 
 
 def test_arow_attacks_the_divergence(setting):
-    """Its point is further from the clean answer than the one of greatest cross-entropy."""
-    found = []
+    """Its point is further from the clean answer than the point of the largest cross-entropy."""
+    points = []
 
     @dataclass(frozen=True, kw_only=True)
     class Recording(attacks.PGD):
@@ -65,15 +65,15 @@ def test_arow_attacks_the_divergence(setting):
 
         def __call__(self, objective, *arguments):
             point = super().__call__(objective, *arguments)
-            found.append((point, objective(point[None])[0]))
+            points.append((point, objective(point[None])[0]))
             return point
 
     attack = Recording(steps=20, restarts=4)
     for method in (ARoW(attack=attack), MART(attack=attack)):
         setting.run(method)
     net, logits = setting.frozen()
-    by_divergence, by_loss = (divergence(logits.softmax(1), net(point).softmax(1)) for point, _ in found)
-    torch.testing.assert_close(found[0][1], by_divergence)
+    by_divergence, by_loss = (divergence(logits.softmax(1), net(point).softmax(1)) for point, _ in points)
+    torch.testing.assert_close(points[0][1], by_divergence)
     assert (by_divergence >= by_loss - 1e-6).all()
     assert (by_divergence > by_loss + 1e-4).any()
 

@@ -1,4 +1,4 @@
-"""What every method shares: what it returns, and the checks of its fields."""
+"""Shared by all methods: the returned loss, and the checks of fields."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""COAP training: the loss of the dual bounds, and what is told of estimates."""
+"""COAP training: the loss of the dual bounds, and the statistics of estimates."""
 
 import pytest
 import torch
@@ -25,13 +25,13 @@ def problem(threat: Threat) -> tuple[Graph, Batch]:
 @pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.name)
 def test_the_loss_is_that_of_the_exact_bounds(threat):
     net, batch = problem(threat)
-    found = COAP()(net, batch)
+    loss = COAP()(net, batch)
     spec = margin_rows(batch.y, 3, dtype=torch.float64)
     margins = coap.lower_bounds(net, batch.region, spec)
-    torch.testing.assert_close(found.per_sample, robust_cross_entropy(margins))
-    assert torch.equal(found.correct, (margins > 0).all(1))
+    torch.testing.assert_close(loss.per_sample, robust_cross_entropy(margins))
+    assert torch.equal(loss.correct, (margins > 0).all(1))
     expected = coap.boxes(net, batch.region)
-    assert all(torch.equal(a.lower, b.lower) for a, b in zip(found.boxes, expected, strict=True))
+    assert all(torch.equal(a.lower, b.lower) for a, b in zip(loss.boxes, expected, strict=True))
 
 
 @pytest.mark.parametrize("threat", THREATS[:2], ids=lambda threat: threat.name)
@@ -47,7 +47,7 @@ def test_what_cannot_be_estimated_is_refused():
     with pytest.raises(ValueError, match="projections is 0: give at least 1, or None for exact bounds"):
         COAP(projections=0)
     net, batch = problem(FirstCoordinate(eps=0.1))
-    with pytest.raises(ValueError, match="the region is a Star: random projections know boxes"):
+    with pytest.raises(ValueError, match="the region is a SegmentUnion: random projections support boxes"):
         COAP(projections=5)(net, batch)
 
 

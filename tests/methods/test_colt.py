@@ -1,4 +1,4 @@
-"""COLT: its stages, the zonotopes that they search, and which layers they train."""
+"""COLT: its stages, their zonotopes, and the layers that they train."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -7,10 +7,11 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.methods.residual import Block
 from torch import Tensor, nn
 
 from ctbench import attacks
-from ctbench.domains import crown, zonotope
+from ctbench.domains import Crown, Zonotope
 from ctbench.domains.relaxations import parallel
 from ctbench.graph import Graph, freeze, place_of_cut, split, trace
 from ctbench.methods import Batch
@@ -20,20 +21,6 @@ from ctbench.regions import L2, Box, Linf
 
 FIXED = attacks.PGD(steps=0)
 REPEATED = attacks.PGD(steps=4, step_size=0.25, clean_start=True)  # from the centre: nothing is random
-
-
-class Block(nn.Module):
-    """A residual block with a ReLU for each layer but the last inside: relu(... relu(first(x)) + x)."""
-
-    def __init__(self, inside: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(3, 3) for _ in range(inside + 1)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        branch = x
-        for layer in self.layers[:-1]:
-            branch = torch.relu(layer(branch))
-        return torch.relu(self.layers[-1](branch) + x)
 
 
 def sequential() -> nn.Module:
@@ -63,8 +50,8 @@ def front(request: pytest.FixtureRequest) -> tuple[Graph, Box]:
 
 def forms(graph: Graph, box: Box, a: Tensor) -> Tensor:
     """The least values of forms [B, S, *output] over the zonotope of a network, [B, S], by its generators."""
-    boxes = crown.boxes(graph, box, slope=parallel)
-    return zonotope.lower_bounds(graph, box, a, inner=boxes, pure=True)
+    boxes = Crown(slope=parallel).boxes(graph, box)
+    return Zonotope(pure=True).lower_bounds(graph, box, a, inner=boxes)
 
 
 def random_forms(graph: Graph, batch: int) -> Tensor:
@@ -104,8 +91,8 @@ def test_without_activations_the_zonotope_is_exact():
     graph = trace(nn.Linear(3, 4).double(), (3,))
     box = Linf(eps=0.2).region(torch.rand(2, 3).double())
     point = box.sample(1, torch.Generator().manual_seed(0))[0]
-    found = Relaxed.over(box, graph.detach())(((point - box.center) / box.radius)[None])[0]
-    torch.testing.assert_close(found, graph(point))
+    mapped = Relaxed.over(box, graph.detach())(((point - box.center) / box.radius)[None])[0]
+    torch.testing.assert_close(mapped, graph(point))
 
 
 # -------------------------------------------------------------------------------------------------------------- search
@@ -119,18 +106,18 @@ def cut(setting, stage: int) -> tuple[Graph, Graph, Box]:
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_the_loss_is_that_of_the_point_found_in_the_zonotope(setting, stage):
-    found = []
+    radii = []
 
     @dataclass(frozen=True, kw_only=True)
     class Recording(attacks.PGD):
         name: ClassVar[str] = "recording-errors"
 
         def __call__(self, objective, region, x, generator=None):
-            found.append((region, x, super().__call__(objective, region, x, generator)))
-            return found[-1][2]
+            radii.append((region, x, super().__call__(objective, region, x, generator)))
+            return radii[-1][2]
 
     loss = setting.run(COLT(progress=stage + 1, attack=Recording(steps=20))).per_sample
-    ((region, centre, errors),) = found
+    ((region, centre, errors),) = radii
     assert (region.lower == -1).all()
     assert (region.upper == 1).all()
     assert (centre == 0).all()
@@ -150,8 +137,8 @@ def test_the_search_ends_above_random_points(setting, stage):
     relaxed = Relaxed.over(box, front)
     points = relaxed(relaxed.errors.sample(300, torch.Generator().manual_seed(0)))
     losses = torch.stack([F.cross_entropy(back(point), setting.y, reduction="none") for point in points])
-    found = setting.run(COLT(progress=stage + 1, attack=attacks.PGD(steps=20, step_size=0.25))).per_sample
-    assert (found > losses.amax(0)).all()
+    loss = setting.run(COLT(progress=stage + 1, attack=attacks.PGD(steps=20, step_size=0.25))).per_sample
+    assert (loss > losses.amax(0)).all()
 
 
 @pytest.fixture
@@ -244,7 +231,7 @@ def test_a_stage_begins_with_the_loss_of_the_one_before(setting, stage):
 
 
 def test_correct_is_what_neither_stage_misleads(tiny):
-    """With points at random either stage may find the worse one."""
+    """With random points, either stage may find the worse point."""
     net, x = tiny[0], torch.rand(300, 2).double()
     with torch.no_grad():
         net.nodes[-1].op.bias.sub_(net(x).mean(0))  # or all answers were the same

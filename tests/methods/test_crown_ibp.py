@@ -111,7 +111,7 @@ def test_beta_is_a_share(beta):
 
 @pytest.mark.parametrize("width", [0.0, 1e-9, 3e-7, 9.9e-7, 1.01e-6, 1e-5])
 def test_the_fused_loss_of_narrow_boxes(width):
-    """Where the width is so small that it divides nothing well, the chord and its gradient are still those of exp."""
+    """Even if the width is too small to divide by, the chord and its gradient are those of exp."""
     low, high = torch.tensor([[0.3, -0.7]]).double().requires_grad_(), torch.tensor([[width, width]]).double()
     upper = (low.detach() + high).requires_grad_()
     slope = chord(low, upper, torch.zeros(1, 1).double())

@@ -51,12 +51,12 @@ def test_the_attack_searches_the_scaled_region_and_the_bounds_do_not(setting, sc
     def region_at(scale):
         return Linf(eps=scale * setting.eps).region(setting.x)
 
-    found = setting.run(IBPR(weight=0.3, scale=scale, attack=ATTACK), region_at=region_at)
+    loss = setting.run(IBPR(weight=0.3, scale=scale, attack=ATTACK), region_at=region_at)
     attacked = setting.run(PGD(attack=ATTACK), region=region_at(scale))
     expected = attacked.per_sample + 0.3 * regulariser(setting)
-    torch.testing.assert_close(found.per_sample, expected, rtol=0, atol=1e-12)
-    assert torch.equal(found.correct, attacked.correct)
-    for mine, boxes in zip(found.boxes, setting.run(IBP()).boxes, strict=True):
+    torch.testing.assert_close(loss.per_sample, expected, rtol=0, atol=1e-12)
+    assert torch.equal(loss.correct, attacked.correct)
+    for mine, boxes in zip(loss.boxes, setting.run(IBP()).boxes, strict=True):
         assert torch.equal(mine.lower, boxes.lower)
         assert torch.equal(mine.upper, boxes.upper)
 

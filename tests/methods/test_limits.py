@@ -1,4 +1,4 @@
-"""What the papers say a method becomes at the ends of its range, in loss and in gradient."""
+"""The limits of methods that papers state, at the ends of their ranges, in loss and in gradient."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def test_taps_on_all_of_the_region_is_staps_with_the_whole_box(setting, multi):
     taps = TAPS(multi_estimator=multi, attack=attacks.PGD(steps=3))
     staps = SABR(ratio=1.0, inner=taps, attack=attacks.PGD(steps=0, clean_start=True))
     generators = [torch.Generator().manual_seed(5) for _ in range(2)]
-    # the attack of SABR draws a start that it does not use: draw it for TAPS alone, too
+    # the attack of SABR draws a start that it does not use: also draw it for TAPS alone
     torch.rand(1, *setting.x.shape, generator=generators[0], dtype=setting.x.dtype)
     expected, found = setting.run(taps, generator=generators[0]), setting.run(staps, generator=generators[1])
     torch.testing.assert_close(found.per_sample, expected.per_sample, rtol=0, atol=1e-9)

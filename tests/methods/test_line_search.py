@@ -15,11 +15,11 @@ from ctbench.training import codec
 def test_the_loss_at_the_worst_point(setting):
     net, logits = setting.frozen()
     batch = setting.batch(logits, region=RandomSegments(eps=3.0, count=4).region(setting.x))
-    found = LineSearchTraining()(net, batch)
+    loss = LineSearchTraining()(net, batch)
     answers = net(worst_on_segments(net, batch.region, batch.y))
-    assert torch.equal(found.per_sample, F.cross_entropy(answers, batch.y, reduction="none"))
-    assert torch.equal(found.correct, answers.argmax(1) == batch.y)
-    assert found.boxes is None
+    assert torch.equal(loss.per_sample, F.cross_entropy(answers, batch.y, reduction="none"))
+    assert torch.equal(loss.correct, answers.argmax(1) == batch.y)
+    assert loss.boxes is None
 
 
 def test_it_is_not_below_other_searches(setting):
@@ -39,14 +39,14 @@ def test_a_grid_is_that_of_the_attack(setting, same_method):
 
 
 def test_the_gradient_is_that_at_a_fixed_point(setting):
-    """Which point is the worst depends on the weights, too, but no gradient goes that way."""
+    """The worst point also depends on the weights, but no gradient takes this path."""
     region = RandomSegments(eps=3.0, count=4).region(setting.x)
     net, _ = setting.frozen()
     point = worst_on_segments(net, region, setting.y)
     loss = F.cross_entropy(net(point), setting.y)
     expected = torch.autograd.grad(loss, list(setting.model.parameters()), materialize_grads=True)
-    found = setting.gradient(LineSearchTraining(), region=region)
-    torch.testing.assert_close(found, torch.cat([gradient.flatten() for gradient in expected]), rtol=0, atol=1e-12)
+    actual = setting.gradient(LineSearchTraining(), region=region)
+    torch.testing.assert_close(actual, torch.cat([gradient.flatten() for gradient in expected]), rtol=0, atol=1e-12)
 
 
 def test_it_stands_in_a_recipe():

@@ -1,4 +1,4 @@
-"""The region of the attack of MTL-IBP and its kin, and their fields."""
+"""The region of the attack of MTL-IBP, CC-IBP and Exp-IBP, and their fields."""
 
 import pytest
 import torch

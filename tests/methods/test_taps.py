@@ -1,7 +1,8 @@
-"""TAPS: where the network is cut, the points in the latent box, the gradient connector and the product."""
+"""TAPS: the place of the cut, the points in the latent box, the gradient connector and the product."""
 
 import pytest
 import torch
+from tests.methods.residual import Block
 from torch import Tensor, nn
 
 from ctbench import attacks
@@ -12,21 +13,6 @@ from ctbench.methods.ibp import IBP
 from ctbench.methods.taps import TAPS, gradient_scaled
 from ctbench.regions import Box
 from ctbench.specification import robust_cross_entropy
-
-
-class Block(nn.Module):
-    """A residual block with a ReLU inside: relu(second(relu(first(x))) + x)."""
-
-    def __init__(self, inside: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(3, 3) for _ in range(inside + 1)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        branch = x
-        for layer in self.layers[:-1]:
-            branch = torch.relu(layer(branch))
-        return torch.relu(self.layers[-1](branch) + x)
-
 
 # ------------------------------------------------------------------------------------------------------------ the cut
 
@@ -44,7 +30,7 @@ def test_a_residual_network_is_cut_where_its_branches_meet():
     graph = trace(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), Block(1), nn.Linear(3, 2)), (3,))
     kinds = [type(node.op).__name__ for node in graph.nodes]
     assert kinds == ["Input", "Linear", "ReLU", "Linear", "ReLU", "Linear", "Add", "ReLU", "Linear"]
-    # one ReLU behind the cut: the sum, as the shortcut leads past the ReLU of the block
+    # one ReLU after the cut: the sum, because the shortcut leads past the ReLU of the block
     assert [place_of_cut(graph, relus) for relus in (0, 1, 2, 3)] == [7, 6, 2, 0]
 
 
@@ -65,13 +51,13 @@ def test_more_relus_than_there_are_are_refused(setting):
 def connected(share: float, points: list[float]) -> tuple[list[float], list[float]]:
     """dp/dl and dp/du in the box [1, 3]."""
     lower, upper = (torch.full((1, 1), end, dtype=torch.float64, requires_grad=True) for end in (1.0, 3.0))
-    found = []
+    seen = []
     for point in points:
         p = torch.full((1, 1, 1), point, dtype=torch.float64)
         result = connect(p, Box(lower, upper), share)
         assert torch.equal(result, p)
-        found.append(torch.autograd.grad(result.sum(), [lower, upper]))
-    return [low.item() for low, _ in found], [high.item() for _, high in found]
+        seen.append(torch.autograd.grad(result.sum(), [lower, upper]))
+    return [low.item() for low, _ in seen], [high.item() for _, high in seen]
 
 
 POINTS = [1.0, 1.25, 1.5, 2.0, 2.5, 3.0]
@@ -120,10 +106,10 @@ def bounds(setting, **fields) -> Tensor:
 
 @pytest.mark.parametrize("relus", [1, 2])
 def test_bounds_lie_between_any_point_and_intervals(setting, relus):
-    """Of one hidden layer a long search finds about the worst: never above intervals, never below random points."""
+    """With one hidden layer a long search is nearly exact: never above intervals, never below random points."""
     attack = attacks.PGD(steps=40, restarts=3)
-    found = bounds(setting, classifier_relus=relus, attack=attack)
-    assert (found <= setting.run(IBP()).per_sample + 1e-12).all()
+    result = bounds(setting, classifier_relus=relus, attack=attack)
+    assert (result <= setting.run(IBP()).per_sample + 1e-12).all()
     net, _ = setting.frozen()
     at = place_of_cut(net, relus)
     region = setting.batch(setting.x).region
@@ -132,7 +118,7 @@ def test_bounds_lie_between_any_point_and_intervals(setting, relus):
     truth = logits.gather(2, setting.y.view(1, -1, 1).expand(300, -1, 1))
     wrong = torch.ones(5, 4, dtype=torch.bool).scatter(1, setting.y.unsqueeze(1), False)
     margins = (truth - logits).amin(0)[wrong].view(5, 3)
-    assert (found >= robust_cross_entropy(margins)).all()
+    assert (result >= robust_cross_entropy(margins)).all()
 
 
 def test_a_point_for_each_class_is_worse_than_one_for_all(setting):
@@ -143,7 +129,7 @@ def test_a_point_for_each_class_is_worse_than_one_for_all(setting):
 
 
 def test_the_search_does_not_stop_where_the_loss_is_flat(setting):
-    """With margins of 1000 the cross-entropy and its gradient are 0, in which a search would be blind."""
+    """With margins of 1000 the cross-entropy and its gradient are 0, so a search with it would not move."""
     with torch.no_grad():
         setting.model[-1].bias.zero_()
         setting.model[-1].weight *= 1e-3

@@ -60,7 +60,7 @@ def dense() -> nn.Module:
 
 
 def shared() -> nn.Module:
-    """A layer that is there twice, and is perturbed once."""
+    """A layer that is used twice, and is perturbed once."""
     layer = nn.Linear(10, 10)
     return nn.Sequential(
         nn.Flatten(), nn.Linear(18, 10), nn.ReLU(), layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(10, 4)
@@ -132,10 +132,10 @@ def test_sam_perturbs_what_batch_norms_make_of_their_statistics(setting, inner):
     steps = iter(ascent)
     there = net.map(lambda tensor: tensor + 0.3 * next(steps) / norm)
     expected = inner(there, setting.batch(there(setting.x))).per_sample
-    found = SAM(inner=inner, rho=0.3)(net, setting.batch(logits)).per_sample
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    losses = SAM(inner=inner, rho=0.3)(net, setting.batch(logits)).per_sample
+    torch.testing.assert_close(losses, expected, rtol=0, atol=1e-10)
     parameters = list(setting.model.parameters())
-    gradients = [torch.autograd.grad(each.mean(), parameters, retain_graph=True) for each in (found, expected)]
+    gradients = [torch.autograd.grad(each.mean(), parameters, retain_graph=True) for each in (losses, expected)]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 

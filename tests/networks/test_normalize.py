@@ -1,4 +1,4 @@
-"""Normalize: values, how it travels with the network, and errors."""
+"""Normalize: values, copies and files of the network, and errors."""
 
 import math
 

@@ -31,7 +31,7 @@ def halving(inputs: int, outputs: int, kernel: int, shortcut: int) -> int:
 
 
 def wide(inputs: int, outputs: int) -> int:
-    """The parameters of a wide block: a batch norm in front of each convolution but that of the shortcut."""
+    """The parameters of a wide block: a batch norm before each convolution except that of the shortcut."""
     return 2 * inputs + 2 * outputs + halving(inputs, outputs, 3, 1)
 
 
@@ -61,7 +61,7 @@ WIDE = conv(3, 16, 3) + wide(16, 160) + wide(160, 320) + wide(320, 640) + 2 * 64
         (ResNet2B(), CIFAR, 10, RESNET_2B, 112_006),
         (ResNet4B(), CIFAR, 10, RESNET_4B, 123_734),
         (WideResNet(), CROP, 200, WIDE, 7_944_520),
-        # a batch norm behind each of 13 convolutions, 16 filters in 7 of them, and behind the dense layer
+        # a batch norm after each of 13 convolutions, 16 filters in 7 of them, and after the dense layer
         (ResNet(batch_norm=True), CIFAR, 10, RESNET + 2 * (7 * 16 + 3 * 32 + 3 * 64 + 1000), 4_217_650),
         # without the batch norms in front of the six convolutions and of the pooling
         (WideResNet(batch_norm=False), CROP, 200, WIDE - 2 * (16 + 160 + 160 + 320 + 320 + 640 + 640), 7_940_008),
@@ -100,7 +100,7 @@ def norm(weights: dict[str, Tensor], path: str, x: Tensor) -> Tensor:
 
 
 def warm(network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """The weights of a network whose batch norms are no identities; the network is left as at test time."""
+    """The weights of a network whose batch norms are not identities; sets the network to eval mode."""
     network(torch.rand(8, *input_shape, dtype=torch.float64))
     for layer in network.eval().modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -178,10 +178,10 @@ def test_the_windows_of_wide_resnet_fit_the_image(input_shape, window, features)
 
 @pytest.fixture(scope="module")
 def published() -> Any:
-    """The ONNX file of VNN-COMP's ResNet-2B, looked for in the folder vnncomp beside CTBENCH_DATA."""
+    """The ONNX file of VNN-COMP's ResNet-2B, in the folder vnncomp next to CTBENCH_DATA."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     if not os.environ.get("CTBENCH_DATA"):
-        pytest.skip("CTBENCH_DATA is not set: no vnncomp beside it")
+        pytest.skip("CTBENCH_DATA is not set: no vnncomp next to it")
     path = Path(os.environ["CTBENCH_DATA"]).parent / "vnncomp" / "onnx" / "cifar10_resnet_2b.onnx"
     if not path.exists():
         pytest.skip(f"{path} does not exist")
@@ -193,18 +193,18 @@ def test_resnet_2b_has_the_layers_of_vnncomp(published: Any):
     expected = []
     for node in published.graph.node:
         if node.op_type == "Conv":
-            given = {attribute.name: tuple(attribute.ints) for attribute in node.attribute}
-            expected.append((*map(dims.get, node.input[1:]), given["strides"], given["pads"][:2]))
+            options = {attribute.name: tuple(attribute.ints) for attribute in node.attribute}
+            expected.append((*map(dims.get, node.input[1:]), options["strides"], options["pads"][:2]))
         elif node.op_type == "Gemm":
             expected.append(tuple(map(dims.get, node.input[1:])))
-    found = []
+    layers = []
     for layer in ResNet2B().build(CIFAR, 10).modules():
         if isinstance(layer, nn.Conv2d):
-            found.append((layer.weight.shape, layer.bias.shape, layer.stride, layer.padding))
+            layers.append((layer.weight.shape, layer.bias.shape, layer.stride, layer.padding))
         elif isinstance(layer, nn.Linear):
-            found.append((layer.weight.shape, layer.bias.shape))
-    assert len(found) == 8
-    assert found == expected
+            layers.append((layer.weight.shape, layer.bias.shape))
+    assert len(layers) == 8
+    assert layers == expected
 
 
 def test_resnet_2b_computes_what_that_of_vnncomp_does(published: Any):

@@ -1,4 +1,4 @@
-"""What tests of reading and of writing share: small models, networks of others, and what ONNX Runtime computes."""
+"""Shared by tests of reading and writing: small models, networks of others, and the outputs of ONNX Runtime."""
 
 import os
 from collections.abc import Callable
@@ -75,11 +75,11 @@ def _others() -> list[Path]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests with an argument `network` are for the files of others that lie beside the folder of CTBENCH_DATA."""
+    """Tests with an argument `network` run on ONNX files of others, next to the folder of CTBENCH_DATA."""
     if "network" in metafunc.fixturenames:
         paths: list[Any] = list(_others())
         if not paths:
             paths = [
-                pytest.param(None, marks=pytest.mark.skip(reason="no ONNX files beside the folder of CTBENCH_DATA"))
+                pytest.param(None, marks=pytest.mark.skip(reason="no ONNX files next to the folder of CTBENCH_DATA"))
             ]
         metafunc.parametrize("network", paths, ids=lambda path: getattr(path, "stem", "none"))

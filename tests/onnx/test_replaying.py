@@ -1,4 +1,4 @@
-"""Replay in ONNX Runtime: it computes what the file says, and says what is missing."""
+"""Replay in ONNX Runtime: it computes the function of the file, and names a missing package."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Writing: ONNX Runtime and a network that is read again compute what was written, for any batch."""
+"""Writing: ONNX Runtime, and the network that is read again, compute the same as the written network, for any batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SHAPE = (2, 6, 5)
 
 
 class Function(nn.Module):
-    """A forward that is given as a function."""
+    """A module with a function as its forward."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Function(nn.Module):
 
 
 class Twice(nn.Module):
-    """A layer that is used twice, beside itself."""
+    """A layer that is used twice, in parallel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,8 +98,8 @@ def test_what_is_written_is_computed_and_read_again(name, tmp_path, reference):
     x = torch.randn(5, *SHAPE, dtype=torch.float64)
     expected = model(x)
     save_onnx(model, path, SHAPE)
-    found = reference(path, x.float(), whole=True)
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    outputs = reference(path, x.float(), whole=True)
+    torch.testing.assert_close(outputs.double(), expected, rtol=1e-5, atol=1e-5)
     again = load_onnx(path)
     assert again.input_shape == SHAPE
     torch.testing.assert_close(again(x.float()).double(), expected, rtol=1e-5, atol=1e-5)
@@ -183,7 +183,7 @@ def test_an_op_of_ones_own_is_registered(tmp_path, reference):
         save_onnx(nn.Sequential(Cubed()), path, (4,))
     assert not path.exists()
     node_of.register(
-        Cube, lambda op, sheet: sheet.node("Pow", *sheet.inputs, sheet.constant("exponent", torch.tensor(3.0)))
+        Cube, lambda op, writer: writer.node("Pow", *writer.inputs, writer.constant("exponent", torch.tensor(3.0)))
     )
     save_onnx(nn.Sequential(Cubed()), path, (4,))
     torch.testing.assert_close(reference(path, x, whole=True), x**3)

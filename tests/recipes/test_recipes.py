@@ -1,4 +1,4 @@
-"""Every recipe builds, and means what its name says."""
+"""Every recipe can be built, and matches its name."""
 
 import re
 from dataclasses import replace
@@ -24,7 +24,7 @@ TABLES = ("mnist_01", "mnist_03", "cifar10_2", "cifar10_8", "tinyimagenet")
 
 
 def kind(method: Method) -> str:
-    """What recipes call a method."""
+    """The name of a method in the names of recipes."""
     if isinstance(method, SABR) and isinstance(method.inner, TAPS):
         return "staps"
     return method.name.replace("-", "_")
@@ -40,21 +40,25 @@ def test_the_package_is_walked():
 @pytest.mark.parametrize("setting", TABLES)
 def test_every_column_of_the_tables_has_a_recipe_with_published_accuracies(setting):
     published = [RECIPES[f"{setting}_{method}"]().published for method in EIGHT]
-    assert all(found.source == "CTBench, Table 1" for found in published)
-    assert all(found.adversarial is not None for found in published)
-    assert [found.certified is None for found in published] == [True] * 2 + [False] * 6
-    assert all(found.certified <= found.adversarial < found.natural for found in published[2:] if found.certified)
+    assert all(accuracies.source == "CTBench, Table 1" for accuracies in published)
+    assert all(accuracies.adversarial is not None for accuracies in published)
+    assert [accuracies.certified is None for accuracies in published] == [True] * 2 + [False] * 6
+    assert all(
+        accuracies.certified <= accuracies.adversarial < accuracies.natural
+        for accuracies in published[2:]
+        if accuracies.certified
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_named_by_its_function_or_its_entry_in_a_table(name):
-    made = RECIPES[name]()
-    assert isinstance(made, Recipe)
-    assert made.name == name
-    assert name.removesuffix("_original").endswith(kind(made.method))
-    assert made.source
-    assert find(name) == made == RECIPES[name]()
-    assert Recipe.from_json(made.to_json()) == made
+    recipe = RECIPES[name]()
+    assert isinstance(recipe, Recipe)
+    assert recipe.name == name
+    assert name.removesuffix("_original").endswith(kind(recipe.method))
+    assert recipe.source
+    assert find(name) == recipe == RECIPES[name]()
+    assert Recipe.from_json(recipe.to_json()) == recipe
 
 
 def test_names_are_written_once():
@@ -71,25 +75,25 @@ def test_private_functions_and_functions_with_parameters_are_not_recipes():
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if "taps" in name])
 def test_taps_is_trained_without_its_attack_in_the_classifier_while_the_radius_grows(name):
-    made = RECIPES[name]()
-    assert made.warmup == (IBP() if "_taps" in name else replace(made.method, inner=IBP()))
+    recipe = RECIPES[name]()
+    assert recipe.warmup == (IBP() if "_taps" in name else replace(recipe.method, inner=IBP()))
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_radius_is_reached_and_the_last_learning_rate_is_used(name):
-    made = RECIPES[name]()
-    assert made.ramp.end < made.epochs
-    assert all(milestone < made.epochs for milestone in made.optimizer.milestones)
-    assert made.ramp.share(made.epochs * 10 - 1, 10) == 1
+    recipe = RECIPES[name]()
+    assert recipe.ramp.end < recipe.epochs
+    assert all(milestone < recipe.epochs for milestone in recipe.optimizer.milestones)
+    assert recipe.ramp.share(recipe.epochs * 10 - 1, 10) == 1
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_regulariser_goes_with_methods_that_have_boxes(name):
-    made = RECIPES[name]()
+    recipe = RECIPES[name]()
     compared = {"linf", "l2"} & set(name.split("_")) and not name.endswith("fast_ibp")  # relaxations as they are
     original = name in ("mnist_03_ibp_original", "mnist_03_crown_ibp_original")
-    plain = kind(made.method) in (*ADVERSARIAL, "coap") or compared or original
-    assert (made.shi > 0, made.initialization) == ((False, "kaiming") if plain else (True, "shi"))
+    plain = kind(recipe.method) in (*ADVERSARIAL, "coap") or compared or original
+    assert (recipe.shi > 0, recipe.initialization) == ((False, "kaiming") if plain else (True, "shi"))
 
 
 def test_recipes_are_told_apart_by_their_hashes():
@@ -99,5 +103,5 @@ def test_recipes_are_told_apart_by_their_hashes():
 def test_an_unknown_recipe_is_told_with_those_of_similar_names():
     with pytest.raises(ValueError, match=r"no recipe is called 'mnist_ibp'; there are .*mnist_01_ibp.*: ctbench list"):
         find("mnist_ibp")
-    with pytest.raises(ValueError, match=r"no recipe is called 'xyz'; see those there are: ctbench list recipes"):
+    with pytest.raises(ValueError, match=r"no recipe is called 'xyz'; see the list: ctbench list recipes"):
         find("xyz")

@@ -88,39 +88,39 @@ def test_what_is_published_is_in_the_tables(setting):
     table = "Table 4" if setting.startswith("mnist") else "Table 5"
     robust, standard = ([100 * (1 - float(error)) for error in errors.split()[first::2]] for first in (0, 1))
     for method, adversarial, natural in zip(METHODS, robust, standard, strict=True):
-        made = RECIPES[f"{setting}_{method}"]
-        assert made.published.adversarial == pytest.approx(adversarial, abs=1e-9)
-        assert made.published.natural == pytest.approx(natural, abs=1e-9)
-        assert made.published.certified is None
-        assert made.published.source == f"De Bartolomeis et al. 2023, {table}"
-        assert made.threat.eps == eps
+        recipe = RECIPES[f"{setting}_{method}"]
+        assert recipe.published.adversarial == pytest.approx(adversarial, abs=1e-9)
+        assert recipe.published.natural == pytest.approx(natural, abs=1e-9)
+        assert recipe.published.certified is None
+        assert recipe.published.source == f"De Bartolomeis et al. 2023, {table}"
+        assert recipe.threat.eps == eps
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_schedules_are_those_of_the_appendix(name):
     dataset, norm, method = parts(name)
-    made = RECIPES[name]
+    recipe = RECIPES[name]
     epochs, batch_size, growth, rates = SCHEDULES[f"{'segments' if norm == 'segments' else dataset}_{method}"]
-    assert (made.epochs, made.batch_size) == (epochs, batch_size)
-    assert made.train_eps is None
-    assert made.robust_weight == 1
-    found = [made.optimizer.lr_at(epoch) for epoch in range(epochs)]
-    assert {epoch: found[epoch] for epoch in rates} == pytest.approx(rates)
-    assert {epoch for epoch in range(1, epochs) if found[epoch] != found[epoch - 1]} == set(rates) - {0}
+    assert (recipe.epochs, recipe.batch_size) == (epochs, batch_size)
+    assert recipe.train_eps is None
+    assert recipe.robust_weight == 1
+    by_epoch = [recipe.optimizer.lr_at(epoch) for epoch in range(epochs)]
+    assert {epoch: by_epoch[epoch] for epoch in rates} == pytest.approx(rates)
+    assert {epoch for epoch in range(1, epochs) if by_epoch[epoch] != by_epoch[epoch - 1]} == set(rates) - {0}
     if growth is None:
-        assert made.at(0, 0, 10).eps == made.threat.eps
+        assert recipe.at(0, 0, 10).eps == recipe.threat.eps
     else:
         start, end = growth
-        assert made.at(start, 0, 10).eps == 0 < made.at(start, 1, 10).eps
-        assert made.at(end - 1, 9, 10).eps < made.at(end, 0, 10).eps == made.threat.eps
+        assert recipe.at(start, 0, 10).eps == 0 < recipe.at(start, 1, 10).eps
+        assert recipe.at(end - 1, 9, 10).eps < recipe.at(end, 0, 10).eps == recipe.threat.eps
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("crown_ibp")])
 def test_crown_ibp_turns_to_intervals_as_the_radius_grows(name):
-    made = RECIPES[name]
-    for epoch in range(0, made.epochs, 7):
-        now = made.at(epoch, 3, 10)
-        assert now.method.beta == pytest.approx(1 - now.eps / made.threat.eps)
+    recipe = RECIPES[name]
+    for epoch in range(0, recipe.epochs, 7):
+        now = recipe.at(epoch, 3, 10)
+        assert now.method.beta == pytest.approx(1 - now.eps / recipe.threat.eps)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -137,17 +137,17 @@ def test_networks_and_what_is_added_for_fast_ibp(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_threat_models_and_the_size_of_searches(name):
     dataset, norm, method = parts(name)
-    made = RECIPES[name]
+    recipe = RECIPES[name]
     if norm == "segments":
-        assert (made.threat.name, made.threat.eps) == ("random-segments", {"mnist": 20, "cifar10": 2.5}[dataset])
+        assert (recipe.threat.name, recipe.threat.eps) == ("random-segments", {"mnist": 20, "cifar10": 2.5}[dataset])
     elif norm == "linf":
-        assert made.threat == Linf(eps=made.threat.eps)
+        assert recipe.threat == Linf(eps=recipe.threat.eps)
     else:
-        assert made.threat == L2(eps=made.threat.eps, clip=(0, 1) if method == "pgd" else None)
+        assert recipe.threat == L2(eps=recipe.threat.eps, clip=(0, 1) if method == "pgd" else None)
     if method == "pgd":
-        assert (made.method.attack.name, made.method.attack.steps) == ("apgd", 10)
+        assert (recipe.method.attack.name, recipe.method.attack.steps) == ("apgd", 10)
     if method == "coap":
-        assert made.method.projections == (None if norm == "segments" else 50)
+        assert recipe.method.projections == (None if norm == "segments" else 50)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -186,6 +186,6 @@ def test_the_methods_train_in_these_threat_models(name, tmp_path):
 
 def test_the_small_recipes_are_the_column_of_one_budget():
     assert set(SMALL) == {name for name in recipes() if name.startswith("mnist_small_l2")}
-    for made in (recipes()[name]() for name in SMALL):
-        assert made.threat == L2(eps=0.75, clip=(0, 1) if made.method.name == "pgd" else None)
-        assert made.network.batch_norm == made.name.endswith("fast_ibp")
+    for recipe in (recipes()[name]() for name in SMALL):
+        assert recipe.threat == L2(eps=0.75, clip=(0, 1) if recipe.method.name == "pgd" else None)
+        assert recipe.network.batch_norm == recipe.name.endswith("fast_ibp")

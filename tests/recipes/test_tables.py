@@ -194,21 +194,21 @@ def test_hyper_parameters_of_ctbench(setting):
 
 @pytest.mark.parametrize(("setting", "column"), list(product(SCHEDULES, ("standard", *COLUMNS))))
 def test_schedules_of_ctbench(setting, column):
-    made = RECIPES[f"{setting}_{column}"]
+    recipe = RECIPES[f"{setting}_{column}"]
     epochs, batch_size, start, growth, milestones, shi, steps, steps_of_mtl_ibp = SCHEDULES[setting]
-    assert (made.epochs, made.batch_size) == (epochs, batch_size)
-    assert (made.ramp.name, made.ramp.start, made.ramp.end) == ("smooth", start, start + growth)
-    assert (made.optimizer.name, made.optimizer.lr, made.optimizer.clip_norm) == ("adam", 5e-4, 10)
-    assert (made.optimizer.milestones, made.optimizer.decay) == (milestones, 0.2)
+    assert (recipe.epochs, recipe.batch_size) == (epochs, batch_size)
+    assert (recipe.ramp.name, recipe.ramp.start, recipe.ramp.end) == ("smooth", start, start + growth)
+    assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.optimizer.clip_norm) == ("adam", 5e-4, 10)
+    assert (recipe.optimizer.milestones, recipe.optimizer.decay) == (milestones, 0.2)
     certified = column in COLUMNS[2:]
-    assert (made.initialization, made.shi) == (("shi", shi) if certified else ("kaiming", 0))
-    attack = getattr(taps(made) or made.method, "attack", None)
+    assert (recipe.initialization, recipe.shi) == (("shi", shi) if certified else ("kaiming", 0))
+    attack = getattr(taps(recipe) or recipe.method, "attack", None)
     if attack is None:
         assert column in ("standard", "ibp", "crown_ibp")
     else:
         assert (attack.steps, attack.restarts) == (steps_of_mtl_ibp if column == "mtl_ibp" else steps, 3)
     if column == "mtl_ibp":
-        assert made.method.attack_scale == (2 if setting == "cifar10_2" else 1)
+        assert recipe.method.attack_scale == (2 if setting == "cifar10_2" else 1)
 
 
 @pytest.mark.parametrize("setting", ACCURACIES)
@@ -236,16 +236,16 @@ SABR_ORIGINAL = {
 
 @pytest.mark.parametrize("setting", SABR_ORIGINAL)
 def test_sabr_original(setting):
-    made = RECIPES[f"{setting}_sabr_original"]
+    recipe = RECIPES[f"{setting}_sabr_original"]
     eps, l1, ratio, natural, certified, shrink, epochs, batch_size, annealing, milestones = SABR_ORIGINAL[setting]
-    assert made.threat.eps == made.final_eps == eps
-    assert (made.l1, made.method.ratio, made.method.shrink) == (l1, ratio, shrink)
-    assert made.published == Published(natural=natural, certified=certified, source="Müller et al. 2023, Table 2")
-    assert (made.epochs, made.batch_size, made.robust_weight) == (epochs, batch_size, 1)
-    assert (made.ramp.start, made.ramp.end) == (1, 1 + annealing)  # one epoch at 0 comes first
-    assert (made.optimizer.lr, made.optimizer.milestones, made.optimizer.decay) == (5e-4, milestones, 0.2)
-    assert made.method.attack.step_sizes() == pytest.approx([0.5] * 4 + [0.05] * 3 + [0.005])
-    assert made.dataset.augmentation.crop == (56 if setting == "tinyimagenet" else None)
+    assert recipe.threat.eps == recipe.final_eps == eps
+    assert (recipe.l1, recipe.method.ratio, recipe.method.shrink) == (l1, ratio, shrink)
+    assert recipe.published == Published(natural=natural, certified=certified, source="Müller et al. 2023, Table 2")
+    assert (recipe.epochs, recipe.batch_size, recipe.robust_weight) == (epochs, batch_size, 1)
+    assert (recipe.ramp.start, recipe.ramp.end) == (1, 1 + annealing)  # one epoch at 0 comes first
+    assert (recipe.optimizer.lr, recipe.optimizer.milestones, recipe.optimizer.decay) == (5e-4, milestones, 0.2)
+    assert recipe.method.attack.step_sizes() == pytest.approx([0.5] * 4 + [0.05] * 3 + [0.005])
+    assert recipe.dataset.augmentation.crop == (56 if setting == "tinyimagenet" else None)
 
 
 # Mao et al. 2023: ReLUs in the classifier, L1 coefficient and w of TAPS (Table 3) and of STAPS (Table 5), each with the
@@ -267,23 +267,23 @@ TAPS_SCHEDULES = {
 
 @pytest.mark.parametrize(("setting", "column"), list(product(TAPS_ORIGINAL, ("taps", "staps"))))
 def test_taps_and_staps_original(setting, column):
-    made = RECIPES[f"{setting}_{column}_original"]
+    recipe = RECIPES[f"{setting}_{column}_original"]
     relus_l1_w, accuracies = TAPS_ORIGINAL[setting][:2] if column == "taps" else TAPS_ORIGINAL[setting][2:]
-    method = taps(made)
+    method = taps(recipe)
     assert method is not None
-    assert (method.classifier_relus, made.l1, method.scale) == relus_l1_w
+    assert (method.classifier_relus, recipe.l1, method.scale) == relus_l1_w
     natural, certified = accuracies
-    assert made.published == Published(natural=natural, certified=certified, source="Mao et al. 2023, Table 1")
+    assert recipe.published == Published(natural=natural, certified=certified, source="Mao et al. 2023, Table 1")
     batch_size, epochs, annealing, milestones = TAPS_SCHEDULES[setting.partition("_")[0]]
-    assert (made.batch_size, made.epochs, made.robust_weight) == (batch_size, epochs, 1)
-    assert (made.ramp.start, made.ramp.end) == (0, annealing)
-    assert (made.optimizer.lr, made.optimizer.milestones, made.optimizer.decay) == (5e-4, milestones, 0.2)
-    assert made.optimizer.clip_norm == 10
-    assert made.final_eps == made.threat.eps
-    assert made.dataset.augmentation.crop == (56 if setting == "tinyimagenet" else None)
+    assert (recipe.batch_size, recipe.epochs, recipe.robust_weight) == (batch_size, epochs, 1)
+    assert (recipe.ramp.start, recipe.ramp.end) == (0, annealing)
+    assert (recipe.optimizer.lr, recipe.optimizer.milestones, recipe.optimizer.decay) == (5e-4, milestones, 0.2)
+    assert recipe.optimizer.clip_norm == 10
+    assert recipe.final_eps == recipe.threat.eps
+    assert recipe.dataset.augmentation.crop == (56 if setting == "tinyimagenet" else None)
     if column == "staps":  # the paper names neither ratio nor shrinking: they are SABR's
         original = RECIPES[f"{setting}_sabr_original"].method
-        assert (made.method.ratio, made.method.shrink) == (original.ratio, original.shrink)
+        assert (recipe.method.ratio, recipe.method.shrink) == (original.ratio, original.shrink)
 
 
 def test_cells_of_a_printed_table():

@@ -1,4 +1,4 @@
-"""Boxes made of corners that a user gives, and radii of their own for each feature."""
+"""Boxes from the user's corners, and with a radius for each feature."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What holds for every region, against definitions of the sets that are written down here once more."""
+"""The rules for every region, against definitions of the sets that are repeated here."""
 
 import itertools
 import math
@@ -80,7 +80,7 @@ def belongs(threat: Threat, x: Tensor, points: Tensor) -> Tensor:
 
 
 def spread(threat: Threat, x: Tensor, seed: int) -> dict[str, Tensor]:
-    """Points that a region makes in all its ways, from near, far and far outside."""
+    """Points that a region returns from all its methods, for inputs near, far and far outside."""
     region = threat.region(x)
     outside = [
         x + scale * torch.randn(9, *x.shape, generator=generator(seed + 2), dtype=torch.float64).to(x.dtype)
@@ -97,7 +97,7 @@ def spread(threat: Threat, x: Tensor, seed: int) -> dict[str, Tensor]:
 
 
 def farthest(region: Region, x: Tensor, a: Tensor) -> Tensor:
-    """The least values of the forms that projection finds far out along -a, [B, S]."""
+    """The least values of the forms, found by the projection of a point far out along -a, [B, S]."""
     points = x.expand(a.shape[1], *x.shape)
     for _ in range(3):
         points = region.project(points - 1e6 * a.transpose(0, 1))
@@ -150,7 +150,7 @@ def test_points_of_the_region_are_their_own_projection(name, seed):
     x = inputs(seed)
     region = THREATS[name].region(x)
     for points in spread(THREATS[name], x, seed).values():
-        # not a digit changes, but for the share of a segment, which is computed again
+        # no digit changes, except for the share of a segment, which is computed again
         torch.testing.assert_close(region.project(points), points, rtol=0, atol=1e-14 if "segment" in name else 0)
     assert torch.equal(region.project(x), x)
 
@@ -180,9 +180,9 @@ def test_projection_gives_the_nearest_point_of_all_segments(name, seed):
     shares = torch.linspace(-0.4, 0.4, 801, dtype=torch.float64)
     grid = x + torch.einsum("n,kij->nkij", shares, region.directions).flatten(0, 1).unsqueeze(1)
     distance = (outside - grid).flatten(2).norm(dim=2).amin(0)
-    found = (outside - region.project(outside)).flatten(1).norm(dim=1)
-    assert (found <= distance + 1e-12).all()
-    torch.testing.assert_close(found, distance, rtol=0, atol=5e-3)
+    distances = (outside - region.project(outside)).flatten(1).norm(dim=1)
+    assert (distances <= distance + 1e-12).all()
+    torch.testing.assert_close(distances, distance, rtol=0, atol=5e-3)
 
 
 @every_threat

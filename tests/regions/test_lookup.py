@@ -37,5 +37,5 @@ def test_every_threat_model_is_found_by_the_name_that_it_carries():
 
 @pytest.mark.parametrize("kind", [Linf, L2, L1])
 def test_norms_go_through_a_recipe(kind):
-    for made in (kind(eps=0.5), kind(eps=0.5, clip=None)):
-        assert codec.decode(Threat, codec.encode(made)) == made
+    for model in (kind(eps=0.5), kind(eps=0.5, clip=None)):
+        assert codec.decode(Threat, codec.encode(model)) == model

@@ -13,7 +13,7 @@ from ctbench.results import RunFolder, SampleRecord, Verdict, jsonl
 RECIPE = {"dataset": {"name": "digits"}, "network": {"name": "cnn3"}, "method": {"name": "ibp"}}
 
 
-def record(index: int, verdict: str, prediction: int = 1, **fields: object) -> dict:
+def record(index: int, verdict: str, prediction: int = 1, **fields: object) -> SampleRecord:
     return SampleRecord(
         index=index,
         label=1,
@@ -23,7 +23,7 @@ def record(index: int, verdict: str, prediction: int = 1, **fields: object) -> d
         bound=0.5 if verdict == "certified" else None,
         seconds=20.0,
         **fields,
-    ).to_json()
+    )
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def folder(tmp_path):
     about = {"dataset": "digits", "network": "cnn3", "network_digest": "abc", "threat": "Linf(eps=0.1)"}
     files.start({"norm": "linf", "eps": 0.1, **about}, resume=False)
     verdicts = ("certified", "falsified", "unknown", "certified", "certified", "certified")
-    jsonl.append(files.records, [record(index, verdict) for index, verdict in enumerate(verdicts)])
-    jsonl.append(files.records, [record(6, "unknown", late=True, reason="60 seconds were not enough")])
-    jsonl.append(files.records, [record(7, "misclassified", prediction=0)])
+    files.append([record(index, verdict) for index, verdict in enumerate(verdicts)])
+    files.append([record(6, "unknown", late=True, reason="60 seconds were not enough")])
+    files.append([record(7, "misclassified", prediction=0)])
     return run
 
 
@@ -54,10 +54,10 @@ def test_a_row_says_what_the_files_say(folder):
 
 def test_a_run_with_a_stage_that_failed_is_marked_and_errors_are_not_counted_as_time(folder):
     files = folder.certification("linf-0.1")
-    told = {"reason": "crown: RuntimeError: out of luck", "failed": {"crown": "RuntimeError: out of luck"}}
-    late = {**told, "late": True}
-    jsonl.append(files.records, [record(8, "unknown", **told), record(9, "unknown", **late)])
-    jsonl.append(files.records, [record(10, "certified", failed={"pgd": "MemoryError: "})])
+    failure = {"reason": "crown: RuntimeError: out of luck", "failed": {"crown": "RuntimeError: out of luck"}}
+    late = {**failure, "late": True}
+    files.append([record(8, "unknown", **failure), record(9, "unknown", **late)])
+    files.append([record(10, "certified", failed={"pgd": "MemoryError: "})])
     (row,) = report.rows([folder.path])
     cells = dict(zip(HEADINGS, row.cells(), strict=True))
     assert [cells[f"unknown ({why})"] for why in ("error", "time", "not decided")] == ["2", "1", "1"]
@@ -88,7 +88,7 @@ def test_a_row_says_what_attacks_left(folder):
 def test_each_certification_has_a_row(folder):
     files = folder.certification("linf-0.05")
     files.start({"norm": "l2", "eps": 8 / 255, "dataset": "digits", "network": "cnn3"}, resume=False)
-    jsonl.append(files.records, [record(0, "certified")])
+    files.append([record(0, "certified")])
     first, second = report.rows([folder.path])
     assert first.cells()[4:10] == ["l2", "0.03137", "1", "100.00", "100.00", "100.00"]
     assert second.cells()[4:7] == ["linf", "0.1", "8"]
@@ -104,7 +104,7 @@ def test_a_run_without_a_certification_has_a_row_too(tmp_path):
 def test_a_certified_file_of_weights_has_a_row_without_a_recipe(tmp_path):
     files = RunFolder(tmp_path / "kw_mnist").certification("linf-0.1")
     files.start({"eps": 0.1, "dataset": "mnist", "network": "conv-small"}, resume=False)
-    jsonl.append(files.records, [record(0, "certified")])
+    files.append([record(0, "certified")])
     (row,) = report.rows([tmp_path / "kw_mnist"])
     expected = [
         "kw_mnist",
@@ -153,10 +153,39 @@ def test_the_table_shows_every_cell(folder):
 
 
 def test_folders_that_hold_nothing_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no run folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"there is no run folder .*nowhere: check the path"):
         report.rows([tmp_path / "nowhere"])
     with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no recipe\.json"):
         report.rows([tmp_path])
+
+
+def test_a_file_in_place_of_a_folder_is_named_with_the_folder(folder):
+    records = folder.certification("linf-0.1").records
+    with pytest.raises(
+        FileNotFoundError, match=r"linf-0\.1\.jsonl is a file, but a run folder is expected: give .*my-run$"
+    ):
+        report.rows([records])
+    with pytest.raises(FileNotFoundError, match=r"recipe\.json is a file, .*: give the folder that ctbench train made"):
+        report.rows([folder.recipe])
+
+
+@pytest.mark.parametrize("content", ['{"method": "ibp"}', "[1]", '{"network": null}'])
+def test_a_recipe_that_is_something_else_is_refused(folder, content):
+    folder.recipe.write_text(content)
+    with pytest.raises(ValueError, match=r"recipe\.json is not a recipe, an object with dataset, network, method"):
+        report.rows([folder.path])
+
+
+def test_attacks_that_cannot_be_read_are_refused(folder):
+    attack(folder, "pgd", (1, None))
+    path = folder.attacked("linf-0.1", "pgd")
+    jsonl.append(path, [{"label": 1}])
+    with pytest.raises(ValueError, match=r"linf-0\.1-pgd\.jsonl: a record lacks attack, prediction: remove both files"):
+        report.rows([folder.path])
+    jsonl.rewrite(path, [])
+    path.with_suffix(".json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"linf-0\.1-pgd\.json is not an object: remove both files"):
+        report.rows([folder.path])
 
 
 def test_damaged_files_are_named(folder):
@@ -172,7 +201,7 @@ def test_damaged_files_are_named(folder):
 
 
 def test_a_record_too_many_is_named(folder):
-    jsonl.append(folder.certification("linf-0.1").records, [record(3, "certified")])
+    folder.certification("linf-0.1").append([record(3, "certified")])
     with pytest.raises(ValueError, match="sample 3 has two records"):
         report.rows([folder.path])
 

@@ -1,4 +1,4 @@
-"""Figures made of records: which candidate is shown, means and spreads, and the files they become."""
+"""Figures from records: the chosen candidate, means and spreads, and the written files."""
 
 import math
 import sys
@@ -36,7 +36,7 @@ def seeds(*errors: float, **changes: Any) -> list[dict[str, Any]]:
 
 
 def candidate(records: list[dict[str, Any]], plot: Plot = PLOT) -> float:
-    """The one that is shown at the only place there is."""
+    """The candidate that is shown at the only x."""
     (point,) = report.points(records, plot)
     return point.candidate
 
@@ -86,8 +86,8 @@ def test_each_place_and_line_has_its_own_candidate():
         )
         for rate, error in zip((0.1, 0.01), errors, strict=True)
     ]
-    found = [(point.series, point.x, point.candidate) for point in report.points(records, PLOT)]
-    assert found == [("ST", 1, 0.1), ("ST", 2, 0.01), ("AT", 1, 0.01), ("AT", 2, 0.1)]
+    drawn = [(point.series, point.x, point.candidate) for point in report.points(records, PLOT)]
+    assert drawn == [("ST", 1, 0.1), ("ST", 2, 0.01), ("AT", 1, 0.01), ("AT", 2, 0.1)]
     only = report.points(records, replace(PLOT, series=("AT",)))
     assert [(point.series, point.x) for point in only] == [("AT", 1), ("AT", 2)]
 
@@ -115,10 +115,10 @@ def test_epochs_are_points_from_1_on():
     courses = ([0.5, 0.3, 0.2], [0.7, 0.3, 0.4])
     records = [record(0.2, seed=seed, epochs={"robust_error": course}) for seed, course in enumerate(courses)]
     worse = [record(0.9, seed=seed, candidate=0.01, epochs={"robust_error": [0, 0, 0]}) for seed in (0, 1)]
-    found = report.points(records + worse, replace(PLOT, epochs=True))
-    assert [(point.x, point.candidate, point.seeds) for point in found] == [(1, 0.1, 2), (2, 0.1, 2), (3, 0.1, 2)]
+    points = report.points(records + worse, replace(PLOT, epochs=True))
+    assert [(point.x, point.candidate, point.seeds) for point in points] == [(1, 0.1, 2), (2, 0.1, 2), (3, 0.1, 2)]
     expected = [(0.6, 0.1), (0.3, 0.0), (0.3, 0.1)]
-    for point, numbers in zip(found, expected, strict=True):
+    for point, numbers in zip(points, expected, strict=True):
         assert point.values["robust_error"] == pytest.approx(numbers, abs=1e-15)
 
 
@@ -174,9 +174,9 @@ def test_the_csv_is_whole(records, plot):
 
 @pytest.mark.parametrize(("kind", "begins"), [("png", b"\x89PNG\r\n"), ("svg", b"<?xml")])
 def test_a_drawing_is_the_same_bytes_each_time(tmp_path, records, plot, kind, begins):
-    found = report.points(records, plot)
+    points = report.points(records, plot)
     for name in ("once", "again"):
-        report.draw(found, plot, tmp_path / name / f"figure.{kind}")
+        report.draw(points, plot, tmp_path / name / f"figure.{kind}")
     once, again = ((tmp_path / name / f"figure.{kind}").read_bytes() for name in ("once", "again"))
     assert once.startswith(begins)
     assert once == again

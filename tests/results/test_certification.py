@@ -34,12 +34,12 @@ RECORDS = [
 
 
 def test_accuracies_are_shares_of_all_samples():
-    found = Certification.of(RECORDS)
-    assert len(found) == 8
-    assert found.natural_accuracy == 5 / 8
-    assert found.adversarial_accuracy == 4 / 8
-    assert found.certified_accuracy == 3 / 8
-    assert found.seconds == 4.0
+    certification = Certification.of(RECORDS)
+    assert len(certification) == 8
+    assert certification.natural_accuracy == 5 / 8
+    assert certification.adversarial_accuracy == 4 / 8
+    assert certification.certified_accuracy == 3 / 8
+    assert certification.seconds == 4.0
 
 
 def test_verdicts_are_counted():
@@ -58,9 +58,9 @@ def test_verdicts_are_counted():
 
 
 def test_records_stand_in_the_order_of_their_indices():
-    found = Certification.of(RECORDS)
-    assert [r.index for r in found] == list(range(8))
-    assert found[2] == RECORDS[3]
+    certification = Certification.of(RECORDS)
+    assert [r.index for r in certification] == list(range(8))
+    assert certification[2] == RECORDS[3]
 
 
 def test_a_sample_with_two_records_is_refused():
@@ -69,9 +69,14 @@ def test_a_sample_with_two_records_is_refused():
 
 
 def test_no_samples_have_no_accuracy():
-    found = Certification.of([])
-    assert (len(found), found.natural_accuracy, found.certified_accuracy, found.seconds) == (0, 0, 0, 0)
-    assert set(found.counts.values()) == {0}
+    certification = Certification.of([])
+    assert (
+        len(certification),
+        certification.natural_accuracy,
+        certification.certified_accuracy,
+        certification.seconds,
+    ) == (0, 0, 0, 0)
+    assert set(certification.counts.values()) == {0}
 
 
 @pytest.mark.parametrize("sample", RECORDS, ids=lambda r: str(r.index))
@@ -124,18 +129,19 @@ def test_records_that_lack_a_field_are_refused(missing):
 def test_files_begin_with_settings_and_no_record(tmp_path):
     files = CertificationFiles(tmp_path / "new" / "linf.jsonl")
     assert files.start({"eps": 0.1}, resume=False) == {}
-    assert json.loads((tmp_path / "new" / "linf.json").read_text()) == {"eps": 0.1}
+    assert files.read_settings() == {"eps": 0.1}
+    assert json.loads(files.settings.read_text()).keys() == {"eps", "checksum"}
     assert files.records.read_bytes() == b""
 
 
 def test_resuming_gives_the_whole_records_and_drops_a_torn_one(tmp_path):
     files = CertificationFiles(tmp_path / "linf.jsonl")
     files.start({"eps": 0.1}, resume=False)
-    jsonl.append(files.records, [r.to_json() for r in RECORDS[:3]])
+    files.append(RECORDS[:3])
     with files.records.open("a") as file:
         file.write('{"index": 4, "label"')
     assert files.start({"eps": 0.1}, resume=True) == {r.index: r for r in RECORDS[:3]}
-    jsonl.append(files.records, [RECORDS[4].to_json()])
+    files.append([RECORDS[4]])
     assert files.read() == Certification.of([*RECORDS[:3], RECORDS[4]])
 
 
@@ -175,16 +181,17 @@ def test_a_run_folder_names_its_files(tmp_path):
 
 def test_records_that_cannot_be_read_are_named_by_file_and_line(tmp_path):
     files = CertificationFiles(tmp_path / "linf.jsonl")
-    files.start({}, resume=False)
+    files.start({"eps": 0.1}, resume=False)
     files.append(RECORDS[:2])
     jsonl.append(files.records, [RECORDS[2].to_json() | {"verdict": "proved"}])
     with pytest.raises(
-        ValueError, match=r"linf\.jsonl, line 3: not the record .* is 'proved'.*: take it out, and certify"
+        ValueError, match=r"linf\.jsonl, line 3: not the record .* is 'proved'.*: remove this line, and certify"
     ):
         files.read()
-    jsonl.rewrite(files.records, [RECORDS[0].to_json()] * 2)
-    with pytest.raises(ValueError, match=r"linf\.jsonl: sample 3 has two records: take one of them out"):
-        files.start({}, resume=True)
+    jsonl.rewrite(files.records, [])
+    files.append(RECORDS[:1] * 2)
+    with pytest.raises(ValueError, match=r"linf\.jsonl: sample 3 has two records: remove one of the two lines"):
+        files.start({"eps": 0.1}, resume=True)
 
 
 def test_settings_that_cannot_be_read_are_named_beside_their_records(tmp_path):
@@ -209,14 +216,14 @@ def test_results_and_reports_are_made_without_torch(part):
             for name in names:
                 assert name.partition(".")[0] != "torch", f"{path.name} imports {name}"
                 if name.startswith("ctbench"):
-                    assert name.split(".")[1] in ("results", "report"), f"{path.name} imports {name}"
+                    assert name.split(".")[1] in ("results", "report", "files"), f"{path.name} imports {name}"
 
 
 def test_what_is_in_memory_alone_is_neither_written_nor_compared():
-    found = record(2, "falsified", "pgd", counterexample=np.array([0.25, 0.5]), finished=False)
-    assert found == record(2, "falsified", "pgd")
-    assert found.to_json() == record(2, "falsified", "pgd").to_json()
-    again = SampleRecord.from_json(json.loads(json.dumps(found.to_json())))
+    falsified = record(2, "falsified", "pgd", counterexample=np.array([0.25, 0.5]), finished=False)
+    assert falsified == record(2, "falsified", "pgd")
+    assert falsified.to_json() == record(2, "falsified", "pgd").to_json()
+    again = SampleRecord.from_json(json.loads(json.dumps(falsified.to_json())))
     assert (again.counterexample, again.finished) == (None, True)
 
 
@@ -228,23 +235,23 @@ def test_records_without_seconds_by_stage_are_read():
 
 def test_seconds_are_added_up_by_stage():
     spent = ({"clean": 0.25, "interval": 0.5}, {"clean": 0.25, "interval": 0.5, "crown": 2.0}, {})
-    found = Certification.of(record(index, "certified", stage_seconds=part) for index, part in enumerate(spent))
-    assert found.seconds_by_stage == {"clean": 0.5, "interval": 1.0, "crown": 2.0}
-    assert list(found.seconds_by_stage) == ["clean", "interval", "crown"]
+    certification = Certification.of(record(index, "certified", stage_seconds=part) for index, part in enumerate(spent))
+    assert certification.seconds_by_stage == {"clean": 0.5, "interval": 1.0, "crown": 2.0}
+    assert list(certification.seconds_by_stage) == ["clean", "interval", "crown"]
 
 
 def test_records_become_dictionaries_and_a_table(monkeypatch):
-    found = Certification.of([record(0, "certified", stage_seconds={"clean": 0.5}), RECORDS[2]])
-    assert found.to_dicts() == [found[0].to_json(), found[1].to_json()]
+    certification = Certification.of([record(0, "certified", stage_seconds={"clean": 0.5}), RECORDS[2]])
+    assert certification.to_dicts() == [certification[0].to_json(), certification[1].to_json()]
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ValueError, match=r"pandas is not there .*: pip install pandas, or use to_dicts\(\)"):
-        found.to_pandas()
+        certification.to_pandas()
 
 
 def test_a_table_has_a_column_for_the_seconds_of_each_stage():
     pytest.importorskip("pandas")
-    found = Certification.of([record(0, "certified", stage_seconds={"clean": 0.5}), RECORDS[2]])
-    table = found.to_pandas()
+    certification = Certification.of([record(0, "certified", stage_seconds={"clean": 0.5}), RECORDS[2]])
+    table = certification.to_pandas()
     assert table["index"].tolist() == [0, 1]
     assert table["verdict"].tolist() == ["certified", "certified"]
     assert table["stage_seconds.clean"].tolist()[0] == 0.5
@@ -254,12 +261,12 @@ def test_points_are_written_before_the_records_that_they_belong_to(tmp_path, mon
     files = CertificationFiles(tmp_path / "l2-0.5.jsonl")
     files.start({}, resume=False)
     point = np.array([[0.1, 1 / 3]])
-    found = [record(1, "certified"), record(2, "falsified", "pgd", counterexample=point)]
-    files.append(found)
+    records = [record(1, "certified"), record(2, "falsified", "pgd", counterexample=point)]
+    files.append(records)
     assert not files.counterexamples.exists()
     monkeypatch.setattr(jsonl, "append", lambda *_: pytest.fail("the process dies here"))
     with pytest.raises(pytest.fail.Exception):
-        files.append(found, counterexamples=True)
+        files.append(records, counterexamples=True)
     assert [path.name for path in (tmp_path / "l2-0.5.counterexamples").iterdir()] == ["2.npy"]
     written = np.load(files.counterexamples / "2.npy")
     assert written.dtype == np.float64
@@ -281,9 +288,9 @@ def test_parts_are_merged_into_one_file(tmp_path):
     with parts[1].records.open("a") as file:
         file.write('{"index": 9, "lab')  # a machine died
     merged = CertificationFiles(tmp_path / "new" / "linf-0.1.jsonl")
-    found = merged.merge(parts)
-    assert found == merged.read() == Certification.of(RECORDS[:5])
-    assert json.loads(merged.settings.read_text()) == {"eps": 0.1, "norm": "linf"}
+    certification = merged.merge(parts)
+    assert certification == merged.read() == Certification.of(RECORDS[:5])
+    assert merged.read_settings() == {"eps": 0.1, "norm": "linf"}
     assert merged.start({"eps": 0.1, "norm": "linf"}, resume=True).keys() == {0, 1, 2, 3, 4}
 
 

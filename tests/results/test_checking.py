@@ -1,4 +1,4 @@
-"""Records that contradict themselves are refused, by every reader and with what is wrong."""
+"""Records that contradict themselves are refused by every reader, with all their faults."""
 
 import json
 import re
@@ -79,7 +79,7 @@ def test_contradictions_are_named(good, change, said):
     with pytest.raises(ValueError, match=re.escape(said)) as error:
         SampleRecord.from_json(good | change)
     assert str(error.value).startswith("not the record of a certified sample (")
-    assert str(error.value).endswith("): take it out, and certify again")
+    assert str(error.value).endswith("): remove this line, and certify the sample again with --resume")
 
 
 def test_records_from_before_failures_had_a_field_are_read():
@@ -97,11 +97,11 @@ def test_records_from_before_failures_had_a_field_are_read():
 
 @pytest.fixture
 def files(tmp_path: Path) -> CertificationFiles:
-    """Of two samples."""
-    made = RunFolder(tmp_path).certification("linf-0.1")
-    made.start({"norm": "linf", "eps": 0.1}, resume=False)
-    made.append([SampleRecord.from_json(CERTIFIED), SampleRecord.from_json({**FALSIFIED, "index": 7})])
-    return made
+    """The files of a certification of two samples."""
+    pair = RunFolder(tmp_path).certification("linf-0.1")
+    pair.start({"norm": "linf", "eps": 0.1}, resume=False)
+    pair.append([SampleRecord.from_json(CERTIFIED), SampleRecord.from_json({**FALSIFIED, "index": 7})])
+    return pair
 
 
 def edited(files: CertificationFiles, **change: object) -> None:
@@ -137,14 +137,70 @@ def test_an_edit_that_contradicts_nothing_shows_in_the_checksum(files):
         files.read()
 
 
-def test_records_without_a_checksum_are_read(files):
+def without(record: dict, *names: str) -> dict:
+    return {name: value for name, value in record.items() if name not in names}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_refuses_a_record_whose_checksum_was_removed(files, reader):
+    first, second = jsonl.read(files.records)
+    jsonl.rewrite(files.records, [first, without(second, "checksum")])
+    with pytest.raises(ValueError, match=r"linf-0\.1\.jsonl, line 2: .*it lacks 'checksum', which each record with"):
+        READERS[reader](files)
+    jsonl.rewrite(files.records, [first, without(second, "checksum", "late")])
+    with pytest.raises(ValueError, match=r"line 2: .*it lacks 'checksum'"):
+        READERS[reader](files)
+
+
+def test_records_from_before_there_were_checksums_are_read(files):
     expected = files.read()
-    contents = [{name: value for name, value in one.items() if name != "checksum"} for one in jsonl.read(files.records)]
-    jsonl.rewrite(files.records, contents)
+    old = [without(record, "checksum", "failed", "late") for record in jsonl.read(files.records)]
+    jsonl.rewrite(files.records, old)
     assert files.read() == expected
     merged = CertificationFiles(files.records.with_name("all.jsonl"))
     assert merged.merge([files]) == merged.read() == expected
     assert all("checksum" in record for record in jsonl.read(merged.records))
+
+
+@pytest.mark.parametrize("reader", [name for name in READERS if name != "read"])
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ({}, "it lacks 'eps'"),
+        ({"norm": "linf"}, "it lacks 'eps'"),
+        ({"eps": "0.1"}, "its eps is '0.1', expected a finite number >= 0"),
+        ({"eps": [[0.1], [-1]]}, "its eps is [[0.1], [-1]], expected a finite number >= 0, or lists of such numbers"),
+        ({"eps": True}, "its eps is True, expected a finite number >= 0"),
+        ({"eps": 0.1, "norm": 2}, "its norm is 2, expected a text, not empty"),
+        ({"eps": 0.05, "threat": "Linf(eps=0.1, clip=(0.0, 1.0))"}, "its eps is 0.05, but its threat is Linf(eps=0.1"),
+    ],
+)
+def test_every_reader_refuses_settings_that_cannot_be(files, reader, content, fault):
+    files.settings.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(fault)) as error:
+        READERS[reader](files)
+    assert str(error.value).startswith(f"{files.settings}: not the settings of a certification (")
+    assert "restore the file, or certify again" in str(error.value)
+
+
+def test_an_edit_of_the_settings_shows_in_the_checksum(files):
+    assert files.read_settings() == {"norm": "linf", "eps": 0.1}
+    settings = json.loads(files.settings.read_text())
+    files.settings.write_text(json.dumps(settings | {"eps": 0.05}))
+    with pytest.raises(ValueError, match=r"its checksum is '\w+', the other fields have '\w+': it was edited"):
+        report.rows([files.records.parents[1]])
+
+
+def test_settings_from_before_they_had_a_checksum_are_read(files):
+    old = {"eps": 8 / 255, "threat": f"Linf(eps={8 / 255}, clip=(0.0, 1.0))"}
+    files.settings.write_text(json.dumps(old))
+    assert files.read_settings() == old
+
+
+def test_a_radius_for_each_feature_is_read(tmp_path):
+    by_feature = CertificationFiles(tmp_path / "linf.jsonl")
+    by_feature.start({"eps": [[0.1, 0.2]], "norm": "linf", "threat": "Linf(eps=[[0.1, 0.2]])"}, resume=False)
+    assert by_feature.read_settings()["eps"] == [[0.1, 0.2]]
 
 
 INSTANCE = {"name": "net_prop", "verdict": "unsat", "stage": "crown", "bound": 0.5, "seconds": 1.0, "failed": {}}

@@ -45,26 +45,26 @@ def test_a_torn_last_line_is_left_out_wherever_it_was_torn(tmp_path, cut):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{not json}", r"records.jsonl, line 2: not a record of JSON \(.*\)"),
-        ('{"index": 1', r"records.jsonl, line 2: not a record of JSON"),
-        ("", r"records.jsonl, line 2: not a record of JSON"),
-        ("[1, 2]", r"records.jsonl, line 2: not a record of JSON but list"),
-        ("3", r"records.jsonl, line 2: not a record of JSON but int"),
-        ("null", r"records.jsonl, line 2: not a record of JSON but NoneType"),
-        ('{"index": 1}{"index": 2}', r"records.jsonl, line 2: not a record of JSON"),
+        ("{not json}", r"records.jsonl, line 2: not a JSON object \(.*\)"),
+        ('{"index": 1', r"records.jsonl, line 2: not a JSON object"),
+        ("", r"records.jsonl, line 2: not a JSON object"),
+        ("[1, 2]", r"records.jsonl, line 2: not a JSON object but list"),
+        ("3", r"records.jsonl, line 2: not a JSON object but int"),
+        ("null", r"records.jsonl, line 2: not a JSON object but NoneType"),
+        ('{"index": 1}{"index": 2}', r"records.jsonl, line 2: not a JSON object"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, line, message):
     path = tmp_path / "records.jsonl"
     path.write_text(f'{{"index": 0}}\n{line}\n{{"index": 3}}\n')
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"{message}.*: remove this line, then run the command that wrote the file"):
         jsonl.read(path)
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_bytes(b'{"index": 0}\n\xff\xfe\x00\n')
-    with pytest.raises(ValueError, match=r"records.jsonl, line 2: not a record of JSON"):
+    with pytest.raises(ValueError, match=r"records.jsonl, line 2: not a JSON object"):
         jsonl.read(path)
 
 

@@ -1,4 +1,4 @@
-"""Margins and the losses that are made of them."""
+"""Margins, and the losses computed from them."""
 
 import math
 

@@ -26,7 +26,7 @@ from tests.training_runs import (
 )
 
 import ctbench
-from ctbench.datasets import Augmentation, Data, Digits, Images, split
+from ctbench.datasets import Augmentation, Data, Digits, Images, stratified_split
 from ctbench.methods.ibp import IBP
 from ctbench.methods.pgd import PGD
 from ctbench.networks import CNN3, MLP
@@ -36,7 +36,7 @@ from ctbench.training import (
     SGD,
     SWA,
     Adam,
-    Smooth,
+    SmoothRamp,
     TrainingDivergedError,
     load_run,
     train,
@@ -95,15 +95,20 @@ def test_the_global_random_state_plays_no_part_and_is_left_alone(tiny, tmp_path)
 # ---------------------------------------------------------------------------------------------- cut short
 
 
-@pytest.mark.parametrize("call", [1, 4, STEPS + 1, 2 * STEPS, 2 * STEPS + 3])
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"validation": 0.2, "method": PGD(), "shi": 0.0}, {"optimizer": SGD(lr=0.01, momentum=0.95)}],
+@pytest.fixture(
+    scope="module",
+    params=[{}, {"validation": 0.2, "method": PGD(), "shi": 0.0}, {"optimizer": SGD(lr=0.01, momentum=0.95)}],
     ids=["ibp", "validated", "sgd"],
 )
-def test_an_interrupted_run_ends_in_the_weights_of_one_that_was_not(tiny, tmp_path, monkeypatch, call, changes):
-    recipe = tiny(**{"optimizer": Adam(lr=0.01, milestones=(2,))} | changes)
-    whole = train(recipe, out=tmp_path / "whole", quiet=True)
+def whole(request, tiny, tmp_path_factory) -> ctbench.Run:
+    """A run that nothing interrupts."""
+    recipe = tiny(**{"optimizer": Adam(lr=0.01, milestones=(2,))} | request.param)
+    return train(recipe, out=tmp_path_factory.mktemp("whole") / "run", quiet=True)
+
+
+@pytest.mark.parametrize("call", [1, 4, STEPS + 1, 2 * STEPS, 2 * STEPS + 3])
+def test_an_interrupted_run_ends_in_the_weights_of_one_that_was_not(whole, tmp_path, monkeypatch, call):
+    recipe = whole.recipe
     cut_short(monkeypatch, recipe, call, tmp_path / "cut")
     folder = RunFolder(tmp_path / "cut")
     assert not folder.weights.exists()
@@ -224,14 +229,14 @@ def test_a_run_does_not_go_on_with_other_images(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("network", [MLP(hidden=(20,)), CNN3(width=2)], ids=["mlp", "cnn3"])
 def test_validation_reports_on_images_that_are_held_out(tiny, tmp_path, network):
-    recipe = tiny(network=network, validation=0.25, ramp=Smooth(start=0.0, end=1.0), threat=Linf(eps=0.02), seed=3)
+    recipe = tiny(network=network, validation=0.25, ramp=SmoothRamp(start=0.0, end=1.0), threat=Linf(eps=0.02), seed=3)
     run = train(recipe, out=tmp_path, quiet=True)
     metrics = jsonl.read(run.folder.metrics)
     assert all(
         record.keys() == MEASURED | OF_BOXES | {"seconds", "validation_natural_accuracy", "validation_robust_accuracy"}
         for record in metrics
     )
-    _, held_out = split(recipe.dataset.load().train, fraction=0.25, seed=3)
+    _, held_out = stratified_split(recipe.dataset.load().train, fraction=0.25, seed=3)
     x, y = held_out[:]
     margins = ctbench.margin_bounds(run.model, x, y, eps=0.02, domain="interval")
     others = F.one_hot(y, 10) == 0
@@ -245,7 +250,7 @@ def test_validation_reports_on_images_that_are_held_out(tiny, tmp_path, network)
 def test_held_out_images_are_not_trained_on(tiny, tmp_path):
     recipe = tiny(method=Watched(), shi=0.0, validation=0.5, epochs=1)
     train(recipe, out=tmp_path, quiet=True)
-    training, held_out = split(recipe.dataset.load().train, fraction=0.5, seed=0)
+    training, held_out = stratified_split(recipe.dataset.load().train, fraction=0.5, seed=0)
     seen = [tuple(x) for call in Watched.calls[: math.ceil(len(training) / 256)] for x in call.x.flatten(1).tolist()]
     assert sorted(seen) == sorted(map(tuple, training[:][0].flatten(1).tolist()))
     later = [tuple(x) for call in Watched.calls[math.ceil(len(training) / 256) :] for x in call.x.flatten(1).tolist()]
@@ -342,7 +347,7 @@ def test_swa_leaves_the_course_of_training_as_it_was(tiny, tmp_path, monkeypatch
 def test_the_last_validation_is_of_the_average(tiny, tmp_path):
     recipe = tiny(swa=SWA(start=1, every=2), validation=0.2)
     run = train(recipe, out=tmp_path, quiet=True)
-    _, held_out = split(recipe.dataset.load().train, fraction=0.2, seed=0)
+    _, held_out = stratified_split(recipe.dataset.load().train, fraction=0.2, seed=0)
     x, y = held_out[:]
     natural = (run.model(x).argmax(1) == y).double().mean().item()
     assert jsonl.read(run.folder.metrics)[-1]["validation_natural_accuracy"] == pytest.approx(natural, abs=2 / len(y))
@@ -357,7 +362,7 @@ CHOOSY = {
     "validation": 0.2,
     "select": "best",
     "epochs": 6,
-    "ramp": Smooth(end=3.0),
+    "ramp": SmoothRamp(end=3.0),
     "threat": Linf(eps=0.1),
     "shi": 0.0,
     "optimizer": Adam(lr=0.1),

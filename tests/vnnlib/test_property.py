@@ -1,4 +1,4 @@
-"""VNN-LIB properties: counterexamples in exact arithmetic, and numbers that no float64 fits."""
+"""VNN-LIB properties: counterexamples in exact arithmetic, and numbers that are not float64 numbers."""
 
 import math
 import re
@@ -33,8 +33,8 @@ def test_a_counterexample_lies_in_the_box_exactly_or_by_the_tolerance():
 def test_an_output_is_unsafe_with_the_alternative_of_its_own_box_alone():
     apart = "(and (>= X_0 0) (<= X_0 1) (<= Y_0 0)) (and (>= X_0 2) (<= X_0 3) (<= Y_1 0))"
     prop = parse_vnnlib(f"{DECLARED}(assert (or {apart}))")
-    found = [[prop.is_counterexample(vector(x), vector(*y)) for y in ((-1, 1), (1, -1))] for x in (0.5, 2.5)]
-    assert found == [[True, False], [False, True]]
+    answers = [[prop.is_counterexample(vector(x), vector(*y)) for y in ((-1, 1), (1, -1))] for x in (0.5, 2.5)]
+    assert answers == [[True, False], [False, True]]
 
 
 @pytest.mark.parametrize(("comparison", "tie"), [("<=", True), ("<", False)])
@@ -187,7 +187,7 @@ def test_a_bound_that_excludes_itself_leaves_no_input(bounds: str):
 
 def test_numbers_of_too_many_digits_are_refused():
     for number in ("1e9999", "1e-9999", "1e-" + "9" * 5000, "1" * 5000, "0." + "1" * 5000):
-        with pytest.raises(VnnlibError, match=r"line 6: '.*' is a number of more than 4000 digits"):
+        with pytest.raises(VnnlibError, match=r"line 6: '.*' has more than 4000 digits"):
             parse_vnnlib(f"{DECLARED}{BOX}(assert (<= Y_0 {number}))")
     with pytest.raises(VnnlibError, match="line 6: a product of numbers has more than 100000 bits"):
         parse_vnnlib(f"{DECLARED}{BOX}(assert (<= Y_0 (* {'1e-4000 ' * 99})))")

@@ -22,10 +22,10 @@ IN_PIXELS = ("mnistfc", "colt", "eran", "kw", "sdp")  # the others count in unit
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, tuple[Property, str]]:
-    """Properties of VNN-COMP files, two of each network, looked for in the folder vnncomp beside CTBENCH_DATA; with
+    """Properties of VNN-COMP files, two of each network, in the folder vnncomp next to CTBENCH_DATA; with
     their first line."""
     if not os.environ.get("CTBENCH_DATA"):
-        pytest.skip("CTBENCH_DATA is not set: no vnncomp beside it")
+        pytest.skip("CTBENCH_DATA is not set: no vnncomp next to it")
     folder = Path(os.environ["CTBENCH_DATA"]).parent / "vnncomp" / "vnnlib"
     if not folder.is_dir():
         pytest.skip(f"{folder} does not exist")
@@ -59,9 +59,9 @@ def test_published_boxes_are_as_wide_as_their_names_say(published: dict[str, tup
     wide = {name: prop.cases[0] for name, (prop, _) in published.items() if name.startswith(IN_PIXELS)}
     assert len(wide) > 10
     for name, case in wide.items():
-        found = re.search(r"_(?:eps)?(0\.\d+)\.vnnlib", name)
-        assert found, name
-        eps, rounding = float(found[1]), 1.1e-5  # names have five digits
+        match = re.search(r"_(?:eps)?(0\.\d+)\.vnnlib", name)
+        assert match, name
+        eps, rounding = float(match[1]), 1.1e-5  # names have five digits
         width, free = case.upper - case.lower, (case.lower > 0) & (case.upper < 1)
         assert free.any()
         assert (width[free] - 2 * eps).abs().max() < rounding

@@ -1,4 +1,4 @@
-"""VNN-LIB: what formulas mean, and what is refused."""
+"""VNN-LIB: the meaning of formulas, and the texts that are refused."""
 
 import math
 from collections import Counter
@@ -187,17 +187,17 @@ def test_a_counterexample_is_a_point_that_satisfies_the_formula():
     def check(asserted: list[Any], on_outputs: Any, points: list[tuple[Fraction, ...]]) -> None:
         asserted = [*limits, *asserted, on_outputs]
         try:
-            found = parse_vnnlib(header + "".join(f"(assert {as_text(formula)})" for formula in asserted))
+            prop = parse_vnnlib(header + "".join(f"(assert {as_text(formula)})" for formula in asserted))
         except VnnlibError as error:
-            assert "the box is empty" in str(error)  # noqa: PT017 - not what is tested here
-            found = None
+            assert "the box is empty" in str(error)  # noqa: PT017 - this is not tested here
+            prop = None
         for point in points:
             named = dict(zip(INPUTS + OUTPUTS, point, strict=True))
             expected = all(evaluate(formula, named) for formula in asserted)
             x, y = vector(*map(float, point[:2])), vector(*map(float, point[2:]))
-            assert (found is not None and found.is_counterexample(x, y)) == expected
+            assert (prop is not None and prop.is_counterexample(x, y)) == expected
             seen[expected] += 1
-        seen["cases"] = max(seen["cases"], len(found.cases) if found else 0)
+        seen["cases"] = max(seen["cases"], len(prop.cases) if prop else 0)
 
     check()
     assert min(seen[True], seen[False]) > 50
@@ -212,15 +212,15 @@ def test_a_counterexample_is_a_point_that_satisfies_the_formula():
     [
         ("", "the text: it is empty"),
         ("; only a comment", "the text: it is empty"),
-        (DECLARED + BOX + UNSAFE + ")", r"line 7: a '\)' closes nothing"),
-        (DECLARED + BOX + "(assert\n(<= Y_0 Y_1)\n", r"line 6: this '\(' is never closed"),
-        (DECLARED + BOX + UNSAFE + "done", "line 7: 'done' stands outside of all parentheses"),
+        (DECLARED + BOX + UNSAFE + ")", r"line 7: there is a '\)' without a '\('"),
+        (DECLARED + BOX + "(assert\n(<= Y_0 Y_1)\n", r"line 6: this '\(' has no '\)'"),
+        (DECLARED + BOX + UNSAFE + "done", "line 7: 'done' is outside of all parentheses"),
         (DECLARED + BOX + UNSAFE + "(check-sat)", "line 7: 'check-sat' is not supported: expected declare-const or"),
         (DECLARED + BOX + UNSAFE + "()", r"line 7: a '\(' must be followed by a command"),
         (DECLARED + BOX + UNSAFE + "((assert))", r"line 7: a '\(' must be followed by a command"),
         (DECLARED + BOX + UNSAFE + "(assert)", "line 7: 'assert' needs one formula, not 0"),
         (DECLARED + BOX + "(assert (<= Y_0 0) (<= Y_1 0))", "line 6: 'assert' needs one formula, not 2"),
-        (DECLARED + BOX + "(assert true)", r"line 6: 'true' stands where a '\(' was expected"),
+        (DECLARED + BOX + "(assert true)", r"line 6: 'true' is in the place of an expected '\('"),
         (DECLARED + BOX + "(assert (not (<= Y_0 0)))", "line 6: 'not' is not supported: expected and, or, <="),
         (DECLARED + BOX + "(assert (= Y_0 0))", "line 6: '=' is not supported"),
         (DECLARED + BOX + "(assert (or))", "line 6: 'or' needs one formula or more, not 0"),

@@ -1,4 +1,4 @@
-"""VNN-LIB: what is written is read again."""
+"""VNN-LIB: properties that are written and read again are the same."""
 
 import os
 from collections import Counter
@@ -47,9 +47,9 @@ def test_robustness_at_the_size_of_tiny_imagenet(tmp_path: Path, name: str):
     write_robustness(tmp_path / name, lower, upper, y=17, classes=200)
     assert list(tmp_path.iterdir()) == [tmp_path / name]
     assert ((tmp_path / name).read_bytes()[:2] == b"\x1f\x8b") == name.endswith(".gz")
-    found = read_vnnlib(tmp_path / name)
-    assert found == robustness(lower, upper, 17, 200)
-    (case,) = found.cases
+    prop = read_vnnlib(tmp_path / name)
+    assert prop == robustness(lower, upper, 17, 200)
+    (case,) = prop.cases
     assert torch.equal(case.lower.float().view_as(lower), lower)
     assert torch.equal(case.upper.float().view_as(upper), upper)
     assert len(case.unsafe) == 199

@@ -1,4 +1,4 @@
-"""Texts of properties that several tests begin with, and short ways to read them."""
+"""Texts of properties for several tests, and short functions to read them."""
 
 import gzip
 

@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from ctbench.cli import attack, certify, compare, convert, demo, listing, merge, reproduce, show, sweep, train, vnncomp
 from ctbench.cli.options import imported
+from ctbench.files import UNFINISHED
 from ctbench.memory import keep_freed_memory
-from ctbench.results.jsonl import UNFINISHED
 
 COMMANDS = (train, show, certify, attack, vnncomp, merge, compare, convert, sweep, reproduce, listing, demo)
 

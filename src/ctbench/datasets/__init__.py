@@ -7,7 +7,7 @@ To add a data set, write a file in this package with a dataclass that has a `nam
 """
 
 from ctbench.datasets.augmentation import Augmentation
-from ctbench.datasets.base import Data, Dataset, Examples, Images, Vectors, part, split
+from ctbench.datasets.base import Data, Dataset, Examples, Images, Vectors, part, stratified_split
 from ctbench.datasets.cifar import CIFAR10
 from ctbench.datasets.digits import Digits
 from ctbench.datasets.folder import Folder
@@ -34,7 +34,7 @@ __all__ = [
     "Vectors",
     "datasets",
     "part",
-    "split",
+    "stratified_split",
 ]
 
 

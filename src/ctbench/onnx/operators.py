@@ -1,4 +1,4 @@
-"""The translation of ONNX operators to torch: one function per operator.
+"""The translation of ONNX operators to torch: one function per operator. Operators that only move entries: moves.py.
 
 An operator becomes a layer, with weights as its parameters, if torch has such a layer, and otherwise a function. Shapes
 include the batch dimension of 1 of a file for one sample, and results keep the batch as the first axis.
@@ -7,7 +7,6 @@ include the batch dimension of 1 of a file for one sample, and results keep the 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,26 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.onnx.building import Array, Operator, Shape, Value
+from ctbench.onnx.building import Array, Operator, Shape, TracedValue
 from ctbench.onnx.gemm import Gemm
-
-Result = Value | list[Value] | Array
-OPERATORS: dict[str, Callable[[Operator], Result]] = {}
-
-_MONOTONE = (
-    "not supported: it keeps the order of the logits, so take it out of the network and state properties of its logits"
-)
-REFUSED = {"Softmax": _MONOTONE, "LogSoftmax": _MONOTONE}
-
-
-def _reads(*kinds: str) -> Callable[[Callable[[Operator], Result]], Callable[[Operator], Result]]:
-    """Register the decorated function for operators of these kinds."""
-
-    def register(function: Callable[[Operator], Result]) -> Callable[[Operator], Result]:
-        OPERATORS.update(dict.fromkeys(kinds, function))
-        return function
-
-    return register
+from ctbench.onnx.table import reads
 
 
 def _single(number: float) -> float:
@@ -54,8 +36,8 @@ def _weighted(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Modu
 # ------------------------------------------------------------------------------------------- dense layers
 
 
-@_reads("Gemm")
-def _gemm(op: Operator) -> Value:
+@reads("Gemm")
+def _gemm(op: Operator) -> TracedValue:
     """alpha A B + beta C, with constant B and C."""
     if op.attribute("transA", 0):
         raise op.error("transA=1 acts across the batch: a network must treat each sample on its own")
@@ -68,10 +50,10 @@ def _gemm(op: Operator) -> Value:
     return op.layer(_weighted(layer, weight, bias), op.value())
 
 
-@_reads("MatMul")
-def _matmul(op: Operator) -> Value:
+@reads("MatMul")
+def _matmul(op: Operator) -> TracedValue:
     """x W, or W x as (x^T W^T)^T: a matrix times vectors of each sample."""
-    constant = 0 if not isinstance(op.argument(0), Value) else 1
+    constant = 0 if not isinstance(op.argument(0), TracedValue) else 1
     x, weight = op.value(1 - constant), op.weight(constant)
     rank = len(x.shape)
     if weight.dim() > rank or weight.dim() < 2 or math.prod(weight.shape[:-2]) != 1:
@@ -141,8 +123,8 @@ def _window(op: Operator, kernel: Sequence[int], sizes: Shape) -> _Window:
     return _Window(tuple(kernel), stride, dilation, begin, end)
 
 
-@_reads("Conv")
-def _conv(op: Operator) -> Value:
+@reads("Conv")
+def _conv(op: Operator) -> TracedValue:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
     if not window.even:
@@ -161,8 +143,8 @@ def _conv(op: Operator) -> Value:
     return op.layer(_weighted(layer, weight, bias), x)
 
 
-@_reads("ConvTranspose")
-def _conv_transpose(op: Operator) -> Value:
+@reads("ConvTranspose")
+def _conv_transpose(op: Operator) -> TracedValue:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
     if not window.even or op.attribute("output_shape") or op.attribute("auto_pad", "NOTSET").startswith("SAME"):
@@ -182,8 +164,8 @@ def _conv_transpose(op: Operator) -> Value:
     return op.layer(_weighted(layer, weight, bias), x)
 
 
-@_reads("MaxPool")
-def _max_pool(op: Operator) -> Value:
+@reads("MaxPool")
+def _max_pool(op: Operator) -> TracedValue:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
     if not window.even:
@@ -197,8 +179,8 @@ def _max_pool(op: Operator) -> Value:
     return op.layer(layer, x)
 
 
-@_reads("AveragePool")
-def _average_pool(op: Operator) -> Value:
+@reads("AveragePool")
+def _average_pool(op: Operator) -> TracedValue:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
     padded, counted = any(window.begin + window.end), bool(op.attribute("count_include_pad", 0))
@@ -214,13 +196,13 @@ def _average_pool(op: Operator) -> Value:
     return op.layer(layer, x)
 
 
-@_reads("GlobalAveragePool")
-def _global_average_pool(op: Operator) -> Value:
+@reads("GlobalAveragePool")
+def _global_average_pool(op: Operator) -> TracedValue:
     return op.call(torch.mean, op.value(), list(range(2, len(op.value().shape))), True)
 
 
-@_reads("ReduceMean", "ReduceMax")
-def _reduce(op: Operator) -> Value:
+@reads("ReduceMean", "ReduceMax")
+def _reduce(op: Operator) -> TracedValue:
     x, axes = op.value(), op.setting("axes", 1)
     if not axes and op.attribute("noop_with_empty_axes", 0):
         return x
@@ -232,8 +214,8 @@ def _reduce(op: Operator) -> Value:
 # --------------------------------------------------------------------------------- normalisation, activations
 
 
-@_reads("BatchNormalization")
-def _batch_normalization(op: Operator) -> Value:
+@reads("BatchNormalization")
+def _batch_normalization(op: Operator) -> TracedValue:
     x = op.value()
     if op.attribute("training_mode", 0) or len(op.proto.output) > 1:
         raise op.error("the node is in training mode: export the network in eval mode")
@@ -251,43 +233,43 @@ def _batch_normalization(op: Operator) -> Value:
     return op.layer(_weighted(layer, scale, shift), x)
 
 
-@_reads("Relu")
-def _relu(op: Operator) -> Value:
+@reads("Relu")
+def _relu(op: Operator) -> TracedValue:
     return op.layer(nn.ReLU(), op.value())
 
 
-@_reads("LeakyRelu")
-def _leaky_relu(op: Operator) -> Value:
+@reads("LeakyRelu")
+def _leaky_relu(op: Operator) -> TracedValue:
     return op.layer(nn.LeakyReLU(op.attribute("alpha", _single(0.01))), op.value())
 
 
-@_reads("Sigmoid")
-def _sigmoid(op: Operator) -> Value:
+@reads("Sigmoid")
+def _sigmoid(op: Operator) -> TracedValue:
     return op.layer(nn.Sigmoid(), op.value())
 
 
-@_reads("Tanh")
-def _tanh(op: Operator) -> Value:
+@reads("Tanh")
+def _tanh(op: Operator) -> TracedValue:
     return op.layer(nn.Tanh(), op.value())
 
 
-@_reads("Gelu")
-def _gelu(op: Operator) -> Value:
+@reads("Gelu")
+def _gelu(op: Operator) -> TracedValue:
     return op.layer(nn.GELU(op.attribute("approximate", "none")), op.value())
 
 
-@_reads("Abs")
-def _abs(op: Operator) -> Value:
+@reads("Abs")
+def _abs(op: Operator) -> TracedValue:
     return op.call(torch.abs, op.value())
 
 
-@_reads("Neg")
-def _neg(op: Operator) -> Value:
+@reads("Neg")
+def _neg(op: Operator) -> TracedValue:
     return op.call(torch.neg, op.value())
 
 
-@_reads("Clip")
-def _clip(op: Operator) -> Value:
+@reads("Clip")
+def _clip(op: Operator) -> TracedValue:
     low, high = op.setting("min", 1), op.setting("max", 2)
     return op.value() if low is None and high is None else op.call(torch.clamp, op.value(), low, high)
 
@@ -297,10 +279,10 @@ def _clip(op: Operator) -> Value:
 _ARITHMETIC: dict[str, Callable[..., Tensor]] = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div}
 
 
-@_reads(*_ARITHMETIC)
-def _arithmetic(op: Operator) -> Value:
+@reads(*_ARITHMETIC)
+def _arithmetic(op: Operator) -> TracedValue:
     """Two values of the network, or one of them with a constant."""
-    ranks = [len(operand.shape) for operand in op.inputs if isinstance(operand, Value)]
+    ranks = [len(operand.shape) for operand in op.inputs if isinstance(operand, TracedValue)]
     if len(set(ranks)) != 1:
         raise op.error("it broadcasts samples of different shapes across the batch: give both the same number of axes")
     if op.kind == "Mul" and (gated := _gated(op)):
@@ -308,8 +290,8 @@ def _arithmetic(op: Operator) -> Value:
     return op.call(_ARITHMETIC[op.kind], *(_operand(op, index, ranks[0]) for index in range(2)))
 
 
-def _operand(op: Operator, index: int, rank: int) -> Value:
-    if isinstance(value := op.argument(index), Value):
+def _operand(op: Operator, index: int, rank: int) -> TracedValue:
+    if isinstance(value := op.argument(index), TracedValue):
         return value
     constant = op.weight(index)
     if constant.dim() > rank or (constant.dim() == rank and len(constant) != 1):
@@ -317,17 +299,17 @@ def _operand(op: Operator, index: int, rank: int) -> Value:
     return op.buffer(index, constant[0] if constant.dim() == rank else constant)
 
 
-def _gated(op: Operator) -> Value | None:
+def _gated(op: Operator) -> TracedValue | None:
     """The x of x sigmoid(x), which is one layer in torch."""
     for x, gate in (op.inputs, op.inputs[::-1]):
-        if isinstance(x, Value) and isinstance(gate, Value) and gate.node.args == (x.node,):
+        if isinstance(x, TracedValue) and isinstance(gate, TracedValue) and gate.node.args == (x.node,):
             layer = op.building.parts.get(str(gate.node.target))
             return x if isinstance(layer, nn.Sigmoid) else None
     return None
 
 
-@_reads("Sum")
-def _sum(op: Operator) -> Value:
+@reads("Sum")
+def _sum(op: Operator) -> TracedValue:
     total = op.value(0)
     for index in range(1, len(op.inputs)):
         if len(op.value(index).shape) != len(total.shape):
@@ -336,142 +318,24 @@ def _sum(op: Operator) -> Value:
     return total
 
 
-# ------------------------------------------------------------------------------- moving entries about
-
-
-def _reshaped(op: Operator, x: Value, shape: Sequence[int]) -> Value:
-    if not shape or shape[0] != 1:
-        raise op.error(
-            f"for one sample it makes shape {list(shape)} of {list(x.shape)}: the first size must stay the batch"
-        )
-    if tuple(shape) == x.shape:
-        return x
-    if len(shape) == 2 and len(x.shape) > 1:
-        return op.call(torch.flatten, x, 1)
-    return op.call(torch.reshape, x, (-1, *shape[1:]))
-
-
-@_reads("Flatten")
-def _flatten(op: Operator) -> Value:
-    x, axis = op.value(), op.attribute("axis", 1)
-    front = x.shape[:axis]  # a negative axis counts from the end, as in Python
-    return _reshaped(op, x, (math.prod(front), math.prod(x.shape[len(front) :])))
-
-
-@_reads("Reshape")
-def _reshape(op: Operator) -> Value:
-    x, sizes = op.value(), op.setting("shape", 1)
-    if not op.attribute("allowzero", 0):
-        sizes = [n if n else x.shape[axis] for axis, n in enumerate(sizes)]
-    return _reshaped(op, x, np.empty(x.shape).reshape(sizes).shape)  # numpy computes the size of -1
-
-
-@_reads("Squeeze")
-def _squeeze(op: Operator) -> Value:
-    x, axes = op.value(), op.setting("axes", 1)
-    if axes is None:
-        raise op.error("without axes it would also remove the batch: name the axes")
-    dropped = {op.axis(axis, len(x.shape)) for axis in axes}
-    if any(x.shape[axis] != 1 for axis in dropped):
-        raise op.error(f"axes {axes} of shape {list(x.shape)} are not all of size 1")
-    return _reshaped(op, x, [n for axis, n in enumerate(x.shape) if axis not in dropped])
-
-
-@_reads("Unsqueeze")
-def _unsqueeze(op: Operator) -> Value:
-    x, axes = op.value(), op.setting("axes", 1)
-    rank = len(x.shape) + len(axes)
-    added, sizes = {op.axis(axis, rank) for axis in axes}, iter(x.shape)
-    return _reshaped(op, x, [1 if axis in added else next(sizes) for axis in range(rank)])
-
-
-@_reads("Transpose")
-def _transpose(op: Operator) -> Value:
-    x = op.value()
-    order = list(op.attribute("perm", range(len(x.shape))[::-1]))
-    if order[0] != 0:
-        raise op.error(f"perm {order} moves the batch: its first entry must be 0")
-    return op.call(torch.permute, x, order)
-
-
-def _at(op: Operator, x: Value, axis: int, entries: slice | int | list[int]) -> Value:
-    return op.call(operator.getitem, x, (slice(None),) * axis + (entries,))
-
-
-@_reads("Slice")
-def _slice(op: Operator) -> Value:
-    x, starts, ends = op.value(), op.setting("starts", 1), op.setting("ends", 2)
-    axes = op.setting("axes", 3) or range(len(starts))
-    for axis, start, end, step in zip(axes, starts, ends, op.setting("steps", 4) or [1] * len(starts), strict=True):
-        if step < 1:
-            raise op.error(f"a step of {step} is not supported: give 1 or more")
-        size = x.shape[axis]
-        begin, stop, _ = slice(start, end, step).indices(size)
-        if axis % len(x.shape) == 0 and (begin, stop) == (0, 1):
-            continue  # all of the batch
-        x = _at(op, x, op.axis(axis, len(x.shape)), slice(begin, stop, step))
-    return x
-
-
-@_reads("Split")
-def _split(op: Operator) -> list[Value]:
-    x = op.value()
-    axis = op.axis(op.attribute("axis", 0), len(x.shape))
-    size, count = x.shape[axis], len(op.proto.output)
-    whole = -(-size // count)  # the last part may be smaller
-    sizes = op.setting("split", 1) or [min(whole, size - whole * part) for part in range(count)]
-    ends = np.cumsum(sizes).tolist()
-    return [_at(op, x, axis, slice(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
-
-
-@_reads("Gather")
-def _gather(op: Operator) -> Value:
-    x, entries = op.value(), op.setting("indices", 1)
-    axis = op.axis(op.attribute("axis", 0), len(x.shape))
-    if isinstance(entries, list) and any(isinstance(entry, list) for entry in entries):
-        raise op.error("a matrix of indices is not supported: give a list of indices")
-    return _at(op, x, axis, entries)
-
-
-@_reads("Concat")
-def _concat(op: Operator) -> Value:
-    values = [op.value(index) for index in range(len(op.inputs))]
-    return op.call(torch.cat, values, op.axis(op.attribute("axis"), len(values[0].shape)))
-
-
-@_reads("Pad")
-def _pad(op: Operator) -> Value:
-    x, pads, filler = op.value(), op.setting("pads", 1), op.setting("value", 2)
-    if op.attribute("mode", "constant") != "constant" or np.any(filler):
-        raise op.error("only padding with zeros is supported")
-    rank = len(x.shape)
-    axes = op.setting("axes", 3) or range(rank)
-    sides = [0] * 2 * rank  # in the order of F.pad: the last axis first
-    for axis, begin, end in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
-        if begin or end:
-            at = 2 * (rank - 1 - op.axis(axis, rank))
-            sides[at : at + 2] = begin, end
-    return op.call(F.pad, x, sides[:-2])
-
-
 # -------------------------------------------------------------------------------------- identities, constants
 
 
-@_reads("Identity", "Dropout")
-def _identity(op: Operator) -> Value:
+@reads("Identity", "Dropout")
+def _identity(op: Operator) -> TracedValue:
     if len(op.inputs) > 2 and (training := op.constant(2)) is not None and bool(training):
         raise op.error("the node is in training mode: export the network in eval mode")
     return op.value()
 
 
-@_reads("Cast")
-def _cast(op: Operator) -> Value:
+@reads("Cast")
+def _cast(op: Operator) -> TracedValue:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))
     if str(op.value().example.dtype) != f"torch.{dtype}":
         raise op.error(f"a network of {op.value().example.dtype} cannot continue in {dtype}: convert it to float32")
     return op.value()
 
 
-@_reads("Shape")
+@reads("Shape")
 def _shape(op: Operator) -> Array:
     return np.array(op.value().shape[op.attribute("start", 0) : op.attribute("end")], dtype=np.int64)

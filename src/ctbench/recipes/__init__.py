@@ -46,16 +46,20 @@ def _named(name: str, make: Callable[[], Recipe]) -> Recipe:
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of this name; ValueError tells those of similar names."""
-    known = recipes()
-    if name not in known:
+    """The recipe of this name.
+
+    Raises:
+        ValueError: there is no such recipe; the message lists similar names.
+    """
+    by_name = recipes()
+    if name not in by_name:
         raise ValueError(unknown(name))
-    return known[name]()
+    return by_name[name]()
 
 
 def unknown(name: str) -> str:
-    """What to say of a name or pattern that no recipe has."""
+    """The message for a name or pattern that no recipe has."""
     longer = [other for other in recipes() if fnmatchcase(other, f"*_{name}")]  # with the prefix of a paper
     near = list(dict.fromkeys([*longer, *difflib.get_close_matches(name, recipes(), n=4, cutoff=0.4)]))[:4]
-    hint = f"there are {', '.join(near)}, and more" if near else "see those there are"
+    hint = f"there are {', '.join(near)}, and more" if near else "see the list"
     return f"no recipe is called {name!r}; {hint}: ctbench list recipes"

@@ -1,7 +1,8 @@
 """CTBench on CIFAR-10: the best hyper-parameters of Tables 5 (eps 2/255) and 6 (eps 8/255), schedules of App. B.3.
 
-8 attack steps at eps 2/255 and 10 at 8/255, where MTL-IBP takes 1 (App. B.4). Its weights are averaged (SWA); from when
-on, and the L1 coefficient of standard training, is as in the authors' scripts.
+Attacks have 8 steps at eps 2/255 and 10 at 8/255, except that MTL-IBP has 1 at 8/255 (App. B.4). The weights of MTL-IBP
+are averaged (SWA). The first epoch of SWA and the L1 coefficient of standard training are those of the authors'
+scripts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN7
 from ctbench.recipes.tables import adversarial, centre_search, certified, search, table_1, taps
 from ctbench.regions import Linf
-from ctbench.training import SWA, Adam, Recipe, Smooth
+from ctbench.training import SWA, Adam, Recipe, SmoothRamp
 
 
 def cifar10_2_standard() -> Recipe:
@@ -28,7 +29,7 @@ def cifar10_2_standard() -> Recipe:
         network=CNN7(),
         threat=Linf(eps=2 / 255),
         method=Standard(),
-        ramp=Smooth(start=1, end=81),
+        ramp=SmoothRamp(start=1, end=81),
         l1=5e-5,
         optimizer=Adam(lr=5e-4, milestones=(120, 140)),
         epochs=160,
@@ -122,7 +123,7 @@ def cifar10_8_standard() -> Recipe:
     return replace(
         cifar10_2_standard(),
         threat=Linf(eps=8 / 255),
-        ramp=Smooth(start=1, end=121),
+        ramp=SmoothRamp(start=1, end=121),
         optimizer=Adam(lr=5e-4, milestones=(200, 220)),
         epochs=240,
         source="CTBench, Table 6",

@@ -1,7 +1,7 @@
 """CTBench on MNIST: the best hyper-parameters of Tables 3 (eps 0.1) and 4 (eps 0.3), schedules of App. B.3.
 
-10 attack steps at eps 0.1 and 5 at 0.3, but 1 for MTL-IBP (App. B.4). Its weights are averaged (SWA); from when on, and
-the L1 coefficient of standard training, is as in the authors' scripts.
+Attacks have 10 steps at eps 0.1 and 5 at 0.3, except that MTL-IBP has 1 (App. B.4). The weights of MTL-IBP are averaged
+(SWA). The first epoch of SWA and the L1 coefficient of standard training are those of the authors' scripts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN7
 from ctbench.recipes.tables import adversarial, centre_search, certified, search, table_1, taps
 from ctbench.regions import Linf
-from ctbench.training import SWA, Adam, Recipe, Smooth
+from ctbench.training import SWA, Adam, Recipe, SmoothRamp
 
 AVERAGED = SWA(start=65)
 
@@ -31,7 +31,7 @@ def mnist_01_standard() -> Recipe:
         threat=Linf(eps=0.1),
         train_eps=0.2,
         method=Standard(),
-        ramp=Smooth(start=0, end=20),
+        ramp=SmoothRamp(start=0, end=20),
         l1=1e-5,
         optimizer=Adam(lr=5e-4, milestones=(50, 60)),
         epochs=70,

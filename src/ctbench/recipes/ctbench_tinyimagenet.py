@@ -1,8 +1,8 @@
 """CTBench on TinyImageNet: the best hyper-parameters of Table 7 (eps 1/255), schedules of App. B.3.
 
-One attack step everywhere. Of the table's row of L1 coefficients our text has three entries, that of the adversarial
-methods and of IBP; the others are those of the authors' scripts, as are standard training's, EDAC's size, and the
-averages of the weights (SWA), here for fused CROWN-IBP, too.
+All attacks have one step. From the table come the L1 coefficients of the adversarial methods and of IBP. All other L1
+coefficients, EDAC's size and the averages of the weights (SWA, here also for fused CROWN-IBP) are those of the authors'
+scripts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN7TinyImageNet
 from ctbench.recipes.tables import adversarial, centre_search, certified, search, table_1, taps
 from ctbench.regions import Linf
-from ctbench.training import SWA, Adam, Recipe, Smooth
+from ctbench.training import SWA, Adam, Recipe, SmoothRamp
 
 AVERAGED = SWA(start=150)
 SHI = 0.2
@@ -32,7 +32,7 @@ def tinyimagenet_standard() -> Recipe:
         network=CNN7TinyImageNet(),
         threat=Linf(eps=1 / 255),
         method=Standard(),
-        ramp=Smooth(start=1, end=81),
+        ramp=SmoothRamp(start=1, end=81),
         l1=1e-4,
         optimizer=Adam(lr=5e-4, milestones=(120, 140)),
         epochs=160,

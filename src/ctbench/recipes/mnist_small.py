@@ -1,7 +1,7 @@
 """Recipes on MNIST with cnn3, at eps 0.1 and (03) at 0.3: minutes on two cores, one schedule for all.
 
-The methods' own hyper-parameters are those of CTBench's Tables 3 and 4, but for 5 attack steps and 1 restart, training
-at the radius of the test, and no L1 term: a network of 24,426 weights does not overfit.
+The methods' own hyper-parameters are those of CTBench's Tables 3 and 4, except that attacks have 5 steps and 1 restart,
+training uses the radius of the test, and there is no L1 term: a network of 24,426 weights does not overfit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3
 from ctbench.recipes.tables import adversarial, centre_search, certified, search, taps
 from ctbench.regions import Linf
-from ctbench.training import Adam, Recipe, Smooth
+from ctbench.training import Adam, Recipe, SmoothRamp
 
 SEARCH, CENTRE_SEARCH, ONE_STEP = search(5, restarts=1), centre_search(5, restarts=1), search(1, restarts=1)
 
@@ -33,7 +33,7 @@ def mnist_small_standard() -> Recipe:
         network=CNN3(width=16, batch_norm=True),
         threat=Linf(eps=0.1),
         method=Standard(),
-        ramp=Smooth(start=0, end=6),
+        ramp=SmoothRamp(start=0, end=6),
         optimizer=Adam(lr=2e-3, milestones=(9, 11)),
         epochs=12,
         batch_size=256,

@@ -1,9 +1,9 @@
-"""Methods as the papers that proposed them trained them, where that is not as in CTBench.
+"""Methods with the training settings of the papers that proposed them, where CTBench uses others.
 
-SABR: Müller et al. 2023, App. B and Table 3. TAPS and STAPS: Mao et al. 2023, App. D and Tables 2, 3 and 5; neither
-their attack is told there, which is CTBench's here, nor the ratio of STAPS, which is SABR's. Both papers cut squares of
-56 pixels out of TinyImageNet. IBP (Gowal et al. 2018) and CROWN-IBP (Zhang et al. 2020): their losses, whose weights go
-from one term to the other while the radius grows, in the setting of CTBench, so without their own learning rates.
+SABR: Müller et al. 2023, App. B and Table 3. TAPS and STAPS: Mao et al. 2023, App. D and Tables 2, 3 and 5. That paper
+does not state the attack, which is CTBench's here, or the ratio of STAPS, which is SABR's. Both papers cut squares of
+56 pixels out of TinyImageNet. IBP (Gowal et al. 2018) and CROWN-IBP (Zhang et al. 2020): their losses, whose weights
+move from one term to the other while the radius grows, in the setting of CTBench, so with CTBench's learning rates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ctbench.recipes.ctbench_mnist import mnist_01_standard, mnist_03_standard
 from ctbench.recipes.ctbench_tinyimagenet import tinyimagenet_standard
 from ctbench.recipes.tables import certified, taps
 from ctbench.results import Published
-from ctbench.training import Adam, Linear, Recipe, Schedule, Smooth
+from ctbench.training import Adam, LinearRamp, Recipe, Schedule, SmoothRamp
 
 CROPPED_TINYIMAGENET = TinyImageNet(augmentation=CROPPED)
 
@@ -104,8 +104,12 @@ def _of_mao(setting: Recipe) -> Recipe:
     """Return a setting of CTBench with the schedule of Table 2, and with crops."""
     if setting.dataset.name == "tinyimagenet":
         slower = Adam(lr=5e-4, milestones=(60, 70))
-        return replace(setting, dataset=CROPPED_TINYIMAGENET, epochs=80, ramp=Smooth(start=0, end=20), optimizer=slower)
-    return replace(setting, epochs=160, ramp=Smooth(start=0, end=80), optimizer=Adam(lr=5e-4, milestones=(120, 140)))
+        return replace(
+            setting, dataset=CROPPED_TINYIMAGENET, epochs=80, ramp=SmoothRamp(start=0, end=20), optimizer=slower
+        )
+    return replace(
+        setting, epochs=160, ramp=SmoothRamp(start=0, end=80), optimizer=Adam(lr=5e-4, milestones=(120, 140))
+    )
 
 
 def mnist_01_taps_original() -> Recipe:
@@ -218,8 +222,8 @@ def mnist_03_ibp_original() -> Recipe:
     return replace(
         mnist_03_standard(),
         method=IBP(),
-        ramp=Linear(start=0, end=20),
-        schedules=(Schedule(path="robust_weight", start_value=0.0, end_value=0.5, ramp=Linear(start=0, end=20)),),
+        ramp=LinearRamp(start=0, end=20),
+        schedules=(Schedule(path="robust_weight", start_value=0.0, end_value=0.5, ramp=LinearRamp(start=0, end=20)),),
         l1=0.0,
         source="Gowal et al. 2018, loss of section 3",
         published=None,
@@ -233,7 +237,7 @@ def mnist_03_crown_ibp_original() -> Recipe:
         method=CrownIBP(fused=False),
         schedules=(
             *mnist_03_ibp_original().schedules,
-            Schedule(path="method.beta", start_value=1.0, end_value=0.0, ramp=Linear(start=0, end=20)),
+            Schedule(path="method.beta", start_value=1.0, end_value=0.0, ramp=LinearRamp(start=0, end=20)),
         ),
         source="Zhang et al. 2020, loss of section 4",
         published=Published(natural=98.18, certified=92.98, source="Zhang et al. 2020, by Müller et al. 2023, Table 2"),

@@ -1,25 +1,29 @@
-"""Images in De Bartolomeis et al. 2023, "How robust accuracy suffers from certified training with convex relaxations"
-(App. A.1 and A.2), which in "Certified defences can hurt generalisation" (App. D.3) are trained in the same way.
+"""Recipes for the images in De Bartolomeis et al. 2023, "How robust accuracy suffers from certified training with
+convex relaxations" (App. A.1 and A.2). "Certified defences can hurt generalisation" (App. D.3) trains in the same way.
 
-AT (method "pgd"), COAP, CROWN-IBP, IBP and FAST-IBP, at every budget of Tables 4 (MNIST) and 5 (CIFAR-10) with the
-errors found there, as accuracies: the adversarial one is what AA+ left. On TinyImageNet, without COAP, the two budgets
-of Table 1, which is a figure without numbers. Last, AT and COAP on segments (Fig. 2b and 8a; they go along the number
-of segments, threat.count, which is 10 here). Radii in names are in units of 1/255, except on MNIST.
+- MNIST and CIFAR-10: AT (method "pgd"), COAP, CROWN-IBP, IBP and FAST-IBP at every radius of Tables 4 and 5. The errors
+  in these tables become the published accuracies; the adversarial accuracy is that under AA+.
+- TinyImageNet: all methods except COAP, at the two radii of Table 1, which is a figure without numbers.
+- Segments: AT and COAP (Fig. 2b and 8a). The figures vary the number of segments, `threat.count`; here it is 10.
 
-l2 balls are cut with the data range for AT alone, as in AutoAttack. The other methods take the whole ball: random
-projections know no other, and the libraries that the authors trained with do not cut it either.
+Radii in names are in units of 1/255, except on MNIST.
 
-What the papers leave open is as in the code that they say they used. COAP on CIFAR-10 (Wong et al. 2018): momentum 0.9,
-weight decay 5e-4, gradients clipped at 1. CROWN-IBP and IBP (auto_LiRPA): loss fusion, no clean loss beside it,
-gradients clipped at 8, on TinyImageNet a learning rate that stays. FAST-IBP (Shi et al. 2021), which is IBP with their
-initialisation and regulariser: that one's weight, 0.5 or on TinyImageNet 0.2, and growth of the radius in 20, 80 and 20
-epochs, after one at 0 except on MNIST.
+l2 balls are cut with the data range for AT alone, like in AutoAttack. The other methods use the whole ball: random
+projections do not support a cut ball, and the libraries that the authors trained with do not cut it.
 
-Our choice: for AT with SGD, momentum and weight decay as for COAP; crops by up to 4 pixels; on segments, as many epochs
-of COAP as of AT, and a search on grids for AT.
+Settings that the papers do not state are those of the code that they name:
+
+- COAP on CIFAR-10 (Wong et al. 2018): momentum 0.9, weight decay 5e-4, gradients clipped at 1.
+- CROWN-IBP and IBP (auto_LiRPA): loss fusion, no clean loss, gradients clipped at 8, and a constant learning rate on
+  TinyImageNet.
+- FAST-IBP (Shi et al. 2021), which is IBP with their initialisation and regulariser: the weight of the regulariser is
+  0.5, on TinyImageNet 0.2; the radius grows over 20, 80 and 20 epochs, after one epoch at 0 except on MNIST.
+
+Our choice: AT with SGD has the momentum and weight decay of COAP; crops by up to 4 pixels; on segments, COAP has as
+many epochs as AT, and AT searches on grids.
 
 Different here: COAP's radius grows from 0, not from 0.01 or 0.001; networks for MNIST begin with a normalisation; and
-the radius of CROWN-IBP and IBP grows as in FAST-IBP.
+the radius of CROWN-IBP and IBP grows like that of FAST-IBP.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ from ctbench.networks import Architecture, ConvLarge, ResNet, WideResNet
 from ctbench.recipes.tables import cells
 from ctbench.regions import L2, Linf, RandomSegments, Threat
 from ctbench.results import Published
-from ctbench.training import SGD, Adam, Constant, Linear, Ramp, Recipe, Schedule, Smooth
+from ctbench.training import SGD, Adam, ConstantRamp, LinearRamp, Ramp, Recipe, Schedule, SmoothRamp
 
 PAPER = "De Bartolomeis et al. 2023"
 CROPS = CIFAR10(augmentation=Augmentation(flip=True, crop_padding=4))
@@ -83,7 +87,7 @@ def _mnist() -> dict[str, Recipe]:
         network=ConvLarge(),
         threat=Linf(eps=0.1),
         method=PGD(attack=APGD(steps=10)),
-        ramp=Constant(),
+        ramp=ConstantRamp(),
         optimizer=Adam(lr=1e-3, milestones=(40, 80), decay=0.1, clip_norm=None),
         epochs=100,
         batch_size=128,
@@ -92,15 +96,15 @@ def _mnist() -> dict[str, Recipe]:
     coap = replace(
         at,
         method=COAP(projections=50),
-        ramp=Linear(start=0, end=20),
+        ramp=LinearRamp(start=0, end=20),
         optimizer=Adam(lr=1e-3, milestones=(30, 40, 50), decay=0.5, clip_norm=None),
         epochs=60,
         batch_size=50,
     )
     optimizer = Adam(lr=5e-4, milestones=(130, 190), decay=0.1, clip_norm=8.0)
-    ibp = replace(at, method=IBP(), ramp=Smooth(start=10, end=60), optimizer=optimizer, epochs=200, batch_size=256)
+    ibp = replace(at, method=IBP(), ramp=SmoothRamp(start=10, end=60), optimizer=optimizer, epochs=200, batch_size=256)
     fast_ibp = replace(
-        _fast(at, ConvLarge(batch_norm=True), shi=0.5, ramp=Smooth(start=0, end=20)),
+        _fast(at, ConvLarge(batch_norm=True), shi=0.5, ramp=SmoothRamp(start=0, end=20)),
         optimizer=Adam(lr=5e-4, milestones=(50, 60), decay=0.2, clip_norm=10.0),
         epochs=70,
         batch_size=256,
@@ -120,15 +124,17 @@ def _cifar10() -> dict[str, Recipe]:
     coap = replace(
         at,
         method=COAP(projections=50),
-        ramp=Linear(start=0, end=20),
+        ramp=LinearRamp(start=0, end=20),
         optimizer=SGD(lr=0.05, milestones=(30, 40, 50), decay=0.5, clip_norm=1.0, weight_decay=5e-4),
         epochs=60,
         batch_size=50,
     )
     optimizer = Adam(lr=5e-4, milestones=(1400, 1700), decay=0.1, clip_norm=8.0)
-    ibp = replace(at, method=IBP(), ramp=Smooth(start=100, end=900), optimizer=optimizer, epochs=2000, batch_size=256)
+    ibp = replace(
+        at, method=IBP(), ramp=SmoothRamp(start=100, end=900), optimizer=optimizer, epochs=2000, batch_size=256
+    )
     fast_ibp = replace(
-        _fast(at, ResNet(batch_norm=True), shi=0.5, ramp=Smooth(start=1, end=81)),
+        _fast(at, ResNet(batch_norm=True), shi=0.5, ramp=SmoothRamp(start=1, end=81)),
         optimizer=Adam(lr=5e-4, milestones=(120, 140), decay=0.2, clip_norm=10.0),
         epochs=160,
     )
@@ -146,9 +152,11 @@ def _tinyimagenet() -> dict[str, Recipe]:
         batch_size=512,
     )
     optimizer = Adam(lr=5e-4, clip_norm=8.0)
-    ibp = replace(at, method=IBP(), ramp=Smooth(start=100, end=500), optimizer=optimizer, epochs=600, batch_size=128)
+    ibp = replace(
+        at, method=IBP(), ramp=SmoothRamp(start=100, end=500), optimizer=optimizer, epochs=600, batch_size=128
+    )
     fast_ibp = replace(
-        _fast(at, WideResNet(), shi=0.2, ramp=Smooth(start=1, end=21)),
+        _fast(at, WideResNet(), shi=0.2, ramp=SmoothRamp(start=1, end=21)),
         optimizer=Adam(lr=5e-4, milestones=(60, 70), decay=0.2, clip_norm=10.0),
         epochs=80,
         batch_size=128,
@@ -214,9 +222,9 @@ def robustacc_mnist_segments_coap() -> Recipe:
     return replace(
         robustacc_mnist_segments_line_search(),
         method=COAP(),
-        ramp=Linear(start=0, end=3),
+        ramp=LinearRamp(start=0, end=3),
         optimizer=Adam(lr=1e-3, milestones=(13,), decay=0.5, clip_norm=None),
-        accumulate=16,  # each of the 4 samples at a time takes 2 GB on MNIST, 4 GB on CIFAR-10
+        accumulate=16,  # 4 samples at a time, because each takes gigabytes (docs/benchmarks.md)
     )
 
 

@@ -74,8 +74,8 @@ def rows(folders: Iterable[Path]) -> list[Row]:
     """The rows of some run folders, in order; a run with several certifications has several rows.
 
     Raises:
-        FileNotFoundError: a folder does not exist, or holds neither a run nor a certification.
-        ValueError: a file in it is damaged.
+        FileNotFoundError: a folder does not exist, is a file, or holds neither a run nor a certification.
+        ValueError: a file in it is damaged or was edited.
     """
     return [row for path in folders for row in _rows_of(RunFolder(path))]
 
@@ -84,16 +84,14 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     certifications = folder.certifications()
     if not certifications:
         folder.require()
-    recipe: dict[str, Any] = jsonl.read_json(folder.recipe) if folder.recipe.exists() else {}
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{folder.recipe} is not a recipe: it holds {type(recipe).__name__}")
+    trained = _names(folder.recipe)
     about = {
         "run": folder.path.name,
-        "method": recipe.get("method", {}).get("name", "-"),
+        "method": trained["method"],
         "training_seconds": _training_seconds(folder.metrics),
     }
     if not certifications:
-        names = {part: recipe.get(part, {}).get("name", "-") for part in ("dataset", "network")}
+        names = {part: trained[part] for part in ("dataset", "network")}
         return [Row(**about, **names, eps=None, certification=None)]
     rows = []
     for files in certifications:
@@ -102,6 +100,17 @@ def _rows_of(folder: RunFolder) -> list[Row]:
         attacked = _attacked(folder, settings)
         rows.append(Row(**about, **names, eps=settings.get("eps"), certification=files.read(), attacked=attacked))
     return rows
+
+
+def _names(recipe: Path) -> dict[str, Any]:
+    """The names of the data set, the network and the method of a recipe; "-" if there is no recipe."""
+    content = jsonl.read_json(recipe) if recipe.exists() else {}
+    parts = ("dataset", "network", "method")
+    if not isinstance(content, dict) or not all(isinstance(content.get(part, {}), dict) for part in parts):
+        raise ValueError(
+            f"{recipe} is not a recipe, an object with {', '.join(parts)}: restore the file, or leave this run out"
+        )
+    return {part: content.get(part, {}).get("name", "-") for part in parts}
 
 
 def _shown(eps: float | list[Any] | None) -> str:
@@ -115,6 +124,10 @@ def _attacked(folder: RunFolder, certified: dict[str, Any]) -> tuple[float, int]
     accuracies = []
     for path in folder.attacks():
         settings, records = jsonl.read_json(path), jsonl.read(path.with_suffix(".jsonl"))
+        lacking = {field for record in records for field in ("label", "prediction", "attack") if field not in record}
+        if lacking or not isinstance(settings, dict):
+            fault = f"{path} is not an object" if not lacking else f"a record lacks {', '.join(sorted(lacking))}"
+            raise ValueError(f"{path.with_suffix('.jsonl')}: {fault}: remove both files, and run ctbench attack again")
         if records and all(settings.get(name) == certified.get(name) for name in ("network_digest", "threat")):
             robust = sum(record["label"] == record["prediction"] and record["attack"] is None for record in records)
             accuracies.append((robust / len(records), len(records)))
@@ -143,7 +156,7 @@ def _training_seconds(metrics: Path) -> float | None:
     times = [epoch.get("seconds", 0.0) for epoch in jsonl.read(metrics)]
     for seconds in times:
         if not isinstance(seconds, int | float):
-            raise ValueError(f"{metrics}: seconds is {seconds!r}, it must be a number: the file is damaged")
+            raise ValueError(f"{metrics}: seconds is {seconds!r}, it must be a number: remove this line")
     return sum(times) if times else None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ctbench.results.checking import CHECKSUM, check
+from ctbench.results.checking import CHECKSUM, check, refuse, unsealed
 from ctbench.results.failures import Failure, by_stage
 from ctbench.results.verdicts import OUTCOMES, Open, Verdict
 
@@ -70,15 +70,11 @@ class SampleRecord:
     def from_json(cls, record: dict[str, Any]) -> SampleRecord:
         """Raises ValueError if the record is not one of a certification, or contradicts itself, and says how."""
         required = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls) if f.compare}
-        wrong = [f"it lacks {name!r}" for name, needed in required.items() if needed and name not in record]
-        wrong += [f"it has {name!r}, which is unknown" for name in record if name not in (*required, CHECKSUM)]
-        if wrong:
-            raise ValueError(
-                f"not the record of a certified sample ({'; '.join(wrong)}): take it out, and certify again"
-            )
+        faults = [f"it lacks {name!r}" for name, needed in required.items() if needed and name not in record]
+        faults += [f"it has {name!r}, which is unknown" for name in record if name not in (*required, CHECKSUM)]
+        refuse(*faults)
         check(record)
-        content = {name: value for name, value in record.items() if name != CHECKSUM}
-        return cls(**{**_why_open(record), **content, "verdict": Verdict(record["verdict"])})
+        return cls(**{**_why_open(record), **unsealed(record), "verdict": Verdict(record["verdict"])})
 
 
 def _why_open(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +102,7 @@ class Certification:
         ordered = tuple(sorted(records, key=lambda record: record.index))
         twice = [a.index for a, b in pairwise(ordered) if a.index == b.index]
         if twice:
-            raise ValueError(f"sample {twice[0]} has two records: take one of them out")
+            raise ValueError(f"sample {twice[0]} has two records: remove one of the two lines")
         return cls(ordered)
 
     def __len__(self) -> int:

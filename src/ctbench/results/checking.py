@@ -1,6 +1,6 @@
-"""The rules for the fields of records, of samples and of instances. Every reader of records applies them.
+"""The rules for the fields of records and of settings. Every reader of such files applies them.
 
-A record that was edited by hand, or damaged by a full disk, is rejected: no command continues from it.
+A file that was edited by hand, or damaged by a full disk, is rejected: no command continues from it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,21 +20,75 @@ Kind = tuple[str, Callable[[Any], bool]]
 
 
 def checksum(record: Mapping[str, Any]) -> str:
-    """The digest of all other fields of a record. It detects accidental edits, not forgeries."""
-    content = {name: value for name, value in record.items() if name != CHECKSUM}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    """The digest of all other fields of a record or of settings. It detects accidental edits, not forgeries."""
+    return hashlib.sha256(json.dumps(unsealed(record), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields and their checksum, by which a reader detects edits."""
+    return {**content, CHECKSUM: checksum(content)}
+
+
+def unsealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields without the checksum."""
+    return {name: value for name, value in record.items() if name != CHECKSUM}
 
 
 def check(record: Mapping[str, Any]) -> None:
-    """Raise ValueError if the record of a sample, as read from JSON, is invalid; the message lists all faults.
+    """Raise ValueError if the fields of the record of a sample, as read from JSON, are invalid.
 
-    A record written before a field existed may lack this field.
+    The message lists all faults. A record written before a field existed may lack this field.
     """
-    wrong = [*_wrong_kinds(record, SAMPLE)] or [*_contradictions(record)]
-    if not wrong and record.get(CHECKSUM, checksum(record)) != checksum(record):
-        wrong = [f"its checksum is {record[CHECKSUM]!r}, the other fields have {checksum(record)!r}: it was edited"]
-    if wrong:
-        raise ValueError(f"not the record of a certified sample ({'; '.join(wrong)}): take it out, and certify again")
+    refuse(*([*_wrong_kinds(record, SAMPLE)] or [*_contradictions(record)]))
+
+
+def check_seal(record: Mapping[str, Any]) -> None:
+    """Raise ValueError if the record of a sample, as read from a file, does not match its checksum.
+
+    Records without the fields `failed` and `late` were written before there were checksums: they need none.
+    """
+    if CHECKSUM in record:
+        refuse(*_wrong_checksum(record))
+    elif "failed" in record or "late" in record:
+        refuse(f"it lacks {CHECKSUM!r}, which each record with 'failed' or 'late' has: it was edited")
+
+
+def refuse(*faults: str) -> None:
+    """Raise ValueError if the record of a sample has faults."""
+    if faults:
+        raise ValueError(
+            f"not the record of a certified sample ({'; '.join(faults)}): "
+            f"remove this line, and certify the sample again with --resume"
+        )
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError if the settings of a certification, as read from JSON, are invalid.
+
+    The message lists all faults. Settings without a checksum were written before there was one: their radius is
+    compared with their threat model.
+    """
+    faults = ["it lacks 'eps'"] if "eps" not in settings else [*_wrong_kinds(settings, SETTINGS)]
+    if not faults:
+        faults += _wrong_checksum(settings) if CHECKSUM in settings else _wrong_radius(settings)
+    if faults:
+        raise ValueError(
+            f"not the settings of a certification ({'; '.join(faults)}): "
+            f"restore the file, or certify again to another place with --out"
+        )
+
+
+def _wrong_radius(settings: Mapping[str, Any]) -> Iterator[str]:
+    """A message if the threat model is described with another radius."""
+    radii = re.findall(r"\beps=(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", settings.get("threat", ""))
+    if radii and _number(settings["eps"]) and settings["eps"] not in map(float, radii):
+        yield f"its eps is {settings['eps']!r}, but its threat is {settings['threat']}: it was edited"
+
+
+def _wrong_checksum(record: Mapping[str, Any]) -> Iterator[str]:
+    """A message if the other fields have another checksum."""
+    if record[CHECKSUM] != checksum(record):
+        yield f"its checksum is {record[CHECKSUM]!r}, the other fields have {checksum(record)!r}: it was edited"
 
 
 def check_instance(record: Mapping[str, Any]) -> None:
@@ -46,7 +101,10 @@ def check_instance(record: Mapping[str, Any]) -> None:
         if verdict == "sat" and bound is not None and bound > 0:
             wrong.append(f"its bound is {bound!r}, but sat needs null or a bound <= 0")
     if wrong:
-        raise ValueError(f"not the record of an instance ({'; '.join(wrong)}): take the line out, and decide it again")
+        raise ValueError(
+            f"not the record of an instance ({'; '.join(wrong)}): "
+            f"remove this line, and decide the instance again with --resume"
+        )
 
 
 def _wrong_kinds(record: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterator[str]:
@@ -95,6 +153,13 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _radius(value: Any) -> bool:
+    """Whether it is a radius, or nested lists with a radius for each feature."""
+    if isinstance(value, list):
+        return bool(value) and all(map(_radius, value))
+    return _number(value) and value >= 0
+
+
 def _whole(least: int) -> Kind:
     return (
         f"a whole number >= {least}",
@@ -132,6 +197,10 @@ SAMPLE: Mapping[str, Kind] = {
     "reason": TEXT,
     "failed": FAILED,
     "late": ("true or false", lambda value: isinstance(value, bool)),
+}
+SETTINGS: Mapping[str, Kind] = {
+    "eps": ("a finite number >= 0, or lists of such numbers", _radius),
+    **dict.fromkeys(("norm", "threat", "dataset", "network", "network_digest"), TITLE),
 }
 NEEDED = ("name", "verdict", "stage", "bound", "seconds")
 INSTANCE: Mapping[str, Kind] = {

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ctbench.files import write_whole
+
 Record = dict[str, Any]
-UNFINISHED = ".unfinished"  # the suffix of a file that is being written
+REPAIR = "remove this line, then run the command that wrote the file again (--resume keeps the other lines)"
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
@@ -36,9 +37,9 @@ def read(path: Path) -> list[Record]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not a record of JSON ({error})") from None
+            raise ValueError(f"{path}, line {number}: not a JSON object ({error}): {REPAIR}") from None
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number}: not a record of JSON but {type(record).__name__}")
+            raise ValueError(f"{path}, line {number}: not a JSON object but {type(record).__name__}: {REPAIR}")
         records.append(record)
     return records
 
@@ -74,13 +75,3 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not a JSON file ({error})") from None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically: no reader ever sees a part of the content."""
-    unfinished = path.with_name(path.name + UNFINISHED)
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

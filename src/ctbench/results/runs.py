@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from ctbench.files import write_whole
 from ctbench.results import jsonl, locks
 from ctbench.results.certification import Certification, SampleRecord
-from ctbench.results.checking import CHECKSUM, checksum
+from ctbench.results.checking import check_seal, check_settings, sealed, unsealed
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,24 @@ class CertificationFiles:
         """All complete records, each checked.
 
         Raises:
-            ValueError: a line is not a record, a record contradicts itself, or a sample has two records; the message
-                names the file.
+            ValueError: a line is not a record, a record contradicts itself or was edited, or a sample has two records;
+                the message names the file.
         """
         records = []
         for number, record in enumerate(jsonl.read(self.records), start=1):
             with jsonl.named(f"{self.records}, line {number}"):
                 records.append(SampleRecord.from_json(record))
+                check_seal(record)
         with jsonl.named(self.records):
             return Certification.of(records)
 
     def read_settings(self) -> dict[str, Any]:
-        """The settings of the certification. Raises FileNotFoundError or ValueError if there are no valid settings."""
+        """The settings of the certification, checked.
+
+        Raises:
+            FileNotFoundError: there is no file of settings.
+            ValueError: the file holds no settings, or they were edited.
+        """
         if not self.settings.is_file():
             raise FileNotFoundError(
                 f"there is no file {self.settings}, the settings of {self.records}: keep both files together"
@@ -68,7 +75,9 @@ class CertificationFiles:
         settings = jsonl.read_json(self.settings)
         if not isinstance(settings, dict):
             raise ValueError(f"{self.settings} holds no settings of a certification but {type(settings).__name__}")
-        return settings
+        with jsonl.named(self.settings):
+            check_settings(settings)
+        return unsealed(settings)
 
     def append(self, records: Sequence[SampleRecord], *, counterexamples: bool = False) -> None:
         """Add records. With `counterexamples` their points are written first, so that no record lacks its point."""
@@ -77,7 +86,7 @@ class CertificationFiles:
                 self.counterexamples.mkdir(exist_ok=True)
                 content = io.BytesIO()
                 np.save(content, record.counterexample)
-                jsonl.write_whole(self.counterexamples / f"{record.index}.npy", content.getvalue())
+                write_whole(self.counterexamples / f"{record.index}.npy", content.getvalue())
         jsonl.append(self.records, map(_sealed, records))
 
     @contextmanager
@@ -103,7 +112,7 @@ class CertificationFiles:
         if exist == (False, False) or (not exist[1] and not self.records.stat().st_size):
             # the empty records come first: after a kill between the two, the files still differ from those of others
             jsonl.rewrite(self.records, [])
-            jsonl.write_json(self.settings, settings)
+            jsonl.write_json(self.settings, sealed(settings))
             return {}
         if exist != (True, True):
             there, missing = (self.records, self.settings) if exist[0] else (self.settings, self.records)
@@ -134,7 +143,7 @@ class CertificationFiles:
             raise ValueError(f"{self.records} exists already: merge into a new file")
         missing = next((part.records for part in parts if not part.records.is_file()), None)
         if missing is not None:
-            raise FileNotFoundError(f"there is no file {missing}")
+            raise FileNotFoundError(f"there is no file {missing}: check the path")
         settings = [part.read_settings() for part in parts]
         for part, its in zip(parts, settings, strict=True):
             different = _differences(settings[0], its)
@@ -157,9 +166,7 @@ class CertificationFiles:
 
 
 def _sealed(record: SampleRecord) -> dict[str, Any]:
-    """The record with the checksum by which a reader detects edits."""
-    content = record.to_json()
-    return {**content, CHECKSUM: checksum(content)}
+    return sealed(record.to_json())
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -217,7 +224,11 @@ class RunFolder:
 
     def require(self) -> None:
         """Raise an error unless this is the folder of a run."""
+        if self.path.is_file():
+            inside = self.path.parent.name in ("certified", "attacked")
+            folder = self.path.parents[1] if inside else "the folder that ctbench train made"
+            raise FileNotFoundError(f"{self.path} is a file, but a run folder is expected: give {folder}")
         if not self.path.is_dir():
-            raise FileNotFoundError(f"there is no run folder {self.path}")
+            raise FileNotFoundError(f"there is no run folder {self.path}: check the path")
         if not self.recipe.is_file():
             raise FileNotFoundError(f"{self.path} is not a run folder: it has no {self.recipe.name}")

@@ -1,4 +1,4 @@
-"""What it takes to build a network again: its architecture and the shape and normalisation of its data."""
+"""The blueprint of a network: its architecture, and the shape and normalisation of its data."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from ctbench.training.initialization import build
 
 @dataclass(frozen=True, kw_only=True)
 class Blueprint:
-    """Stands in the metadata of a weights file, so that the file alone makes the network."""
+    """The metadata of a weights file, so that the network can be built from the file alone."""
 
     network: Architecture
     input_shape: tuple[int, ...]
     classes: int
-    mean: tuple[float, ...] | None = None  # of the Normalize layer; None for none
+    mean: tuple[float, ...] | None = None  # of the Normalize layer; None: no such layer
     std: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, network: Architecture, data: Data) -> Blueprint:
-        """The blueprint of an architecture for a data set, normalised as the data set says; a module of the user's own
-        normalises by itself."""
+        """The blueprint of an architecture for a data set, with the normalisation of the data set.
+
+        A module of the user's own normalises by itself.
+        """
         mean, std = (None, None) if isinstance(network, Given) else (data.mean, data.std)
         return cls(network=network, input_shape=data.input_shape, classes=data.classes, mean=mean, std=std)
 

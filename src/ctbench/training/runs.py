@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from ctbench.datasets import Data, GivenData
+from ctbench.files import UNFINISHED
 from ctbench.graph import UnsupportedLayerError, unwrapped
 from ctbench.networks import Architecture, Given
 from ctbench.onnx import load_onnx, save_onnx
@@ -68,7 +69,7 @@ def train(
     """Train a network by a recipe.
 
     Args:
-        recipe: what to train, on what and how.
+        recipe: the network, its data, and how to train it.
         out: the run folder; None is "runs/NAME-HASH" in the working directory.
         resume: continue the run in the folder; a complete run is loaded.
         model: a module of your own in place of the recipe's network, normalisation inside. A copy of it is trained,
@@ -81,16 +82,16 @@ def train(
         compiled: compile the method, where that works. It is not a field of the recipe, as it changes only rounding.
         deterministic: let torch take only deterministic algorithms; RuntimeError where an operation has none.
         tensorboard: also write each epoch's metrics to the folder "tensorboard" of the run.
-        processes: those that train this run together, each of which makes this call; the first one writes the files.
+        processes: the processes that train this run together. Each makes this call; the first one writes the files.
         on_epoch: called after each epoch with its metrics, as in metrics.jsonl ("epoch" counts from 1), and the network
-            as at test time.
+            in eval mode.
 
     Raises:
         ValueError: the folder holds the run of another recipe, or a run of this one and `resume` is False; another
             process trains there; a field of the recipe, or the module, does not fit the data; or TensorBoard is not
             installed.
         TrainingDivergedError: the loss or its gradient became NaN or infinite; the message says where. It is raised at
-            the end of that epoch, in which no step was taken from there on. The state after the last whole epoch stays.
+            the end of that epoch, in which no later step was taken. The state after the last whole epoch stays.
     """
     if not isinstance(recipe, Recipe):
         raise ValueError(f"the recipe is {recipe!r}: give a Recipe, e.g. ctbench.recipe(name)")
@@ -174,7 +175,7 @@ def load_run(path: str | Path, *, model: nn.Module | None = None, device: str | 
 
     Raises:
         FileNotFoundError: there is no run, or it is not complete.
-        ValueError: a file in it is damaged, or the weights are those of another network, or the module is needed; or
+        ValueError: a file in the folder is damaged, the weights belong to another network, or the module is needed; or
             the recipe has a class (except a method) of a module that is not imported.
 
     Warns:
@@ -239,7 +240,7 @@ def _different(recipe: Recipe, other: Recipe) -> str:
 
 def _passing(file: Path, folder: RunFolder) -> bool:
     """Whether a file says nothing of a run: the lock, or what a process that died was writing."""
-    return file == folder.lock or file.suffix == jsonl.UNFINISHED
+    return file == folder.lock or file.suffix == UNFINISHED
 
 
 def _note_versions(folder: RunFolder, now: dict[str, Any]) -> None:

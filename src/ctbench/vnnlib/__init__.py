@@ -1,6 +1,6 @@
 """VNN-LIB 1.0: properties of networks as text (Demarchi et al., FoMLAS 2023; https://www.vnnlib.org).
 
-A file describes the counterexamples. The property holds where no input x and output y = f(x) satisfy all its asserts:
+A file describes the counterexamples. The property holds if no input x with its output y = f(x) satisfies all asserts:
 
     (declare-const X_0 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)     ; comments end with the line
     (assert (>= X_0 -0.5)) (assert (<= X_0 0.5))
@@ -10,7 +10,7 @@ A file describes the counterexamples. The property holds where no input x and ou
 
     x, y is a counterexample  iff  some case has  lower <= x <= upper  and some (A, b) in unsafe with  A y + b <= 0
 
-where `<` and `>` exclude the edge, of a box and of a row.
+`<` and `>` exclude the edge of a box or of a row.
 
     prop = read_vnnlib("instance.vnnlib.gz")
     write_robustness("instance.vnnlib.gz", x - eps, x + eps, y=3, classes=10)

@@ -14,7 +14,7 @@ from ctbench.vnnlib.property import Row, next_double
 from ctbench.vnnlib.syntax import Expression, LocatedError, Word, application, check_count, quoted
 
 MAX_ALTERNATIVES = 100_000  # conjunctions of the disjunctive normal form
-MAX_DIGITS = 4000  # of a number; and what its exponent may be
+MAX_DIGITS = 4000  # of a number; also the largest exponent
 MAX_BITS = 100_000  # of a product of numbers
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -28,8 +28,8 @@ class Bound(NamedTuple):
     strict: bool
 
     def tighter(self, other: Bound) -> bool:
-        """Whether it says more than another bound of the same side."""
-        if self.nearest != other.nearest:  # most bounds differ there, which is quicker
+        """Whether it is tighter than another bound of the same side."""
+        if self.nearest != other.nearest:  # most bounds differ here, and floats are fast to compare
             return (self.nearest < other.nearest) == (self.side > 0)
         if self.exact != other.exact:
             return (self.exact < other.exact) == (self.side > 0)
@@ -37,20 +37,20 @@ class Bound(NamedTuple):
 
     @property
     def around(self) -> float:
-        """The float64 number nearest to it that is not inside of it."""
+        """The nearest float64 number on the bound or outside of it."""
         beyond = (Fraction(self.nearest) - self.exact) * self.side
         return self.nearest if beyond >= 0 else next_double(self.nearest, self.side)
 
     @property
     def inside(self) -> float:
-        """The float64 number nearest to it that keeps it."""
+        """The nearest float64 number that satisfies the bound."""
         beyond = (Fraction(self.nearest) - self.exact) * self.side
-        kept = beyond < 0 or (beyond == 0 and not self.strict)
-        return self.nearest if kept else next_double(self.nearest, -self.side)
+        satisfied = beyond < 0 or (beyond == 0 and not self.strict)
+        return self.nearest if satisfied else next_double(self.nearest, -self.side)
 
 
 class Alternative(NamedTuple):
-    """A conjunction. Bounds are in parts, which alternatives share: an `or` copies no box of thousands of bounds."""
+    """A conjunction. Alternatives share tuples of bounds, so that an `or` copies no box of thousands of bounds."""
 
     bounds: tuple[tuple[Bound, ...], ...]
     rows: tuple[Row, ...]
@@ -95,7 +95,7 @@ def _check_alternatives(count: int, at: int | None) -> None:
         )
 
 
-_Linear: TypeAlias = dict[str, Fraction]  # coefficients of variables; that of "" is the constant
+_Linear: TypeAlias = dict[str, Fraction]  # the coefficients by variable; the constant is under ""
 
 
 def _linear(term: Expression, declared: set[str]) -> _Linear:
@@ -120,7 +120,7 @@ def _number(word: Word) -> Fraction:
     mantissa, _, exponent = word.text.lower().partition("e")
     if len(mantissa) > MAX_DIGITS or len(exponent) > len(f"-{MAX_DIGITS}") or abs(int(exponent or 0)) > MAX_DIGITS:
         raise LocatedError(
-            f"{quoted(word.text)} is a number of more than {MAX_DIGITS} digits, or with such an exponent", word.at
+            f"{quoted(word.text)} has more than {MAX_DIGITS} digits, or an exponent beyond {MAX_DIGITS}", word.at
         )
     return Fraction(word.text)
 
@@ -166,11 +166,11 @@ def _nonpositive(term: _Linear, at: int, *, strict: bool) -> Alternative:
 
 
 def _nearest(number: Fraction, at: int) -> float:
-    """The nearest float64 number; the number must lie between two of them."""
+    """The nearest float64 number. Raises LocatedError if the number is outside of the range of float64."""
     try:
-        found = float(number) + 0.0  # never -0.0
+        nearest = float(number) + 0.0  # never -0.0
     except OverflowError:
-        found = math.inf
-    if abs(found) >= sys.float_info.max and abs(number) > sys.float_info.max:
+        nearest = math.inf
+    if abs(nearest) >= sys.float_info.max and abs(number) > sys.float_info.max:
         raise LocatedError("a number is too large for double precision", at)
-    return found
+    return nearest

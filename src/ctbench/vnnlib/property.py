@@ -1,8 +1,8 @@
-"""What a VNN-LIB file says: input boxes, and half-spaces of outputs that must not come out of them.
+"""The content of a VNN-LIB file: input boxes, and half-spaces that must not contain the outputs for these inputs.
 
-Numbers are rational: 0.1 + 0.2 - 0.3 is 0. Float64 tensors hold the nearest numbers. The exact rows are kept with them,
-and two boxes of float64 numbers: one around the file's box, and one inside it. So a proof is about the file's whole
-box, and whether a float64 point is a counterexample is decided exactly.
+The numbers of a file are rational: 0.1 + 0.2 - 0.3 is 0. Float64 tensors hold the nearest numbers. The exact rows are
+kept with them, and two boxes of float64 numbers: one around the file's box, and one inside it. So a proof covers the
+file's whole box, and whether a float64 point is a counterexample is decided exactly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ctbench.specification import check_labels, margin_rows
 class Row(NamedTuple):
     """<coefficients, y> + offset <= 0, or < 0, in rational numbers."""
 
-    coefficients: tuple[tuple[int, Fraction], ...]  # those that are not 0, by their place
+    coefficients: tuple[tuple[int, Fraction], ...]  # (index, value) of the coefficients that are not 0
     offset: Fraction
     strict: bool = False
 
@@ -33,20 +33,20 @@ class Row(NamedTuple):
 
     @property
     def never(self) -> bool:
-        """Whether it contains no outputs at all, as it does not depend on them."""
+        """Whether it contains no outputs, because it does not depend on them and its offset excludes all."""
         return not self.coefficients and not self.contains(())
 
     def scaled(self, width: int) -> tuple[list[float], float]:
-        """Coefficients [K] in float64 and an offset, for a multiple of the row; the offset is never above it.
+        """Coefficients [K] and an offset in float64, for a multiple of the row; the offset is rounded downward.
 
-        The coefficients are exact, if those of a multiple are: 0.1 and 0.3 are not, but 1 and 3 are.
+        The coefficients are exact if some multiple has exact ones: 0.1 and 0.3 are not exact in float64, 1 and 3 are.
         """
         factor, values = Fraction(1), [weight for _, weight in self.coefficients]
         if any(Fraction(float(value)) != value for value in values):
             whole = math.lcm(*(value.denominator for value in values))
             most = max(map(abs, values))
             if most * whole < 2**53:
-                factor = Fraction(whole, 2 ** whole.bit_length())  # near to 1: bounds are told in this unit
+                factor = Fraction(whole, 2 ** whole.bit_length())  # near 1, because bounds are reported in this unit
             if most < Fraction(2) ** -900:  # too small for all of its digits
                 most = max(most, abs(self.offset))
                 factor *= Fraction(2) ** (most.denominator.bit_length() - most.numerator.bit_length())
@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Halfspaces:
-    """All outputs y with A y + b <= 0 in every row, or < 0 where the row is strict.
+    """All outputs y with A y + b <= 0 in every row, or < 0 if the row is strict.
 
     Raises:
         ValueError: there is no row, shapes do not fit, or numbers are not finite float64.
@@ -66,8 +66,8 @@ class Halfspaces:
 
     rows: Tensor  # A, [m, K]
     offsets: Tensor  # b, [m]
-    strict: Tensor | None = None  # which rows exclude their edge, [m]; None for none of them
-    exact: tuple[Row, ...] | None = None  # the rows that A and b are rounded from; None where they are these
+    strict: Tensor | None = None  # whether each row excludes its edge, [m]; None if no row does
+    exact: tuple[Row, ...] | None = None  # the rows before rounding; None if A and b are exact
 
     def __post_init__(self) -> None:
         if self.rows.dim() != 2 or not len(self.rows) or self.offsets.shape != self.rows.shape[:1]:
@@ -95,9 +95,9 @@ class Halfspaces:
         return any(row.never for row in self.comparisons)
 
     def margins(self) -> tuple[Tensor, Tensor]:
-        """Rows [m, K] and offsets [m] in float64 that are positive nowhere where these, or multiples of them, are not.
+        """Rows [m, K] and offsets [m] in float64: if a row is positive, so is the exact row.
 
-        That is so up to the rounding of coefficients without a multiple in float64.
+        This holds except for the rounding of coefficients that have no exact multiple in float64.
         """
         if self.exact is None:
             return self.rows, self.offsets
@@ -105,11 +105,11 @@ class Halfspaces:
         return torch.tensor(rows, dtype=torch.float64), torch.tensor(offsets, dtype=torch.float64)
 
     def contains(self, outputs: Tensor) -> Tensor:
-        """Which outputs lie in it: [..., K] to [...], decided exactly; none that is NaN or infinite."""
+        """Whether outputs lie in it: [..., K] to [...], decided exactly; False for NaN and infinite outputs."""
         outputs = outputs.detach().to(self.rows)
         finite = torch.isfinite(outputs).all(-1)
         values, largest = outputs @ self.rows.T + self.offsets, outputs.abs() @ self.rows.abs().T + self.offsets.abs()
-        # what rounding of the rows, and of sums in any order, comes to; and a term below the range of float64
+        # the rounding of the rows and of sums in any order, and a term for numbers below the range of float64
         error = (outputs.shape[-1] + 4) * 2.0**-52 * largest + 1e-300 * (1 + outputs.abs().sum(-1, keepdim=True))
         inside = values < 0
         for place in (~(values.abs() > error) & finite.unsqueeze(-1)).nonzero().tolist():
@@ -127,29 +127,29 @@ class Halfspaces:
 
 @dataclass(frozen=True, eq=False)
 class RealBox:
-    """A box whose bounds need be no float64 numbers, or do not belong to it, told by float64 numbers."""
+    """A box whose bounds may not be float64 numbers, or may not belong to it, described by float64 numbers."""
 
-    around: tuple[Tensor, Tensor]  # the corners of the least box around it, [n] each
-    inside: tuple[Tensor, Tensor]  # the least and the greatest number in it, [n] each; where there is none, the first
-    # is the greater one
-    empty: bool  # whether no real number lies between some bounds
+    around: tuple[Tensor, Tensor]  # the corners of the smallest box around it, [n] each
+    # the least and the greatest number in it, [n] each; if an input has no such number, the first is the greater one
+    inside: tuple[Tensor, Tensor]
+    empty: bool  # whether an input has no real number between its bounds
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One input box, and what must not come out of it: any of the alternatives in `unsafe`.
+    """One input box, and the alternatives that must not contain an output for it.
 
-    The property holds for the case iff for each alternative and every x in the box some row has A y + b > 0 (or is 0,
-    where it is strict).
+    The property holds for the case iff, for each alternative and every x in the box, some row has A y + b > 0, or = 0
+    if the row is strict.
 
     Raises:
-        ValueError: an empty box, no alternative, or shapes and dtypes other than those below.
+        ValueError: the box is empty, there is no alternative, or shapes or dtypes differ from those below.
     """
 
     lower: Tensor  # [n] float64, in C order of the input's shape
     upper: Tensor  # [n] float64
     unsafe: tuple[Halfspaces, ...]
-    real: RealBox | None = None  # the box that lower and upper are rounded from; None where they are its corners
+    real: RealBox | None = None  # the box before rounding; None if lower and upper are exact
 
     def __post_init__(self) -> None:
         if self.lower.dim() != 1 or self.lower.shape != self.upper.shape:
@@ -163,23 +163,23 @@ class Case:
 
     @property
     def empty(self) -> bool:
-        """Whether no input lies in the box, as `x < 1 and x >= 1` says."""
+        """Whether no input lies in the box, e.g. for `x < 1 and x >= 1`."""
         return self.real is not None and self.real.empty
 
     @property
     def around(self) -> tuple[Tensor, Tensor]:
-        """The corners of a box of float64 numbers that all inputs lie in, [n] each."""
+        """The corners of a box of float64 numbers that contains all inputs, [n] each."""
         return (self.lower, self.upper) if self.real is None else self.real.around
 
     @property
     def rounded(self) -> bool:
-        """Whether some input has no float64 number between its bounds, so that the nearest one must stand for them."""
+        """Whether some input has no float64 number between its bounds, so that the nearest number is used instead."""
         return self.real is not None and bool((self.real.inside[0] > self.real.inside[1]).any())
 
     def nearest(self, x: Tensor) -> Tensor:
         """The nearest float64 inputs of the box, [..., n] to [..., n].
 
-        Where no float64 number lies between the bounds of an input, it is the one nearest to its lower bound.
+        If no float64 number lies between the bounds of an input, it is the number nearest to the lower bound.
         """
         lower, upper = (corner.to(x.device) for corner in self._inside)
         return torch.minimum(torch.maximum(x, lower), upper)
@@ -192,7 +192,7 @@ class Case:
         return torch.where(lower > upper, self.lower, lower), torch.where(lower > upper, self.lower, upper)
 
     def includes(self, x: Tensor, *, tolerance: float = 0.0) -> bool:
-        """Whether an input [n] lies in the box, decided exactly, or not further outside than the tolerance."""
+        """Whether an input [n] lies in the box, decided exactly, or outside by at most the tolerance."""
         if self.empty:
             return False
         if tolerance == 0:
@@ -200,7 +200,7 @@ class Case:
         return bool(((self.lower - tolerance <= x) & (x <= self.upper + tolerance)).all())
 
     def violated(self, outputs: Tensor) -> Tensor:
-        """Which outputs are unsafe: [..., K] to [...], decided exactly; the inputs are not looked at."""
+        """Whether outputs are unsafe: [..., K] to [...], decided exactly. Inputs do not matter here."""
         return torch.stack([alternative.contains(outputs) for alternative in self.unsafe]).any(0)
 
     def __eq__(self, other: object) -> bool:
@@ -212,7 +212,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Property:
-    """No input of a case's box has an unsafe output. Raises ValueError for cases of other sizes, or none."""
+    """The statement that no input in the box of a case has an unsafe output.
+
+    Raises:
+        ValueError: there is no case, or a case has other sizes.
+    """
 
     inputs: int  # n
     outputs: int  # K
@@ -230,17 +234,17 @@ class Property:
                 )
 
     def is_counterexample(self, x: Tensor, y: Tensor, *, tolerance: float = 0.0) -> bool:
-        """Whether the input x with the network's output y breaks the property, decided in rational numbers.
+        """Whether the input x with the network's output y violates the property, decided in rational numbers.
 
-        An input that no float64 number fits, as one that must be 0.1, may be the nearest float64 number.
+        If no float64 number satisfies the bounds of an input, e.g. if it must be 0.1, the nearest number is accepted.
 
         Args:
             x: n numbers in any shape, read in C order.
             y: K numbers in any shape.
-            tolerance: how far each input may be outside of its bounds, whose strictness then plays no part.
+            tolerance: how far each input may be outside of its bounds; if > 0, strict bounds count like others.
 
         Raises:
-            ValueError: another count of numbers.
+            ValueError: x or y has another count of numbers.
         """
         if (x.numel(), y.numel()) != (self.inputs, self.outputs):
             raise ValueError(
@@ -252,17 +256,17 @@ class Property:
 
 
 def robustness(lower: Tensor, upper: Tensor, y: int, classes: int) -> Property:
-    """Class y wins everywhere in the box: unsafe is y_y - y_k <= 0, for k != y in ascending order.
+    """The property that class y wins everywhere in the box: unsafe is y_y - y_k <= 0, for k != y in ascending order.
 
     Args:
-        lower: the n numbers of one input, of at most three dimensions or as a batch of one, in the space of the
-            network's input; kept exactly, as float64.
-        upper: the same.
+        lower: the lower corner, n numbers in the space of the network's input; of at most three dimensions, or a
+            batch of one. It is kept exactly, as float64.
+        upper: the upper corner, likewise.
         y: the class.
-        classes: how many there are, two or more.
+        classes: the number of classes, two or more.
 
     Raises:
-        ValueError: an empty box, a batch of several inputs, a y that is no class, or fewer than two classes.
+        ValueError: the box is empty, there are several inputs, y is not a class, or there are fewer than two classes.
     """
     if lower.dim() > 3 and len(lower) != 1:
         raise ValueError(f"lower has the shape {list(lower.shape)}, a batch of {len(lower)}: a property has one input")
@@ -282,7 +286,7 @@ def next_double(number: float, direction: int) -> float:
 
 
 def greatest_double_below(number: Fraction) -> float:
-    """The greatest float64 number that is not above it."""
+    """The greatest float64 number <= `number`."""
     nearest = float(number)
     return nearest if Fraction(nearest) <= number else next_double(nearest, -1)
 

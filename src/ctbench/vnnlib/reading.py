@@ -24,15 +24,15 @@ VARIABLE = re.compile(r"[XY]_(0|[1-9][0-9]{0,8})")
 
 
 class VnnlibError(ValueError):
-    """A file is not VNN-LIB 1.0, or no property of a box: says where, and what was expected."""
+    """A file is not VNN-LIB 1.0, or not a property of boxes. The message says where, and what was expected."""
 
 
 def read_vnnlib(path: Path | str) -> Property:
-    """The property of a file, unpacked where its name ends in .gz.
+    """The property of a file, which is unpacked if its name ends in .gz.
 
     Raises:
         FileNotFoundError: there is no such file.
-        VnnlibError: what it holds is no property of boxes in VNN-LIB 1.0; names the line where there is one.
+        VnnlibError: the content is not a property of boxes in VNN-LIB 1.0; the message names the line, if possible.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,7 +54,7 @@ def read_vnnlib(path: Path | str) -> Property:
 
 
 def parse_vnnlib(text: str, *, name: str = "the text") -> Property:
-    """The property that a text describes. `name` is what errors call it; raises VnnlibError as `read_vnnlib` does."""
+    """The property that a text describes. Raises VnnlibError like `read_vnnlib`; messages call the text `name`."""
     try:
         return _property(commands_of(text))
     except LocatedError as error:
@@ -99,7 +99,7 @@ def _declared(declarations: list[Form]) -> set[str]:
 
 
 def _count(declared: set[str], letter: str) -> int:
-    """How many variables of a letter there are; they must be numbered 0, 1, 2, ..."""
+    """The number of variables of a letter, which must be numbered 0, 1, 2, ..."""
     count = max(1, sum(name[0] == letter for name in declared))
     missing = next((name for name in (f"{letter}_{i}" for i in range(count)) if name not in declared), None)
     if missing is not None:
@@ -108,9 +108,9 @@ def _count(declared: set[str], letter: str) -> int:
 
 
 def _cases(alternatives: list[Alternative], inputs: int, outputs: int) -> Iterator[Case]:
-    """The alternatives, sorted by their boxes; those that no input satisfies are left out, if there are others.
+    """The alternatives, sorted by their boxes. Alternatives with an empty box are dropped if there are others.
 
-    Where all that keeps inputs out is that a bound excludes itself, the box is kept, and is empty.
+    If all boxes are empty only because bounds exclude their edges (x < 1 and x >= 1), one of them is kept as empty.
     """
     if not all(alternative.rows for alternative in alternatives):
         raise LocatedError("nothing is asserted about the outputs Y, or not in every alternative of an or")
@@ -121,22 +121,22 @@ def _cases(alternatives: list[Alternative], inputs: int, outputs: int) -> Iterat
     if numbers > MAX_NUMBERS:
         raise LocatedError(f"boxes and rows would be {numbers} numbers: at most {MAX_NUMBERS}")
     unsafe: dict[_Corners, list[Halfspaces]] = {}
-    empty: list[tuple[_Corners, list[Halfspaces]]] = []  # the first box whose bounds exclude one another
+    empty: list[tuple[_Corners, list[Halfspaces]]] = []  # at most one: the first empty box
     conflict = None
     for members in shared.values():
         lower, upper = _box(members[0].bounds, inputs)
-        found = next(_apart(lower, upper), None)
-        if found is None or found[0].exact == found[1].exact:
+        clash = next(_clashes(lower, upper), None)
+        if clash is None or clash[0].exact == clash[1].exact:
             _check_bounded(lower, upper)
-            corners = _Corners.of(lower, upper, empty=found is not None)
+            corners = _Corners.of(lower, upper, empty=clash is not None)
             halfspaces = [_halfspaces(member.rows, outputs) for member in members]
-            if found is None:
+            if clash is None:
                 unsafe.setdefault(corners, []).extend(halfspaces)
             else:
                 empty = empty or [(corners, halfspaces)]
         elif conflict is None:
-            name = f"X_{found[0].coordinate}"
-            conflict = f"the box is empty: {name} >= {found[0].nearest!r} and {name} <= {found[1].nearest!r}"
+            name = f"X_{clash[0].coordinate}"
+            conflict = f"the box is empty: {name} >= {clash[0].nearest!r} and {name} <= {clash[1].nearest!r}"
     if conflict is not None and not unsafe and not empty:
         raise LocatedError(conflict)
     for corners, halfspaces in unsafe.items() or empty:
@@ -152,14 +152,14 @@ def _box(layers: Iterable[Iterable[Bound]], inputs: int) -> tuple[_Side, _Side]:
     upper: _Side = [None] * inputs
     for bound in chain.from_iterable(layers):
         side = upper if bound.side > 0 else lower
-        known = side[bound.coordinate]
-        if known is None or bound.tighter(known):
+        best = side[bound.coordinate]
+        if best is None or bound.tighter(best):
             side[bound.coordinate] = bound
     return lower, upper
 
 
-def _apart(lower: _Side, upper: _Side) -> Iterator[tuple[Bound, Bound]]:
-    """The bounds of each input between which nothing lies; those that exclude one another first."""
+def _clashes(lower: _Side, upper: _Side) -> Iterator[tuple[Bound, Bound]]:
+    """The pairs of bounds of an input with no number between them. Pairs with lower > upper come first."""
     pairs = [
         (below, above)
         for below, above in zip(lower, upper, strict=True)
@@ -178,7 +178,7 @@ def _check_bounded(lower: _Side, upper: _Side) -> None:
 
 
 class _Corners(NamedTuple):
-    """A box by its numbers, to find cases of the same box."""
+    """A box as tuples of numbers, so that cases with the same box can be found."""
 
     lower: tuple[float, ...]
     upper: tuple[float, ...]

@@ -11,7 +11,7 @@ TOKEN = re.compile(r";[^\r\n]*|[()]|[^\s();]+")
 
 
 class LocatedError(Exception):
-    """What is wrong, and at which character of the text; None for the text as a whole."""
+    """A fault in the text. `at` is the position of the character, or None if the fault is in the text as a whole."""
 
     def __init__(self, message: str, at: int | None = None) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class Word(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What stands within a pair of parentheses."""
+    """The content of a pair of parentheses."""
 
     parts: list[Expression]
     at: int
@@ -50,27 +50,28 @@ def commands_of(text: str) -> list[Form]:
             open_forms.append(form)
         elif word == ")":
             if not open_forms:
-                raise LocatedError("a ')' closes nothing", at)
+                raise LocatedError("there is a ')' without a '('", at)
             open_forms.pop()
         elif word[0] != ";":
             if not open_forms:
-                raise LocatedError(f"{quoted(word)} stands outside of all parentheses", at)
+                raise LocatedError(f"{quoted(word)} is outside of all parentheses", at)
             open_forms[-1].parts.append(Word(word, at))
     if open_forms:
-        raise LocatedError("this '(' is never closed", open_forms[0].at)
+        raise LocatedError("this '(' has no ')'", open_forms[0].at)
     return commands
 
 
 def application(expression: Expression) -> tuple[str, list[Expression]]:
-    """What a form begins with, and the rest of it."""
+    """The first word of a form, and its other parts."""
     if isinstance(expression, Word):
-        raise LocatedError(f"{quoted(expression.text)} stands where a '(' was expected", expression.at)
+        raise LocatedError(f"{quoted(expression.text)} is in the place of an expected '('", expression.at)
     if not expression.parts or not isinstance(expression.parts[0], Word):
         raise LocatedError("a '(' must be followed by a command or an operator", expression.at)
     return expression.parts[0].text, expression.parts[1:]
 
 
 def check_count(form: Expression, right: bool, expected: str) -> None:
+    """Raise LocatedError unless the number of parts of a form is right."""
     if not right:
         assert isinstance(form, Form)
         raise LocatedError(f"{quoted(application(form)[0])} needs {expected}, not {len(form.parts) - 1}", form.at)

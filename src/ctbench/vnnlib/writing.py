@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ctbench.results.jsonl import write_whole
+from ctbench.files import write_whole
 from ctbench.vnnlib.property import Case, Halfspaces, Property, robustness
 
 
 def write_robustness(path: Path | str, lower: Tensor, upper: Tensor, y: int, classes: int) -> None:
-    """Write that class y wins everywhere in a box. Arguments and errors are those of `robustness`."""
+    """Write the property that class y wins everywhere in a box. Arguments and errors are those of `robustness`."""
     write_property(path, robustness(lower, upper, y, classes))
 
 
 def write_property(path: Path | str, prop: Property) -> None:
-    """Write a property such that the file is never seen half-written; packed where the name ends in .gz.
+    """Write a property atomically; the file is packed if its name ends in .gz.
 
-    Numbers are written in as many digits as give the same float64, and without exponents, which some readers do not
-    know. What is read back is equal, if no two cases have the same box: such are read as one. It is about the numbers
-    that are written, which are within half a unit in the last place of the float64 ones.
+    Numbers are written without exponents, which some readers do not support, and with enough digits to read back the
+    same float64 numbers. The written numbers differ from these by at most half a unit in the last place, and the file
+    is about the written numbers. Reading gives an equal property, except that cases with the same box become one case.
     """
     path = Path(path)
     content = _text(prop).encode()
@@ -63,7 +63,7 @@ def _bounds(case: Case) -> Iterator[str]:
 
 
 def _excluded(case: Case) -> tuple[list[bool], list[bool]]:
-    """Which lower and which upper bounds do not belong to the box."""
+    """For each lower and each upper bound, whether the box excludes it."""
     if case.real is None:
         return [False] * len(case.lower), [False] * len(case.upper)
     ends = zip((case.lower, case.upper), case.real.around, case.real.inside, strict=True)
@@ -79,8 +79,8 @@ def _comparison(row: list[float], offset: float, strict: bool) -> str:
         smaller, larger = sorted(coefficients, key=coefficients.__getitem__, reverse=True)
         return f"({more} {larger} {smaller})"
     terms = [name if value == 1 else f"(* {_digits(value)} {name})" for name, value in coefficients.items()]
-    left = f"(+ {' '.join(terms)})" if len(terms) > 1 else (terms or ["0.0"])[0]
-    return f"({less} {left} {_digits(-offset)})"
+    total = f"(+ {' '.join(terms)})" if len(terms) > 1 else (terms or ["0.0"])[0]
+    return f"({less} {total} {_digits(-offset)})"
 
 
 def _digits(number: float) -> str:

@@ -1,0 +1,26 @@
+"""The table of the ONNX operators that can be read, and the operators that are refused with a reason of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ctbench.onnx.building import Array, Operator, TracedValue
+
+Result = TracedValue | list[TracedValue] | Array
+Reader = Callable[[Operator], Result]
+OPERATORS: dict[str, Reader] = {}
+
+_MONOTONE = (
+    "not supported: it keeps the order of the logits, so take it out of the network and state properties of its logits"
+)
+REFUSED = {"Softmax": _MONOTONE, "LogSoftmax": _MONOTONE}
+
+
+def reads(*kinds: str) -> Callable[[Reader], Reader]:
+    """Register the decorated function for operators of these kinds."""
+
+    def register(function: Reader) -> Reader:
+        OPERATORS.update(dict.fromkeys(kinds, function))
+        return function
+
+    return register

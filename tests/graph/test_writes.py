@@ -1,0 +1,176 @@
+"""Tracing values that are written into: they are read as changed, or refused."""
+
+import operator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.graph.forwards import Wrap, check, refusal
+from torch import Tensor, nn
+
+from ctbench.graph import trace
+
+# Reading these as if they were out of place would bound another network than the module.
+IN_PLACE = {
+    "a layer in place": lambda m, x: (lambda h: m.second(m.relu(h)) + m.second(h))(m.first(x.flatten(1))),
+    "a function in place": lambda m, x: (lambda h: m.second(F.relu(h, inplace=True)) + m.second(h))(
+        m.first(x.flatten(1))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_value_changed_in_place_is_read_as_changed_or_refused(name):
+    torch.manual_seed(0)
+    message = refusal(Wrap(IN_PLACE[name]))
+    assert message is None or "place" in message
+
+
+def test_a_change_in_place_is_seen_where_random_inputs_do_not_show_it():
+    """On inputs above 0 this ReLU changes nothing, so a comparison of values there finds no difference."""
+    model = Wrap(IN_PLACE["a layer in place"]).double()
+    with torch.no_grad():
+        model.first.weight.copy_(torch.eye(6))
+        model.first.bias.zero_()
+    try:
+        graph = trace(model, (2, 3))
+    except ValueError:
+        return
+    x = torch.full((1, 2, 3), -1.0, dtype=torch.float64)
+    torch.testing.assert_close(graph(x), model.eval()(x.clone()))
+
+
+def test_a_sum_in_place_is_read_as_changed_or_refused():
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        h = kept = m.first(x.flatten(1))
+        h += x.flatten(1)
+        return m.second(h + kept)
+
+    torch.manual_seed(0)
+    message = refusal(Wrap(forward))
+    assert message is None or "place" in message
+
+
+def test_a_sum_written_into_the_input_can_be_read():
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        h = x.flatten(1)
+        h += m.first(h)  # also changes x, which nothing uses any more
+        return m.second(h)
+
+    torch.manual_seed(0)
+    check(Wrap(forward), 2, 3)
+
+
+def test_a_sum_in_place_is_refused_where_random_inputs_do_not_show_it():
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        h = kept = m.first(x.flatten(1))
+        h += nn.functional.relu(m.dead(x.flatten(1)))
+        return m.second(h + kept)
+
+    torch.manual_seed(0)
+    model = Wrap(forward)
+    model.dead = nn.Linear(6, 6)
+    nn.init.constant_(model.dead.bias, -1e3)  # on all inputs that a check would try
+    assert "after a layer has written into it" in (refusal(model) or "")
+
+
+def test_a_view_of_what_is_overwritten_is_refused():
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        h = m.first(x.flatten(1))
+        view = h.flatten(1)
+        rectified = nn.functional.relu(h, inplace=True)
+        return m.second(view + rectified)
+
+    assert "after a layer has written into it" in (refusal(Wrap(forward)) or "")
+
+
+OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+
+
+@pytest.mark.parametrize("operation", OPERATORS)
+@pytest.mark.parametrize("other", ["number", "parameter", "value"])
+def test_operators_in_place_end_the_value_that_they_write_into(operation, other):
+    """Also if they change nothing, like a factor of 1 before training."""
+
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        h = m.first(x.flatten(1))
+        others = {"number": 1.0, "parameter": m.one, "value": F.silu(h)}
+        return m.second(operation(h, others[other]) + h)
+
+    torch.manual_seed(0)
+    model = Wrap(forward)
+    model.one = nn.Parameter(torch.ones(()) if operation in (operator.imul, operator.itruediv) else torch.zeros(()))
+    message = refusal(model) or ""
+    if other == "value" and operation in (operator.imul, operator.itruediv):
+        assert "value of the network" in message
+    elif other == "parameter" and operation in (operator.isub, operator.itruediv):
+        assert "subtracts or divides by parameter 'one'" in message
+    else:
+        assert "uses the output of 'first' after a layer has written into it" in message
+
+
+VIEWS = {
+    "the value itself": lambda m, h: h,
+    "a flattened one": lambda m, h: h.flatten(1),
+    "a slice": lambda m, h: h[:, :3].repeat(1, 2),
+    "a part": lambda m, h: h.chunk(2, 1)[1].repeat(1, 2),
+    "a transposition": lambda m, h: h.unflatten(1, (2, 3)).transpose(1, 2).flatten(1),
+    "an expansion": lambda m, h: h.unsqueeze(1).expand(-1, 2, -1)[:, 0],
+    "an identity": lambda m, h: m.identity(h),
+    "a dropout": lambda m, h: m.dropout(h),
+    "a dropout as a function": lambda m, h: F.dropout(h, 0.5, m.training),
+}
+COPIES = {
+    "a clone": lambda m, h: h.clone(),
+    "a padded one": lambda m, h: F.pad(h, (0, 0)),
+    "a multiple": lambda m, h: h * 1,
+    "a rectified one": lambda m, h: F.relu(h),
+    "a joined one": lambda m, h: torch.cat([h], 1),
+}
+
+
+def with_extras(forward) -> Wrap:
+    torch.manual_seed(0)
+    model = Wrap(forward)
+    model.identity, model.dropout = nn.Identity(), nn.Dropout(0.5)
+    return model
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_ends_with_what_it_is_a_view_of(name):
+    def first_the_view(m: Wrap, x: Tensor) -> Tensor:
+        h = m.first(x.flatten(1))
+        kept = VIEWS[name](m, h)
+        h *= 2
+        return m.second(h + kept)
+
+    def through_the_view(m: Wrap, x: Tensor) -> Tensor:
+        h = m.first(x.flatten(1))
+        kept = h.flatten(1)
+        view = m.identity(m.dropout(kept))
+        view -= 1
+        return m.second(h if name == "the value itself" else VIEWS[name](m, h))
+
+    for forward in (first_the_view, through_the_view):
+        assert "after a layer has written into it" in (refusal(with_extras(forward)) or "")
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_outlives_what_it_was_made_of(name):
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        h = m.first(x.flatten(1))
+        kept = COPIES[name](m, h)
+        h *= 2
+        return m.second(h + kept)
+
+    check(with_extras(forward), 2, 3)
+
+
+def test_an_input_that_is_overwritten_is_read_as_changed():
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        x -= 0.5
+        x /= 0.25
+        return m.second(m.relu(x).flatten(1))
+
+    torch.manual_seed(0)
+    check(Wrap(forward), 2, 3)

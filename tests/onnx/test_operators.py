@@ -1,0 +1,236 @@
+"""Every operator computes what ONNX Runtime computes, for any batch, and so does its graph."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto
+from tests.onnx.nodes import (
+    IMAGE,
+    SIGNAL,
+    STATISTICS,
+    VECTOR,
+    arr,
+    assert_close,
+    ints,
+    one,
+    positive,
+    scalar,
+)
+from torch import nn
+
+from ctbench.graph import UnsupportedLayerError, freeze, trace
+from ctbench.onnx import load_onnx
+from ctbench.onnx.table import OPERATORS
+
+# name: (nodes, shape of the input, opset)
+CASES = {
+    "Conv": ([one("Conv", arr(4, 3, 3, 3), arr(4))], IMAGE, 17),
+    "Conv without bias": ([one("Conv", arr(4, 3, 2, 3), strides=[2, 1], pads=[1, 2, 1, 2])], IMAGE, 17),
+    "Conv group dilation": ([one("Conv", arr(6, 1, 3, 3), arr(6), group=3, dilations=[2, 1])], IMAGE, 17),
+    "Conv uneven": ([one("Conv", arr(4, 3, 3, 3), arr(4), pads=[0, 1, 2, 3], strides=[2, 2])], IMAGE, 17),
+    "Conv VALID": ([one("Conv", arr(4, 3, 3, 3), auto_pad="VALID")], IMAGE, 17),
+    "Conv SAME_UPPER": ([one("Conv", arr(4, 3, 4, 3), auto_pad="SAME_UPPER", strides=[2, 3])], IMAGE, 17),
+    "Conv SAME_LOWER": ([one("Conv", arr(4, 3, 4, 3), auto_pad="SAME_LOWER", strides=[2, 3])], IMAGE, 17),
+    "Conv 1d": ([one("Conv", arr(4, 3, 3), arr(4), pads=[1, 1], strides=[2])], SIGNAL, 17),
+    "Conv 1d SAME_UPPER": ([one("Conv", arr(4, 3, 4), auto_pad="SAME_UPPER", strides=[2])], SIGNAL, 17),
+    "ConvTranspose": (
+        [one("ConvTranspose", arr(3, 2, 3, 3), arr(2), strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 0])],
+        IMAGE,
+        17,
+    ),
+    "ConvTranspose group": ([one("ConvTranspose", arr(3, 2, 2, 3), group=3, dilations=[2, 1])], IMAGE, 17),
+    "ConvTranspose 1d": ([one("ConvTranspose", arr(3, 2, 3), arr(2), strides=[2])], SIGNAL, 17),
+    "Gemm": ([one("Gemm", arr(4, 5), arr(5))], VECTOR, 17),
+    "Gemm transB alpha beta": ([one("Gemm", arr(5, 4), arr(1, 5), transB=1, alpha=0.5, beta=-2.0)], VECTOR, 17),
+    "Gemm one bias for all": ([one("Gemm", arr(5, 4), scalar(3.0), transB=1)], VECTOR, 17),
+    "Gemm without C": ([one("Gemm", arr(4, 5))], VECTOR, 17),
+    "MatMul": ([one("MatMul", arr(4, 5))], VECTOR, 17),
+    "MatMul of a matrix": ([one("MatMul", arr(6, 5))], (1, 3, 6), 17),
+    "MatMul of a matrix, 3 axes": ([one("MatMul", arr(1, 6, 5))], (1, 3, 6), 17),
+    "MatMul from the left": ([one("MatMul", arr(5, 3), "x")], (1, 3, 6), 17),
+    "MatMul from the left, 4 axes": ([one("MatMul", arr(5, 7), "x")], IMAGE, 17),
+    "BatchNormalization": ([one("BatchNormalization", *STATISTICS, epsilon=0.1)], IMAGE, 17),
+    "BatchNormalization of vectors": ([one("BatchNormalization", *STATISTICS)], (1, 3), 9),
+    "BatchNormalization of signals": ([one("BatchNormalization", *STATISTICS)], SIGNAL, 15),
+    "Relu": ([one("Relu")], IMAGE, 17),
+    "LeakyRelu": ([one("LeakyRelu")], VECTOR, 17),
+    "LeakyRelu alpha": ([one("LeakyRelu", alpha=0.2)], VECTOR, 17),
+    "Sigmoid": ([one("Sigmoid")], VECTOR, 17),
+    "Tanh": ([one("Tanh")], VECTOR, 17),
+    "Gelu": ([one("Gelu")], VECTOR, 20),
+    "Gelu tanh": ([one("Gelu", approximate="tanh")], VECTOR, 20),
+    "x sigmoid(x)": ([one("Sigmoid"), one("Mul", "x", "1")], VECTOR, 17),
+    "x tanh(x)": ([one("Tanh"), one("Mul", "1", "x")], VECTOR, 17),
+    "Div a constant": ([one("Sigmoid"), one("Div", scalar(2.0), "1")], VECTOR, 17),
+    "Abs": ([one("Abs")], VECTOR, 17),
+    "Neg": ([one("Neg")], VECTOR, 17),
+    "Clip": ([one("Clip", scalar(-0.5), scalar(0.25))], VECTOR, 17),
+    "Clip below": ([one("Clip", scalar(-0.5))], VECTOR, 17),
+    "Clip above": ([one("Clip", "x", None, scalar(0.5))], VECTOR, 17),
+    "Clip of nothing": ([one("Clip"), one("Relu", "1")], VECTOR, 17),
+    "Clip by attributes": ([one("Clip", min=-0.5, max=0.5)], VECTOR, 9),
+    "MaxPool": ([one("MaxPool", kernel_shape=[2, 3], strides=[2, 1])], IMAGE, 17),
+    "MaxPool padded": ([one("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], IMAGE, 17),
+    "MaxPool ceil": ([one("MaxPool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)], IMAGE, 17),
+    "MaxPool dilated": ([one("MaxPool", kernel_shape=[2, 2], dilations=[3, 2])], IMAGE, 17),
+    "MaxPool 1d": ([one("MaxPool", kernel_shape=[3])], SIGNAL, 17),
+    "AveragePool": ([one("AveragePool", kernel_shape=[2, 3], strides=[2, 1])], IMAGE, 17),
+    "AveragePool padded": ([one("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])], IMAGE, 17),
+    "AveragePool counting the pads": (
+        [one("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)],
+        IMAGE,
+        17,
+    ),
+    "AveragePool uneven": (
+        [one("AveragePool", kernel_shape=[3, 3], pads=[0, 1, 2, 1], count_include_pad=1)],
+        IMAGE,
+        17,
+    ),
+    "AveragePool 1d": ([one("AveragePool", kernel_shape=[3], strides=[2])], SIGNAL, 17),
+    "GlobalAveragePool": ([one("GlobalAveragePool")], IMAGE, 17),
+    "ReduceMean by attributes": ([one("ReduceMean", axes=[-1, 2], keepdims=0)], IMAGE, 13),
+    "ReduceMean": ([one("ReduceMean", ints(1, 3))], IMAGE, 18),
+    "ReduceMean of nothing": ([one("ReduceMean", noop_with_empty_axes=1), one("Relu", "1")], IMAGE, 18),
+    "ReduceMax": ([one("ReduceMax", axes=[-2])], IMAGE, 17),
+    "ReduceMax without its axis": ([one("ReduceMax", ints(1), keepdims=0)], IMAGE, 18),
+    "Add": ([one("Add", arr(3, 1, 1))], IMAGE, 17),
+    "Add to a constant": ([one("Add", arr(1, 3, 1, 6), "x")], IMAGE, 17),
+    "Add a number": ([one("Add", scalar(2.0))], IMAGE, 17),
+    "Add itself": ([one("Add", "x", "x")], IMAGE, 17),
+    "Add branches": ([one("Relu"), one("Add", "x", "1")], IMAGE, 17),
+    "Sub": ([one("Sub", arr(1, 3, 1, 1))], IMAGE, 17),
+    "Sub from a constant": ([one("Sub", arr(6), "x")], IMAGE, 17),
+    "Sub branches": ([one("Relu"), one("Sub", "1", "x")], IMAGE, 17),
+    "Mul": ([one("Mul", arr(3, 1, 1))], IMAGE, 17),
+    "Mul a constant": ([one("Mul", scalar(-2.0), "x")], IMAGE, 7),
+    "Div": ([one("Div", positive(1, 3, 1, 1))], IMAGE, 17),
+    "Sum": ([one("Relu"), one("Neg"), one("Sum", "x", "1", "2")], VECTOR, 17),
+    "Sum of one": ([one("Relu"), one("Sum", "1")], VECTOR, 17),
+    "Concat": ([one("Relu"), one("Concat", "x", "1", "x", axis=1)], IMAGE, 17),
+    "Concat last axis": ([one("Relu"), one("Concat", "1", "x", axis=-1)], IMAGE, 17),
+    "Flatten": ([one("Flatten")], IMAGE, 17),
+    "Flatten axis 0": ([one("Flatten", axis=0)], IMAGE, 17),
+    "Flatten after a 1": ([one("Flatten", axis=-1)], (1, 1, 5), 17),
+    "Reshape to one row": ([one("Reshape", ints(1, -1))], IMAGE, 17),
+    "Reshape to rows": ([one("Reshape", ints(-1, 126))], IMAGE, 17),
+    "Reshape to one row, given": ([one("Reshape", ints(1, 126))], IMAGE, 17),
+    "Reshape copying": ([one("Reshape", ints(0, 0, -1))], IMAGE, 17),
+    "Reshape to an image": ([one("Reshape", ints(-1, 7, 3, 6))], IMAGE, 17),
+    "Reshape to what it is": ([one("Reshape", ints(-1, 3, 7, 6)), one("Relu", "1")], IMAGE, 17),
+    "Reshape to a computed shape": (
+        [
+            one("Shape"),
+            one("Gather", "1", np.array(0, dtype=np.int64)),
+            one("Unsqueeze", "2", ints(0)),
+            ("Constant", (), {"value_ints": [-1]}),
+            one("Concat", "3", "4", axis=0),
+            one("Cast", "5", to=TensorProto.FLOAT),
+            one("Cast", "6", to=TensorProto.INT64),
+            one("Reshape", "x", "7"),
+        ],
+        IMAGE,
+        17,
+    ),
+    "Reshape by the last sizes": (
+        [
+            one("Shape", start=2),
+            one("Slice", "1", ints(-9), ints(-1)),
+            one("Concat", ints(1, -1), "2", axis=0),
+            one("Reshape", "x", "3"),
+        ],
+        IMAGE,
+        17,
+    ),
+    "a constant made of a shape": ([one("Shape"), one("ConstantOfShape", "1"), one("Add", "x", "2")], IMAGE, 17),
+    "Squeeze": ([one("Squeeze", ints(-1, 1))], (1, 1, 5, 1), 17),
+    "Squeeze by attribute": ([one("Squeeze", axes=[2])], (1, 5, 1), 11),
+    "Unsqueeze": ([one("Unsqueeze", ints(1, -1))], VECTOR, 17),
+    "Unsqueeze by attribute": ([one("Unsqueeze", axes=[2])], VECTOR, 11),
+    "Transpose": ([one("Transpose", perm=[0, 2, 3, 1])], IMAGE, 17),
+    "Slice": ([one("Slice", ints(1, -3), ints(99, -1), ints(2, -1))], IMAGE, 17),
+    "Slice with steps": ([one("Slice", ints(0, 1), ints(1, 7), ints(0, 2), ints(1, 2))], IMAGE, 17),
+    "Slice by attributes": ([one("Slice", starts=[0, 1], ends=[9, 3], axes=[0, 1])], IMAGE, 9),
+    "Slice without axes": ([one("Slice", ints(0, 1), ints(2**40, 3))], IMAGE, 17),
+    "Split": (
+        [one("Split", ints(2, 5), axis=2, outputs=["a", "b"]), one("Concat", "b", "a", axis=2)],
+        IMAGE,
+        17,
+    ),
+    "Split by attribute": (
+        [one("Split", split=[1, 2], axis=1, outputs=["a", "b"]), one("Relu", "b")],
+        IMAGE,
+        11,
+    ),
+    "Split evenly": ([one("Split", axis=-1, outputs=["a", "b"]), one("Sub", "a", "b")], IMAGE, 17),
+    "Split into a smaller rest": (
+        [one("Split", axis=2, num_outputs=3, outputs=["a", "b", "c"]), one("Concat", "c", "a", axis=2)],
+        IMAGE,
+        18,
+    ),
+    "Gather": ([one("Gather", ints(2, 0, 0), axis=1)], IMAGE, 17),
+    "Gather one": ([one("Gather", np.array(-1, dtype=np.int64), axis=2)], IMAGE, 17),
+    "Pad": ([one("Pad", ints(0, 0, 1, 0, 0, 1, 2, 3))], IMAGE, 17),
+    "Pad with a value": ([one("Pad", ints(0, 0, 1, 0, 0, 1, 2, 3), scalar(0.0))], IMAGE, 17),
+    "Pad by attribute": ([one("Pad", pads=[0, 0, 1, 1, 0, 0, 1, 1])], IMAGE, 10),
+    "Pad some axes": ([one("Pad", "x", ints(1, 2, 0, 1), None, ints(3, 1))], IMAGE, 18),
+    "Dropout": ([one("Dropout", scalar(0.5)), one("Relu", "1")], VECTOR, 17),
+    "Dropout by attribute": ([one("Dropout", ratio=0.5), one("Relu", "1")], VECTOR, 10),
+    "Identity": ([one("Identity"), one("Relu", "1")], VECTOR, 17),
+    "Identity of weights": ([("Identity", (arr(4, 5),), {}), one("MatMul", "x", "1")], VECTOR, 17),
+    "Transpose of weights": (
+        [("Transpose", (arr(5, 4),), {"perm": [1, 0]}), one("MatMul", "x", "1")],
+        VECTOR,
+        17,
+    ),
+    "Cast": ([one("Cast", to=TensorProto.FLOAT), one("Relu", "1")], VECTOR, 17),
+    "Shape of all": ([one("Shape"), one("Reshape", "x", "1"), one("Relu", "2")], VECTOR, 17),
+}
+
+
+def test_every_operator_has_a_case():
+    shown = {kind for nodes, _, _ in CASES.values() for kind, _, _ in nodes}
+    assert set(OPERATORS) <= shown
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_an_operator_computes_what_onnxruntime_computes(name, batch, write, reference):
+    nodes, shape, opset = CASES[name]
+    path = write(*nodes, shape=(batch, *shape[1:]), opset=opset)
+    model = load_onnx(path)
+    assert model.input_shape == shape[1:]
+    torch.manual_seed(0)
+    x = torch.randn(5, *shape[1:])
+    expected = reference(path, x)
+    assert model.output_shape == expected.shape[1:]
+    assert_close(torch.cat([model(one) for one in x.split(1)]), expected)
+    assert_close(model(x), expected)
+    assert_close(copy.deepcopy(model).double()(x.double()), expected)
+
+
+# What torch computes and the graph has no op for.
+WITHOUT_OP = {
+    "x tanh(x)",
+    "Div a constant",
+    "ConvTranspose 1d",
+    "MaxPool 1d",
+    "AveragePool 1d",
+    "AveragePool padded",
+    "Gelu tanh",
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_graph_of_an_operator(name, write):
+    nodes, shape, opset = CASES[name]
+    model = nn.Sequential(load_onnx(write(*nodes, shape=shape, opset=opset)), nn.Flatten()).double()
+    if name in WITHOUT_OP:
+        with pytest.raises(UnsupportedLayerError):
+            trace(model, shape[1:])
+        return
+    x = torch.randn(3, *shape[1:], dtype=torch.float64)
+    graph, output = freeze(trace(model, shape[1:]), x)
+    torch.testing.assert_close(output, model(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(graph(x[:2]), model(x[:2]), rtol=1e-10, atol=1e-10)

@@ -1,0 +1,165 @@
+"""What cannot be read is refused, with the node and a remedy."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+from tests.onnx.nodes import IMAGE, SIGNAL, STATISTICS, VECTOR, arr, ints, one, scalar, small
+
+from ctbench.onnx import OnnxError, load_onnx
+
+PAIR = (1, 2, 3)
+
+# name: (nodes, shape of the input, opset, what the message says)
+REFUSALS = {
+    "an operator without a reading": ([one("Softplus")], VECTOR, 17, r"'node1' \(Softplus\): not supported: .*Conv, "),
+    "Softmax": ([one("Relu"), one("Softmax", "1")], VECTOR, 17, r"'node2' \(Softmax\).* take it out"),
+    "LogSoftmax": ([one("LogSoftmax")], VECTOR, 17, "take it out"),
+    "Flatten of the batch": ([one("Flatten", axis=2)], PAIR, 17, r"\[2, 3\] of \[1, 2, 3\].*stay the batch"),
+    "Reshape of the batch": ([one("Reshape", ints(-1, 3))], PAIR, 17, "stay the batch"),
+    "Reshape to one axis": ([one("Reshape", ints(-1))], PAIR, 17, "stay the batch"),
+    "Reshape that does not fit": ([one("Reshape", ints(1, -1, 3, 5))], VECTOR, 17, "cannot be computed"),
+    "Squeeze of the batch": ([one("Squeeze", ints(0))], PAIR, 17, "across the batch"),
+    "Squeeze of everything": ([one("Squeeze")], PAIR, 17, "name the axes"),
+    "Squeeze of a size": ([one("Squeeze", ints(1))], PAIR, 17, "size 1"),
+    "Unsqueeze of the batch": ([one("Unsqueeze", ints(0))], PAIR, 17, "across the batch"),
+    "Transpose of the batch": ([one("Transpose", perm=[1, 0, 2])], PAIR, 17, "first entry must be 0"),
+    "Transpose of everything": ([one("Transpose")], PAIR, 17, "first entry must be 0"),
+    "ReduceMean of everything": ([one("ReduceMean")], PAIR, 17, "across the batch"),
+    "ReduceMean of the batch": ([one("ReduceMean", axes=[-3])], PAIR, 17, "across the batch"),
+    "an axis too many": ([one("Gather", ints(0), axis=3)], PAIR, 17, "axis 3 does not exist"),
+    "Concat of the batch": ([one("Concat", "x", "x", axis=0)], PAIR, 17, "across the batch"),
+    "Concat with a constant": ([one("Concat", "x", arr(1, 1, 3), axis=1)], PAIR, 17, "input 1 must depend"),
+    "Slice of the batch": ([one("Slice", ints(0), ints(0), ints(0))], PAIR, 17, "across the batch"),
+    "Slice backwards": ([one("Slice", ints(-1), ints(-9), ints(1), ints(-1))], PAIR, 17, "step of -1"),
+    "Split of the batch": ([one("Split", ints(1), outputs=["y"])], PAIR, 17, "across the batch"),
+    "Gather of the batch": ([one("Gather", ints(0, 0))], PAIR, 17, "across the batch"),
+    "Gather of a table": ([one("Gather", ints(0, 1).reshape(1, 2), axis=1)], PAIR, 17, "matrix"),
+    "Pad of the batch": ([one("Pad", ints(1, 0, 0, 0, 0, 0))], PAIR, 17, "across the batch"),
+    "Pad with ones": ([one("Pad", ints(0, 0, 1, 0, 0, 0), scalar(1.0))], PAIR, 17, "zeros"),
+    "Pad by reflection": ([one("Pad", ints(0, 0, 1, 0, 0, 0), mode="reflect")], PAIR, 17, "zeros"),
+    "a constant for each sample": ([one("Add", arr(2, 2, 3))], PAIR, 17, "its first size must be 1"),
+    "a constant of more axes": ([one("Add", arr(1, 1, 2, 3))], PAIR, 17, "its first size must be 1"),
+    "branches of other axes": ([one("ReduceMean", axes=[1], keepdims=0), one("Add", "x", "1")], PAIR, 17, "broadcasts"),
+    "a Sum of other axes": ([one("ReduceMean", axes=[1], keepdims=0), one("Sum", "x", "1")], PAIR, 17, "broadcasts"),
+    "MaxPool SAME dilations": (
+        [one("MaxPool", kernel_shape=[3, 3], auto_pad="SAME_UPPER", dilations=[2, 2])],
+        IMAGE,
+        17,
+        "auto_pad SAME_UPPER with dilations is not supported",
+    ),
+    "Gemm of A transposed": ([one("Gemm", arr(1, 4), transA=1)], VECTOR, 17, "transA"),
+    "Gemm of two branches": ([one("Gemm", arr(4, 4), "x")], VECTOR, 17, "input 1 must be a"),
+    "Gemm with weights that vary": ([one("Relu"), one("Gemm", "x", "1", transB=1)], VECTOR, 17, "input 1 must be a"),
+    "MatMul over the batch": ([one("MatMul", arr(5, 1), "x")], VECTOR, 17, "across the batch"),
+    "MatMul of a vector": ([one("MatMul", arr(4))], VECTOR, 17, "one matrix"),
+    "MatMul of many matrices": ([one("MatMul", arr(2, 3, 4))], PAIR, 17, "one matrix"),
+    "MatMul that fits nothing": ([one("MatMul", arr(5, 4))], VECTOR, 17, r"'node1' \(MatMul\): it cannot be computed"),
+    "Conv of 3 axes": ([one("Conv", arr(2, 2, 1, 1, 1))], (1, 2, 3, 3, 3), 17, "give 1 or 2 axes"),
+    "ConvTranspose uneven": ([one("ConvTranspose", arr(3, 2, 3), pads=[0, 1])], SIGNAL, 17, "equal on both sides"),
+    "ConvTranspose SAME": ([one("ConvTranspose", arr(3, 2, 3), auto_pad="SAME_UPPER")], SIGNAL, 17, "equal on both"),
+    "ConvTranspose to a size": ([one("ConvTranspose", arr(3, 2, 3), output_shape=[11])], SIGNAL, 17, "equal on both"),
+    "MaxPool uneven": ([one("MaxPool", kernel_shape=[3], pads=[0, 1])], SIGNAL, 17, "before and"),
+    "MaxPool with indices": (
+        [one("MaxPool", kernel_shape=[3], outputs=["a", "b"]), one("Cast", "b", to=1)],
+        SIGNAL,
+        17,
+        "'b' is an output",
+    ),
+    "AveragePool uneven": ([one("AveragePool", kernel_shape=[3], pads=[0, 1])], SIGNAL, 17, "count_include_pad"),
+    "AveragePool ceil": ([one("AveragePool", kernel_shape=[2], ceil_mode=1)], SIGNAL, 17, "ceil_mode"),
+    "AveragePool dilated": ([one("AveragePool", kernel_shape=[2], dilations=[2])], SIGNAL, 19, "dilations"),
+    "BatchNormalization in training": (
+        [one("BatchNormalization", *STATISTICS, training_mode=1, outputs=["y", "m", "v"])],
+        IMAGE,
+        17,
+        "eval mode",
+    ),
+    "BatchNormalization of each pixel": ([one("BatchNormalization", *STATISTICS, spatial=0)], (1, 3), 7, "spatial"),
+    "Dropout in training": ([one("Dropout", scalar(0.5), np.array(True))], VECTOR, 17, "eval mode"),
+    "Cast to integers": ([one("Cast", to=TensorProto.INT64)], VECTOR, 17, "float32"),
+    "an output that is constant": ([("Constant", (), {"value_floats": [1.0]})], VECTOR, 17, "does not depend"),
+    "NaN": ([one("MatMul", arr(4, 5) * np.float32("nan"))], VECTOR, 17, r"'node1' \(MatMul\).*NaN"),
+    "infinite numbers": ([one("Add", scalar(np.inf))], VECTOR, 17, "infinite"),
+    "opset 6": ([one("Relu")], VECTOR, 6, "opset 6 .* 7 to"),
+    "an opset of the future": ([one("Relu")], VECTOR, 999, "opset 999"),
+    "an operator that ONNX lacks": ([one("Frobnicate")], VECTOR, 17, "Frobnicate"),
+    "an input without a batch": ([one("Relu")], (4,), 17, "must be the batch"),
+    "an input of one axis": ([one("Relu")], (1,), 17, "must be the batch"),
+    "a batch of 2": ([one("Relu")], (2, 4), 17, "must be the batch"),
+    "an open size": ([one("Relu")], ("N", "length"), 17, r"'length'.*only the batch"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_is_refused(name, write):
+    nodes, shape, opset, message = REFUSALS[name]
+    path = write(*nodes, shape=shape, opset=opset, output_shape=() if opset > 900 else None)
+    with pytest.raises(OnnxError, match=message) as refusal:
+        load_onnx(path)
+    assert str(refusal.value).startswith(f"{path}: ")
+
+
+def test_half_precision_is_refused(write):
+    path = write(one("Relu"), dtype=TensorProto.FLOAT16)
+    with pytest.raises(OnnxError, match="FLOAT16: convert"):
+        load_onnx(path)
+
+
+def test_two_inputs_or_outputs_are_refused(write):
+    path = write(one("Relu"))
+    file = onnx.load(path)
+    file.graph.output.append(file.graph.input[0])
+    onnx.save(file, path)
+    with pytest.raises(OnnxError, match="one output, this one has 2"):
+        load_onnx(path)
+    del file.graph.output[1]
+    file.graph.input.append(onnx.helper.make_tensor_value_info("z", TensorProto.FLOAT, (1, 4)))
+    onnx.save(file, path)
+    with pytest.raises(OnnxError, match=r"one input, this one has 2 \('x', 'z'\)"):
+        load_onnx(path)
+
+
+def test_operators_of_others_are_refused(write):
+    path = write(one("Relu"))
+    file = onnx.load(path)
+    file.graph.node[0].domain = "com.others"
+    file.opset_import.append(onnx.helper.make_opsetid("com.others", 1))
+    onnx.save(file, path)
+    with pytest.raises(OnnxError, match=r"domain 'com\.others'"):
+        load_onnx(path)
+
+
+def test_an_output_that_the_file_describes_otherwise_is_refused(write):
+    with pytest.raises(OnnxError, match=r"'y' has shape \[1, 4\] for one sample, the file says \[1, 5\]"):
+        load_onnx(write(one("Relu"), output_shape=(1, 5)))
+
+
+def test_sparse_weights_are_refused(write):
+    path = write(one("Add", scalar(1.0)))
+    file = onnx.load(path)
+    sparse = file.graph.sparse_initializer.add(dims=[4])
+    sparse.values.CopyFrom(onnx.numpy_helper.from_array(arr(1), "weights"))
+    sparse.indices.CopyFrom(onnx.numpy_helper.from_array(ints(2), "places"))
+    onnx.save(file, path)
+    with pytest.raises(OnnxError, match="dense"):
+        load_onnx(path)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 10, 100, 0.5, 0.99])
+def test_damaged_files_are_refused(kept, write):
+    path = small(write)
+    content = path.read_bytes()
+    path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+    with pytest.raises(OnnxError, match=f"{path}: (the file is empty|not an ONNX file, or a damaged one)"):
+        load_onnx(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(OnnxError, match="no such file"):
+        load_onnx(tmp_path / "missing.onnx")
+    with pytest.raises(OnnxError, match="directory"):
+        load_onnx(str(tmp_path))
+    (tmp_path / "text.onnx").write_text("this is no network")
+    with pytest.raises(OnnxError, match="not an ONNX file"):
+        load_onnx(tmp_path / "text.onnx")
