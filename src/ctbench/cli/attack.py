@@ -63,7 +63,7 @@ def _attack(args: argparse.Namespace, subject: Subject, attacks: list[str], reco
     samples = subject.samples(args.samples)
     x, y = subject.images[samples.start : samples.stop]
     settings = {
-        "network_digest": Precisions.of(subject.model, x[:1]).exact.digest(),
+        "network_digest": Precisions.of(subject.model, x[:1]).proof.digest(),
         "threat": repr(subject.threat),
         "attacks": attacks,
     }

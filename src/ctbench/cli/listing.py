@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from rich.table import Table
 
+from ctbench.analyses import analyses
 from ctbench.attacks import attacks
 from ctbench.cli.options import Commands, decimals, wide_console
 from ctbench.datasets import datasets
@@ -20,7 +21,7 @@ from ctbench.recipes import recipes
 from ctbench.regions import threats
 from ctbench.verify import stage_types
 
-KINDS = ("recipes", "methods", "networks", "datasets", "threats", "attacks", "stages", "figures")
+KINDS = ("recipes", "methods", "networks", "datasets", "threats", "attacks", "stages", "analyses", "figures")
 
 
 def add_to(commands: Commands) -> None:
@@ -78,6 +79,7 @@ def _members(kind: str) -> list[tuple[str, ...]]:
         "threats": threats,
         "attacks": attacks,
         "stages": stage_types,
+        "analyses": analyses,
     }
     entries = [(name, _about(member), _fields(member)) for name, member in members[kind]().items()]
     return [("name", "about", "fields"), *entries]

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from ctbench import deadline
+from ctbench import time_budget
 from ctbench.datasets import Data
 from ctbench.members import required_fields
 from ctbench.networks import Architecture, architectures
@@ -206,7 +206,7 @@ def radius(text: str) -> float:
 def seconds(text: str) -> float:
     """A positive number of seconds."""
     try:
-        return deadline.seconds(text)
+        return time_budget.seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -57,10 +57,15 @@ def add_to(command: argparse.ArgumentParser) -> None:
         "MODULE:FUNCTION, a Python function that takes no arguments and returns a torch module",
     )
     command.add_argument(
-        "--norm", metavar="NAME", help="linf, l2, l1 or another threat model (default: the recipe's, or linf)"
-    )
-    command.add_argument(
         "--eps", type=radius, help="the radius, e.g. 0.1 or 8/255, in [0, 1] pixel space (default: the recipe's)"
+    )
+    add_kind_to(command)
+
+
+def add_kind_to(command: argparse.ArgumentParser) -> None:
+    """Add the options that say what kind of network, images and regions the subject has."""
+    command.add_argument(
+        "--norm", metavar="NAME", help="linf, l2, l1 or another threat model (default: the recipe's, or linf)"
     )
     command.add_argument(
         "--dataset", metavar="NAME", help="the images, if the subject is not a run (ctbench list datasets)"

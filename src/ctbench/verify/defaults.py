@@ -9,19 +9,19 @@ from ctbench.verify.input_split import InputSplit
 from ctbench.verify.milp import Milp
 from ctbench.verify.stages import Bound, Falsify, Stage
 
-# few and large steps go almost as far as many small ones
+# a few large steps go almost as far as many small ones
 ALPHA_CROWN = Bound(domain=AlphaCrown(steps=8, lr=0.25, decay=0.9), batch_size=32)
-FAST_STAGES: tuple[Stage, ...] = (  # bounds and an attack: each looks at a sample once
+FAST_STAGES: tuple[Stage, ...] = (  # bounds and an attack: each stage looks at a sample once
     Bound(domain="interval"),
     Bound(domain="crown-ibp"),
     Falsify(),
     Bound(domain="crown", batch_size=32),
     ALPHA_CROWN,
 )
-DEFAULT_STAGES: tuple[Stage, ...] = (  # and searches, until a sample is decided or its time is up
+DEFAULT_STAGES: tuple[Stage, ...] = (  # then searches, until a sample is decided or its time is up
     *FAST_STAGES,
     InputSplit(),
-    BranchAndBound(aside=Milp(unstable=400, share=0.1)),  # where few signs are open either may be the faster one
+    BranchAndBound(fallback=Milp(unstable=400, share=0.1)),  # with few unstable neurons, either search may be faster
 )
 CASCADES = {"fast": FAST_STAGES, "complete": DEFAULT_STAGES}
 
@@ -35,7 +35,7 @@ def stages_by_name(text: str) -> tuple[Stage, ...]:
     """Return the stages that a text names: "fast", "complete", or stages and domains in order, e.g. "interval,milp".
 
     A stage takes its defaults; a domain stands for its `Bound` with the domain's defaults, except that "alpha-crown" is
-    `ALPHA_CROWN`, as in the cascades.
+    `ALPHA_CROWN`, like in the cascades.
 
     Raises:
         ValueError: a name is unknown, or a stage has fields without a default.
@@ -48,11 +48,11 @@ def _stage(name: str) -> Stage:
     if name in types:
         missing = required_fields(types[name])
         if missing:
-            raise ValueError(f"the stage {name!r} has no default for {', '.join(missing)}: take it from Python")
+            raise ValueError(f"the stage {name!r} has no default for {', '.join(missing)}: make it in Python")
         return types[name]()
     if name == ALPHA_CROWN.title:
         return ALPHA_CROWN
     if name in domains():
         return Bound(domain=name)
-    known = sorted({*CASCADES, *types, *domains()})
-    raise ValueError(f"no stage is called {name!r}; there are {', '.join(known)}")
+    names = sorted({*CASCADES, *types, *domains()})
+    raise ValueError(f"no stage is called {name!r}; there are {', '.join(names)}")
