@@ -71,7 +71,7 @@ def test_expanded_inputs(model, x):
 
 def test_attacks(model, x, strided):
     def evaluated(x: Tensor) -> tuple[str | None, ...]:
-        return adversarial_accuracy(model, x, model(x).argmax(1), eps=0.05).turned_by
+        return adversarial_accuracy(model, x, model(x).argmax(1), eps=0.05).falsified_by
 
     assert evaluated(strided) == evaluated(x)
 
