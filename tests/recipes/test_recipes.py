@@ -105,3 +105,17 @@ def test_an_unknown_recipe_is_told_with_those_of_similar_names():
         find("mnist_ibp")
     with pytest.raises(ValueError, match=r"no recipe is called 'xyz'; see the list: ctbench list recipes"):
         find("xyz")
+
+
+def test_networks_begin_with_a_normalisation_except_where_the_text_of_a_paper_is_followed_on_mnist():
+    without = {name for name, make in RECIPES.items() if not make().normalize}
+    of_papers = [f"mnist_{eps}_{method}_original" for eps in ("01", "03") for method in ("sabr", "taps", "staps")]
+    assert without == {*of_papers, *(name for name in RECIPES if name.startswith("robustacc_mnist"))}
+
+
+def test_crops_of_recipes_repeat_the_edge_and_zero_padding_is_one_change_away():
+    cropped = {name: make() for name, make in RECIPES.items() if make().dataset.augmentation.crop_padding}
+    assert {recipe.dataset.augmentation.padding for recipe in cropped.values()} == {"edge"}
+    black = cropped["cifar10_2_ibp"].with_changes(["dataset.augmentation.padding=zero"])
+    assert black.dataset.augmentation.padding == "zero"
+    assert black.hash != cropped["cifar10_2_ibp"].hash

@@ -93,6 +93,7 @@ CHANGED = {
     "warmup": Standard(),
     "train_eps": 0.05,
     "ramp": Linear(start=0.0, end=2.0),
+    "normalize": False,
     "robust_weight": 0.5,
     "precision": "bfloat16",
     "shi": 0.25,

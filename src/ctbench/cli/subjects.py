@@ -129,10 +129,7 @@ def _of_weights(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
     if args.network is None:
         return blueprint_of(args.subject).network.name, load_network(args.subject)
     architecture = by_name("--network", args.network, architectures())
-    blueprint = Blueprint.of(architecture, data)
-    if not args.normalize:
-        blueprint = replace(blueprint, mean=None, std=None)
-    model = blueprint.build()
+    model = Blueprint.of(architecture, data, normalize=args.normalize).build()
     load_weights(model, args.subject)
     return architecture.name, model.eval()
 

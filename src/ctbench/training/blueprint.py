@@ -22,9 +22,10 @@ class Blueprint:
     std: tuple[float, ...] | None = None
 
     @classmethod
-    def of(cls, network: Architecture, data: Data) -> Blueprint:
-        """The blueprint of an architecture for a data set, normalised as the data set says."""
-        return cls(network=network, input_shape=data.input_shape, classes=data.classes, mean=data.mean, std=data.std)
+    def of(cls, network: Architecture, data: Data, *, normalize: bool = True) -> Blueprint:
+        """The blueprint of an architecture for a data set; with `normalize`, normalised as the data set says."""
+        mean, std = (data.mean, data.std) if normalize else (None, None)
+        return cls(network=network, input_shape=data.input_shape, classes=data.classes, mean=mean, std=std)
 
     def build(self, *, initialization: str = "kaiming", seed: int = 0) -> nn.Module:
         """A network with new weights."""

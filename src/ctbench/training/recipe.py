@@ -38,6 +38,8 @@ class Recipe:
     Args:
         name: what to call it; `ctbench.recipes` sets it to the name of the function or entry that makes the recipe.
         dataset, network: what is trained, and on what.
+        normalize: begin the network with the normalisation of the data set, if it has one: the code of CTBench does so
+            for all data. The papers of CTBench (App. B.1) and TAPS (App. D.2) have none on MNIST.
         threat: the threat model that the network shall withstand; its eps is the one at test.
         train_eps: the radius that training ends at; None is the threat's.
         ramp: how the radius grows to it.
@@ -71,6 +73,7 @@ class Recipe:
     name: str = "unnamed"
     dataset: Dataset
     network: Architecture
+    normalize: bool = True
     threat: Threat
     method: Method
     warmup: Method | None = None

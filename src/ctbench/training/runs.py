@@ -85,7 +85,7 @@ def train(
         return load_run(folder.path, device=device)
     with processes.first_goes_first():
         loaded = recipe.dataset.load(None if data is None else Path(data))
-    blueprint = Blueprint.of(recipe.network, loaded)
+    blueprint = Blueprint.of(recipe.network, loaded, normalize=recipe.normalize)
     model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed).to(device)
     with algorithms(deterministic=deterministic):
         trainer = Trainer(recipe, folder, model, loaded, device, compiled=compiled, processes=processes)
