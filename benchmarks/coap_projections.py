@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks._timing import medians
 from ctbench.datasets import MNIST
-from ctbench.domains import coap
+from ctbench.domains import COAP, coap
 from ctbench.graph import Graph, trace
 from ctbench.graph.ops import ReLU
 from ctbench.networks import ConvSmall
@@ -44,7 +44,7 @@ def main() -> None:
 
     def estimate(projections: int, seed: int) -> tuple[Tensor, Tensor]:
         """The errors of the bounds, and of the radii."""
-        inner = coap.boxes(graph, region, projections=projections, generator=torch.Generator().manual_seed(seed))
+        inner = COAP(projections=projections, generator=torch.Generator().manual_seed(seed)).boxes(graph, region)
         estimates = coap.lower_bounds(graph, region, spec, inner=inner)
         return _errors(estimates, bounds), _errors(_radii(graph, inner), _radii(graph, boxes))
 
@@ -52,7 +52,7 @@ def main() -> None:
     print(f"{'':12}{'margin error %':>20}{'radius error %':>20}{'seconds':>9}{'x exact':>9}")
     print(f"{'projections':12}{'median':>11}{'95th':>9}{'median':>11}{'95th':>9}{'':>9}{'':>9}")
     seconds = medians(
-        {str(r): lambda r=r: coap.boxes(graph, region, projections=r) for r in (None, *PROJECTIONS)}, rounds=ROUNDS
+        {str(r): lambda r=r: COAP(projections=r).boxes(graph, region) for r in (None, *PROJECTIONS)}, rounds=ROUNDS
     )
     exact = seconds["None"]
     print(f"{'none: exact':12}{0:11.1f}{0:9.1f}{0:11.1f}{0:9.1f}{exact:9.2f}{1:9.2f}")

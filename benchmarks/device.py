@@ -198,7 +198,9 @@ def count_rounds() -> Row:
 
 def subject(device: torch.device, count: int) -> tuple[nn.Module, Tensor, Tensor]:
     """A small network that was trained for seconds, and test images."""
-    recipe = replace(digits.digits_pgd(), network=CNN3(width=2), epochs=2, ramp=digits.Smooth(end=1), batch_size=128)
+    recipe = replace(
+        digits.digits_pgd(), network=CNN3(width=2), epochs=2, ramp=digits.SmoothRamp(end=1), batch_size=128
+    )
     data = recipe.dataset.load()
     with tempfile.TemporaryDirectory() as place:
         model = ctbench.train(recipe, out=Path(place) / "run", quiet=True).model

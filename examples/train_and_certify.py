@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import ctbench
 from ctbench.networks import CNN3
-from ctbench.training import Adam, Smooth
+from ctbench.training import Adam, SmoothRamp
 from ctbench.verify import FAST_STAGES
 
 EPS = 0.1  # how far each pixel may move; pixels lie in [0, 1]
@@ -21,7 +21,7 @@ def main() -> None:
             ctbench.recipe(name),
             network=CNN3(width=4, batch_norm=True),
             optimizer=Adam(lr=0.02, milestones=(10,)),
-            ramp=Smooth(start=0, end=6),
+            ramp=SmoothRamp(start=0, end=6),
             epochs=12,
             batch_size=128,
         )

@@ -12,7 +12,7 @@ from ctbench.graph import Graph
 from ctbench.methods import Batch, Method, RobustLoss
 from ctbench.networks import CNN3
 from ctbench.specification import margin_rows
-from ctbench.training import Adam, Smooth
+from ctbench.training import Adam, SmoothRamp
 from ctbench.verify import FAST_STAGES
 
 
@@ -34,7 +34,7 @@ def main() -> None:
         ctbench.recipe("digits_ibp"),
         network=CNN3(width=4, batch_norm=True),
         optimizer=Adam(lr=0.02, milestones=(10,)),
-        ramp=Smooth(start=0, end=6),
+        ramp=SmoothRamp(start=0, end=6),
         epochs=12,
         batch_size=128,
     )

@@ -12,7 +12,7 @@ from ctbench.datasets import Digits
 from ctbench.methods.ibp import IBP
 from ctbench.networks import CNN3
 from ctbench.regions import Linf
-from ctbench.training import Adam, Recipe, Smooth
+from ctbench.training import Adam, Recipe, SmoothRamp
 
 torch.set_num_threads(1)  # the networks of tests are so small that threads only wait for one another
 
@@ -30,7 +30,7 @@ def tiny() -> Callable[..., Recipe]:
             "network": CNN3(width=2),
             "threat": Linf(eps=0.05),
             "method": IBP(),
-            "ramp": Smooth(start=0.0, end=2.0),
+            "ramp": SmoothRamp(start=0.0, end=2.0),
             "initialization": "shi",
             "shi": 0.5,
             "optimizer": Adam(lr=0.01),
@@ -38,7 +38,7 @@ def tiny() -> Callable[..., Recipe]:
             "batch_size": 256,
         }
         if "epochs" in changes:
-            fields["ramp"] = Smooth(start=0.0, end=min(2.0, changes["epochs"]))
+            fields["ramp"] = SmoothRamp(start=0.0, end=min(2.0, changes["epochs"]))
         return Recipe(**(fields | changes))
 
     return make

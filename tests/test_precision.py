@@ -148,13 +148,13 @@ def test_what_certifies_and_attacks_computes_in_full(rounded):
 def test_bounds_are_computed_in_full(rounded, monkeypatch, call: Callable):
     from ctbench.domains import interval
 
-    seen, lower_bounds = [], interval.lower_bounds
+    seen, lower_bounds = [], interval.Interval.lower_bounds
 
     def look(*args: object, **kwargs: object) -> torch.Tensor:
         seen.append(is_full())
         return lower_bounds(*args, **kwargs)
 
-    monkeypatch.setattr(interval, "lower_bounds", look)
+    monkeypatch.setattr(interval.Interval, "lower_bounds", look)
     labels = {} if call is ctbench.bounds else {"y": torch.zeros(2, dtype=torch.long)}
     call(small(0), torch.rand(2, 4), eps=0.1, domain="interval", **labels)
     assert seen == [True]

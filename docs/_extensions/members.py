@@ -80,6 +80,11 @@ def described(name: str, member: Any) -> Iterator[str]:
         yield from _class(name, member)
     elif inspect.isfunction(inspect.unwrap(member)):
         yield from _object("function", f"{name}{_signature(member)}", body(member))
+    elif inspect.ismethod(member):  # of a value with all its defaults, e.g. a domain
+        about = (
+            f"`{type(member.__self__).__name__}().{member.__name__}`: the method of the class with its default options."
+        )
+        yield from _object("function", f"{name}{_signature(member.__func__, bound=True)}", [about, ""])
     elif isinstance(member, tuple):
         yield from _object("data", name, [f"- `{value!r}`" for value in member])
     else:

@@ -36,6 +36,16 @@ def margins(logits: Tensor, y: Tensor) -> Tensor:
     return true - logits.gather(1, wrong_classes(y, logits.shape[1]))
 
 
+def violation(logits: Tensor, y: Tensor) -> Tensor:
+    """How far the smallest margin is below zero, [B, K] and [B] to [B]: positive where misclassified."""
+    return -margins(logits, y).amin(1)
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """The cross-entropy of each sample, [B, K] and [B] to [B]."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
 def robust_cross_entropy(margins: Tensor) -> Tensor:
     """The cross-entropy of margins [B, K-1], or its upper bound if they are lower bounds of the margins, [B]."""
     return torch.cat([margins.new_zeros(len(margins), 1), -margins], dim=1).logsumexp(dim=1)
@@ -79,22 +89,12 @@ def check_labels(y: Tensor, classes: int) -> None:
 
 def cross_entropy_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
     """The cross-entropy as the objective of an attack: points [R, B, *shape] to losses [R, B]."""
-
-    def objective(points: Tensor) -> Tensor:
-        logits = net(points.flatten(0, 1))
-        return F.cross_entropy(logits, y.repeat(len(points)), reduction="none").view(points.shape[:2])
-
-    return objective
+    return _at_points(net, cross_entropy, y)
 
 
 def violation_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
     """How far the smallest margin is below zero: points [R, B, *shape] to [R, B], positive where misclassified."""
-
-    def objective(points: Tensor) -> Tensor:
-        logits = net(points.flatten(0, 1))
-        return -margins(logits, y.repeat(len(points))).amin(1).view(points.shape[:2])
-
-    return objective
+    return _at_points(net, violation, y)
 
 
 def dlr_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
@@ -109,11 +109,11 @@ def dlr_at(net: Callable[[Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Ten
     """
 
     def loss(logits: Tensor, y: Tensor) -> Tensor:
-        violation = -margins(logits, y).amin(1)
+        lead = violation(logits, y)
         if logits.shape[1] < 3:
-            return violation
+            return lead
         top = logits.topk(3, dim=1).values
-        return violation / (top[:, 0] - top[:, 2] + TIE)
+        return lead / (top[:, 0] - top[:, 2] + TIE)
 
     return _at_points(net, loss, y)
 

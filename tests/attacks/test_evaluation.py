@@ -52,7 +52,7 @@ def test_linear_networks_have_an_exact_answer(norm, order, classes):
     for attack in DEFAULT if classes == 2 else ("pgd", "apgd-dlr", "apgd-t"):
         for radius, expected in ((1.001 * eps, radii <= eps), (0.999 * eps, radii < eps)):
             evaluation = adversarial_accuracy(net, x, y, threat(norm, radius), attacks=[attack])
-            assert evaluation.rounds[0].turned == places(expected), (attack, radius)
+            assert evaluation.rounds[0].falsified == places(expected), (attack, radius)
             assert evaluation.adversarial_accuracy == 1 - expected.double().mean().item()
 
 
@@ -61,17 +61,17 @@ def test_segments_have_an_exact_answer():
     reach = (net(x)[:, 0] - net(x)[:, 1]).abs() / (net[0].weight[0, 0] - net[0].weight[1, 0]).abs()
     eps = reach.median().item() + 1e-6
     evaluation = adversarial_accuracy(net, x, y, FirstCoordinate(eps, clip=None), attacks=["line-search"])
-    assert evaluation.rounds[0].turned == places(reach < eps)
+    assert evaluation.rounds[0].falsified == places(reach < eps)
 
 
 def test_what_is_proved_is_not_attacked():
     net, x, y = linear()
     eps = distances(net, x, net(x).argmax(1), 1).median().item()
     everything = adversarial_accuracy(net, x, y, eps=eps, attacks=["pgd"])
-    turned = everything.rounds[0].turned
-    assert 3 < len(turned) < len(x)
-    evaluation = adversarial_accuracy(net, x, y, eps=eps, attacks=["pgd"], proved=turned[:3])
-    assert evaluation.rounds[0].turned == turned[3:]
+    falsified = everything.rounds[0].falsified
+    assert 3 < len(falsified) < len(x)
+    evaluation = adversarial_accuracy(net, x, y, eps=eps, attacks=["pgd"], proved=falsified[:3])
+    assert evaluation.rounds[0].falsified == falsified[3:]
     assert evaluation.rounds[0].tried == everything.rounds[0].tried - 3
     assert evaluation.adversarial_accuracy == pytest.approx(everything.adversarial_accuracy + 3 / len(x))
 
@@ -79,7 +79,9 @@ def test_what_is_proved_is_not_attacked():
 def test_a_radius_alone_stands_for_a_linf_ball():
     net, x, y = linear()
     ball = adversarial_accuracy(net, x, y, Linf(0.1), attacks=["pgd"])
-    assert adversarial_accuracy(net, x, y, eps=0.1, attacks=["pgd"]).rounds[0].turned == ball.rounds[0].turned != ()
+    assert (
+        adversarial_accuracy(net, x, y, eps=0.1, attacks=["pgd"]).rounds[0].falsified == ball.rounds[0].falsified != ()
+    )
     for arguments in ({}, {"eps": 0.1, "threat": L2(0.3)}):
         with pytest.raises(ValueError, match=r"give a threat model, e.g. L2\(0.5\), or eps=0.1"):
             adversarial_accuracy(net, x, y, attacks=["pgd"], **arguments)
@@ -92,8 +94,10 @@ def test_each_feature_may_have_its_own_radius():
     radii = torch.zeros(6).index_fill(0, torch.tensor([2]), 0.9)
     threat = Linf(radii)
     evaluation = adversarial_accuracy(net, x, y, threat, attacks=["pgd"])
-    assert adversarial_accuracy(net, x, y, eps=radii.numpy(), attacks=["pgd"]).turned_by == evaluation.turned_by
-    assert 0 < len(evaluation.rounds[0].turned) <= len(adversarial_accuracy(net, x, y, Linf(0.9)).rounds[0].turned)
+    assert adversarial_accuracy(net, x, y, eps=radii.numpy(), attacks=["pgd"]).falsified_by == evaluation.falsified_by
+    assert (
+        0 < len(evaluation.rounds[0].falsified) <= len(adversarial_accuracy(net, x, y, Linf(0.9)).rounds[0].falsified)
+    )
 
 
 def test_each_attack_gets_what_the_former_left():
@@ -104,24 +108,28 @@ def test_each_attack_gets_what_the_former_left():
     assert evaluation.labels == tuple(y.tolist())
     assert evaluation.predictions == tuple(net(x).argmax(1).tolist())
     assert evaluation.natural_accuracy == 0.75
-    turned = [set(done.turned) for done in evaluation.rounds]
-    assert [done.tried for done in evaluation.rounds] == [30, 30 - len(turned[0]), 30 - len(turned[0] | turned[1])]
-    assert turned[0]
-    assert turned[1]
-    assert not turned[0] & turned[1]
+    falsified = [set(done.falsified) for done in evaluation.rounds]
+    assert [done.tried for done in evaluation.rounds] == [
+        30,
+        30 - len(falsified[0]),
+        30 - len(falsified[0] | falsified[1]),
+    ]
+    assert falsified[0]
+    assert falsified[1]
+    assert not falsified[0] & falsified[1]
     assert list(evaluation.accuracies.values()) == [
-        (30 - len(turned[0])) / 40,
-        *[(30 - len(turned[0] | turned[1])) / 40] * 2,  # nothing is left for the third
+        (30 - len(falsified[0])) / 40,
+        *[(30 - len(falsified[0] | falsified[1])) / 40] * 2,  # nothing is left for the third
     ]
     assert evaluation.adversarial_accuracy == evaluation.accuracies["apgd-t"]
-    assert [place for place, attack in enumerate(evaluation.turned_by) if attack == "pgd"] == sorted(turned[1])
-    assert set(evaluation.turned_by[30:]) == {None}
+    assert [place for place, attack in enumerate(evaluation.falsified_by) if attack == "pgd"] == sorted(falsified[1])
+    assert set(evaluation.falsified_by[30:]) == {None}
     assert evaluation.seconds == sum(done.seconds for done in evaluation.rounds) > 0
 
     alone = adversarial_accuracy(net, x, y, eps=1.001 * eps, attacks=attacks, alone=True)
     assert [done.tried for done in alone.rounds] == [30] * 3
     assert alone.accuracies == evaluation.accuracies
-    assert alone.turned_by == evaluation.turned_by  # the first of them
+    assert alone.falsified_by == evaluation.falsified_by  # the first of them
     for name in attacks:
         single = adversarial_accuracy(net, x, y, eps=1.001 * eps, attacks=[name])
         assert alone.separate_accuracies[name] == single.adversarial_accuracy
@@ -165,7 +173,7 @@ def test_the_parts_of_autoattack_add_up_to_the_whole(name, version, norm, eps):
     evaluation = adversarial_accuracy(net, x, y, threat(norm, eps), attacks=[name], seed=4, batch_size=5)
     whole = AutoAttack(version=version, seed=4, batch_size=5)
     points = whole(net, x, y, threat(norm, eps))
-    assert [attack is None for attack in evaluation.turned_by] == (net(points).argmax(1) == y).tolist()
+    assert [attack is None for attack in evaluation.falsified_by] == (net(points).argmax(1) == y).tolist()
     assert 0 < evaluation.adversarial_accuracy < 1
     parts = whole.parts(x.shape[1:], 5, norm)
     assert [done.attack for done in evaluation.rounds] == [f"{name}/{part}" for part in parts]
@@ -175,7 +183,7 @@ def test_square_is_a_part_for_images():
     net, x, y = images()
     evaluation = adversarial_accuracy(net, x[:2], y[:2], eps=0.6, attacks=["autoattack"], alone=True)
     assert evaluation.rounds[-1].attack == "autoattack/square"
-    assert evaluation.rounds[-1].turned
+    assert evaluation.rounds[-1].falsified
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -183,7 +191,7 @@ def test_few_classes(classes):
     net, x, y = images(classes)
     net, x = net[1:], x.flatten(1)
     evaluation = adversarial_accuracy(net, x, y, eps=0.5, attacks=["apgd-t", "autoattack-plus"], alone=True)
-    assert len(evaluation.rounds[0].turned) > 6
+    assert len(evaluation.rounds[0].falsified) > 6
     assert evaluation.adversarial_accuracy == 0
     assert ("autoattack-plus/apgd-dlr" in evaluation.accuracies) == (classes == 3)
     assert "autoattack-plus/apgd-t" not in evaluation.accuracies
@@ -199,7 +207,7 @@ def test_the_network_is_taken_as_at_test_time_and_left_as_it_was():
     before = {key: value.clone() for key, value in net.train().state_dict().items()}
     state = torch.get_rng_state()
     evaluation = adversarial_accuracy(net, x, y, eps=0.05)
-    assert evaluation.turned_by == expected.turned_by
+    assert evaluation.falsified_by == expected.falsified_by
     assert evaluation.natural_accuracy == 1 > evaluation.adversarial_accuracy > 0
     assert all(module.training for module in net.modules())
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
@@ -222,7 +230,7 @@ def test_another_implementation_has_a_say():
     eps = distances(net, x, y, 1).median().item()
     arguments = {"eps": 1.001 * eps, "attacks": ["pgd"]}
     usual = adversarial_accuracy(net, x, y, **arguments)
-    assert adversarial_accuracy(net, x, y, **arguments, replay=net).turned_by == usual.turned_by
+    assert adversarial_accuracy(net, x, y, **arguments, replay=net).falsified_by == usual.falsified_by
     stubborn = adversarial_accuracy(net, x, y, **arguments, replay=lambda point: torch.zeros(1, 2))
     assert stubborn.adversarial_accuracy == 1 > usual.adversarial_accuracy
 
@@ -242,7 +250,7 @@ def test_whoever_watches_hears_of_every_batch():
     evaluation = adversarial_accuracy(
         net, x, y, eps=0.001, attacks=["pgd"], batch_size=20, on_batch=lambda *told: heard.append(told)
     )
-    standing = 40 - len(evaluation.rounds[0].turned)
+    standing = 40 - len(evaluation.rounds[0].falsified)
     assert len(heard) == 6  # two batches of each of three starts
     assert heard[-1] == ("pgd", standing)
 

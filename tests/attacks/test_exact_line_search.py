@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from ctbench.attacks import APGD, PGD
-from ctbench.attacks.exact_line_search import breakpoints, cross_entropy, violation, worst_on_segments
+from ctbench.attacks.exact_line_search import breakpoints, worst_on_segments
 from ctbench.attacks.line_search import segments
 from ctbench.graph import Graph, freeze, trace
 from ctbench.graph.ops import Absolute
 from ctbench.networks import MLP
 from ctbench.regions import FirstCoordinate, Linf, RandomSegments, Region, Segments, linf_box
-from ctbench.specification import cross_entropy_at
+from ctbench.specification import cross_entropy, cross_entropy_at, violation
 
 SHAPE, BATCH = (2, 5, 5), 4
 

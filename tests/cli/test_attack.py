@@ -29,22 +29,22 @@ def test_attack_prints_and_writes_what_python_finds(succeeds, run):
     assert rows.keys() == {"pgd", "apgd-t"}
     for done in evaluation.rounds:
         accuracy = f"{100 * evaluation.accuracies[done.attack]:.2f}"
-        assert [cell.strip() for cell in rows[done.attack][:3]] == [str(done.tried), str(len(done.turned)), accuracy]
+        assert [cell.strip() for cell in rows[done.attack][:3]] == [str(done.tried), str(len(done.falsified)), accuracy]
     assert "60 samples, linf eps 0.05: " in out
     assert shares(out) == pytest.approx(
         {"natural": 100 * evaluation.natural_accuracy, "adversarial": 100 * evaluation.adversarial_accuracy}, abs=0.01
     )
     wrong = y != torch.tensor(evaluation.predictions)
-    turned = wrong | torch.tensor([by is not None for by in evaluation.turned_by])
-    unfair = f"natural {discrepancy(wrong, y):.3f}, adversarial {discrepancy(turned, y):.3f}"
+    falsified = wrong | torch.tensor([by is not None for by in evaluation.falsified_by])
+    unfair = f"natural {discrepancy(wrong, y):.3f}, adversarial {discrepancy(falsified, y):.3f}"
     assert f"accuracy discrepancy (0: all classes alike): {unfair}\n" in out
-    assert discrepancy(wrong, y) != discrepancy(turned, y)
+    assert discrepancy(wrong, y) != discrepancy(falsified, y)
 
     records = run / "attacked" / "linf-0.05-pgd+apgd-t.jsonl"
     assert out.splitlines()[-1] == str(records)
     assert jsonl.read(records) == [
         {"index": 100 + place, "label": int(y[place]), "prediction": evaluation.predictions[place], "attack": attack}
-        for place, attack in enumerate(evaluation.turned_by)
+        for place, attack in enumerate(evaluation.falsified_by)
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ctbench import report
 from ctbench.cli import main, reproduce
-from ctbench.experiments import PAPERS, Scale, figures, running
+from ctbench.experiments import PAPERS, ExperimentScale, figures, running
 from ctbench.report import draw
 from ctbench.results import jsonl
 
@@ -53,7 +53,7 @@ def test_figures_can_be_listed(succeeds):
 
 
 def test_a_tiny_run_writes_a_figure_and_its_numbers_and_is_not_repeated(succeeds, monkeypatch):
-    monkeypatch.setattr(reproduce, "TINY", Scale(seeds=1, epochs=1, test_samples=5, points=2, candidates=1))
+    monkeypatch.setattr(reproduce, "TINY", ExperimentScale(seeds=1, epochs=1, test_samples=5, points=2, candidates=1))
     assert succeeds(*FIGURE) == f"{FOLDER}/2a.png\n"
     assert {path.name for path in FOLDER.iterdir()} == {"segments_5.jsonl", "2a.png", "2a.csv"}
     records = jsonl.read(FOLDER / "segments_5.jsonl")
@@ -82,12 +82,16 @@ def test_scales_have_places_of_their_own(succeeds, measured):
     assert Path("out/robust-accuracy/paper/2a.png").read_text() == "Fig. 2a"
 
 
-def test_the_progress_is_told_on_standard_error(measured, capsys):
+def test_the_progress_is_shown_on_standard_error_of_a_terminal(measured, monkeypatch, capsys):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     assert main(["reproduce", "robust-accuracy", "2a", "--jobs", "1"]) == 0
     said = capsys.readouterr()
     assert said.out == "runs/reproduce/robust-accuracy/tiny/2a.png\n"
     assert "figure 2a" in said.err
     assert "8/8" in said.err
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")
+    assert main(["reproduce", "robust-accuracy", "2a", "--jobs", "1"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 # ------------------------------------------------------------------------------------------ incomplete figures
@@ -184,6 +188,6 @@ def test_bad_input_is_explained_in_a_line(fails, arguments, said, measured):
 
 def test_records_of_other_trials_are_refused(succeeds, fails, measured, monkeypatch):
     succeeds(*FIGURE)
-    monkeypatch.setattr(reproduce, "TINY", Scale(seeds=2, epochs=1, test_samples=5, points=2, candidates=1))
+    monkeypatch.setattr(reproduce, "TINY", ExperimentScale(seeds=2, epochs=1, test_samples=5, points=2, candidates=1))
     assert "segments_5.jsonl holds a trial" in fails(*FIGURE)
     assert len(measured) == 8

@@ -92,7 +92,7 @@ def test_train_tells_epochs_on_standard_error(capsys):
         ("threat.eps=NaN", "eps is nan"),
         ("epochs=many", 'epochs is "many": it must be a whole number'),
         ("method=magic", 'method is "magic": it must be the name of a method:'),
-        ("epochs", "'epochs' is no change: write path.to.field=value"),
+        ("epochs", "'epochs' is not a change: write path.to.field=value"),
     ],
 )
 def test_a_bad_change_of_a_recipe_is_explained_and_nothing_is_made(fails, change, said):

@@ -282,7 +282,7 @@ def test_a_run_on_the_device(tiny, tmp_path):
     assert verdicts(whole)[:4] == verdicts(half)
     assert verdicts(whole) == verdicts(ctbench.certify(away.model, x, y, eps=0.02, stages=BOUNDS, timeout=None))
     attacked = [
-        adversarial_accuracy(model, x[:3], y[:3], eps=0.1, attacks=("pgd", "apgd-dlr")).turned_by
+        adversarial_accuracy(model, x[:3], y[:3], eps=0.1, attacks=("pgd", "apgd-dlr")).falsified_by
         for model in (away.model, copy.deepcopy(away.model).cpu())
     ]
     assert attacked[0] == attacked[1]

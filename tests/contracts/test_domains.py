@@ -16,7 +16,6 @@ from ctbench.domains import (
     Crown,
     CrownIBP,
     Zonotope,
-    alpha_crown,
     crown,
     domain,
     domains,
@@ -145,8 +144,8 @@ def test_crown_boxes_do_not_depend_on_the_memory_they_may_take(case):
     sample = case()
     graph, region = sample.graph.detach(), sample.region(0.1)
     for options in ({}, {"pure": True}, {"slope": parallel}):
-        whole = crown.boxes(graph, region, **options)
-        pieces = crown.boxes(graph, region, memory=1, **options)  # one row, or the channels of one place, at a time
+        whole = Crown(**options).boxes(graph, region)
+        pieces = Crown(**options).boxes(graph, region, memory=1)  # one row, or the channels of one place, at a time
         for some, other in zip(whole, pieces, strict=True):
             torch.testing.assert_close(some.lower, other.lower, rtol=1e-11, atol=1e-11)
             torch.testing.assert_close(some.upper, other.upper, rtol=1e-11, atol=1e-11)
@@ -329,15 +328,15 @@ def test_optimised_slopes_are_never_worse_than_crown(case, regions):
     graph = sample.graph.detach()
     for name in ("linf", "l2"):
         region = regions[name](sample.x, 0.2)
-        for inner in (interval.boxes(graph, region), crown.boxes(graph, region, pure=True)):
+        for inner in (interval.boxes(graph, region), Crown(pure=True).boxes(graph, region)):
             start = crown.lower_bounds(graph, region, spec, inner=inner)
-            few, more = (alpha_crown.lower_bounds(graph, region, spec, inner=inner, steps=n) for n in (2, 6))
+            few, more = (AlphaCrown(steps=n).lower_bounds(graph, region, spec, inner=inner) for n in (2, 6))
             assert above(few, start)
             assert above(more, few)
             gain = max(gain, (more - start).max().item())
     free = any(isinstance(node.op, Elementwise) for node in graph.nodes)
     assert gain > 1e-3 if free else gain == 0
-    torch.testing.assert_close(alpha_crown.lower_bounds(graph, region, spec, inner=inner, steps=0), start)
+    torch.testing.assert_close(AlphaCrown(steps=0).lower_bounds(graph, region, spec, inner=inner), start)
 
 
 def test_optimised_inner_slopes_are_never_worse_than_crown(case, regions):
@@ -346,7 +345,7 @@ def test_optimised_inner_slopes_are_never_worse_than_crown(case, regions):
     for name in ("linf", "segments"):
         region = regions[name](sample.x, 0.2)
         start = crown.lower_bounds(graph, region, spec)
-        assert above(alpha_crown.lower_bounds(graph, region, spec, steps=3, intermediate=True), start)
+        assert above(AlphaCrown(steps=3, intermediate=True).lower_bounds(graph, region, spec), start)
 
 
 def test_optimised_inner_slopes_are_mostly_better():
@@ -355,7 +354,7 @@ def test_optimised_inner_slopes_are_mostly_better():
     x, y = torch.rand(3, 8).double(), torch.tensor([1, 3, 0])
     graph, region, spec = trace(model, (8,)).detach(), Linf(eps=0.2).region(x), specification(y)
     fixed, free = (
-        alpha_crown.lower_bounds(graph, region, spec, steps=10, intermediate=intermediate)
+        AlphaCrown(steps=10, intermediate=intermediate).lower_bounds(graph, region, spec)
         for intermediate in (False, True)
     )
     assert free.mean() > fixed.mean() + 1e-3

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.kinds import ours
 from torch import Tensor, nn
 
-from ctbench.domains import coap, crown, domain, domains, zonotope
+from ctbench.domains import Crown, coap, crown, domain, domains, zonotope
 from ctbench.domains.relaxations import one, parallel, zero
 from ctbench.graph import freeze, trace, walk_forward
 
@@ -253,7 +253,7 @@ def test_no_point_violates_a_bound_of_a_random_network(regions, hard_points):
         reached = walk_forward(graph, lambda node, *inputs: node.op(*inputs), points.flatten(0, 1))
         values = [value.unflatten(0, points.shape[:2]) for value in reached]
         lowest = torch.einsum("nbk,bsk->nbs", values[-1], spec).amin(0)
-        inner = {"crown": crown.boxes(graph, region), "pure": crown.boxes(graph, region, pure=True)}
+        inner = {"crown": crown.boxes(graph, region), "pure": Crown(pure=True).boxes(graph, region)}
         for name, options in SETTINGS:
             boxes = inner["crown"] if name in ("crown", "alpha-crown") else None
             bound = domain(name, **options).lower_bounds(graph, region, spec, inner=boxes)

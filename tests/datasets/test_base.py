@@ -17,7 +17,7 @@ from ctbench.datasets import (
     TinyImageNet,
     Vectors,
     datasets,
-    split,
+    stratified_split,
 )
 
 
@@ -165,7 +165,7 @@ def test_data_are_checked(fields, message: str):
 def test_split_is_stratified_complete_and_ordered():
     labels = torch.tensor([0] * 100 + [1] * 40 + [2] * 11)
     everything = Images(torch.arange(151, dtype=torch.uint8).view(-1, 1, 1, 1), labels)
-    train, validation = split(everything, fraction=0.1, seed=0)
+    train, validation = stratified_split(everything, fraction=0.1, seed=0)
     assert validation.labels.bincount().tolist() == [10, 4, 1]
     assert train.labels.bincount().tolist() == [90, 36, 10]
     numbers = [part.inputs.flatten().tolist() for part in (train, validation)]
@@ -177,7 +177,9 @@ def test_split_is_stratified_complete_and_ordered():
 def test_split_is_a_function_of_the_seed():
     everything = images(200, classes=4)
     state = torch.get_rng_state()
-    choices = [split(everything, fraction=0.2, seed=seed)[1].inputs[:, 0, 0, 0].tolist() for seed in (1, 1, 2)]
+    choices = [
+        stratified_split(everything, fraction=0.2, seed=seed)[1].inputs[:, 0, 0, 0].tolist() for seed in (1, 1, 2)
+    ]
     assert choices[0] == choices[1] != choices[2]
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -185,10 +187,10 @@ def test_split_is_a_function_of_the_seed():
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5])
 def test_split_wants_a_share(fraction: float):
     with pytest.raises(ValueError, match=f"fraction is {fraction}; give a share between 0 and 1"):
-        split(images(), fraction=fraction, seed=0)
+        stratified_split(images(), fraction=fraction, seed=0)
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.99])
 def test_split_leaves_no_part_empty(fraction: float):
     with pytest.raises(ValueError, match=f"a fraction of {fraction} of 6 examples leaves one part empty"):
-        split(images(), fraction=fraction, seed=0)
+        stratified_split(images(), fraction=fraction, seed=0)

@@ -118,7 +118,7 @@ def test_a_root_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_person_sees_a_progress_bar(monkeypatch: pytest.MonkeyPatch, server: str, tmp_path: Path, capsys):
-    monkeypatch.setattr(files.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     download(remote(f"{server}/good"), tmp_path / "set")

@@ -10,7 +10,7 @@ import pytest
 from tests.idx import idx
 
 from ctbench.datasets import MNIST, mnist
-from ctbench.datasets.idx import parse, read
+from ctbench.datasets.idx import parse, read_unpacked
 
 COUNTS = {"train": 5, "t10k": 3}
 
@@ -71,9 +71,9 @@ def test_a_gzip_cut_short_is_refused(kept: int, tmp_path: Path):
     path.write_bytes(gzip.compress(np.random.default_rng(0).bytes(100))[:kept])
     if kept:
         with pytest.raises(ValueError, match=r"some.gz is not a complete gzip file .*; delete it, and it will be"):
-            read(path)
+            read_unpacked(path)
     else:
-        assert read(path) == b"", "an empty file unpacks to nothing, which is no IDX file"
+        assert read_unpacked(path) == b"", "an empty file unpacks to nothing, which is no IDX file"
 
 
 def test_a_damaged_gzip_is_refused(tmp_path: Path):
@@ -82,7 +82,7 @@ def test_a_damaged_gzip_is_refused(tmp_path: Path):
     content[12] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(ValueError, match="not a complete gzip file"):
-        read(path)
+        read_unpacked(path)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 import ctbench
 from ctbench.results import jsonl
-from ctbench.training import Adam, Smooth
+from ctbench.training import Adam, SmoothRamp
 
 ROOT = Path(__file__).parents[2]
 RUNNER = Path(__file__).with_name("run_blocks.py")
@@ -32,7 +32,7 @@ def trained(tmp_path_factory) -> Path:
     """A folder with a complete run of `digits_ibp`."""
     folder = tmp_path_factory.mktemp("pages")
     recipe = ctbench.recipe("digits_ibp")
-    short = replace(recipe, epochs=8, batch_size=128, ramp=Smooth(start=0, end=4), optimizer=Adam(lr=0.02))
+    short = replace(recipe, epochs=8, batch_size=128, ramp=SmoothRamp(start=0, end=4), optimizer=Adam(lr=0.02))
     run = ctbench.train(short, out=folder / "runs" / f"{recipe.name}-{recipe.hash}", quiet=True)
     jsonl.write_json(run.folder.recipe, recipe.to_json())
     return folder

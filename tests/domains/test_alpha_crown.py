@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ctbench import bounds
-from ctbench.domains import alpha_crown, crown
+from ctbench.domains import AlphaCrown, alpha_crown, crown
 from ctbench.graph import freeze, trace, walk_forward
 from ctbench.regions import Box, Linf
 from ctbench.specification import margin_rows
@@ -49,9 +49,9 @@ def test_an_activation_may_be_used_twice(activation, intermediate):
 def test_no_steps_is_crown_and_more_steps_are_tighter():
     graph, region, spec = problem()
     plain = crown.lower_bounds(graph, region, spec)
-    torch.testing.assert_close(alpha_crown.lower_bounds(graph, region, spec, steps=0), plain, rtol=1e-12, atol=1e-12)
-    few, many = (alpha_crown.lower_bounds(graph, region, spec, steps=steps) for steps in (2, 40))
-    joint = alpha_crown.lower_bounds(graph, region, spec, steps=40, intermediate=True)
+    torch.testing.assert_close(AlphaCrown(steps=0).lower_bounds(graph, region, spec), plain, rtol=1e-12, atol=1e-12)
+    few, many = (AlphaCrown(steps=steps).lower_bounds(graph, region, spec) for steps in (2, 40))
+    joint = AlphaCrown(steps=40, intermediate=True).lower_bounds(graph, region, spec)
     assert plain.mean() < few.mean() < many.mean() < joint.mean()
 
 
@@ -60,7 +60,7 @@ def test_forms_above_the_stop_are_left_and_the_others_are_not():
     plain = crown.lower_bounds(graph, region, spec)
     full = alpha_crown.lower_bounds(graph, region, spec)
     stop = plain.amin(1).median().item()
-    stopped = alpha_crown.lower_bounds(graph, region, spec, stop=stop)
+    stopped = AlphaCrown(stop=stop).lower_bounds(graph, region, spec)
     done = (plain > stop).all(1)
     assert 0 < done.sum() < 12
     torch.testing.assert_close(stopped[done], plain[done], rtol=0, atol=1e-14)
@@ -74,7 +74,7 @@ def test_forms_above_the_stop_are_left_and_the_others_are_not():
 def test_settings_that_cannot_be(wrong):
     graph, region, spec = problem()
     with pytest.raises(ValueError, match="take steps >= 0, lr > 0 and decay"):
-        alpha_crown.lower_bounds(graph, region, spec, **wrong)
+        AlphaCrown(**wrong).lower_bounds(graph, region, spec)
 
 
 def test_tightened_boxes_lie_in_those_that_were_given():

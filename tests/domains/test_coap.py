@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ctbench import margin_bounds
 from ctbench.datasets import MNIST
-from ctbench.domains import coap, zonotope
+from ctbench.domains import COAP, Zonotope, coap
 from ctbench.graph import Graph, freeze, trace
 from ctbench.networks import ConvSmall
 from ctbench.regions import L1, L2, Box, Linf, RandomSegments, Threat
@@ -142,15 +142,15 @@ def test_no_point_of_any_region_violates_a_bound(name, threat):
 def test_many_projections_estimate_the_boxes_of_a_box(name, clip):
     _, graph, x, spec = build(name)
     region = Linf(eps=0.1, clip=clip).region(x)
-    exact = zonotope.boxes(graph, region, pure=True)  # the same relaxations, with every error term
-    found = coap.boxes(graph, region, projections=4000, generator=generator())
+    exact = Zonotope(pure=True).boxes(graph, region)  # the same relaxations, with every error term
+    found = COAP(projections=4000, generator=generator()).boxes(graph, region)
     for at in read_by_relaxations(graph):
         least = 0.02 * exact[at].radius.max().item()  # a neuron that is barely stable may be estimated not to be
         torch.testing.assert_close(found[at].radius, exact[at].radius, rtol=0.1, atol=least)
         torch.testing.assert_close(found[at].center, exact[at].center, rtol=0, atol=5 * least)
     if name != "branches":
         bound = coap.lower_bounds(graph, region, spec)
-        estimate = coap.lower_bounds(graph, region, spec, projections=4000, generator=generator())
+        estimate = COAP(projections=4000, generator=generator()).lower_bounds(graph, region, spec)
         torch.testing.assert_close(estimate, bound, rtol=0, atol=0.1 * exact[-1].radius.mean().item())
         assert (estimate != bound).any()
 
@@ -160,7 +160,7 @@ def test_many_projections_estimate_the_boxes_of_an_l2_ball(name):
     _, graph, x, _ = build(name)
     region = L2(eps=0.6, clip=None).region(x)
     exact = coap.boxes(graph, region)
-    found = coap.boxes(graph, region, projections=4000, generator=generator())
+    found = COAP(projections=4000, generator=generator()).boxes(graph, region)
     for at in read_by_relaxations(graph):
         torch.testing.assert_close(found[at].radius, exact[at].radius, rtol=0.1, atol=1e-9)
 
@@ -168,7 +168,7 @@ def test_many_projections_estimate_the_boxes_of_an_l2_ball(name):
 def test_intervals_give_the_first_layer_of_a_box_exactly():
     _, graph, x, _ = build("mlp")
     region = Linf(eps=0.1).region(x)
-    found = coap.boxes(graph, region, projections=3, generator=generator())
+    found = COAP(projections=3, generator=generator()).boxes(graph, region)
     exact = coap.boxes(graph, region)
     torch.testing.assert_close(found[1].radius, exact[1].radius)
     assert not torch.allclose(found[3].radius, exact[3].radius, rtol=0.02)
@@ -185,7 +185,7 @@ def test_estimates_are_a_function_of_the_generator(threat):
     _, graph, x, spec = build("conv")
     region = threat.region(x)
     first, again, other = (
-        coap.lower_bounds(graph, region, spec, projections=10, generator=generator(seed)) for seed in (1, 1, 2)
+        COAP(projections=10, generator=generator(seed)).lower_bounds(graph, region, spec) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.allclose(first, other, rtol=1e-3)
@@ -197,7 +197,7 @@ def test_estimates_are_a_function_of_the_generator(threat):
 def test_gradients_of_estimates_reach_every_parameter(name, kind, eps):
     model, graph, x, spec = build(name)
     region = kind(eps=eps, clip=None).region(x)
-    coap.lower_bounds(graph, region, spec, projections=20, generator=generator()).sum().backward()
+    COAP(projections=20, generator=generator()).lower_bounds(graph, region, spec).sum().backward()
     for path, parameter in model.named_parameters():
         assert torch.isfinite(parameter.grad).all(), path
         assert parameter.grad.any(), path
@@ -214,7 +214,7 @@ def test_a_radius_has_a_gradient_through_the_projections():
         changed = [node.op for node in graph.nodes]
         assert changed[3].weight.shape == weight.shape
         moved = graph.map(lambda t: weight if t is changed[3].weight else t)
-        return coap.boxes(moved, region, projections=9, generator=generator())[3].radius.sum()
+        return COAP(projections=9, generator=generator()).boxes(moved, region)[3].radius.sum()
 
     weight = model[2].weight.detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(radius, weight, eps=1e-7)
@@ -224,20 +224,20 @@ def test_a_radius_has_a_gradient_through_the_projections():
     ("threat", "words"),
     [
         (L2(eps=0.5), "an l2 ball that a data range cuts: .* clip=None"),
-        (L1(eps=0.5, clip=None), "a L1Ball: random projections know boxes, and l2 balls"),
-        (RandomSegments(eps=0.5, count=3), "a Star: .*give projections=None for exact bounds"),
+        (L1(eps=0.5, clip=None), "a L1Ball: random projections support boxes, and l2 balls"),
+        (RandomSegments(eps=0.5, count=3), "a SegmentUnion: .*give projections=None for exact bounds"),
     ],
 )
 def test_projections_refuse_other_regions(threat, words):
     _, graph, x, spec = build("mlp")
     with pytest.raises(ValueError, match=words):
-        coap.lower_bounds(graph, threat.region(x), spec, projections=10)
+        COAP(projections=10).lower_bounds(graph, threat.region(x), spec)
 
 
 def test_there_must_be_a_projection():
     _, graph, x, _ = build("mlp")
     with pytest.raises(ValueError, match="projections is 0: take at least one random sum"):
-        coap.boxes(graph, Linf(eps=0.1).region(x), projections=0)
+        COAP(projections=0).boxes(graph, Linf(eps=0.1).region(x))
 
 
 def by_layer(graph: Graph, found: list[Box], sums: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
@@ -254,7 +254,7 @@ def by_layer(graph: Graph, found: list[Box], sums: Tensor, draw: Callable[[Tenso
 def test_so_many_projections_are_drawn_of_a_box(count):
     _, graph, x, _ = build("mlp")
     region = Linf(eps=0.1).region(x)
-    found = coap.boxes(graph, region, projections=count, generator=generator())
+    found = COAP(projections=count, generator=generator()).boxes(graph, region)
     random = generator()
     start = x.new_empty(1, count, x.shape[1]).cauchy_(generator=random) * region.radius.unsqueeze(1)
     sums = by_layer(graph, found, start, lambda half: half.new_empty(1, count, half.shape[1]).cauchy_(generator=random))
@@ -267,7 +267,7 @@ def test_so_many_projections_are_drawn_of_a_box(count):
 def test_so_many_projections_are_drawn_of_a_ball(count):
     """As many again stand for the input alone: their root mean square counts, beside the median of the others."""
     _, graph, x, _ = build("mlp")
-    found = coap.boxes(graph, L2(eps=0.6, clip=None).region(x), projections=count, generator=generator())
+    found = COAP(projections=count, generator=generator()).boxes(graph, L2(eps=0.6, clip=None).region(x))
     random = generator()
     noise = 0.6 * x.new_empty(1, count, x.shape[1]).normal_(generator=random)
     start = torch.cat([torch.zeros_like(noise), noise], dim=1)

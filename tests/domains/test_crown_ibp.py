@@ -72,7 +72,7 @@ class Case:
     def bounds(self, region: Region) -> tuple[Tensor, Tensor, Tensor]:
         """By intervals, at the input, and the best over all layers."""
         spec = margin_rows(self.y, 4, dtype=torch.float64)
-        best = crown_ibp.lower_bounds(self.graph, region, spec, every_layer=True)
+        best = crown_ibp.CrownIBP(every_layer=True).lower_bounds(self.graph, region, spec)
         plain = (domain.lower_bounds(self.graph, region, spec) for domain in (interval, crown_ibp))
         return *plain, best
 
@@ -161,10 +161,10 @@ def test_boxes_that_are_given_are_used(case):
     region, spec = WIDE.region(case.x), margin_rows(case.y, 4, dtype=torch.float64)
     tight = crown.boxes(case.graph, region)
     _, _, best = case.bounds(region)
-    better = crown_ibp.lower_bounds(case.graph, region, spec, inner=tight, every_layer=True)
+    better = crown_ibp.CrownIBP(every_layer=True).lower_bounds(case.graph, region, spec, inner=tight)
     assert (better > best + 1e-6).any()
     nothing = [Box(box.lower - 1e6, box.upper + 1e6) for box in interval.boxes(case.graph, region)]
-    worse = crown_ibp.lower_bounds(case.graph, region, spec, inner=nothing, every_layer=True)
+    worse = crown_ibp.CrownIBP(every_layer=True).lower_bounds(case.graph, region, spec, inner=nothing)
     assert (worse < best - 1).all()
 
 

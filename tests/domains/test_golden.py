@@ -7,7 +7,6 @@ tight as CROWN-IBP's, or that as the interval bound (a tighter pre-activation ca
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctbench.domains import alpha_crown, coap, crown, crown_ibp, interval, relaxations, zonotope
+from ctbench.domains import COAP, AlphaCrown, Crown, Zonotope, crown, crown_ibp, interval, relaxations
 from ctbench.domains.linear_form import every_output
 from ctbench.graph import Graph, freeze, trace
 from ctbench.graph.ops import ReLU
@@ -185,9 +184,9 @@ def test_crown_bounds(golden, method):
     if f"{method}/margin_lb" not in golden.values:
         pytest.skip(f"no {method} values for {golden.name}")
     slope = SLOPES[method]
-    boxes = crown.boxes(golden.graph, golden.region, slope=slope, pure=True, memory=2**25)
+    boxes = Crown(slope=slope, pure=True).boxes(golden.graph, golden.region, memory=2**25)
     check_boxes(golden, method, boxes)
-    check(golden, method, boxes, partial(crown.lower_bounds, slope=slope))
+    check(golden, method, boxes, Crown(slope=slope).lower_bounds)
 
 
 def check_below_minima(golden: SimpleNamespace, margins: Tensor) -> None:
@@ -208,7 +207,7 @@ def test_crown_by_default_is_sound_and_refines_intervals(golden):
         assert (boxes[at].lower >= lower - 1e-9).all()
         assert (boxes[at].upper <= upper + 1e-9).all()
     for slope in SLOPES.values():
-        margins = crown.lower_bounds(golden.graph, golden.region, golden.spec, inner=boxes, slope=slope)
+        margins = Crown(slope=slope).lower_bounds(golden.graph, golden.region, golden.spec, inner=boxes)
         check_below_minima(golden, margins)
 
 
@@ -216,19 +215,18 @@ def test_no_slope_exceeds_the_triangle_relaxation(golden):
     if "lp_triangle_crown_interm/margin_lb" not in golden.values:
         pytest.skip(f"no LP values for {golden.name}")
     optimum = golden.values["lp_triangle_crown_interm/margin_lb"].flatten(0, 1)
-    boxes = crown.boxes(golden.graph, golden.region, pure=True)  # the boxes that the LP was made of
+    boxes = Crown(pure=True).boxes(golden.graph, golden.region)  # the boxes that the LP was made of
     for slope in SLOPES.values():
-        margins = crown.lower_bounds(golden.graph, golden.region, golden.spec, inner=boxes, slope=slope)
+        margins = Crown(slope=slope).lower_bounds(golden.graph, golden.region, golden.spec, inner=boxes)
         assert (margins <= optimum + 1e-6).all()
 
 
 @pytest.mark.parametrize("golden", [name for name in NETWORKS if not name.startswith("kw")], indirect=True)
-@pytest.mark.parametrize("domain", [zonotope, coap], ids=["zonotope", "coap"])
+@pytest.mark.parametrize("domain", [Zonotope(pure=True), COAP()], ids=["zonotope", "coap"])
 def test_forward_and_dual_bounds_with_one_slope(golden, domain):
-    options = {"pure": True} if domain is zonotope else {}
-    boxes = domain.boxes(golden.graph, golden.region, **options)
+    boxes = domain.boxes(golden.graph, golden.region)
     check_boxes(golden, "crown_same_slope", boxes)
-    check(golden, "crown_same_slope", boxes, partial(domain.lower_bounds, **options))
+    check(golden, "crown_same_slope", boxes, domain.lower_bounds)
 
 
 SMALL = ["toy_2_2_2", "mlp_rand", "mlp_trained"]
@@ -241,8 +239,8 @@ OPTIMISED = [
 
 @pytest.mark.parametrize(("golden", "method", "options"), OPTIMISED, indirect=["golden"])
 def test_optimised_slopes(golden, method, options):
-    boxes = crown.boxes(golden.graph, golden.region, pure=True)
-    margins = alpha_crown.lower_bounds(golden.graph, golden.region, golden.spec, inner=boxes, **options)
+    boxes = Crown(pure=True).boxes(golden.graph, golden.region)
+    margins = AlphaCrown(**options).lower_bounds(golden.graph, golden.region, golden.spec, inner=boxes)
     reference, start = (golden.values[f"{name}/margin_lb"].flatten(0, 1) for name in (method, "crown"))
     assert margins.mean() >= reference.mean() - 1e-6
     assert (margins >= start - 1e-9).all()

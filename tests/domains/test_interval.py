@@ -19,7 +19,7 @@ def test_bounds_and_gradients_are_those_of_one_sample_after_the_other(monkeypatc
     x, y = torch.rand(len(labels), 1, 6, 6, dtype=torch.float64), torch.tensor(labels)
     found = []
     for large in (0, 2**62):
-        monkeypatch.setattr(interval, "LARGE", large)
+        monkeypatch.setattr(interval, "MIN_MERGED", large)
         model.zero_grad()
         net, _ = freeze(trace(model, (1, 6, 6)), x, training=True)
         bounds = interval.lower_bounds(net, Linf(eps=0.05).region(x), margin_rows(y, 3, torch.float64))
@@ -33,7 +33,7 @@ def test_they_are_merged_once_a_kind(monkeypatch):
     merged = []
     whole = interval.merge_last_layer
     monkeypatch.setattr(interval, "merge_last_layer", lambda *given: merged.append(given) or whole(*given))
-    monkeypatch.setattr(interval, "LARGE", 0)
+    monkeypatch.setattr(interval, "MIN_MERGED", 0)
     net, _ = freeze(trace(CNN3(width=2).build((1, 6, 6), 3).eval(), (1, 6, 6)), torch.zeros(1, 1, 6, 6))
     x, y = torch.rand(12, 1, 6, 6), torch.tensor([0, 1, 2] * 4)
     interval.lower_bounds(net, Linf(eps=0.05).region(x), margin_rows(y, 3))

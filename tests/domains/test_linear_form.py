@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ctbench.domains import crown
-from ctbench.domains.linear_form import LinearForm, Slanted
+from ctbench.domains.linear_form import LinearForm, RelaxedCoefficients
 from ctbench.graph import Lines, freeze, trace
 from ctbench.regions import Linf
 
@@ -30,7 +30,7 @@ def leaves(*shapes):
 )
 def test_a_form_between_lines_has_the_gradient_of_its_formula(shapes):
     given = leaves(*shapes)
-    found, expected = Slanted.apply(*given), formula(*given)
+    found, expected = RelaxedCoefficients.apply(*given), formula(*given)
     weights = leaves(*(part.shape for part in expected))
     gradients = []
     for parts in (found, expected):
@@ -38,19 +38,19 @@ def test_a_form_between_lines_has_the_gradient_of_its_formula(shapes):
         gradients.append(torch.autograd.grad(total, given))
     for own, other in zip((*found, *gradients[0]), (*expected, *gradients[1]), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
-    assert torch.autograd.gradcheck(Slanted.apply, given)
+    assert torch.autograd.gradcheck(RelaxedCoefficients.apply, given)
 
 
 @pytest.mark.parametrize("samples", [1, 2])
 def test_a_form_has_one_gradient_whether_all_samples_share_it_or_not(samples):
-    a, low, high, rise = leaves((samples, 3, 4), (2, 4), (2, 4), (2, 4))
-    form = LinearForm(a, 0.0).relaxed(Lines(low, None, high, rise))
+    a, low, high, upper_offset = leaves((samples, 3, 4), (2, 4), (2, 4), (2, 4))
+    form = LinearForm(a, 0.0).relaxed(Lines(low, None, high, upper_offset))
     coefficients, negative = formula(a, low.unsqueeze(1), high.unsqueeze(1))
     gradients = [
-        torch.autograd.grad(slopes.square().sum() + constant.square().sum(), [a, low, high, rise])
+        torch.autograd.grad(slopes.square().sum() + constant.square().sum(), [a, low, high, upper_offset])
         for slopes, constant in (
             (form.coefficients, form.constant),
-            (coefficients, (negative * rise.unsqueeze(1)).sum(2)),
+            (coefficients, (negative * upper_offset.unsqueeze(1)).sum(2)),
         )
     ]
     for own, other in zip(*gradients, strict=True):
@@ -64,7 +64,7 @@ def test_a_gradient_is_made_for_what_wants_one(wanted):
         tensor.requires_grad_(at == wanted)
     gradients = [
         torch.autograd.grad(sum(part.square().sum() for part in parts), given[wanted])[0]
-        for parts in (Slanted.apply(*given), formula(*given))
+        for parts in (RelaxedCoefficients.apply(*given), formula(*given))
     ]
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
@@ -73,7 +73,7 @@ def test_a_coefficient_of_zero_takes_the_lower_slope():
     """Both slopes are gradients there; forms that end at a dead neuron have many zeros."""
     a, low, high = torch.zeros(1, 1, 2), torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[0.3, 0.7]]])
     a.requires_grad_()
-    (gradient,) = torch.autograd.grad(Slanted.apply(a, low, high)[0].sum(), a)
+    (gradient,) = torch.autograd.grad(RelaxedCoefficients.apply(a, low, high)[0].sum(), a)
     assert torch.equal(gradient, low)
 
 

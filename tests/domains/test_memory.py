@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ctbench import bounds
-from ctbench.domains import alpha_crown, crown, domains
+from ctbench.domains import AlphaCrown, crown, domains
 from ctbench.graph import Graph, freeze, trace
 from ctbench.networks import CNN7
 from ctbench.regions import Linf, Region
@@ -102,11 +103,7 @@ def test_optimising_longer_takes_no_more_memory():
     spec = margin_rows(y, 4, dtype=x.dtype)
     for intermediate in (False, True):
         few, many = (
-            most_alive(
-                lambda steps=steps, more=intermediate: alpha_crown.lower_bounds(
-                    graph, region, spec, steps=steps, intermediate=more
-                )
-            )
+            most_alive(partial(AlphaCrown(steps=steps, intermediate=intermediate).lower_bounds, graph, region, spec))
             for steps in (3, 12)
         )
         assert many <= 1.01 * few

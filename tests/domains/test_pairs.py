@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctbench.domains import alpha_crown, beta_crown, crown, pairs
+from ctbench.domains import AlphaCrown, beta_crown, crown, pairs
 from ctbench.domains.beta_crown import Multipliers
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.pairs import Pairs, support
@@ -215,7 +215,7 @@ def test_octagons_and_bounds_hold_at_sampled_inputs(build, threat):
 def test_without_pairs_it_is_alpha_crown():
     graph, region, spec, inner = problem()
     for steps in (0, 10):
-        expected = alpha_crown.lower_bounds(graph, region, spec, inner=inner, steps=steps)
+        expected = AlphaCrown(steps=steps).lower_bounds(graph, region, spec, inner=inner)
         torch.testing.assert_close(lower_bounds(graph, region, spec, inner, {}, steps=steps), expected)
 
 
@@ -230,7 +230,7 @@ def test_a_pair_is_exact_where_no_bound_by_single_neurons_is():
     graph = freeze(trace(model, (2,)), x)[0].detach()
     region = Linf(eps=1.0, clip=None).region(x)
     inner = crown.boxes(graph, region)
-    alone = alpha_crown.lower_bounds(graph, region, spec, inner=inner, steps=100)
+    alone = AlphaCrown(steps=100).lower_bounds(graph, region, spec, inner=inner)
     torch.testing.assert_close(alone.item(), -3.0)
     found = lower_bounds(graph, region, spec, inner, pairs.choose(graph, region, spec, inner), steps=200)
     assert -2.01 < found.item() <= -2.0
@@ -241,7 +241,7 @@ def test_bounds_come_closer_to_the_exact_minimum_and_stay_below():
     from ctbench.verify.milp import minimum
 
     graph, region, spec, inner = problem()
-    alone = alpha_crown.lower_bounds(graph, region, spec, inner=inner, steps=300)
+    alone = AlphaCrown(steps=300).lower_bounds(graph, region, spec, inner=inner)
     found = lower_bounds(graph, region, spec, inner, pairs.choose(graph, region, spec, inner), steps=300, decay=0.99)
     exact = torch.empty_like(found)
     for index in range(len(spec)):

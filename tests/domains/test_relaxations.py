@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctbench.domains import crown, interval, relaxations
+from ctbench.domains import Crown, crown, interval, relaxations
 from ctbench.graph import trace
 from ctbench.graph.ops import GELU, Abs, Clamp, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from ctbench.regions import Box
@@ -72,8 +72,8 @@ def test_lines_of_every_rule_hold_the_function_and_touch_it(name, rule):
     op, (lower, upper) = OPS[name], intervals()
     lines = op.lines(lower, upper, *rule(op, lower, upper))
     points = lower + torch.linspace(0, 1, 301, dtype=torch.float64).unsqueeze(1) * (upper - lower)
-    lift = 0.0 if lines.lower_offset is None else lines.lower_offset
-    below = (op(points) - lines.lower_slope * points - lift).amin(0)
+    lower_offset = 0.0 if lines.lower_offset is None else lines.lower_offset
+    below = (op(points) - lines.lower_slope * points - lower_offset).amin(0)
     above = (lines.upper_slope * points + lines.upper_offset - op(points)).amin(0)
     for gap in (below, above):
         assert (gap >= -1e-9).all()
@@ -129,10 +129,10 @@ def test_crown_by_hand():
     # lower: slopes 1 and 0 give x >= -1; upper: chords 3/4 (x + 1) and 1/4 (3 - x) give x/2 + 3/2 <= 3
     bound = crown.lower_bounds(graph, region, spec)
     assert bound[0].tolist() == pytest.approx([-1.0, -3.0])
-    assert crown.lower_bounds(graph, region, spec, slope=relaxations.zero)[0, 0].item() == pytest.approx(0.0)
+    assert Crown(slope=relaxations.zero).lower_bounds(graph, region, spec)[0, 0].item() == pytest.approx(0.0)
     # parallel: 3/4 x - 1/4 x >= -1/2
-    assert crown.lower_bounds(graph, region, spec, slope=relaxations.parallel)[0, 0].item() == pytest.approx(-0.5)
-    assert crown.lower_bounds(graph, region, spec, slope=relaxations.one)[0, 0].item() == pytest.approx(0.0)
+    assert Crown(slope=relaxations.parallel).lower_bounds(graph, region, spec)[0, 0].item() == pytest.approx(-0.5)
+    assert Crown(slope=relaxations.one).lower_bounds(graph, region, spec)[0, 0].item() == pytest.approx(0.0)
     assert interval.lower_bounds(graph, region, spec)[0].tolist() == pytest.approx([0.0, -4.0])
 
 
@@ -141,7 +141,7 @@ def test_pure_boxes_may_be_wider_than_intervals_and_the_usual_ones_are_not():
     graph = trace(model, (1,))
     region = Box(torch.tensor([[-1.0]]).double(), torch.tensor([[3.0]]).double())
     pure, usual, plain = (
-        crown.boxes(graph, region, pure=True),
+        Crown(pure=True).boxes(graph, region),
         crown.boxes(graph, region),
         interval.boxes(graph, region),
     )

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ctbench.domains import crown
+from ctbench.domains import Crown, crown
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import parallel
 from ctbench.domains.window_form import WindowForm
@@ -34,9 +34,9 @@ class Random:
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, generator=self.generator)
 
-    def lines(self, *shape: int, parallel: bool, lift: bool) -> Lines:
+    def lines(self, *shape: int, parallel: bool, lower_offset: bool) -> Lines:
         low, lower, high, upper = self.normal(4, *shape)
-        return Lines(low, lower if lift else None, low if parallel else high, upper)
+        return Lines(low, lower if lower_offset else None, low if parallel else high, upper)
 
     def box(self, shape: Shape) -> Box:
         return Box(*self.normal(2, BATCH, *shape).sort(0).values)
@@ -73,9 +73,9 @@ def same(found: Form, expected: LinearForm) -> None:
     torch.testing.assert_close(dense.coefficients.expand(shape), expected.coefficients, **EXACT)
     zeros = torch.zeros(shape[:2], dtype=torch.float64)
     torch.testing.assert_close(dense.constant + zeros, expected.constant + zeros, **EXACT)
-    assert (found.ceiling is None) == (expected.ceiling is None)
-    if expected.ceiling is not None:
-        torch.testing.assert_close(dense.ceiling + zeros, expected.ceiling + zeros, **EXACT)
+    assert (found.upper_constant is None) == (expected.upper_constant is None)
+    if expected.upper_constant is not None:
+        torch.testing.assert_close(dense.upper_constant + zeros, expected.upper_constant + zeros, **EXACT)
     assert found.count == shape[1]
 
 
@@ -85,7 +85,7 @@ def as_tight(found: Form, expected: LinearForm, shape: Shape, seed: int) -> None
     for region in (box, L2(eps=0.7, clip=None).region(box.center)):
         least = found.minimum(region)
         torch.testing.assert_close(least, expected.minimum(region), **EXACT)
-        if found.ceiling is not None:
+        if found.upper_constant is not None:
             greatest = found.maximum(region)
             torch.testing.assert_close(greatest, expected.maximum(region), **EXACT)
 
@@ -96,11 +96,11 @@ def test_a_form_starts_at_single_neurons(start, shape):
     for signs in (BOTH, BOTH[:1]):
         found, expected = STARTS[start](shape, signs)
         same(found, expected)
-        same(found.with_ceiling(), expected.with_ceiling())
+        same(found.with_upper_constant(), expected.with_upper_constant())
         assert found.width == shape[0]
         assert found.size == (1, 1)
         if min(shape[1:]) > 1:
-            as_tight(found.with_ceiling(), expected.with_ceiling(), shape, seed=0)
+            as_tight(found.with_upper_constant(), expected.with_upper_constant(), shape, seed=0)
 
 
 # ------------------------------------------------------------------------------------------------- random chains
@@ -180,12 +180,14 @@ def walks(draw: st.DrawFn) -> list[Pair]:
     shape = (draw(st.integers(1, 3)), draw(st.integers(2, 7)), draw(st.integers(2, 7)))
     form, dense = STARTS[draw(st.sampled_from(sorted(STARTS)))](shape, BOTH)
     two_sided = draw(st.booleans())
-    pair = Pair(form.with_ceiling(), dense.with_ceiling(), shape) if two_sided else Pair(form, dense, shape)
+    pair = (
+        Pair(form.with_upper_constant(), dense.with_upper_constant(), shape) if two_sided else Pair(form, dense, shape)
+    )
     pairs = [pair]
 
     def lines(shape: Shape) -> Lines:
         random = Random(draw(st.integers(0, 99)))
-        return random.lines(BATCH, *shape, parallel=two_sided, lift=draw(st.booleans()))
+        return random.lines(BATCH, *shape, parallel=two_sided, lower_offset=draw(st.booleans()))
 
     def branches(pair: Pair) -> Pair:
         """The sum of two branches of one size: this convolution, and one with another window or none at all."""
@@ -275,8 +277,8 @@ def test_a_form_between_lines_of_its_own():
     def dense(line: Tensor) -> Tensor:
         return replace(form, coefficients=line).dense().coefficients
 
-    for lift in (True, False):
-        lines = random.lines(*form.coefficients.shape, parallel=False, lift=lift)
+    for lower_offset in (True, False):
+        lines = random.lines(*form.coefficients.shape, parallel=False, lower_offset=lower_offset)
         expected = form.dense().between(Lines(*(None if line is None else dense(line) for line in lines)))
         same(form.between(lines), expected)
 
@@ -335,12 +337,12 @@ def test_crown_uses_windows_and_finds_the_bounds_of_dense_forms(monkeypatch, slo
     region, options = Linf(eps=0.05).region(x), {} if slope is None else {"slope": slope}
     windows, relaxed = [], WindowForm.relaxed
     monkeypatch.setattr(WindowForm, "relaxed", lambda form, lines: windows.append(form.size) or relaxed(form, lines))
-    few, many = crown.boxes(graph, region, **options), crown.boxes(graph, region, pure=True, **options)
+    few, many = Crown(**options).boxes(graph, region), Crown(pure=True, **options).boxes(graph, region)
     assert set(windows) == {(2, 2), (5, 5), (3, 3)}
     monkeypatch.setattr(WindowForm, "neurons", lambda *args, made=WindowForm.neurons: made(*args).dense())
     monkeypatch.setattr(WindowForm, "pixels", lambda *args, made=WindowForm.pixels: made(*args).dense())
     windows.clear()
-    dense = crown.boxes(graph, region, **options), crown.boxes(graph, region, pure=True, **options)
+    dense = Crown(**options).boxes(graph, region), Crown(pure=True, **options).boxes(graph, region)
     assert not windows
     for found, boxes in zip((few, many), dense, strict=True):
         for box, expected in zip(found, boxes, strict=True):

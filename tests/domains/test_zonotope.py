@@ -5,7 +5,7 @@ import torch
 from tests.small import conv
 from torch import Tensor, nn
 
-from ctbench.domains import crown, interval, zonotope
+from ctbench.domains import Crown, Zonotope, interval, zonotope
 from ctbench.domains.relaxations import parallel
 from ctbench.domains.zonotope import NO_TERM, ZonotopeSet
 from ctbench.graph import Graph, freeze, trace
@@ -82,15 +82,15 @@ def least_sampled(graph: Graph, region: Box, spec: Tensor) -> Tensor:
 def test_the_papers_bounds_are_those_of_crown_with_parallel_slopes(name, clip):
     graph, x, spec = build(name)
     region = Linf(eps=0.1, clip=clip).region(x)
-    expected = crown.boxes(graph, region, slope=parallel, pure=True)
-    found = zonotope.boxes(graph, region, pure=True)
+    expected = Crown(slope=parallel, pure=True).boxes(graph, region)
+    found = Zonotope(pure=True).boxes(graph, region)
     for at in read_by_relaxations(graph):
         torch.testing.assert_close(found[at].lower, expected[at].lower, rtol=0, atol=1e-9)
         torch.testing.assert_close(found[at].upper, expected[at].upper, rtol=0, atol=1e-9)
-    bound = zonotope.lower_bounds(graph, region, spec, pure=True)
-    dual = crown.lower_bounds(graph, region, spec, inner=expected, slope=parallel)
+    bound = Zonotope(pure=True).lower_bounds(graph, region, spec)
+    dual = Crown(slope=parallel).lower_bounds(graph, region, spec, inner=expected)
     torch.testing.assert_close(bound, dual, rtol=0, atol=1e-9)
-    inside = zonotope.lower_bounds(graph, region, spec, inner=expected, pure=True)
+    inside = Zonotope(pure=True).lower_bounds(graph, region, spec, inner=expected)
     torch.testing.assert_close(inside, dual, rtol=0, atol=1e-9)
 
 
@@ -106,7 +106,7 @@ def test_a_relu_by_hand():
 
     graph = trace(Net().double(), (1,))
     region = Box(torch.tensor([[-1.0]]).double(), torch.tensor([[1.0]]).double())
-    box = zonotope.boxes(graph, region, pure=True)[2]
+    box = Zonotope(pure=True).boxes(graph, region)[2]
     assert (box.lower.item(), box.upper.item()) == pytest.approx((-3 / 8, 3 / 2))
     assert zonotope.boxes(graph, region)[2].lower.item() == 0
 
@@ -117,24 +117,24 @@ def test_boxes_and_bounds_are_sound_and_never_looser_than_intervals(name, fold):
     graph, x, spec = build(name)
     for eps in (0.03, 0.2):
         region = Linf(eps=eps).region(x)
-        for box, plain in zip(zonotope.boxes(graph, region, fold=fold), interval.boxes(graph, region), strict=True):
+        for box, plain in zip(Zonotope(fold=fold).boxes(graph, region), interval.boxes(graph, region), strict=True):
             assert (box.lower >= plain.lower - 1e-12).all()
             assert (box.upper <= plain.upper + 1e-12).all()
-        bound = zonotope.lower_bounds(graph, region, spec, fold=fold)
+        bound = Zonotope(fold=fold).lower_bounds(graph, region, spec)
         assert (bound >= interval.lower_bounds(graph, region, spec) - 1e-12).all()
         least = least_sampled(graph, region, spec)
         for pure in (True, False):
-            assert (zonotope.lower_bounds(graph, region, spec, fold=fold, pure=pure) <= least).all()
+            assert (Zonotope(fold=fold, pure=pure).lower_bounds(graph, region, spec) <= least).all()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_fewer_error_terms_are_looser(name):
     graph, x, spec = build(name)
     region = Linf(eps=0.05).region(x)
-    means = [zonotope.lower_bounds(graph, region, spec, fold=fold, pure=True).mean() for fold in (1, 20, 60, None)]
+    means = [Zonotope(fold=fold, pure=True).lower_bounds(graph, region, spec).mean() for fold in (1, 20, 60, None)]
     assert means == sorted(means)
     assert means[0] < means[-1] - 1e-2
-    all_kept = zonotope.lower_bounds(graph, region, spec, fold=1000)
+    all_kept = Zonotope(fold=1000).lower_bounds(graph, region, spec)
     torch.testing.assert_close(all_kept, zonotope.lower_bounds(graph, region, spec), rtol=0, atol=0)
 
 
@@ -159,7 +159,7 @@ def test_folding_keeps_the_box_and_the_greatest_terms():
     assert (folded.minimum(forms) < whole.minimum(forms) - 0.1).float().mean() > 0.5
     assert whole.folded(5) is whole
     with pytest.raises(ValueError, match="fold is 0: keep at least one error term"):
-        zonotope.boxes(build("mlp")[0], Linf(eps=0.1).region(torch.rand(BATCH, *SHAPE).double()), fold=0)
+        Zonotope(fold=0).boxes(build("mlp")[0], Linf(eps=0.1).region(torch.rand(BATCH, *SHAPE).double()))
 
 
 def test_the_minimum_is_reached_and_not_passed():
@@ -215,7 +215,7 @@ def test_a_maximum_that_one_entry_dominates_is_exact():
     model = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1, 1)).double()
     x = torch.tensor([[[[0.1, 0.9], [0.2, 0.3]]], [[[0.5, 0.45], [0.2, 0.3]]]]).double()
     graph, region = trace(model, (1, 2, 2)), Linf(eps=0.1).region(x)
-    box = zonotope.boxes(graph, region, pure=True)[2]
+    box = Zonotope(pure=True).boxes(graph, region)[2]
     assert (box.lower[0].item(), box.upper[0].item()) == pytest.approx((0.8, 1.0))
     # the greatest lower bound is 0.4, and another entry reaches 0.55: 0.5 +- 0.1, and up to 0.15 more
     assert (box.lower[1].item(), box.upper[1].item()) == pytest.approx((0.4, 0.75))

@@ -10,7 +10,7 @@ from ctbench.experiments import Measures, Trial
 from ctbench.methods.standard import Standard
 from ctbench.networks import MLP
 from ctbench.regions import RandomSegments
-from ctbench.training import SGD, Constant, Recipe
+from ctbench.training import SGD, ConstantRamp, Recipe
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def trial() -> Callable[..., Trial]:
             "network": MLP(hidden=(6,)),
             "threat": RandomSegments(eps=0.5, count=2),
             "method": Standard(),
-            "ramp": Constant(),
+            "ramp": ConstantRamp(),
             "optimizer": SGD(lr=0.1),
             "epochs": 3,
             "batch_size": 20,

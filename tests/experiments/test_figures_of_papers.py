@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ctbench.experiments import PAPERS, TINY, Experiment, Figure, Scale, Trial, figures, measure
+from ctbench.experiments import PAPERS, TINY, Experiment, ExperimentScale, Figure, Trial, figures, measure
 from ctbench.training import SGD
 
 ALL = [(paper, figure) for paper in PAPERS for figure in figures(paper).values()]
@@ -39,7 +39,7 @@ def test_what_figures_show_is_measured(experiment):
 
 
 def test_lines_of_figures_are_series_of_their_experiments(experiment):
-    trials = experiment.trials(Scale(seeds=1))
+    trials = experiment.trials(ExperimentScale(seeds=1))
     for figure in shown_by(experiment):
         assert set(figure.plot.series) <= {trial.series for trial in trials}
         assert not figure.plot.epochs or len({trial.x for trial in trials}) == 1
@@ -48,11 +48,11 @@ def test_lines_of_figures_are_series_of_their_experiments(experiment):
 
 
 def test_trials_are_seed_by_seed_and_each_is_another(experiment):
-    trials = experiment.trials(Scale(seeds=3))
+    trials = experiment.trials(ExperimentScale(seeds=3))
     assert [trial.recipe.seed for trial in trials] == sorted(trial.recipe.seed for trial in trials)
     assert len({tuple(trial.key.values()) for trial in trials}) == len(trials)
     assert all(trial.recipe.dataset.seed == trial.recipe.seed for trial in trials)
-    again = experiment.trials(Scale(seeds=1))
+    again = experiment.trials(ExperimentScale(seeds=1))
     assert trials[: len(trials) // 3] == again
 
 
@@ -62,7 +62,7 @@ def test_trials_at_a_tiny_scale_are_few_and_short(experiment):
     assert {trial.recipe.seed for trial in trials} == {0, 1}
     for trial in trials:
         assert (trial.recipe.epochs, trial.recipe.dataset.test_samples) == (3, 100)
-    whole = experiment.trials(Scale(seeds=1))
+    whole = experiment.trials(ExperimentScale(seeds=1))
     assert {trial.series for trial in trials} == {trial.series for trial in whole}
     assert {trial.x for trial in trials} == {whole[0].x, whole[-1].x}
     assert len({trial.digest for trial in trials}) == len(trials)
@@ -88,19 +88,19 @@ def test_an_unknown_paper_is_refused():
     [(None, [1, 2, 4, 6, 8]), (9, [1, 2, 4, 6, 8]), (5, [1, 2, 4, 6, 8]), (3, [1, 4, 8]), (2, [1, 8]), (1, [1])],
 )
 def test_some_places_are_the_first_the_last_and_what_lies_between(points, expected):
-    assert Scale(seeds=1, points=points).places((1, 2, 4, 6, 8)) == expected
+    assert ExperimentScale(seeds=1, points=points).places((1, 2, 4, 6, 8)) == expected
 
 
 def test_places_are_different_ones():
     for count in range(1, 12):
         for points in range(1, count + 1):
-            assert len(set(Scale(seeds=1, points=points).places(range(count)))) == points
+            assert len(set(ExperimentScale(seeds=1, points=points).places(range(count)))) == points
 
 
 @pytest.mark.parametrize("name", ["seeds", "epochs", "test_samples", "points", "candidates"])
 def test_scales_of_nothing_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} is 0: it must be at least 1"):
-        Scale(**{"seeds": 1, name: 0})
+        ExperimentScale(**{"seeds": 1, name: 0})
 
 
 # -------------------------------------------------------------------------------------- the papers' settings
@@ -109,7 +109,7 @@ def test_scales_of_nothing_are_refused(name):
 def settings(experiment: Experiment) -> dict[str, object]:
     """The settings in the papers' appendices, if all trials have them in common."""
     claims = set()
-    for trial in experiment.trials(Scale(seeds=1)):
+    for trial in experiment.trials(ExperimentScale(seeds=1)):
         recipe, data = trial.recipe, trial.recipe.dataset
         assert recipe.network.hidden == (100,)
         assert recipe.batch_size == data.samples
@@ -121,7 +121,7 @@ def settings(experiment: Experiment) -> dict[str, object]:
 
 
 def lines(experiment: Experiment) -> dict[str, set[object]]:
-    trials = experiment.trials(Scale(seeds=1))
+    trials = experiment.trials(ExperimentScale(seeds=1))
     return {
         "series": {(trial.series, trial.recipe.method.name) for trial in trials},
         "rates": {trial.candidate for trial in trials},
@@ -156,7 +156,7 @@ def test_settings_of_robust_accuracy(number):
 )
 def test_what_figures_of_robust_accuracy_vary(number, eps, margin, threat):
     """The number of components, eps, or the inverse margin; None is the value on the axis."""
-    for trial in figures("robust-accuracy")[number].experiment.trials(Scale(seeds=2)):
+    for trial in figures("robust-accuracy")[number].experiment.trials(ExperimentScale(seeds=2)):
         recipe = trial.recipe
         assert recipe.threat.name == threat
         assert recipe.threat.eps == (trial.x if eps is None else eps)
@@ -185,7 +185,7 @@ def test_settings_of_generalisation(number, expected, threat):
     assert lines(figure.experiment) == {"series": series, "rates": {0.1, 0.01, 0.001}}
     assert figure.experiment.seeds == 15
     assert (figure.plot.best, figure.plot.fitting, figure.plot.spread) == ("robust_error", True, "standard deviation")
-    for trial in figure.experiment.trials(Scale(seeds=1)):
+    for trial in figure.experiment.trials(ExperimentScale(seeds=1)):
         data, recipe = trial.recipe.dataset, trial.recipe
         assert (recipe.threat.name, recipe.threat.eps, recipe.threat.clip) == (threat, trial.x, None)
         if data.name == "spheres":

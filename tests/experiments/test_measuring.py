@@ -51,13 +51,13 @@ def test_errors_on_segments_are_those_of_a_fine_grid():
     x, y = samples(model)
     shares = torch.linspace(-1, 1, 2001).double().view(-1, 1, 1)
     exact = network(4, 12, 3).double()
-    turned = torch.zeros(len(x), dtype=torch.bool)
+    falsified = torch.zeros(len(x), dtype=torch.bool)
     for direction in threat.region(x.double()).directions:
         points = x.double() + threat.eps * shares * direction
-        turned |= (exact(points).argmax(-1) != y).any(0)
+        falsified |= (exact(points).argmax(-1) != y).any(0)
     measured = errors(model, x, y, threat, attacks=())
     assert measured["standard_error"] == 0.1
-    assert measured["robust_error"] == turned.double().mean().item()
+    assert measured["robust_error"] == falsified.double().mean().item()
     assert 0.1 < measured["robust_error"] < measured["certified_error"] < 1
 
 

@@ -47,7 +47,7 @@ def test_what_cannot_be_estimated_is_refused():
     with pytest.raises(ValueError, match="projections is 0: give at least 1, or None for exact bounds"):
         COAP(projections=0)
     net, batch = problem(FirstCoordinate(eps=0.1))
-    with pytest.raises(ValueError, match="the region is a Star: random projections know boxes"):
+    with pytest.raises(ValueError, match="the region is a SegmentUnion: random projections support boxes"):
         COAP(projections=5)(net, batch)
 
 

@@ -11,7 +11,7 @@ from tests.methods.residual import Block
 from torch import Tensor, nn
 
 from ctbench import attacks
-from ctbench.domains import crown, zonotope
+from ctbench.domains import Crown, Zonotope
 from ctbench.domains.relaxations import parallel
 from ctbench.graph import Graph, freeze, place_of_cut, split, trace
 from ctbench.methods import Batch
@@ -50,8 +50,8 @@ def front(request: pytest.FixtureRequest) -> tuple[Graph, Box]:
 
 def forms(graph: Graph, box: Box, a: Tensor) -> Tensor:
     """The least values of forms [B, S, *output] over the zonotope of a network, [B, S], by its generators."""
-    boxes = crown.boxes(graph, box, slope=parallel)
-    return zonotope.lower_bounds(graph, box, a, inner=boxes, pure=True)
+    boxes = Crown(slope=parallel).boxes(graph, box)
+    return Zonotope(pure=True).lower_bounds(graph, box, a, inner=boxes)
 
 
 def random_forms(graph: Graph, batch: int) -> Tensor:

@@ -183,7 +183,7 @@ def test_an_op_of_ones_own_is_registered(tmp_path, reference):
         save_onnx(nn.Sequential(Cubed()), path, (4,))
     assert not path.exists()
     node_of.register(
-        Cube, lambda op, sheet: sheet.node("Pow", *sheet.inputs, sheet.constant("exponent", torch.tensor(3.0)))
+        Cube, lambda op, writer: writer.node("Pow", *writer.inputs, writer.constant("exponent", torch.tensor(3.0)))
     )
     save_onnx(nn.Sequential(Cubed()), path, (4,))
     torch.testing.assert_close(reference(path, x, whole=True), x**3)

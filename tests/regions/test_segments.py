@@ -102,7 +102,7 @@ def test_segments_know_no_data_range():
 def test_threats_without_a_tensor_can_stand_in_a_recipe():
     for threat in (FirstCoordinate(eps=0.5), RandomSegments(eps=0.5, count=3, seed=4)):
         assert codec.decode(Threat, codec.encode(threat)) == threat
-    with pytest.raises(ValueError, match="a Tensor cannot stand in a recipe"):
+    with pytest.raises(ValueError, match="a recipe cannot hold a Tensor"):
         codec.encode(Segments(eps=0.5, directions=torch.ones(1, 2)))
 
 

@@ -16,7 +16,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3, CNN7, MLP
 from ctbench.recipes import recipes
 from ctbench.regions import Linf
-from ctbench.training import SGD, SWA, Adam, Constant, Linear, Recipe, Schedule, Smooth, codec
+from ctbench.training import SGD, SWA, Adam, ConstantRamp, LinearRamp, Recipe, Schedule, SmoothRamp, codec
 
 RECIPES = recipes()
 
@@ -41,8 +41,8 @@ def test_a_recipe_keeps_its_hash_through_json(name: str):
 
 def test_whole_numbers_in_float_fields_hash_as_floats(tiny):
     whole, real = (
-        tiny(ramp=Smooth(start=0, end=2), threat=Linf(eps=1)),
-        tiny(ramp=Smooth(start=0.0, end=2.0), threat=Linf(eps=1.0)),
+        tiny(ramp=SmoothRamp(start=0, end=2), threat=Linf(eps=1)),
+        tiny(ramp=SmoothRamp(start=0.0, end=2.0), threat=Linf(eps=1.0)),
     )
     assert whole == real
     assert whole.hash == real.hash
@@ -58,7 +58,7 @@ def test_whole_numbers_in_float_fields_hash_as_floats(tiny):
         {"method": PGD(attack=attacks.PGD(steps=3, decay_at=(0.5, 0.75), decay=0.1))},
         {"threat": Linf(eps=0.5, clip=None)},
         {"threat": Linf(eps=2.0, clip=(-1.0, 1.0))},
-        {"ramp": Linear(start=1.0, end=2.5), "train_eps": 0.07},
+        {"ramp": LinearRamp(start=1.0, end=2.5), "train_eps": 0.07},
         {"optimizer": Adam(lr=1e-3, milestones=(5, 7), decay=0.5, clip_norm=1.0)},
     ],
     ids=str,
@@ -92,13 +92,13 @@ CHANGED = {
     "method": Standard(),
     "warmup": Standard(),
     "train_eps": 0.05,
-    "ramp": Linear(start=0.0, end=2.0),
+    "ramp": LinearRamp(start=0.0, end=2.0),
     "normalize": False,
     "robust_weight": 0.5,
     "precision": "bfloat16",
     "shi": 0.25,
     "l1": 1e-6,
-    "schedules": (Schedule(path="robust_weight", start_value=0.5, end_value=1.0, ramp=Linear(end=2.0)),),
+    "schedules": (Schedule(path="robust_weight", start_value=0.5, end_value=1.0, ramp=LinearRamp(end=2.0)),),
     "initialization": "kaiming",
     "optimizer": Adam(lr=0.01, clip_norm=9.0),
     "epochs": 4,
@@ -137,7 +137,7 @@ def test_the_hash_changes_with_every_other_field(tiny):
         ("network.batch_norm=False", {"network": CNN3(width=2, batch_norm=False)}),
         ("dataset=mnist", {"dataset": MNIST()}),
         ("dataset.augmentation.flip=true", {"dataset": Digits(augmentation=Augmentation(flip=True))}),
-        ("ramp.start=1", {"ramp": Smooth(start=1, end=2)}),
+        ("ramp.start=1", {"ramp": SmoothRamp(start=1, end=2)}),
         ("train_eps=0.07", {"train_eps": 0.07}),
         ("train_eps=1", {"train_eps": 1.0}),
         ("train_eps=null", {"train_eps": None}),
@@ -156,7 +156,7 @@ def test_the_hash_changes_with_every_other_field(tiny):
         ("precise_bn_variance=pooled", {"precise_bn_variance": "pooled"}),
         (
             'schedules=[{"path": "l1", "start_value": 0, "end_value": 1, "ramp": {"name": "linear", "end": 2}}]',
-            {"schedules": (Schedule(path="l1", start_value=0, end_value=1, ramp=Linear(end=2)),)},
+            {"schedules": (Schedule(path="l1", start_value=0, end_value=1, ramp=LinearRamp(end=2)),)},
         ),
     ],
 )
@@ -196,11 +196,11 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ),
         ("method.attack.steps=3", r"'method.attack.steps': IBP \('ibp'\) has no field 'attack'"),
         ("network.depth=3", r"'network.depth': CNN3 \('cnn3'\) has no field 'depth'; its fields are width, batch_norm"),
-        ("epochs.x=3", r"'epochs.x': 'epochs' is a plain value, it has no field 'x'"),
+        ("epochs.x=3", r"'epochs.x': 'epochs' is a plain value and has no field 'x'"),
         ("train_eps.x=3", r"'train_eps.x': 'train_eps' is a plain value"),
         ('network={"name": "mlp", "width": 3}', r"'network.width': MLP \('mlp'\) has no field 'width'; .*hidden"),
-        ("epochs", r"'epochs' is no change: write path.to.field=value"),
-        ("", r"'' is no change: write path.to.field=value"),
+        ("epochs", r"'epochs' is not a change: write path.to.field=value"),
+        ("", r"'' is not a change: write path.to.field=value"),
         ("=3", r"Recipe has no field ''"),
         ("epochs=many", r'epochs is "many": it must be a whole number'),
         ("epochs=5.5", r"epochs is 5.5: it must be a whole number"),
@@ -212,7 +212,7 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("precise_bn=1", r"precise_bn is 1: it must be true or false"),
         ("precise_bn=yes", r'precise_bn is "yes": it must be true or false'),
         ("name=[]", r"name is \[\]: it must be text"),
-        ("optimizer.milestones=3", r"optimizer.milestones is 3: it must be a list, as \[1, 2\]"),
+        ("optimizer.milestones=3", r"optimizer.milestones is 3: it must be a list, e.g. \[1, 2\]"),
         ("optimizer.milestones=[1.5]", r"optimizer.milestones is 1.5: it must be a whole number"),
         ("threat.clip=[0]", r"threat.clip is \[0\]: it must be a list of 2 values"),
         ("optimizer=3", r"optimizer is 3: it must be an object with the fields of Optimizer"),
@@ -224,7 +224,7 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
             r'dataset is "imagenet": it must be the name of a dataset: cifar10, digits, folder, mnist',
         ),
         ("ramp=cosine", r'ramp is "cosine": it must be the name of a ramp: constant, linear, smooth'),
-        ("method={}", r"method: the object must say its name beside its fields, one of .*ibp, .*pgd, .*standard"),
+        ("method={}", r"method: the object must have a name, one of .*ibp, .*pgd, .*standard"),
         ("dataset=folder", r"dataset: Folder \('folder'\) needs a value for path"),
         ("threat.eps=-0.1", r"threat: eps is -0.1: a radius must be a number >= 0"),
         ("threat.eps=1.5", r"threat: eps is 1.5, wider than the data range \[0, 1\]: eps is in pixel space, so 8/255"),
@@ -245,10 +245,10 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("optimizer.lr=NaN", r"optimizer: lr is nan: it must be > 0"),
         ("ramp.end=-1", r"ramp: a ramp needs 0 <= start <= end \(in epochs\), got 0.0 and -1.0"),
         ("ramp.start=3", r"ramp: a ramp needs 0 <= start <= end \(in epochs\), got 3.0 and 2.0"),
-        ("epochs=1", r"ramp.end is 2, after the last of 1 epochs: .* set ramp.end, too"),
-        ("ramp.end=0", r"shi is 0.5 but is in force only while the radius grows: set ramp.end > 0"),
+        ("epochs=1", r"ramp.end is 2, after the last of 1 epochs: .* also set ramp.end"),
+        ("ramp.end=0", r"shi is 0.5 but is used only while the radius grows: set ramp.end > 0"),
         ("seed=9223372036854775808", r"seed is 9223372036854775808: it must be below 2\^63"),
-        ("optimizer.milestones=[9,7]", r"optimizer: milestones are \[9, 7\]: give epochs in ascending order"),
+        ("optimizer.milestones=[9,7]", r"optimizer: milestones are \[9, 7\]: give epochs >= 0 in ascending order"),
         ("accumulate=0", r"accumulate is 0: it must be from 1 to batch_size, 256"),
         ("accumulate=257", r"accumulate is 257: it must be from 1 to batch_size, 256"),
         ("swa.every=3", r"swa: SWA needs a value for start"),
@@ -256,7 +256,7 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("swa.start=-1", r"swa: start is -1.0: it must be an epoch >= 0"),
         ("warmup.attack.steps=3", r"'warmup.attack.steps': there is no warmup: set warmup=NAME first"),
         ("select=first", r'select is "first": it must be one of last, best'),
-        ("select=best", r"select is 'best' but no images are held out to choose by: set validation"),
+        ("select=best", r"select is 'best' but no images are held out for the choice: set validation"),
         ("precise_bn_variance=median", r"precise_bn_variance is .*: it must be one of mean, pooled"),
         ('schedules=["l1"]', r"schedules"),
         ("network.width=0", r"network: cnn3: width is 0, which is not a size"),
@@ -270,23 +270,23 @@ def test_a_change_that_cannot_be_is_explained(tiny, change, message):
 def test_a_recipe_is_checked_after_all_its_changes(tiny):
     changed = tiny().with_changes(["ramp.start=3", "ramp.end=4", "epochs=4"])  # the first would end before it starts
     assert (changed.ramp.start, changed.ramp.end) == (3, 4)
-    with pytest.raises(ValueError, match="'nonsense' is no change"):
+    with pytest.raises(ValueError, match="'nonsense' is not a change"):
         tiny().with_changes(["epochs=0.5", "nonsense"])
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["shi=0", "ramp.end=0", "warmup=ibp"], r"warmup is 'ibp' but is in force only while the radius grows"),
+        (["shi=0", "ramp.end=0", "warmup=ibp"], r"warmup is 'ibp' but is used only while the radius grows"),
         (
             ["epochs=3", "ramp.end=2.5", "warmup=ibp"],
             r"warmup is 'ibp' while the radius grows, up to epoch 2.5 of 3: 'ibp' would never train",
         ),
         (
             ["validation=0.1", "select=best", "ramp.end=3"],
-            r"the radius grows up to epoch 3 of 3: no whole epoch is left",
+            r"the radius grows up to epoch 3 of 3: no whole epoch follows",
         ),
-        (["validation=0.1", "select=best", "ramp.end=2.5"], r"up to epoch 2.5 of 3: no whole epoch is left"),
+        (["validation=0.1", "select=best", "ramp.end=2.5"], r"up to epoch 2.5 of 3: no whole epoch follows"),
         (["validation=0.1", "select=best", "swa.start=1"], r"swa ends with the average of many weights, .*: drop one"),
     ],
 )
@@ -303,8 +303,8 @@ def test_a_part_that_is_not_there_is_chosen_by_name_and_then_filled(tiny):
 
 
 def test_another_ramp_is_chosen_by_name(tiny):
-    assert tiny().with_changes(["ramp=linear", "ramp.end=2"]).ramp == Linear(end=2)
-    assert tiny(shi=0.0).with_changes(["ramp=constant"]).ramp == Constant()
+    assert tiny().with_changes(["ramp=linear", "ramp.end=2"]).ramp == LinearRamp(end=2)
+    assert tiny(shi=0.0).with_changes(["ramp=constant"]).ramp == ConstantRamp()
 
 
 def test_a_member_is_chosen_by_name_and_then_filled(tiny):
@@ -333,7 +333,7 @@ def test_a_value_without_json_is_refused():
     class Odd:
         value: object
 
-    with pytest.raises(ValueError, match="a set cannot stand in a recipe"):
+    with pytest.raises(ValueError, match="a recipe cannot hold a set"):
         codec.encode(Odd({1}))
 
 
@@ -345,7 +345,7 @@ def test_a_part_that_cannot_be_read_back_is_refused(tiny):
         def taken(self, done: int, steps_per_epoch: int) -> int:
             return 1
 
-    with pytest.raises(ValueError, match="holds a part that cannot be read back by its name"):
+    with pytest.raises(ValueError, match="has a part that cannot be read back by its name"):
         _ = tiny(swa=Hidden(start=1)).hash
 
 
@@ -373,7 +373,10 @@ def test_the_hash_is_that_of_all_fields_except_those_about_the_recipe(tiny):
         ({"initialization": "abc"}, "initialization is 'abc': choose from shi, kaiming"),
         ({"precision": "half"}, "precision is 'half': choose from float32, tf32, bfloat16"),
         ({"select": "first"}, "select is 'first': choose from last, best"),
-        ({"schedules": Schedule(path="shi", start_value=1.0, end_value=0.0)}, r"schedules is .*: give a tuple of them"),
+        (
+            {"schedules": Schedule(path="shi", start_value=1.0, end_value=0.0)},
+            r"schedules is .*: give a tuple of schedules",
+        ),
     ],
 )
 def test_parts_of_a_wrong_kind_are_refused(tiny, changes, message):
@@ -386,5 +389,5 @@ def test_a_field_without_its_decorator_is_refused(tiny):
         name: ClassVar[str] = "lacking"
         alpha: float = 0.5
 
-    with pytest.raises(ValueError, match=r"alpha of Lacking would be no part of the recipe: write @dataclass\(frozen"):
+    with pytest.raises(ValueError, match=r"alpha of Lacking would not be part of the recipe: write @dataclass\(frozen"):
         tiny(method=Lacking()).to_json()

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from ctbench.datasets import Augmentation, Data, Digits, split
+from ctbench.datasets import Augmentation, Data, Digits, stratified_split
 from ctbench.methods.base import Batch, RobustLoss
 from ctbench.methods.standard import Standard
 from ctbench.training import load_run, train
@@ -38,7 +38,7 @@ def test_training_images_are_cut_to_the_size_of_test_images(tiny, tmp_path):
     run = train(recipe, out=tmp_path / "run", quiet=True)
     assert run.model(dataset.load().test[:4][0]).shape == (4, 10)
     assert {tuple(batch.x.shape[1:]) for batch in SEEN} == {(1, 6, 6)}
-    held_out = split(dataset.load().train, fraction=0.2, seed=recipe.seed)[1]
+    held_out = stratified_split(dataset.load().train, fraction=0.2, seed=recipe.seed)[1]
     shown = torch.cat([batch.x for batch in SEEN[-math.ceil(len(held_out) / recipe.batch_size) :]])
     assert torch.equal(shown, held_out[:][0][:, :, 1:7, 1:7])  # the validation sees the middle
     assert load_run(tmp_path / "run").recipe == recipe

@@ -20,8 +20,8 @@ from ctbench.training import (
     train,
 )
 from ctbench.training.checkpoints import load_state
-from ctbench.training.objective import backward
-from ctbench.training.progress import Display
+from ctbench.training.display import Display
+from ctbench.training.objective import accumulate_gradients
 
 # ---------------------------------------------------------------------------------------------- divergence
 
@@ -94,7 +94,7 @@ def test_an_epoch_is_that_of_a_loop_that_looks_at_every_step(tiny, tmp_path):
         now = recipe.at(0, number, trainer.steps)
         net, batch = trainer.stepper.clean_pass(trainer.stepper.graph, x, y, now, generator)
         trainer.stepper.optimizer.zero_grad(set_to_none=True)
-        loss = backward(trainer.model, net, batch, now)["loss"]
+        loss = accumulate_gradients(trainer.model, net, batch, now)["loss"]
         nn.utils.clip_grad_norm_(trainer.stepper.parameters, recipe.optimizer.clip_norm)
         assert math.isfinite(loss.item())
         for group in trainer.stepper.optimizer.param_groups:

@@ -14,7 +14,7 @@ from ctbench.methods.ibp import IBP
 from ctbench.methods.pgd import PGD
 from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3, MLP
-from ctbench.training.objective import backward, cut
+from ctbench.training.objective import accumulate_gradients, cut
 from ctbench.training.recipe import Recipe, StepSettings
 
 SAMPLES = 11
@@ -33,7 +33,7 @@ def clean_pass(recipe: Recipe, eps: float) -> tuple[nn.Module, Graph, Batch]:
 
 def gradients(recipe: Recipe, eps: float = 0.04) -> tuple[list[torch.Tensor], dict[str, float]]:
     model, net, batch = clean_pass(recipe, eps)
-    means = backward(model, net, batch, StepSettings(recipe, 0, 0, eps))
+    means = accumulate_gradients(model, net, batch, StepSettings(recipe, 0, 0, eps))
     return [p.grad for p in model.parameters()], {name: value.item() for name, value in means.items()}
 
 
@@ -84,11 +84,11 @@ def test_the_regulariser_of_shi_is_the_mean_over_the_parts(tiny):
 
 def test_only_what_the_clean_pass_has_made_is_cut(tiny):
     model, net, batch = clean_pass(tiny(), 0.04)
-    cut_net, cut_batch, joints = cut(net, batch)
-    assert len(joints) == 2 * 2 + 1  # factor and shift of two batch norms, and the logits
-    assert all(leaf.grad_fn is None and torch.equal(leaf, tensor) for tensor, leaf in joints)
-    assert cut_batch.logits is joints[-1][1]
-    leaves = [leaf for _, leaf in joints[:-1]]
+    cut_net, cut_batch, cut_tensors = cut(net, batch)
+    assert len(cut_tensors) == 2 * 2 + 1  # factor and shift of two batch norms, and the logits
+    assert all(leaf.grad_fn is None and torch.equal(leaf, tensor) for tensor, leaf in cut_tensors)
+    assert cut_batch.logits is cut_tensors[-1][1]
+    leaves = [leaf for _, leaf in cut_tensors[:-1]]
     reached = torch.autograd.grad(cut_net(batch.x).sum(), [*leaves, *model.parameters()], allow_unused=True)
     names = [*("leaf" for _ in leaves), *(name for name, _ in model.named_parameters())]
     norms = {"2.weight", "2.bias", "5.weight", "5.bias"}

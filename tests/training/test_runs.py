@@ -20,7 +20,7 @@ from ctbench.networks import Normalize
 from ctbench.results import RunFolder, jsonl
 from ctbench.training import (
     Recipe,
-    Smooth,
+    SmoothRamp,
     load_run,
     train,
 )
@@ -139,7 +139,7 @@ def test_resume_begins_where_there_is_nothing_yet(tiny, tmp_path):
 
 
 def test_a_recipe_with_whole_numbers_can_be_resumed(tiny, tmp_path):
-    recipe = tiny(ramp=Smooth(start=0, end=2))
+    recipe = tiny(ramp=SmoothRamp(start=0, end=2))
     run = train(recipe, out=tmp_path, quiet=True)
     assert same(weights(train(recipe, out=tmp_path, resume=True, quiet=True)), weights(run))
 

@@ -20,7 +20,7 @@ from tests.training_runs import (
 )
 from torch import nn
 
-from ctbench.datasets import split
+from ctbench.datasets import stratified_split
 from ctbench.graph.ops import Conv2d, ScaledConv2d
 from ctbench.methods.base import Batch, Method, RobustLoss
 from ctbench.methods.ibp import IBP
@@ -31,10 +31,10 @@ from ctbench.results import jsonl
 from ctbench.training import (
     SGD,
     Adam,
-    Constant,
-    Linear,
+    ConstantRamp,
+    LinearRamp,
     Schedule,
-    Smooth,
+    SmoothRamp,
     train,
 )
 from ctbench.training.step import Stepper
@@ -147,7 +147,7 @@ def test_short_gradients_are_not_clipped(tiny, tmp_path):
 
 
 def test_the_regulariser_of_shi_is_in_force_while_the_radius_grows(tiny, tmp_path):
-    run = train(tiny(ramp=Linear(start=0.0, end=2.0)), out=tmp_path, quiet=True)
+    run = train(tiny(ramp=LinearRamp(start=0.0, end=2.0)), out=tmp_path, quiet=True)
     extra = [record["loss"] - record["robust_loss"] for record in jsonl.read(run.folder.metrics)]
     assert extra[0] > 1e-3
     assert extra[1] > 1e-4
@@ -221,7 +221,7 @@ def test_a_step_sees_batch_norms_folded_into_their_convolutions(tiny, tmp_path):
 @pytest.mark.parametrize("train_eps", [None, 0.08])
 def test_every_step_has_the_radius_of_the_ramp(tiny, tmp_path, train_eps):
     recipe = tiny(
-        method=Watched(), shi=0.0, ramp=Smooth(start=0.5, end=2.0), threat=Linf(eps=0.05), train_eps=train_eps
+        method=Watched(), shi=0.0, ramp=SmoothRamp(start=0.5, end=2.0), threat=Linf(eps=0.05), train_eps=train_eps
     )
     run = train(recipe, out=tmp_path, quiet=True)
     final = 0.05 if train_eps is None else 0.08
@@ -271,9 +271,9 @@ class Shifted(Method):
 
 
 def test_the_warmup_is_in_force_while_the_radius_grows(tiny, tmp_path):
-    recipe = tiny(method=Watched(), warmup=IBP(), ramp=Smooth(start=0.0, end=1.5), epochs=3, validation=0.1)
+    recipe = tiny(method=Watched(), warmup=IBP(), ramp=SmoothRamp(start=0.0, end=1.5), epochs=3, validation=0.1)
     run = train(recipe, out=tmp_path / "run", quiet=True)
-    steps = math.ceil(len(split(recipe.dataset.load().train, fraction=0.1, seed=0)[0]) / 256)
+    steps = math.ceil(len(stratified_split(recipe.dataset.load().train, fraction=0.1, seed=0)[0]) / 256)
     assert len(Watched.calls) == steps + 1  # the third epoch, and its validation
     metrics = jsonl.read(run.folder.metrics)
     assert [record.keys() >= OF_BOXES for record in metrics] == [True, True, False]
@@ -318,7 +318,7 @@ def test_a_prelude_is_a_step_of_its_own_before_the_main_one(tiny, tmp_path):
 
 def test_the_prelude_of_a_method_that_is_not_in_force_is_not_made(tiny, tmp_path):
     Shifted.seen.clear()
-    train(tiny(method=Shifted(), warmup=IBP(), ramp=Smooth(end=1.0), epochs=2), out=tmp_path, quiet=True)
+    train(tiny(method=Shifted(), warmup=IBP(), ramp=SmoothRamp(end=1.0), epochs=2), out=tmp_path, quiet=True)
     assert [kind for kind, _ in Shifted.seen] == ["prelude", "loss"] * STEPS
 
 
@@ -336,7 +336,7 @@ def test_accumulated_steps_train_the_same_network(tiny, tmp_path, changes):
 
 
 def test_a_scheduled_weight_is_in_force_in_every_step(tiny, tmp_path):
-    schedule = Schedule(path="robust_weight", start_value=0.0, end_value=1.0, ramp=Constant(end=1.0))
+    schedule = Schedule(path="robust_weight", start_value=0.0, end_value=1.0, ramp=ConstantRamp(end=1.0))
     run = train(tiny(shi=0.0, schedules=(schedule,)), out=tmp_path, quiet=True)
     first, second, _ = jsonl.read(run.folder.metrics)
     assert first["loss"] == pytest.approx(first["natural_loss"], rel=1e-6)
@@ -352,7 +352,7 @@ def test_a_scheduled_learning_rate_is_used(tiny, tmp_path, monkeypatch):
         return step(self, *args)
 
     monkeypatch.setattr(Stepper, "step", noting)
-    schedule = Schedule(path="optimizer.lr", start_value=0.01, end_value=0.04, ramp=Linear(end=3.0))
+    schedule = Schedule(path="optimizer.lr", start_value=0.01, end_value=0.04, ramp=LinearRamp(end=3.0))
     run = train(tiny(schedules=(schedule,)), out=tmp_path, quiet=True)
     expected = [0.01 + 0.03 * step / 18 for step in range(18)]
     assert used == pytest.approx(expected)

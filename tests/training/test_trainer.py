@@ -26,7 +26,7 @@ from tests.training_runs import (
 )
 
 import ctbench
-from ctbench.datasets import Augmentation, Data, Digits, Images, split
+from ctbench.datasets import Augmentation, Data, Digits, Images, stratified_split
 from ctbench.methods.ibp import IBP
 from ctbench.methods.pgd import PGD
 from ctbench.networks import CNN3, MLP
@@ -36,7 +36,7 @@ from ctbench.training import (
     SGD,
     SWA,
     Adam,
-    Smooth,
+    SmoothRamp,
     TrainingDivergedError,
     load_run,
     train,
@@ -229,14 +229,14 @@ def test_a_run_does_not_go_on_with_other_images(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("network", [MLP(hidden=(20,)), CNN3(width=2)], ids=["mlp", "cnn3"])
 def test_validation_reports_on_images_that_are_held_out(tiny, tmp_path, network):
-    recipe = tiny(network=network, validation=0.25, ramp=Smooth(start=0.0, end=1.0), threat=Linf(eps=0.02), seed=3)
+    recipe = tiny(network=network, validation=0.25, ramp=SmoothRamp(start=0.0, end=1.0), threat=Linf(eps=0.02), seed=3)
     run = train(recipe, out=tmp_path, quiet=True)
     metrics = jsonl.read(run.folder.metrics)
     assert all(
         record.keys() == MEASURED | OF_BOXES | {"seconds", "validation_natural_accuracy", "validation_robust_accuracy"}
         for record in metrics
     )
-    _, held_out = split(recipe.dataset.load().train, fraction=0.25, seed=3)
+    _, held_out = stratified_split(recipe.dataset.load().train, fraction=0.25, seed=3)
     x, y = held_out[:]
     margins = ctbench.margin_bounds(run.model, x, y, eps=0.02, domain="interval")
     others = F.one_hot(y, 10) == 0
@@ -250,7 +250,7 @@ def test_validation_reports_on_images_that_are_held_out(tiny, tmp_path, network)
 def test_held_out_images_are_not_trained_on(tiny, tmp_path):
     recipe = tiny(method=Watched(), shi=0.0, validation=0.5, epochs=1)
     train(recipe, out=tmp_path, quiet=True)
-    training, held_out = split(recipe.dataset.load().train, fraction=0.5, seed=0)
+    training, held_out = stratified_split(recipe.dataset.load().train, fraction=0.5, seed=0)
     seen = [tuple(x) for call in Watched.calls[: math.ceil(len(training) / 256)] for x in call.x.flatten(1).tolist()]
     assert sorted(seen) == sorted(map(tuple, training[:][0].flatten(1).tolist()))
     later = [tuple(x) for call in Watched.calls[math.ceil(len(training) / 256) :] for x in call.x.flatten(1).tolist()]
@@ -347,7 +347,7 @@ def test_swa_leaves_the_course_of_training_as_it_was(tiny, tmp_path, monkeypatch
 def test_the_last_validation_is_of_the_average(tiny, tmp_path):
     recipe = tiny(swa=SWA(start=1, every=2), validation=0.2)
     run = train(recipe, out=tmp_path, quiet=True)
-    _, held_out = split(recipe.dataset.load().train, fraction=0.2, seed=0)
+    _, held_out = stratified_split(recipe.dataset.load().train, fraction=0.2, seed=0)
     x, y = held_out[:]
     natural = (run.model(x).argmax(1) == y).double().mean().item()
     assert jsonl.read(run.folder.metrics)[-1]["validation_natural_accuracy"] == pytest.approx(natural, abs=2 / len(y))
@@ -362,7 +362,7 @@ CHOOSY = {
     "validation": 0.2,
     "select": "best",
     "epochs": 6,
-    "ramp": Smooth(end=3.0),
+    "ramp": SmoothRamp(end=3.0),
     "threat": Linf(eps=0.1),
     "shi": 0.0,
     "optimizer": Adam(lr=0.1),

@@ -386,13 +386,13 @@ def test_sub_problems_of_large_networks_are_split_few_at_a_time(monkeypatch):
 
 @torch.no_grad()
 def test_no_bound_is_computed_of_no_sub_problem(monkeypatch):
-    sizes, bounds = [], beta_crown.bounds
+    sizes, bounds = [], beta_crown.bounds_at
 
     def counted(graph, region, spec, *arguments):
         sizes.append(len(spec))
         return bounds(graph, region, spec, *arguments)
 
-    monkeypatch.setattr(beta_crown, "bounds", counted)
+    monkeypatch.setattr(beta_crown, "bounds_at", counted)
     decided(problem(mlp, 0, eps=0.4, samples=10), 5.0)
     assert sizes
     assert 0 not in sizes

@@ -17,7 +17,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ctbench.precision import full_float32
-from ctbench.regions import Region, Star
+from ctbench.regions import Region, SegmentUnion
 
 
 @full_float32
@@ -31,8 +31,8 @@ def alignment(region: Region, directions: Tensor) -> float:
     Raises:
         ValueError: the region does not consist of segments, or is one point; or a direction is 0 or has a wrong shape.
     """
-    if not isinstance(region, Star) or region.radius == 0:
-        kind = "one point" if isinstance(region, Star) else f"a {type(region).__name__}"
+    if not isinstance(region, SegmentUnion) or region.radius == 0:
+        kind = "one point" if isinstance(region, SegmentUnion) else f"a {type(region).__name__}"
         raise ValueError(
             f"the region is {kind}: give segments of a radius above 0; a ball without a data range has alignment 1"
         )

@@ -65,7 +65,7 @@ class Round:
 
     attack: str
     tried: int  # the number of attacked samples
-    turned: tuple[int, ...]  # the positions of the samples that the attack falsified, ascending
+    falsified: tuple[int, ...]  # the positions of the samples that the attack falsified, ascending
     seconds: float
 
 
@@ -98,9 +98,9 @@ class Evaluation:
         return {done.attack: self._without((done,)) for done in self.rounds}
 
     @property
-    def turned_by(self) -> tuple[str | None, ...]:
+    def falsified_by(self) -> tuple[str | None, ...]:
         """By sample: the first attack that falsified it; None if no attack did, or if it was already wrong."""
-        first = {place: done.attack for done in reversed(self.rounds) for place in done.turned}
+        first = {place: done.attack for done in reversed(self.rounds) for place in done.falsified}
         return tuple(first.get(place) for place in range(len(self.labels)))
 
     @property
@@ -112,8 +112,8 @@ class Evaluation:
         return sum(label == said for label, said in zip(self.labels, self.predictions, strict=True))
 
     def _without(self, rounds: Sequence[Round]) -> float:
-        turned = {place for done in rounds for place in done.turned}
-        return (self._right - len(turned)) / len(self.labels)
+        falsified = {place for done in rounds for place in done.falsified}
+        return (self._right - len(falsified)) / len(self.labels)
 
 
 @full_float32
@@ -134,7 +134,7 @@ def adversarial_accuracy(
 ) -> Evaluation:
     """Attack each sample that the network classifies correctly, until an attack falsifies it.
 
-    The network is evaluated as in eval mode, in any mode. An attack does not depend on the attacks before it,
+    The network is evaluated in eval mode, whatever mode it is in. An attack does not depend on the attacks before it,
     except that they leave it fewer samples.
 
     Args:
@@ -174,12 +174,12 @@ def adversarial_accuracy(
         robust, generator = set(tried), torch.Generator(target.device).manual_seed(seed)
         for search in searches:
             for places in _batches(sorted(robust), batch_size):
-                robust -= set(target.turned(search, places, generator))
+                robust -= set(target.falsified(search, places, generator))
                 if on_batch is not None:
                     on_batch(name, len(robust))
         standing = [place for place in standing if place in robust]
-        turned = tuple(place for place in tried if place not in robust)
-        rounds.append(Round(name, len(tried), turned, time.perf_counter() - start))
+        falsified = tuple(place for place in tried if place not in robust)
+        rounds.append(Round(name, len(tried), falsified, time.perf_counter() - start))
     return Evaluation(tuple(labels), tuple(predictions), tuple(rounds))
 
 
@@ -213,7 +213,7 @@ class _Target:
         classes: list[int] = torch.where(logits.isfinite().all(1), logits.argmax(1), -1).tolist()
         return classes
 
-    def turned(self, search: Search, places: list[int], generator: torch.Generator) -> list[int]:
+    def falsified(self, search: Search, places: list[int], generator: torch.Generator) -> list[int]:
         """The samples among `places` for which a search finds a point that is misclassified in double precision."""
         x, y = self.x[places].to(self.device), self.y[places].to(self.device, torch.long)
         rough = x.to(self.network.like)

@@ -27,28 +27,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ctbench.attacks.line_search import segments
 from ctbench.graph import Affine, Graph
 from ctbench.graph.ops import Add, Concat, Input, PiecewiseLinear
 from ctbench.regions import Region
-from ctbench.specification import margins
+from ctbench.specification import cross_entropy
 
 # logits [N, K] and labels [N] to the values that the adversary maximises, [N]; convex in the logits
 Convex = Callable[[Tensor, Tensor], Tensor]
 MEMORY = 2**22  # the maximal number of values of all nodes together, at the places that are computed at once
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """The cross-entropy of each sample, [N, K] and [N] to [N]."""
-    return F.cross_entropy(logits, y, reduction="none")
-
-
-def violation(logits: Tensor, y: Tensor) -> Tensor:
-    """How far the smallest margin is below zero, [N, K] and [N] to [N]: positive where misclassified."""
-    return -margins(logits, y).amin(1)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ctbench.attacks.base import Attack, Objective
-from ctbench.regions import Region, Star
+from ctbench.regions import Region, SegmentUnion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,6 @@ def segments(region: Region) -> tuple[Tensor, Tensor]:
 
 
 @segments.register
-def _(region: Star) -> tuple[Tensor, Tensor]:
+def _(region: SegmentUnion) -> tuple[Tensor, Tensor]:
     arms = region.radius * region.directions
     return region.center, arms.unsqueeze(1).expand(-1, len(region.center), *arms.shape[1:])

@@ -103,16 +103,16 @@ def _proved(files: CertificationFiles, settings: dict[str, Any], samples: Sample
 
 def to_records(evaluation: Evaluation, samples: range) -> list[jsonl.Record]:
     """A record per sample: its index in the data set, label, clean prediction, and the attack that falsified it."""
-    columns = zip(samples, evaluation.labels, evaluation.predictions, evaluation.turned_by, strict=True)
+    columns = zip(samples, evaluation.labels, evaluation.predictions, evaluation.falsified_by, strict=True)
     return [dict(zip(("index", "label", "prediction", "attack"), column, strict=True)) for column in columns]
 
 
 def show(evaluation: Evaluation, norm: str, eps: float) -> None:
     """Print the results of each attack, and the accuracies."""
-    table = Table("attack", "tried", "turned", "adversarial %", "seconds")
+    table = Table("attack", "tried", "falsified", "adversarial %", "seconds")
     for done, accuracy in zip(evaluation.rounds, evaluation.accuracies.values(), strict=True):
         table.add_row(
-            done.attack, str(done.tried), str(len(done.turned)), f"{100 * accuracy:.2f}", f"{done.seconds:.1f}"
+            done.attack, str(done.tried), str(len(done.falsified)), f"{100 * accuracy:.2f}", f"{done.seconds:.1f}"
         )
     console = wide_console()
     console.print(table)
@@ -124,5 +124,5 @@ def show(evaluation: Evaluation, norm: str, eps: float) -> None:
     )
     pairs = zip(evaluation.labels, evaluation.predictions, strict=True)
     wrong = [label != said for label, said in pairs]
-    turned = [by is not None or missed for by, missed in zip(evaluation.turned_by, wrong, strict=True)]
-    print(fairness.summary(evaluation.labels, {"natural": wrong, "adversarial": turned}))
+    falsified = [by is not None or missed for by, missed in zip(evaluation.falsified_by, wrong, strict=True)]
+    print(fairness.summary(evaluation.labels, {"natural": wrong, "adversarial": falsified}))

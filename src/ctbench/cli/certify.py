@@ -9,19 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ctbench.analyses import fairness
 from ctbench.cli import failures, subjects
 from ctbench.cli.options import Commands, add_data, add_device, add_stages, check_place, positive, seconds, wide_console
 from ctbench.cli.subjects import Subject
+from ctbench.files import write_whole
 from ctbench.graph import precision
 from ctbench.onnx import save_onnx
+from ctbench.progress import progress_bars
 from ctbench.regions import Linf
 from ctbench.results import OUTCOMES, Certification, CertificationFiles, SampleRecord, Verdict
-from ctbench.results.jsonl import write_whole
 from ctbench.verify import CASCADES, Records, certify, stages_by_name, write_robustness
 
 CASCADE = ("clean", *(stage.title for stage in CASCADES["complete"]))
@@ -100,23 +99,15 @@ def run(args: argparse.Namespace) -> None:
 @contextmanager
 def _progress(samples: int, before: list[SampleRecord], *, quiet: bool) -> Iterator[Callable[[SampleRecord], None]]:
     """A progress bar with the verdicts so far, if the output is a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("[bold]certify"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task("", total=samples, completed=len(before), text="")
+    with progress_bars(quiet=quiet) as bars:
+        task = bars.add_task("certify", total=samples, completed=len(before), text="")
         seen, start = Certification.of(before).counts, time.perf_counter()
 
         def on_record(record: SampleRecord) -> None:
             seen[record.verdict] += 1
             rate = (sum(seen.values()) - len(before)) / (time.perf_counter() - start)
             text = "  ".join(f"{verdict} {count}" for verdict, count in seen.items())
-            progress.update(task, advance=1, text=f"{text}  {rate:.3g} samples/s")
+            bars.update(task, advance=1, text=f"{text}  {rate:.3g} samples/s")
 
         yield on_record
 
@@ -143,10 +134,10 @@ def show(certification: Certification, norm: str, eps: float) -> None:
     )
     if len(finished):
         wrong = [record.verdict is Verdict.MISCLASSIFIED for record in finished]
-        turned = [record.verdict in (Verdict.MISCLASSIFIED, Verdict.FALSIFIED) for record in finished]
+        falsified = [record.verdict in (Verdict.MISCLASSIFIED, Verdict.FALSIFIED) for record in finished]
         unproved = [record.verdict is not Verdict.CERTIFIED for record in finished]
         labels = [record.label for record in finished]
-        print(fairness.summary(labels, {"natural": wrong, "adversarial": turned, "certified": unproved}))
+        print(fairness.summary(labels, {"natural": wrong, "adversarial": falsified, "certified": unproved}))
     explained = [record for record in finished if record.reason]
     if explained:
         print(f"{len(explained)} samples stayed open, e.g. sample {explained[0].index}: {explained[0].reason}")

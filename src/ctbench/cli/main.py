@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from ctbench.cli import attack, certify, compare, demo, listing, merge, reproduce, sweep, train, vnncomp
 from ctbench.cli.options import imported
+from ctbench.files import UNFINISHED
 from ctbench.memory import keep_freed_memory
-from ctbench.results.jsonl import UNFINISHED
 
 COMMANDS = (train, certify, attack, vnncomp, merge, compare, sweep, reproduce, listing, demo)
 

@@ -10,12 +10,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from ctbench import report
 from ctbench.cli.options import Commands, positive, seconds
-from ctbench.experiments import PAPERS, TINY, Figure, Scale, Trial, figures, run
+from ctbench.experiments import PAPERS, TINY, ExperimentScale, Figure, Trial, figures, run
+from ctbench.progress import progress_bars
 from ctbench.report import Plot
 from ctbench.results.jsonl import Record
 
@@ -63,7 +61,7 @@ def run_command(args: argparse.Namespace) -> None:
 
 def reproduce(figure: Figure, args: argparse.Namespace, *, total: float) -> None:
     """Run the missing trials of a figure's experiment, and draw it."""
-    scale, plot = Scale(seeds=args.seeds or figure.experiment.seeds), figure.plot
+    scale, plot = ExperimentScale(seeds=args.seeds or figure.experiment.seeds), figure.plot
     if args.scale == "tiny":
         scale = replace(TINY, seeds=args.seeds or TINY.seeds)
         plot = replace(plot, title=f"{plot.title}, at a tiny scale")
@@ -81,16 +79,15 @@ def reproduce(figure: Figure, args: argparse.Namespace, *, total: float) -> None
 
 def _run(figure: Figure, trials: list[Trial], folder: Path, args: argparse.Namespace, total: float) -> list[Record]:
     """The records of the trials that fit into the time."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=args.quiet) as progress:
-        task = progress.add_task(f"figure {figure.number}")
+    with progress_bars(quiet=args.quiet) as bars:
+        task = bars.add_task(f"figure {figure.number}", text="")
         try:
             return run(
                 trials,
                 folder / f"{figure.experiment.name}.jsonl",
                 jobs=args.jobs,
                 total=total,
-                watch=lambda done, count: progress.update(task, completed=done, total=count),
+                watch=lambda done, count: bars.update(task, completed=done, total=count),
             )
         except KeyboardInterrupt:
             message = "interrupted; finished trials are kept, and the same command continues"

@@ -7,7 +7,7 @@ To add a data set, write a file in this package with a dataclass that has a `nam
 """
 
 from ctbench.datasets.augmentation import Augmentation
-from ctbench.datasets.base import Data, Dataset, Examples, Images, Vectors, split
+from ctbench.datasets.base import Data, Dataset, Examples, Images, Vectors, stratified_split
 from ctbench.datasets.cifar import CIFAR10
 from ctbench.datasets.digits import Digits
 from ctbench.datasets.folder import Folder
@@ -31,7 +31,7 @@ __all__ = [
     "TinyImageNet",
     "Vectors",
     "datasets",
-    "split",
+    "stratified_split",
 ]
 
 

@@ -1,7 +1,7 @@
 """The base classes of data sets: labelled tensors in memory, images or vectors; and how to split them.
 
 data = MNIST().load()
-train, validation = split(data.train, fraction=0.1, seed=0)
+train, validation = stratified_split(data.train, fraction=0.1, seed=0)
 x, y = train[torch.arange(128)]
 """
 
@@ -155,7 +155,7 @@ def _cut_from(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
     return len(shape) == len(image) == 3 and shape[0] == image[0] and shape[1] <= image[1] and shape[2] <= image[2]
 
 
-def split(examples: E, *, fraction: float, seed: int) -> tuple[E, E]:
+def stratified_split(examples: E, *, fraction: float, seed: int) -> tuple[E, E]:
     """Hold out a validation set: (training examples, validation examples), each in the order of `examples`.
 
     The validation set contains the same fraction of every class, rounded to whole examples. The choice depends only on

@@ -8,15 +8,15 @@ folder. CTBENCH_MIRROR names a base URL to try before the public ones.
 import contextlib
 import hashlib
 import os
-import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pooch  # type: ignore[import-untyped]
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import DownloadColumn, Progress
+
+from ctbench.progress import progress_bars
 
 CHUNK = 1 << 18  # bytes
 
@@ -114,9 +114,8 @@ def check_sha256(path: Path, expected: str, *, content: bytes | None = None) -> 
 
 def _retrieve(url: str, remote: Remote, folder: Path) -> Path:
     """Download from one URL, with a progress bar if the output is a terminal."""
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        downloader = pooch.HTTPDownloader(progressbar=_Bar(progress, remote.name), chunk_size=CHUNK)
+    with progress_bars(done=DownloadColumn()) as bars:
+        downloader = pooch.HTTPDownloader(progressbar=_Bar(bars, remote.name), chunk_size=CHUNK)
         known_hash = f"sha256:{remote.sha256}"
         return Path(pooch.retrieve(url, known_hash, remote.name, folder, downloader=downloader))
 
@@ -124,26 +123,26 @@ def _retrieve(url: str, remote: Remote, folder: Path) -> Path:
 class _Bar:
     """A progress bar with the interface that pooch needs: it sets `total`, then calls `update`, `reset`, `close`."""
 
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(name, total=None)
+    def __init__(self, bars: Progress, name: str) -> None:
+        self._bars = bars
+        self._task = bars.add_task(name, total=None, text="")
 
     @property
     def total(self) -> float | None:
         """The length of the file in bytes; None if the server does not report it."""
-        return self._progress.tasks[self._task].total
+        return self._bars.tasks[self._task].total
 
     @total.setter
     def total(self, length: int) -> None:
-        self._progress.update(self._task, total=length or None)
+        self._bars.update(self._task, total=length or None)
 
     def update(self, length: int) -> None:
         """Count bytes that have arrived."""
-        self._progress.update(self._task, advance=length)
+        self._bars.update(self._task, advance=length)
 
     def reset(self) -> None:
         """Count from 0 again."""
-        self._progress.reset(self._task)
+        self._bars.reset(self._task)
 
     def close(self) -> None:
         """Do nothing: the bar ends with its `with` block, even if the download fails."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ctbench.datasets import files
 from ctbench.datasets.base import Data, Dataset, Images
 from ctbench.datasets.entries import entries
-from ctbench.datasets.pictures import decode, stack
+from ctbench.datasets.pictures import decode_image, stack
 
 PARTS = ("train", "test")
 
@@ -48,7 +48,7 @@ class Folder(Dataset):
         for name, content in entries(path, _is_image):
             if name.parts[-3:-2] not in [(part,) for part in PARTS]:
                 raise ValueError(f"{path}/{name} does not lie in a folder train/CLASS or test/CLASS; move or remove it")
-            pictures[name.parts[-3]][name] = decode(content, f"{path}/{name}", grey=self.grey, size=self.size)
+            pictures[name.parts[-3]][name] = decode_image(content, f"{path}/{name}", grey=self.grey, size=self.size)
         return self.cut(_assemble(path, pictures))
 
     def _find(self, root: Path) -> Path:

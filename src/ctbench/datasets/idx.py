@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def read(path: Path) -> bytes:
+def read_unpacked(path: Path) -> bytes:
     """The content of a file, unpacked if its name ends in .gz.
 
     Raises:

@@ -62,7 +62,7 @@ def _images(root: Path | None, part: str) -> Images:
 def _array(root: Path | None, name: str, *, dimensions: int) -> torch.Tensor:
     packed = files.Remote(name=f"{name}.gz", sha256=DOWNLOAD_SHA256[name], mirrors=MIRRORS)
     path = files.locate(root, MNIST.name, (name, packed.name), packed)
-    content = idx.read(path)
+    content = idx.read_unpacked(path)
     array = idx.parse(content, path, dimensions=dimensions)
     files.check_sha256(path, UNPACKED_SHA256[name], content=content)
     return torch.from_numpy(array.copy())

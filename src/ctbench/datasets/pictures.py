@@ -9,7 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 
-def decode(content: bytes, name: str, *, grey: bool = False, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def decode_image(
+    content: bytes, name: str, *, grey: bool = False, size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
     """One image file as bytes [C, H, W]: one channel if `grey`, otherwise three.
 
     Args:

@@ -19,7 +19,7 @@ from ctbench.datasets import files
 from ctbench.datasets.augmentation import Augmentation
 from ctbench.datasets.base import Data, Dataset, Images
 from ctbench.datasets.entries import entries
-from ctbench.datasets.pictures import decode, stack
+from ctbench.datasets.pictures import decode_image, stack
 
 FOLDER = "tiny-imagenet-200"
 TRAIN_IMAGES = 500  # per class
@@ -51,7 +51,7 @@ class TinyImageNet(Dataset):
             if name.suffix == ".txt":
                 texts[_place(name)] = content.decode()
             else:
-                pictures[_place(name)] = decode(content, f"{path}/{name}")
+                pictures[_place(name)] = decode_image(content, f"{path}/{name}")
         return self.cut(_assemble(path, pictures, texts))
 
 

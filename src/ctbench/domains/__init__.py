@@ -1,6 +1,6 @@
-"""Over-approximations of what a network can answer: one file per domain.
+"""Over-approximations of the outputs of a network: one file per domain.
 
-A domain is a value (`Domain`) that bounds frozen graphs. `domain` makes one of its name, and `domains` lists them.
+A domain is a value (`Domain`) that bounds frozen graphs. `domain` makes one from its name, and `domains` lists all.
 """
 
 from ctbench.domains.alpha_crown import AlphaCrown

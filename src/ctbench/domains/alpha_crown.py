@@ -2,11 +2,11 @@
 
     bound = max over alpha in [0, 1] of CROWN's, with the lower slope  least + alpha (greatest - least)
 
-where [least, greatest] is the range of f' on the pre-activation bounds. Every form has slopes of its own; any of them
-are sound, so the ascent may end at any step, and the best bound of all steps counts. It begins at the adaptive slopes
-and is therefore never below CROWN with the same pre-activation bounds.
+where [least, greatest] is the range of f' on the pre-activation bounds. Every form has its own slopes. Any slopes are
+sound, so the ascent may end at any step, and the best bound of all steps counts. It begins at the adaptive slopes, so
+the result is never below that of CROWN with the same pre-activation bounds.
 
-    bounds = alpha_crown.lower_bounds(graph, region, spec, steps=20, intermediate=True)
+    bounds = AlphaCrown(steps=20, intermediate=True).lower_bounds(graph, region, spec)
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from ctbench.graph import Elementwise, Graph, Lines, Node
 from ctbench.graph.ops import Max
 from ctbench.regions import Box, Region
 
-KEPT = 8  # tensors as large as the coefficients, for each node: slopes, Adam's memory, and what gradients need
+KEPT = 8  # tensors as large as the coefficients, per node: slopes, the moments of Adam, and tensors for gradients
 
-Key = tuple[int, int]  # the forms begin at the first node, and are relaxed at the second
+Key = tuple[int, int]  # the node at which the forms begin, and the node at which they are relaxed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,13 @@ class AlphaCrown(Domain):
     """alpha-CROWN: the slopes are optimised for each form (Xu et al. 2021).
 
     Args:
-        steps: of Adam on the slopes.
+        steps: the number of steps of Adam on the slopes.
         lr: the size of the first step; each later one is `decay` times as large.
         decay: see `lr`.
-        intermediate: also optimise the slopes that the pre-activation bounds are made with: those of each unstable
-            neuron, for the sum of the bounds of its sample. Much tighter, and much more to compute and to hold.
-        stop: a form whose bound is above this is done; a sample whose forms all are is not worked on any more. None
-            makes all steps, and in a certification stops at 0.
+        intermediate: also optimise the slopes of the pre-activation bounds, for each unstable neuron and the sum of the
+            bounds of its sample. This is much tighter, and needs much more time and memory.
+        stop: a form with a bound above this is finished, and a sample is finished if all its forms are. None takes all
+            steps; a certification then stops at 0.
 
     Raises:
         ValueError: steps, lr or decay is out of range.
@@ -60,15 +60,20 @@ class AlphaCrown(Domain):
     stop: float | None = None
 
     def __post_init__(self) -> None:
-        _check_settings(self.steps, self.lr, self.decay)
+        if self.steps < 0 or not 0 < self.lr < math.inf or not 0 < self.decay <= 1:
+            raise ValueError(
+                f"steps={self.steps}, lr={self.lr}, decay={self.decay}: take steps >= 0, lr > 0 and decay in (0, 1]"
+            )
 
     def for_signs(self) -> AlphaCrown:
         return self if self.stop is not None else replace(self, stop=0.0)
 
     def footprint(self, graph: Graph, forms: int) -> int:
-        return footprint(graph, forms)
+        """CROWN's, and for each form the tensors that autograd keeps at every node."""
+        return crown.footprint(graph, forms) + KEPT * forms * sum(math.prod(node.shape) for node in graph.nodes)
 
     def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+        """The boxes of CROWN: slopes are optimised for a specification, and those of the boxes only along with it."""
         return crown.boxes(graph, region, memory=memory)
 
     def lower_bounds(
@@ -80,78 +85,23 @@ class AlphaCrown(Domain):
         inner: list[Box] | None = None,
         memory: int = budget.DEFAULT,
     ) -> Tensor:
-        return lower_bounds(
-            graph,
-            region,
-            spec,
-            inner=inner,
-            steps=self.steps,
-            lr=self.lr,
-            decay=self.decay,
-            intermediate=self.intermediate,
-            stop=self.stop,
-            memory=memory,
-        )
+        """Lower bounds [B, S].
+
+        Raises:
+            OutOfTime: before a pass, where `deadline.until` set a moment that has come.
+        """
+        base = crown.boxes(graph, region, memory=memory) if inner is None else list(inner)
+        if self.intermediate:
+            return tightened(graph, region, spec, base, steps=self.steps, lr=self.lr, decay=self.decay, stop=self.stop)[
+                0
+            ]
+        with torch.enable_grad():
+            search = _Search(_searched(graph), region, _detached(base), spec.detach(), {})
+            _, slopes = _ascend(search, self.steps, self.lr, self.decay, self.stop)
+        return _Search.of(graph, region, base, spec, {}).bounds(slopes)[-1]
 
 
-def footprint(graph: Graph, forms: int) -> int:
-    """How many numbers are held at once for a sample: CROWN's, and for each form what autograd keeps at every node."""
-    return crown.footprint(graph, forms) + KEPT * forms * sum(math.prod(node.shape) for node in graph.nodes)
-
-
-def boxes(graph: Graph, region: Region) -> list[Box]:
-    """CROWN's boxes: the slopes are optimised for a specification, and those of the boxes only along with it."""
-    return crown.boxes(graph, region)
-
-
-def lower_bounds(
-    graph: Graph,
-    region: Region,
-    spec: Tensor,
-    *,
-    inner: list[Box] | None = None,
-    steps: int = 20,
-    lr: float = 0.1,
-    decay: float = 0.98,
-    intermediate: bool = False,
-    stop: float | None = None,
-    memory: int = crown.DEFAULT_MEMORY,
-) -> Tensor:
-    """Lower bounds of S linear forms of the output over the region.
-
-    Args:
-        graph: a frozen graph.
-        region: the inputs, for B samples.
-        spec: the forms, [B, S, *output].
-        inner: sound boxes of all nodes; None computes CROWN's.
-        steps: of Adam on the slopes.
-        lr: the size of the first step; each later one is `decay` times as large.
-        decay: see `lr`.
-        intermediate: also optimise the slopes that the pre-activation bounds are made with: those of each unstable
-            neuron, for the sum of the bounds of its sample. Much tighter, and much more to compute and to hold.
-        stop: a form whose bound is above this is done; a sample whose forms all are is not worked on any more.
-        memory: as in `crown.boxes`, for the boxes that `inner` does not give.
-
-    Returns:
-        The bounds, [B, S].
-
-    Raises:
-        ValueError: steps, lr or decay is out of range.
-        OutOfTime: before a pass, where `deadline.until` set a moment that has come.
-    """
-    _check_settings(steps, lr, decay)
-    base = crown.boxes(graph, region, memory=memory) if inner is None else list(inner)
-    if intermediate:
-        return tightened(graph, region, spec, base, steps=steps, lr=lr, decay=decay, stop=stop)[0]
-    with torch.enable_grad():
-        search = _Search(_searched(graph), region, _detached(base), spec.detach(), {})
-        _, slopes = _ascend(search, steps, lr, decay, stop)
-    return _Search.of(graph, region, base, spec, {}).bounds(slopes)[-1]
-
-
-def _check_settings(steps: int, lr: float, decay: float) -> None:
-    if steps < 0 or not 0 < lr < math.inf or not 0 < decay <= 1:
-        raise ValueError(f"steps={steps}, lr={lr}, decay={decay}: take steps >= 0, lr > 0 and decay in (0, 1]")
+footprint, boxes, lower_bounds = AlphaCrown().footprint, AlphaCrown().boxes, AlphaCrown().lower_bounds
 
 
 def tightened(
@@ -167,10 +117,10 @@ def tightened(
     seconds: float = math.inf,
     exact: tuple[Graph, Region, Tensor, list[Box]] | None = None,
 ) -> tuple[Tensor, list[Box]]:
-    """Lower bounds [B, S], and the boxes that they are made with: all slopes are optimised for the specification.
+    """Lower bounds [B, S], and the boxes that they use: all slopes are optimised for the specification.
 
-    Arguments are as in `lower_bounds`; and no step begins after so many seconds. With `exact`, the same in another
-    precision, slopes are found in the first one, and the bounds and boxes that they give are computed in that.
+    Arguments and options are those of `AlphaCrown`; no step begins after `seconds`. `exact` holds the same arguments in
+    another precision: slopes are searched in the first precision, and bounds and boxes are computed in the second.
     """
     targets = _targets(graph, region, inner)
     with torch.enable_grad():
@@ -181,7 +131,7 @@ def tightened(
         slopes = {key: value.to(spec.dtype) for key, value in slopes.items()}
     if exact is not None or graph.outward:
         best = _Search.of(graph, region, inner, spec, targets).bounds(slopes)
-    # a form's best slopes were found with other boxes, and need not be as good with these, or as those of CROWN
+    # the best slopes of a form were found with other boxes; with these, the slopes of CROWN may be better
     other = torch.maximum(best[-1], _Search.of(graph, region, inner, spec, {}).bounds({})[-1])
     boxes = list(inner)
     for at, index in targets.items():
@@ -190,14 +140,14 @@ def tightened(
 
 
 def tightening_footprint(graph: Graph, region: Region, inner: list[Box]) -> int:
-    """How many numbers `tightened` holds at once for a sample, at most: windows need less."""
+    """The largest number of numbers that `tightened` holds at once per sample; windows need less."""
     widths = [0, *accumulate(math.prod(node.shape) for node in graph.nodes)]
     forms = {at: 2 * index.shape[1] for at, index in _targets(graph, region, inner).items()}
     return KEPT * sum(count * widths[at] for at, count in forms.items())
 
 
 def _searched(graph: Graph) -> Graph:
-    """The graph on which slopes are sought: bounds are rounded outward where they count, once these are found."""
+    """The graph for the search of slopes, without outward rounding: only the final bounds are rounded outward."""
     return graph.detach().rounded_outward(False)
 
 
@@ -207,8 +157,10 @@ def _detached(boxes: list[Box]) -> list[Box]:
 
 @dataclass
 class _Slopes:
-    """The slopes of some forms at a node, as shares of the way from the least to the greatest one, and Adam's memory of
-    them. All are [N, B, S, entries]: N is 1, or 2 where the upper line is free, too."""
+    """The slopes of some forms at a node, as shares of the way from the least to the greatest slope, and their moments.
+
+    All are [N, B, S, entries]; N is 1, or 2 if the upper line is also free.
+    """
 
     value: Tensor
     best: Tensor
@@ -219,13 +171,13 @@ class _Slopes:
     def of(cls, value: Tensor) -> Self:
         return cls(value, value, torch.zeros_like(value), torch.zeros_like(value))
 
-    def rise(self, gradient: Tensor, step: int, size: float) -> None:
-        """One step of Adam upward, the first of which is step 1."""
-        way, self.mean, self.square = adam.direction(gradient, self.mean, self.square, step)
-        self.value = (self.value + size * way).clamp(0, 1)
+    def ascend(self, gradient: Tensor, step: int, size: float) -> None:
+        """Take one step of Adam upward; the first one has the number 1."""
+        direction, self.mean, self.square = adam.direction(gradient, self.mean, self.square, step)
+        self.value = (self.value + size * direction).clamp(0, 1)
 
     def keep(self, better: Tensor) -> None:
-        """Remember the slopes of the forms that are better than before, [B, S]."""
+        """Remember the current slopes of the forms that `better` [B, S] marks."""
         self.best = torch.where(better.unsqueeze(-1), self.value, self.best)
 
     def take(self, samples: Tensor) -> _Slopes:
@@ -235,7 +187,7 @@ class _Slopes:
 def _ascend(
     search: _Search, steps: int, lr: float, decay: float, stop: float | None, seconds: float = math.inf
 ) -> tuple[dict[int, Tensor], dict[Key, Tensor]]:
-    """The best bounds of the specification and of the targets, [B, S], and the slopes that are best for each form."""
+    """The best bounds of the specification and of the targets, [B, S], and the best slopes of each form."""
     end = time.monotonic() + seconds
     values = dict[Key, Tensor]()
     bounds = search.bounds(values)
@@ -243,7 +195,7 @@ def _ascend(
     slopes = {key: _Slopes.of(value.detach()) for key, value in values.items()}
     result = {at: bound.clone() for at, bound in best.items()}
     kept = {key: value.detach().clone() for key, value in values.items()}
-    samples = torch.arange(len(result[-1]), device=result[-1].device)  # those that are still worked on
+    samples = torch.arange(len(result[-1]), device=result[-1].device)  # the positions of the unfinished samples
 
     for step in range(1, steps + 1):
         done = torch.zeros_like(best[-1], dtype=torch.bool) if stop is None else best[-1] > stop
@@ -252,13 +204,13 @@ def _ascend(
             break
         gradients = torch.autograd.grad(gain, list(values.values()), materialize_grads=True)
         for slope, gradient in zip(slopes.values(), gradients, strict=True):
-            slope.rise(gradient, step, lr * decay ** (step - 1))
+            slope.ascend(gradient, step, lr * decay ** (step - 1))
         if bool(done.all(1).any()):
             on = ~done.all(1)
             samples, search = samples[on], search.take(on)
             slopes = {key: slope.take(on) for key, slope in slopes.items()}
             best = {at: bound[on] for at, bound in best.items()}
-        # the slopes themselves must not require gradients, or every step would keep the ones before it alive
+        # the slopes themselves must not require gradients: otherwise every step would keep all steps before it
         values = {key: slope.value.detach().requires_grad_() for key, slope in slopes.items()}
         bounds = search.bounds(values)
         for at, bound in bounds.items():
@@ -275,7 +227,7 @@ def _ascend(
 
 @dataclass(frozen=True)
 class _Search:
-    """Bounds of a specification, and of the neurons that it depends on, as a function of slopes."""
+    """Bounds of a specification, and of the neurons that it depends on, as functions of slopes."""
 
     graph: Graph
     region: Region
@@ -295,20 +247,22 @@ class _Search:
         return _Search(self.graph, self.region.take(samples), base, self.spec[samples], targets, lost)
 
     def bounds(self, slopes: dict[Key, Tensor]) -> dict[int, Tensor]:
-        """Lower bounds [B, S] of the specification at -1, and at each target's node those of the neurons and of their
-        negatives. Slopes that are missing are put in, at the adaptive ones."""
-        found, bounds = list[Box](), dict[int, Tensor]()
+        """Lower bounds [B, S] by node: of the target neurons and of their negatives, and of the specification at -1.
+
+        Missing slopes are added, with the adaptive values.
+        """
+        boxes, bounds = list[Box](), dict[int, Tensor]()
         for at, node in enumerate(self.graph.nodes):
             box = self.base[at]
             if at in self.targets:
                 form = backward.neurons(self.targets[at], node.shape, box.lower.new_tensor([1.0, -1.0]))
-                bounds[at] = self._back(form, at, found, slopes)
-                # not the better of this and the old box: where the old one is better no slope would get a gradient
+                bounds[at] = self._back(form, at, boxes, slopes)
+                # without an intersection with the old box: if the old box is better, slopes would get no gradient
                 tightened = _box(self.targets[at], bounds[at], box)
-                # losses hold for slopes that the old boxes allow
+                # rounding losses were computed for slopes that the old boxes allow
                 box = tightened if self.losses is None else tightened.intersect(box)
-            found.append(box)
-        bounds[-1] = self._back(LinearForm(self.spec, 0.0), len(found) - 1, found, slopes)
+            boxes.append(box)
+        bounds[-1] = self._back(LinearForm(self.spec, 0.0), len(boxes) - 1, boxes, slopes)
         return bounds
 
     def _back(self, form: Form, at: int, inner: list[Box], slopes: dict[Key, Tensor]) -> Tensor:
@@ -326,7 +280,7 @@ class _Search:
 
 
 def _box(index: Tensor, bounds: Tensor, other: Box) -> Box:
-    """A box of these bounds for the neurons `index` [B, P] and their negatives, [B, 2 P], and the other one's else."""
+    """A box with these bounds [B, 2 P] of the neurons in `index` [B, P] and of their negatives; otherwise `other`."""
     least, most_negative = bounds.chunk(2, dim=1)
     box = backward.scattered(index, least, -most_negative, other.lower.shape)
     there = box.lower > -math.inf
@@ -334,19 +288,19 @@ def _box(index: Tensor, bounds: Tensor, other: Box) -> Box:
 
 
 def _targets(graph: Graph, region: Region, base: list[Box]) -> dict[int, Tensor]:
-    """The neurons of each node whose bounds count and can be better than those of intervals, [B, P]."""
-    found = dict[int, Tensor]()
+    """The neurons of each node whose bounds matter and can be better than those of intervals, [B, P]."""
+    targets = dict[int, Tensor]()
     for at, box in enumerate(base):
         readers = [graph.nodes[reader].op for reader in graph.readers(at) if graph.nodes[reader].op.relaxed]
         if readers and not backward.exact_by_intervals(graph, at, region):
             chosen = backward.open_neurons(readers, box).flatten(1)
             if bool(chosen.any()):
-                found[at] = backward.positions(chosen)
-    return found
+                targets[at] = backward.positions(chosen)
+    return targets
 
 
 def _lines(op: Elementwise, form: Form, box: Box, slopes: dict[Key, Tensor], key: Key) -> Lines:
-    """The lines at a form's own slopes."""
+    """The lines of an op with the slopes of a form."""
     least, greatest = (form.view(slope) for slope in op.slopes(box.lower, box.upper))
     if key not in slopes:
         width = torch.where(greatest > least, greatest - least, 1.0)

@@ -1,10 +1,10 @@
-"""What every backward bound is made of: forms of single neurons, the rules that carry a form through an op, and lines.
+"""The parts of every backward bound: forms of single neurons, rules that carry a form through an op, and lines.
 
     form = back_to_input(graph, LinearForm(spec, 0.0), by_lines(all_lines(graph, boxes, adaptive)), losses)
     form.minimum(region)
 
-A form goes from a node back to the input (`back_to_input`). Affine ops, sums and concatenations have one rule each. An
-op that is relaxed (`Op.relaxed`) has lines around it, by its position in the graph, or a rule of the caller's own.
+`back_to_input` carries a form from a node back to the input. Affine ops, sums and concatenations have one rule each.
+For an op that is relaxed (`Op.relaxed`), the caller gives lines by the position of its node, or a rule.
 """
 
 from __future__ import annotations
@@ -27,27 +27,29 @@ from ctbench.graph import Affine, BackwardRule, Elementwise, Graph, Lines, Node,
 from ctbench.graph.ops import Add, Concat, Max, Shape
 from ctbench.regions import Box, Region
 
-Relax = Callable[[int, Node, Form], Form]  # a form over a relaxed node, at its position, to one over its input
+Relax = Callable[
+    [int, Node, Form], Form
+]  # the position of a relaxed node, the node and a form over it, to a form over its input
 
 # ------------------------------------------------------------------------------------------------- the way back
 
 
 def back_to_input(graph: Graph, form: Form, relax: Relax, losses: Losses | None, at: int = -1) -> Form:
-    """The form over the input that bounds a form over node `at`; `relax` carries it through what is not affine.
+    """The form over the input that bounds a form over node `at`; `relax` carries it through ops that are not affine.
 
-    With the losses of an outward graph, its minimum over the region is a bound in exact arithmetic.
+    With the losses of an outward graph, the minimum of the result over the region is a bound in exact arithmetic.
     """
     form = rounding.begun(form, range(len(graph.nodes))[at], losses)
     return rounding.ended(walk_backward(graph, rule(relax, losses), form, at), 0, losses)
 
 
 def rule(relax: Relax, losses: Losses | None) -> BackwardRule[Form]:
-    """The rule of the walk: what a step costs by rounding, and then the step."""
+    """The rule of the walk: subtract the rounding error of a step, then take the step."""
     return lambda at, node, form: shares(at, node, rounding.through(form, at, losses), relax)
 
 
 def shares(at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
-    """What a form over a node is over each of its inputs."""
+    """The forms over the inputs of a node whose sum is, or bounds, a form over the node."""
     return _shares(node.op, at, node, form, relax)
 
 
@@ -82,7 +84,7 @@ def _(op: Concat, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, 
 
 
 def lines_of(node: Node, boxes: list[Box] | dict[int, Box], slope: SlopeRule) -> Lines:
-    """The relaxation of a node."""
+    """The lines of a relaxed node, from the boxes of all nodes (or of all nodes that relaxations read)."""
     box = boxes[node.inputs[0]]
     if isinstance(node.op, Max):
         return node.op.lines(box.lower, box.upper)
@@ -110,18 +112,18 @@ def all_lines(graph: Graph, boxes: list[Box] | dict[int, Box], slope: SlopeRule 
 
 
 def under_maximum(form: Form, lines: Lines) -> Form:
-    """A lower bound of a form of a maximum, over the entries [B, n, *node] that it is taken of."""
-    form, (below, _, above, rise) = form.dense(), lines
+    """A lower bound of a form over a maximum, as a form over its entries [B, n, *node]."""
+    form, (below, _, above, upper_offset) = form.dense(), lines
     positive, negative = form.coefficients.clamp(min=0), form.coefficients.clamp(max=0)
     coefficients = positive.unsqueeze(2) * below.unsqueeze(1) + negative.unsqueeze(2) * above.unsqueeze(1)
-    return LinearForm(coefficients, form.constant + (negative * form.view(rise)).flatten(2).sum(2))
+    return LinearForm(coefficients, form.constant + (negative * form.view(upper_offset)).flatten(2).sum(2))
 
 
 # ----------------------------------------------------------------------------------------------------- neurons
 
 
 def neurons(index: Tensor, shape: Shape, signs: Tensor) -> Form:
-    """Each sign [G] times single neurons of a node: index [B, P] into the flat node, or its size for no neuron."""
+    """Each sign [G] times single neurons of a node: index [B, P] into the flat node; its size stands for no neuron."""
     if len(shape) == 3:
         return WindowForm.neurons(index, shape, signs)
     size = math.prod(shape)
@@ -131,7 +133,7 @@ def neurons(index: Tensor, shape: Shape, signs: Tensor) -> Form:
 
 
 def open_neurons(ops: Iterable[Op], box: Box) -> Tensor:
-    """The neurons whose bounds matter to one of the ops that read them, [B, *node]: for a ReLU, the unstable ones."""
+    """The neurons with bounds that matter to one of the ops that read them, [B, *node]: the unstable ones of a ReLU."""
     are_open = torch.zeros_like(box.lower, dtype=torch.bool)
     for op in ops:
         are_open |= ~op.exact(box.lower, box.upper) if isinstance(op, Elementwise) else True
@@ -139,7 +141,7 @@ def open_neurons(ops: Iterable[Op], box: Box) -> Tensor:
 
 
 def exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
-    """Whether intervals are exact for a node: from a box, one affine op that mixes coordinates and any that do not."""
+    """Whether intervals are exact for a node: from a box, only affine ops, of which at most one mixes coordinates."""
     mixing = 0
     while at != 0:
         op = graph.nodes[at].op
@@ -151,7 +153,7 @@ def exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
 
 
 def positions(chosen: Tensor) -> Tensor:
-    """Which neurons are chosen, [B, size] bool to [B, most]: a sample with fewer fills up with `size`, for none."""
+    """The indices of the chosen neurons, [B, size] bool to [B, most]; shorter rows are padded with `size`, for none."""
     order = chosen.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     count = chosen.sum(1, keepdim=True)
     most = int(count.max())

@@ -2,8 +2,10 @@
 
     Crown(slope=parallel).lower_bounds(graph, region, spec)        # spec [B, S, *output] to bounds [B, S]
     domain("crown", slope=parallel)                                # the same domain by its name
+    crown.lower_bounds(graph, region, spec)                        # with the default options: Crown().lower_bounds
 
-Each file of this package has a paper's formulas as plain functions and, as a dataclass, the domain that calls them.
+Each file of this package has the formulas of a paper as the methods of a dataclass, whose fields are the options. The
+functions of a file, e.g. `crown.boxes`, are the methods of its domain with the default options.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from ctbench.regions import Box, Region
 
 @dataclass(frozen=True, kw_only=True)
 class Domain(ABC):
-    """An over-approximation of what a network can answer; the fields are its options.
+    """An over-approximation of the outputs of a network; the fields are its options.
 
-    A domain that draws random numbers has a field `generator`, a `torch.Generator`: where `ctbench.bounds` computes
-    bounds again for their gradients, it draws the same numbers again.
+    A domain that draws random numbers has a field `generator`, a `torch.Generator`: if `ctbench.bounds` computes bounds
+    again for their gradients, it draws the same numbers again.
     """
 
     name: ClassVar[str]
@@ -37,18 +39,22 @@ class Domain(ABC):
         return True
 
     def for_signs(self) -> Domain:
-        """The domain where only the signs of lower bounds count, so that a search may stop at a positive bound."""
+        """The domain for uses of the signs of lower bounds only: a search may stop at a positive bound."""
         return self
 
     @abstractmethod
     def footprint(self, graph: Graph, forms: int) -> int:
-        """About how many numbers are held at once for a sample, for this many linear forms of the output."""
+        """An estimate of how many numbers are in memory at once per sample, for `forms` linear forms of the output."""
 
     @abstractmethod
     def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
         """A box for each node of a frozen graph, [B, *node].
 
-        `memory` is the number of bytes that one pass may take, in a domain that makes several of them.
+        Args:
+            graph: a frozen graph.
+            region: the inputs, for B samples.
+            memory: the number of bytes that one pass may take, for domains that make several passes. The default does
+                not depend on the device: the results of a run must not depend on its free memory.
         """
 
     @abstractmethod
@@ -61,9 +67,14 @@ class Domain(ABC):
         inner: list[Box] | None = None,
         memory: int = budget.DEFAULT,
     ) -> Tensor:
-        """Lower bounds [B, S] of S linear forms of the output, spec [B, S, *output], over the region.
+        """Lower bounds [B, S] of S linear forms of the output over the region.
 
-        `inner` are sound boxes of all nodes; None takes those of `boxes`. `memory` is as there.
+        Args:
+            graph: a frozen graph.
+            region: the inputs, for B samples.
+            spec: the forms, [B, S, *output].
+            inner: sound boxes of all nodes; None: those of `boxes`.
+            memory: see `boxes`.
         """
 
 

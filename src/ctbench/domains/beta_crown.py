@@ -1,13 +1,13 @@
-"""beta-CROWN: CROWN where the signs of some pre-activations are known. Wang et al. 2021, "Beta-CROWN: efficient bound
+"""beta-CROWN: CROWN with fixed signs of some pre-activations. Wang et al. 2021, "Beta-CROWN: efficient bound
 propagation with per-neuron split constraints for neural network robustness verification".
 
     min of <c, f(x)> over x in the region with s_j z_j >= 0   >=   max over alpha in [0, 1] and beta >= 0 of
 
         CROWN's bound of  <c, f(x)> - sum_j beta_j s_j z_j
 
-with alpha the free slopes and z_j the pre-activations of known sign s_j (1 or -1). A known sign also makes the ReLU
-behind it linear. Pairs of ReLUs may have free numbers of their own (see `pairs`). Any numbers are sound, so the ascent
-may end at any step and the best bound counts.
+with alpha the free slopes and z_j the pre-activations with a fixed sign s_j (1 or -1). A fixed sign also makes the ReLU
+after it linear. Pairs of ReLUs may have multipliers of their own (see `pairs`). Any values of these multipliers are
+sound, so the ascent may end at any step and the best bound counts.
 
     inner = beta_crown.clipped(beta_crown.needed(graph, boxes), free.signs)
     best, free = beta_crown.ascend(graph, region, spec, inner, free, steps=10)
@@ -33,42 +33,42 @@ from ctbench.graph.ops import ReLU
 from ctbench.regions import Box, Region
 
 ByNode = dict[int, Tensor]  # [N, *node] each, by the position of the node that a ReLU reads
-Boxes = dict[int, Box]  # of every node that is relaxed behind, by its position
+Boxes = dict[int, Box]  # of every node that a relaxed op reads, by its position
 
 
 def split_nodes(graph: Graph) -> list[int]:
-    """The nodes whose entries' signs can be known: those that a ReLU reads, but for the input."""
+    """The nodes with entries whose signs can be fixed: the nodes that a ReLU reads, except the input."""
     return sorted({node.inputs[0] for node in graph.nodes if isinstance(node.op, ReLU)} - {0})
 
 
 def needed(graph: Graph, boxes: list[Box]) -> Boxes:
-    """Of the boxes of all nodes those that a relaxation needs."""
+    """The boxes that relaxations need, from the boxes of all nodes."""
     return {at: boxes[at] for at in sorted({node.inputs[0] for node in graph.nodes if node.op.relaxed})}
 
 
 def clipped(inner: Boxes, signs: ByNode) -> Boxes:
-    """The boxes with what the known signs add: no negative values where it is 1, no positive ones where it is -1."""
-    found = dict(inner)
+    """The boxes without negative values where the sign is 1, and without positive values where it is -1."""
+    boxes = dict(inner)
     for at, sign in signs.items():
         box = inner[at]
         lower = torch.where(sign > 0, box.lower.clamp(min=0), box.lower)
-        found[at] = Box(lower, torch.where(sign < 0, box.upper.clamp(max=0), box.upper))
-    return found
+        boxes[at] = Box(lower, torch.where(sign < 0, box.upper.clamp(max=0), box.upper))
+    return boxes
 
 
 @dataclass(frozen=True, eq=False)
 class Multipliers:
-    """The free numbers of N bounds, and the signs that are known."""
+    """The multipliers of N bounds, and the fixed signs."""
 
     slopes: ByNode  # alpha, in [0, 1]
-    weights: ByNode  # beta, at least 0; counts where a sign is known
-    signs: ByNode  # s: 1 or -1 where it is known, else 0; int8
-    shares: ByNode = field(default_factory=dict)  # of the coefficients, that pairs take: [N, P, 2]
-    tilts: ByNode = field(default_factory=dict)  # the slopes that pairs give them
+    weights: ByNode  # beta, at least 0; no effect where no sign is fixed
+    signs: ByNode  # s: 1 or -1 where it is fixed, otherwise 0; int8
+    shares: ByNode = field(default_factory=dict)  # w, the shares of the coefficients that go to pairs: [N, P, 2]
+    tilts: ByNode = field(default_factory=dict)  # t, the slopes of the pairs
 
     @classmethod
     def begin(cls, graph: Graph, inner: Boxes) -> Multipliers:
-        """Adaptive slopes, and no sign known."""
+        """Adaptive slopes, and no fixed sign."""
         nodes = {at: inner[at] for at in split_nodes(graph)}
         return cls(
             {at: (box.upper > -box.lower).to(box.lower.dtype) for at, box in nodes.items()},
@@ -78,23 +78,23 @@ class Multipliers:
 
     @property
     def free(self) -> list[Tensor]:
-        """What is optimised: all slopes, all weights, then what belongs to pairs."""
+        """The optimised tensors: all slopes, all weights, then the shares and slopes of pairs."""
         return [value for part in self._free() for value in part.values()]
 
     def with_free(self, values: list[Tensor]) -> Multipliers:
-        """The same with other numbers, in the order of `free`."""
+        """The same signs with other multipliers, in the order of `free`."""
         rest = iter(values)
         slopes, weights, shares, tilts = ({at: next(rest) for at in part} for part in self._free())
         return replace(self, slopes=slopes, weights=weights, shares=shares, tilts=tilts)
 
     def with_pairs(self, chosen: dict[int, Pairs]) -> Multipliers:
-        """With numbers for pairs of each of the N."""
+        """With initial multipliers for the pairs of each of the N bounds."""
         begin = {at: part.begin() for at, part in chosen.items()}
         shares, tilts = ({at: both[i] for at, both in begin.items()} for i in (0, 1))
         return replace(self, shares=shares, tilts=tilts)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Multipliers:
-        """All free numbers changed."""
+        """The multipliers after `change`."""
         return self.with_free([change(value) for value in self.free])
 
     def take(self, chosen: Tensor) -> Multipliers:
@@ -112,36 +112,38 @@ class Multipliers:
 
 
 def put(images: ByNode, place: Tensor, value: Tensor) -> ByNode:
-    """The images with one entry changed in each sub-problem: its place [N] among all entries of all nodes, in order."""
-    found, start = dict[int, Tensor](), 0
+    """The images with one entry changed per sub-problem: its place [N] counts the entries of all nodes, in order."""
+    changed, start = dict[int, Tensor](), 0
     for at in sorted(images):
         flat = images[at].flatten(1)
         here = (place - start).clamp(0, flat.shape[1] - 1).unsqueeze(1)
         there = ((place >= start) & (place < start + flat.shape[1])).unsqueeze(1)
         entry = torch.where(there, value.to(flat.dtype).unsqueeze(1), flat.gather(1, here))
-        found[at] = flat.scatter(1, here, entry).view_as(images[at])
+        changed[at] = flat.scatter(1, here, entry).view_as(images[at])
         start += flat.shape[1]
-    return found
+    return changed
 
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """N bounds, and what they were made of."""
+    """N bounds, and the forms that they were computed from."""
 
     values: Tensor  # [N]
     form: LinearForm  # over the input, [N, 1, *shape]
-    relaxed: dict[int, Tensor] = field(default_factory=dict)  # of every ReLU's output, by its position: [N, *node]
+    relaxed: dict[int, Tensor] = field(
+        default_factory=dict
+    )  # coefficients of each ReLU's output, [N, *node], by position
 
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
-    """What the clipped boxes of N sub-problems make of a network, but for the free numbers."""
+    """The relaxation of a network over the clipped boxes of N sub-problems, without the multipliers."""
 
     graph: Graph
-    least: ByNode  # of the slopes below a ReLU; between it and the greatest they are free
+    least: ByNode  # the range of the free slopes of the line below a ReLU
     greatest: ByNode
-    upper: ByNode  # the line above a ReLU: its slope,
-    rise: ByNode  # and its offset
+    upper_slope: ByNode  # of the line above a ReLU
+    upper_offset: ByNode
     others: dict[int, Lines]  # of all other relaxed nodes, by their positions
     pairs: dict[int, Pairs]
     losses: Losses | None = None  # of an outward graph
@@ -149,22 +151,23 @@ class Relaxation:
     @classmethod
     def of(cls, graph: Graph, inner: Boxes, chosen: dict[int, Pairs], losses: Losses | None = None) -> Relaxation:
         cut = {at: part.within(inner[at]) for at, part in chosen.items()}
-        relu, found = ReLU(), cls(graph, {}, {}, {}, {}, {}, cut, losses)
+        relu, relaxation = ReLU(), cls(graph, {}, {}, {}, {}, {}, cut, losses)
         for at in split_nodes(graph):
             lower, upper = inner[at].lower, inner[at].upper
-            found.least[at], found.greatest[at] = relu.slopes(lower, upper)
+            relaxation.least[at], relaxation.greatest[at] = relu.slopes(lower, upper)
             chord = relu.chord(lower, upper)
-            _, _, found.upper[at], found.rise[at] = relu.lines(lower, upper, chord, chord)
+            lines = relu.lines(lower, upper, chord, chord)
+            relaxation.upper_slope[at], relaxation.upper_offset[at] = lines.upper_slope, lines.upper_offset
         for at, node in enumerate(graph.nodes):
-            if node.op.relaxed and not found._is_split(node):
-                found.others[at] = backward.lines_of(node, inner, adaptive)
-        return found
+            if node.op.relaxed and not relaxation._can_split(node):
+                relaxation.others[at] = backward.lines_of(node, inner, adaptive)
+        return relaxation
 
-    def _is_split(self, node: Node) -> bool:
-        return isinstance(node.op, ReLU) and node.inputs[0] in self.upper
+    def _can_split(self, node: Node) -> bool:
+        return isinstance(node.op, ReLU) and node.inputs[0] in self.upper_slope
 
     def admitted(self, free: Multipliers) -> Multipliers:
-        """The numbers with slopes that are in their ranges, and weights that are not negative."""
+        """The multipliers, with slopes moved into their ranges, and weights to 0 if they are negative."""
         slopes = {at: slope.clamp(self.least[at], self.greatest[at]) for at, slope in free.slopes.items()}
         return replace(free, slopes=slopes, weights={at: weight.clamp(min=0) for at, weight in free.weights.items()})
 
@@ -177,27 +180,30 @@ class Relaxation:
             for at, lines in self.others.items()
         }
         couples = {at: each.take(chosen) for at, each in self.pairs.items()}
-        least, greatest, upper, rise = (part(each) for each in (self.least, self.greatest, self.upper, self.rise))
+        slopes = part(self.least), part(self.greatest), part(self.upper_slope)
         lost = None if self.losses is None else [loss.take(chosen) for loss in self.losses]
-        return Relaxation(self.graph, least, greatest, upper, rise, others, couples, lost)
+        return Relaxation(self.graph, *slopes, part(self.upper_offset), others, couples, lost)
 
     def split(self, free: Multipliers, place: Tensor, positive: Tensor) -> tuple[Relaxation, Multipliers]:
-        """What one more sign makes of it: of the entry at a place [N] as in `put`, whether it is positive [N]."""
-        upper, rise = put(self.upper, place, positive), put(self.rise, place, torch.zeros_like(positive))
-        slopes = put(free.slopes, place, positive)
-        return replace(self, upper=upper, rise=rise), replace(free, slopes=slopes)
+        """The relaxation with one more fixed sign: the entry at a place [N] (see `put`) is `positive` [N] or not."""
+        relaxation = replace(
+            self,
+            upper_slope=put(self.upper_slope, place, positive),
+            upper_offset=put(self.upper_offset, place, torch.zeros_like(positive)),
+        )
+        return relaxation, replace(free, slopes=put(free.slopes, place, positive))
 
     def bounds(self, region: Region, spec: Tensor, free: Multipliers) -> Bounds:
-        """The bounds of one form each, spec [N, *output], over N regions, for numbers that are admitted."""
+        """The bounds of N forms, spec [N, *output], over N regions, for admitted multipliers."""
         relaxed = dict[int, Tensor]()
         others = backward.by_lines(self.others)
 
         def relax(at: int, node: Node, form: Form) -> Form:
-            if not self._is_split(node):
+            if not self._can_split(node):
                 return others(at, node, form)
             (read,) = node.inputs
             relaxed[at] = form.dense().coefficients.squeeze(1)
-            lines = Lines(free.slopes[read], None, self.upper[read], self.rise[read])
+            lines = Lines(free.slopes[read], None, self.upper_slope[read], self.upper_offset[read])
             if read not in free.shares:
                 return form.relaxed(lines)
             losses = None if self.losses is None else (self.losses[read], self.losses[at])
@@ -217,7 +223,7 @@ class Relaxation:
         return Bounds(last.minimum(region).squeeze(1), last, relaxed)
 
 
-def bounds(
+def bounds_at(
     graph: Graph,
     region: Region,
     spec: Tensor,
@@ -226,8 +232,15 @@ def bounds(
     chosen: dict[int, Pairs] | None = None,
     losses: Losses | None = None,
 ) -> Bounds:
-    """The bounds of one form each, spec [N, *output], over N regions; inner are the clipped boxes, and losses those of
-    an outward graph over the boxes before they were clipped."""
+    """The bounds of N forms over N regions, for these multipliers.
+
+    Args:
+        graph: a frozen graph.
+        region, spec, inner: N regions, N forms of the output [N, *output], and the clipped boxes.
+        free: the multipliers.
+        chosen: the pairs that the multipliers have parts for.
+        losses: those of an outward graph, over the boxes before they were clipped.
+    """
     assert graph.outward == (losses is not None)
     relaxation = Relaxation.of(graph, inner, chosen or {}, losses)
     return relaxation.bounds(region, spec, relaxation.admitted(free))
@@ -248,19 +261,21 @@ def ascend(
     pair_rate: float = 0.02,
     decay: float = 0.98,
 ) -> tuple[Tensor, Multipliers]:
-    """The best bounds [N] that some steps of Adam find; and free numbers: of a bound that is enough those that gave it,
-    of another the last ones, where a later ascent may begin.
+    """The best bounds [N] over some steps of Adam, and multipliers.
+
+    The multipliers of a bound above `enough` are those that gave it; the others are the last ones, from which a later
+    ascent may begin.
 
     Args:
         graph: a frozen graph.
         region, spec, inner: N regions, N forms of the output [N, *output], and the clipped boxes.
-        free: where to begin.
-        steps: of Adam.
-        chosen: the pairs that the free numbers have parts for.
-        enough: a bound above this is not worked on any more.
-        slope_rate, weight_rate, pair_rate: the size of the first step in alpha, in beta, and in the numbers of pairs;
-            each later one is `decay` as large.
-        decay: see there.
+        free: the initial multipliers.
+        steps: the number of steps.
+        chosen: the pairs that the multipliers have parts for.
+        enough: a bound above this is finished.
+        slope_rate, weight_rate, pair_rate: the size of the first step in alpha, in beta, and in the multipliers of
+            pairs; each later one is `decay` times as large.
+        decay: see `slope_rate`.
 
     Raises:
         OutOfTime: before a step, where `deadline.until` set a moment that has come.
@@ -270,7 +285,7 @@ def ascend(
     kept = now.map(torch.clone)
     moments = [(torch.zeros_like(value), torch.zeros_like(value)) for value in now.free]
     best = torch.full_like(spec.flatten(1)[:, 0], -torch.inf)
-    on = torch.arange(len(best), device=best.device)  # those that are worked on
+    on = torch.arange(len(best), device=best.device)  # the positions of the unfinished bounds
     rates = [slope_rate] * len(now.slopes) + [weight_rate] * len(now.weights)
     rates += [pair_rate] * (len(now.shares) + len(now.tilts))
     for step in range(1, steps + 2):
@@ -278,12 +293,12 @@ def ascend(
         last = step > steps or not now.free
         with torch.enable_grad():
             now = now.map(lambda value: value.detach().requires_grad_())
-            found = relaxation.bounds(region, spec, now).values
-            gradients = [] if last else list(torch.autograd.grad(found.sum(), now.free, materialize_grads=True))
-        now, found = now.map(Tensor.detach), found.detach()
-        best[on] = torch.maximum(best[on], found)
-        # positions, as each look at truth values waits for the device: this is the only one of a step
-        ended = torch.arange(len(on), device=on.device) if last else (found > enough).nonzero().squeeze(1)
+            bounds = relaxation.bounds(region, spec, now).values
+            gradients = [] if last else list(torch.autograd.grad(bounds.sum(), now.free, materialize_grads=True))
+        now, bounds = now.map(Tensor.detach), bounds.detach()
+        best[on] = torch.maximum(best[on], bounds)
+        # positions, because each read of truth values waits for the device: this is the only one of a step
+        ended = torch.arange(len(on), device=on.device) if last else (bounds > enough).nonzero().squeeze(1)
         for mine, value in zip(kept.free, now.free, strict=True):
             mine[on[ended]] = value[ended]
         if len(ended) == len(on):
@@ -299,11 +314,11 @@ def ascend(
             )
             gradients = [gradient[stay] for gradient in gradients]
             moments = [(mean[stay], square[stay]) for mean, square in moments]
-        ways = [adam.direction(gradient, *pair, step) for gradient, pair in zip(gradients, moments, strict=True)]
-        moments = [(mean, square) for _, mean, square in ways]
+        updates = [adam.direction(gradient, *pair, step) for gradient, pair in zip(gradients, moments, strict=True)]
+        moments = [(mean, square) for _, mean, square in updates]
         moved = [
-            value.add(way, alpha=rate * decay ** (step - 1))
-            for value, (way, _, _), rate in zip(now.free, ways, rates, strict=True)
+            value.add(direction, alpha=rate * decay ** (step - 1))
+            for value, (direction, _, _), rate in zip(now.free, updates, rates, strict=True)
         ]
         now = relaxation.admitted(now.with_free(moved))
     return best, kept

@@ -30,8 +30,8 @@ from ctbench.regions.box import Radii
 from ctbench.regions.lookup import threat_or_linf
 from ctbench.specification import check_labels, margin_rows, wrong_classes
 
-KEPT = 8  # numbers that gradients keep for each coefficient of a form at a node, at most
-TRIED = (1, 2)  # samples on which it is measured what gradients keep
+KEPT = 8  # gradients keep at most this many numbers per coefficient of a form at a node
+TRIED = (1, 2)  # the numbers of samples for which the memory of gradients is measured
 
 
 class LogitBounds(NamedTuple):
@@ -52,9 +52,9 @@ def bounds(
 ) -> LogitBounds:
     """Bounds of the logits over a region of each input: that of a threat model around x, or any other `Region`.
 
-    The network is taken as at test time (running statistics), whatever mode it is in. Gradients reach its
-    parameters and x. Bounds are computed in the network's precision. Those of a network in double precision are
-    rounded outward, and hold in the exact arithmetic of its weights; others are rounded like everything in them.
+    The network is bounded in eval mode (running statistics), in any mode. Gradients reach its parameters and x. Bounds
+    are computed in the precision of the network. Those of a network in double precision are rounded outward, and hold
+    in the exact arithmetic of its weights. In single precision they have ordinary rounding errors.
 
     Args:
         model: any network of supported layers, normalisation inside.
@@ -64,17 +64,17 @@ def bounds(
         eps: the short form of threat=Linf(eps), in [0, 1] pixel space; also an array that broadcasts to one input, e.g.
             [C, 1, 1].
         domain: a `ctbench.domains.Domain`, e.g. Zonotope(fold=200), or the name of one: "interval", "zonotope",
-            "crown-ibp", "crown", "alpha-crown", "coap", or that of a domain of your own.
-        memory: bytes that the bounds may take at once, about: large batches are cut, and parts are halved where there
-            is no memory left. None is 256 MiB on a CPU, and a share of the free memory of another device. Where
-            gradients may be wanted (the network's parameters require them, as they do by default) and would need more,
-            only one part at a time keeps what they need: it is computed again in the backward pass, once. Under
+            "crown-ibp", "crown", "alpha-crown", "coap", or the name of your own domain.
+        memory: the number of bytes that the bounds may take at once, approximately. Large batches are cut into parts,
+            and a part is halved if memory runs out. None is 256 MiB on a CPU, and a share of the free memory on another
+            device. If gradients are enabled (parameters require them by default) and would need more memory, only one
+            part at a time keeps tensors for them: each part is computed once more in the backward pass. Under
             torch.no_grad() nothing is kept.
-        options: fields of the domain that a name stands for, e.g. steps=50 or slope=relaxations.parallel.
+        options: fields of the domain with this name, e.g. steps=50 or slope=relaxations.parallel.
 
     Raises:
-        UnsupportedLayerError: a layer without an op; says which and what to register.
-        ValueError: an eps, threat model, input, region, domain or option that cannot be; says which.
+        UnsupportedLayerError: a layer has no op; the message says which layer and what to register.
+        ValueError: an eps, threat model, input, region, domain or option is invalid; the message says which.
     """
     graph, region = _prepared(model, _region(model, x, threat, eps))
     like = region.hull.lower
@@ -96,31 +96,33 @@ def margin_bounds(
     memory: int | None = None,
     **options: Any,
 ) -> Tensor:
-    """Lower bounds of the margins z_y - z_k over the region, [B, K], 0 at k = y. Other arguments as in `bounds`.
+    """Lower bounds of the margins z_y - z_k over the region, [B, K], 0 at k = y.
+
+    y are labels, [B] integers; the other arguments are those of `bounds`.
 
     Raises:
-        ValueError: also for labels y ([B], integers) that the network has no class for.
+        ValueError: like `bounds`; also if a label is not a class of the network.
     """
     graph, region = _prepared(model, _region(model, x, threat, eps))
     like = region.hull.lower
     method = _Method(find_domain(domain, **options), memory, like.device)
     check_labels(y, graph.classes)
     if len(y) != len(like):
-        raise ValueError(f"there are {len(y)} labels for {len(like)} inputs: give one for each")
+        raise ValueError(f"there are {len(y)} labels for {len(like)} inputs: give one label per input")
     y = y.long()
     rows = method.lower_bounds(graph, region, margin_rows(y, graph.classes, dtype=like.dtype))
     return like.new_zeros(len(y), graph.classes).scatter(1, wrong_classes(y, graph.classes), rows)
 
 
 def _region(model: nn.Module, x: Tensor | Region, threat: Threat | None, eps: Radii | None) -> Region:
-    """The region that the arguments name."""
+    """The region of the arguments."""
     if isinstance(x, Region):
         if threat is not None or eps is not None:
-            raise ValueError("a region is taken as it is: leave out the threat model and eps, or give inputs x")
+            raise ValueError("x is a region, which needs no threat model and no eps: leave them out, or give inputs x")
         return Box.checked(x.lower, x.upper) if isinstance(x, Box) else x
     threat = threat_or_linf(threat, eps)
     threat.check(x)
-    # 0.5 - 0.1 is 0.40000001 in single precision, which would leave out a part of the region of a double network
+    # 0.5 - 0.1 is 0.40000001 in single precision, which would cut off a part of the region of a double network
     return threat.region(x.to(precision(model, x).dtype))
 
 
@@ -136,7 +138,7 @@ def _prepared(model: nn.Module, region: Region) -> tuple[Graph, Region]:
 
 
 class _Method:
-    """A domain that cuts batches into parts which fit the memory."""
+    """A domain that cuts batches into parts that fit into the memory."""
 
     def __init__(self, domain: Domain, memory: int | None, device: torch.device) -> None:
         memory = budget.of(device) if memory is None else memory
@@ -148,12 +150,12 @@ class _Method:
         if not len(spec):
             return spec.new_zeros(spec.shape[:2])
         size = max(1, self.memory // (self.domain.footprint(graph, spec.shape[1]) * spec.element_size()))
-        found = self._parts(_Part(self, graph, region, spec), len(spec), size)
-        bound = found[0] if len(found) == 1 else torch.cat(found)
+        parts = self._parts(_Part(self, graph, region, spec), len(spec), size)
+        bound = parts[0] if len(parts) == 1 else torch.cat(parts)
         return torch.where(bound == torch.inf, torch.nan, bound)  # an overflow, which proves nothing
 
     def _parts(self, compute: _Part, count: int, size: int) -> list[Tensor]:
-        """The bounds of all samples, in parts of this size at most."""
+        """The bounds of all samples, in parts of at most `size` samples."""
         graph, spec = compute.graph, compute.spec
         numbers = sum(math.prod(node.shape) for node in graph.nodes)
         most = KEPT * (spec.shape[1] + 2 * numbers) * numbers * spec.element_size()
@@ -161,7 +163,7 @@ class _Method:
             return budget.halving(compute, count, size)
         if size <= max(TRIED):
             return budget.halving(replace(compute, recomputed=True), count, size)
-        # how much gradients keep depends on the domain and its options, so it is measured, on a few samples
+        # the memory of gradients depends on the domain and its options, so it is measured on a few samples
         done, kept, start = list[Tensor](), list[int](), 0
         for few in TRIED:
             with _measured() as measure:
@@ -177,18 +179,18 @@ class _Method:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The bounds of some samples, from one place to another."""
+    """The bounds of a batch, as a function of the first sample and the last one."""
 
     method: _Method
     graph: Graph
     region: Region
     spec: Tensor
-    recomputed: bool = False  # whether what gradients need is computed again in the backward pass
+    recomputed: bool = False  # whether the backward pass computes the bounds again, instead of keeping tensors
 
     def __call__(self, start: int, stop: int) -> Tensor:
         if not self.recomputed:
             return self._bounds(start, stop)
-        # checkpoints repeat the draws of torch's own generators alone
+        # checkpoints repeat only the draws of torch's own generators
         generator: torch.Generator | None = getattr(self.method.domain, "generator", None)
         state = Tensor() if generator is None else generator.get_state()
         first = [True]
@@ -216,7 +218,7 @@ class _Part:
 
 @contextmanager
 def _measured() -> Iterator[Callable[[], int]]:
-    """A function that gives the bytes that were kept for gradients since, each storage counted once."""
+    """A function that returns the bytes kept for gradients in the context so far, each storage counted once."""
     storages = dict[int, int]()
 
     def note(tensor: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """CROWN: linear bounds carried backward. Zhang et al. 2018, "Efficient neural network robustness certification".
 
-A lower bound <a, z> + c of the specification goes from the output to the input, where its minimum is known:
+A lower bound <a, z> + c of the specification is carried from the output to the input, where its minimum is known:
 
     affine        a' = W^T a,                                    c' = c + <a, b>
     elementwise   a' = a+ s_low + a- s_up  (s, t the lines),     c' = c + <a+, t_low> + <a-, t_up>
-    maximum       as elementwise, with planes over the entries that it is taken of
+    maximum       as elementwise, with planes over its entries instead of lines
     input         min over the region of <a, x>, plus c
 
 The lines need bounds of the pre-activations (`inner`). By default these are CROWN's own, layer by layer; with
@@ -46,17 +46,23 @@ from ctbench.graph import Graph, Lines, Node, backward_steps, walk_backward
 from ctbench.graph.ops import Max
 from ctbench.regions import Ball, Box, L2Ball, Region
 
-DEFAULT_MEMORY = budget.DEFAULT  # also elsewhere than on a CPU: what a run computes must not depend on free memory
-LIVE_COPIES = 10  # of the coefficients, while a form goes through a layer
-MANY = 1 / 4  # of a node's neurons: from here on all are bounded, as windows at the same places cost less each
+LIVE_COPIES = 10  # copies of the coefficients in memory while a form passes through a layer
+# if more than this share of a node's neurons need bounds, all are bounded: windows at the same places cost less each
+MOST_CHOSEN = 1 / 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crown(Domain):
     """CROWN: the pre-activations of every layer are bounded backward (Zhang et al. 2018).
 
+    Neurons for which intervals show that the relaxation is exact (e.g. a stable ReLU) are not bounded again; the other
+    neurons get the better of both bounds. Nodes without a relaxation after them have interval boxes.
+
     Args:
         slope: the rule of the free slopes, e.g. `ctbench.domains.relaxations.parallel`.
+        pure: the version of the paper: bound every neuron backward, without intersection with intervals.
+        select: choose the neurons that need bounds, for which Python waits for the device. False bounds all neurons and
+            uses only the bounds that are needed: the boxes are the same, except for rounding.
 
     Raises:
         ValueError: slope is not a rule.
@@ -64,18 +70,22 @@ class Crown(Domain):
 
     name: ClassVar[str] = "crown"
     slope: SlopeRule = adaptive
+    pure: bool = False
+    select: bool = True
 
     def __post_init__(self) -> None:
         check_rule(self.slope)
 
     def __repr__(self) -> str:
-        return f"Crown(slope={rule_name(self.slope)})"
+        return f"Crown(slope={rule_name(self.slope)}{', pure=True' * self.pure}{', select=False' * (not self.select)})"
 
     def footprint(self, graph: Graph, forms: int) -> int:
-        return footprint(graph, forms)
+        """Boxes, lines, and the coefficients of the forms on their way back."""
+        widest = max(math.prod(node.shape) for node in graph.nodes)
+        return 2 * interval.footprint(graph, forms) + LIVE_COPIES * forms * widest
 
     def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
-        return boxes(graph, region, slope=self.slope, memory=memory)
+        return self.bounded(graph, region, memory=memory)[0]
 
     def lower_bounds(
         self,
@@ -84,145 +94,86 @@ class Crown(Domain):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
+        losses: Losses | None = None,
         memory: int = budget.DEFAULT,
     ) -> Tensor:
-        return lower_bounds(graph, region, spec, inner=inner, slope=self.slope, memory=memory)
+        """Lower bounds [B, S]; `losses` are the rounding losses over `inner` of an outward graph, if they are known."""
+        if inner is None:
+            inner, losses = self.bounded(graph, region, memory=memory)
+        elif losses is None:
+            losses = rounding.losses(graph, region, inner)
+        relax = by_lines(all_lines(graph, inner, self.slope))
+        return back_to_input(graph, LinearForm(spec, 0.0), relax, losses).minimum(region)
+
+    def best_lower_bounds(
+        self, graph: Graph, region: Region, spec: Tensor, *, inner: list[Box], losses: Losses | None = None
+    ) -> Tensor:
+        """The best of the lower bounds of the forms at the input and on their way back, [B, S].
+
+        Arguments, and the bound at the input, are those of `lower_bounds`. Before each relaxation the forms are bounded
+        over the boxes of the nodes that they have reached; if several branches are open, the sum of the minima is a
+        bound. With interval boxes no other place has a better bound, because only relaxations lose something. So the
+        result is never below the bound of intervals.
+        """
+        places: list[Region] = [region, *inner[1:]]
+        losses = rounding.losses(graph, region, inner) if losses is None else losses
+        form: Form = LinearForm(spec, 0.0)
+        step = rule(by_lines(all_lines(graph, inner, self.slope)), losses)
+        bounds = (
+            torch.stack([rounding.ended(part, at, losses).minimum(places[at]) for at, part in forms.items()]).sum(0)
+            for forms in backward_steps(graph, step, form)
+            if max(forms) == 0 or graph.nodes[max(forms)].op.relaxed
+        )
+        return reduce(torch.maximum, bounds)
+
+    def bounded(
+        self,
+        graph: Graph,
+        region: Region,
+        *,
+        memory: int = budget.DEFAULT,
+        around: tuple[list[Box], Losses] | None = None,
+    ) -> tuple[list[Box], Losses | None]:
+        """The boxes of all nodes, [B, *node], and their rounding losses if the graph is outward.
+
+        Args:
+            graph: a frozen graph.
+            region: the inputs, for B samples.
+            memory: bytes that the coefficients of one pass may take, with everything that is computed from them on the
+                way; more neurons are bounded in several passes.
+            around: the boxes and losses of regions that contain these, if they are known: the boxes lie inside.
+
+        Raises:
+            OutOfTime: before a pass, where `deadline.until` set a moment that has come.
+        """
+        boxes, lines, losses = list[Box](), dict[int, Lines](), list[Loss]()
+        # intervals of a ball do not start with the box around it: after the first layer they have its own image
+        intervals = interval.boxes(graph, region) if isinstance(region, L2Ball) and not self.pure else None
+        one_slope = self.slope is parallel and not any(isinstance(node.op, Max) for node in graph.nodes)
+        select = self.select and not self.pure
+        for at, node in enumerate(graph.nodes):
+            box = interval.forward(node, *(boxes[i] for i in node.inputs)) if at else region.hull
+            if graph.outward:
+                losses.append(rounding.loss(graph, at, box, boxes, losses, region) if around is None else around[1][at])
+                box = rounding.widened(box, losses[at])
+                box = box if around is None else box.intersect(around[0][at])
+            box = box if intervals is None else box.intersect(intervals[at])
+            readers = [reader for reader in graph.readers(at) if graph.nodes[reader].op.relaxed]
+            if readers and not exact_by_intervals(graph, at, region):
+                ops = (graph.nodes[reader].op for reader in readers)
+                wanted = torch.ones_like(box.lower, dtype=torch.bool) if self.pure else open_neurons(ops, box)
+                if not select or bool(wanted.any()):
+                    charged = losses if graph.outward else None
+                    refined = _refine(
+                        graph, region, at, wanted, lines, charged, memory, one_slope=one_slope, select=select
+                    )
+                    box = refined if self.pure else box.intersect(refined)
+            boxes.append(box)
+            lines |= {reader: lines_of(graph.nodes[reader], boxes, self.slope) for reader in readers}
+        return boxes, losses if graph.outward else None
 
 
-def footprint(graph: Graph, forms: int) -> int:
-    """How many numbers are held at once for a sample: boxes, lines, and the coefficients of the forms on their way."""
-    widest = max(math.prod(node.shape) for node in graph.nodes)
-    return 2 * interval.footprint(graph, forms) + LIVE_COPIES * forms * widest
-
-
-def lower_bounds(
-    graph: Graph,
-    region: Region,
-    spec: Tensor,
-    *,
-    inner: list[Box] | None = None,
-    slope: SlopeRule = adaptive,
-    losses: Losses | None = None,
-    memory: int = DEFAULT_MEMORY,
-) -> Tensor:
-    """Lower bounds of S linear forms of the output over the region.
-
-    Args:
-        graph: a frozen graph.
-        region: the inputs, for B samples.
-        spec: the forms, [B, S, *output].
-        inner: sound boxes of all nodes; None computes CROWN's own.
-        slope: the rule of the free slopes.
-        losses: what rounding can cost over `inner`, of an outward graph, where that is at hand.
-        memory: as in `boxes`.
-
-    Returns:
-        The bounds, [B, S].
-    """
-    if inner is None:
-        inner, losses = bounded(graph, region, slope=slope, memory=memory)
-    elif losses is None:
-        losses = rounding.losses(graph, region, inner)
-    return back_to_input(graph, LinearForm(spec, 0.0), by_lines(all_lines(graph, inner, slope)), losses).minimum(region)
-
-
-def best_lower_bounds(
-    graph: Graph,
-    region: Region,
-    spec: Tensor,
-    *,
-    inner: list[Box],
-    slope: SlopeRule = adaptive,
-    losses: Losses | None = None,
-) -> Tensor:
-    """The best of the lower bounds that forms have at the input and on their way there, [B, S].
-
-    Arguments are as in `lower_bounds`, and so is the bound at the input. Before each relaxation, the forms are bounded
-    over the boxes of the nodes that they have come to; where branches are open, the sum of the minima is a bound. With
-    interval boxes no other place has a better bound, as only relaxations lose, so it is not below that of intervals.
-    """
-    places: list[Region] = [region, *inner[1:]]
-    losses = rounding.losses(graph, region, inner) if losses is None else losses
-    form: Form = LinearForm(spec, 0.0)
-    step = rule(by_lines(all_lines(graph, inner, slope)), losses)
-    bounds = (
-        torch.stack([rounding.ended(part, at, losses).minimum(places[at]) for at, part in forms.items()]).sum(0)
-        for forms in backward_steps(graph, step, form)
-        if max(forms) == 0 or graph.nodes[max(forms)].op.relaxed
-    )
-    return reduce(torch.maximum, bounds)
-
-
-def boxes(
-    graph: Graph,
-    region: Region,
-    *,
-    slope: SlopeRule = adaptive,
-    pure: bool = False,
-    select: bool = True,
-    memory: int = DEFAULT_MEMORY,
-) -> list[Box]:
-    """A box for each node of a frozen graph, those of the pre-activations by backward bounds.
-
-    Neurons that intervals already show to be exact for the relaxation (a stable ReLU) are not bounded again, and the
-    others get the better of both bounds. All nodes without a relaxation behind them have interval boxes.
-
-    Args:
-        graph: a frozen graph.
-        region: the inputs, for B samples.
-        slope: the rule of the free slopes.
-        pure: bound every neuron backward and do not intersect with intervals, as in the paper.
-        select: find out which neurons have to be bounded, for which Python waits for the device. False bounds all, and
-            takes the bounds where they count: the boxes are the same, but for rounding.
-        memory: bytes that the coefficients of one pass may take, with all that is made of them on the way; more
-            neurons are bounded in several passes.
-
-    Returns:
-        One box a node, [B, *node].
-
-    Raises:
-        OutOfTime: before a pass, where `deadline.until` set a moment that has come.
-    """
-    return bounded(graph, region, slope=slope, pure=pure, select=select, memory=memory)[0]
-
-
-def bounded(
-    graph: Graph,
-    region: Region,
-    *,
-    slope: SlopeRule = adaptive,
-    pure: bool = False,
-    select: bool = True,
-    memory: int = DEFAULT_MEMORY,
-    around: tuple[list[Box], Losses] | None = None,
-) -> tuple[list[Box], Losses | None]:
-    """The boxes of all nodes, as by `boxes`, and the losses that they were made with, of an outward graph.
-
-    Where these of larger regions are at hand, as `around`, the boxes are parts of those.
-    """
-    boxes, lines, losses = list[Box](), dict[int, Lines](), list[Loss]()
-    # the box around a ball is not where intervals begin: behind the first layer they have the ball's own image
-    intervals = interval.boxes(graph, region) if isinstance(region, L2Ball) and not pure else None
-    one_slope = slope is parallel and not any(isinstance(node.op, Max) for node in graph.nodes)
-    for at, node in enumerate(graph.nodes):
-        box = interval.forward(node, *(boxes[i] for i in node.inputs)) if at else region.hull
-        if graph.outward:
-            losses.append(rounding.loss(graph, at, box, boxes, losses, region) if around is None else around[1][at])
-            box = rounding.widened(box, losses[at])
-            box = box if around is None else box.intersect(around[0][at])
-        box = box if intervals is None else box.intersect(intervals[at])
-        readers = [reader for reader in graph.readers(at) if graph.nodes[reader].op.relaxed]
-        if readers and not exact_by_intervals(graph, at, region):
-            ops = (graph.nodes[reader].op for reader in readers)
-            wanted = torch.ones_like(box.lower, dtype=torch.bool) if pure else open_neurons(ops, box)
-            select = select and not pure
-            if not select or bool(wanted.any()):
-                charged = losses if graph.outward else None
-                refined = _refine(graph, region, at, wanted, lines, charged, memory, one_slope=one_slope, select=select)
-                box = refined if pure else box.intersect(refined)
-        boxes.append(box)
-        lines |= {reader: lines_of(graph.nodes[reader], boxes, slope) for reader in readers}
-    return boxes, losses if graph.outward else None
+footprint, boxes, lower_bounds, bounded = Crown().footprint, Crown().boxes, Crown().lower_bounds, Crown().bounded
 
 
 def _refine(
@@ -245,39 +196,38 @@ def _refine(
     def bound(form: Form) -> tuple[Tensor, Tensor]:
         deadline.check()
         if one_slope:
-            form = back_to_input(graph, form.with_ceiling(), relax, losses, at)
+            form = back_to_input(graph, form.with_upper_constant(), relax, losses, at)
             return form.minimum(region), form.maximum(region)
         least, most_negative = back_to_input(graph, form, relax, losses, at).minimum(region).chunk(2, dim=1)
         return least, -most_negative
 
-    # with nothing relaxed on the way, the coefficients of a neuron are the same for all samples
+    # without a relaxation on the way, the coefficients of a neuron are the same for all samples
     shared = not lines and len(shape) == 1
     every = torch.arange(chosen.shape[1], device=like.device).unsqueeze(0)
     index = positions(chosen) if select and not shared else every if shared else every.expand_as(chosen)
     probe = neurons(index[:1, :1], shape, signs)
-    # a ball in a data range moves within the room that each sample leaves, so its minimum is made of [B, S, n] numbers
+    # the minimum over a ball in a data range depends on the room of each sample, and computes with [B, S, n] numbers
     held = len(chosen) if isinstance(region, Ball) and region.clip is not None else len(index)
     row = LIVE_COPIES * held * len(signs) * _widest(graph, probe, relax, at) * like.element_size()
     rows = max(1, memory // row)
-    found = Box(
-        torch.full_like(wanted, -math.inf, dtype=like.dtype), torch.full_like(wanted, math.inf, dtype=like.dtype)
-    )
-    if len(shape) == 3 and index.shape[1] > MANY * chosen.shape[1]:
+    infinite = torch.full_like(wanted, math.inf, dtype=like.dtype)
+    refined = Box(-infinite, infinite)
+    if len(shape) == 3 and index.shape[1] > MOST_CHOSEN * chosen.shape[1]:
         plane = shape[1] * shape[2]
         every = every.view(shape[0], plane)
         for places in torch.arange(plane, device=like.device).split(max(1, rows // shape[0])):
             part = every[:, places].flatten().expand(len(chosen), -1)
-            found = found.intersect(scattered(part, *bound(WindowForm.pixels(places, shape, signs)), wanted.shape))
+            refined = refined.intersect(scattered(part, *bound(WindowForm.pixels(places, shape, signs)), wanted.shape))
     else:
         for part in index.split(rows, dim=1):
             bounds = bound(neurons(part, shape, signs))
-            found = found.intersect(scattered(part.expand(len(chosen), -1), *bounds, wanted.shape))
-    # whether the others are bounded, too, is up to the whole batch, and no sample's bounds may be
-    return Box(torch.where(wanted, found.lower, -math.inf), torch.where(wanted, found.upper, math.inf))
+            refined = refined.intersect(scattered(part.expand(len(chosen), -1), *bounds, wanted.shape))
+    # the whole batch decides whether the other neurons are also bounded, but bounds must not depend on other samples
+    return Box(torch.where(wanted, refined.lower, -math.inf), torch.where(wanted, refined.upper, math.inf))
 
 
 def _widest(graph: Graph, form: Form, relax: Relax, at: int) -> int:
-    """The most coefficients that a form has on its way back from node `at`."""
+    """The largest number of coefficients of a form on its way back from node `at`."""
     widths = [form.width]
 
     def measured(at: int, node: Node, form: Form) -> tuple[Form, ...]:

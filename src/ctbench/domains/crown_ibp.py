@@ -1,8 +1,8 @@
 """CROWN-IBP: one backward CROWN pass over interval bounds. Zhang et al. 2020, "Towards stable and efficient training".
 
-bound = CROWN's, with the pre-activation bounds of interval propagation
+    bound = CROWN's bound, with the pre-activation bounds of interval propagation
 
-With `every_layer` it is the best of the bounds that the form has on its way back, over the boxes of each layer.
+With `every_layer` it is the best of the bounds of the form over the boxes of each layer on its way back.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class CrownIBP(Domain):
         return crown.footprint(graph, forms)
 
     def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
-        return boxes(graph, region)
+        """The boxes of interval propagation: CROWN-IBP improves the bounds of the output alone."""
+        return interval.boxes(graph, region)
 
     def lower_bounds(
         self,
@@ -57,30 +58,11 @@ class CrownIBP(Domain):
         inner: list[Box] | None = None,
         memory: int = budget.DEFAULT,
     ) -> Tensor:
-        return lower_bounds(graph, region, spec, inner=inner, slope=self.slope, every_layer=self.every_layer)
+        """Lower bounds [B, S]; with `every_layer` and interval boxes, they are never below those of intervals."""
+        inner, losses = interval.bounded(graph, region) if inner is None else (inner, None)
+        domain = crown.Crown(slope=self.slope)
+        bounds = domain.best_lower_bounds if self.every_layer else domain.lower_bounds
+        return bounds(graph, region, spec, inner=inner, losses=losses)
 
 
-def boxes(graph: Graph, region: Region) -> list[Box]:
-    """The boxes of interval propagation: CROWN-IBP improves the output alone."""
-    return interval.boxes(graph, region)
-
-
-def lower_bounds(
-    graph: Graph,
-    region: Region,
-    spec: Tensor,
-    *,
-    inner: list[Box] | None = None,
-    slope: SlopeRule = adaptive,
-    every_layer: bool = False,
-) -> Tensor:
-    """Lower bounds of S linear forms of the output over the region, [B, S].
-
-    Args:
-        graph, region, spec, inner, slope: as in `crown.lower_bounds`; by default `inner` are interval boxes.
-        every_layer: keep the best of the bounds at the input and at all layers on the way there
-            (`crown.best_lower_bounds`). With interval boxes it is also not below the bound of intervals.
-    """
-    known, losses = interval.bounded(graph, region) if inner is None else (inner, None)
-    bounds = crown.best_lower_bounds if every_layer else crown.lower_bounds
-    return bounds(graph, region, spec, inner=known, slope=slope, losses=losses)
+boxes, lower_bounds = CrownIBP().boxes, CrownIBP().lower_bounds

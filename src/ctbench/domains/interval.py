@@ -5,8 +5,8 @@ A box [c - r, c + r] goes through the network node by node:
     affine        c' = W c + b,  r' = |W| r
     elementwise   [min f, max f] on [l, u]
     output        the last affine layer is merged with the specification first, which is exact for that layer
-    l2 ball       as long as coordinates are only scaled, it is an ellipsoid along the axes, and behind the first affine
-                  layer that mixes them, r_j <= eps sqrt(sum_i W_ji^2 s_i^2), for s_i what scaled coordinate i
+    l2 ball       while layers only scale coordinates, an ellipsoid along the axes; after the first affine layer that
+                  mixes them, r_j <= eps sqrt(sum_i W_ji^2 s_i^2), with s_i the scale of coordinate i so far
 
     boxes = interval.boxes(graph, region)
     margins = interval.lower_bounds(graph, region, spec, inner=boxes)
@@ -32,10 +32,11 @@ from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
 from ctbench.graph.ops import Add, Concat, Conv2d, Linear, Max, Reshape, Scale, Shift
 from ctbench.regions import Box, L2Ball, Region
 
-ALIKE = 4  # from so many samples with the same forms on, on average, these are merged once,
-LARGE = 2**19  # if the merged forms of all samples would have so many coefficients
+# the last layer is merged once per distinct set of forms if at least this many samples share a set on average, and if
+# the merged forms of all samples have at least this many coefficients
+MIN_SHARED, MIN_MERGED = 4, 2**19
 
-VANISHED = 2.0**-1020  # more than the square of a number and its product with another lose where they underflow
+VANISHED = 2.0**-1020  # more than the square of a number, and a product with it, lose by underflow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +46,12 @@ class Interval(Domain):
     name: ClassVar[str] = "interval"
 
     def footprint(self, graph: Graph, forms: int) -> int:
-        return footprint(graph, forms)
+        """For each node, the four tensors of a box; and the forms, before and after the last layer."""
+        merged = graph.nodes[_last_layer(graph)[1]]
+        return 4 * sum(math.prod(node.shape) for node in graph.nodes) + 2 * forms * math.prod(merged.shape)
 
     def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
-        return boxes(graph, region)
+        return bounded(graph, region)[0]
 
     def lower_bounds(
         self,
@@ -59,48 +62,45 @@ class Interval(Domain):
         inner: list[Box] | None = None,
         memory: int = budget.DEFAULT,
     ) -> Tensor:
-        return lower_bounds(graph, region, spec, inner=inner)
+        if inner is None:
+            inner, losses = bounded(graph, region)
+        else:
+            losses = rounding.losses(graph, region, inner)
+        at = _last_layer(graph)[1]
+        return _merged(graph, spec, region if at == 0 else inner[at], losses)
 
 
-def footprint(graph: Graph, forms: int) -> int:
-    """How many numbers are held at once for a sample: both pairs that a box is made of, at each node, and forms."""
-    merged = graph.nodes[_last_layer(graph)[1]]
-    return 4 * sum(math.prod(node.shape) for node in graph.nodes) + 2 * forms * math.prod(merged.shape)
-
-
-def boxes(graph: Graph, region: Region) -> list[Box]:
-    """A box for each node of a frozen graph, [B, *node]."""
-    return bounded(graph, region)[0]
+footprint, boxes, lower_bounds = Interval().footprint, Interval().boxes, Interval().lower_bounds
 
 
 def bounded(graph: Graph, region: Region) -> tuple[list[Box], Losses | None]:
-    """The boxes of all nodes, and the losses that they were made with, of an outward graph."""
+    """The boxes of all nodes, [B, *node], and their rounding losses if the graph is outward."""
     if not graph.outward and not isinstance(region, L2Ball):
         return walk_forward(graph, forward, region.hull), None
     start = _Reached.of(region) if isinstance(region, L2Ball) else _Reached(region.hull)
     if not graph.outward:
         return [reached.box for reached in walk_forward(graph, _forward_from_ball, start)], None
-    found, boxes, losses = list[_Reached](), list[Box](), list[rounding.Loss]()
+    sets, boxes, losses = list[_Reached](), list[Box](), list[rounding.Loss]()
     for at, node in enumerate(graph.nodes):
-        reached = _forward_from_ball(node, *(found[i] for i in node.inputs)) if at else start
+        reached = _forward_from_ball(node, *(sets[i] for i in node.inputs)) if at else start
         losses.append(rounding.loss(graph, at, reached.box, boxes, losses, region))
-        found.append(reached.widened(losses[at]))
-        boxes.append(found[at].box)
+        sets.append(reached.widened(losses[at]))
+        boxes.append(sets[at].box)
     return boxes, losses
 
 
 def at_points(graph: Graph, points: Box, spec: Tensor) -> tuple[Tensor, Tensor]:
-    """What the forms spec [B, S, *output] are at single points, or in tiny boxes around them: bounds, [B, S] each.
+    """Lower and upper bounds of the forms spec [B, S, *output] at single points, or in tiny boxes around them, [B, S].
 
-    Of an outward graph they hold in exact arithmetic.
+    Bounds of an outward graph hold in exact arithmetic.
     """
-    found, losses = list[Box](), list[rounding.Loss]()
+    boxes, losses = list[Box](), list[rounding.Loss]()
     for at, node in enumerate(graph.nodes):
-        box = forward(node, *(found[i] for i in node.inputs)) if at else points
-        losses.append(rounding.loss(graph, at, box, found, losses, points))
-        found.append(rounding.widened(box, losses[at]) if at else box)
+        box = forward(node, *(boxes[i] for i in node.inputs)) if at else points
+        losses.append(rounding.loss(graph, at, box, boxes, losses, points))
+        boxes.append(rounding.widened(box, losses[at]) if at else box)
     at = _last_layer(graph)[1]
-    both = _merged(graph, torch.cat([spec, -spec], dim=1), found[at], losses)
+    both = _merged(graph, torch.cat([spec, -spec], dim=1), boxes[at], losses)
     return both[:, : spec.shape[1]], -both[:, spec.shape[1] :]
 
 
@@ -111,10 +111,10 @@ class _Ellipsoid:
     center: Tensor  # [B, *node]
     scales: Tensor  # [1, *node]
     radius: float
-    error: Tensor | float = 0.0  # [B, *node]: of the center, where it is rounded
+    error: Tensor | float = 0.0  # [B, *node]: a bound of the rounding error of the center
 
     def through(self, op: Affine) -> _Ellipsoid:
-        """The image under an op that mixes no coordinates; of one that does, the ellipsoid as wide in each."""
+        """The image under an op that mixes no coordinates; otherwise an ellipsoid as wide as the image in each one."""
         center, error = op(self.center), self.error
         error = op.magnitude(error) if isinstance(error, Tensor) else error
         if not op.mixes:
@@ -134,7 +134,7 @@ class _Ellipsoid:
 
 @dataclass(frozen=True, eq=False)
 class _Reached:
-    """A set around the values of a node: a box, and as long as no coordinates were mixed, also an ellipsoid."""
+    """A set around the values of a node: a box, and until an op mixes coordinates, also an ellipsoid."""
 
     box: Box
     ellipsoid: _Ellipsoid | None = None
@@ -144,13 +144,13 @@ class _Reached:
         return cls(ball.hull, _Ellipsoid(ball.center, torch.ones_like(ball.center[:1]), ball.radius))
 
     def widened(self, loss: rounding.Loss) -> _Reached:
-        """The set with what rounding can have cost it."""
-        kept = self.ellipsoid and replace(self.ellipsoid, error=self.ellipsoid.error + loss.box)
-        return _Reached(rounding.widened(self.box, loss), kept)
+        """The set, larger by its rounding errors."""
+        ellipsoid = self.ellipsoid and replace(self.ellipsoid, error=self.ellipsoid.error + loss.box)
+        return _Reached(rounding.widened(self.box, loss), ellipsoid)
 
 
 def _forward_from_ball(node: Node, *inputs: _Reached) -> _Reached:
-    """The same for the regions of an l2 ball: up to the first layer that mixes coordinates, ellipsoids are kept."""
+    """The set of a node if the region is an l2 ball: with an ellipsoid until the first op that mixes coordinates."""
     op, box, before = node.op, forward(node, *(reached.box for reached in inputs)), inputs[0].ellipsoid
     if before is None or not isinstance(op, Linear | Conv2d | Scale | Shift | Reshape):
         return _Reached(box)
@@ -158,29 +158,12 @@ def _forward_from_ball(node: Node, *inputs: _Reached) -> _Reached:
     return _Reached(box.intersect(image.box)) if op.mixes else _Reached(box, image)
 
 
-def lower_bounds(graph: Graph, region: Region, spec: Tensor, *, inner: list[Box] | None = None) -> Tensor:
-    """Lower bounds of S linear forms of the output over the region.
-
-    Args:
-        graph: a frozen graph.
-        region: the inputs, for B samples.
-        spec: the forms, [B, S, *output].
-        inner: the boxes of all nodes, where they are at hand.
-
-    Returns:
-        The bounds, [B, S].
-    """
-    known, losses = bounded(graph, region) if inner is None else (inner, rounding.losses(graph, region, inner))
-    at = _last_layer(graph)[1]
-    return _merged(graph, spec, region if at == 0 else known[at], losses)
-
-
 def _merged(graph: Graph, spec: Tensor, region: Region, losses: Losses | None) -> Tensor:
-    """Lower bounds [B, S] of forms of the output, from what the last affine layer is given."""
+    """Lower bounds [B, S] of forms of the output, from the region of the values that the last affine layer reads."""
     size = spec.shape[0] * spec.shape[1] * math.prod(graph.nodes[_last_layer(graph)[1]].shape)
-    if isinstance(region, Box) and not spec.requires_grad and size >= LARGE and waiting.is_free(spec):
+    if isinstance(region, Box) and not spec.requires_grad and size >= MIN_MERGED and waiting.is_free(spec):
         kinds, which, counts = spec.unique(dim=0, return_inverse=True, return_counts=True)
-        if len(kinds) <= len(spec) / ALIKE:
+        if len(kinds) <= len(spec) / MIN_SHARED:
             return _kind_by_kind(graph, kinds, which, counts.tolist(), region, losses)
     form, at = merge_last_layer(graph, LinearForm(spec, 0.0), losses)
     return rounding.ended(form, at, losses).minimum(region)
@@ -189,7 +172,7 @@ def _merged(graph: Graph, spec: Tensor, region: Region, losses: Losses | None) -
 def _kind_by_kind(
     graph: Graph, kinds: Tensor, which: Tensor, counts: list[int], box: Box, losses: Losses | None
 ) -> Tensor:
-    """The same where many samples have the same forms, as those of a class: merged once, and not for each."""
+    """`_merged` if many samples share their forms, e.g. those of a class: each distinct set is merged once."""
     order, bounds = which.argsort(), list[Tensor]()
     for forms, samples in zip(kinds, order.split(counts), strict=True):
         lost = None if losses is None else [loss.take(samples) for loss in losses]
@@ -199,7 +182,7 @@ def _kind_by_kind(
 
 
 def merge_last_layer(graph: Graph, form: Form, losses: Losses | None) -> tuple[Form, int]:
-    """Carry a form of the output back through the last affine layer; also says to which node."""
+    """The form of the output, carried back through the last affine layer, and the position of the node it reached."""
     at = len(graph.nodes) - 1
     form = rounding.begun(form, at, losses)
     for op in _last_layer(graph)[0]:
@@ -209,7 +192,7 @@ def merge_last_layer(graph: Graph, form: Form, losses: Losses | None) -> tuple[F
 
 
 def _last_layer(graph: Graph) -> tuple[list[Affine], int]:
-    """The last affine layer and what reshapes follow it, from the output on; and the node before."""
+    """The ops from the output back to the last affine layer (reshapes, then the layer), and the node before them."""
     ops, at = list[Affine](), len(graph.nodes) - 1
     while isinstance(op := graph.nodes[at].op, Affine):
         ops.append(op)

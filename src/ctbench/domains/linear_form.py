@@ -1,13 +1,13 @@
-"""Linear forms over a node of a graph, and how they travel back to the input.
+"""Linear forms over a node of a graph, and how they are carried back to the input.
 
     affine        <a, W x + b> + c  =  <W^T a, x> + (c + <a, b>)
     elementwise   <a, f(x)> + c    >=  <a+ s_low + a- s_up, x> + (c + <a+, t_low> + <a-, t_up>)
     region        min over it of <a, x>, plus c
 
-Every backward bound is made of these: intervals merge them with the last layer, CROWN carries them to the input. Where
-both lines have one slope, the coefficients of a lower and of an upper bound are the same; a form with a `ceiling`
-carries both, which differ in the constant alone. A form whose coefficients are zero but for a window of an image is a
-`WindowForm`, which is the same on less memory.
+Every backward bound consists of such forms: intervals merge them with the last layer, CROWN carries them to the input.
+If both lines of every op have one slope, a lower and an upper bound have the same coefficients and differ only in the
+constant: a form with an `upper_constant` carries both. A form whose coefficients are zero outside a window of an image
+is a `WindowForm`, which needs less memory.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ctbench.graph import Affine, Lines
 from ctbench.regions import Region
 from ctbench.regions.base import inner
 
-MOST = 1e270  # that rounding may cost: some 10^-15 of the largest number
+MOST = 1e270  # the largest rounding error, about 10^-15 of an overflow: above it, sums may have overflowed
 
 
 class Form(ABC):
-    """<a, value of a node> + constant, for S forms of each of B samples; a lower bound of what it began as.
+    """<a, value of a node> + constant, for S forms of each of B samples: a lower bound of the form that it began as.
 
-    With a `ceiling`, <a, value of a node> + ceiling is an upper bound of it.
+    With an `upper_constant`, <a, value of a node> + upper_constant is an upper bound of that form.
     """
 
     coefficients: Tensor
@@ -44,11 +44,11 @@ class Form(ABC):
     @property
     @abstractmethod
     def count(self) -> int:
-        """S, the number of forms a sample."""
+        """S, the number of forms per sample."""
 
     @abstractmethod
     def inside(self) -> Self:
-        """The form with a coefficient of 0 for everything that is not part of the node."""
+        """The form with coefficients of 0 outside the node, i.e. beyond the edge of an image."""
 
     @abstractmethod
     def through(self, op: Affine) -> Form:
@@ -56,46 +56,46 @@ class Form(ABC):
 
     @abstractmethod
     def view(self, image: Tensor) -> Tensor:
-        """What the form sees of a tensor over the node: [B, *node] to a shape that its coefficients broadcast with."""
+        """The part of a tensor over the node where the form has coefficients, in a shape that broadcasts with them."""
 
     def relaxed(self, lines: Lines) -> Form:
-        """A bound of the form over the input of an elementwise op between these lines, [B, *node].
+        """A bound of the form, as a form over the input of an elementwise op, with lines [B, *node] around the op.
 
-        A form with a ceiling takes both slopes to be the lower one.
+        With an `upper_constant`, the upper slopes must be the lower ones.
         """
         return self.between(Lines(*(None if line is None else self.view(line) for line in lines)))  # type: ignore[arg-type]
 
     @abstractmethod
     def between(self, lines: Lines) -> Form:
-        """The same for lines of its own, which are as `view` gives them or have the shape of its coefficients."""
+        """`relaxed` for lines in the shape of `view` or, with separate lines for each form, of the coefficients."""
 
     @abstractmethod
     def lowered(self, each: Tensor, unit: float, floor: Tensor) -> Form:
-        """The form less <|a|, each> + unit |constant| + floor, for `each` [B, *node] and `floor` [B, 1].
+        """The form minus <|a|, each> + unit |constant| + floor, for `each` [B, *node] and `floor` [B, 1].
 
-        A ceiling rises by as much.
+        The same amount is added to an `upper_constant`.
         """
 
     @abstractmethod
     def minimum(self, region: Region) -> Tensor:
-        """Its least value over a region, [B, S]."""
+        """The minimum of the form over a region, [B, S]."""
 
     @abstractmethod
     def maximum(self, region: Region) -> Tensor:
-        """The greatest value over a region of a form with a ceiling, [B, S]."""
+        """The maximum over a region of a form with an `upper_constant`, [B, S]."""
 
     @abstractmethod
-    def with_ceiling(self) -> Self:
-        """The form as an upper bound of itself, too."""
+    def with_upper_constant(self) -> Self:
+        """The form, which is also an upper bound of itself."""
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """How many coefficients a form has."""
+        """The number of coefficients of a form."""
 
     @abstractmethod
     def without_constant(self) -> Self:
-        """The form with a constant, and a ceiling, of 0."""
+        """The form with 0 for its constant, and for its `upper_constant` if it has one."""
 
     @abstractmethod
     def dense(self) -> LinearForm:
@@ -106,12 +106,12 @@ class Form(ABC):
 class LinearForm(Form):
     coefficients: Tensor  # [B, S, *node]
     constant: Tensor | float  # [B, S]
-    ceiling: Tensor | float | None = None  # [B, S]
+    upper_constant: Tensor | float | None = None  # [B, S]
 
     def __add__(self, other: Form) -> LinearForm:
         other = other.dense()
-        ceiling = None if self.ceiling is None or other.ceiling is None else self.ceiling + other.ceiling
-        return LinearForm(self.coefficients + other.coefficients, self.constant + other.constant, ceiling)
+        upper = added(self.upper_constant, other.upper_constant)
+        return LinearForm(self.coefficients + other.coefficients, self.constant + other.constant, upper)
 
     @property
     def count(self) -> int:
@@ -124,82 +124,86 @@ class LinearForm(Form):
         return self.moved(op.adjoint(self.coefficients), op.offset(self.coefficients))
 
     def moved(self, coefficients: Tensor, offset: Tensor | float) -> LinearForm:
-        """The form with other coefficients, and an offset that counts for both bounds."""
-        ceiling = None if self.ceiling is None else self.ceiling + offset
-        return LinearForm(coefficients, self.constant + offset, ceiling)
+        """The form with other coefficients, and with an offset added to both constants."""
+        return LinearForm(coefficients, self.constant + offset, added(self.upper_constant, offset))
 
     def view(self, image: Tensor) -> Tensor:
         return image.unsqueeze(1)
 
     def between(self, lines: Lines) -> LinearForm:
-        return LinearForm(*slanted(self.coefficients, lines, self.constant, self.ceiling, _inner_product))
+        return LinearForm(*relaxed_form(self.coefficients, lines, self.constant, self.upper_constant, _inner_product))
 
     def lowered(self, each: Tensor, unit: float, floor: Tensor) -> LinearForm:
         lost = inner(self.coefficients.detach().flatten(2).abs(), each.flatten(1)) + floor
-        constant, ceiling = outward(self.constant, self.ceiling, lost, unit)
-        return replace(self, constant=constant, ceiling=ceiling)
+        constant, upper = outward(self.constant, self.upper_constant, lost, unit)
+        return replace(self, constant=constant, upper_constant=upper)
 
     def minimum(self, region: Region) -> Tensor:
         return region.minimum(self.coefficients) + self.constant
 
     def maximum(self, region: Region) -> Tensor:
-        assert self.ceiling is not None
-        return self.ceiling - region.minimum(-self.coefficients)
+        assert self.upper_constant is not None
+        return self.upper_constant - region.minimum(-self.coefficients)
 
-    def with_ceiling(self) -> LinearForm:
-        return replace(self, ceiling=self.constant)
+    def with_upper_constant(self) -> LinearForm:
+        return replace(self, upper_constant=self.constant)
 
     @property
     def width(self) -> int:
         return self.coefficients[0, 0].numel()
 
     def without_constant(self) -> LinearForm:
-        return replace(self, constant=0.0, ceiling=None if self.ceiling is None else 0.0)
+        return replace(self, constant=0.0, upper_constant=None if self.upper_constant is None else 0.0)
 
     def dense(self) -> LinearForm:
         return self
 
 
+def added(first: Tensor | float | None, second: Tensor | float | None) -> Tensor | float | None:
+    """The sum of two constants; None if one of them is None."""
+    return None if first is None or second is None else first + second
+
+
 def outward(
-    constant: Tensor | float, ceiling: Tensor | float | None, lost: Tensor, unit: float
+    constant: Tensor | float, upper: Tensor | float | None, lost: Tensor, unit: float
 ) -> tuple[Tensor, Tensor | None]:
-    """A constant and a ceiling, moved outward by `lost` and by so many units of themselves."""
+    """A lower and an upper constant, moved outward by `lost` and by `unit` times their absolute values."""
 
     def margin(of: Tensor | float) -> Tensor:
         total = lost + unit * (of.detach().abs() if isinstance(of, Tensor) else abs(of))
-        return torch.where(total < MOST, total, torch.nan)  # beyond, sums may have overflowed: that proves nothing
+        return torch.where(total < MOST, total, torch.nan)  # NaN proves nothing
 
-    return constant - margin(constant), None if ceiling is None else ceiling + margin(ceiling)
+    return constant - margin(constant), None if upper is None else upper + margin(upper)
 
 
-def slanted(
+def relaxed_form(
     a: Tensor,
     lines: Lines,
     constant: Tensor | float,
-    ceiling: Tensor | float | None,
+    upper: Tensor | float | None,
     inner_product: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Coefficients, constant and ceiling of a form between lines: those of f(z) become those of z."""
-    low, lift, high, rise = lines
-    own = torch.broadcast_shapes(a.shape, low.shape, high.shape) == a.shape  # no samples or windows share a form
-    if ceiling is None and lift is None and own:
-        coefficients, negative = Slanted.apply(a, low, high)  # type: ignore[no-untyped-call]
-        return coefficients, constant + inner_product(negative, rise), None
-    negative = F.hardtanh(a, -math.inf, 0.0)  # as clamp(max=0), whose gradient takes several times as long
-    constant = constant + inner_product(negative, rise)
+    """A form of f(z) relaxed to a form of z: its coefficients, its constant and its upper constant."""
+    low, lower_offset, high, upper_offset = lines
+    own = torch.broadcast_shapes(a.shape, low.shape, high.shape) == a.shape  # samples and windows share no form
+    if upper is None and lower_offset is None and own:
+        coefficients, negative = RelaxedCoefficients.apply(a, low, high)  # type: ignore[no-untyped-call]
+        return coefficients, constant + inner_product(negative, upper_offset), None
+    negative = F.hardtanh(a, -math.inf, 0.0)  # clamp(max=0), whose gradient is slower
+    constant = constant + inner_product(negative, upper_offset)
     positive = F.relu(a)
-    if lift is not None:
-        constant = constant + inner_product(positive, lift)
-    if ceiling is None:
+    if lower_offset is not None:
+        constant = constant + inner_product(positive, lower_offset)
+    if upper is None:
         return torch.addcmul(positive * low, negative, high), constant, None
-    ceiling = ceiling + inner_product(positive, rise)
-    return a * low, constant, ceiling if lift is None else ceiling + inner_product(negative, lift)
+    upper = upper + inner_product(positive, upper_offset)
+    return a * low, constant, upper if lower_offset is None else upper + inner_product(negative, lower_offset)
 
 
-class Slanted(torch.autograd.Function):
-    """a+ low + a- high, and a-, for coefficients a and slopes that broadcast to their shape, which both results have.
+class RelaxedCoefficients(torch.autograd.Function):
+    """a+ low + a- high, and a-, in the shape of the coefficients a, to which the slopes broadcast.
 
-    Autograd goes over such tensors about twice as often.
+    Autograd needs about twice as many passes over these tensors.
     """
 
     @staticmethod
@@ -211,7 +215,7 @@ class Slanted(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_both: Tensor, by_negative: Tensor) -> tuple[Tensor | None, ...]:
-        # autograd sums the gradient of what is broadcast
+        # autograd sums the gradients of tensors that were broadcast
         (a, low, negative, steeper), wanted = ctx.saved_tensors, ctx.needs_input_grad
         by_a = by_low = by_high = None
         if wanted[0]:
@@ -232,5 +236,5 @@ def _inner_product(a: Tensor, offset: Tensor) -> Tensor:
 
 
 def every_output(batch: int, outputs: int, like: Tensor) -> Tensor:
-    """The specification that asks for each output itself, [B, K, K]."""
+    """The specification with one form for each output, [B, K, K]."""
     return torch.eye(outputs, dtype=like.dtype, device=like.device).expand(batch, -1, -1)

@@ -6,14 +6,14 @@ For two ReLUs y = relu(z) of a layer, an octagon P of their possible (z_1, z_2),
 
     <a, y> - <b, z>  <=  h(a, b)  =  max over z in P of <a, relu(z)> - <b, z>
 
-Between the axes the right side is linear, so its maximum lies at a vertex of P, where an axis leaves P, or at 0. A form
-with the coefficients c of y gives shares w of these to the pairs, and the lines of CROWN bound the rest:
+Between the axes the right side is linear, so its maximum is at a vertex of P, where an axis leaves P, or at 0. Of a
+form with coefficients c of y, shares w of the coefficients go to the pairs, and the lines of CROWN bound the rest:
 
-    <c, y>  >=  <c - w c, y> + <w t c, z> - h(-w c, -w t c)        for all w and t, where products go by entries
+    <c, y>  >=  <c - w c, y> + <w t c, z> - h(-w c, -w t c)        for all w and t, with products entry by entry
 
-With t in [0, 1] and w = 1 this is no worse than lines with the slopes t; it is better where P lacks corners of the box.
+With t in [0, 1] and w = 1 this is no worse than lines with the slopes t. It is better if P lacks corners of the box.
 
-They stand in beta-CROWN (`beta_crown.ascend`), which optimises w and t along with everything else:
+beta-CROWN (`beta_crown.ascend`) optimises w and t along with its other multipliers:
 
     chosen = pairs.choose(graph, region, spec, inner, most=100)
 """
@@ -27,6 +27,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ctbench import budget
 from ctbench.domains import backward, crown, rounding
 from ctbench.domains.backward import Relax
 from ctbench.domains.linear_form import Form, LinearForm
@@ -36,13 +37,13 @@ from ctbench.graph.ops import ReLU
 from ctbench.regions import Box, Region
 
 ROUNDING = 16  # units in the last place of the largest coordinate
-NEURONS = 64  # of a layer, among which pairs are looked for
-BEGIN = 0.5  # the share of a coefficient that all pairs of its neuron begin with
+NEURONS = 64  # the number of neurons of a layer among which pairs are chosen
+BEGIN = 0.5  # the share of a coefficient that all pairs of its neuron have together at the start
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """P pairs of ReLUs of a layer, for each of B samples, and the octagons that their inputs lie in."""
+    """P pairs of ReLUs of a layer, for each of B samples, and the octagons that contain their inputs."""
 
     index: Tensor  # [B, P, 2], into the flat node
     lower: Tensor  # [B, P, 4], of z_1, z_2, z_1 + z_2 and z_1 - z_2
@@ -50,7 +51,7 @@ class Pairs:
 
     @classmethod
     def of(cls, index: Tensor, box: Box, least: Tensor) -> Pairs:
-        """From a box of the node and the least values of z_1 + z_2, z_1 - z_2 and of their negatives, [B, 4, P]."""
+        """Pairs from a box of the node and the minima of z_1 + z_2, z_1 - z_2 and of their negatives, [B, 4, P]."""
         corners = (_pick(corner, index) for corner in (box.lower, box.upper))
         rest = least[:, :2].mT, -least[:, 2:].mT
         return cls(index, *(torch.cat(pair, dim=-1) for pair in zip(corners, rest, strict=True)))
@@ -62,29 +63,29 @@ class Pairs:
         return Pairs(self.index, self.lower.to(dtype), self.upper.to(dtype))
 
     def within(self, box: Box) -> Pairs:
-        """The octagons cut with a box of the node, [B, *node], in which more signs may be known."""
+        """The octagons intersected with a box of the node, [B, *node], in which more signs may be fixed."""
         lower, upper = self.lower.clone(), self.upper.clone()
         lower[..., :2] = torch.maximum(lower[..., :2], _pick(box.lower, self.index))
         upper[..., :2] = torch.minimum(upper[..., :2], _pick(box.upper, self.index))
         return Pairs(self.index, lower, upper)
 
     def spread(self, values: Tensor, like: Tensor) -> Tensor:
-        """The sum of the pairs' values at each neuron, [B, P, 2] to the shape of `like`, [B, ...]."""
+        """At each neuron, the sum of the values of its pairs: [B, P, 2] to the shape of `like`, [B, ...]."""
         zeros = torch.zeros_like(like).flatten(1)
         return zeros.scatter_add(1, self.index.flatten(1), values.flatten(1)).view_as(like)
 
     def begin(self) -> tuple[Tensor, Tensor]:
-        """Shares and slopes to begin with, [B, P, 2]: the same for all pairs of a neuron, and those of the chords."""
+        """The initial shares, equal for all pairs of a neuron, and the slopes of the chords, [B, P, 2] each."""
         flat = self.index.flatten(1)
         count = (flat.unsqueeze(2) == flat.unsqueeze(1)).sum(2).view(self.index.shape)
         return BEGIN / count.to(self.lower.dtype), ReLU().chord(self.lower[..., :2], self.upper[..., :2])
 
     @cached_property
     def corners(self) -> Tensor:
-        """(relu(z), -z) for the points z of P of which one is a maximum, [B, P, 13, 4].
+        """(relu(z), -z) for the points z of P at which the maximum can be, [B, P, 13, 4].
 
-        They are the ends of what P has of six lines: the axes, and z_1 and z_2 at their least and greatest in P. Where
-        an axis misses P the line next to it in P is as good, and so is any point if P is empty.
+        They are the ends of the parts in P of six lines: the axes, and the lines where z_1 or z_2 is at its minimum or
+        maximum in P. If an axis misses P, the nearest such line replaces it. If P is empty, any points will do.
         """
         first, second, total, gap = zip(self.lower.split(1, dim=-1), self.upper.split(1, dim=-1), strict=True)
         across, low, high = _segments(first, second, total, gap)
@@ -96,10 +97,10 @@ class Pairs:
 
     @cached_property
     def rounding(self) -> Tensor:
-        """More than twice what rounding can cost for weights that sum up to 1, [B, P].
+        """More than twice the rounding error for weights with the sum 1, [B, P].
 
-        A coordinate is off by one unit in the last place of the largest one, and a sum of four products by at most
-        two: those of the best point and of the one that seems the best, and that one's once more.
+        The error of a coordinate is one unit in the last place of the largest one, and that of a sum of four products
+        at most two: for the best point, for the point that seems to be the best, and again for the latter.
         """
         return ROUNDING * torch.finfo(self.corners.dtype).eps * self.corners.abs().amax((2, 3))
 
@@ -108,9 +109,9 @@ Range = tuple[Tensor, Tensor]
 
 
 def _segments(one: Range, other: Range, total: Range, gap: Range) -> tuple[Tensor, Tensor, Tensor]:
-    """Where P is cut by z_1 at its least, greatest and nearest to 0: z_1, and the least and greatest z_2, [B, P, 3].
+    """The parts of P where z_1 is minimal, maximal and nearest to 0: z_1 and the range of z_2, [B, P, 3] each.
 
-    From ranges [B, P, 1] of z_1, z_2, z_1 + z_2 and z_1 - z_2, by eliminating z_2 (Fourier and Motzkin).
+    Computed from ranges [B, P, 1] of z_1, z_2, z_1 + z_2 and z_1 - z_2, by eliminating z_2 (Fourier and Motzkin).
     """
     least = one[0].maximum((total[0] + gap[0]) / 2).maximum(total[0] - other[1]).maximum(gap[0] + other[0])
     most = one[1].minimum((total[1] + gap[1]) / 2).minimum(total[1] - other[0]).minimum(gap[1] + other[1])
@@ -123,7 +124,7 @@ def _segments(one: Range, other: Range, total: Range, gap: Range) -> tuple[Tenso
 
 
 def support(pairs: Pairs, a: Tensor, b: Tensor) -> Tensor:
-    """h(a, b) of each pair, [B, P] from [B, P, 2] each, and a little more, so that rounding never makes it less."""
+    """h(a, b) of each pair, [B, P] from [B, P, 2] each, plus an upper bound of its rounding error."""
     weights = torch.cat([a, b], dim=-1)
     with torch.no_grad():
         best = (pairs.corners @ weights.unsqueeze(-1)).argmax(-2, keepdim=True)
@@ -139,22 +140,28 @@ def relaxed(
     slopes: Tensor,
     losses: tuple[Loss, Loss] | None = None,
 ) -> Form:
-    """A bound over z of one form a sample over relu(z), by lines and, for shares of it, by pairs, [B, P, 2].
+    """A bound of one form per sample over relu(z), as a form over z: by lines and, for shares of it, by pairs.
 
-    `losses` are those of z and of relu(z), in an outward graph.
+    Args:
+        form: the form over relu(z).
+        lines: the lines of the ReLUs.
+        pairs: P pairs for each sample.
+        shares: w, [B, P, 2].
+        slopes: t, [B, P, 2].
+        losses: those of z and of relu(z), for an outward graph.
     """
     c = form.dense().coefficients
-    taken = shares * _pick(c, pairs.index)
-    tilted = slopes * taken
-    left = form + LinearForm(-pairs.spread(taken, c), 0.0)
-    terms = support(pairs, -taken, -tilted)
+    shared = shares * _pick(c, pairs.index)
+    tilted = slopes * shared
+    rest = form + LinearForm(-pairs.spread(shared, c), 0.0)
+    terms = support(pairs, -shared, -tilted)
     loss = terms.sum(1, keepdim=True)
     if losses is not None:
-        before, behind = losses
+        before, after = losses
         loss = loss + rounding.of_sum(terms)
-        loss = loss + rounding.of_coefficients(pairs.spread(taken.abs(), c), behind, terms.shape[1])
+        loss = loss + rounding.of_coefficients(pairs.spread(shared.abs(), c), after, terms.shape[1])
         loss = loss + rounding.of_coefficients(pairs.spread(tilted.abs(), c), before, terms.shape[1])
-    return left.relaxed(lines) + LinearForm(pairs.spread(tilted, c), -loss)
+    return rest.relaxed(lines) + LinearForm(pairs.spread(tilted, c), -loss)
 
 
 @torch.no_grad()
@@ -165,23 +172,23 @@ def choose(
     inner: list[Box] | dict[int, Box],
     *,
     most: int = 100,
-    memory: int = crown.DEFAULT_MEMORY,
+    memory: int = budget.DEFAULT,
     losses: Losses | None = None,
 ) -> dict[int, Pairs]:
-    """The pairs of each layer that promise most for some forms of the output, by the node that its ReLU reads.
+    """The pairs of each layer with the largest gain for some forms of the output, by the node that its ReLU reads.
 
-    Among the neurons whose lines lose most, all pairs are tried: with octagons made of the forms that bound single
-    neurons, and for CROWN's coefficients and lines, `support` is less than over the box by the gain of a pair; gains
-    for several forms add up. Octagons of the pairs that are chosen are bounded by CROWN. A layer where no pair gains
-    anything has none.
+    All pairs of the neurons whose lines lose most are candidates. The gain of a pair is the difference of `support`
+    between the box and an octagon, for the coefficients and lines of CROWN; the octagon is computed from the forms that
+    bound single neurons. Gains for several forms add up. The octagons of the chosen pairs are then bounded by CROWN. A
+    layer without a pair that gains has no entry.
 
     Args:
         graph: a frozen graph.
         region: the inputs, for B samples.
-        spec: the forms, [B, S, *output]; one of zeros has no say.
+        spec: the forms, [B, S, *output]; forms of zeros do not affect the choice.
         inner: sound boxes of all nodes.
-        most: pairs of a layer.
-        memory: as in `crown.boxes`, for the octagons.
+        most: the largest number of pairs of a layer.
+        memory: bytes that the coefficients of one pass may take, for the octagons.
         losses: those of an outward graph.
 
     Raises:
@@ -190,29 +197,29 @@ def choose(
     if most < 1:
         raise ValueError(f"most={most}: choose at least one pair of a layer")
     lines = backward.all_lines(graph, inner)
-    relax, found = backward.by_lines(lines), dict[int, Pairs]()
+    relax, pairs = backward.by_lines(lines), dict[int, Pairs]()
 
     def chosen(reader: int, node: Node, form: Form) -> Form:
         at = node.inputs[0]
         if isinstance(node.op, ReLU) and at > 0:
             c = form.dense().coefficients
-            relaxed_away = -c.clamp(max=0).sum(1) * lines[reader].upper_offset
-            tried = _among(graph, region, inner[at], at, relaxed_away.flatten(1), relax, losses)
-            gain = _gain(tried, c, lines[reader])
+            lost = -c.clamp(max=0).sum(1) * lines[reader].upper_offset
+            candidates = _among(graph, region, inner[at], at, lost.flatten(1), relax, losses)
+            gain = _gain(candidates, c, lines[reader])
             count = min(most, int((gain > 0).sum(1).amax()))
             if count:
-                index = tried.index.gather(1, gain.topk(count).indices.unsqueeze(-1).expand(-1, -1, 2))
-                found[at] = _bounded(graph, region, inner[at], at, index, relax, memory, losses)
+                index = candidates.index.gather(1, gain.topk(count).indices.unsqueeze(-1).expand(-1, -1, 2))
+                pairs[at] = _bounded(graph, region, inner[at], at, index, relax, memory, losses)
         return relax(reader, node, form)
 
     backward.back_to_input(graph, LinearForm(spec, 0.0), chosen, losses)
-    return found
+    return pairs
 
 
 def _among(
     graph: Graph, region: Region, box: Box, at: int, score: Tensor, relax: Relax, losses: Losses | None
 ) -> Pairs:
-    """All pairs of the neurons of highest score, [B, size], with octagons from the forms that bound each neuron."""
+    """All pairs of the neurons with the highest scores [B, size], with octagons from the forms that bound neurons."""
     top = score.topk(min(NEURONS, score.shape[1])).indices
     count = top.shape[1]
     start = backward.neurons(top, box.lower.shape[1:], score.new_tensor([1.0, -1.0]))
@@ -226,12 +233,14 @@ def _among(
 
 
 def _gain(pairs: Pairs, coefficients: Tensor, lines: Lines) -> Tensor:
-    """How much less is lost for the forms [B, S, *node] than by lines of the same slopes, [B, P]."""
-    low, high, rise = (_pick(x, pairs.index) for x in (lines.lower_slope, lines.upper_slope, lines.upper_offset))
+    """How much less pairs lose for the forms [B, S, *node] than lines with the same slopes, [B, P]."""
+    low, high, upper_offset = (
+        _pick(x, pairs.index) for x in (lines.lower_slope, lines.upper_slope, lines.upper_offset)
+    )
     gain = torch.zeros_like(pairs.lower[..., 0])
     for c in coefficients.unbind(1):
         c = _pick(c, pairs.index)
-        gain = gain - (c.clamp(max=0) * rise).sum(-1) - support(pairs, -c, -c * torch.where(c > 0, low, high))
+        gain = gain - (c.clamp(max=0) * upper_offset).sum(-1) - support(pairs, -c, -c * torch.where(c > 0, low, high))
     return gain
 
 

@@ -1,4 +1,4 @@
-"""The free slopes of a relaxation: which of the lines around an activation are taken.
+"""The free slopes of a relaxation: rules that choose lines around an activation.
 
 A rule maps an op and its pre-activation bounds l < u to the slopes of the lower and of the upper line, [B, *node]; the
 op adds the tightest offsets. With f' in [least, greatest] on [l, u], which is [0, 1] for an unstable ReLU:
@@ -20,33 +20,33 @@ SlopeRule = Callable[[Elementwise, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def check_rule(slope: SlopeRule) -> None:
-    """Raise ValueError if this is not a rule, but e.g. its name."""
+    """Raise ValueError unless the value is a rule; the name of a rule is not one."""
     if not callable(slope):
         raise ValueError(f"slope is {slope!r}: give a rule, e.g. ctbench.domains.relaxations.parallel, not its name")
 
 
 def rule_name(slope: SlopeRule) -> str:
-    """The name of a rule, for messages and records; a rule without a name of its own shows its address."""
+    """The name of a rule, for messages and records; a lambda has no name, and shows its address."""
     name = getattr(slope, "__qualname__", "<")
     return repr(slope) if "<" in name else name
 
 
 def adaptive(op: Elementwise, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """The lines that leave the smallest area."""
+    """The lines with the smallest area between them."""
     return op.tightest(lower, upper)
 
 
 def parallel(op: Elementwise, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Both lines with the slope of the chord."""
+    """Both lines have the slope of the chord."""
     chord = op.chord(lower, upper)
     return chord, chord
 
 
 def zero(op: Elementwise, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Below, the line of least slope: the flat one of an unstable ReLU."""
+    """The lower line has the least slope: 0 for an unstable ReLU."""
     return op.slopes(lower, upper)[0], op.tightest(lower, upper)[1]
 
 
 def one(op: Elementwise, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Below, the line of greatest slope: that of an active ReLU."""
+    """The lower line has the greatest slope: 1 for an unstable ReLU."""
     return op.slopes(lower, upper)[1], op.tightest(lower, upper)[1]

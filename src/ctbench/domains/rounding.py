@@ -1,29 +1,29 @@
-"""What rounding can cost a bound in double precision, and how bounds are rounded outward by more than that.
+"""Rounding errors of bounds in double precision, and bounds that are rounded outward by more than these errors.
 
 The network is a function of real numbers: its stored weights, and exact sums and products. torch computes sums in any
-order, blocked, vectorised and with fused products. For every order a sum of n products satisfies (Higham 2002,
+order, blocked, vectorised and with fused products. In every order, a sum of n products satisfies (Higham 2002,
 "Accuracy and stability of numerical algorithms", section 3.1), with u = 2^-53 the unit roundoff,
 
     |computed - exact|  <=  gamma_n sum |terms|,      gamma_n = n u / (1 - n u)
 
-Errors may all have one sign, so they are added, never their squares. Every node y of a graph has a loss, with |x| from
-boxes of the node's inputs over the whole region:
+Errors may all have one sign, so the errors are added, not their squares. Every node y of a graph has a loss, a bound of
+its rounding errors, with |x| from boxes of the inputs of the node over the whole region:
 
-    box       what a computed end of its interval may be wrong by:   affine   gamma_n (|W| |x| + |b|)
-                                                                     f(x)     a few u |f|, and what libm is wrong by
-    step      what one step backward costs a linear form <a, y> + c, for each unit of |a|. The computed coefficients
-              are taken as they are; only that they are not those of W^T a (or of the lines) counts:
+    box       the error of an end of its interval:   affine   gamma_n (|W| |x| + |b|)
+                                                     f(x)     a few u |f|, and the error of libm
+    step      the error of one step backward of a linear form <a, y> + c, for each unit of |a|. The computed
+              coefficients are taken as they are; the error is their difference from W^T a (or from the lines):
                   |<fl(W^T a) - W^T a, x>|  <=  gamma_m <|a|, |W| |x|>,      the sum for the offset <a, b> likewise
-    minimum   what the least value of a form over a box of y costs, for each unit of |a|: gamma_n |y|
+    minimum   the error of the minimum of a form over a box of y, for each unit of |a|: gamma_n |y|
 
-So a form loses <|a|, step> on each node that it goes through, some u of its constant, and <|a|, minimum> where it ends.
-In y = W_2 relu(z), z = W_1 x + b, a form of y pays at y for W_2, at relu(z) for the lines and for W_1, and at x for the
-minimum: what is affine and read by one relaxed op f alone is charged along with that, as the coefficients of z are no
-more than max |f'| times those of f(z). A form that starts at z pays for W_1 itself (`start`).
+So a form loses <|a|, step> at each node on its way, a few u of its constant, and <|a|, minimum> at its end. In
+y = W_2 relu(z), z = W_1 x + b, a form of y loses at y for W_2, at relu(z) for the lines and for W_1, and at x for the
+minimum. The loss of an affine node that only one relaxed op f reads is part of the loss of f, because the coefficients
+of z are at most max |f'| times those of f(z). A form that starts at z itself has its own loss for W_1 (`start`).
 
-What underflows in a step of a form is less than `floor`, and boxes are widened by as much. Where sums may have
-overflowed the loss is NaN, and proves nothing. Graphs that are `outward` are bounded with these losses; the bounds of
-others are rounded like everything in them.
+The underflow in a step of a form is less than `floor`, and boxes are widened by a similar amount. If sums may have
+overflowed, the loss is NaN, which proves nothing. `outward` graphs are bounded with these losses. Bounds of other
+graphs have ordinary rounding errors.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ from ctbench.regions import Box, Region
 from ctbench.regions.base import inner
 
 UNIT = 1.01 * 2.0**-53  # the unit roundoff, and 1 / (1 - n u) for sums of up to 10^13 terms
-MORE = 16  # roundings of a step besides those of its longest sum
+MORE = 16  # the number of roundings of a step besides those of its longest sum
 FLOOR = 1e-290  # more than the underflows of a step, for values of about 1
-VANISHED = 2.0**-1021  # more than a product loses where it underflows, or is flushed to 0
-MOST = 1e270  # that a value may be wrong by: more says that sums may have overflowed
+VANISHED = 2.0**-1021  # more than a product loses if it underflows, or is flushed to 0
+MOST = 1e270  # the largest error: if it is exceeded, sums may have overflowed
 
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """What rounding can cost at one node, for each of B samples."""
+    """A bound of the rounding errors at one node, for each of B samples."""
 
-    box: Tensor  # [B, *node]: how far a computed end of its interval may lie inside the exact one
-    # [B, *node]: what a form loses on its step through the node, for each unit of |coefficient|; None where the op that
-    # reads the node is charged for it
+    box: Tensor  # [B, *node]: how far a computed end of its interval may lie inside the exact interval
+    # [B, *node]: the loss of a form in its step through the node, for each unit of |coefficient|; None if it is part of
+    # the loss of the op that reads the node
     step: Tensor | None
-    start: Tensor  # [B, *node]: the same for a form that starts at the node
-    minimum: Tensor  # [B, *node]: what its least value over the node's box loses, for each unit of |coefficient|
-    floor: Tensor  # [B, 1]
+    start: Tensor  # [B, *node]: likewise for a form that starts at the node
+    minimum: Tensor  # [B, *node]: the loss of the minimum over the box of the node, for each unit of |coefficient|
+    floor: Tensor  # [B, 1]: the loss by underflow
 
     def take(self, samples: Tensor) -> Loss:
         step = None if self.step is None else self.step[samples]
@@ -89,17 +89,17 @@ class Loss:
         return cls(box, torch.cat(steps) if steps else None, start, minimum, floor)
 
 
-Losses = Sequence[Loss]  # by the position of the node; None where a graph is not outward
+Losses = Sequence[Loss]  # by the position of the node; None for a graph that is not outward
 
 
 def losses(graph: Graph, region: Region, boxes: Sequence[Box]) -> list[Loss] | None:
-    """The losses of all nodes, from sound boxes of all of them; None where the graph is not outward."""
+    """The losses of all nodes, from sound boxes of all nodes; None if the graph is not outward."""
     if not graph.outward:
         return None
-    found = list[Loss]()
+    result = list[Loss]()
     for at in range(len(graph.nodes)):
-        found.append(loss(graph, at, boxes[at], boxes, found, region))
-    return found
+        result.append(loss(graph, at, boxes[at], boxes, result, region))
+    return result
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, 
     reach, size = greatest(own), math.prod(node.shape)
     minimum = UNIT * (size + MORE) * reach
     if not at:
-        # a region that is no box has a minimum of its own, which takes a few sums over the input
+        # the minimum over a region that is not a box takes a few sums over the input
         sums = 1 if isinstance(region, Box) else 4
         minimum = sums * minimum + 4 * UNIT * MORE * reach
         return Loss(_in_range(4 * UNIT * reach + VANISHED), None, minimum, minimum, _floor(reach))
@@ -119,7 +119,7 @@ def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, 
         return _relaxed(graph, at, boxes, before, minimum, floor)
     box = _value(node.op, node.shape, *inputs)
     if isinstance(node.op, Max):
-        # planes: sums over the entries, offsets made of their ends, and the sum over the forms' coefficients
+        # planes: sums over the entries, offsets from their ends, and the sum over the coefficients of the forms
         entries = inputs[0].shape[1]
         step = UNIT * (size + 2 * entries + 4 * MORE) * 3 * (inputs[0].sum(1) + reach)
         return Loss(box, step, step, minimum, floor)
@@ -128,7 +128,7 @@ def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, 
 
 
 def _relaxed(graph: Graph, at: int, boxes: Sequence[Box], before: Losses, minimum: Tensor, floor: Tensor) -> Loss:
-    """The loss of an elementwise op, and of the affine node before it where no other op reads that."""
+    """The loss of an elementwise op, including that of the affine node before it if no other op reads that node."""
     op, (source,), size = graph.nodes[at].op, graph.nodes[at].inputs, math.prod(graph.nodes[at].shape)
     assert isinstance(op, Elementwise)
     read = boxes[source]
@@ -148,32 +148,32 @@ def _image(op: Elementwise, read: Box) -> tuple[Tensor, Tensor]:
 
 
 def _is_charged_later(graph: Graph, at: int) -> bool:
-    """Whether a node is read by one relaxed op alone, so that what it costs a form is part of what that one costs."""
+    """Whether only one elementwise op reads a node, so that the loss of the node is part of the loss of that op."""
     readers = [node for node in graph.nodes if at in node.inputs]
     return len(readers) == 1 and isinstance(readers[0].op, Elementwise) and at > 0 and at != len(graph.nodes) - 1
 
 
 def widened(box: Box, loss: Loss) -> Box:
-    """The box of a node with its loss."""
+    """The box of a node, widened by its loss."""
     if "center" in vars(box):
         return Box.around(box.center, box.radius + loss.box)
     return Box(box.lower - loss.box, box.upper + loss.box)
 
 
 def through(form: Form, at: int, losses: Losses | None) -> Form:
-    """A form over node `at` that has lost what its next step backward costs."""
+    """The form over node `at`, lowered by the loss of its next step backward."""
     return form if losses is None or losses[at].step is None else _lowered(form, losses[at].step, losses[at].floor)
 
 
 def begun(form: Form, at: int, losses: Losses | None) -> Form:
-    """A form that begins at node `at`: with what the step from there costs, where no other node is charged for it."""
+    """The form that begins at node `at`, lowered by the loss of the first step if no other node includes it."""
     if losses is None or at == 0 or losses[at].step is not None:
         return form
     return _lowered(form, losses[at].start, losses[at].floor)
 
 
 def ended(form: Form, at: int, losses: Losses | None) -> Form:
-    """A form over node `at` that has lost what its minimum over a box, or over the region, costs."""
+    """The form over node `at`, lowered by the loss of its minimum over a box, or over the region."""
     return form if losses is None else _lowered(form, losses[at].minimum, losses[at].floor)
 
 
@@ -183,25 +183,28 @@ def _lowered(form: Form, each: Tensor | None, floor: Tensor) -> Form:
 
 
 def of_sum(terms: Tensor) -> Tensor:
-    """What the sum of some terms may be wrong by, [B, P] to [B, 1]."""
+    """A bound of the error of a sum of terms, [B, P] to [B, 1]."""
     return UNIT * (terms.shape[1] + MORE) * terms.abs().sum(1, keepdim=True)
 
 
 def of_coefficients(size: Tensor, loss: Loss, terms: int) -> Tensor:
-    """What further coefficients of a form cost at a node, [B, 1]: the sums of their |terms|, [B, *node], are given."""
+    """The loss of further coefficients of a form at a node, [B, 1]; `size` [B, *node] are the sums of their |terms|."""
     each = loss.start + loss.minimum * (terms + MORE)
     return (size * each).flatten(1).sum(1, keepdim=True) + loss.floor
 
 
 def greatest(box: Box) -> Tensor:
-    """The greatest |value| in a box, coordinate by coordinate."""
+    """The largest |value| in a box, coordinate by coordinate."""
     return torch.maximum(box.lower.abs(), box.upper.abs())
 
 
 def of_op(node: Node, box: Box, sizes: list[Tensor]) -> Tensor:
-    """What the image of zonotopes under an op may be wrong by, for the sums of |terms| of its inputs, [B, *input] each.
+    """A bound of the error of the image of zonotopes under an op.
 
-    `box` holds the values of the first input.
+    Args:
+        node: the node of the op.
+        box: a box of the first input.
+        sizes: for each input, the sums of its |terms|, [B, *input].
     """
     if isinstance(node.op, Max):
         return _in_range(4 * UNIT * MORE * (greatest(box) + sizes[0]).sum(1) + MORE * VANISHED)
@@ -213,12 +216,12 @@ def of_op(node: Node, box: Box, sizes: list[Tensor]) -> Tensor:
 
 
 def of_terms(size: Tensor, terms: int) -> Tensor:
-    """What sums of so many terms may be wrong by, for the sums of their |terms|."""
+    """A bound of the error of sums of `terms` terms; `size` are the sums of their |terms|."""
     return _in_range(UNIT * (terms + MORE) * size + (terms + MORE) * VANISHED)
 
 
 def of_minimum(a: Tensor, size: Tensor, terms: int) -> Tensor:
-    """What the least values of forms [B, S, *node] over a zonotope of so many terms may be wrong by, [B, S]."""
+    """A bound of the error of the minimum of forms [B, S, *node] over a zonotope of `terms` terms, [B, S]."""
     sums = size[0].numel() + terms + MORE
     return _in_range(UNIT * sums * inner(a.flatten(2).abs(), size.flatten(1)) + _floor(size))
 
@@ -228,34 +231,34 @@ def _floor(*reaches: Tensor) -> Tensor:
 
 
 def _value(op: Op, shape: Shape, *inputs: Tensor) -> Tensor:
-    """What a node that is no elementwise op may be wrong by, for inputs of at most these sizes, [B, *input]."""
+    """A bound of the error of a node that is not elementwise, for inputs of at most these sizes, [B, *input]."""
     if isinstance(op, Add):
         return _in_range(4 * UNIT * (inputs[0] + inputs[1]) + VANISHED)
     if isinstance(op, Concat | Max):
         return _in_range(4 * UNIT * op(*inputs) + VANISHED)
     if isinstance(op, Affine):
         return _affine(op, shape, inputs[0])
-    raise TypeError(f"rounding errors of {type(op).__name__} are not known: derive the op from Affine or Elementwise")
+    raise TypeError(f"there is no rounding error for {type(op).__name__}: derive the op from Affine or Elementwise")
 
 
 def _affine(op: Affine, shape: Shape, reach: Tensor) -> Tensor:
     terms, size = _terms(op, tuple(reach.shape[1:]), shape), math.prod(shape)
-    made = UNIT * (terms + MORE) * op.magnitude(reach)
+    error = UNIT * (terms + MORE) * op.magnitude(reach)
     shift = op(torch.zeros_like(reach[:1])).abs()
-    made = made + UNIT * (size + MORE) * shift
+    error = error + UNIT * (size + MORE) * shift
     if isinstance(op, Scale) and op.bias_terms is not None:
-        made = made + UNIT * MORE * op.bias_terms
-    return _in_range(made + (terms + MORE) * VANISHED)
+        error = error + UNIT * MORE * op.bias_terms
+    return _in_range(error + (terms + MORE) * VANISHED)
 
 
 def _in_range(value: Tensor) -> Tensor:
-    """NaN, which proves nothing, where sums may have overflowed."""
+    """The value, or NaN, which proves nothing, if sums may have overflowed."""
     return torch.where(value < MOST, value, torch.nan)
 
 
 @singledispatch
 def _terms(op: Affine, inputs: Shape, outputs: Shape) -> int:
-    """The most terms that a pass of an op sums, forward or backward."""
+    """The largest number of terms in the sums of an op, forward or backward."""
     return math.prod(inputs) + math.prod(outputs)
 
 

@@ -1,4 +1,4 @@
-"""The error of a domain that meets an op it has no rule for."""
+"""The error of a domain without a rule for an op."""
 
 from __future__ import annotations
 

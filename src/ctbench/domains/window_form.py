@@ -1,15 +1,15 @@
-"""Linear forms that live on a window of an image.
+"""Linear forms with coefficients in a window of an image.
 
-A neuron of a convolution sees a window of its input, and through the layers before a larger one, but long not the
-whole image. Carried back, its form has coefficients in that window alone. A convolution with kernel k, stride s and
-padding p takes the rows
+A neuron of a convolution reads a window of its input, and through the layers before it a larger one, but over many
+layers not the whole image. Carried back, its form has coefficients only in that window. A convolution with kernel k,
+stride s and padding p takes the rows
 
     top .. top + h - 1    to    top s - p .. (top + h - 1) s - p + k - 1
 
-so windows of one size travel together, each at a place of its own. G forms share each of P windows: the channels of a
-convolution at one place, or a lower and an upper bound. Where all samples, or all windows, have the same coefficients
-(as at the start) they are held once. A window may hang over the edge of the image, where lines and regions are zero.
-Where a layer does not keep windows, or they are no smaller than the image, the form becomes dense.
+so windows of one size are carried together, each at its own place. G forms share each of P windows: the channels of a
+convolution at one place, or a lower and an upper bound. If all samples, or all windows, have the same coefficients
+(e.g. at the start), these are stored once. A window may extend beyond the edge of the image, where lines and regions
+are zero. If a layer does not keep windows, or they are not smaller than the image, the form becomes dense.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench.domains.linear_form import Form, LinearForm, outward, slanted
+from ctbench.domains.linear_form import Form, LinearForm, added, outward, relaxed_form
 from ctbench.graph import Affine, Lines
 from ctbench.graph.ops import AvgPool2d, Conv2d, Scale, Shape, Shift
 from ctbench.graph.ops.linear import sums_of_products
 from ctbench.regions import Box, Region
 
-# to this many channels a convolution is one matrix product of the windows, unless the matrix has more entries than that
+# a convolution to at most this many channels is one product of the windows and a matrix of at most this many entries
 FEW_CHANNELS, LARGEST_MATRIX = 4, 2**22
 
 
 @dataclass(frozen=True, eq=False)
 class WindowForm(Form):
     coefficients: Tensor  # [B, G, P, channels, h, w]; B and P may be 1 for all samples and all windows
-    top: Tensor  # [B, P], or [1, P] for all samples: the row that the window begins at; below 0 where it hangs over
-    left: Tensor  # column likewise
+    top: Tensor  # [B, P], or [1, P] for all samples: the first row of the window; negative beyond the edge
+    left: Tensor  # likewise, the first column
     shape: Shape  # of the node, (channels, height, width)
     constant: Tensor | float = 0.0  # [B, G, P] likewise
-    ceiling: Tensor | float | None = None
-    clean: bool = True  # whether the coefficients beyond the edge are zero
+    upper_constant: Tensor | float | None = None
+    clean: bool = True  # whether all coefficients beyond the edge are zero
 
     @classmethod
     def neurons(cls, index: Tensor, shape: Shape, signs: Tensor) -> WindowForm:
-        """Each sign [G] times single neurons of an image: index [B, P] into the flat image, or its size for none."""
+        """Each sign [G] times single neurons of an image: index [B, P] into the flat image; its size is no neuron."""
         channels, height, width = shape
         there = index < channels * height * width
         place = torch.where(there, index, 0)
@@ -53,7 +53,7 @@ class WindowForm(Form):
 
     @classmethod
     def pixels(cls, place: Tensor, shape: Shape, signs: Tensor) -> WindowForm:
-        """Each sign times every channel at some places [P] of the flat image plane: G is signs x channels."""
+        """Each sign times every channel at places [P] of the flat image plane; G is the number of signs x channels."""
         every = torch.eye(shape[0], dtype=signs.dtype, device=signs.device)
         coefficients = (signs.view(-1, 1, 1) * every).flatten(0, 1)  # [G, channels]
         row, column = place // shape[2], place % shape[2]
@@ -73,7 +73,7 @@ class WindowForm(Form):
             return self.dense() + other
         down, right = other.top - self.top, other.left - self.left
         dy, dx = int(down[0, 0]), int(right[0, 0])
-        # the windows of two branches begin at one distance from another: both fill up to the window around both
+        # the windows of two branches differ by one offset: both are padded to the window around both
         top, left = min(dy, 0), min(dx, 0)
         h, w = (max(a, b + d) - c for a, b, d, c in zip(self.size, other.size, (dy, dx), (top, left), strict=True))
         if not bool((down == dy).all() & (right == dx).all()) or h * w >= self.shape[1] * self.shape[2]:
@@ -83,14 +83,13 @@ class WindowForm(Form):
             size = form.size
             return F.pad(form.inside().coefficients, (before, w - size[1] - before, above, h - size[0] - above))
 
-        ceiling = None if self.ceiling is None or other.ceiling is None else self.ceiling + other.ceiling
         return replace(
             self,
             coefficients=filled(self, -top, -left) + filled(other, dy - top, dx - left),
             top=self.top + top,
             left=self.left + left,
             constant=self.constant + other.constant,
-            ceiling=ceiling,
+            upper_constant=added(self.upper_constant, other.upper_constant),
             clean=True,
         )
 
@@ -120,15 +119,15 @@ class WindowForm(Form):
         return replace(moved, top=top, left=left, shape=op.input_shape, clean=py == 0 and px == 0 and self.clean)
 
     def _moved(self, coefficients: Tensor, bias: Tensor | None) -> WindowForm:
-        """The form with other coefficients, and constants that take in a bias, [channels or 1, 1, 1]."""
+        """The form with other coefficients, and with a bias [channels or 1, 1, 1] added to the constants."""
         if bias is None:
             return replace(self, coefficients=coefficients)
         over = self.coefficients.flatten(3) @ bias.expand(self.coefficients.shape[3:]).flatten()
-        ceiling = None if self.ceiling is None else self.ceiling + over
-        return replace(self, coefficients=coefficients, constant=self.constant + over, ceiling=ceiling)
+        upper = added(self.upper_constant, over)
+        return replace(self, coefficients=coefficients, constant=self.constant + over, upper_constant=upper)
 
     def _spread(self, op: Conv2d) -> Tensor:
-        """The coefficients over all pixels that a convolution reads for the window, in the padding, too."""
+        """The coefficients over all pixels that a convolution reads for the window, including its padding."""
         flat, leading = self.coefficients.flatten(0, 2), self.coefficients.shape[:3]
         if self.size == (1, 1) and op.groups == 1 and op.dilation == (1, 1):
             return (flat.flatten(1) @ op.weight.flatten(1)).view(*leading, *op.weight.shape[1:])
@@ -147,12 +146,12 @@ class WindowForm(Form):
     def view(self, image: Tensor) -> Tensor:
         """Each window of an image, zero beyond the edge: [B, *shape] to [B, 1, P, channels, h, w]."""
         h, w = self.size
-        # a window may begin far outside the image, where it sees nothing but zeros
+        # a window may begin far outside the image, where it reads only zeros
         top, left = (self.top + h).clamp(0, self.shape[1] + h), (self.left + w).clamp(0, self.shape[2] + w)
         views = F.pad(image, (w, w, h, h)).unfold(2, h, 1).unfold(3, w, 1)
         if len(self.top) == 1:
             return views[:, :, top[0], left[0]].transpose(1, 2).contiguous().unsqueeze(1)
-        # neurons of all channels are at the same places: cut a window at each place once, then pick
+        # neurons of all channels are at the same places: cut one window at each place, then select
         columns = views.shape[3]
         places, which = (top * columns + left).unique(return_inverse=True)
         windows = views[:, :, places // columns, places % columns].transpose(1, 2).flatten(0, 1)
@@ -161,13 +160,13 @@ class WindowForm(Form):
         return picked.view(len(image), 1, self.top.shape[1], *windows.shape[1:])
 
     def between(self, lines: Lines) -> WindowForm:
-        a, constant, ceiling = slanted(self.coefficients, lines, self.constant, self.ceiling, _inner_product)
-        return replace(self, coefficients=a, constant=constant, ceiling=ceiling, clean=True)
+        a, constant, upper = relaxed_form(self.coefficients, lines, self.constant, self.upper_constant, _inner_product)
+        return replace(self, coefficients=a, constant=constant, upper_constant=upper, clean=True)
 
     def lowered(self, each: Tensor, unit: float, floor: Tensor) -> WindowForm:
         lost = _inner_product(self.coefficients.detach().abs(), self.view(each)) + floor.unsqueeze(-1)
-        constant, ceiling = outward(self.constant, self.ceiling, lost, unit)
-        return replace(self, constant=constant, ceiling=ceiling)
+        constant, upper = outward(self.constant, self.upper_constant, lost, unit)
+        return replace(self, constant=constant, upper_constant=upper)
 
     def minimum(self, region: Region) -> Tensor:
         return self._extremes(region)[0] if isinstance(region, Box) else self.dense().minimum(region)
@@ -178,8 +177,8 @@ class WindowForm(Form):
     def _extremes(self, box: Box) -> tuple[Tensor, Tensor]:
         middle = _inner_product(self.coefficients, self.view(box.center))
         spread = _inner_product(self.coefficients.abs(), self.view(box.radius))
-        ceiling = self.constant if self.ceiling is None else self.ceiling
-        return (middle - spread + self.constant).flatten(1), (middle + spread + ceiling).flatten(1)
+        upper = self.constant if self.upper_constant is None else self.upper_constant
+        return (middle - spread + self.constant).flatten(1), (middle + spread + upper).flatten(1)
 
     def inside(self) -> WindowForm:
         if self.clean:
@@ -188,15 +187,15 @@ class WindowForm(Form):
         inside = (rows.unsqueeze(-1) & columns.unsqueeze(-2)).unsqueeze(1).unsqueeze(3)
         return replace(self, coefficients=self.coefficients * inside, clean=True)
 
-    def with_ceiling(self) -> WindowForm:
-        return replace(self, ceiling=self.constant)
+    def with_upper_constant(self) -> WindowForm:
+        return replace(self, upper_constant=self.constant)
 
     @property
     def width(self) -> int:
         return self.coefficients[0, 0, 0].numel()
 
     def without_constant(self) -> WindowForm:
-        return replace(self, constant=0.0, ceiling=None if self.ceiling is None else 0.0)
+        return replace(self, constant=0.0, upper_constant=None if self.upper_constant is None else 0.0)
 
     def dense(self) -> LinearForm:
         (h, w), (channels, height, width) = self.size, self.shape
@@ -210,15 +209,15 @@ class WindowForm(Form):
         whole = canvas.view(batch, forms * count, channels, height + 2 * h, width + 2 * w)
 
         def every(constant: Tensor | float) -> Tensor | float:
-            # samples whose coefficients are the same may have constants of their own
+            # samples with the same coefficients may have different constants
             return (
                 constant.expand(max(batch, len(constant)), forms, count).flatten(1)
                 if isinstance(constant, Tensor)
                 else constant
             )
 
-        ceiling = None if self.ceiling is None else every(self.ceiling)
-        return LinearForm(whole[..., h : h + height, w : w + width], every(self.constant), ceiling)
+        upper = None if self.upper_constant is None else every(self.upper_constant)
+        return LinearForm(whole[..., h : h + height, w : w + width], every(self.constant), upper)
 
 
 def _inner_product(a: Tensor, offset: Tensor) -> Tensor:
@@ -227,6 +226,6 @@ def _inner_product(a: Tensor, offset: Tensor) -> Tensor:
 
 
 def _inside(start: Tensor, size: int, limit: int) -> Tensor:
-    """Which of the rows from `start` on lie in the image: [B, P] to [B, P, size]."""
+    """Whether each of the `size` rows that begin at `start` lies in the image: [B, P] to [B, P, size]."""
     place = start.unsqueeze(-1) + torch.arange(size, device=start.device)
     return (place >= 0) & (place < limit)

@@ -1,17 +1,17 @@
 """Zonotopes (DeepZ): Singh et al. 2018, "Fast and effective robustness certification".
 
-The value of a node is affine in error terms e_i in [-1, 1] that all nodes share, and e of its own for each neuron:
+The value of a node is affine in error terms e_i in [-1, 1] that all nodes share, plus one e of its own per neuron:
 
     z           = c + sum_i e_i g_i + e r                       so |z - c| <= sum_i |g_i| + r
     affine        c' = W c + b,    g' = W g,    r' = |W| r
     elementwise   c' = s c + m,    g' = s g and a new term h,    r' = |s| r      where |f(z) - s z - m| <= h on [l, u]
-    ReLU          s = u / (u - l), m = h = -s l / 2 if l < 0 < u;   s = 0 or 1, m = h = 0 if not
+    ReLU          s = u / (u - l), m = h = -s l / 2 if l < 0 < u;   s = 0 or 1, m = h = 0 otherwise
 
-s is the slope of the chord, for any f. Nothing is lost between a node and the last relaxation before it, also where
-branches meet: without `fold`, and `pure`, these are CROWN's bounds with parallel slopes, computed in one forward pass.
+s is the slope of the chord, for any f. Affine ops, and branches that meet, are exact. So with `pure` and without `fold`
+these are the bounds of CROWN with parallel slopes, computed in one forward pass.
 
-    margins = zonotope.lower_bounds(graph, region, spec)
-    cheaper = zonotope.lower_bounds(graph, region, spec, fold=200)
+    margins = Zonotope().lower_bounds(graph, region, spec)
+    cheaper = Zonotope(fold=200).lower_bounds(graph, region, spec)
 """
 
 from __future__ import annotations
@@ -38,17 +38,19 @@ from ctbench.graph import Affine, Elementwise, Graph, Op
 from ctbench.graph.ops import Add, Concat, Max
 from ctbench.regions import Box, Region
 
-NO_TERM = -1  # of the rows that fill up a sample with fewer error terms
+NO_TERM = -1  # the term of rows that pad a sample with fewer error terms
 
 
 @dataclass(frozen=True, kw_only=True)
 class Zonotope(Domain):
     """DeepZ: values are affine in error terms that all nodes share (Singh et al. 2018).
 
+    Of a region that is not a box, its hull is taken.
+
     Args:
-        fold: how many error terms a node keeps, at least 1: the smallest are folded into the radius r, which is sound
-            and cheaper; much is lost below the number of inputs. None keeps all.
-        pure: do not intersect with the interval images of the boxes before, as in the paper.
+        fold: the number of error terms that a node keeps, at least 1. The smallest ones are folded into the radius r,
+            which is sound and cheaper, but loses much if `fold` is below the number of inputs. None keeps all terms.
+        pure: the version of the paper: do not intersect the boxes with interval images of the boxes before.
 
     Raises:
         ValueError: fold is below 1.
@@ -59,13 +61,16 @@ class Zonotope(Domain):
     pure: bool = False
 
     def __post_init__(self) -> None:
-        _check_fold(self.fold)
+        if self.fold is not None and self.fold < 1:
+            raise ValueError(f"fold is {self.fold}: keep at least one error term, or give None to keep all")
 
     def footprint(self, graph: Graph, forms: int) -> int:
-        return footprint(graph, forms)
+        """The generators, if every neuron is unstable."""
+        terms = math.prod(graph.input_shape) + sum(math.prod(node.shape) for node in graph.nodes if node.op.relaxed)
+        return 3 * terms * max(math.prod(node.shape) for node in graph.nodes)
 
     def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
-        return boxes(graph, region, fold=self.fold, pure=self.pure)
+        return self._propagate(graph, region, None)[1]
 
     def lower_bounds(
         self,
@@ -76,72 +81,48 @@ class Zonotope(Domain):
         inner: list[Box] | None = None,
         memory: int = budget.DEFAULT,
     ) -> Tensor:
-        return lower_bounds(graph, region, spec, inner=inner, fold=self.fold, pure=self.pure)
+        """Lower bounds [B, S]: those of the zonotopes or, unless `pure`, those of the boxes alone if better."""
+        zonotopes, inner = self._propagate(graph, region, inner)
+        losses = rounding.losses(graph, region, inner)
+        merged, at = interval.merge_last_layer(graph, LinearForm(spec, 0.0), losses)
+        form = merged.dense()
+        bound = zonotopes[at].minimum(form.coefficients, outward=graph.outward) + form.constant
+        if self.pure:
+            return bound
+        return torch.maximum(bound, rounding.ended(form, at, losses).minimum(region if at == 0 else inner[at]))
+
+    def _propagate(self, graph: Graph, region: Region, inner: list[Box] | None) -> tuple[list[ZonotopeSet], list[Box]]:
+        """The zonotopes of all nodes, and `inner` or, without it, their boxes."""
+        start, losses = region.hull, list[Loss]()
+        if graph.outward:
+            losses.append(rounding.loss(graph, 0, start, [], [], region))
+            start = rounding.widened(start, losses[0])
+        begin = ZonotopeSet.of(start).widened(torch.zeros_like(start.lower)) if graph.outward else ZonotopeSet.of(start)
+        zonotopes, boxes, first = [begin.folded(self.fold)], [start], math.prod(graph.input_shape)
+        for at, node in enumerate(graph.nodes[1:], 1):
+            inputs, read = [zonotopes[i] for i in node.inputs], [boxes[i] for i in node.inputs]
+            pre_activation = (boxes if inner is None else inner)[node.inputs[0]]
+            band = Band.around(node.op, pre_activation) if node.op.relaxed else None
+            zonotope, box = _image(node.op, band, first, *inputs), interval.forward(node, *read)
+            if graph.outward:
+                losses.append(rounding.loss(graph, at, box, boxes, losses, region))
+                box = rounding.widened(box, losses[at])
+                zonotope = zonotope.widened(rounding.of_op(node, pre_activation, [each.size for each in inputs]))
+            zonotopes.append(zonotope.folded(self.fold))
+            boxes.append(zonotopes[at].box if self.pure else zonotopes[at].box.intersect(box))
+            first += math.prod(node.shape)
+        return zonotopes, boxes if inner is None else inner
 
 
-def footprint(graph: Graph, forms: int) -> int:
-    """How many numbers are held at once for a sample, should every neuron be unstable."""
-    terms = math.prod(graph.input_shape) + sum(math.prod(node.shape) for node in graph.nodes if node.op.relaxed)
-    return 3 * terms * max(math.prod(node.shape) for node in graph.nodes)
-
-
-def boxes(graph: Graph, region: Region, *, fold: int | None = None, pure: bool = False) -> list[Box]:
-    """A box for each node of a frozen graph, [B, *node].
-
-    Args:
-        graph: a frozen graph.
-        region: the inputs, for B samples; one that is no box is taken as its hull.
-        fold: how many error terms a node keeps, at least 1: the smallest are folded into the radius r, which is sound
-            and cheaper; much is lost below the number of inputs. None keeps all.
-        pure: do not intersect with the interval images of the boxes before, as in the paper.
-
-    Raises:
-        ValueError: fold is below 1.
-    """
-    return _propagate(graph, region, None, fold, pure=pure)[1]
-
-
-def lower_bounds(
-    graph: Graph,
-    region: Region,
-    spec: Tensor,
-    *,
-    inner: list[Box] | None = None,
-    fold: int | None = None,
-    pure: bool = False,
-) -> Tensor:
-    """Lower bounds of S linear forms of the output over the region.
-
-    Args:
-        graph: a frozen graph.
-        region: the inputs, for B samples; one that is no box is taken as its hull.
-        spec: the forms, [B, S, *output].
-        inner: sound boxes of all nodes, for the relaxations; None takes those of the zonotopes.
-        fold: as in `boxes`.
-        pure: as in `boxes`; otherwise a bound that the boxes alone give counts where it is better.
-
-    Returns:
-        The bounds, [B, S].
-
-    Raises:
-        ValueError: fold is below 1.
-    """
-    zonotopes, inner = _propagate(graph, region, inner, fold, pure=pure)
-    losses = rounding.losses(graph, region, inner)
-    merged, at = interval.merge_last_layer(graph, LinearForm(spec, 0.0), losses)
-    form = merged.dense()
-    bound = zonotopes[at].minimum(form.coefficients, outward=graph.outward) + form.constant
-    if pure:
-        return bound
-    return torch.maximum(bound, rounding.ended(form, at, losses).minimum(region if at == 0 else inner[at]))
+footprint, boxes, lower_bounds = Zonotope().footprint, Zonotope().boxes, Zonotope().lower_bounds
 
 
 @dataclass(frozen=True, eq=False)
 class ZonotopeSet:
     """All center + sum_i e_i generators_i + r with e_i in [-1, 1] and |r| <= radius.
 
-    `terms` tells which error term each generator belongs to: the number of the neuron that made it, counted through
-    all nodes. Branches that meet know by it what they share.
+    `terms` holds the error term of each generator: the number of the neuron that introduced it, counted over all nodes.
+    So branches that meet can match the terms that they share.
     """
 
     center: Tensor  # [B, *node]
@@ -151,7 +132,7 @@ class ZonotopeSet:
 
     @classmethod
     def of(cls, box: Box) -> ZonotopeSet:
-        """A box, with the first numbers for its error terms."""
+        """A box; its error terms have the first numbers."""
         return cls(box.center, *_new_terms(box.radius, 0), torch.zeros_like(box.radius))
 
     @property
@@ -160,21 +141,21 @@ class ZonotopeSet:
 
     @property
     def size(self) -> Tensor:
-        """The sum of |terms| that a value is made of, [B, *node]."""
+        """The sum of the |terms| of a value, [B, *node]."""
         return self.center.abs() + self.generators.abs().sum(1) + self.radius
 
     def minimum(self, a: Tensor, *, outward: bool = False) -> Tensor:
-        """The least value of <a, z>, for S linear forms a sample: [B, S, *node] to [B, S]."""
+        """The minimum of <a, z>, for S linear forms per sample: [B, S, *node] to [B, S]."""
         spread = a.flatten(2) @ self.generators.flatten(2).transpose(1, 2)
         least = Box.around(self.center, self.radius).minimum(a) - spread.abs().sum(2)
         return least - rounding.of_minimum(a, self.size, self.terms.shape[1]) if outward else least
 
     def widened(self, lost: Tensor) -> ZonotopeSet:
-        """The zonotope with what rounding can have cost, here and in sums over its terms."""
+        """The zonotope, wider by a rounding error and by the rounding errors of sums over its terms."""
         return replace(self, radius=self.radius + lost + rounding.of_terms(self.size, 2 * self.terms.shape[1]))
 
     def within(self, band: Band, first: int) -> ZonotopeSet:
-        """The values of a relaxed op, whose error terms are numbered from `first` on."""
+        """The image under a relaxed op; the numbers of its error terms start at `first`."""
         center, radius = (band.linear(value.unsqueeze(1)).squeeze(1) for value in (self.center, self.radius))
         generators, terms = _new_terms(band.half, first)
         return ZonotopeSet(
@@ -185,7 +166,7 @@ class ZonotopeSet:
         )
 
     def folded(self, most: int | None) -> ZonotopeSet:
-        """A zonotope around this one with at most so many error terms: the smallest over the node become radius."""
+        """A zonotope around this one with at most `most` error terms: the smallest ones become part of the radius."""
         if most is None or self.terms.shape[1] <= most:
             return self
         order = self.generators.abs().flatten(2).sum(2).argsort(dim=1, descending=True)
@@ -199,22 +180,22 @@ class ZonotopeSet:
 
 
 class Band(NamedTuple):
-    """|f(z) - slope z - middle| <= half for all z in a box: both lines of a relaxation, of one slope."""
+    """|f(z) - slope z - middle| <= half for all z in a box: the two lines of a relaxation have the same slope."""
 
     slope: Tensor  # [B, *input]; for a maximum of n entries [B, n, *node], one of them 1
     middle: Tensor  # [B, *node]
     half: Tensor  # [B, *node]
 
     def linear(self, rows: Tensor) -> Tensor:
-        """slope z for N values z a sample, [B, N, *input] to [B, N, *node]."""
+        """slope z for N values z per sample, [B, N, *input] to [B, N, *node]."""
         scaled = self.slope.unsqueeze(1) * rows
         return scaled.sum(2) if self.slope.dim() > self.half.dim() else scaled
 
     @classmethod
     def around(cls, op: Op, box: Box) -> Band:
-        """The band around an elementwise op along its chord; around a maximum, along the entry of greatest lower bound.
+        """The band of an elementwise op along its chord, or of a maximum along the entry with the greatest lower bound.
 
-        That entry is exceeded by no more than any other's upper bound exceeds its lower one.
+        The maximum exceeds that entry by at most the largest other upper bound minus the entry's lower bound.
         """
         if isinstance(op, Max):
             first = op.lines(box.lower, box.upper).lower_slope
@@ -222,45 +203,18 @@ class Band(NamedTuple):
             half = (torch.where(first > 0, floor.unsqueeze(1), box.upper).amax(1) - floor) / 2
             return cls(first, half, half)
         assert isinstance(op, Elementwise)
-        slope, lift, _, rise = op.lines(box.lower, box.upper, *parallel(op, box.lower, box.upper))
-        return cls(slope, rise / 2, rise / 2) if lift is None else cls(slope, (rise + lift) / 2, (rise - lift) / 2)
+        slope, lower_offset, _, upper_offset = op.lines(box.lower, box.upper, *parallel(op, box.lower, box.upper))
+        return (
+            cls(slope, upper_offset / 2, upper_offset / 2)
+            if lower_offset is None
+            else cls(slope, (upper_offset + lower_offset) / 2, (upper_offset - lower_offset) / 2)
+        )
 
 
 def by_row(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """A function of batches for N values a sample, [B, N, *input] to [B, N, *node]."""
-    found: Tensor = function(*(each.flatten(0, 1) for each in rows))
-    return found.view(*rows[0].shape[:2], *found.shape[1:])
-
-
-def _check_fold(fold: int | None) -> None:
-    if fold is not None and fold < 1:
-        raise ValueError(f"fold is {fold}: keep at least one error term, or give None to keep all")
-
-
-def _propagate(
-    graph: Graph, region: Region, inner: list[Box] | None, fold: int | None, *, pure: bool
-) -> tuple[list[ZonotopeSet], list[Box]]:
-    """The zonotopes of all nodes, and `inner` or, without it, their boxes."""
-    _check_fold(fold)
-    start, losses = region.hull, list[Loss]()
-    if graph.outward:
-        losses.append(rounding.loss(graph, 0, start, [], [], region))
-        start = rounding.widened(start, losses[0])
-    begin = ZonotopeSet.of(start).widened(torch.zeros_like(start.lower)) if graph.outward else ZonotopeSet.of(start)
-    zonotopes, found, first = [begin.folded(fold)], [start], math.prod(graph.input_shape)
-    for at, node in enumerate(graph.nodes[1:], 1):
-        inputs, read = [zonotopes[i] for i in node.inputs], [found[i] for i in node.inputs]
-        known = (found if inner is None else inner)[node.inputs[0]]
-        band = Band.around(node.op, known) if node.op.relaxed else None
-        zonotope, box = _image(node.op, band, first, *inputs), interval.forward(node, *read)
-        if graph.outward:
-            losses.append(rounding.loss(graph, at, box, found, losses, region))
-            box = rounding.widened(box, losses[at])
-            zonotope = zonotope.widened(rounding.of_op(node, known, [each.size for each in inputs]))
-        zonotopes.append(zonotope.folded(fold))
-        found.append(zonotopes[at].box if pure else zonotopes[at].box.intersect(box))
-        first += math.prod(node.shape)
-    return zonotopes, found if inner is None else inner
+    """A function of batches, for N values per sample: [B, N, *input] to [B, N, *node]."""
+    values: Tensor = function(*(each.flatten(0, 1) for each in rows))
+    return values.view(*rows[0].shape[:2], *values.shape[1:])
 
 
 @singledispatch
@@ -286,12 +240,12 @@ def _(op: Add | Concat, band: Band | None, first: int, *zonotopes: ZonotopeSet) 
 
 
 def _new_terms(half: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """A generator for every neuron that needs an error term, from half-widths [B, *node]; and their numbers."""
+    """A generator for every neuron that needs an error term, from half-widths [B, *node]; and the terms."""
     flat = half.flatten(1)
     batch, size = flat.shape
     index = positions(flat != 0)  # NaN is kept: it certifies nothing
     if not index.shape[1]:
-        index = index.new_full((batch, 1), size)  # not none at all: no shape can be told from an empty batch
+        index = index.new_full((batch, 1), size)  # one row of padding: torch infers no shape from an empty batch
     flat, at = F.pad(flat, (0, 1)), index.unsqueeze(2)
     rows = flat.new_zeros(*index.shape, size + 1).scatter(2, at, flat.gather(1, index).unsqueeze(2))
     return rows[:, :, :size].reshape(*index.shape, *half.shape[1:]), torch.where(index < size, first + index, NO_TERM)
@@ -303,7 +257,7 @@ def _rows(rows: Tensor, index: Tensor) -> Tensor:
 
 
 def _aligned(zonotopes: tuple[ZonotopeSet, ...]) -> tuple[Tensor, list[Tensor]]:
-    """The error terms of some zonotopes together, [B, E], and the generators of each of them for all of these."""
+    """The union of the error terms of zonotopes, [B, E], and for each zonotope its generators for all these terms."""
     terms = torch.cat([z.terms for z in zonotopes], dim=1)
     ordered, order = terms.sort(dim=1)
     rank = F.pad((ordered.diff(dim=1) > 0).long(), (1, 0)).cumsum(1)  # equal terms have one place

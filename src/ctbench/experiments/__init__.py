@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from ctbench.experiments import generalisation, robust_accuracy
-from ctbench.experiments.base import TINY, Experiment, Figure, Measures, Scale, Trial
+from ctbench.experiments.base import TINY, Experiment, ExperimentScale, Figure, Measures, Trial
 from ctbench.experiments.measuring import errors, measure
 from ctbench.experiments.running import run
 
@@ -18,9 +18,9 @@ __all__ = [
     "PAPERS",
     "TINY",
     "Experiment",
+    "ExperimentScale",
     "Figure",
     "Measures",
-    "Scale",
     "Trial",
     "errors",
     "figures",

@@ -54,7 +54,7 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class ExperimentScale:
     """The part of an experiment to run.
 
     Args:
@@ -87,7 +87,7 @@ class Scale:
         return [places[round(step * number)] for number in range(self.points)]
 
 
-TINY = Scale(seeds=2, epochs=3, test_samples=100, points=2, candidates=1)
+TINY = ExperimentScale(seeds=2, epochs=3, test_samples=100, points=2, candidates=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Experiment:
     """
 
     name: str
-    trials: Callable[[Scale], list[Trial]]
+    trials: Callable[[ExperimentScale], list[Trial]]
     seeds: int
 
 

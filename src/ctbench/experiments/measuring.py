@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from ctbench.analyses.alignment import cosine
 from ctbench.analyses.neurons import neuron_states
 from ctbench.attacks import APGD, adversarial_accuracy
-from ctbench.attacks.exact_line_search import violation, worst_on_segments
+from ctbench.attacks.exact_line_search import worst_on_segments
 from ctbench.datasets import Data
 from ctbench.datasets.synthetic import Synthetic
 from ctbench.domains import coap
 from ctbench.experiments.base import Trial
 from ctbench.graph import Graph, Precisions, freeze, trace
-from ctbench.regions import Region, Star, Threat
-from ctbench.specification import cross_entropy_at, margin_rows
+from ctbench.regions import Region, SegmentUnion, Threat
+from ctbench.specification import cross_entropy_at, margin_rows, violation
 from ctbench.training import Recipe, TrainingDivergedError, train
 
 CHUNK = 2_000_000  # the maximal number of entries in the inputs of a batch
@@ -76,8 +76,8 @@ def errors(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, attacks: t
     """
     size, net = max(1, CHUNK // x[0].numel()), Precisions.of(model, x[:1]).exact
     parts = [_verdicts(model, net, *some, threat, attacks) for some in zip(x.split(size), y.split(size), strict=True)]
-    wrong, turned, unproved = torch.cat(parts, dim=1).double().mean(dim=1).tolist()
-    return {"standard_error": wrong, "robust_error": turned, "certified_error": unproved}
+    wrong, falsified, unproved = torch.cat(parts, dim=1).double().mean(dim=1).tolist()
+    return {"standard_error": wrong, "robust_error": falsified, "certified_error": unproved}
 
 
 def _verdicts(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]) -> Tensor:
@@ -86,19 +86,19 @@ def _verdicts(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat
     wrong = net(x.double()).argmax(1) != y
     margins = coap.lower_bounds(net, region, margin_rows(y, net.classes, dtype=torch.float64))
     unproved = wrong | ~(margins > 0).all(1)
-    undecided, turned = unproved & ~wrong, wrong.clone()
+    undecided, falsified = unproved & ~wrong, wrong.clone()
     if bool(undecided.any()):
-        turned[undecided] = _turned(model, net, x[undecided], y[undecided], threat, attacks)
-    return torch.stack([wrong, turned, unproved])
+        falsified[undecided] = _falsified(model, net, x[undecided], y[undecided], threat, attacks)
+    return torch.stack([wrong, falsified, unproved])
 
 
-def _turned(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]) -> Tensor:
+def _falsified(model: nn.Module, net: Graph, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...]) -> Tensor:
     """Which samples, all right at the clean input, are wrong at some point of the region, [B]."""
     region = threat.region(x.double())
-    if isinstance(region, Star):
+    if isinstance(region, SegmentUnion):
         return violation(net(worst_on_segments(net, region, y, violation)), y) > 0
     evaluation = adversarial_accuracy(model, x, y, threat, attacks=attacks, batch_size=len(x))
-    return torch.tensor([attack is not None for attack in evaluation.turned_by])
+    return torch.tensor([attack is not None for attack in evaluation.falsified_by])
 
 
 @torch.no_grad()

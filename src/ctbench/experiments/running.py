@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -26,6 +24,7 @@ from ctbench.experiments.base import KEY, Trial
 from ctbench.experiments.measuring import measure
 from ctbench.results import jsonl
 from ctbench.results.jsonl import Record
+from ctbench.watchdog import exit_with_parent
 
 Watch = Callable[[int, int], None]
 Place = tuple[object, ...]
@@ -113,12 +112,7 @@ def _records(trials: Sequence[Trial], jobs: int, deadline: float) -> Generator[R
 def _begin(parent: Connection) -> None:
     """Set up a worker process: the parent handles Ctrl-C, and the worker exits when the pipe to the parent closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: Connection) -> None:
-    parent.poll(None)
-    os._exit(1)
+    exit_with_parent(parent)
 
 
 def _record(trial: Trial) -> Record:

@@ -13,7 +13,7 @@ from itertools import product
 
 from ctbench.attacks import APGD
 from ctbench.datasets.synthetic import Synthetic
-from ctbench.experiments.base import Experiment, Measures, Scale, Trial
+from ctbench.experiments.base import Experiment, ExperimentScale, Measures, Trial
 from ctbench.methods import Method
 from ctbench.methods.coap import COAP
 from ctbench.methods.line_search import LineSearchTraining
@@ -22,7 +22,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import MLP
 from ctbench.regions import Threat
 from ctbench.report import Panel
-from ctbench.training import SGD, Constant, Recipe
+from ctbench.training import SGD, ConstantRamp, Recipe
 
 ENDS_ALONE = Measures()
 RATES = (0.1, 0.01, 0.001)
@@ -62,7 +62,7 @@ def experiment(
         measures: the quantities to measure.
     """
 
-    def recipe(scale: Scale, seed: int, place: float, series: str, rate: float) -> Recipe:
+    def recipe(scale: ExperimentScale, seed: int, place: float, series: str, rate: float) -> Recipe:
         data, threat = setting(place, seed)
         return Recipe(
             name=f"{name}_{series}_{place:g}".lower(),
@@ -70,14 +70,14 @@ def experiment(
             network=MLP(hidden=(100,)),
             threat=threat,
             method=methods[series],
-            ramp=Constant(),
+            ramp=ConstantRamp(),
             optimizer=SGD(lr=rate, momentum=momentum),
             epochs=scale.epochs or epochs,
             batch_size=data.samples,
             seed=seed,
         )
 
-    def trials(scale: Scale) -> list[Trial]:
+    def trials(scale: ExperimentScale) -> list[Trial]:
         return [
             Trial(series=series, x=x, candidate=rate, recipe=recipe(scale, seed, x, series, rate), measures=measures)
             for seed, x, series, rate in product(

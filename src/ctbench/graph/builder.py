@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ctbench.graph.graph import Graph, Node, placed
+from ctbench.graph.graph import Graph, Node, converted
 from ctbench.graph.ops import BatchNorm, Dropout, Input, Op, Reshape, Shape, UnsupportedLayerError, lower, rearrangement
 
 REMEDY = "make it a separate layer and register an op for it with @ctbench.graph.lower.register"
@@ -31,7 +31,7 @@ class Constant:
     name: str  # e.g. "parameter 'scale' of layers.0 (Block)"
 
 
-class Batch:
+class BatchSize:
     """The size of the batch. It is open in a graph."""
 
 
@@ -111,7 +111,7 @@ class Builder:
         return torch.as_tensor(value, dtype=self.like.dtype, device=self.like.device)
 
     def _on_device(self, op: Op) -> Op:
-        return op if isinstance(op, BatchNorm) else placed(op, self.like)
+        return op if isinstance(op, BatchNorm) else converted(op, self.like)
 
     def _check_intact(self, value: Value, path: str) -> None:
         if value.index in self.overwritten:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.graph.builder import REMEDY, Batch, Builder, Constant, Value, located
+from ctbench.graph.builder import REMEDY, BatchSize, Builder, Constant, Value, located
 from ctbench.graph.ops import (
     Absolute,
     Add,
@@ -153,7 +153,7 @@ def _moved(path: str, constant: Constant, result: Any) -> Any:
 
 def _sized(value: Any, batch: int) -> Any:
     """The arguments, with the size of the batch as a number and constants as tensors."""
-    if isinstance(value, Batch):
+    if isinstance(value, BatchSize):
         return batch
     if isinstance(value, Constant):
         return value.tensor
@@ -276,7 +276,7 @@ def _told_apart(build: Builder, path: str, first: Any, second: Any) -> tuple[Val
 def _described(value: Any) -> str:
     if isinstance(value, Constant):
         return value.name
-    return {Value: "a value of the network", Batch: "the size of the batch"}.get(type(value), f"{value!r}")
+    return {Value: "a value of the network", BatchSize: "the size of the batch"}.get(type(value), f"{value!r}")
 
 
 def _fixed(path: str, constant: Tensor, name: str) -> Tensor:
@@ -425,4 +425,4 @@ def _dim(build: Builder, path: str, x: Any) -> int:
 
 
 def _sizes(x: Any) -> tuple[Any, ...]:
-    return tuple(x.tensor.shape) if isinstance(x, Constant) else (Batch(), *x.shape)
+    return tuple(x.tensor.shape) if isinstance(x, Constant) else (BatchSize(), *x.shape)

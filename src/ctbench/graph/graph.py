@@ -21,7 +21,7 @@ class Summable(Protocol):
     def __add__(self, other: Self, /) -> Self: ...
 
 
-Form = TypeVar("Form", bound=Summable)
+Carried = TypeVar("Carried", bound=Summable)  # what a backward walk carries, e.g. a linear form
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,10 @@ def walk_forward(graph: Graph, rule: Callable[..., State], start: State) -> list
     return states
 
 
-BackwardRule = Callable[[int, Node, Form], tuple[Form, ...]]
+BackwardRule = Callable[[int, Node, Carried], tuple[Carried, ...]]
 
 
-def walk_backward(graph: Graph, rule: BackwardRule[Form], form: Form, at: int = -1) -> Form:
+def walk_backward(graph: Graph, rule: BackwardRule[Carried], form: Carried, at: int = -1) -> Carried:
     """Carry a form from node `at` back to the input.
 
     rule(at, node, form) gives the share of each input of the node at position `at`; shares of one node add up.
@@ -118,7 +118,9 @@ def walk_backward(graph: Graph, rule: BackwardRule[Form], form: Form, at: int = 
     return last[0]
 
 
-def backward_steps(graph: Graph, rule: BackwardRule[Form], form: Form, at: int = -1) -> Iterator[dict[int, Form]]:
+def backward_steps(
+    graph: Graph, rule: BackwardRule[Carried], form: Carried, at: int = -1
+) -> Iterator[dict[int, Carried]]:
     """The walk step by step: the forms by the positions that they have reached, before each node and at the input.
 
     The node at the largest position is processed next. A yielded dictionary changes when the next one is requested.
@@ -195,13 +197,13 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
         # a mean in half precision has a relative error of 1/256, and cannot update running statistics in float32
         exact = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in inputs)
         op = node.op.freeze(*exact, training=training)
-        op = placed(op, x) if graph.open else op
+        op = converted(op, x) if graph.open else op
         nodes.append(replace(node, op=op))
         values.append(op(*inputs))
     return Graph(tuple(nodes)), values[-1]
 
 
-def placed(op: Op, like: Tensor) -> Op:
+def converted(op: Op, like: Tensor) -> Op:
     """An op with its tensors on the device of `like`, and its numbers in the precision of `like`."""
     return op.map(lambda tensor: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device))
 

@@ -48,8 +48,9 @@ class COAP(Method):
             raise ValueError(f"projections is {self.projections}: give at least 1, or None for exact bounds")
 
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
-        boxes = coap.boxes(net, batch.region, projections=self.projections, generator=batch.generator)
+        domain = coap.COAP(projections=self.projections, generator=batch.generator)
+        boxes = domain.boxes(net, batch.region)
         spec = margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
-        margins = coap.lower_bounds(net, batch.region, spec, inner=boxes)
+        margins = domain.lower_bounds(net, batch.region, spec, inner=boxes)
         sound = boxes if self.projections is None else None
         return RobustLoss(robust_cross_entropy(margins), correct=(margins > 0).all(1), boxes=sound)

@@ -10,7 +10,7 @@ The front maps the region to a zonotope c + sum_i e_i g_i, and an attack searche
 Neither loss has a gradient in the front of the stage: layers freeze one after the other. A schedule of `progress`,
 l + f, defines the stages:
 
-    Schedule(path="method.progress", start_value=0, end_value=3, ramp=Linear(end=epochs))      # stages 0, 1 and 2
+    Schedule(path="method.progress", start_value=0, end_value=3, ramp=LinearRamp(end=epochs))      # stages 0, 1 and 2
 
 Use it as a comparison, for networks with few layers: at small radii it is above IBP in both accuracies, at larger radii
 it certifies less (TAPS, Table 1: CIFAR-10). The network should have no batch norm, because the statistics of the back
@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctbench import attacks, waiting
-from ctbench.domains import crown
+from ctbench.domains import Crown
 from ctbench.domains.relaxations import parallel
 from ctbench.domains.zonotope import Band, by_row
 from ctbench.graph import Graph, Node, place_of_cut, split, walk_forward
@@ -131,7 +131,7 @@ class Relaxed:
     @classmethod
     def over(cls, box: Box, net: Graph) -> Relaxed:
         """A frozen graph, relaxed for inputs in a box."""
-        boxes = crown.boxes(net, box, slope=parallel, select=waiting.is_free(box.center))
+        boxes = Crown(slope=parallel, select=waiting.is_free(box.center)).boxes(net, box)
         start = Band(torch.zeros_like(box.radius), box.center, box.radius)
         return cls(net, [start, *(Band.around(n.op, boxes[n.inputs[0]]) for n in net.nodes if n.op.relaxed)])
 

@@ -84,7 +84,7 @@ class CrownIBP(Method):
         """Lower bounds of the forms [B, S, K], a mixture of both kinds, [B, S]."""
         if self.beta == 0:
             return interval.lower_bounds(net, region, spec, inner=boxes)
-        backward = crown_ibp.lower_bounds(net, region, spec, inner=boxes, every_layer=self.every_layer)
+        backward = crown_ibp.CrownIBP(every_layer=self.every_layer).lower_bounds(net, region, spec, inner=boxes)
         if self.beta == 1:
             return backward
         bounds = interval.lower_bounds(net, region, spec, inner=boxes)

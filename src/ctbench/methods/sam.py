@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from ctbench.graph import Graph
 from ctbench.methods.base import Batch, Method, RobustLoss, check_weights
 from ctbench.methods.pgd import PGD
+from ctbench.methods.reweighted import reweighted, weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class SAM(Method):
             return self.inner(net, batch)
         twin = None if batch.generator is None else batch.generator.clone_state()
         nowhere = {key: torch.zeros_like(tensor, requires_grad=True) for key, tensor in own.items()}
-        here = self.inner(*moved(net, replace(batch, generator=twin), nowhere))
+        here = self.inner(*reweighted(net, replace(batch, generator=twin), nowhere))
         gradients = torch.autograd.grad(
             here.per_sample.mean(),
             list(nowhere.values()),
@@ -72,7 +73,7 @@ class SAM(Method):
             materialize_grads=True,
         )
         ahead = dict(zip(own, ascent(gradients, self.rho), strict=True))
-        return replace(here, per_sample=self.inner(*moved(net, batch, ahead)).per_sample)
+        return replace(here, per_sample=self.inner(*reweighted(net, batch, ahead)).per_sample)
 
 
 def ascent(gradients: tuple[Tensor, ...], rho: float) -> list[Tensor]:
@@ -80,20 +81,3 @@ def ascent(gradients: tuple[Tensor, ...], rho: float) -> list[Tensor]:
     norm = nn.utils.get_total_norm(gradients)
     share = torch.where(norm > 0, rho / norm, 0.0)
     return [share * gradient for gradient in gradients]
-
-
-def weights(net: Graph) -> dict[int, Tensor]:
-    """The tensors of a frozen network that have a gradient, by `id`: a tensor that layers share appears once."""
-    tensors: dict[int, Tensor] = {}
-    net.map(lambda tensor: tensors.setdefault(id(tensor), tensor))
-    return {key: tensor for key, tensor in tensors.items() if tensor.requires_grad}
-
-
-def moved(net: Graph, batch: Batch, offsets: dict[int, Tensor]) -> tuple[Graph, Batch]:
-    """The network with an offset added to each of its `weights`, and the batch with the logits of this network.
-
-    Gradients flow to the original weights.
-    """
-    changed = {key: tensor + offsets[key] for key, tensor in weights(net).items()}
-    net = net.map(lambda tensor: changed.get(id(tensor), tensor))
-    return net, replace(batch, logits=net(batch.x))

@@ -27,7 +27,7 @@ from torch import Tensor
 from ctbench.graph import Graph
 from ctbench.methods.base import Batch, Method, RobustLoss, check_weights
 from ctbench.methods.ibp import IBP
-from ctbench.methods.sam import moved, weights
+from ctbench.methods.reweighted import reweighted, weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class WeightSmoothing(Method):
         here = self.inner(net, batch)
         if not torch.is_grad_enabled():
             return here
-        draws = [self.inner(*moved(net, batch, self._noise(net, batch.generator))) for _ in range(self.samples)]
+        draws = [self.inner(*reweighted(net, batch, self._noise(net, batch.generator))) for _ in range(self.samples)]
         return replace(here, per_sample=torch.stack([draw.per_sample for draw in draws]).mean(0))
 
     def _noise(self, net: Graph, generator: torch.Generator | None) -> dict[int, Tensor]:

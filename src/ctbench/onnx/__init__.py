@@ -7,6 +7,6 @@ save_onnx(model, "copy.onnx", model.input_shape)
 from ctbench.onnx.building import OnnxError, OnnxNetwork
 from ctbench.onnx.reading import load_onnx
 from ctbench.onnx.replaying import can_replay, replay
-from ctbench.onnx.writing import Sheet, node_of, save_onnx
+from ctbench.onnx.writing import NodeWriter, node_of, save_onnx
 
-__all__ = ["OnnxError", "OnnxNetwork", "Sheet", "can_replay", "load_onnx", "node_of", "replay", "save_onnx"]
+__all__ = ["NodeWriter", "OnnxError", "OnnxNetwork", "can_replay", "load_onnx", "node_of", "replay", "save_onnx"]

@@ -64,7 +64,7 @@ def _network(module: fx.GraphModule) -> OnnxNetwork:
 
 
 @dataclass(frozen=True)
-class Value:
+class TracedValue:
     """A tensor of the network that depends on its input."""
 
     node: fx.Node
@@ -87,28 +87,28 @@ class Building:
     graph: fx.Graph = field(default_factory=fx.Graph)
     parts: dict[str, nn.Module | Tensor] = field(default_factory=dict)
 
-    def input(self, shape: Shape, dtype: torch.dtype) -> Value:
-        return Value(self.graph.placeholder("x"), torch.zeros(2, *shape, dtype=dtype))
+    def input(self, shape: Shape, dtype: torch.dtype) -> TracedValue:
+        return TracedValue(self.graph.placeholder("x"), torch.zeros(2, *shape, dtype=dtype))
 
-    def layer(self, path: str, module: nn.Module, x: Value) -> Value:
+    def layer(self, path: str, module: nn.Module, x: TracedValue) -> TracedValue:
         """The output of a layer. Sets the layer to eval mode."""
         path = self._free(path)
         self.parts[path] = module.eval()
-        return Value(self.graph.call_module(path, (x.node,)), module(x.example))
+        return TracedValue(self.graph.call_module(path, (x.node,)), module(x.example))
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Value:
+    def call(self, function: Callable[..., Any], *args: Any) -> TracedValue:
         """The output of a function; its arguments may contain values at any place."""
-        nodes = fx.node.map_aggregate(args, lambda a: a.node if isinstance(a, Value) else a)
-        examples = fx.node.map_aggregate(args, lambda a: a.example if isinstance(a, Value) else a)
-        return Value(self.graph.call_function(function, nodes), function(*examples))
+        nodes = fx.node.map_aggregate(args, lambda a: a.node if isinstance(a, TracedValue) else a)
+        examples = fx.node.map_aggregate(args, lambda a: a.example if isinstance(a, TracedValue) else a)
+        return TracedValue(self.graph.call_function(function, nodes), function(*examples))
 
-    def buffer(self, path: str, constant: Tensor) -> Value:
+    def buffer(self, path: str, constant: Tensor) -> TracedValue:
         """A constant as an argument of a function; it is the same for all samples of a batch."""
         path = self._free(path)
         self.parts[path] = constant
-        return Value(self.graph.get_attr(path), constant)
+        return TracedValue(self.graph.get_attr(path), constant)
 
-    def finish(self, x: Value, output: Value) -> OnnxNetwork:
+    def finish(self, x: TracedValue, output: TracedValue) -> OnnxNetwork:
         self.graph.output(output.node)
         network = OnnxNetwork(nn.Module(), fx.Graph(), "OnnxNetwork")
         for path, part in self.parts.items():
@@ -138,7 +138,7 @@ class Operator:
     """One node of an ONNX graph: its inputs and attributes, and methods that build its layer or function."""
 
     proto: onnx.NodeProto
-    inputs: Sequence[Value | Array | None]  # None: an optional input that is missing
+    inputs: Sequence[TracedValue | Array | None]  # None: an optional input that is missing
     building: Building
 
     @property
@@ -158,18 +158,18 @@ class Operator:
                 return value.decode() if isinstance(value, bytes) else value
         return default
 
-    def argument(self, index: int) -> Value | Array | None:
+    def argument(self, index: int) -> TracedValue | Array | None:
         return self.inputs[index] if index < len(self.inputs) else None
 
-    def value(self, index: int = 0) -> Value:
+    def value(self, index: int = 0) -> TracedValue:
         value = self.argument(index)
-        if not isinstance(value, Value):
+        if not isinstance(value, TracedValue):
             raise self.error(f"its input {index} must depend on the input of the network, it is a constant")
         return value
 
     def constant(self, index: int) -> Array | None:
         constant = self.argument(index)
-        if isinstance(constant, Value):
+        if isinstance(constant, TracedValue):
             raise self.error(f"its input {index} must be a constant, it depends on the input of the network")
         return constant
 
@@ -208,13 +208,13 @@ class Operator:
                 return str(name.removesuffix(".weight"))
         return _clean(self.proto.name or self.proto.output[0])
 
-    def layer(self, module: nn.Module, x: Value) -> Value:
+    def layer(self, module: nn.Module, x: TracedValue) -> TracedValue:
         return self.building.layer(self.path, module, x)
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Value:
+    def call(self, function: Callable[..., Any], *args: Any) -> TracedValue:
         return self.building.call(function, *args)
 
-    def buffer(self, index: int, constant: Tensor) -> Value:
+    def buffer(self, index: int, constant: Tensor) -> TracedValue:
         return self.building.buffer(_clean(self.proto.input[index]), constant)
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ctbench.onnx.building import Operator, Value
+from ctbench.onnx.building import Operator, TracedValue
 from ctbench.onnx.table import reads
 
 # ------------------------------------------------------------------------------------------------ shapes
 
 
-def _reshaped(op: Operator, x: Value, shape: Sequence[int]) -> Value:
+def _reshaped(op: Operator, x: TracedValue, shape: Sequence[int]) -> TracedValue:
     if not shape or shape[0] != 1:
         raise op.error(
             f"for one sample it makes shape {list(shape)} of {list(x.shape)}: the first size must stay the batch"
@@ -32,14 +32,14 @@ def _reshaped(op: Operator, x: Value, shape: Sequence[int]) -> Value:
 
 
 @reads("Flatten")
-def _flatten(op: Operator) -> Value:
+def _flatten(op: Operator) -> TracedValue:
     x, axis = op.value(), op.attribute("axis", 1)
     front = x.shape[:axis]  # a negative axis counts from the end, like in Python
     return _reshaped(op, x, (math.prod(front), math.prod(x.shape[len(front) :])))
 
 
 @reads("Reshape")
-def _reshape(op: Operator) -> Value:
+def _reshape(op: Operator) -> TracedValue:
     x, sizes = op.value(), op.setting("shape", 1)
     if not op.attribute("allowzero", 0):
         sizes = [n if n else x.shape[axis] for axis, n in enumerate(sizes)]
@@ -47,7 +47,7 @@ def _reshape(op: Operator) -> Value:
 
 
 @reads("Squeeze")
-def _squeeze(op: Operator) -> Value:
+def _squeeze(op: Operator) -> TracedValue:
     x, axes = op.value(), op.setting("axes", 1)
     if axes is None:
         raise op.error("without axes it would also remove the batch: name the axes")
@@ -58,7 +58,7 @@ def _squeeze(op: Operator) -> Value:
 
 
 @reads("Unsqueeze")
-def _unsqueeze(op: Operator) -> Value:
+def _unsqueeze(op: Operator) -> TracedValue:
     x, axes = op.value(), op.setting("axes", 1)
     rank = len(x.shape) + len(axes)
     added, sizes = {op.axis(axis, rank) for axis in axes}, iter(x.shape)
@@ -66,7 +66,7 @@ def _unsqueeze(op: Operator) -> Value:
 
 
 @reads("Transpose")
-def _transpose(op: Operator) -> Value:
+def _transpose(op: Operator) -> TracedValue:
     x = op.value()
     order = list(op.attribute("perm", range(len(x.shape))[::-1]))
     if order[0] != 0:
@@ -77,12 +77,12 @@ def _transpose(op: Operator) -> Value:
 # ------------------------------------------------------------------------------ slices, joins, padding
 
 
-def _at(op: Operator, x: Value, axis: int, entries: slice | int | list[int]) -> Value:
+def _at(op: Operator, x: TracedValue, axis: int, entries: slice | int | list[int]) -> TracedValue:
     return op.call(operator.getitem, x, (slice(None),) * axis + (entries,))
 
 
 @reads("Slice")
-def _slice(op: Operator) -> Value:
+def _slice(op: Operator) -> TracedValue:
     x, starts, ends = op.value(), op.setting("starts", 1), op.setting("ends", 2)
     axes = op.setting("axes", 3) or range(len(starts))
     for axis, start, end, step in zip(axes, starts, ends, op.setting("steps", 4) or [1] * len(starts), strict=True):
@@ -97,7 +97,7 @@ def _slice(op: Operator) -> Value:
 
 
 @reads("Split")
-def _split(op: Operator) -> list[Value]:
+def _split(op: Operator) -> list[TracedValue]:
     x = op.value()
     axis = op.axis(op.attribute("axis", 0), len(x.shape))
     size, count = x.shape[axis], len(op.proto.output)
@@ -108,7 +108,7 @@ def _split(op: Operator) -> list[Value]:
 
 
 @reads("Gather")
-def _gather(op: Operator) -> Value:
+def _gather(op: Operator) -> TracedValue:
     x, entries = op.value(), op.setting("indices", 1)
     axis = op.axis(op.attribute("axis", 0), len(x.shape))
     if isinstance(entries, list) and any(isinstance(entry, list) for entry in entries):
@@ -117,13 +117,13 @@ def _gather(op: Operator) -> Value:
 
 
 @reads("Concat")
-def _concat(op: Operator) -> Value:
+def _concat(op: Operator) -> TracedValue:
     values = [op.value(index) for index in range(len(op.inputs))]
     return op.call(torch.cat, values, op.axis(op.attribute("axis"), len(values[0].shape)))
 
 
 @reads("Pad")
-def _pad(op: Operator) -> Value:
+def _pad(op: Operator) -> TracedValue:
     x, pads, filler = op.value(), op.setting("pads", 1), op.setting("value", 2)
     if op.attribute("mode", "constant") != "constant" or np.any(filler):
         raise op.error("only padding with zeros is supported")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.onnx.building import Array, Operator, Shape, Value
+from ctbench.onnx.building import Array, Operator, Shape, TracedValue
 from ctbench.onnx.gemm import Gemm
 from ctbench.onnx.table import reads
 
@@ -37,7 +37,7 @@ def _weighted(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Modu
 
 
 @reads("Gemm")
-def _gemm(op: Operator) -> Value:
+def _gemm(op: Operator) -> TracedValue:
     """alpha A B + beta C, with constant B and C."""
     if op.attribute("transA", 0):
         raise op.error("transA=1 acts across the batch: a network must treat each sample on its own")
@@ -51,9 +51,9 @@ def _gemm(op: Operator) -> Value:
 
 
 @reads("MatMul")
-def _matmul(op: Operator) -> Value:
+def _matmul(op: Operator) -> TracedValue:
     """x W, or W x as (x^T W^T)^T: a matrix times vectors of each sample."""
-    constant = 0 if not isinstance(op.argument(0), Value) else 1
+    constant = 0 if not isinstance(op.argument(0), TracedValue) else 1
     x, weight = op.value(1 - constant), op.weight(constant)
     rank = len(x.shape)
     if weight.dim() > rank or weight.dim() < 2 or math.prod(weight.shape[:-2]) != 1:
@@ -124,7 +124,7 @@ def _window(op: Operator, kernel: Sequence[int], sizes: Shape) -> _Window:
 
 
 @reads("Conv")
-def _conv(op: Operator) -> Value:
+def _conv(op: Operator) -> TracedValue:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
     if not window.even:
@@ -144,7 +144,7 @@ def _conv(op: Operator) -> Value:
 
 
 @reads("ConvTranspose")
-def _conv_transpose(op: Operator) -> Value:
+def _conv_transpose(op: Operator) -> TracedValue:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
     if not window.even or op.attribute("output_shape") or op.attribute("auto_pad", "NOTSET").startswith("SAME"):
@@ -165,7 +165,7 @@ def _conv_transpose(op: Operator) -> Value:
 
 
 @reads("MaxPool")
-def _max_pool(op: Operator) -> Value:
+def _max_pool(op: Operator) -> TracedValue:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
     if not window.even:
@@ -180,7 +180,7 @@ def _max_pool(op: Operator) -> Value:
 
 
 @reads("AveragePool")
-def _average_pool(op: Operator) -> Value:
+def _average_pool(op: Operator) -> TracedValue:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
     padded, counted = any(window.begin + window.end), bool(op.attribute("count_include_pad", 0))
@@ -197,12 +197,12 @@ def _average_pool(op: Operator) -> Value:
 
 
 @reads("GlobalAveragePool")
-def _global_average_pool(op: Operator) -> Value:
+def _global_average_pool(op: Operator) -> TracedValue:
     return op.call(torch.mean, op.value(), list(range(2, len(op.value().shape))), True)
 
 
 @reads("ReduceMean", "ReduceMax")
-def _reduce(op: Operator) -> Value:
+def _reduce(op: Operator) -> TracedValue:
     x, axes = op.value(), op.setting("axes", 1)
     if not axes and op.attribute("noop_with_empty_axes", 0):
         return x
@@ -215,7 +215,7 @@ def _reduce(op: Operator) -> Value:
 
 
 @reads("BatchNormalization")
-def _batch_normalization(op: Operator) -> Value:
+def _batch_normalization(op: Operator) -> TracedValue:
     x = op.value()
     if op.attribute("training_mode", 0) or len(op.proto.output) > 1:
         raise op.error("the node is in training mode: export the network in eval mode")
@@ -234,42 +234,42 @@ def _batch_normalization(op: Operator) -> Value:
 
 
 @reads("Relu")
-def _relu(op: Operator) -> Value:
+def _relu(op: Operator) -> TracedValue:
     return op.layer(nn.ReLU(), op.value())
 
 
 @reads("LeakyRelu")
-def _leaky_relu(op: Operator) -> Value:
+def _leaky_relu(op: Operator) -> TracedValue:
     return op.layer(nn.LeakyReLU(op.attribute("alpha", _single(0.01))), op.value())
 
 
 @reads("Sigmoid")
-def _sigmoid(op: Operator) -> Value:
+def _sigmoid(op: Operator) -> TracedValue:
     return op.layer(nn.Sigmoid(), op.value())
 
 
 @reads("Tanh")
-def _tanh(op: Operator) -> Value:
+def _tanh(op: Operator) -> TracedValue:
     return op.layer(nn.Tanh(), op.value())
 
 
 @reads("Gelu")
-def _gelu(op: Operator) -> Value:
+def _gelu(op: Operator) -> TracedValue:
     return op.layer(nn.GELU(op.attribute("approximate", "none")), op.value())
 
 
 @reads("Abs")
-def _abs(op: Operator) -> Value:
+def _abs(op: Operator) -> TracedValue:
     return op.call(torch.abs, op.value())
 
 
 @reads("Neg")
-def _neg(op: Operator) -> Value:
+def _neg(op: Operator) -> TracedValue:
     return op.call(torch.neg, op.value())
 
 
 @reads("Clip")
-def _clip(op: Operator) -> Value:
+def _clip(op: Operator) -> TracedValue:
     low, high = op.setting("min", 1), op.setting("max", 2)
     return op.value() if low is None and high is None else op.call(torch.clamp, op.value(), low, high)
 
@@ -280,9 +280,9 @@ _ARITHMETIC: dict[str, Callable[..., Tensor]] = {"Add": torch.add, "Sub": torch.
 
 
 @reads(*_ARITHMETIC)
-def _arithmetic(op: Operator) -> Value:
+def _arithmetic(op: Operator) -> TracedValue:
     """Two values of the network, or one of them with a constant."""
-    ranks = [len(operand.shape) for operand in op.inputs if isinstance(operand, Value)]
+    ranks = [len(operand.shape) for operand in op.inputs if isinstance(operand, TracedValue)]
     if len(set(ranks)) != 1:
         raise op.error("it broadcasts samples of different shapes across the batch: give both the same number of axes")
     if op.kind == "Mul" and (gated := _gated(op)):
@@ -290,8 +290,8 @@ def _arithmetic(op: Operator) -> Value:
     return op.call(_ARITHMETIC[op.kind], *(_operand(op, index, ranks[0]) for index in range(2)))
 
 
-def _operand(op: Operator, index: int, rank: int) -> Value:
-    if isinstance(value := op.argument(index), Value):
+def _operand(op: Operator, index: int, rank: int) -> TracedValue:
+    if isinstance(value := op.argument(index), TracedValue):
         return value
     constant = op.weight(index)
     if constant.dim() > rank or (constant.dim() == rank and len(constant) != 1):
@@ -299,17 +299,17 @@ def _operand(op: Operator, index: int, rank: int) -> Value:
     return op.buffer(index, constant[0] if constant.dim() == rank else constant)
 
 
-def _gated(op: Operator) -> Value | None:
+def _gated(op: Operator) -> TracedValue | None:
     """The x of x sigmoid(x), which is one layer in torch."""
     for x, gate in (op.inputs, op.inputs[::-1]):
-        if isinstance(x, Value) and isinstance(gate, Value) and gate.node.args == (x.node,):
+        if isinstance(x, TracedValue) and isinstance(gate, TracedValue) and gate.node.args == (x.node,):
             layer = op.building.parts.get(str(gate.node.target))
             return x if isinstance(layer, nn.Sigmoid) else None
     return None
 
 
 @reads("Sum")
-def _sum(op: Operator) -> Value:
+def _sum(op: Operator) -> TracedValue:
     total = op.value(0)
     for index in range(1, len(op.inputs)):
         if len(op.value(index).shape) != len(total.shape):
@@ -322,14 +322,14 @@ def _sum(op: Operator) -> Value:
 
 
 @reads("Identity", "Dropout")
-def _identity(op: Operator) -> Value:
+def _identity(op: Operator) -> TracedValue:
     if len(op.inputs) > 2 and (training := op.constant(2)) is not None and bool(training):
         raise op.error("the node is in training mode: export the network in eval mode")
     return op.value()
 
 
 @reads("Cast")
-def _cast(op: Operator) -> Value:
+def _cast(op: Operator) -> TracedValue:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))
     if str(op.value().example.dtype) != f"torch.{dtype}":
         raise op.error(f"a network of {op.value().example.dtype} cannot continue in {dtype}: convert it to float32")

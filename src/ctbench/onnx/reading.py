@@ -22,7 +22,7 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from ctbench.onnx import moves, operators  # noqa: F401  they fill the table
-from ctbench.onnx.building import Array, Building, OnnxError, OnnxNetwork, Operator, Shape, Value
+from ctbench.onnx.building import Array, Building, OnnxError, OnnxNetwork, Operator, Shape, TracedValue
 from ctbench.onnx.table import OPERATORS, REFUSED
 
 OLDEST_OPSET = 7  # the first opset in which shapes broadcast like in numpy
@@ -82,7 +82,7 @@ def _build(model: onnx.ModelProto) -> OnnxNetwork:
     proto = model.graph
     if proto.sparse_initializer:
         raise OnnxError("sparse weights are not supported: export them dense")
-    values: dict[str, Value | Array | None] = {"": None}
+    values: dict[str, TracedValue | Array | None] = {"": None}
     values |= {weight.name: onnx.numpy_helper.to_array(weight) for weight in proto.initializer}
     inputs = [info for info in proto.input if info.name not in values]
     for kind, infos in (("input", inputs), ("output", proto.output)):
@@ -99,20 +99,20 @@ def _build(model: onnx.ModelProto) -> OnnxNetwork:
         op = Operator(node, [values[name] for name in node.input], building)
         values.update(zip(node.output, _results(op, model), strict=False))
     output = values.get(proto.output[0].name)
-    if not isinstance(output, Value):
+    if not isinstance(output, TracedValue):
         raise OnnxError("the output does not depend on the input")
     _check_output(proto.output[0], output.shape)
     return building.finish(x, output)
 
 
-def _results(op: Operator, model: onnx.ModelProto) -> Sequence[Value | Array]:
+def _results(op: Operator, model: onnx.ModelProto) -> Sequence[TracedValue | Array]:
     """The outputs of one operator."""
     if op.proto.domain not in ("", "ai.onnx"):
         raise op.error(
             f"operators of the domain '{op.proto.domain}' are not supported: export with standard ONNX operators only"
         )
     try:
-        if op.kind in _FOLDED and not any(isinstance(operand, Value) for operand in op.inputs):
+        if op.kind in _FOLDED and not any(isinstance(operand, TracedValue) for operand in op.inputs):
             return _fold(op, model)
         if op.kind not in OPERATORS:
             supported = ", ".join(sorted(OPERATORS))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ctbench.onnx.building import Array, Operator, Value
+from ctbench.onnx.building import Array, Operator, TracedValue
 
-Result = Value | list[Value] | Array
+Result = TracedValue | list[TracedValue] | Array
 Reader = Callable[[Operator], Result]
 OPERATORS: dict[str, Reader] = {}
 

@@ -6,8 +6,8 @@ The file contains the network in eval mode, op by op: batch norms are scales com
 The batch is left open. A new op needs one function here that writes its ONNX nodes:
 
     @node_of.register
-    def _(op: ReLU, sheet: Sheet) -> str:
-        return sheet.node("Relu", *sheet.inputs)
+    def _(op: ReLU, writer: NodeWriter) -> str:
+        return writer.node("Relu", *writer.inputs)
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from ctbench.files import write_whole
 from ctbench.graph import Graph, Op, UnsupportedLayerError, freeze, precision, trace
 from ctbench.graph import ops as graph_ops
 from ctbench.graph.ops import Shape
 from ctbench.onnx.building import OnnxError
-from ctbench.results.jsonl import write_whole
 
 OPSET = 17
 GELU_OPSET = 20  # the first opset with this operator
@@ -64,7 +64,7 @@ def save_onnx(model: nn.Module, path: Path | str, input_shape: Shape, *, dtype: 
 
 
 @dataclass(frozen=True)
-class Sheet:
+class NodeWriter:
     """The place where the ONNX nodes of one op are written."""
 
     path: str  # the path of its layer in the module
@@ -102,29 +102,29 @@ def _free(path: str, end: str, taken: Sequence[str]) -> str:
 def _model(graph: Graph, dtype: torch.dtype) -> onnx.ModelProto:
     """A frozen graph as an ONNX model."""
     opset = GELU_OPSET if any(isinstance(node.op, graph_ops.GELU) for node in graph.nodes) else OPSET
-    sheet = Sheet("", (), (), opset, dtype)
+    writer = NodeWriter("", (), (), opset, dtype)
     names = ["input"]
     for node in graph.nodes[1:]:
         inputs, shapes = zip(*((names[i], graph.nodes[i].shape) for i in node.inputs), strict=True)
-        names.append(node_of(node.op, replace(sheet, path=node.name, inputs=inputs, shapes=shapes)))
+        names.append(node_of(node.op, replace(writer, path=node.name, inputs=inputs, shapes=shapes)))
     first, last = (
         onnx.helper.make_tensor_value_info(name, _TYPES[dtype], ["batch", *node.shape])
         for name, node in ((names[0], graph.nodes[0]), (names[-1], graph.nodes[-1]))
     )
-    proto = onnx.helper.make_graph(sheet.nodes, "network", [first], [last], sheet.constants)
+    proto = onnx.helper.make_graph(writer.nodes, "network", [first], [last], writer.constants)
     opsets = [onnx.helper.make_opsetid("", opset)]
     return onnx.helper.make_model(proto, producer_name="ctbench", opset_imports=opsets, ir_version=_IR_VERSION)
 
 
 @singledispatch
-def node_of(op: Op, sheet: Sheet) -> str:
+def node_of(op: Op, writer: NodeWriter) -> str:
     """Write the nodes of an op, and return the name of its output.
 
-    For a new op, register a function of the op and the sheet with `@node_of.register`.
+    For a new op, register a function of the op and the writer with `@node_of.register`.
     """
     raise UnsupportedLayerError(
-        f"layer '{sheet.path}': the op {type(op).__name__} has no ONNX form: register one with "
-        f"@ctbench.onnx.node_of.register, a function of the op and the sheet to write on"
+        f"layer '{writer.path}': the op {type(op).__name__} has no ONNX form: register one with "
+        f"@ctbench.onnx.node_of.register, a function of the op and the writer to write on"
     )
 
 
@@ -132,24 +132,24 @@ def node_of(op: Op, sheet: Sheet) -> str:
 
 
 @node_of.register
-def _(op: graph_ops.Linear, sheet: Sheet) -> str:
-    if len(sheet.shapes[0]) == 1:
-        tensors = (sheet.constant("weight", op.weight), *sheet.optional("bias", op.bias))
-        return sheet.node("Gemm", *sheet.inputs, *tensors, transB=1)
-    product = sheet.node("MatMul", *sheet.inputs, sheet.constant("weight", op.weight.T))
-    return product if op.bias is None else sheet.node("Add", product, sheet.constant("bias", op.bias))
+def _(op: graph_ops.Linear, writer: NodeWriter) -> str:
+    if len(writer.shapes[0]) == 1:
+        tensors = (writer.constant("weight", op.weight), *writer.optional("bias", op.bias))
+        return writer.node("Gemm", *writer.inputs, *tensors, transB=1)
+    product = writer.node("MatMul", *writer.inputs, writer.constant("weight", op.weight.T))
+    return product if op.bias is None else writer.node("Add", product, writer.constant("bias", op.bias))
 
 
 @node_of.register
-def _(op: graph_ops.Conv2d, sheet: Sheet) -> str:
-    tensors = (sheet.constant("weight", op.weight), *sheet.optional("bias", op.bias))
-    return sheet.node("Conv", *sheet.inputs, *tensors, **_window(op))
+def _(op: graph_ops.Conv2d, writer: NodeWriter) -> str:
+    tensors = (writer.constant("weight", op.weight), *writer.optional("bias", op.bias))
+    return writer.node("Conv", *writer.inputs, *tensors, **_window(op))
 
 
 @node_of.register
-def _(op: graph_ops.ConvTranspose2d, sheet: Sheet) -> str:
-    tensors = (sheet.constant("weight", op.weight), *sheet.optional("bias", op.bias))
-    return sheet.node("ConvTranspose", *sheet.inputs, *tensors, **_window(op), output_padding=op.output_padding)
+def _(op: graph_ops.ConvTranspose2d, writer: NodeWriter) -> str:
+    tensors = (writer.constant("weight", op.weight), *writer.optional("bias", op.bias))
+    return writer.node("ConvTranspose", *writer.inputs, *tensors, **_window(op), output_padding=op.output_padding)
 
 
 def _window(op: graph_ops.Conv2d | graph_ops.ConvTranspose2d) -> dict[str, Any]:
@@ -163,135 +163,135 @@ def _window(op: graph_ops.Conv2d | graph_ops.ConvTranspose2d) -> dict[str, Any]:
 
 
 @node_of.register
-def _(op: graph_ops.Scale, sheet: Sheet) -> str:
-    scaled = sheet.node("Mul", *sheet.inputs, sheet.constant("factor", op.weight))
-    return sheet.node("Add", scaled, sheet.constant("shift", op.bias)) if bool(op.bias.any()) else scaled
+def _(op: graph_ops.Scale, writer: NodeWriter) -> str:
+    scaled = writer.node("Mul", *writer.inputs, writer.constant("factor", op.weight))
+    return writer.node("Add", scaled, writer.constant("shift", op.bias)) if bool(op.bias.any()) else scaled
 
 
 @node_of.register
-def _(op: graph_ops.Shift, sheet: Sheet) -> str:
-    return sheet.node("Add", *sheet.inputs, sheet.constant("shift", op.bias))
+def _(op: graph_ops.Shift, writer: NodeWriter) -> str:
+    return writer.node("Add", *writer.inputs, writer.constant("shift", op.bias))
 
 
 # ------------------------------------------------------------------------------------------- means and maxima
 
 
 @node_of.register
-def _(op: graph_ops.AvgPool2d, sheet: Sheet) -> str:
+def _(op: graph_ops.AvgPool2d, writer: NodeWriter) -> str:
     pads = op.padding * 2
-    return sheet.node(
-        "AveragePool", *sheet.inputs, kernel_shape=op.kernel, strides=op.stride, pads=pads, count_include_pad=1
+    return writer.node(
+        "AveragePool", *writer.inputs, kernel_shape=op.kernel, strides=op.stride, pads=pads, count_include_pad=1
     )
 
 
 @node_of.register
-def _(op: graph_ops.AdaptiveAvgPool2d, sheet: Sheet) -> str:
+def _(op: graph_ops.AdaptiveAvgPool2d, writer: NodeWriter) -> str:
     """R X C, with matrices R and C that compute the means of rows and of columns."""
     if op.size == (1, 1):
-        return sheet.node("GlobalAveragePool", *sheet.inputs)
+        return writer.node("GlobalAveragePool", *writer.inputs)
     rows, columns = (
-        F.adaptive_avg_pool1d(torch.eye(n, dtype=sheet.dtype), m)  # [n, m]: the share of each entry in each mean
+        F.adaptive_avg_pool1d(torch.eye(n, dtype=writer.dtype), m)  # [n, m]: the share of each entry in each mean
         for n, m in zip(op.input_shape[1:], op.size, strict=True)
     )
-    product = sheet.node("MatMul", sheet.constant("rows", rows.T), *sheet.inputs)
-    return sheet.node("MatMul", product, sheet.constant("columns", columns))
+    product = writer.node("MatMul", writer.constant("rows", rows.T), *writer.inputs)
+    return writer.node("MatMul", product, writer.constant("columns", columns))
 
 
 @node_of.register
-def _(op: graph_ops.Mean, sheet: Sheet) -> str:
-    return _reduce("ReduceMean", sheet, [dim + 1 for dim in op.dims], keepdims=1)
+def _(op: graph_ops.Mean, writer: NodeWriter) -> str:
+    return _reduce("ReduceMean", writer, [dim + 1 for dim in op.dims], keepdims=1)
 
 
 @node_of.register
-def _(op: graph_ops.Max, sheet: Sheet) -> str:
-    return _reduce("ReduceMax", sheet, [1], keepdims=0)
+def _(op: graph_ops.Max, writer: NodeWriter) -> str:
+    return _reduce("ReduceMax", writer, [1], keepdims=0)
 
 
-def _reduce(kind: str, sheet: Sheet, axes: list[int], keepdims: int) -> str:
-    if sheet.opset < 18:  # the first opset in which axes are an input
-        return sheet.node(kind, *sheet.inputs, axes=axes, keepdims=keepdims)
-    return sheet.node(kind, *sheet.inputs, sheet.constant("axes", axes), keepdims=keepdims)
+def _reduce(kind: str, writer: NodeWriter, axes: list[int], keepdims: int) -> str:
+    if writer.opset < 18:  # the first opset in which axes are an input
+        return writer.node(kind, *writer.inputs, axes=axes, keepdims=keepdims)
+    return writer.node(kind, *writer.inputs, writer.constant("axes", axes), keepdims=keepdims)
 
 
 # ------------------------------------------------------------------------------------ joins, moves of entries
 
 
 @node_of.register
-def _(op: graph_ops.Add, sheet: Sheet) -> str:
-    return sheet.node("Add", *sheet.inputs)
+def _(op: graph_ops.Add, writer: NodeWriter) -> str:
+    return writer.node("Add", *writer.inputs)
 
 
 @node_of.register
-def _(op: graph_ops.Concat, sheet: Sheet) -> str:
-    return sheet.node("Concat", *sheet.inputs, axis=op.dim + 1)
+def _(op: graph_ops.Concat, writer: NodeWriter) -> str:
+    return writer.node("Concat", *writer.inputs, axis=op.dim + 1)
 
 
 @node_of.register
-def _(op: graph_ops.Reshape, sheet: Sheet) -> str:
+def _(op: graph_ops.Reshape, writer: NodeWriter) -> str:
     if op.input_shape == op.output_shape:
-        return sheet.node("Identity", *sheet.inputs)
+        return writer.node("Identity", *writer.inputs)
     if len(op.output_shape) == 1:
-        return sheet.node("Flatten", *sheet.inputs, axis=1)
-    return _reshaped(op.output_shape, sheet, *sheet.inputs)
+        return writer.node("Flatten", *writer.inputs, axis=1)
+    return _reshaped(op.output_shape, writer, *writer.inputs)
 
 
 @node_of.register
-def _(op: graph_ops.Select, sheet: Sheet) -> str:
+def _(op: graph_ops.Select, writer: NodeWriter) -> str:
     """Flatten the input, append a zero if one is selected, gather the entries, and reshape them."""
     index = op.index.flatten()
-    flat = sheet.node("Flatten", *sheet.inputs, axis=1)
+    flat = writer.node("Flatten", *writer.inputs, axis=1)
     if bool((index == math.prod(op.input_shape)).any()):
-        flat = sheet.node("Pad", flat, sheet.constant("pads", [0, 0, 0, 1]))
-    chosen = sheet.node("Gather", flat, sheet.constant("index", index), axis=1)
-    return chosen if op.index.dim() == 1 else _reshaped(tuple(op.index.shape), sheet, chosen)
+        flat = writer.node("Pad", flat, writer.constant("pads", [0, 0, 0, 1]))
+    chosen = writer.node("Gather", flat, writer.constant("index", index), axis=1)
+    return chosen if op.index.dim() == 1 else _reshaped(tuple(op.index.shape), writer, chosen)
 
 
-def _reshaped(shape: Shape, sheet: Sheet, name: str) -> str:
-    return sheet.node("Reshape", name, sheet.constant("shape", [-1, *shape]))
+def _reshaped(shape: Shape, writer: NodeWriter, name: str) -> str:
+    return writer.node("Reshape", name, writer.constant("shape", [-1, *shape]))
 
 
 # ------------------------------------------------------------------------------------------------ activations
 
 
 @node_of.register
-def _(op: graph_ops.ReLU, sheet: Sheet) -> str:
-    return sheet.node("Relu", *sheet.inputs)
+def _(op: graph_ops.ReLU, writer: NodeWriter) -> str:
+    return writer.node("Relu", *writer.inputs)
 
 
 @node_of.register
-def _(op: graph_ops.LeakyReLU, sheet: Sheet) -> str:
-    return sheet.node("LeakyRelu", *sheet.inputs, alpha=op.negative)
+def _(op: graph_ops.LeakyReLU, writer: NodeWriter) -> str:
+    return writer.node("LeakyRelu", *writer.inputs, alpha=op.negative_slope)
 
 
 @node_of.register
-def _(op: graph_ops.Abs, sheet: Sheet) -> str:
-    return sheet.node("Abs", *sheet.inputs)
+def _(op: graph_ops.Abs, writer: NodeWriter) -> str:
+    return writer.node("Abs", *writer.inputs)
 
 
 @node_of.register
-def _(op: graph_ops.Clamp, sheet: Sheet) -> str:
+def _(op: graph_ops.Clamp, writer: NodeWriter) -> str:
     ends = (("min", op.low), ("max", op.high))  # an infinite end is omitted, by an empty name
     names = (
-        sheet.constant(name, torch.tensor(end, dtype=sheet.dtype)) if math.isfinite(end) else "" for name, end in ends
+        writer.constant(name, torch.tensor(end, dtype=writer.dtype)) if math.isfinite(end) else "" for name, end in ends
     )
-    return sheet.node("Clip", *sheet.inputs, *names)
+    return writer.node("Clip", *writer.inputs, *names)
 
 
 @node_of.register
-def _(op: graph_ops.Sigmoid, sheet: Sheet) -> str:
-    return sheet.node("Sigmoid", *sheet.inputs)
+def _(op: graph_ops.Sigmoid, writer: NodeWriter) -> str:
+    return writer.node("Sigmoid", *writer.inputs)
 
 
 @node_of.register
-def _(op: graph_ops.Tanh, sheet: Sheet) -> str:
-    return sheet.node("Tanh", *sheet.inputs)
+def _(op: graph_ops.Tanh, writer: NodeWriter) -> str:
+    return writer.node("Tanh", *writer.inputs)
 
 
 @node_of.register
-def _(op: graph_ops.GELU, sheet: Sheet) -> str:
-    return sheet.node("Gelu", *sheet.inputs)
+def _(op: graph_ops.GELU, writer: NodeWriter) -> str:
+    return writer.node("Gelu", *writer.inputs)
 
 
 @node_of.register
-def _(op: graph_ops.SiLU, sheet: Sheet) -> str:
-    return sheet.node("Mul", *sheet.inputs, sheet.node("Sigmoid", *sheet.inputs))
+def _(op: graph_ops.SiLU, writer: NodeWriter) -> str:
+    return writer.node("Mul", *writer.inputs, writer.node("Sigmoid", *writer.inputs))

@@ -20,7 +20,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN7
 from ctbench.recipes.tables import adversarial, centre_search, certified, search, table_1, taps
 from ctbench.regions import Linf
-from ctbench.training import SWA, Adam, Recipe, Smooth
+from ctbench.training import SWA, Adam, Recipe, SmoothRamp
 
 
 def cifar10_2_standard() -> Recipe:
@@ -29,7 +29,7 @@ def cifar10_2_standard() -> Recipe:
         network=CNN7(),
         threat=Linf(eps=2 / 255),
         method=Standard(),
-        ramp=Smooth(start=1, end=81),
+        ramp=SmoothRamp(start=1, end=81),
         l1=5e-5,
         optimizer=Adam(lr=5e-4, milestones=(120, 140)),
         epochs=160,
@@ -123,7 +123,7 @@ def cifar10_8_standard() -> Recipe:
     return replace(
         cifar10_2_standard(),
         threat=Linf(eps=8 / 255),
-        ramp=Smooth(start=1, end=121),
+        ramp=SmoothRamp(start=1, end=121),
         optimizer=Adam(lr=5e-4, milestones=(200, 220)),
         epochs=240,
         source="CTBench, Table 6",

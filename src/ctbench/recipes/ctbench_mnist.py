@@ -19,7 +19,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN7
 from ctbench.recipes.tables import adversarial, centre_search, certified, search, table_1, taps
 from ctbench.regions import Linf
-from ctbench.training import SWA, Adam, Recipe, Smooth
+from ctbench.training import SWA, Adam, Recipe, SmoothRamp
 
 AVERAGED = SWA(start=65)
 
@@ -31,7 +31,7 @@ def mnist_01_standard() -> Recipe:
         threat=Linf(eps=0.1),
         train_eps=0.2,
         method=Standard(),
-        ramp=Smooth(start=0, end=20),
+        ramp=SmoothRamp(start=0, end=20),
         l1=1e-5,
         optimizer=Adam(lr=5e-4, milestones=(50, 60)),
         epochs=70,

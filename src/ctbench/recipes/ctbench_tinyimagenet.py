@@ -20,7 +20,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN7TinyImageNet
 from ctbench.recipes.tables import adversarial, centre_search, certified, search, table_1, taps
 from ctbench.regions import Linf
-from ctbench.training import SWA, Adam, Recipe, Smooth
+from ctbench.training import SWA, Adam, Recipe, SmoothRamp
 
 AVERAGED = SWA(start=150)
 SHI = 0.2
@@ -32,7 +32,7 @@ def tinyimagenet_standard() -> Recipe:
         network=CNN7TinyImageNet(),
         threat=Linf(eps=1 / 255),
         method=Standard(),
-        ramp=Smooth(start=1, end=81),
+        ramp=SmoothRamp(start=1, end=81),
         l1=1e-4,
         optimizer=Adam(lr=5e-4, milestones=(120, 140)),
         epochs=160,

@@ -23,7 +23,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3, MLP
 from ctbench.recipes.tables import adversarial, centre_search, certified, search, taps
 from ctbench.regions import Linf, RandomSegments
-from ctbench.training import Adam, Linear, Recipe, Schedule, Smooth
+from ctbench.training import Adam, LinearRamp, Recipe, Schedule, SmoothRamp
 
 SEARCH = search(5, restarts=1)
 
@@ -34,7 +34,7 @@ def digits_standard() -> Recipe:
         network=CNN3(width=16, batch_norm=True),
         threat=Linf(eps=0.1),
         method=Standard(),
-        ramp=Smooth(start=0, end=15),
+        ramp=SmoothRamp(start=0, end=15),
         optimizer=Adam(lr=2e-3, milestones=(30, 35)),
         epochs=40,
         batch_size=64,
@@ -115,6 +115,6 @@ def digits_ibp_r() -> Recipe:
 
 def digits_colt() -> Recipe:
     """Adversarial training, then stages after the first and after the second ReLU; a third of the epochs each."""
-    stages = Schedule(path="method.progress", start_value=0.0, end_value=3.0, ramp=Linear(end=40))
+    stages = Schedule(path="method.progress", start_value=0.0, end_value=3.0, ramp=LinearRamp(end=40))
     method, network = COLT(attack=SEARCH), CNN3(width=16, batch_norm=False)
     return adversarial(digits_standard(), method, network=network, schedules=(stages,))

@@ -22,7 +22,7 @@ from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3
 from ctbench.recipes.tables import adversarial, centre_search, certified, search, taps
 from ctbench.regions import Linf
-from ctbench.training import Adam, Recipe, Smooth
+from ctbench.training import Adam, Recipe, SmoothRamp
 
 SEARCH, CENTRE_SEARCH, ONE_STEP = search(5, restarts=1), centre_search(5, restarts=1), search(1, restarts=1)
 
@@ -33,7 +33,7 @@ def mnist_small_standard() -> Recipe:
         network=CNN3(width=16, batch_norm=True),
         threat=Linf(eps=0.1),
         method=Standard(),
-        ramp=Smooth(start=0, end=6),
+        ramp=SmoothRamp(start=0, end=6),
         optimizer=Adam(lr=2e-3, milestones=(9, 11)),
         epochs=12,
         batch_size=256,

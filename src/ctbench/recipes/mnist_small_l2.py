@@ -17,7 +17,7 @@ from ctbench.methods.ibp import IBP
 from ctbench.methods.pgd import PGD
 from ctbench.networks import ConvSmall
 from ctbench.regions import L2
-from ctbench.training import Adam, Constant, Linear, Recipe, Schedule, Smooth
+from ctbench.training import Adam, ConstantRamp, LinearRamp, Recipe, Schedule, SmoothRamp
 
 
 def mnist_small_l2_pgd() -> Recipe:
@@ -26,7 +26,7 @@ def mnist_small_l2_pgd() -> Recipe:
         network=ConvSmall(width=4, hidden=50),
         threat=L2(eps=0.75),
         method=PGD(attack=APGD(steps=5)),
-        ramp=Constant(),
+        ramp=ConstantRamp(),
         optimizer=Adam(lr=2e-3, milestones=(2,)),
         epochs=3,
         batch_size=128,
@@ -39,7 +39,7 @@ def mnist_small_l2_coap() -> Recipe:
         mnist_small_l2_pgd(),
         threat=L2(eps=0.75, clip=None),
         method=COAP(projections=10),
-        ramp=Linear(start=0, end=1.5),
+        ramp=LinearRamp(start=0, end=1.5),
     )
 
 
@@ -47,8 +47,8 @@ def mnist_small_l2_crown_ibp() -> Recipe:
     return replace(
         mnist_small_l2_coap(),
         method=CrownIBP(),
-        ramp=Smooth(start=0, end=1.5),
-        schedules=(Schedule(path="method.beta", start_value=1.0, end_value=0.0, ramp=Smooth(start=0, end=1.5)),),
+        ramp=SmoothRamp(start=0, end=1.5),
+        schedules=(Schedule(path="method.beta", start_value=1.0, end_value=0.0, ramp=SmoothRamp(start=0, end=1.5)),),
     )
 
 

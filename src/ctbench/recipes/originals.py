@@ -20,7 +20,7 @@ from ctbench.recipes.ctbench_mnist import mnist_01_standard, mnist_03_standard
 from ctbench.recipes.ctbench_tinyimagenet import tinyimagenet_standard
 from ctbench.recipes.tables import certified, taps
 from ctbench.results import Published
-from ctbench.training import Adam, Linear, Recipe, Schedule, Smooth
+from ctbench.training import Adam, LinearRamp, Recipe, Schedule, SmoothRamp
 
 CROPPED_TINYIMAGENET = TinyImageNet(augmentation=CROPPED)
 
@@ -111,8 +111,12 @@ def _of_mao(setting: Recipe) -> Recipe:
     """Return a setting of CTBench with the schedule of Table 2, and with crops."""
     if setting.dataset.name == "tinyimagenet":
         slower = Adam(lr=5e-4, milestones=(60, 70))
-        return replace(setting, dataset=CROPPED_TINYIMAGENET, epochs=80, ramp=Smooth(start=0, end=20), optimizer=slower)
-    return replace(setting, epochs=160, ramp=Smooth(start=0, end=80), optimizer=Adam(lr=5e-4, milestones=(120, 140)))
+        return replace(
+            setting, dataset=CROPPED_TINYIMAGENET, epochs=80, ramp=SmoothRamp(start=0, end=20), optimizer=slower
+        )
+    return replace(
+        setting, epochs=160, ramp=SmoothRamp(start=0, end=80), optimizer=Adam(lr=5e-4, milestones=(120, 140))
+    )
 
 
 def mnist_01_taps_original() -> Recipe:
@@ -225,8 +229,8 @@ def mnist_03_ibp_original() -> Recipe:
     return replace(
         mnist_03_standard(),
         method=IBP(),
-        ramp=Linear(start=0, end=20),
-        schedules=(Schedule(path="robust_weight", start_value=0.0, end_value=0.5, ramp=Linear(start=0, end=20)),),
+        ramp=LinearRamp(start=0, end=20),
+        schedules=(Schedule(path="robust_weight", start_value=0.0, end_value=0.5, ramp=LinearRamp(start=0, end=20)),),
         l1=0.0,
         source="Gowal et al. 2018, loss of section 3",
         published=None,
@@ -240,7 +244,7 @@ def mnist_03_crown_ibp_original() -> Recipe:
         method=CrownIBP(fused=False),
         schedules=(
             *mnist_03_ibp_original().schedules,
-            Schedule(path="method.beta", start_value=1.0, end_value=0.0, ramp=Linear(start=0, end=20)),
+            Schedule(path="method.beta", start_value=1.0, end_value=0.0, ramp=LinearRamp(start=0, end=20)),
         ),
         source="Zhang et al. 2020, loss of section 4",
         published=Published(natural=98.18, certified=92.98, source="Zhang et al. 2020, by Müller et al. 2023, Table 2"),

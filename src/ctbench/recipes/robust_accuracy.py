@@ -44,7 +44,7 @@ from ctbench.networks import Architecture, ConvLarge, ResNet, WideResNet
 from ctbench.recipes.tables import cells
 from ctbench.regions import L2, Linf, RandomSegments, Threat
 from ctbench.results import Published
-from ctbench.training import SGD, Adam, Constant, Linear, Ramp, Recipe, Schedule, Smooth
+from ctbench.training import SGD, Adam, ConstantRamp, LinearRamp, Ramp, Recipe, Schedule, SmoothRamp
 
 PAPER = "De Bartolomeis et al. 2023"
 CROPS = CIFAR10(augmentation=Augmentation(flip=True, crop_padding=4))
@@ -88,7 +88,7 @@ def _mnist() -> dict[str, Recipe]:
         network=ConvLarge(),
         threat=Linf(eps=0.1),
         method=PGD(attack=APGD(steps=10)),
-        ramp=Constant(),
+        ramp=ConstantRamp(),
         optimizer=Adam(lr=1e-3, milestones=(40, 80), decay=0.1, clip_norm=None),
         epochs=100,
         batch_size=128,
@@ -97,15 +97,15 @@ def _mnist() -> dict[str, Recipe]:
     coap = replace(
         at,
         method=COAP(projections=50),
-        ramp=Linear(start=0, end=20),
+        ramp=LinearRamp(start=0, end=20),
         optimizer=Adam(lr=1e-3, milestones=(30, 40, 50), decay=0.5, clip_norm=None),
         epochs=60,
         batch_size=50,
     )
     optimizer = Adam(lr=5e-4, milestones=(130, 190), decay=0.1, clip_norm=8.0)
-    ibp = replace(at, method=IBP(), ramp=Smooth(start=10, end=60), optimizer=optimizer, epochs=200, batch_size=256)
+    ibp = replace(at, method=IBP(), ramp=SmoothRamp(start=10, end=60), optimizer=optimizer, epochs=200, batch_size=256)
     fast_ibp = replace(
-        _fast(at, ConvLarge(batch_norm=True), shi=0.5, ramp=Smooth(start=0, end=20)),
+        _fast(at, ConvLarge(batch_norm=True), shi=0.5, ramp=SmoothRamp(start=0, end=20)),
         optimizer=Adam(lr=5e-4, milestones=(50, 60), decay=0.2, clip_norm=10.0),
         epochs=70,
         batch_size=256,
@@ -126,15 +126,17 @@ def _cifar10() -> dict[str, Recipe]:
     coap = replace(
         at,
         method=COAP(projections=50),
-        ramp=Linear(start=0, end=20),
+        ramp=LinearRamp(start=0, end=20),
         optimizer=SGD(lr=0.05, milestones=(30, 40, 50), decay=0.5, clip_norm=1.0, weight_decay=5e-4),
         epochs=60,
         batch_size=50,
     )
     optimizer = Adam(lr=5e-4, milestones=(1400, 1700), decay=0.1, clip_norm=8.0)
-    ibp = replace(at, method=IBP(), ramp=Smooth(start=100, end=900), optimizer=optimizer, epochs=2000, batch_size=256)
+    ibp = replace(
+        at, method=IBP(), ramp=SmoothRamp(start=100, end=900), optimizer=optimizer, epochs=2000, batch_size=256
+    )
     fast_ibp = replace(
-        _fast(at, ResNet(batch_norm=True), shi=0.5, ramp=Smooth(start=1, end=81)),
+        _fast(at, ResNet(batch_norm=True), shi=0.5, ramp=SmoothRamp(start=1, end=81)),
         optimizer=Adam(lr=5e-4, milestones=(120, 140), decay=0.2, clip_norm=10.0),
         epochs=160,
     )
@@ -153,9 +155,11 @@ def _tinyimagenet() -> dict[str, Recipe]:
         batch_size=512,
     )
     optimizer = Adam(lr=5e-4, clip_norm=8.0)
-    ibp = replace(at, method=IBP(), ramp=Smooth(start=100, end=500), optimizer=optimizer, epochs=600, batch_size=128)
+    ibp = replace(
+        at, method=IBP(), ramp=SmoothRamp(start=100, end=500), optimizer=optimizer, epochs=600, batch_size=128
+    )
     fast_ibp = replace(
-        _fast(at, WideResNet(), shi=0.2, ramp=Smooth(start=1, end=21)),
+        _fast(at, WideResNet(), shi=0.2, ramp=SmoothRamp(start=1, end=21)),
         optimizer=Adam(lr=5e-4, milestones=(60, 70), decay=0.2, clip_norm=10.0),
         epochs=80,
         batch_size=128,
@@ -221,7 +225,7 @@ def robustacc_mnist_segments_coap() -> Recipe:
     return replace(
         robustacc_mnist_segments_line_search(),
         method=COAP(),
-        ramp=Linear(start=0, end=3),
+        ramp=LinearRamp(start=0, end=3),
         optimizer=Adam(lr=1e-3, milestones=(13,), decay=0.5, clip_norm=None),
         accumulate=16,  # 4 samples at a time, because each takes gigabytes (docs/benchmarks.md)
     )

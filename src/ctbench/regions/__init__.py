@@ -3,7 +3,7 @@
     Linf(eps, clip=(0, 1)).region(x) = {x' : |x' - x| <= eps, 0 <= x' <= 1}         a Box
     L2(eps, clip=(0, 1)).region(x)   = {x' : ||x' - x||_2 <= eps, 0 <= x' <= 1}     an L2Ball
     L1(eps, clip=(0, 1)).region(x)   = {x' : ||x' - x||_1 <= eps, 0 <= x' <= 1}     an L1Ball
-    Segments(eps, directions).region(x) = {x + beta d_j : |beta| <= eps}            a Star
+    Segments(eps, directions).region(x) = {x + beta d_j : |beta| <= eps}            a SegmentUnion
 
 Attacks and bounds use a region only through a few methods, and do not depend on the norm. Bounds need the support
 function, the minimum of a linear form over the region:
@@ -19,7 +19,7 @@ from ctbench.regions.box import Box, Linf, linf_box
 from ctbench.regions.l1 import L1, L1Ball
 from ctbench.regions.l2 import L2, L2Ball
 from ctbench.regions.lookup import threat, threats
-from ctbench.regions.segments import FirstCoordinate, RandomSegments, Segments, Star
+from ctbench.regions.segments import FirstCoordinate, RandomSegments, Segments, SegmentUnion
 
 __all__ = [
     "L1",
@@ -32,8 +32,8 @@ __all__ = [
     "Linf",
     "RandomSegments",
     "Region",
+    "SegmentUnion",
     "Segments",
-    "Star",
     "Threat",
     "linf_box",
     "threat",

@@ -28,7 +28,7 @@ from ctbench.regions.box import Box
 
 
 @dataclass(frozen=True, eq=False)
-class Star(Region):
+class SegmentUnion(Region):
     """All center + beta d_j with |beta| <= radius, for k directions d_j that all samples share."""
 
     center: Tensor  # [B, *shape]
@@ -64,10 +64,10 @@ class Star(Region):
     def minimum(self, a: Tensor) -> Tensor:
         return inner(a.flatten(2), self.center.flatten(1)) - self.radius * self._inner(a).abs().amax(-1)
 
-    def take(self, samples: Tensor) -> Star:
+    def take(self, samples: Tensor) -> SegmentUnion:
         return replace(self, center=self.center[samples])
 
-    def to(self, dtype: torch.dtype) -> Star:
+    def to(self, dtype: torch.dtype) -> SegmentUnion:
         return replace(self, center=self.center.to(dtype), directions=self.directions.to(dtype))
 
     def _inner(self, x: Tensor) -> Tensor:
@@ -114,8 +114,8 @@ class AlongDirections(Threat):
     def _directions(self, like: Tensor) -> Tensor:
         """The directions [k, *shape] for inputs [B, *shape], in the precision and on the device of `like`."""
 
-    def region(self, x: Tensor) -> Star:
-        return Star(x, self.eps, self._directions(x))
+    def region(self, x: Tensor) -> SegmentUnion:
+        return SegmentUnion(x, self.eps, self._directions(x))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ctbench.files import write_whole
+
 Record = dict[str, Any]
 REPAIR = "remove this line, then run the command that wrote the file again (--resume keeps the other lines)"
-UNFINISHED = ".unfinished"  # the suffix of a file that is being written
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
@@ -75,13 +75,3 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not a JSON file ({error})") from None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically: no reader ever sees a part of the content."""
-    unfinished = path.with_name(path.name + UNFINISHED)
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from ctbench.files import write_whole
 from ctbench.results import jsonl
 from ctbench.results.certification import Certification, SampleRecord
 from ctbench.results.checking import check_seal, check_settings, sealed, unsealed
@@ -85,7 +86,7 @@ class CertificationFiles:
                 self.counterexamples.mkdir(exist_ok=True)
                 content = io.BytesIO()
                 np.save(content, record.counterexample)
-                jsonl.write_whole(self.counterexamples / f"{record.index}.npy", content.getvalue())
+                write_whole(self.counterexamples / f"{record.index}.npy", content.getvalue())
         jsonl.append(self.records, map(_sealed, records))
 
     @contextmanager

@@ -6,20 +6,20 @@ from ctbench.training.divergence import TrainingDivergedError
 from ctbench.training.optimizers import SGD, Adam, Optimizer
 from ctbench.training.recipe import Recipe
 from ctbench.training.runs import Run, load_run, train
-from ctbench.training.schedules import Constant, Linear, Ramp, Schedule, Smooth
+from ctbench.training.schedules import ConstantRamp, LinearRamp, Ramp, Schedule, SmoothRamp
 
 __all__ = [
     "SGD",
     "SWA",
     "Adam",
-    "Constant",
-    "Linear",
+    "ConstantRamp",
+    "LinearRamp",
     "Optimizer",
     "Ramp",
     "Recipe",
     "Run",
     "Schedule",
-    "Smooth",
+    "SmoothRamp",
     "TrainingDivergedError",
     "load_network",
     "load_run",

@@ -1,13 +1,13 @@
-"""Averages over a run: of the weights (SWA), and of the statistics that those weights deserve (PreciseBN).
+"""Averages over a run: of the weights (SWA), and of the statistics of batch norms (PreciseBN).
 
 SWA: Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization"; the plain average of the
-weights after every few steps, from some epoch on.
+weights after every few steps, starting with a given epoch.
 
-PreciseBN: the statistics of batch norm follow the weights with a lag. For testing they are computed anew over the
-training set, from the mean and the variance of every batch, each layer normalised by its batch's own. With n_b values a
-channel in batch b, of mean m_b and unbiased variance v_b:
+PreciseBN: the running statistics of a batch norm lag behind the weights. For testing, they are recomputed over the
+training set, from the mean and the variance of every batch, while each layer is normalised by the statistics of the
+batch. With n_b values per channel in batch b, their mean m_b and their unbiased variance v_b:
 
-    mean:    m = average of m_b,          v = average of v_b, every batch counting the same
+    mean:    m = average of m_b,          v = average of v_b, with the same weight for every batch
     pooled:  m = sum_b n_b m_b / sum n_b, v = the unbiased variance of all values together
                                           (Wu and Johnson 2021, "Rethinking 'batch' in BatchNorm", section 3)
 """
@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @dataclass(frozen=True, kw_only=True)
 class SWA:
-    """The average of the weights after every `every`-th optimisation step from the start of epoch `start` on."""
+    """The average of the weights after every `every`-th optimisation step, counted from the start of epoch `start`."""
 
     start: float
     every: int = 10
@@ -38,13 +38,13 @@ class SWA:
             raise ValueError(f"every is {self.every}: it must be a number of steps >= 1")
 
     def taken(self, done: int, steps_per_epoch: int) -> int:
-        """How many weights have been averaged after `done` steps of the run."""
+        """The number of averaged weights after `done` steps of the run."""
         return max(0, done - round(self.start * steps_per_epoch)) // self.every
 
 
 @torch.no_grad()
 def averaged(averages: dict[str, Tensor], model: nn.Module, count: int) -> dict[str, Tensor]:
-    """The averages of `count` weights of each parameter, of which the network holds the last."""
+    """The average of `count` values of each parameter: `averages` of the first ones, and the network has the last."""
     if count == 1:
         return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     return {name: torch.lerp(averages[name], parameter, 1 / count) for name, parameter in model.named_parameters()}
@@ -54,7 +54,7 @@ def averaged(averages: dict[str, Tensor], model: nn.Module, count: int) -> dict[
 def precise_batch_norm(
     model: nn.Module, batches: Iterable[Tensor], variance: Literal["mean", "pooled"] = "mean"
 ) -> None:
-    """Replace the running statistics of every batch norm by those over the batches; weights stay."""
+    """Replace the running statistics of every batch norm by the statistics of these batches; weights do not change."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not norms:
         return
@@ -63,7 +63,7 @@ def precise_batch_norm(
     hooks = [n.register_forward_pre_hook(p.see) for n, p in zip(norms, pools, strict=True) if variance == "pooled"]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch's way to say: the plain average over all batches
+        norm.momentum = None  # in torch, this is the plain average over all batches
     model.train()
     try:
         for x in batches:
@@ -80,10 +80,10 @@ def precise_batch_norm(
 
 
 class Pool:
-    """The mean and the unbiased variance, a channel each, of all inputs that a layer has seen; gathered in double."""
+    """The mean and the unbiased variance per channel of all inputs of a layer, in double precision."""
 
     def __init__(self) -> None:
-        self.batches: list[tuple[int, Tensor, Tensor]] = []  # values a channel, their mean and biased variance
+        self.batches: list[tuple[int, Tensor, Tensor]] = []  # values per channel, their mean and their biased variance
 
     def see(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         (x,) = inputs  # [B, C, ...]

@@ -1,4 +1,4 @@
-"""What it takes to build a network again: its architecture and the shape and normalisation of its data."""
+"""The blueprint of a network: its architecture, and the shape and normalisation of its data."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ctbench.training.initialization import build
 
 @dataclass(frozen=True, kw_only=True)
 class Blueprint:
-    """Stands in the metadata of a weights file, so that the file alone makes the network."""
+    """The metadata of a weights file, so that the network can be built from the file alone."""
 
     network: Architecture
     input_shape: tuple[int, ...]
     classes: int
-    mean: tuple[float, ...] | None = None  # of the Normalize layer; None for none
+    mean: tuple[float, ...] | None = None  # of the Normalize layer; None: no such layer
     std: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, network: Architecture, data: Data, *, normalize: bool = True) -> Blueprint:
-        """The blueprint of an architecture for a data set; with `normalize`, normalised as the data set says."""
+        """The blueprint of an architecture for a data set; `normalize`: with the normalisation of the data set."""
         mean, std = (data.mean, data.std) if normalize else (None, None)
         return cls(network=network, input_shape=data.input_shape, classes=data.classes, mean=mean, std=std)
 

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: each metric as a scalar, an epoch at a time."""
+"""TensorBoard: each metric of a run as a scalar, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 @contextmanager
 def board(folder: Path | None, *, done: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """A function that writes an epoch's metrics for TensorBoard.
+    """A context with a function that writes the metrics of an epoch for TensorBoard.
 
     Args:
-        folder: where the event files go; None writes nothing.
-        done: the epochs that are done; what an earlier process has written of later ones is taken back.
+        folder: the folder of the event files; None writes nothing.
+        done: the number of finished epochs; metrics that an earlier process wrote for later epochs are removed.
 
     Raises:
         ValueError: TensorBoard is not installed.

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ctbench.results.jsonl import write_whole
+from ctbench.files import write_whole
 from ctbench.training import codec
 from ctbench.training.blueprint import Blueprint
 
@@ -29,28 +29,28 @@ class Best:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """All that a run needs to go on after a whole epoch; randomness is a function of seed and epoch."""
+    """Everything that a run needs to continue after a whole epoch; randomness is a function of seed and epoch."""
 
     epochs_done: int
     model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]  # "3.exp_avg": what the optimiser keeps about parameter 3
-    made_of: str  # stands for the recipe and the training images
-    average: dict[str, Tensor] = field(default_factory=dict)  # of the parameters, where they are averaged
+    optimizer: dict[str, Tensor]  # e.g. "3.exp_avg", a tensor of the optimiser for parameter 3
+    made_of: str  # a hash of the recipe and of the training images
+    average: dict[str, Tensor] = field(default_factory=dict)  # of the parameters, if they are averaged
     best: Best | None = None
 
 
 def save_network(model: nn.Module, blueprint: Blueprint, path: Path) -> None:
-    """Write the weights of a network, with its blueprint beside them."""
+    """Write the weights of a network, with its blueprint as metadata."""
     about = {"blueprint": json.dumps(codec.encode(blueprint))}
     write_whole(path, safetensors.torch.save(_contiguous(model.state_dict()), metadata=about))
 
 
 def blueprint_of(path: Path | str) -> Blueprint:
-    """What network a weights file is for.
+    """The blueprint of the network of a weights file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or does not say: `save_network` did not write it.
+        ValueError: the file is damaged, or has no blueprint because `save_network` did not write it.
     """
     _, about = _read(Path(path))
     if "blueprint" not in about:
@@ -63,7 +63,7 @@ def blueprint_of(path: Path | str) -> Blueprint:
 def load_network(path: Path | str) -> nn.Module:
     """The network of a weights file that `save_network` wrote, in eval mode.
 
-    Raises as `blueprint_of` and `load_weights` do.
+    Raises the errors of `blueprint_of` and `load_weights`.
     """
     model = blueprint_of(path).build()
     load_weights(model, path)
@@ -75,7 +75,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or holds the weights of another network; says how they differ.
+        ValueError: the file is damaged, or holds the weights of another network; the message says how they differ.
     """
     tensors, _ = _read(Path(path))
     _fit(model, tensors, Path(path))
@@ -112,23 +112,23 @@ def save_state(
     average: Mapping[str, Tensor] = MappingProxyType({}),
     best: Best | None = None,
 ) -> None:
-    """Write all that a run needs to go on."""
-    kept = {
+    """Write everything that a run needs to continue."""
+    tensors = {
         f"optimizer/{index}.{key}": value
         for index, entries in optimizer.state_dict()["state"].items()
         for key, value in entries.items()
     }
-    kept |= {f"model/{name}": value for name, value in model.state_dict().items()}
-    kept |= {f"average/{name}": value for name, value in average.items()}
+    tensors |= {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"average/{name}": value for name, value in average.items()}
     about = {"epochs_done": json.dumps(epochs_done), "made_of": made_of}
     if best:
-        kept |= {f"best/{name}": value for name, value in best.model.items()}
+        tensors |= {f"best/{name}": value for name, value in best.model.items()}
         about["best"] = json.dumps({"epoch": best.epoch, "accuracy": best.accuracy})
-    write_whole(path, safetensors.torch.save(_contiguous(kept), metadata=about))
+    write_whole(path, safetensors.torch.save(_contiguous(tensors), metadata=about))
 
 
 def load_state(path: Path) -> State:
-    """Raises ValueError where the file is damaged."""
+    """The state of a run in a file. Raises ValueError if the file is damaged."""
     tensors, about = _read(path)
     try:
         epochs_done, made_of = int(about["epochs_done"]), about["made_of"]
@@ -140,7 +140,7 @@ def load_state(path: Path) -> State:
 
 
 def restore(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Put a state back into a network and its optimiser."""
+    """Load a state into a network and its optimiser."""
     _fit(model, state.model, path)
     entries: dict[int, dict[str, Tensor]] = {}
     for name, value in state.optimizer.items():

@@ -1,7 +1,7 @@
-"""Frozen dataclasses as JSON, and back with every value checked against its field's type.
+"""Frozen dataclasses as JSON and back, with every value checked against the type of its field.
 
-A field whose type is an abstract dataclass (a method, a network, ...) is written as an object with the member's
-`name` beside its fields, and read by looking that name up among the subclasses there are.
+A field whose type is an abstract dataclass (a method, a network, ...) is written as an object with the `name` of the
+member and its fields. It is read by looking up this name among all subclasses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> Json:
-    """A value of dataclasses, tuples, numbers and strings as JSON values."""
+    """A value of dataclasses, tuples, numbers and strings, as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         _check_fields(type(value))
         content = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -33,59 +33,59 @@ def encode(value: Any) -> Json:
         return [encode(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ValueError(f"a {type(value).__name__} cannot stand in a recipe: {value!r}")
+    raise ValueError(f"a recipe cannot hold a {type(value).__name__}: {value!r}")
 
 
 def _check_fields(kind: type) -> None:
-    """Raise ValueError where a class names fields that are none, as without its decorator."""
+    """Raise ValueError if a class annotates attributes that are not dataclass fields, e.g. without its decorator."""
     own = {name for name, hint in vars(kind).get("__annotations__", {}).items() if "ClassVar" not in str(hint)}
     lacking = own - {field.name for field in dataclasses.fields(kind)}
     if lacking:
         raise ValueError(
-            f"{', '.join(sorted(lacking))} of {kind.__name__} would be no part of the recipe: write "
+            f"{', '.join(sorted(lacking))} of {kind.__name__} would not be part of the recipe: write "
             f"@dataclass(frozen=True, kw_only=True) above the class"
         )
 
 
 def decode(kind: type[T], content: Json, path: str = "") -> T:
-    """The value of this type that JSON values stand for.
+    """The value of this type that `encode` wrote as these JSON values.
 
     Raises:
-        ValueError: names the path of the field, what it holds and what it may hold.
+        ValueError: a value is invalid; the message has the path of the field, its value and the valid values.
     """
     decoded: T = _decode(kind, content, path)
     return decoded
 
 
 def with_changes(value: T, changes: list[str]) -> T:
-    """A dataclass with the fields changed that "path.to.field=value" name; values are JSON, or else plain text."""
+    """A dataclass with changes "path.to.field=value"; a value that is not JSON is plain text."""
     content = encode(value)
     for change in changes:
         path, equals, text = change.partition("=")
         if not equals:
-            raise ValueError(f"{change!r} is no change: write path.to.field=value")
+            raise ValueError(f"{change!r} is not a change: write path.to.field=value")
         _set(type(value), content, path.split("."), _parse(text), path)
     return decode(type(value), content)
 
 
 @functools.cache
 def field_types(kind: type) -> dict[str, Any]:
-    """The types of a dataclass's fields."""
+    """The types of the fields of a dataclass."""
     hints = typing.get_type_hints(kind)
     return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
 
 
 def without_none(hint: Any) -> Any:
-    """The type T of a field of type T, or T and None."""
+    """The type T of a field of type T, or of type T or None."""
     if get_origin(hint) not in (Union, types.UnionType):
         return hint
     kinds = [option for option in get_args(hint) if option is not type(None)]
-    assert len(kinds) == 1, "a recipe's field has one type, or that type and None"
+    assert len(kinds) == 1, "a field of a recipe has one type, or this type or None"
     return kinds[0]
 
 
 def titled(kind: type) -> str:
-    """What to call a dataclass in a message, with the name that it goes by in a recipe."""
+    """The name of a dataclass in messages, with its name in a recipe."""
     name = own_name(kind)
     return kind.__name__ if name is None else f"{kind.__name__} ({name!r})"
 
@@ -99,7 +99,7 @@ def _parse(text: str) -> Json:
 
 
 def _set(kind: Any, content: Any, path: list[str], value: Json, whole: str) -> None:
-    """Put a value into the JSON of a dataclass, at a path whose every part must be a field."""
+    """Put a value into the JSON of a dataclass, at a path of fields."""
     kind = _class_of(kind, content, whole)
     hints = field_types(kind)
     field, *rest = path
@@ -112,7 +112,7 @@ def _set(kind: Any, content: Any, path: list[str], value: Json, whole: str) -> N
                 raise ValueError(f"{whole!r}: there is no {field}: set {field}=NAME first")
             content[field] = {}
         if not isinstance(content.get(field), dict):
-            raise ValueError(f"{whole!r}: {field!r} is a plain value, it has no field {rest[0]!r}")
+            raise ValueError(f"{whole!r}: {field!r} is a plain value and has no field {rest[0]!r}")
         _set(inner, content[field], rest, value, whole)
         return
     if isinstance(value, str) and inspect.isabstract(inner):
@@ -122,7 +122,7 @@ def _set(kind: Any, content: Any, path: list[str], value: Json, whole: str) -> N
 
 
 def _of_name(kind: Any, name: str, path: str) -> dict[str, Json]:
-    """The JSON of a member with its defaults; fields without one are left to later changes."""
+    """The JSON of a member with its defaults; later changes may add fields without a default."""
     concrete = _class_of(kind, {"name": name}, path)
     content: dict[str, Json] = {"name": name}
     for field in dataclasses.fields(concrete):
@@ -139,7 +139,7 @@ def _decode(hint: Any, content: Any, path: str) -> Any:
         return None if content is None and type(None) in options else _decode(without_none(hint), content, path)
     if origin is Literal:
         if content not in options:
-            raise _unfit(path, content, f"one of {_listed(options)}")
+            raise _invalid(path, content, f"one of {_listed(options)}")
         return content
     if origin is tuple:
         return _decode_tuple(options, content, path)
@@ -150,11 +150,11 @@ def _decode(hint: Any, content: Any, path: str) -> Any:
 
 def _decode_tuple(items: tuple[Any, ...], content: Any, path: str) -> tuple[Any, ...]:
     if not isinstance(content, list):
-        raise _unfit(path, content, "a list, as [1, 2]")
+        raise _invalid(path, content, "a list, e.g. [1, 2]")
     if items[-1] is Ellipsis:
         return tuple(_decode(items[0], item, path) for item in content)
     if len(content) != len(items):
-        raise _unfit(path, content, f"a list of {len(items)} values")
+        raise _invalid(path, content, f"a list of {len(items)} values")
     return tuple(_decode(kind, item, path) for kind, item in zip(items, content, strict=True))
 
 
@@ -162,18 +162,18 @@ def _decode_dataclass(kind: Any, content: Any, path: str) -> Any:
     if isinstance(content, str):
         content = {"name": content}
     if not isinstance(content, dict):
-        raise _unfit(path, content, f"an object with the fields of {titled(kind)}")
+        raise _invalid(path, content, f"an object with the fields of {titled(kind)}")
     concrete = _class_of(kind, content, path)
-    given = {key: value for key, value in content.items() if not (key == "name" and own_name(concrete))}
+    entries = {key: value for key, value in content.items() if not (key == "name" and own_name(concrete))}
     hints = field_types(concrete)
-    unknown = [key for key in given if key not in hints]
+    unknown = [key for key in entries if key not in hints]
     if unknown:
         where = f"{path}.{unknown[0]}" if path else unknown[0]
         raise ValueError(f"{where!r}: {titled(concrete)} has no field {unknown[0]!r}; its fields are {_listed(hints)}")
-    missing = [name for name in required_fields(concrete) if name not in given]
+    missing = [name for name in required_fields(concrete) if name not in entries]
     if missing:
         raise ValueError(f"{path or 'the recipe'}: {titled(concrete)} needs a value for {_listed(missing)}")
-    values = {key: _decode(hints[key], value, f"{path}.{key}" if path else key) for key, value in given.items()}
+    values = {key: _decode(hints[key], value, f"{path}.{key}" if path else key) for key, value in entries.items()}
     try:
         return concrete(**values)
     except ValueError as error:
@@ -181,17 +181,17 @@ def _decode_dataclass(kind: Any, content: Any, path: str) -> Any:
 
 
 def _class_of(kind: Any, content: Any, path: str) -> Any:
-    """The concrete class that an object stands for: the one its name says, where the field's type is abstract."""
+    """The concrete class of an object: if the type of the field is abstract, the member that the object names."""
     if not inspect.isabstract(kind):
         return kind
-    known = members(kind)
+    choices = members(kind)
     name = content.get("name")
-    if name not in known:
+    if name not in choices:
         if name is None:
-            raise ValueError(f"{path}: the object must say its name beside its fields, one of {_listed(known)}")
+            raise ValueError(f"{path}: the object must have a name, one of {_listed(choices)}")
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        raise _unfit(path, name, f"the name of {article} {kind.__name__.lower()}: {_listed(known)}")
-    return known[name]
+        raise _invalid(path, name, f"the name of {article} {kind.__name__.lower()}: {_listed(choices)}")
+    return choices[name]
 
 
 def _decode_plain(kind: Any, content: Any, path: str) -> Any:
@@ -199,7 +199,7 @@ def _decode_plain(kind: Any, content: Any, path: str) -> Any:
         return float(content)
     if type(content) is not kind:
         described = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
-        raise _unfit(path, content, described.get(kind, str(kind)))
+        raise _invalid(path, content, described.get(kind, str(kind)))
     return content
 
 
@@ -207,5 +207,5 @@ def _listed(names: Any) -> str:
     return ", ".join(str(name) for name in names) or "none"
 
 
-def _unfit(path: str, content: Any, expected: str) -> ValueError:
+def _invalid(path: str, content: Any, expected: str) -> ValueError:
     return ValueError(f"{path or 'the recipe'} is {json.dumps(content)}: it must be {expected}")

@@ -1,4 +1,4 @@
-"""The error of a run that diverged, and what its message says."""
+"""The error of a run that diverged."""
 
 from __future__ import annotations
 

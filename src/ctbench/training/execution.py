@@ -1,9 +1,9 @@
 """How the formulas of a step are computed: in which precision, and compiled or not.
 
     bfloat16   torch.autocast around every forward computation of a step: the clean pass, attacks, bounds, the loss.
-               Products of matrices and convolutions take and give bfloat16 (8 significant bits). Weights, their
-               gradients and the optimiser stay in float32, and so do statistics of batch norms and sums of losses.
-    compiled   torch.compile of the method's call. Same formulas, other rounding.
+               Products of matrices and convolutions have inputs and outputs in bfloat16 (8 significant bits). Weights,
+               their gradients, the optimiser, statistics of batch norms and sums of losses stay in float32.
+    compiled   torch.compile of the call of the method: the same formulas, with other rounding.
 
 Compilation is for devices where it saves time. On a CPU it did not (docs/benchmarks.md): torch breaks the call into
 many pieces, e.g. where rules are looked up by the type of an op.
@@ -25,13 +25,13 @@ from ctbench.methods.base import Batch, Method, RobustLoss
 
 @dataclass(frozen=True)
 class Execution:
-    """How a step is computed. The default is float32, or what precision the network has, and not compiled."""
+    """How a step is computed. The default is the precision of the network, without compilation."""
 
     bfloat16: bool = False
     compiled: bool = False
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """What to compute in; a backward pass belongs outside of it."""
+        """The context of forward computations; backward passes run outside of it."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def robust_loss(self, method: Method, net: Graph, batch: Batch) -> RobustLoss:
@@ -39,10 +39,12 @@ class Execution:
         return (_compiled() if self.compiled else _called)(method, net, batch)
 
     def without(self, reason: str) -> tuple[Execution, str]:
-        """What to fall back to where this does not work for some reason, and what to say of it."""
+        """The execution to use if this one fails for some reason, and a message about it."""
         if self.compiled:
-            return replace(self, compiled=False), f"the method cannot be compiled here, it runs as it is ({reason})"
-        return replace(self, bfloat16=False), f"bfloat16 does not work here, training is in float32 ({reason})"
+            return replace(
+                self, compiled=False
+            ), f"the method cannot be compiled here and runs without compilation ({reason})"
+        return replace(self, bfloat16=False), f"bfloat16 does not work here, so training uses float32 ({reason})"
 
 
 PLAIN = Execution()
@@ -50,7 +52,7 @@ PLAIN = Execution()
 
 @contextmanager
 def algorithms(*, deterministic: bool) -> Iterator[None]:
-    """Let torch take deterministic algorithms alone, and the ones of before afterwards; or whatever is set."""
+    """A context in which torch uses only deterministic algorithms; without `deterministic`, nothing changes."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if deterministic:
         torch.use_deterministic_algorithms(True)
@@ -61,7 +63,7 @@ def algorithms(*, deterministic: bool) -> Iterator[None]:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The same numbers, in float32 where they are in half precision."""
+    """The tensor, converted to float32 if it is in half precision."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 

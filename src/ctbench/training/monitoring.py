@@ -1,9 +1,10 @@
-"""What a run tells of itself: weighted means, and what the boxes of a step say about the network.
+"""The metrics of a run: weighted means, and statistics of the boxes of a step.
 
-ibp_accuracy      the share of samples whose margins are positive by interval bounds over the whole region: a sound
-                  certificate (but for rounding), unlike the method's own estimate
+ibp_accuracy      the share of samples with positive interval bounds of all margins over the whole region: a sound
+                  certificate (except for rounding), unlike the estimate of the method
 active_relus      the share of ReLUs with l > 0, over samples and neurons
-dead_relus        the share with u <= 0;  unstable_relus: that of all others
+dead_relus        the share with u <= 0
+unstable_relus    the share of all other ReLUs
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ctbench.specification import margin_rows
 
 
 class Means:
-    """Weighted means of named quantities, each over the times that it was given."""
+    """Weighted means of named quantities. The mean of a quantity is over the calls of `add` that include it."""
 
     def __init__(self) -> None:
         self.totals: dict[str, Tensor] = {}
@@ -38,46 +39,46 @@ class Means:
         return {name: total / self.weights[name] for name, total in self.totals.items()}
 
     def read(self) -> dict[str, float]:
-        """The means as numbers, for which Python waits once."""
+        """The means as numbers. Python waits for the device once."""
         return dict(zip(self.totals, torch.stack(list(self.values().values())).tolist(), strict=True))
 
 
 class Finite:
-    """Whether all losses and gradients of some steps were finite. Only to ask `first` waits for the device."""
+    """Whether all losses and gradients of some steps were finite. Only `first` waits for the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.steps: list[Tensor] = []  # [2] each
-        self.broken = torch.zeros((), device=device)  # 1 from the first step on that is not finite
+        self.broken = torch.zeros((), device=device)  # 1 after the first step that is not finite
 
     def add(self, loss: Tensor, norm: Tensor) -> None:
-        """Note the loss of a step and the norm of its gradient, of no dimension each."""
+        """Add the loss of a step and the norm of its gradient, both scalar tensors."""
         self.steps.append(torch.stack([loss.double(), norm.double()]))
         self.broken = torch.maximum(self.broken, (~torch.isfinite(self.steps[-1])).any().to(self.broken))
 
     def first(self) -> tuple[int, float, float] | None:
         """The number of the first step that was not finite, counted from 0, with its loss and its norm."""
-        found = torch.stack(self.steps).tolist() if self.steps else []
+        steps = torch.stack(self.steps).tolist() if self.steps else []
         return next(
-            ((number, loss, norm) for number, (loss, norm) in enumerate(found) if not math.isfinite(loss + norm)), None
+            ((number, loss, norm) for number, (loss, norm) in enumerate(steps) if not math.isfinite(loss + norm)), None
         )
 
 
 @torch.no_grad()
 def bound_statistics(net: Graph, batch: Batch, robust: RobustLoss) -> dict[str, Tensor]:
-    """What there is to say about a batch from the boxes that the method has computed; nothing without boxes.
+    """Statistics of the boxes that the method has computed for a batch; empty without boxes.
 
-    The accuracy is left out where the boxes are those of a part of the region, as SABR's: it would not be sound. Boxes
-    that begin with the region's own hull are not looked at, as that would wait for the device.
+    There is no accuracy if the boxes are for a part of the region (e.g. in SABR), because it would not be sound. If the
+    first box is the hull of the region itself, its values are not compared, because that would wait for the device.
     """
     boxes = robust.boxes
     if boxes is None:
         return {}
-    found = _relus([boxes[node.inputs[0]] for node in net.nodes if isinstance(node.op, ReLU)])
+    statistics = _relus([boxes[node.inputs[0]] for node in net.nodes if isinstance(node.op, ReLU)])
     if robust.whole and _covers(boxes[0], batch.region.hull):
         spec = margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
         margins = interval.lower_bounds(net, batch.region, spec, inner=boxes)
-        found["ibp_accuracy"] = (margins > 0).all(1).double().mean()
-    return found
+        statistics["ibp_accuracy"] = (margins > 0).all(1).double().mean()
+    return statistics
 
 
 def _relus(boxes: list[Box]) -> dict[str, Tensor]:

@@ -2,14 +2,14 @@
 
     loss = (1 - w) CE(clean) + w mean(method's loss) + shi (1 - eps/train_eps) R + l1 sum |W|
 
-The clean pass is made once, on the whole batch: it gives the statistics of the batch norms. What comes after it
-(attacks, bounds, the method's loss) is computed for one part of the batch after the other, on a copy of the frozen
-graph in which every tensor that the clean pass has made is a leaf. The gradients that gather at these leaves go back
-through the clean pass once, at the end. So the gradient is the same in any number of parts, and takes the memory of
-one; but R, which is not a mean over samples, is computed for each part, and the mean over the parts counts.
+There is one clean pass, on the whole batch, which computes the statistics of the batch norms. The attacks, the bounds
+and the loss of the method follow for one part of the batch after the other. They use a copy of the frozen graph in
+which every tensor from the clean pass is a leaf. The gradients of these leaves go back through the clean pass once, at
+the end. So the gradient is the same for any number of parts, and needs the memory of one part. Only R, which is not a
+mean over samples, is computed for each part, and averaged over the parts.
 
-The shares of several processes are parts, too, but for the statistics, which the clean pass has shared already: the
-gradient of a share is weighted, and the sum over the processes is that of the batch.
+The shares of several processes are also parts, except that the clean pass already shares the statistics. The gradient
+of a share is weighted, and the sum over the processes is the gradient of the batch.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ctbench.training.execution import PLAIN, Execution, at_least_float32
 from ctbench.training.monitoring import Means, bound_statistics
 from ctbench.training.recipe import StepSettings
 
-LEAST_RADIUS = 1e-6  # of the boxes that Shi et al.'s regulariser sees while eps is still about 0
+LEAST_RADIUS = 1e-6  # the smallest radius of boxes for the regulariser of Shi et al., while eps is about 0
 
 
-def backward(
+def accumulate_gradients(
     model: nn.Module,
     net: Graph,
     batch: Batch,
@@ -40,13 +40,13 @@ def backward(
     weight: float = 1.0,
     execution: Execution = PLAIN,
 ) -> dict[str, Tensor]:
-    """Add the gradient of the loss of a batch to the parameters; returns means over the batch, to report.
+    """Add the gradient of the loss of a batch to the gradients of the parameters; returns means over the batch.
 
     Args:
-        model: the network, for its weights' norm.
-        net, batch: what the clean pass of the network has given, with gradients.
-        settings: the recipe's values for this step.
-        weight: what the gradient is multiplied by; the means are not.
+        model: the network, for the norm of its weights.
+        net, batch: the results of the clean pass, with gradients.
+        settings: the values of the recipe for this step.
+        weight: a factor of the gradient, which does not apply to the means.
         execution: how the method is computed.
     """
     recipe = settings.recipe
@@ -59,11 +59,11 @@ def backward(
     means = Means()
     right = (batch.logits.argmax(1) == batch.y).double().mean()
     means.add(1.0, {"natural_loss": natural, "natural_accuracy": right})
-    cut_net, cut_batch, joints = cut(net, batch)
+    cut_net, cut_batch, cut_tensors = cut(net, batch)
     for part in torch.arange(len(batch.y), device=batch.y.device).chunk(recipe.accumulate):
         some = _take(cut_batch, part)
         with execution.autocast(batch.x.device):
-            one = folded(cut_net, len(part))  # anew for each part, whose gradient goes back through it
+            one = folded(cut_net, len(part))  # once per part: the gradient of the part goes back through it
             robust = execution.robust_loss(settings.method, one, some)
             if not isinstance(robust, RobustLoss):
                 raise ValueError(
@@ -78,7 +78,7 @@ def backward(
         with execution.autocast(batch.x.device):
             measured |= bound_statistics(one, some, robust)
         means.add(share, {"loss": loss} | measured)
-    ends = [(tensor, leaf.grad) for tensor, leaf in joints if leaf.grad is not None]
+    ends = [(tensor, leaf.grad) for tensor, leaf in cut_tensors if leaf.grad is not None]
     if whole.requires_grad:
         ends.append((whole, torch.full_like(whole, weight)))
     torch.autograd.backward([tensor for tensor, _ in ends], [gradient for _, gradient in ends])
@@ -87,16 +87,16 @@ def backward(
 
 
 def cut(net: Graph, batch: Batch) -> tuple[Graph, Batch, list[tuple[Tensor, Tensor]]]:
-    """The same graph and batch with a leaf for each tensor that depends on parameters; also the pairs of both."""
-    joints: list[tuple[Tensor, Tensor]] = []
+    """The graph and batch with a leaf instead of each tensor that depends on parameters; and pairs (tensor, leaf)."""
+    cut_tensors: list[tuple[Tensor, Tensor]] = []
 
     def leaf(tensor: Tensor) -> Tensor:
         if tensor.grad_fn is None:  # a parameter or a constant
             return tensor
-        joints.append((tensor, tensor.detach().requires_grad_()))
-        return joints[-1][1]
+        cut_tensors.append((tensor, tensor.detach().requires_grad_()))
+        return cut_tensors[-1][1]
 
-    return net.map(leaf), replace(batch, logits=leaf(batch.logits)), joints
+    return net.map(leaf), replace(batch, logits=leaf(batch.logits)), cut_tensors
 
 
 def _take(batch: Batch, part: Tensor) -> Batch:

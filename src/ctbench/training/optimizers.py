@@ -1,4 +1,4 @@
-"""The optimisers, with a step-wise learning rate: lr times `decay` for every milestone that is past.
+"""The optimisers, with a step-wise learning rate: lr times `decay` for every milestone in the past.
 
 Adam(lr=5e-4, milestones=(50, 60))
 SGD(lr=0.05, momentum=0.9)
@@ -19,11 +19,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC):
-    """How gradients become steps.
+    """An optimiser and its learning rates.
 
     Args:
-        lr: the learning rate, times `decay` from the start of each epoch in `milestones` on.
-        clip_norm: the most that the l2 norm of the whole gradient may be; longer ones are scaled down. None for any.
+        lr: the learning rate; it is multiplied by `decay` at the start of each epoch in `milestones`.
+        clip_norm: the largest l2 norm of the whole gradient; a longer gradient is scaled down. None: no limit.
     """
 
     name: ClassVar[str]
@@ -38,19 +38,19 @@ class Optimizer(ABC):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}: it must be > 0")
         if any(a >= b for a, b in pairwise((-1, *self.milestones))):
-            raise ValueError(f"milestones are {list(self.milestones)}: give epochs in ascending order, from 0 on")
+            raise ValueError(f"milestones are {list(self.milestones)}: give epochs >= 0 in ascending order")
 
     def lr_at(self, epoch: int) -> float:
         return self.lr * self.decay ** sum(epoch >= milestone for milestone in self.milestones)
 
     @abstractmethod
     def of(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """PyTorch's, for these parameters."""
+        """The optimiser of PyTorch for these parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
-    """Adam with its usual moments, without weight decay."""
+    """Adam with the usual decay of its moments, without weight decay."""
 
     name: ClassVar[str] = "adam"
     lr: float = 5e-4
@@ -64,7 +64,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent.
 
     Args:
-        momentum: the share of the last step's direction that is added to the gradient.
+        momentum: the share of the last direction that is added to the gradient.
         weight_decay: the multiple of the weights that is added to the gradient.
     """
 

@@ -1,4 +1,4 @@
-"""Where the data of a run lie: on the device if they fit, so that no batch has to move there."""
+"""The place of the data of a run: on the device if they fit, so that no batch has to be copied."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ctbench import budget
 from ctbench.datasets import Examples
 
 E = TypeVar("E", bound=Examples)
-SHARE = 1 / 4  # of the device's free memory, that examples may take: the rest is for training
+SHARE = 1 / 4  # of the free memory of the device, for the examples; the rest is for training
 
 
 def placed(examples: E, device: torch.device) -> E:
-    """The examples on the device if they fit, else where they are: their batches move there one by one."""
+    """The examples, on the device if they fit; otherwise their batches are copied there one by one."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in (examples.inputs, examples.labels))
     free = budget.free_memory(device)
     return examples.to(device) if free is None or size <= SHARE * free else examples

@@ -1,19 +1,19 @@
-"""Several processes that train one network together, each on its share of every batch, as on a device each.
+"""Several processes that train one network together: each computes its share of every batch, e.g. on its own device.
 
     torchrun --nproc-per-node 4 -m ctbench train RECIPE --device cuda
 
 All hold the same weights and draw the same batches. With w_p the share of process p in the samples of a batch,
 
-    mean      m = sum_p w_p mean_p(x)           of each channel in front of a batch norm,
-    variance  v = sum_p w_p mean_p((x - m)^2)   and its (biased) variance; gradients flow through both sums
-    gradient  g = sum_p w_p grad_p              of the parameters, after the last backward pass and before it is clipped
+    mean      m = sum_p w_p mean_p(x)           of each channel of the input of a batch norm
+    variance  v = sum_p w_p mean_p((x - m)^2)   its (biased) variance; gradients flow through both sums
+    gradient  g = sum_p w_p grad_p              of the parameters, after the last backward pass and before clipping
 
-are those of the whole batch, and every process takes the same step. The mean goes first, as differences of large
-squares would lose the variance. Validation, and the statistics of PreciseBN, each process computes for itself.
+are those of the whole batch, and every process takes the same step. The mean is computed first, because a difference of
+large squares would lose the variance. Each process computes validation and the statistics of PreciseBN by itself.
 
-These are collectives of torch, called by hand: DistributedDataParallel reduces the gradients while one backward pass
-goes back through one call of the module. A step here calls no module, and makes several backward passes through a
-graph that was cut, of which only the last one reaches the weights.
+The sums are collectives of torch, called directly. DistributedDataParallel reduces gradients during one backward pass
+through one call of the module. A step here calls no module, and has several backward passes through parts of the graph,
+of which only the last one reaches the weights.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Share:
-    """What a process has of a batch."""
+    """The part of a batch that one process computes."""
 
     samples: slice
-    weight: float  # its share in the mean over the batch
-    batch: int  # samples of the whole batch
+    weight: float  # its share of the mean over the batch
+    batch: int  # the size of the whole batch
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together, as one of them sees them. The default is one alone."""
+    """The group of processes that train together, and the rank of this process. The default is a single process."""
 
     rank: int = 0
     count: int = 1
@@ -58,18 +58,18 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files and tells of the run."""
+        """Whether this process writes the files and shows the progress."""
         return self.rank == 0
 
     def share(self, batch: int) -> Share:
-        """The part of a batch that this process computes. Where there are too few samples, each takes them all."""
+        """The part of a batch that this process computes. If there are too few samples, each process takes all."""
         if batch < self.count:
             return Share(slice(0, batch), 1 / self.count, batch)
         start, end = (batch * rank // self.count for rank in (self.rank, self.rank + 1))
         return Share(slice(start, end), (end - start) / batch, batch)
 
     def synchronised(self, graph: Graph, share: Share) -> Graph:
-        """The graph with batch norms that, frozen on a share, take the statistics of the whole batch."""
+        """The graph with batch norms that use the statistics of the whole batch when it is frozen on a share."""
         if self.alone:
             return graph
         nodes = (
@@ -89,7 +89,7 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def read(self, means: Means) -> dict[str, float]:
-        """The means of all processes as numbers; one that a process lacks is that of others."""
+        """The means over all processes as numbers; a quantity that one process lacks is averaged over the others."""
         mine = means.read()
         if self.alone:
             return mine
@@ -100,20 +100,20 @@ class Processes:
         return {name: total / weights[name] for name, total in totals.items()}
 
     def gathered(self, value: T) -> list[T]:
-        """What each process has given, in the order of their ranks."""
-        found: list[Any] = [value] * self.count
+        """The values of all processes, in the order of their ranks."""
+        values: list[Any] = [value] * self.count
         if not self.alone:
-            dist.all_gather_object(found, value)
-        return found
+            dist.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
-        """Return once every process has come here."""
+        """Return as soon as every process has called this."""
         if not self.alone:
             dist.barrier()
 
     @contextmanager
     def first_goes_first(self) -> Iterator[None]:
-        """Let the first process do something before the others do it, as a download."""
+        """A context that the first process leaves before the others enter it, e.g. for a download."""
         if not self.first:
             self.wait()
         yield
@@ -126,9 +126,9 @@ ALONE = Processes()
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """The processes that torchrun has started, until the end of the `with` block; one alone where it has started none.
+    """A context with the group of processes that torchrun has started; without torchrun, with a single process.
 
-    On "cuda" each takes the device of its number on its machine, which is then the default one.
+    On "cuda" each process uses the device with its local rank, which becomes the default device.
 
     Raises:
         ValueError: there are more processes on this machine than devices.
@@ -154,13 +154,13 @@ def joined(device: torch.device) -> Iterator[Processes]:
 
 @dataclass(frozen=True, eq=False)
 class SharedBatchNorm(BatchNorm):
-    """A batch norm that sees a share of the batch, and takes the statistics of the whole."""
+    """A batch norm that gets a share of the batch, and uses the statistics of the whole batch."""
 
     share: Share
 
     def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         count = self.share.batch * x[0, 0].numel()
-        if count < 2:  # of which each process has all
+        if count < 2:  # then each process has the whole batch
             return super()._batch_statistics(x)
         dims = [0, *range(2, x.dim())]
         mean = self._whole(x.mean(dims, keepdim=True))
@@ -170,13 +170,13 @@ class SharedBatchNorm(BatchNorm):
         return mean, variance
 
     def _whole(self, mean: Tensor) -> Tensor:
-        """The mean over the batch, from that over the share of each process."""
+        """The mean over the batch, from the mean over the share of each process."""
         total: Tensor = _Sum.apply(self.share.weight * mean)  # type: ignore[no-untyped-call]
         return total
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the processes. A share counts in the loss of each, so its gradient is a sum over them, too."""
+    """The sum over the processes. A share affects the loss of each process, so its gradient is also such a sum."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""A recipe: everything that decides a training run, as one value.
+"""A recipe: everything that determines a training run, as one value.
 
 Nested frozen dataclasses, built by a function in `ctbench.recipes`, printable, comparable, and hashed to name the run.
-A variant is `dataclasses.replace(recipe, ...)`, or `--set path=value` on the command line. What a recipe says of one
-optimisation step, with all schedules and ramps worked out, is a `StepSettings`.
+A variant is `dataclasses.replace(recipe, ...)`, or `--set path=value` on the command line. `StepSettings` is the recipe
+at one optimisation step, with the values of all schedules and ramps.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ctbench.results import Published, jsonl
 from ctbench.training import codec
 from ctbench.training.averaging import SWA
 from ctbench.training.optimizers import Adam, Optimizer
-from ctbench.training.schedules import Ramp, Schedule, Smooth, with_number
+from ctbench.training.schedules import Ramp, Schedule, SmoothRamp, with_number
 
-SCHEDULED = ("method", "warmup", "robust_weight", "shi", "l1", "optimizer")  # read anew in every step
+SCHEDULED = ("method", "warmup", "robust_weight", "shi", "l1", "optimizer")  # read in every step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,38 +36,38 @@ class Recipe:
         (1 - robust_weight) CE(clean) + robust_weight (the method's loss) + shi (1 - eps/train_eps) R + l1 sum |W|
 
     Args:
-        name: what to call it; `ctbench.recipes` sets it to the name of the function or entry that makes the recipe.
-        dataset, network: what is trained, and on what.
-        normalize: begin the network with the normalisation of the data set, if it has one: the code of CTBench does so
-            for all data. The papers of CTBench (App. B.1) and TAPS (App. D.2) have none on MNIST.
-        threat: the threat model that the network shall withstand; its eps is the one at test.
-        train_eps: the radius that training ends at; None is the threat's.
-        ramp: how the radius grows to it.
+        name: the name; `ctbench.recipes` sets it to the name of the function or entry that makes the recipe.
+        dataset, network: the data and the network to train.
+        normalize: begin the network with the normalisation of the data set, if it has one. The code of CTBench does so
+            for all data; the papers of CTBench (App. B.1) and TAPS (App. D.2) have no normalisation on MNIST.
+        threat: the threat model that the network should withstand; its eps is the radius at test time.
+        train_eps: the final radius of training; None is the eps of the threat model.
+        ramp: the growth of the radius up to `train_eps`.
         method: the training method.
-        warmup: the method in force while the radius grows, up to epoch ramp.end; None is `method`.
+        warmup: the method while the radius grows, up to epoch ramp.end; None is `method`.
         robust_weight: the share of the method's loss, in [0, 1].
-        shi: weight of Shi et al.'s regulariser R, in force while the radius grows.
-        l1: weight of the sum of all |weights|.
+        shi: the weight of the regulariser R of Shi et al., which is used while the radius grows.
+        l1: the weight of the sum of all |weights|.
         schedules: fields of the method and weights of the loss that change from step to step.
         initialization: "shi" or "kaiming".
         optimizer: Adam or SGD, and its learning rate.
         epochs, batch_size: the length of the run; the last batch of an epoch may be smaller.
-        accumulate: compute the loss for so many parts of the batch one after the other, which takes less memory. The
-            statistics of batch norms, and a method's prelude, are still those of the whole batch, so the step is the
-            same, but for the points where an attack starts at random, and for what is no mean over samples and so is
-            each part's own: R, the product in TAPS's loss, the weights that SAM moves to.
+        accumulate: the number of parts of a batch; their losses are computed one after the other, which needs less
+            memory. The statistics of batch norms, and the prelude of a method, are still those of the whole batch. So
+            the step is the same, with two exceptions: the random starts of attacks, and terms that are not a mean over
+            samples and are computed for each part (R, the product in the loss of TAPS, the weights that SAM moves to).
         precision: "float32"; "tf32" for convolutions and products of matrices that a GPU rounds to TF32; or "bfloat16"
-            for the forward computations of a step, with weights, statistics and the optimiser in float32. Where
-            bfloat16 does not work, training warns and takes float32.
-        swa: average the weights, and end with the average (the batch norms' statistics are then always computed anew).
-        precise_bn: compute the statistics of batch norms anew over the training set at the end.
-        precise_bn_variance: the average of the batches' variances ("mean"), or the variance of all ("pooled").
-        validation: the share of the training set held out and reported on after each epoch.
-        select: end with the weights of the "last" epoch, or of the "best": that of the highest robust accuracy (the
-            method's own) on the validation images, among the epochs at the full radius; the first of equals.
+            for the forward computations of a step, with weights, statistics and the optimiser in float32. If bfloat16
+            does not work, training warns and uses float32.
+        swa: average the weights, and end with the average; the statistics of batch norms are then always recomputed.
+        precise_bn: recompute the statistics of batch norms over the training set at the end.
+        precise_bn_variance: the average of the variances of the batches ("mean"), or the variance of all ("pooled").
+        validation: the share of the training set that is held out and evaluated after each epoch.
+        select: end with the weights of the "last" epoch, or of the "best" epoch at the full radius, i.e. the one with
+            the highest robust accuracy (estimated by the method) on the validation images; the first one of equals.
         seed: the source of all randomness.
         source: where the hyper-parameters come from.
-        published: the accuracies that their source has reached with them.
+        published: the accuracies that the source reports for them.
     """
 
     name: str = "unnamed"
@@ -78,7 +78,7 @@ class Recipe:
     method: Method
     warmup: Method | None = None
     train_eps: float | None = None
-    ramp: Ramp = field(default_factory=Smooth)
+    ramp: Ramp = field(default_factory=SmoothRamp)
     robust_weight: float = 1.0
     shi: float = 0.0
     l1: float = 0.0
@@ -117,13 +117,13 @@ class Recipe:
         if self.ramp.end > self.epochs:
             raise ValueError(
                 f"ramp.end is {self.ramp.end:g}, after the last of {self.epochs} epochs: the radius would never reach "
-                f"its end; set ramp.end, too"
+                f"its end; also set ramp.end"
             )
         if self.shi and not self.ramp.end:
-            raise ValueError(f"shi is {self.shi} but is in force only while the radius grows: set ramp.end > 0")
+            raise ValueError(f"shi is {self.shi} but is used only while the radius grows: set ramp.end > 0")
         if self.warmup and not self.ramp.end:
             raise ValueError(
-                f"warmup is {self.warmup.name!r} but is in force only while the radius grows: set ramp.end > 0"
+                f"warmup is {self.warmup.name!r} but is used only while the radius grows: set ramp.end > 0"
             )
         if self.warmup and self.ramp.end > self.epochs - 1:
             raise ValueError(
@@ -137,8 +137,6 @@ class Recipe:
         self._check_schedules()
 
     def _check_parts(self) -> None:
-        if not isinstance(self.threat.eps, Real):
-            raise ValueError("threat.eps has a radius for each feature: training takes one number, certify takes both")
         for name, hint in _hints().items():
             value = getattr(self, name)
             if isinstance(hint, type) and is_dataclass(hint) and not isinstance(value, hint):
@@ -147,13 +145,15 @@ class Recipe:
                 )
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise ValueError(f"{name} is {value!r}: choose from {', '.join(get_args(hint))}")
+        if not isinstance(self.threat.eps, Real):
+            raise ValueError("threat.eps has a radius for each feature: training takes one number, certify takes both")
         if not isinstance(self.schedules, tuple):
-            raise ValueError(f"schedules is {self.schedules!r}: give a tuple of them, as (Schedule(...),)")
+            raise ValueError(f"schedules is {self.schedules!r}: give a tuple of schedules, e.g. (Schedule(...),)")
 
     def _check_train_eps(self) -> None:
         if self.train_eps is not None:
             try:
-                replace(self.threat, eps=self.train_eps)  # meets the same checks as the eps at test
+                replace(self.threat, eps=self.train_eps)  # checked like the eps at test time
             except ValueError as error:
                 raise ValueError(f"train_eps: {error}") from None
 
@@ -161,15 +161,15 @@ class Recipe:
         if self.select == "last":
             return
         if not self.validation:
-            raise ValueError("select is 'best' but no images are held out to choose by: set validation, as to 0.1")
+            raise ValueError("select is 'best' but no images are held out for the choice: set validation, e.g. to 0.1")
         if self.ramp.end > self.epochs - 1:
             raise ValueError(
-                f"select is 'best', of the epochs at the full radius, but the radius grows up to epoch "
-                f"{self.ramp.end:g} of {self.epochs}: no whole epoch is left; set ramp.end or epochs"
+                f"select is 'best', among the epochs at the full radius, but the radius grows up to epoch "
+                f"{self.ramp.end:g} of {self.epochs}: no whole epoch follows; set ramp.end or epochs"
             )
         if self.swa:
             raise ValueError(
-                "swa ends with the average of many weights, select='best' with those of one epoch: drop one"
+                "swa ends with the average of many weights, select='best' with the weights of one epoch: drop one"
             )
 
     def _check_schedules(self) -> None:
@@ -181,7 +181,7 @@ class Recipe:
                     f"{', '.join(SCHEDULED)} (the radius has its ramp)"
                 )
             if paths.count(schedule.path) > 1:
-                raise ValueError(f"schedules: {schedule.path!r} has several: give it one")
+                raise ValueError(f"schedules: {schedule.path!r} has several schedules: give one")
             if schedule.ramp.end > self.epochs:
                 raise ValueError(
                     f"schedules: the ramp of {schedule.path!r} ends at {schedule.ramp.end:g}, after the last of "
@@ -191,7 +191,7 @@ class Recipe:
         self._scheduled(*(schedule.end_value for schedule in self.schedules))
 
     def _scheduled(self, *values: float) -> Recipe:
-        """The recipe with these values in the scheduled fields, which are then plain ones."""
+        """The recipe with these values in the scheduled fields, without schedules."""
         if not self.schedules:
             return self
         recipe = replace(self, schedules=())
@@ -203,7 +203,7 @@ class Recipe:
         return recipe
 
     def at(self, epoch: int, number: int, steps_per_epoch: int) -> StepSettings:
-        """What is in force in a step, the `number`-th of its epoch; both are counted from 0."""
+        """The settings of step `number` of an epoch; both are counted from 0."""
         step = epoch * steps_per_epoch + number
         values = (schedule.value(step, steps_per_epoch) for schedule in self.schedules)
         eps = self.final_eps * self.ramp.share(step, steps_per_epoch)
@@ -211,60 +211,60 @@ class Recipe:
 
     @property
     def final_eps(self) -> float:
-        """The radius that training ends at."""
+        """The final radius of training."""
         return self.threat.eps if self.train_eps is None else self.train_eps
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that stand for all fields but the name, the source and what is published."""
+        """Twelve hexadecimal digits, a hash of all fields except `name`, `source` and `published`."""
         about = ("name", "source", "published")
         content = {key: value for key, value in self.to_json().items() if key not in about}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, codec.Json]:
-        """The recipe as JSON values; `from_json` makes it again."""
-        # a float may have been given as a whole number: reading it back makes 15 and 15.0 the same recipe
+        """The recipe as JSON values, which `from_json` reads."""
+        # a float may be written as a whole number: reading it back makes 15 and 15.0 the same recipe
         again = codec.decode(Recipe, codec.encode(self))
         if again != self:
-            raise ValueError(f"the recipe {self.name!r} holds a part that cannot be read back by its name: {self}")
+            raise ValueError(f"the recipe {self.name!r} has a part that cannot be read back by its name: {self}")
         encoded = codec.encode(again)
         assert isinstance(encoded, dict)
         return encoded
 
     @classmethod
     def from_json(cls, content: codec.Json) -> Recipe:
-        """The recipe of JSON values. Raises ValueError that names the field, what it holds and what is valid."""
+        """The recipe of JSON values. Raises ValueError with the path of the field, its value and the valid values."""
         return codec.decode(cls, content)
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """The recipe of a JSON file. Raises ValueError as `from_json` does, and names the file."""
+        """The recipe of a JSON file. Raises ValueError like `from_json`, with the name of the file."""
         content = jsonl.read_json(path)
         with jsonl.named(path):
             return cls.from_json(content)
 
     def with_changes(self, changes: list[str]) -> Recipe:
-        """The recipe with fields changed as on the command line, "path.to.field=value" each.
+        """The recipe with changes like those of the command line, "path.to.field=value" each.
 
-        A part such as the method is changed by its name, which gives it that member's defaults: "method=ibp".
+        A part such as the method is set by its name, and then has its defaults: "method=ibp".
 
         Raises:
-            ValueError: an unknown field or an unfit value; says which are valid.
+            ValueError: a field is unknown or a value is invalid; the message says which are valid.
         """
         return codec.with_changes(self, changes)
 
 
 @cache
 def _hints() -> dict[str, Any]:
-    """The types of a recipe's fields."""
+    """The types of the fields of a recipe."""
     return get_type_hints(Recipe)
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What a recipe says of one optimisation step."""
+    """A recipe at one optimisation step."""
 
-    recipe: Recipe  # with the values that its scheduled fields have now
+    recipe: Recipe  # with the values of its scheduled fields at this step
     epoch: int
     number: int  # of the step in its epoch
     eps: float
@@ -276,7 +276,7 @@ class StepSettings:
 
     @property
     def method(self) -> Method:
-        """The method in force."""
+        """The method of this step: the warm-up method or the main one."""
         return self.recipe.warmup if self.growing and self.recipe.warmup else self.recipe.method
 
     @property

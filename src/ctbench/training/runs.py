@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ctbench.files import UNFINISHED
 from ctbench.results import RunFolder, jsonl
 from ctbench.training import checkpoints
 from ctbench.training.blueprint import Blueprint
@@ -58,23 +59,23 @@ def train(
     """Train a network by a recipe.
 
     Args:
-        recipe: what to train, on what and how.
+        recipe: the network, its data, and how to train it.
         out: the run folder; None is "runs/NAME-HASH" in the working directory.
         resume: continue the run in the folder; a complete run is loaded.
-        data: the folder with the data sets; None is the CTBENCH_DATA variable, else the user's cache.
+        data: the folder with the data sets; None is the variable CTBENCH_DATA, or else the user's cache.
         device: where to train, e.g. "cpu" or "cuda".
         quiet: show no progress.
         compiled: compile the method, where that works. It is not a field of the recipe, as it changes only rounding.
         deterministic: let torch take only deterministic algorithms; RuntimeError where an operation has none.
         tensorboard: also write each epoch's metrics to the folder "tensorboard" of the run.
-        processes: those that train this run together, each of which makes this call; the first one writes the files.
-        watch: called after each epoch with its number, from 1 on, and the network as at test time.
+        processes: the processes that train this run together. Each makes this call; the first one writes the files.
+        watch: called after each epoch with its number, counted from 1, and the network in eval mode.
 
     Raises:
         ValueError: the folder holds the run of another recipe, or a run of this one and `resume` is False; a field of
             the recipe does not fit the data; or TensorBoard is not installed.
         TrainingDivergedError: the loss or its gradient became NaN or infinite; the message says where. It is raised at
-            the end of that epoch, in which no step was taken from there on. The state after the last whole epoch stays.
+            the end of that epoch, in which no later step was taken. The state after the last whole epoch stays.
     """
     if not isinstance(recipe, Recipe):
         raise ValueError(f"the recipe is {recipe!r}: give a Recipe, e.g. ctbench.recipe(name)")
@@ -107,7 +108,7 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
 
     Raises:
         FileNotFoundError: there is no run, or it is not complete.
-        ValueError: a file in it is damaged, or the weights are those of another network.
+        ValueError: a file in the folder is damaged, or the weights belong to another network.
     """
     folder = RunFolder(Path(path))
     folder.require()
@@ -125,7 +126,7 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     """Raise ValueError unless the folder is free, or `resume` is True and it holds this recipe's run."""
     if not folder.recipe.exists():
-        if folder.path.exists() and any(file.suffix != jsonl.UNFINISHED for file in folder.path.iterdir()):
+        if folder.path.exists() and any(file.suffix != UNFINISHED for file in folder.path.iterdir()):
             raise ValueError(f"{folder.path} holds other files: choose an empty or a new folder")
         return
     if folder.versions.exists() and not (folder.state.exists() or folder.weights.exists()):

@@ -1,10 +1,10 @@
-"""What changes from step to step: the radius, which grows by a `Ramp`, and any other number, by a `Schedule`.
+"""Values that change from step to step: the radius grows by a `Ramp`, and other numbers follow a `Schedule`.
 
-A ramp gives a share at every optimisation step. The radius is that share of the final eps, and a scheduled field is
+A ramp has a share at every optimisation step. The radius is this share of the final eps, and a scheduled field is
 
     value(t) = (1 - share(t)) start_value + share(t) end_value
 
-Smooth (Shi et al. 2021, as in CTBench) between the steps a and b, with m = a + floor((b - a) / 4):
+The smooth ramp (Shi et al. 2021, CTBench) between the steps a and b, with m = a + floor((b - a) / 4):
 
     share(t) = alpha (t - a)^4                         up to m,  alpha = 1 / (4 (b - m) (m - a)^3 + (m - a)^4)
     share(t) = share(m) + linearly to 1                from m to b; the slope is continuous at m
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Ramp(ABC):
-    """A share of the way: 0 up to the start of epoch `start`, 1 from the start of epoch `end` on."""
+    """A share of the way: 0 up to the start of epoch `start`, and 1 from the start of epoch `end`."""
 
     name: ClassVar[str]
     start: float = 0
@@ -46,7 +46,9 @@ class Ramp(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smooth(Ramp):
+class SmoothRamp(Ramp):
+    """Grows slowly at first, then linearly; the formula is above."""
+
     name: ClassVar[str] = "smooth"
 
     def between(self, step: int, width: int) -> float:
@@ -59,7 +61,9 @@ class Smooth(Ramp):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(Ramp):
+class LinearRamp(Ramp):
+    """Grows linearly."""
+
     name: ClassVar[str] = "linear"
 
     def between(self, step: int, width: int) -> float:
@@ -67,8 +71,8 @@ class Linear(Ramp):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant(Ramp):
-    """All from the start on, or nothing up to epoch `end`."""
+class ConstantRamp(Ramp):
+    """1 from the start of epoch `end`, and 0 before."""
 
     name: ClassVar[str] = "constant"
 
@@ -78,18 +82,18 @@ class Constant(Ramp):
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """A field of a recipe that goes from one value to another.
+    """A field of a recipe that changes from one value to another.
 
     Args:
-        path: the field, a number, as "robust_weight" or "method.attack.step_size".
-        start_value, end_value: its values where the ramp's share is 0 and 1.
-        ramp: how it goes from one to the other.
+        path: the field, a number, e.g. "robust_weight" or "method.attack.step_size".
+        start_value, end_value: its values at the shares 0 and 1 of the ramp.
+        ramp: the course from one value to the other.
     """
 
     path: str
     start_value: float
     end_value: float
-    ramp: Ramp = field(default_factory=Linear)
+    ramp: Ramp = field(default_factory=LinearRamp)
 
     def value(self, step: int, steps_per_epoch: int) -> float:
         """The value at an optimisation step, counted from 0 over the whole run."""
@@ -101,7 +105,7 @@ def with_number(value: T, path: str, number: float) -> T:
     """A dataclass with another value in the float field at a path.
 
     Raises:
-        ValueError: there is no such field, it is no float, or the number does not fit it.
+        ValueError: there is no such field, it is not a float, or the number is not valid for it.
     """
     kind: type = type(value)
     name, _, rest = path.partition(".")
@@ -115,5 +119,5 @@ def with_number(value: T, path: str, number: float) -> T:
             raise ValueError(f"{name!r} is {part!r}, it has no field {rest.partition('.')[0]!r}")
         changed = with_number(part, rest, number)
     elif codec.without_none(kinds[name]) is not float:
-        raise ValueError(f"{name!r} of {codec.titled(kind)} is no real number, and only those can be scheduled")
+        raise ValueError(f"{name!r} of {codec.titled(kind)} is not a real number: only real numbers can be scheduled")
     return replace(value, **{name: changed})  # type: ignore[type-var]

@@ -1,4 +1,4 @@
-"""One optimisation step: the clean pass, the method's prelude, the objective, the update of the weights."""
+"""One optimisation step: the clean pass, the prelude of the method, the objective, the update of the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ctbench.methods.base import Batch
 from ctbench.regions import Region, Threat
 from ctbench.training.execution import PLAIN, Execution, at_least_float32
 from ctbench.training.monitoring import Finite
-from ctbench.training.objective import backward
+from ctbench.training.objective import accumulate_gradients
 from ctbench.training.processes import ALONE, Processes
 from ctbench.training.recipe import StepSettings
 
@@ -27,11 +27,11 @@ class Stepper:
     Args:
         model: the network, whose weights and statistics each step changes.
         graph: the trace of the network.
-        optimizer: that of the network's parameters.
-        finite: where the loss and the gradient of each step are noted.
-        device: where the network and its batches are.
+        optimizer: the optimiser of the parameters of the network.
+        finite: the record of the loss and the gradient of each step.
+        device: the device of the network and its batches.
         execution: how the method is computed.
-        processes: those that share each batch.
+        processes: the processes that share each batch.
     """
 
     model: nn.Module
@@ -47,10 +47,10 @@ class Stepper:
         return list(self.model.parameters())
 
     def step(self, x: Tensor, y: Tensor, settings: StepSettings, generator: torch.Generator) -> dict[str, Tensor]:
-        """Take one step, after the method's prelude if it has one; returns means over this process's share.
+        """Take one step, after the prelude of the method if it has one; returns means over the share of this process.
 
         No line waits for the device: the trainer looks for losses and gradients that are not finite at the end of the
-        epoch. From the first of them on, a fused optimiser changes no weight.
+        epoch. After the first of them, a fused optimiser changes no weight.
         """
         share = self.processes.share(len(y))
         graph, x, y = self.processes.synchronised(self.graph, share), x[share.samples], y[share.samples]
@@ -63,7 +63,7 @@ class Stepper:
             self._update()
             net, batch = self.clean_pass(graph, x, y, settings, generator)
         self.optimizer.zero_grad(set_to_none=True)
-        means = backward(self.model, net, batch, settings, weight=share.weight, execution=self.execution)
+        means = accumulate_gradients(self.model, net, batch, settings, weight=share.weight, execution=self.execution)
         self.processes.add_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, settings.recipe.optimizer.clip_norm or math.inf)
         self.finite.add(means["loss"], norm)
@@ -82,12 +82,12 @@ class Stepper:
     def rehearsed(
         self, x: Tensor, y: Tensor, examples: tuple[StepSettings, ...], generator: torch.Generator
     ) -> Stepper:
-        """The stepper with an execution that works on this batch. Warns where that is not the one of now.
+        """The stepper with an execution that works on this batch. Warns if this is not the current execution.
 
         Args:
             x, y: a batch of this process.
-            examples: the settings of steps that are tried; neither weights nor statistics change.
-            generator: where the method draws from.
+            examples: the settings of the steps to try; neither weights nor statistics change.
+            generator: the source of the random draws of the method.
         """
         stepper = self
         while stepper.execution != PLAIN:
@@ -102,13 +102,13 @@ class Stepper:
         return stepper
 
     def _failure(self, x: Tensor, y: Tensor, examples: tuple[StepSettings, ...], generator: torch.Generator) -> str:
-        """The first line of the error that one of the steps raises, or ""."""
+        """The first line of the error that one of the steps raises, or "" if no step raises one."""
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
         try:
             for settings in examples:
                 net, batch = self.clean_pass(self.graph, x, y, settings, generator)
                 self._prelude(net, batch, settings)
-                backward(self.model, net, batch, settings, execution=self.execution)
+                accumulate_gradients(self.model, net, batch, settings, execution=self.execution)
         except RuntimeError as error:
             return str(error).strip().partition("\n")[0] or type(error).__name__
         finally:
@@ -121,14 +121,14 @@ class Stepper:
             return settings.method.prelude(folded(net, len(batch.y)), batch)
 
     def _update(self) -> None:
-        """Take a step of the optimiser. A fused one skips it, on the device, after a loss that was not finite."""
+        """Take a step of the optimiser. A fused optimiser skips it, on the device, after a loss that is not finite."""
         if self.optimizer.defaults.get("fused"):
             self.optimizer.found_inf = self.finite.broken  # type: ignore[attr-defined]  # as torch.amp's GradScaler does
         self.optimizer.step()
 
 
 def batch_within(threat: Threat, x: Tensor, y: Tensor, logits: Tensor, generator: torch.Generator) -> Batch:
-    """A batch with the regions of a threat model around its inputs, at its eps and at any multiple of it."""
+    """A batch with the regions of a threat model around its inputs, for its eps and for any multiple of eps."""
 
     def region_at(scale: float) -> Region:
         return replace(threat, eps=scale * threat.eps).region(x)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ctbench.datasets import Data, Examples, split
+from ctbench.datasets import Data, Examples, stratified_split
 from ctbench.graph import freeze, trace
 from ctbench.precision import products
 from ctbench.results import RunFolder, jsonl
@@ -21,11 +21,11 @@ from ctbench.training import checkpoints, divergence
 from ctbench.training.averaging import averaged, precise_batch_norm
 from ctbench.training.board import board
 from ctbench.training.checkpoints import Best
+from ctbench.training.display import Display, display
 from ctbench.training.execution import PLAIN, Execution
 from ctbench.training.monitoring import Finite, Means
 from ctbench.training.placing import placed
 from ctbench.training.processes import ALONE, Processes
-from ctbench.training.progress import Display, display
 from ctbench.training.recipe import Recipe, StepSettings
 from ctbench.training.step import Stepper, batch_within
 
@@ -57,7 +57,7 @@ class Trainer:
                 f"crop to their side"
             )
         if recipe.validation:
-            training, held_out = split(data.train, fraction=recipe.validation, seed=recipe.seed)
+            training, held_out = stratified_split(data.train, fraction=recipe.validation, seed=recipe.seed)
             self.held_out = placed(replace(held_out, inputs=augmentation.center(held_out.inputs)), device)
         self.made_of = f"{recipe.hash}/{_digest(training)}"
         self.images = placed(training, device)
@@ -111,13 +111,13 @@ class Trainer:
 
     @property
     def _precision(self) -> Literal["float32", "tf32", "bfloat16"]:
-        """The recipe's precision, or float32 where bfloat16 does not work."""
+        """The precision of the recipe, or float32 if bfloat16 does not work."""
         if self.recipe.precision == "bfloat16" and not self.stepper.execution.bfloat16:
             return "float32"
         return self.recipe.precision
 
     def _products(self) -> AbstractContextManager[None]:
-        """A context for the products of float32 matrices; autocast computes those of bfloat16."""
+        """A context for the products of float32 matrices; autocast computes the products of bfloat16."""
         return products("tf32" if self.recipe.precision == "tf32" else "float32")
 
     def _rehearsed(self, stepper: Stepper) -> Stepper:
@@ -167,7 +167,7 @@ class Trainer:
     def epoch(self, epoch: int, shown: Display) -> dict[str, float]:
         """Take one pass over the training set; returns its metrics."""
         start, generator = time.perf_counter(), self.generator(epoch, stream=0)
-        # what several processes draw for their shares must not move the stream from which all take the same batches
+        # draws of several processes for their shares must not advance the stream from which all take the same batches
         draws = generator if self.processes.alone else self.generator(epoch, stream=3 + self.processes.rank)
         self.model.train()
         self.stepper = replace(self.stepper, finite=Finite(self.device))
@@ -202,8 +202,7 @@ class Trainer:
             raise divergence.error_in_step(settings, self.steps, loss, norm, self.folder.state)
 
     def _check_weights(self, epoch: int) -> None:
-        """Raise TrainingDivergedError if a weight or a statistic is not finite after the epoch: no loss follows its
-        last step."""
+        """Raise TrainingDivergedError if a weight or a statistic is not finite: no loss follows the last step."""
         names = divergence.tensors_not_finite(self.model)
         if names:
             settings = self.recipe.at(epoch, self.steps - 1, self.steps)

@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""The software and hardware of a result."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 
 def versions(device: torch.device) -> dict[str, str | int | None]:
+    """The versions of the library, of its git commit, torch and Python; the device and the number of threads."""
     return {
         "ctbench": version("ctbench"),
         "commit": commit(),
@@ -22,10 +23,10 @@ def versions(device: torch.device) -> dict[str, str | int | None]:
 
 
 def commit() -> str | None:
-    """The git commit that the library runs from, with "+" for uncommitted changes; None for an installed copy."""
+    """The git commit of the running library, with "+" for uncommitted changes; None for an installed copy."""
     source = Path(__file__).parent
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
             cwd=source,
             capture_output=True,
@@ -40,5 +41,5 @@ def commit() -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    # an installed copy may lie inside somebody else's repository, whose commit says nothing about ours
-    return found.stdout.strip() if ours.returncode == 0 else None
+    # an installed copy may lie inside another repository, whose commit is not that of the library
+    return described.stdout.strip() if ours.returncode == 0 else None

@@ -263,7 +263,7 @@ class Search:
 
     @classmethod
     def begin(
-        cls, problem: Problem, steps: int, numbers: int, memory: int = crown.DEFAULT_MEMORY
+        cls, problem: Problem, steps: int, numbers: int, memory: int = budget.DEFAULT
     ) -> tuple[Search, Tensor, Frontier]:
         """Bound everything at the root: what is shared, the least of the positive bounds [B], and what is open."""
         exact = problem.exact
@@ -359,7 +359,7 @@ class Search:
         chosen = self.pairs_of(self.pairs_exact if exact else self.pairs, part)
         lost = [loss.take(part.sample) for loss in self.losses] if exact else None
         graph = problem.net if exact else problem.net.rounded_outward(False)
-        return beta_crown.bounds(graph, region, spec, inner, free, chosen, lost)
+        return beta_crown.bounds_at(graph, region, spec, inner, free, chosen, lost)
 
     def _inner(self, inner: Boxes, part: Frontier) -> Boxes:
         return beta_crown.clipped({at: box.take(part.sample) for at, box in inner.items()}, part.free.signs)
@@ -441,9 +441,10 @@ class Search:
             (at,) = self.problem.net.nodes[place].inputs
             unstable = relaxation.least[at] < relaxation.greatest[at]
             below = a.clamp(min=0) * (values[place] - free.slopes[at] * values[at])
-            above = a.clamp(max=0) * (values[place] - relaxation.upper[at] * values[at] - relaxation.rise[at])
+            slope, offset = relaxation.upper_slope[at], relaxation.upper_offset[at]
+            above = a.clamp(max=0) * (values[place] - slope * values[at] - offset)
             losses[at] = losses[at] + torch.where(unstable, below + above, 0.0)
-            heights[at] = heights[at] + torch.where(unstable, a.abs() * relaxation.rise[at] + TINY, 0.0)
+            heights[at] = heights[at] + torch.where(unstable, a.abs() * offset + TINY, 0.0)
         flat = [torch.cat([part[at].flatten(1) for at in sorted(part)], dim=1) for part in (losses, heights)]
         return flat[0], flat[1]
 

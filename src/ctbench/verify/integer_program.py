@@ -12,10 +12,10 @@ bounds of the pre-activations (`inner`) leave open has columns; everything else 
 columns before it as by CROWN.
 
 **Rounding.** The program contains the network on its stored weights in exact arithmetic, given rigorous inner boxes.
-So each entry is known as x_i = <row, columns> + offset with an offset between two numbers: the constant and the ceiling
-of a form that is rounded outward on its way back (`domains.rounding`). What is computed here widens it by u = 2^-53
-times the sum of all |terms| for each rounding (`TWICE_UNIT`, which covers the products of errors). Differences
-of bounds are rounded outward.
+So each entry is known as x_i = <row, columns> + offset with an offset between two numbers: the constant and the upper
+constant of a form that is rounded outward on its way back (`domains.rounding`). What is computed here widens it by
+u = 2^-53 times the sum of all |terms| for each rounding (`TWICE_UNIT`, which covers the products of errors).
+Differences of bounds are rounded outward.
 """
 
 from __future__ import annotations
@@ -222,19 +222,19 @@ class Program:
             for weight, among, first in lowered.columns:
                 part = a[0][:, among]
                 rows[:, first : first + part.shape[1]] = weight * part
-            assert form.ceiling is not None
+            assert form.upper_constant is not None
             shift = (a * lowered.offset).flatten(2).sum(2)
             error = (a.abs() * lowered.error).flatten(2).sum(2) + 2 * TWICE_UNIT * shift.abs()
-            low, high = form.constant + torch.zeros_like(shift), form.ceiling + torch.zeros_like(shift)
+            low, high = form.constant + torch.zeros_like(shift), form.upper_constant + torch.zeros_like(shift)
             low = low + shift - (error + 2 * TWICE_UNIT * low.abs())
             high = high + shift + (error + 2 * TWICE_UNIT * high.abs())
             return LinearForm((a.unsqueeze(2) if isinstance(node.op, Max) else a) * lowered.slope, low, high)
 
-        found = backward.back_to_input(self.graph, form.with_ceiling(), relax, self.losses, at).dense()
+        found = backward.back_to_input(self.graph, form.with_upper_constant(), relax, self.losses, at).dense()
         rows[:, :inputs] = found.coefficients[0].flatten(1)
-        assert found.ceiling is not None
+        assert found.upper_constant is not None
         nothing = rows.new_zeros(1, len(rows))
-        return _Rows(rows, (found.constant + nothing)[0], (found.ceiling + nothing)[0])
+        return _Rows(rows, (found.constant + nothing)[0], (found.upper_constant + nothing)[0])
 
     @cached_property
     def base(self) -> Tensor:

@@ -204,7 +204,7 @@ def _(op: Abs, x: Exact) -> Exact:
 @_evaluated.register
 def _(op: LeakyReLU, x: Exact) -> Exact:
     above, below = (x.moved(lambda numbers, end=end: end(numbers, 0)) for end in (np.maximum, np.minimum))
-    return above + below * Exact.number(op.negative)
+    return above + below * Exact.number(op.negative_slope)
 
 
 @_evaluated.register

@@ -7,10 +7,8 @@ to the one process that writes them: whatever dies, a record is written once or 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import signal
-import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -20,6 +18,7 @@ import torch
 from ctbench.memory import keep_freed_memory
 from ctbench.results import SampleRecord
 from ctbench.verify.job import Job, Samples
+from ctbench.watchdog import exit_with_parent
 
 
 def shared(job: Job, chunks: Iterator[Samples], workers: int) -> Iterator[list[SampleRecord]]:
@@ -85,7 +84,7 @@ class _Worker:
 
 def _work(pipe: Connection, content: bytes, threads: int) -> None:
     """What a process does until it is ended."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    exit_with_parent()
     torch.set_num_threads(threads)
     keep_freed_memory()
     job: Job = pickle.loads(content)
@@ -93,11 +92,3 @@ def _work(pipe: Connection, content: bytes, threads: int) -> None:
         pipe.send(None)
         for records in job.records(pickle.loads(pipe.recv_bytes())):
             pipe.send(records)
-
-
-def _end_with_parent() -> None:
-    """Nobody would write what is found after that."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

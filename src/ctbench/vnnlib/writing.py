@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ctbench.results.jsonl import write_whole
+from ctbench.files import write_whole
 from ctbench.vnnlib.property import Case, Halfspaces, Property, robustness
 
 

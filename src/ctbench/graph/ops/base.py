@@ -157,8 +157,8 @@ class Elementwise(Op):
         # sigmoid(1e-320) - sigmoid(0) is a rounding error, and dividing it by 1e-320 gives an arbitrary number.
         # Dividing by 1 there also keeps it out of the gradients, which would pass through where()
         wide = width > torch.finfo(width.dtype).eps * (1 + lower.abs() + upper.abs())
-        slanted = (self(upper) - self(lower)) / torch.where(wide, width, 1.0)
-        return torch.where(wide, torch.clamp(slanted, least, greatest), least)
+        slope = (self(upper) - self(lower)) / torch.where(wide, width, 1.0)
+        return torch.where(wide, torch.clamp(slope, least, greatest), least)
 
     def lines(self, lower: Tensor, upper: Tensor, low: Tensor, high: Tensor) -> Lines:
         """Lines around f on [l, u], with slope `low` below and `high` above: sound for any slopes."""

@@ -77,20 +77,20 @@ class Max(Op):
         once = lower if self.repeats is None else lower.masked_fill(self.repeats, -torch.inf)
         floor, first = once.max(1, keepdim=True)
         below = torch.zeros_like(lower).scatter(1, first, 1.0)
-        rises = upper > floor
+        matters = upper > floor
         if self.repeats is not None:
-            rises = rises & ~self.repeats
+            matters = matters & ~self.repeats
         # a slope of 1 is also sound, and its gradient does not overflow if the width is close to 0
         wide = upper - lower > torch.finfo(lower.dtype).tiny ** 0.5
         chord = (upper - floor) / torch.where(wide, upper - lower, 1.0)
-        above = torch.where(rises, torch.where(wide, chord, 1.0), 0.0)
+        above = torch.where(matters, torch.where(wide, chord, 1.0), 0.0)
         above = torch.where(below > 0, 1.0, above)
         offset = floor.squeeze(1) - (above * lower).sum(1)
-        ceiling = upper.amax(1)
-        flat = (above * (upper + lower) / 2).sum(1) + offset > ceiling
+        highest = upper.amax(1)
+        flat = (above * (upper + lower) / 2).sum(1) + offset > highest
         above = torch.where(flat.unsqueeze(1), 0.0, above)
         # NaN or infinite bounds must make the offset NaN, which certifies nothing
-        return Lines(below, None, above, torch.where(flat, ceiling, offset) + 0 * ceiling)
+        return Lines(below, None, above, torch.where(flat, highest, offset) + 0 * highest)
 
 
 @lower.register

@@ -145,17 +145,17 @@ class Chord(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class LeakyReLU(PiecewiseLinear):
-    """z where z is positive, `negative` z elsewhere."""
+    """z for z >= 0, and negative_slope z for z < 0."""
 
     kinks: ClassVar[tuple[float, ...]] = (0.0,)
-    negative: float
+    negative_slope: float
 
     @property
     def pieces(self) -> tuple[float, ...]:
-        return self.negative, 1.0
+        return self.negative_slope, 1.0
 
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return F.leaky_relu(x, self.negative)
+        return F.leaky_relu(x, self.negative_slope)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a person sees of a run: bars on a terminal, a line per epoch elsewhere, or nothing."""
+"""How a run is shown to a person: bars on a terminal, a line for each epoch elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
+
+from ctbench.progress import progress_bars
 
 
 @dataclass(frozen=True)
 class Display:
-    """Shows a run. Without a terminal `bars` is None and only whole epochs are told."""
+    """Shows a run. Without a terminal `bars` is None, and only whole epochs are shown."""
 
     console: Console
     epochs: int
@@ -42,24 +44,13 @@ def _listed(shown: dict[str, float]) -> str:
 
 @contextmanager
 def display(title: str, *, epochs: int, steps: int, done: int, quiet: bool) -> Iterator[Display]:
-    """Show a run of `epochs` times `steps`, of which `done` epochs lie behind.
-
-    Progress goes to standard error, so that standard output holds results alone.
-    """
-    console = Console(stderr=True, quiet=quiet)
-    if quiet or not console.is_terminal:
-        yield Display(console, epochs, steps, None, None)
-        return
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Progress(*columns, console=console) as bars:
+    """Show a run of `epochs` times `steps`, after `done` epochs of an earlier process. All goes to standard error."""
+    with progress_bars(quiet=quiet) as bars:
+        if bars.disable:
+            yield Display(Console(stderr=True, quiet=quiet), epochs, steps, None, None)
+            return
         tasks = (
             bars.add_task(title, total=epochs, completed=done, text=""),
             bars.add_task("step", total=steps, text=""),
         )
-        yield Display(console, epochs, steps, bars, tasks)
+        yield Display(bars.console, epochs, steps, bars, tasks)

@@ -1,0 +1,31 @@
+"""Progress bars, all in one form. They go to standard error, so that standard output holds only results.
+
+with progress_bars(quiet=args.quiet) as bars:
+    task = bars.add_task("certify", total=100, text="")
+    bars.update(task, advance=1, text="certified 1")
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+
+def progress_bars(*, quiet: bool = False, done: ProgressColumn | None = None) -> Progress:
+    """Bars with a title, the number of steps, the remaining time and a text; hidden unless stderr is a terminal.
+
+    Every task needs a field `text`, which may be empty.
+
+    Args:
+        quiet: show nothing on a terminal either.
+        done: the column that shows how much is done; None shows "3/10".
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        done or MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
