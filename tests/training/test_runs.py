@@ -67,7 +67,7 @@ def test_a_network_begins_with_the_normalisation_of_its_data_unless_the_recipe_s
 ):
     data = replace(Digits().load(), mean=(0.3,), std=(0.4,))
     monkeypatch.setattr(Digits, "load", lambda dataset, root=None: data)
-    run = train(tiny(normalize=normalize, epochs=1, ramp=Smooth(end=1)), out=tmp_path, quiet=True)
+    run = train(tiny(normalize=normalize, epochs=1, ramp=SmoothRamp(end=1)), out=tmp_path, quiet=True)
     assert isinstance(run.model[0], Normalize) == normalize
     assert ("0.mean" in weights(load_run(tmp_path))) == normalize
 
