@@ -1,13 +1,11 @@
-"""Which hidden neurons can switch? The shares of inactive, active and unstable ReLUs.
+"""Which hidden neurons can switch? The shares of dead, active and unstable ReLUs.
 
     unstable = 1 / (m n) sum over samples i and neurons j of [l_j(x_i) <= 0 <= u_j(x_i)]
 
 l, u are bounds of the pre-activation over the region. De Bartolomeis et al., "How robust accuracy suffers from
-certified training with convex relaxations", Eq. (4). In the text of the paper, a neuron with u = 0 also counts as
-inactive, and a neuron with l = 0 also as active. Here these ties count only as unstable, following Eq. (4), so that the
-shares sum to 1:
-
-    inactive: u < 0,    active: l > 0,    unstable: all others
+certified training with convex relaxations", Eq. (4). `ctbench.domains.relu_states` has the definition of all three
+states. In the text of the paper a neuron with u = 0 also counts as inactive (dead), and a neuron with l = 0 also as
+active. Here both are only unstable, following Eq. (4), so that the shares sum to 1.
 
 The tighter the bounds, the fewer neurons are unstable. The default bounds are CROWN's; `boxes` takes those of other
 domains:
@@ -24,8 +22,8 @@ from typing import NamedTuple
 import torch
 
 from ctbench.domains import crown
+from ctbench.domains.relu_states import relu_inputs, relu_shares
 from ctbench.graph import Graph
-from ctbench.graph.ops import ReLU
 from ctbench.precision import full_float32
 from ctbench.regions import Box, Region
 
@@ -33,7 +31,7 @@ from ctbench.regions import Box, Region
 class NeuronStates(NamedTuple):
     """Shares of the ReLUs, over samples and neurons."""
 
-    inactive: float
+    dead: float
     active: float
     unstable: float
 
@@ -41,7 +39,7 @@ class NeuronStates(NamedTuple):
 @full_float32
 @torch.no_grad()
 def neuron_states(net: Graph, region: Region, boxes: list[Box] | None = None) -> NeuronStates:
-    """The shares of inactive, active and unstable ReLUs.
+    """The shares of dead, active and unstable ReLUs.
 
     Args:
         net: a frozen graph.
@@ -52,10 +50,7 @@ def neuron_states(net: Graph, region: Region, boxes: list[Box] | None = None) ->
         ValueError: the network has no ReLU.
     """
     boxes = crown.boxes(net, region) if boxes is None else boxes
-    inputs = [boxes[node.inputs[0]] for node in net.nodes if isinstance(node.op, ReLU)]
+    inputs = relu_inputs(net, boxes)
     if not inputs:
-        raise ValueError("the network has no ReLU: only ReLUs are counted as inactive, active or unstable")
-    count = sum(box.lower.numel() for box in inputs)
-    inactive = sum(int((box.upper < 0).sum()) for box in inputs)
-    active = sum(int((box.lower > 0).sum()) for box in inputs)
-    return NeuronStates(inactive / count, active / count, (count - inactive - active) / count)
+        raise ValueError("the network has no ReLU: only ReLUs are counted as dead, active or unstable")
+    return NeuronStates(*(float(share) for share in relu_shares(inputs)))
