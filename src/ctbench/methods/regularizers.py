@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ctbench.domains import relu_states
 from ctbench.graph import Affine, Graph
+from ctbench.networks import weights
 from ctbench.regions import Box
 
 TAU = 0.5
@@ -53,6 +54,15 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 
 
 def l1(model: nn.Module) -> Tensor:
-    """The sum of |weight| over all convolutions and linear layers, without biases and batch norms."""
-    weights = [m.weight.abs().sum() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    return torch.stack(weights).sum()
+    """The sum of |weight| over all weights of a network (a scalar): see `ctbench.networks.weights`.
+
+    Raises:
+        ValueError: the network has no weights.
+    """
+    sums = [weight.values.abs().sum() for weight in weights(model)]
+    if not sums:
+        raise ValueError(
+            "l1 is > 0, but the network has no weights: set l1=0, or let the names of its parameters [out, in, ...] "
+            "end in 'weight'"
+        )
+    return torch.stack(sums).sum()

@@ -14,6 +14,7 @@ from ctbench.networks.cnn import CNN3, CNN5, CNN7, CNN7Narrow, CNN7TinyImageNet,
 from ctbench.networks.mlp import MLP
 from ctbench.networks.normalize import Normalize
 from ctbench.networks.resnet import Block, ResidualNet, ResNet, ResNet2B, ResNet4B
+from ctbench.networks.weights import Weight, weights
 from ctbench.networks.wide_resnet import WideResNet
 
 __all__ = [
@@ -34,8 +35,10 @@ __all__ = [
     "ResNet2B",
     "ResNet4B",
     "ResidualNet",
+    "Weight",
     "WideResNet",
     "architectures",
+    "weights",
 ]
 
 
