@@ -59,6 +59,22 @@ def test_certify_takes_the_radius_of_the_recipe_or_another(succeeds, run):
     assert names == ["linf-0.001.jsonl", "linf-0.05.jsonl"]
 
 
+def test_records_and_compare_mark_weights_that_were_selected_on_test_data(succeeds, run):
+    short = ("--samples", 2, "--stages", "interval")
+    succeeds("certify", run, *short)
+    usual = RunFolder(run).certification("linf-0.05")
+    assert "selected_on" not in usual.read_settings()
+    usual.records.unlink()
+    usual.settings.unlink()
+    recipe = RunFolder(run).recipe
+    recipe.write_text(json.dumps({**json.loads(recipe.read_text()), "select": "test"}))
+    succeeds("certify", run, *short)
+    assert usual.read_settings()["selected_on"] == "test"
+    succeeds("attack", run, "--samples", 2, "--attacks", "pgd")
+    assert jsonl.read_json(run / "attacked" / "linf-0.05-pgd.json")["selected_on"] == "test"
+    assert "selected on test data" in succeeds("compare", run)
+
+
 def test_certify_resumes(succeeds, fails, run):
     succeeds("certify", run, "--samples", 20)
     files = RunFolder(run).certification("linf-0.05")

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         "network_digest": Precisions.of(subject.model, x[:1]).exact.digest(),
         "threat": repr(subject.threat),
         "attacks": attacks,
-    }
+    } | subject.selection
     proved = _proved(CertificationFiles(args.certified), settings, Samples(samples, x, y)) if args.certified else []
     console = Console(stderr=True, quiet=args.quiet or not Console(stderr=True).is_terminal)
     try:

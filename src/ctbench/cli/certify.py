@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
                     resume=args.resume,
                     counterexamples=args.counterexamples,
                     first=samples.start,
-                    about={"dataset": subject.dataset, "network": subject.network},
+                    about={"dataset": subject.dataset, "network": subject.network} | subject.selection,
                     on_record=on_record,
                 ),
                 replay=subject.replay,

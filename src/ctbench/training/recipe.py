@@ -65,6 +65,9 @@ class Recipe:
         validation: the share of the training set that is held out and evaluated after each epoch.
         select: end with the weights of the "last" epoch, or of the "best" epoch at the full radius, i.e. the one with
             the highest robust accuracy (estimated by the method) on the validation images; the first one of equals.
+            "test" is the protocol of CTBench's code: the same on the test images, among the epochs that end at the
+            radius of the test or above. Accuracies on these images are then optimistic, and `compare` marks them.
+            That code takes the last epoch for MTL-IBP.
         seed: the source of all randomness.
         source: where the hyper-parameters come from.
         published: the accuracies that the source reports for them.
@@ -93,7 +96,7 @@ class Recipe:
     precise_bn: bool = True
     precise_bn_variance: Literal["mean", "pooled"] = "mean"
     validation: float = 0.0
-    select: Literal["last", "best"] = "last"
+    select: Literal["last", "best", "test"] = "last"
     seed: int = 0
     source: str = ""
     published: Published | None = None
@@ -160,16 +163,22 @@ class Recipe:
     def _check_selection(self) -> None:
         if self.select == "last":
             return
-        if not self.validation:
+        if self.select == "best" and not self.validation:
             raise ValueError("select is 'best' but no images are held out for the choice: set validation, e.g. to 0.1")
+        if self.select == "test" and self.final_eps < self.threat.eps:
+            raise ValueError(
+                f"select is 'test', among the epochs at the radius of the test, {self.threat.eps:g}, but training ends "
+                f"at {self.final_eps:g}: set train_eps"
+            )
         if self.ramp.end > self.epochs - 1:
             raise ValueError(
-                f"select is 'best', among the epochs at the full radius, but the radius grows up to epoch "
+                f"select is {self.select!r}, among the epochs at the full radius, but the radius grows up to epoch "
                 f"{self.ramp.end:g} of {self.epochs}: no whole epoch follows; set ramp.end or epochs"
             )
         if self.swa:
             raise ValueError(
-                "swa ends with the average of many weights, select='best' with the weights of one epoch: drop one"
+                f"swa ends with the average of many weights, select={self.select!r} with the weights of one epoch: "
+                f"drop one"
             )
 
     def _check_schedules(self) -> None:
