@@ -13,7 +13,7 @@ from ctbench.analyses import fairness
 from ctbench.attacks import Evaluation, adversarial_accuracy
 from ctbench.attacks.evaluation import DEFAULT
 from ctbench.cli import subjects
-from ctbench.cli.options import Commands, add_data, add_device, check_place, wide_console
+from ctbench.cli.options import Commands, add_attack_strength, add_data, add_device, check_place, wide_console
 from ctbench.graph import Precisions
 from ctbench.results import CertificationFiles, Verdict, jsonl
 from ctbench.verify.job import ROUNDING, Samples
@@ -29,6 +29,7 @@ def add_to(commands: Commands) -> None:
         help="separated by commas, in order: pgd, apgd-ce, apgd-dlr, apgd-t, line-search (along segments), autoattack, "
         "autoattack-plus, or any other of ctbench list attacks (default: %(default)s)",
     )
+    add_attack_strength(command)
     command.add_argument(
         "--certified",
         type=Path,
@@ -46,7 +47,10 @@ def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
     samples = subject.samples(args.samples)
     attacks = args.attacks.split(",")
-    records = args.out or subject.folder.attacked(subject.name, "+".join(attacks))
+    strength = {"steps": args.attack_steps, "restarts": args.attack_restarts}
+    given = {name: value for name, value in strength.items() if value is not None}
+    title = "-".join(["+".join(attacks), *(f"{value}-{name}" for name, value in given.items())])
+    records = args.out or subject.folder.attacked(subject.name, title)
     if records.exists():
         raise ValueError(f"{records} exists already: choose another place with --out")
     check_place(records)
@@ -55,7 +59,9 @@ def run(args: argparse.Namespace) -> None:
         "network_digest": Precisions.of(subject.model, x[:1]).exact.digest(),
         "threat": repr(subject.threat),
         "attacks": attacks,
-    } | subject.selection
+        **given,
+        **subject.selection,
+    }
     proved = _proved(CertificationFiles(args.certified), settings, Samples(samples, x, y)) if args.certified else []
     console = Console(stderr=True, quiet=args.quiet or not Console(stderr=True).is_terminal)
     try:
@@ -66,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
                 y,
                 subject.threat,
                 attacks=attacks,
+                **strength,
                 proved=proved,
                 replay=subject.replay,
                 on_batch=lambda attack, standing: status.update(f"{attack}: {standing} of {len(x)} samples stand"),

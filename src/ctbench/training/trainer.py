@@ -234,8 +234,9 @@ class Trainer:
         On test images an epoch counts if it ends at the radius of the test, which may be before the end of the ramp:
         then it has been evaluated on them.
         """
-        name = {"best": "validation_robust_accuracy", "test": "test_robust_accuracy"}.get(self.recipe.select)
-        if name not in metrics or (growing and self.recipe.select == "best"):
+        select = self.recipe.select
+        name = "test_robust_accuracy" if select == "test" else "validation_robust_accuracy"
+        if select == "last" or name not in metrics or (growing and select == "best"):
             return {}
         self.best = self._better(epoch + 1, metrics[name])
         return {"best_epoch": self.best.epoch}
