@@ -181,7 +181,7 @@ def rounds_of_branch_and_bound() -> list[tuple[int, int]]:
     """The launches and waits of each round of branch and bound, from one split of sub-problems to the next."""
     problem = hard_problem(torch.device("cpu"), samples=16)
     with Counter() as counter:
-        stage = Rounds(counter=counter, before=[], pairs=0, nodes=500, parts=64)
+        stage = Rounds(counter=counter, before=[], pairs=0, max_subproblems=500, batch_subproblems=64)
         stage(problem, torch.Generator())
     return [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(stage.before)]
 
@@ -218,9 +218,9 @@ def hard_problem(device: torch.device, *, samples: int) -> Problem:
         parameter.data *= 1.7
     x, model = torch.rand(samples, 1, 1, 10, generator=generator).to(device), model.to(device)
     both = Precisions.of(model, x[:1])
-    y, threat = both.net(x).argmax(1), Linf(eps=0.1)
-    double = Problem.of_labels(both.exact, x.double(), y, threat)
-    return Problem.of_labels(both.net, x, y, threat, double=double)
+    y, threat = both.search(x).argmax(1), Linf(eps=0.1)
+    double = Problem.of_labels(both.proof, x.double(), y, threat)
+    return Problem.of_labels(both.search, x, y, threat, double=double)
 
 
 # -------------------------------------------------------------------------------------------- times
@@ -302,7 +302,8 @@ def time_cascade(count: int, device: torch.device) -> Row:
 
 def time_parts(parts: int, nodes: int, device: torch.device) -> Row:
     """The speed of branch and bound with `parts` sub-problems at once."""
-    problem, stage = hard_problem(device, samples=32), BranchAndBound(parts=parts, nodes=nodes, pairs=0)
+    problem = hard_problem(device, samples=32)
+    stage = BranchAndBound(batch_subproblems=parts, max_subproblems=nodes, pairs=0)
     generator = torch.Generator(device)
     with tf32(False):
         seconds, memory = timed(lambda: stage(problem, generator), device)

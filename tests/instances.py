@@ -32,7 +32,7 @@ EMBEDDED = 20  # inputs that no weight reads: with one more, input splitting doe
 
 def limited(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """The same stages, with few sub-problems in searches."""
-    return tuple(replace(s, nodes=NODES) if isinstance(s, InputSplit | BranchAndBound) else s for s in stages)
+    return tuple(replace(s, max_subproblems=NODES) if isinstance(s, InputSplit | BranchAndBound) else s for s in stages)
 
 
 BOUNDS: Mapping[str, tuple[Stage, ...]] = {name: (Bound(domain=name),) for name in sorted(ours(domains()))}

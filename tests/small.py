@@ -1,5 +1,6 @@
 """Small networks with weights at random or by hand, and inputs for them."""
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 
 from ctbench.networks import MLP
 from ctbench.results import Certification, SampleRecord
+from ctbench.specification import margins
 
 
 def small(seed: int, *, batch_norm: bool = False) -> nn.Sequential:
@@ -53,3 +55,14 @@ def conv() -> nn.Module:
 
 def timeless(found: Certification) -> list[SampleRecord]:
     return [replace(record, seconds=0.0, stage_seconds={}) for record in found]
+
+
+def double(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).double().eval()
+
+
+def least_margin(model: nn.Module, points: torch.Tensor, label: int) -> float:
+    """The least margin at any of the points, in double precision."""
+    labels = torch.full((len(points),), label)
+    with torch.no_grad():
+        return margins(double(model)(points.double()), labels).min().item()

@@ -48,3 +48,7 @@ def taking(clock: list[float], seconds: float, bound: float | None = 1.0) -> Cal
         return Findings() if bound is None else constant(bound)(problem)
 
     return look
+
+
+def raising(problem: Problem) -> Findings:
+    raise RuntimeError("out of luck")

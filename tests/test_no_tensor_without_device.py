@@ -42,6 +42,7 @@ ON_THE_CPU = {
     "onnx/writing.py": FILE,
     "verify/integer_program.py": "integer programs are built and solved by the CPU, of a copy of the network there",
     "verify/milp.py": "integer programs are built and solved by the CPU, of a copy of the network there",
+    "verify/worst_case.py": "integer programs are built and solved by the CPU, of a copy of the network there",
     "vnnlib/property.py": FILE,
     "vnnlib/reading.py": FILE,
 }

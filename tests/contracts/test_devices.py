@@ -245,7 +245,7 @@ STAGES = {
     "falsify": (Falsify(),),
     "branch and bound": (BranchAndBound(),),
     "pairs": (BranchAndBound(pairs=5),),
-    "aside": (BranchAndBound(aside=Milp(), nodes=1),),
+    "fallback": (BranchAndBound(fallback=Milp(), max_subproblems=1),),
     "input split": (InputSplit(),),
     "integer programs": (Milp(),),
     "default": DEFAULT_STAGES,
@@ -360,14 +360,14 @@ def test_a_search_goes_on_in_halves(stage, monkeypatch):
 
 
 def test_batches_grow_with_free_memory():
-    from ctbench import budget
+    from ctbench import memory_budget
 
     device = torch.device("sim")
-    assert budget.of(torch.device("cpu")) == budget.DEFAULT
+    assert memory_budget.of(torch.device("cpu")) == memory_budget.DEFAULT
     with memory_limit(simulated_device.used() + 2**34):
-        assert budget.of(device) == 2**31
-        assert budget.grown(16, device) == 128
-        assert budget.of(device, 0.5) == 2**33
+        assert memory_budget.of(device) == 2**31
+        assert memory_budget.grown(16, device) == 128
+        assert memory_budget.of(device, 0.5) == 2**33
         held = torch.zeros(2**20, device=device)
-        assert budget.of(device, 0.5) == 2**33 - 2**21
+        assert memory_budget.of(device, 0.5) == 2**33 - 2**21
         del held

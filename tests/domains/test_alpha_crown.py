@@ -6,7 +6,7 @@ from torch import nn
 
 from ctbench import bounds
 from ctbench.domains import AlphaCrown, alpha_crown, crown
-from ctbench.graph import freeze, trace, walk_forward
+from ctbench.graph import Twin, freeze, trace, walk_forward
 from ctbench.regions import Box, Linf
 from ctbench.specification import margin_rows
 
@@ -77,6 +77,11 @@ def test_settings_that_cannot_be(wrong):
         AlphaCrown(**wrong).lower_bounds(graph, region, spec)
 
 
+def twin(*forms: object) -> Twin[alpha_crown.Forms]:
+    """The forms, for searches and for proofs."""
+    return Twin(alpha_crown.Forms(*forms), alpha_crown.Forms(*forms))
+
+
 def test_tightened_boxes_lie_in_those_that_were_given():
     """Where another domain knows more than any slopes could show, that is kept."""
     graph, region, spec = problem()
@@ -85,8 +90,8 @@ def test_tightened_boxes_lie_in_those_that_were_given():
     reached = [value.unflatten(0, points.shape[:2]) for value in values]
     given = [Box(value.amin(0) - 1e-3, value.amax(0) + 1e-3) for value in reached]
     given[:2] = crown.boxes(graph, region)[:2]
-    bound, found = alpha_crown.tightened(graph, region, spec, given, steps=3)
-    own = alpha_crown.tightened(graph, region, spec, crown.boxes(graph, region), steps=3)[1]
+    bound, found = alpha_crown.tightened(twin(graph, region, spec, given), steps=3)
+    own = alpha_crown.tightened(twin(graph, region, spec, crown.boxes(graph, region)), steps=3)[1]
     assert (own[3].lower < given[3].lower - 1e-3).any()  # the slopes alone show less
     assert all((box.lower >= other.lower).all() for box, other in zip(found, given, strict=True))
     assert all((box.upper <= other.upper).all() for box, other in zip(found, given, strict=True))

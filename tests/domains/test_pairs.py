@@ -238,7 +238,7 @@ def test_a_pair_is_exact_where_no_bound_by_single_neurons_is():
 
 @torch.no_grad()
 def test_bounds_come_closer_to_the_exact_minimum_and_stay_below():
-    from ctbench.verify.milp import minimum
+    from ctbench.verify.worst_case import minimum
 
     graph, region, spec, inner = problem()
     alone = AlphaCrown(steps=300).lower_bounds(graph, region, spec, inner=inner)

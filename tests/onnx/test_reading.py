@@ -98,11 +98,11 @@ def test_the_factors_of_a_gemm_are_exact_in_double_precision(write):
     model = load_onnx(write(one("Gemm", weight, bias, transB=1, alpha=0.1, beta=0.3), shape=VECTOR))
     alpha, beta = np.float64(np.float32(0.1)), np.float64(np.float32(0.3))
     assert (weight.astype(np.float64) * alpha != weight * np.float32(0.1)).any()
-    op = Precisions.of(model, torch.zeros(VECTOR)).exact.nodes[-1].op
+    op = Precisions.of(model, torch.zeros(VECTOR)).proof.nodes[-1].op
     assert np.array_equal(op.weight.numpy(), alpha * weight)
     assert np.array_equal(op.bias.numpy(), beta * bias)
     other = load_onnx(write(one("Gemm", weight, bias, transB=1, beta=0.3), shape=VECTOR))
-    assert np.array_equal(Precisions.of(other, torch.zeros(VECTOR)).exact.nodes[-1].op.bias.numpy(), beta * bias)
+    assert np.array_equal(Precisions.of(other, torch.zeros(VECTOR)).proof.nodes[-1].op.bias.numpy(), beta * bias)
 
 
 def test_the_weights_of_a_gemm_train(write):

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ctbench import report
 from ctbench.report.comparison import HEADINGS
-from ctbench.results import RunFolder, SampleRecord, Verdict, jsonl
+from ctbench.results import Open, RunFolder, SampleRecord, Verdict, jsonl
 
 RECIPE = {"dataset": {"name": "digits"}, "network": {"name": "cnn3"}, "method": {"name": "ibp"}}
 
@@ -38,7 +38,7 @@ def folder(tmp_path):
     files.start({"norm": "linf", "eps": 0.1, **about}, resume=False)
     verdicts = ("certified", "falsified", "unknown", "certified", "certified", "certified")
     files.append([record(index, verdict) for index, verdict in enumerate(verdicts)])
-    files.append([record(6, "unknown", late=True, reason="60 seconds were not enough")])
+    files.append([record(6, "unknown", open=Open.TIME, reason="60 seconds were not enough")])
     files.append([record(7, "misclassified", prediction=0)])
     return run
 
@@ -55,8 +55,7 @@ def test_a_row_says_what_the_files_say(folder):
 def test_a_run_with_a_stage_that_failed_is_marked_and_errors_are_not_counted_as_time(folder):
     files = folder.certification("linf-0.1")
     failure = {"reason": "crown: RuntimeError: out of luck", "failed": {"crown": "RuntimeError: out of luck"}}
-    late = {**failure, "late": True}
-    files.append([record(8, "unknown", **failure), record(9, "unknown", **late)])
+    files.append([record(8, "unknown", **failure), record(9, "unknown", **failure)])
     files.append([record(10, "certified", failed={"pgd": "MemoryError: "})])
     (row,) = report.rows([folder.path])
     cells = dict(zip(HEADINGS, row.cells(), strict=True))

@@ -15,10 +15,10 @@ CERTIFIED = SampleRecord(
     stage_seconds={"clean": 0.5, "crown": 1.0}, digest="abc",
 ).to_json()  # fmt: skip
 FALSIFIED = {**CERTIFIED, "verdict": "falsified", "stage": "pgd", "bound": None}
-UNKNOWN = {**CERTIFIED, "verdict": "unknown", "bound": -0.5}
+UNKNOWN = {**CERTIFIED, "verdict": "unknown", "bound": -0.5, "open": "not decided", "reason": "all stages ended"}
 MISCLASSIFIED = {**CERTIFIED, "verdict": "misclassified", "stage": "clean", "bound": None, "prediction": 0}
-FAILED = {**UNKNOWN, "failed": {"pgd": "RuntimeError: no"}, "reason": "pgd: RuntimeError: no"}
-LATE = {**UNKNOWN, "late": True, "reason": "60 seconds were not enough"}
+FAILED = {**UNKNOWN, "open": "error", "failed": {"pgd": "RuntimeError: no"}, "reason": "pgd: RuntimeError: no"}
+LATE = {**UNKNOWN, "open": "time", "reason": "60 seconds were not enough"}
 
 
 @pytest.mark.parametrize("good", [CERTIFIED, FALSIFIED, UNKNOWN, MISCLASSIFIED, FAILED, LATE])
@@ -50,8 +50,11 @@ def test_records_that_can_be_are_read(good):
         (MISCLASSIFIED, {"stage": "pgd"}, "its stage is 'pgd', but misclassified needs 'clean'"),
         (MISCLASSIFIED, {"bound": 1}, "its bound is 1, but misclassified needs null or a bound <= 0"),
         (UNKNOWN, {"prediction": 0}, "its prediction is 0, but unknown needs the label, 1, or -1"),
-        (UNKNOWN, {"late": True}, "its reason is '', but unknown needs one where a stage failed or was late"),
-        (FAILED, {"reason": ""}, "its reason is '', but unknown needs one where a stage failed or was late"),
+        (CERTIFIED, {"open": "time"}, "its open is 'time', but certified needs null"),
+        (UNKNOWN, {"open": None}, "its open is None, but unknown needs a reason"),
+        (FAILED, {"open": "time"}, "its open is 'time', but unknown needs 'error'"),
+        (FAILED, {"reason": ""}, "its reason is '', but unknown needs one in words"),
+        (LATE, {"reason": ""}, "its reason is '', but unknown needs one in words"),
         (FAILED, {"failed": {"pgd": ""}}, "its failed is {'pgd': ''}, expected a message by stage"),
         (FAILED, {"failed": "pgd"}, "its failed is 'pgd', expected a message by stage"),
         (
@@ -73,6 +76,7 @@ def test_records_that_can_be_are_read(good):
         (CERTIFIED, {"stage": ""}, "its stage is '', expected a text, not empty"),
         (CERTIFIED, {"digest": None}, "its digest is None, expected a text"),
         (LATE, {"late": 1}, "its late is 1, expected true or false"),
+        (LATE, {"open": "soon"}, "its open is 'soon', expected job over, error, time, not decided or null"),
     ],
 )
 def test_contradictions_are_named(good, change, said):
@@ -85,7 +89,7 @@ def test_contradictions_are_named(good, change, said):
 def test_records_from_before_failures_had_a_field_are_read():
     def old(reason: str, **changes: object) -> SampleRecord:
         content = {**UNKNOWN, "reason": reason, **changes}
-        return SampleRecord.from_json({name: content[name] for name in content if name not in ("failed", "late")})
+        return SampleRecord.from_json({name: content[name] for name in content if name not in ("failed", "open")})
 
     assert old("").open is Open.UNDECIDED
     assert old("60 seconds were not enough").open is Open.TIME
@@ -93,6 +97,23 @@ def test_records_from_before_failures_had_a_field_are_read():
     assert (failed.open, failed.failed) == (Open.ERROR, {"crown": "RuntimeError: 60 seconds were not enough"})
     assert old("pgd: out of luck", stage="pgd", stage_seconds={}).failed == {"pgd": "out of luck"}
     assert old("", verdict="certified", bound=1.0).failed == {}
+
+
+def test_records_that_say_failed_and_late_are_read():
+    def old(**changes: object) -> SampleRecord:
+        content = {**UNKNOWN, "failed": {}, "late": False, "reason": "", **changes}
+        record = {name: content[name] for name in content if name != "open"}
+        return SampleRecord.from_json({**record, "checksum": checksum(record)})
+
+    failed = {"pgd": "RuntimeError: no"}
+    assert old().open is Open.UNDECIDED
+    assert old(late=True, reason="60 seconds were not enough").open is Open.TIME
+    assert old(failed=failed, reason="pgd: RuntimeError: no").open is Open.ERROR
+    assert old(failed=failed, late=True, reason="pgd: RuntimeError: no").open is Open.ERROR
+    assert old(verdict="certified", bound=1.0, failed=failed).open is None
+    assert "late" not in old(late=True, reason="60 seconds were not enough").to_json()
+    with pytest.raises(ValueError, match="its reason is '', but unknown needs one, because a stage failed or was late"):
+        old(late=True)
 
 
 @pytest.fixture

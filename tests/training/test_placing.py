@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.datasets import Images
 from ctbench.training import placing
 
@@ -22,7 +22,7 @@ def images() -> Images:
     ids=["unknown", "enough", "too little"],
 )
 def test_images_go_to_the_device_if_they_fit(images, monkeypatch, free, where):
-    monkeypatch.setattr(budget, "free_memory", lambda device: free)
+    monkeypatch.setattr(memory_budget, "free_memory", lambda device: free)
     placed = placing.placed(images, ELSEWHERE)
     assert placed.inputs.device.type == placed.labels.device.type == where
     x, y = placed.batch(torch.tensor([3, 1], device=where), ELSEWHERE)
@@ -39,4 +39,4 @@ def test_a_batch_is_what_indexing_gives(images):
 
 
 def test_the_memory_of_a_cpu_is_not_asked_for():
-    assert budget.free_memory(torch.device("cpu")) is None
+    assert memory_budget.free_memory(torch.device("cpu")) is None

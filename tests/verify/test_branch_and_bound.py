@@ -10,14 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from ctbench.deadline import OutOfTime
 from ctbench.domains import beta_crown, crown, pairs
 from ctbench.graph import Graph, freeze, trace
 from ctbench.regions import L2, Linf
 from ctbench.results import Verdict
-from ctbench.verify import Bound, BranchAndBound, Cascade, Findings, Milp, Problem, Stage, branch_and_bound
-from ctbench.verify.branch_and_bound import Search
-from ctbench.verify.milp import worst_case
+from ctbench.time_budget import Budget, OutOfTime
+from ctbench.verify import Bound, BranchAndBound, Cascade, Findings, Milp, Problem, Stage, branch_and_bound, subproblems
+from ctbench.verify.worst_case import worst_case
 
 GENERATOR = torch.Generator()
 
@@ -63,15 +62,15 @@ def single(given: Problem) -> Problem:
 
 
 def decided(given: Problem, seconds: float, stage: Stage | None = None) -> Findings:
-    given = replace(given, seconds=torch.full((len(given),), seconds))
+    given = replace(given, budget=Budget.of([seconds] * len(given)))
     return (stage or BranchAndBound())(given, GENERATOR)
 
 
 VARIANTS = {
     "double": (BranchAndBound(), False, 10**9),
     "single": (BranchAndBound(), True, 10**9),
-    "pairs": (BranchAndBound(pairs=5, parts=4), True, 0),
-    "aside": (BranchAndBound(aside=Milp(), parts=4), True, 10**9),
+    "pairs": (BranchAndBound(pairs=5, batch_subproblems=4), True, 0),
+    "fallback": (BranchAndBound(fallback=Milp(), batch_subproblems=4), True, 10**9),
 }
 
 
@@ -108,12 +107,14 @@ def test_pairs_are_chosen_where_a_search_takes_long(monkeypatch):
     seen = []
     choose = pairs.choose
     monkeypatch.setattr(pairs, "choose", lambda *args, **options: seen.append(choose(*args, **options)) or seen[-1])
-    decided(problem(mlp, 0, eps=0.4, samples=30), 20.0, BranchAndBound(pairs=5, parts=4))
+    decided(problem(mlp, 0, eps=0.4, samples=30), 20.0, BranchAndBound(pairs=5, batch_subproblems=4))
     assert len(seen) == 1
     assert seen[0], "there are pairs that gain something"
 
 
-@pytest.mark.parametrize("changes", [{"nodes": 1}, {"numbers": 1}, {"parts": 1, "nodes": 3}])
+@pytest.mark.parametrize(
+    "changes", [{"max_subproblems": 1}, {"max_elements": 1}, {"batch_subproblems": 1, "max_subproblems": 3}]
+)
 @torch.no_grad()
 def test_what_is_given_up_is_not_certified(changes):
     given = problem(mlp, 0, eps=0.4, samples=30)
@@ -152,29 +153,26 @@ def lowered(net: Graph) -> Graph:
 
 @torch.no_grad()
 def test_a_bound_that_is_infinite_or_not_positive_closes_nothing():
-    given = problem(mlp, 0, eps=0.1)
-    search, _, frontier = Search.begin(given, 0, 2**28)
-    part = frontier.take(torch.zeros(4, dtype=torch.long))
     bound = torch.tensor([torch.inf, torch.nan, 0.0, 1e-300], dtype=torch.float64)
-    assert search.positive(replace(part, bound=bound)).tolist() == [False, False, False, True]
+    assert subproblems.is_positive(bound).tolist() == [False, False, False, True]
 
 
 @torch.no_grad()
 def test_each_sub_problem_has_the_pairs_of_its_sample():
     given = problem(mlp, 0, eps=0.4, samples=30)
-    search, _, frontier = Search.begin(given, 0, 2**28)
-    search, frontier = search.paired(frontier, 5)
+    root, _, frontier = subproblems.begin(given, 0, 2**28)
+    root, frontier = root.paired(frontier, 5)
     assert len(frontier.sample.unique()) > 3
-    for at, chosen in search.pairs_of(search.pairs, frontier).items():
-        assert torch.equal(chosen.lower, search.pairs[at].lower[frontier.sample])
+    for at, chosen in root.search.pairs_of(frontier).items():
+        assert torch.equal(chosen.lower, root.search.pairs[at].lower[frontier.sample])
         assert len(chosen.lower.unique(dim=0)) > 3
 
 
 @torch.no_grad()
-def test_a_stage_aside_that_cannot_tell_anything_is_not_asked():
+def test_a_fallback_that_cannot_tell_anything_is_not_asked():
     """An integer program takes boxes alone."""
     given = problem(mlp, 2, eps=0.3, samples=20, threat=L2)
-    found = decided(given, 5.0, BranchAndBound(aside=Milp()))
+    found = decided(given, 5.0, BranchAndBound(fallback=Milp()))
     assert torch.equal(found.bound > 0, decided(given, 5.0).bound > 0)
     assert (found.bound > 0).any()
 
@@ -182,10 +180,10 @@ def test_a_stage_aside_that_cannot_tell_anything_is_not_asked():
 @torch.no_grad()
 def test_where_all_signs_are_known_another_stage_is_asked(monkeypatch):
     """Bounds that are never found leave leaves open, and those a sample."""
-    monkeypatch.setattr(branch_and_bound, "LEAF_STEPS", 0)
+    monkeypatch.setattr(subproblems, "LEAF_STEPS", 0)
     given = problem(mlp, 0, eps=0.4, samples=30)
     alone = decided(given, 20.0, BranchAndBound(steps=0, root_steps=0))
-    asked = decided(given, 20.0, BranchAndBound(steps=0, root_steps=0, aside=Milp()))
+    asked = decided(given, 20.0, BranchAndBound(steps=0, root_steps=0, fallback=Milp()))
     exact = decided(given, 20.0, Milp())
     assert ((asked.bound > 0) == (exact.bound > 0)).all()
     assert (alone.bound > 0).sum() < (exact.bound > 0).sum()
@@ -208,39 +206,39 @@ class Fragile(Milp):
 
 @pytest.fixture
 def leafless(monkeypatch) -> Problem:
-    """Thirty samples; branch and bound without steps gets stuck in some of them, and asks the stage aside."""
-    monkeypatch.setattr(branch_and_bound, "LEAF_STEPS", 0)
+    """Thirty samples; branch and bound without steps gets stuck in some of them, and asks the fallback."""
+    monkeypatch.setattr(subproblems, "LEAF_STEPS", 0)
     return problem(mlp, 0, eps=0.4, samples=30)
 
 
 @torch.no_grad()
-def test_a_stage_aside_that_raises_fails_for_the_samples_that_it_raises_for_alone(leafless):
+def test_a_fallback_that_raises_fails_for_the_samples_that_it_raises_for_alone(leafless):
     search = BranchAndBound(steps=0, root_steps=0)
-    alone, good = decided(leafless, 20.0, search), decided(leafless, 20.0, replace(search, aside=Milp()))
+    alone, good = decided(leafless, 20.0, search), decided(leafless, 20.0, replace(search, fallback=Milp()))
     assert good.failed == [{}] * 30
     won = ((good.bound > 0) & ~(alone.bound > 0)).nonzero().flatten().tolist()
     assert len(won) > 1
     bad = won[1]
-    aside = Fragile(bad=(leafless.x[bad, 0].item(),))
-    found = decided(leafless, 20.0, replace(search, aside=aside))
+    fallback = Fragile(bad=(leafless.x[bad, 0].item(),))
+    found = decided(leafless, 20.0, replace(search, fallback=fallback))
     expected = good.bound > 0
     expected[bad] = False
     assert torch.equal(found.bound > 0, expected)
     assert [index for index, failed in enumerate(found.failed) if failed] == [bad]
-    assert found.failed[bad] == {"milp": f"RuntimeError: out of luck at {aside.bad[0]}"}
-    assert aside.asked[0] > 1, "samples are asked about together"
+    assert found.failed[bad] == {"milp": f"RuntimeError: out of luck at {fallback.bad[0]}"}
+    assert fallback.asked[0] > 1, "samples are asked about together"
 
 
 @torch.no_grad()
-def test_a_stage_aside_that_always_raises_is_told_of_and_the_search_goes_on(leafless):
-    search, aside = BranchAndBound(steps=0, root_steps=0), Fragile(bad=tuple(leafless.x[:, 0].tolist()))
-    found = decided(leafless, 20.0, replace(search, aside=aside))
+def test_a_fallback_that_always_raises_is_told_of_and_the_search_goes_on(leafless):
+    search, fallback = BranchAndBound(steps=0, root_steps=0), Fragile(bad=tuple(leafless.x[:, 0].tolist()))
+    found = decided(leafless, 20.0, replace(search, fallback=fallback))
     assert torch.equal(found.bound > 0, decided(leafless, 20.0, search).bound > 0)
     failed = [index for index, failed in enumerate(found.failed) if failed]
     assert 0 < len(failed) < 30
-    assert set(aside.asked) > {1}
+    assert set(fallback.asked) > {1}
     generator = torch.Generator().manual_seed(0)
-    stages = (replace(search, aside=aside, batch_size=30),)
+    stages = (replace(search, fallback=fallback, batch_size=30),)
     decisions = Cascade(stages=stages).decide(leafless, generator)
     assert [index for index, decision in enumerate(decisions) if decision.failed] == failed
     assert {stage for decision in decisions for stage in decision.failed} == {"milp"}
@@ -287,10 +285,10 @@ def misshapen(problem: Problem) -> Findings:
         (misshapen, r"ValueError: the stage gave bounds of shape .*", False),
     ],
 )
-def test_what_a_stage_aside_does_wrong_is_told_and_proves_nothing(leafless, look, message, helps):
+def test_what_a_fallback_does_wrong_is_told_and_proves_nothing(leafless, look, message, helps):
     search = BranchAndBound(steps=0, root_steps=0)
-    found = decided(leafless, 20.0, replace(search, aside=Odd(look=look)))
-    expected = decided(leafless, 20.0, replace(search, aside=Milp()) if helps else search)
+    found = decided(leafless, 20.0, replace(search, fallback=Odd(look=look)))
+    expected = decided(leafless, 20.0, replace(search, fallback=Milp()) if helps else search)
     assert torch.equal(found.bound > 0, expected.bound > 0)
     told = {text for failed in found.failed for text in failed.values()}
     assert len(told) == (message is not None)
@@ -298,23 +296,33 @@ def test_what_a_stage_aside_does_wrong_is_told_and_proves_nothing(leafless, look
 
 
 @torch.no_grad()
-def test_a_stage_aside_that_raises_and_then_runs_out_of_time_is_told_of(leafless):
+def test_a_fallback_that_raises_and_then_runs_out_of_time_is_told_of(leafless):
     def look(problem: Problem) -> None:
         too_many(problem)
         raise OutOfTime
 
-    found = decided(leafless, 20.0, BranchAndBound(steps=0, root_steps=0, aside=Odd(look=look)))
+    found = decided(leafless, 20.0, BranchAndBound(steps=0, root_steps=0, fallback=Odd(look=look)))
     assert {text for failed in found.failed for text in failed.values()} == {"RuntimeError: too many at once"}
 
 
 def test_a_stage_that_proves_nothing_is_not_asked():
-    with pytest.raises(ValueError, match="whose bounds are no proofs"):
-        BranchAndBound(aside=Bound(domain="crown"))
+    with pytest.raises(ValueError, match="whose bounds are not proofs"):
+        BranchAndBound(fallback=Bound(domain="crown"))
 
 
-@pytest.mark.parametrize("changes", [{"parts": 0}, {"nodes": 0}, {"candidates": 0}, {"steps": -1}, {"root_steps": -1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_subproblems": 0},
+        {"max_subproblems": 0},
+        {"max_elements": 0},
+        {"candidates": 0},
+        {"steps": -1},
+        {"root_steps": -1},
+    ],
+)
 def test_numbers_that_cannot_be_are_refused(changes):
-    with pytest.raises(ValueError, match="must be >= 1, and steps >= 0"):
+    with pytest.raises(ValueError, match="must be >= 1, and steps and root_steps >= 0"):
         BranchAndBound(**changes)
 
 

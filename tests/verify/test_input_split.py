@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from ctbench.domains import crown
 from ctbench.graph import freeze, trace
 from ctbench.regions import L2, Box, Linf, Threat
-from ctbench.results import Verdict
+from ctbench.results import Open, Verdict
+from ctbench.time_budget import Budget
 from ctbench.verify import Bound, Problem, certify
 from ctbench.verify.input_split import InputSplit
-from ctbench.verify.milp import worst_case
+from ctbench.verify.worst_case import worst_case
 
 GENERATOR = torch.Generator()
 
@@ -145,7 +146,7 @@ def test_a_planted_counterexample_is_found_and_its_absence_proved(kind, rotated)
 @pytest.mark.parametrize("parts", [1, 7, 256])
 def test_many_samples_at_once_are_decided_as_one_by_one(parts):
     given = problem("relu", 3, samples=20, eps=0.15)
-    proved, falsified, bound = certified(given, InputSplit(parts=parts))
+    proved, falsified, bound = certified(given, InputSplit(batch_subproblems=parts))
     assert 2 <= int(proved.sum()) <= len(given) - 2
     for index in range(len(given)):
         one = given.select(torch.tensor([index]))
@@ -162,7 +163,7 @@ def test_a_sample_without_time_keeps_the_bound_of_crown_and_takes_none_from_othe
     hurried = proved & (first < 0)
     assert int(hurried.sum()) > 2
     seconds = torch.where(hurried, 0.0, 60.0)
-    again, _, bound = certified(replace(given, seconds=seconds), InputSplit())
+    again, _, bound = certified(replace(given, budget=Budget.of(seconds)), InputSplit())
     assert bool((again == (proved & ~hurried)).all())
     torch.testing.assert_close(bound[hurried], first[hurried])
 
@@ -170,7 +171,7 @@ def test_a_sample_without_time_keeps_the_bound_of_crown_and_takes_none_from_othe
 def test_time_is_kept():
     given = problem("tanh", 12, samples=4, eps=0.5)
     start = time.perf_counter()
-    found = InputSplit()(replace(given, seconds=torch.full((4,), 0.1)), GENERATOR)
+    found = InputSplit()(replace(given, budget=Budget.of([0.1] * 4)), GENERATOR)
     assert time.perf_counter() - start < 5
     assert bool((found.bound < 0).all())
 
@@ -178,9 +179,9 @@ def test_time_is_kept():
 def test_a_sample_that_is_given_up_is_bounded_by_all_its_boxes():
     given = problem("tanh", 2, eps=0.2)
     least = least_on_a_grid(given, 301)
-    _, _, before = certified(given, InputSplit(nodes=1))
+    _, _, before = certified(given, InputSplit(max_subproblems=1))
     for nodes in (2, 5, 10):
-        proved, _, bound = certified(given, InputSplit(nodes=nodes))
+        proved, _, bound = certified(given, InputSplit(max_subproblems=nodes))
         assert bool((bound <= least + ROUNDING).all())
         assert bool((bound >= before - ROUNDING).all())
         assert bool((~proved & (bound > before + 1e-3)).any())
@@ -213,7 +214,7 @@ def test_networks_with_many_inputs_and_other_regions_stay_open():
         assert (found.bound, found.witness) == (None, None)
     model, x = NETWORKS["relu"](4), torch.rand(3, 4)
     record = next(iter(certify(model, x, model(x).argmax(1), eps=0.1, stages=[InputSplit(inputs=3)])))
-    assert (record.verdict, record.stage, record.reason) == (Verdict.UNKNOWN, "input-split", "")
+    assert (record.verdict, record.stage, record.open) == (Verdict.UNKNOWN, "input-split", Open.UNDECIDED)
 
 
 def test_it_proves_in_double_precision():
@@ -240,17 +241,19 @@ def affine(weight: list[list[float]], bias: list[float], eps: float) -> Problem:
 
 def test_a_margin_that_may_be_rounding_is_no_proof():
     """1e-17 everywhere: positive, but rounding may have added more to it; 1e-12 is more than that."""
-    proved, falsified, bound = certified(affine([[1.0, 1.0], [1.0, 1.0]], [1e-17, 0.0], eps=0.1), InputSplit(nodes=50))
+    proved, falsified, bound = certified(
+        affine([[1.0, 1.0], [1.0, 1.0]], [1e-17, 0.0], eps=0.1), InputSplit(max_subproblems=50)
+    )
     assert -1e-13 < bound.item() <= 0
     assert not bool(proved)
-    assert bool(certified(affine([[1.0, 1.0], [1.0, 1.0]], [1e-12, 0.0], eps=0.1), InputSplit(nodes=50))[0])
+    assert bool(certified(affine([[1.0, 1.0], [1.0, 1.0]], [1e-12, 0.0], eps=0.1), InputSplit(max_subproblems=50))[0])
     assert not bool(falsified)
 
 
 def test_the_point_where_a_form_is_least_is_a_corner():
     """The margin 0.1 + (x_0 - 0.5) - (x_1 - 0.5) is least where x_0 is least and x_1 greatest."""
     given = affine([[1.0, -1.0], [0.0, 0.0]], [0.1, 0.0], eps=0.25)
-    found = InputSplit(nodes=1)(given, GENERATOR)
+    found = InputSplit(max_subproblems=1)(given, GENERATOR)
     assert found.witness.tolist() == [[0.25, 0.75]]
     assert found.bound.item() == pytest.approx(-0.4)
 
@@ -264,7 +267,7 @@ def test_inputs_that_do_not_count_are_not_halved():
         x = F.pad(x, (0, 18), value=0.5)
         graph = freeze(trace(model, (20,)), x)[0].detach()
     box = Box(F.pad(narrow.region.lower, (0, 18), value=0.0), F.pad(narrow.region.upper, (0, 18), value=1.0))
-    proved, falsified, _ = certified(replace(narrow, net=graph, x=x, region=box), InputSplit(nodes=1000))
+    proved, falsified, _ = certified(replace(narrow, net=graph, x=x, region=box), InputSplit(max_subproblems=1000))
     assert torch.equal(proved, certified(narrow, InputSplit())[0])
     assert torch.equal(falsified, ~proved)
 
@@ -292,7 +295,7 @@ def test_boxes_of_any_shape_are_split():
 
 
 def test_what_cannot_be_is_an_error():
-    with pytest.raises(ValueError, match="parts is 0 and nodes is 5"):
-        InputSplit(parts=0, nodes=5)
-    with pytest.raises(ValueError, match="nodes is 0"):
-        InputSplit(nodes=0)
+    with pytest.raises(ValueError, match="batch_subproblems is 0 and max_subproblems is 5"):
+        InputSplit(batch_subproblems=0, max_subproblems=5)
+    with pytest.raises(ValueError, match="max_subproblems is 0"):
+        InputSplit(max_subproblems=0)

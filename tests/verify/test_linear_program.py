@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctbench.verify.linear_program import LinearProgram, Solver
+from ctbench.verify.highs import Solver
+from ctbench.verify.linear_program import LinearProgram
 
 NUMBER = st.integers(-(2**53), 2**53).map(lambda number: number * 2.0**-52)  # of 53 bits, so that products are rounded
 SCALE = st.integers(-30, 30).map(lambda power: 10.0**power)

@@ -93,8 +93,8 @@ def test_parameters_go_before_buffers():
 def test_the_two_precisions_of_a_network(model: nn.Module, dtype: torch.dtype):
     found = Precisions.of(model, points(dtype))
     assert found.like.dtype == expected(model, dtype)
-    assert found.net(points(dtype).to(found.like)).dtype == found.like.dtype
-    exact = found.exact(points(torch.float64))
+    assert found.search(points(dtype).to(found.like)).dtype == found.like.dtype
+    exact = found.proof(points(torch.float64))
     assert exact.dtype == torch.float64
     assert exact.tolist() == [[0.1, 0.25]]  # the literal of the forward, not what single precision makes of it
 

@@ -1,23 +1,19 @@
 """Properties: what is appended to a network says what the property says, and no verdict about it is wrong."""
 
 import math
-import time
-from collections.abc import Callable
-from itertools import pairwise
 
 import pytest
 import torch
+from tests.halfspaces import STAGES, case, halfspaces, identity, of, tensor
 from tests.stages import Custom
-from torch import Tensor, nn
+from torch import nn
 
 from ctbench.attacks import Attack
 from ctbench.graph import Precisions
 from ctbench.networks import MLP
 from ctbench.onnx import load_onnx, save_onnx
-from ctbench.results import Open, StageFailedWarning
 from ctbench.verify import (
     FAST_STAGES,
-    Bound,
     BranchAndBound,
     Falsify,
     Findings,
@@ -26,39 +22,9 @@ from ctbench.verify import (
     property_graph,
     verify_property,
 )
-from ctbench.vnnlib import Case, Halfspaces, Property, VnnlibError, parse_vnnlib
+from ctbench.vnnlib import Case, Halfspaces, VnnlibError, parse_vnnlib
 
 THIRD, TENTH = 1 / 3, 0.1  # neither is a number in single precision
-STAGES = (Bound(domain="interval"), Falsify(), Bound(domain="crown"))
-
-
-def tensor(*numbers: object) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
-
-
-def halfspaces(*rows: tuple[float, ...]) -> Halfspaces:
-    """The outputs y with <row[:-1], y> + row[-1] <= 0 in every row."""
-    return Halfspaces(tensor(*rows)[:, :-1], tensor(*rows)[:, -1])
-
-
-def case(lower: tuple[float, ...], upper: tuple[float, ...], *unsafe: Halfspaces) -> Case:
-    return Case(tensor(*lower), tensor(*upper), unsafe)
-
-
-def of(*cases: Case) -> Property:
-    return Property(len(cases[0].lower), cases[0].unsafe[0].rows.shape[1], cases)
-
-
-def identity(size: int, dtype: torch.dtype = torch.float64) -> nn.Linear:
-    """The network y = x."""
-    layer = nn.Linear(size, size, dtype=dtype)
-    with torch.no_grad():
-        layer.weight.copy_(torch.eye(size))
-        layer.bias.zero_()
-    return layer
-
-
-# What is appended
 
 
 def test_outputs_are_the_greatest_row_of_each_alternative():
@@ -68,7 +34,7 @@ def test_outputs_are_the_greatest_row_of_each_alternative():
         halfspaces((0, 0, -2), (2, 0, 0)),
     )
     network = Precisions.of(identity(2), tensor((0, 0)))
-    graph = property_graph(network.net, unsafe, network.like)
+    graph = property_graph(network.search, unsafe, network.like)
     y = tensor((1, 0), (0.5, 0.25), (0, 3), (-1, 0.125))
     assert graph(y).tolist() == [[0.5, 1, 2], [0.25, 0.25, 1], [2.75, -3, 0], [1.875, -1.125, -2]]
     assert graph.classes == 3
@@ -76,15 +42,15 @@ def test_outputs_are_the_greatest_row_of_each_alternative():
 
 def test_alternatives_of_one_row_need_no_maximum():
     network = Precisions.of(identity(2), tensor((0, 0)))
-    graph = property_graph(network.net, (halfspaces((1, -1, 0.5)), halfspaces((0, 1, 0))), network.like)
-    assert len(graph.nodes) == len(network.net.nodes) + 1
+    graph = property_graph(network.search, (halfspaces((1, -1, 0.5)), halfspaces((0, 1, 0))), network.like)
+    assert len(graph.nodes) == len(network.search.nodes) + 1
     assert graph(tensor((0.25, 1))).tolist() == [[-0.25, 1]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_rows_and_offsets_are_exact_in_double_precision(dtype):
     network = Precisions.of(identity(2, dtype), torch.zeros(1, 2))
-    op = property_graph(network.net, (halfspaces((THIRD, -TENTH, TENTH)),), network.like).nodes[-1].op
+    op = property_graph(network.search, (halfspaces((THIRD, -TENTH, TENTH)),), network.like).nodes[-1].op
     assert torch.equal(op.weight, tensor((THIRD, -TENTH)).to(dtype))
     assert torch.equal(op.bias, tensor(TENTH).to(dtype))
 
@@ -102,7 +68,7 @@ def test_an_offset_below_single_precision_decides():
 def test_rows_of_another_network_are_refused():
     network = Precisions.of(identity(2), tensor((0, 0)))
     with pytest.raises(ValueError, match=r"takes 3 features, its input has shape \(2,\)"):
-        property_graph(network.net, (halfspaces((1, 0, 0, 0)),), network.like)
+        property_graph(network.search, (halfspaces((1, 0, 0, 0)),), network.like)
 
 
 # Verdicts
@@ -272,9 +238,9 @@ def test_a_proof_is_about_the_box_around():
     (problem,) = seen
     assert problem.region.upper.item() == math.nextafter(0.3, 1)
     assert problem.region.lower.item() == math.nextafter(0.1, 0)
-    points, turned = problem.exact.judge(tensor((0.4,), (0,)))
+    points, is_counterexample = problem.proof.rule(tensor((0.4,), (0,)))
     assert points.flatten().tolist() == [0.3, 0.1]  # 0.3 in float64 is below 0.3, and 0.1 above
-    assert turned.tolist() == [False, False]
+    assert is_counterexample.tolist() == [False, False]
 
 
 def test_all_cases_must_hold():
@@ -373,119 +339,3 @@ def test_no_verdict_contradicts_a_dense_grid():
             assert torch.allclose(y, exact(x.unsqueeze(0))[0], rtol=0, atol=1e-12)
             assert prop.is_counterexample(x, y), trial
     assert min(seen["holds"], seen["violated"]) > 8, seen
-
-
-# Stages, time, replay
-
-
-def test_a_stage_sees_all_open_cases_before_the_next_begins():
-    seen = []
-
-    def look(name: str, bound: float) -> Callable[[Problem], Findings]:
-        def found(problem: Problem) -> Findings:
-            seen.append((name, problem.region.lower.item()))
-            return Findings(bound=tensor(bound if problem.region.lower.item() == 2 else -1))
-
-        return found
-
-    unsafe = halfspaces((1, 0))
-    prop = of(*(case((lower,), (9,), unsafe) for lower in (1, 2, 3)))
-    stages = (Custom(look=look("a", 0.5), called="a"), Custom(look=look("b", 0), called="b"))
-    result = verify_property(identity(1, torch.float32), prop, stages=stages)
-    # in single precision, and where a bound is positive once more in double
-    assert seen == [("a", 1), ("a", 2), ("a", 2), ("a", 3), ("b", 1), ("b", 3)]
-    assert (result.verdict, result.stage, result.bound) == ("unknown", "b", -1)
-
-
-def test_the_time_is_that_of_all_cases_together():
-    calls = []
-
-    def slow(problem: Problem) -> Findings:
-        calls.append(problem.seconds.item())
-        time.sleep(0.1)
-        return Findings()
-
-    prop = of(*(case((lower,), (9,), halfspaces((1, 0))) for lower in range(1, 9)))
-    result = verify_property(identity(1), prop, stages=(Custom(look=slow), Bound(domain="interval")), timeout=0.35)
-    assert len(calls) <= 4
-    assert all(later <= earlier - 0.099 for earlier, later in pairwise(calls))
-    assert (result.verdict, result.bound) == ("unknown", None)
-    assert (result.reason, result.open) == ("0.35 seconds were not enough", Open.TIME)
-    assert result.seconds >= 0.35
-
-
-def test_without_stages_nothing_can_be_known():
-    with pytest.raises(ValueError, match="stages must be a list of stages"):
-        verify_property(identity(1), of(case((1,), (2,), halfspaces((1, 0)))), stages=())
-
-
-def test_a_stage_that_fails_leaves_the_property_open_and_is_named():
-    def broken(problem: Problem) -> Findings:
-        raise RuntimeError("out of luck")
-
-    prop = of(case((1,), (2,), halfspaces((1, 0))), case((3,), (4,), halfspaces((1, 0))))
-    with pytest.warns(StageFailedWarning) as warned:
-        result = verify_property(identity(1), prop, stages=(Custom(look=broken),))
-    (one,) = warned
-    assert "custom on 2 samples (RuntimeError: out of luck)" in str(one.message)
-    assert one.filename == __file__
-    assert (result.verdict, result.reason) == ("unknown", "custom: RuntimeError: out of luck")
-    assert (result.failed, result.open) == ({"custom": "RuntimeError: out of luck"}, Open.ERROR)
-    with pytest.warns(StageFailedWarning):
-        result = verify_property(identity(1), prop, stages=(Custom(look=broken), Bound(domain="interval")))
-    assert (result.verdict, result.open, result.reason) == ("holds", None, "")
-    assert result.failed == {"custom": "RuntimeError: out of luck"}
-
-
-def test_a_counterexample_must_be_one_where_it_is_replayed():
-    unsafe = (halfspaces((0, 1, 5)), halfspaces((1, 0, -0.5), (1, 0, -0.25)))
-    prop = of(case((0, 0), (1, 1), *unsafe))
-    seen = []
-
-    def replay(outputs: tuple[float, float]) -> Callable[[Tensor], Tensor]:
-        def compute(x: Tensor) -> Tensor:
-            seen.append(x)
-            return torch.tensor([outputs])  # in single precision
-
-        return compute
-
-    def answer(*outputs: float) -> str:
-        return verify_property(identity(2), prop, stages=(Falsify(),), replay=replay(outputs)).verdict
-
-    assert answer(0.125, 0) == "violated"
-    assert answer(0.375, 0) == "unknown"  # one row alone
-    assert answer(0.3, 0) == "unknown"  # one row alone
-    assert answer(0.25, 0) == "violated"  # on the edge of one row
-    assert answer(9, -6) == "violated"  # the other alternative
-    assert all(x.shape == (1, 2) for x in seen)
-
-
-def test_a_seed_gives_the_same_counterexample():
-    torch.manual_seed(0)
-    model = MLP(hidden=(8,)).build((2,), 2)
-    prop = of(case((-1, -1), (1, 1), halfspaces((1, 0, -0.2), (0, 1, -0.2))))
-    first, again = (verify_property(model, prop, seed=3).counterexample for _ in range(2))
-    assert torch.equal(first[0], again[0])
-
-
-# What cannot be
-
-
-@pytest.mark.parametrize("timeout", [0, -1.0, math.nan, math.inf, "a"])
-def test_a_timeout_that_is_none_is_refused(timeout):
-    with pytest.raises(ValueError, match="give a number of seconds > 0, or None"):
-        verify_property(identity(1), of(case((1,), (2,), halfspaces((1, 0)))), timeout=timeout)
-
-
-def test_properties_of_other_networks_are_refused():
-    one = of(case((1,), (2,), halfspaces((1, 0, 0))))
-    with pytest.raises(ValueError, match="the property has 2 outputs, the network 1"):
-        verify_property(identity(1), one)
-    with pytest.raises(ValueError, match=r"the property has 1 inputs, those of the network have shape \(1, 2, 2\)"):
-        verify_property(identity(1), one, input_shape=(1, 2, 2))
-    with pytest.raises(ValueError, match="takes 2 features"):
-        verify_property(identity(2), one)
-    with pytest.raises(ValueError, match="seed is -1"):
-        verify_property(identity(1), one, seed=-1)
-    with pytest.raises(ValueError, match=r"the property is 'claim\.vnnlib': give a Property, as ctbench\.read_vnnlib"):
-        verify_property(identity(1), "claim.vnnlib")

@@ -271,7 +271,7 @@ def test_what_the_end_of_a_job_cut_short_is_left_for_later(clock, tmp_path, tota
     def second(problem: Problem) -> Findings:
         """Has too little time for one of the samples, 1 second or 1.4."""
         clock[0] += 1.0
-        assert problem.seconds.tolist() == pytest.approx([1.0 if cut else 1.4] * len(problem))
+        assert problem.budget.left.tolist() == pytest.approx([1.0 if cut else 1.4] * len(problem))
         return Findings(late=torch.arange(len(problem)) == 1)
 
     stages = [Proving(look=first), Proving(look=second, batch_size=3)]
@@ -279,7 +279,8 @@ def test_what_the_end_of_a_job_cut_short_is_left_for_later(clock, tmp_path, tota
     standing = [record for record in found if record.verdict is Verdict.UNKNOWN]
     reason = "the time of the whole job was over" if cut else "1.5 seconds were not enough"
     assert [record.finished for record in standing] == [True, not cut, True, True, not cut]
-    assert [record.reason for record in standing] == ["", reason, "", "", reason]
+    ended = "all stages have ended without a proof or a counterexample"
+    assert [record.reason for record in standing] == [ended, reason, ended, ended, reason]
     assert sorted(indices(files)) == [record.index for record in found if record.finished]
     assert len(indices(files)) == (8 if cut else 10)
 
@@ -349,7 +350,7 @@ def test_stages_know_how_much_time_samples_have_left(clock):
     given: list[list[float]] = []
 
     def look(problem: Problem) -> Findings:
-        given.append(problem.seconds.tolist())
+        given.append(problem.budget.left.tolist())
         return taking(clock, 1.0, None)(problem)
 
     stages = [Custom(look=look, called=name) for name in "ab"]

@@ -105,7 +105,7 @@ def test_a_process_that_dies_is_told_of_and_loses_no_finished_record(script):
     with call(script) as process:
         told = process.communicate()[1]
     assert process.returncode == 1
-    assert "ChildProcessError: 1 of 2 processes died (exit code -9): resume the job for the samples they had" in told
+    assert "ChildProcessError: 1 of 2 processes died (exit code -9): resume the job to certify their samples" in told
     kept = [record["index"] for record in records(script)]
     assert 20 not in kept
     assert len(kept) >= 30, "the others went on"

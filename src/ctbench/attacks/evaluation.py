@@ -209,7 +209,7 @@ class _Target:
         threat.check(x)
         check_samples(x, y)
         network = Precisions.of(model, x[:1])
-        check_labels(y, network.net.classes)
+        check_labels(y, network.search.classes)
         return cls(network, x, y, threat, replay)
 
     @property
@@ -218,7 +218,7 @@ class _Target:
 
     def predictions(self, places: list[int]) -> list[int]:
         """The predicted classes at clean inputs; -1 where the logits are not finite."""
-        logits = self.network.exact(self.x[places].to(self.device).double())
+        logits = self.network.proof(self.x[places].to(self.device).double())
         classes: list[int] = torch.where(logits.isfinite().all(1), logits.argmax(1), -1).tolist()
         return classes
 
@@ -226,9 +226,9 @@ class _Target:
         """The samples among `places` for which a search finds a point that is misclassified in double precision."""
         x, y = self.x[places].to(self.device), self.y[places].to(self.device, torch.long)
         rough = x.to(self.network.like)
-        points = search(self.network.net, self.threat.region(rough), rough, y, generator)
+        points = search(self.network.search, self.threat.region(rough), rough, y, generator)
         points = self.threat.region(x.double()).project(points.double())
-        rows = (violation_at(self.network.exact, y)(points.unsqueeze(0))[0] > 0).nonzero().flatten().tolist()
+        rows = (violation_at(self.network.proof, y)(points.unsqueeze(0))[0] > 0).nonzero().flatten().tolist()
         return [places[row] for row in rows if self._wrong_there(points[row : row + 1], y[row : row + 1])]
 
     def _wrong_there(self, point: Tensor, y: Tensor) -> bool:
@@ -249,7 +249,7 @@ def _plan(
     Raises:
         ValueError: an attack is unknown, named twice, does not support these regions, or needs a missing package.
     """
-    shape, classes = target.x.shape[1:], target.network.net.classes
+    shape, classes = target.x.shape[1:], target.network.search.classes
     pgd, apgd = PGD(steps=steps or 40, step_size=0.25), APGD(steps=steps or APGD.steps)
     plan = {
         "pgd": (restarts or 3) * [_maximizing(violation_at, pgd)],

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     check_place(records)
     x, y = subject.images[samples.start : samples.stop]
     settings = {
-        "network_digest": Precisions.of(subject.model, x[:1]).exact.digest(),
+        "network_digest": Precisions.of(subject.model, x[:1]).proof.digest(),
         "threat": repr(subject.threat),
         "attacks": attacks,
         **given,

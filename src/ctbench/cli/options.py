@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from rich.console import Console
 
-from ctbench import deadline
+from ctbench import time_budget
 from ctbench.members import required_fields
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ def radius(text: str) -> float:
 def seconds(text: str) -> float:
     """A positive number of seconds."""
     try:
-        return deadline.seconds(text)
+        return time_budget.seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

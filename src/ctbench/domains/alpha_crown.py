@@ -12,7 +12,6 @@ the result is never below that of CROWN with the same pre-activation bounds.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import ClassVar, Self
@@ -20,13 +19,13 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from ctbench import budget, deadline
+from ctbench import memory_budget, time_budget
 from ctbench.domains import adam, backward, crown, rounding
 from ctbench.domains.base import Domain
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
 from ctbench.domains.rounding import Losses
-from ctbench.graph import Elementwise, Graph, Lines, Node
+from ctbench.graph import Elementwise, Graph, Lines, Node, Twin
 from ctbench.graph.ops import Max
 from ctbench.regions import Box, Region
 
@@ -72,7 +71,7 @@ class AlphaCrown(Domain):
         """CROWN's, and for each form the tensors that autograd keeps at every node."""
         return crown.footprint(graph, forms) + KEPT * forms * sum(math.prod(node.shape) for node in graph.nodes)
 
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         """The boxes of CROWN: slopes are optimised for a specification, and those of the boxes only along with it."""
         return crown.boxes(graph, region, memory=memory)
 
@@ -83,18 +82,18 @@ class AlphaCrown(Domain):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         """Lower bounds [B, S].
 
         Raises:
-            OutOfTime: before a pass, where `deadline.until` set a moment that has come.
+            OutOfTime: before a pass, where `time_budget.until` set a moment that has come.
         """
         base = crown.boxes(graph, region, memory=memory) if inner is None else list(inner)
         if self.intermediate:
-            return tightened(graph, region, spec, base, steps=self.steps, lr=self.lr, decay=self.decay, stop=self.stop)[
-                0
-            ]
+            forms = Forms(graph, region, spec, base)
+            twin = Twin(forms, forms)
+            return tightened(twin, steps=self.steps, lr=self.lr, decay=self.decay, stop=self.stop)[0]
         with torch.enable_grad():
             search = _Search(_searched(graph), region, _detached(base), spec.detach(), {})
             _, slopes = _ascend(search, self.steps, self.lr, self.decay, self.stop)
@@ -104,32 +103,39 @@ class AlphaCrown(Domain):
 footprint, boxes, lower_bounds = AlphaCrown().footprint, AlphaCrown().boxes, AlphaCrown().lower_bounds
 
 
+@dataclass(frozen=True, eq=False)
+class Forms:
+    """Linear forms of the output to bound over a region, with boxes of all nodes."""
+
+    graph: Graph
+    region: Region
+    spec: Tensor  # [B, S, *output]
+    inner: list[Box]
+
+
 def tightened(
-    graph: Graph,
-    region: Region,
-    spec: Tensor,
-    inner: list[Box],
+    forms: Twin[Forms],
     *,
     steps: int = 20,
     lr: float = 0.1,
     decay: float = 0.98,
     stop: float | None = None,
-    seconds: float = math.inf,
-    exact: tuple[Graph, Region, Tensor, list[Box]] | None = None,
+    end: float = math.inf,
 ) -> tuple[Tensor, list[Box]]:
     """Lower bounds [B, S], and the boxes that they use: all slopes are optimised for the specification.
 
-    Arguments and options are those of `AlphaCrown`; no step begins after `seconds`. `exact` holds the same arguments in
-    another precision: slopes are searched in the first precision, and bounds and boxes are computed in the second.
+    Slopes are searched for `forms.search`; bounds and boxes are computed with them for `forms.proof`, which may be in
+    another precision. The options are those of `AlphaCrown`; no step begins after the moment `end`.
     """
+    graph, region, spec, inner = forms.search.graph, forms.search.region, forms.search.spec, forms.search.inner
     targets = _targets(graph, region, inner)
     with torch.enable_grad():
         search = _Search(_searched(graph), region, _detached(inner), spec.detach(), targets)
-        best, slopes = _ascend(search, steps, lr, decay, stop, seconds)
-    if exact is not None:
-        graph, region, spec, inner = exact
+        best, slopes = _ascend(search, steps, lr, decay, stop, end)
+    if forms.proof is not forms.search:
+        graph, region, spec, inner = forms.proof.graph, forms.proof.region, forms.proof.spec, forms.proof.inner
         slopes = {key: value.to(spec.dtype) for key, value in slopes.items()}
-    if exact is not None or graph.outward:
+    if forms.proof is not forms.search or graph.outward:
         best = _Search.of(graph, region, inner, spec, targets).bounds(slopes)
     # the best slopes of a form were found with other boxes; with these, the slopes of CROWN may be better
     other = torch.maximum(best[-1], _Search.of(graph, region, inner, spec, {}).bounds({})[-1])
@@ -185,10 +191,9 @@ class _Slopes:
 
 
 def _ascend(
-    search: _Search, steps: int, lr: float, decay: float, stop: float | None, seconds: float = math.inf
+    search: _Search, steps: int, lr: float, decay: float, stop: float | None, end: float = math.inf
 ) -> tuple[dict[int, Tensor], dict[Key, Tensor]]:
     """The best bounds of the specification and of the targets, [B, S], and the best slopes of each form."""
-    end = time.monotonic() + seconds
     values = dict[Key, Tensor]()
     bounds = search.bounds(values)
     best = {at: bound.detach() for at, bound in bounds.items()}
@@ -200,7 +205,7 @@ def _ascend(
     for step in range(1, steps + 1):
         done = torch.zeros_like(best[-1], dtype=torch.bool) if stop is None else best[-1] > stop
         gain = bounds[-1].masked_fill(done, 0.0).sum()
-        if bool(done.all()) or not values or time.monotonic() > end:
+        if bool(done.all()) or not values or time_budget.now() >= end:
             break
         gradients = torch.autograd.grad(gain, list(values.values()), materialize_grads=True)
         for slope, gradient in zip(slopes.values(), gradients, strict=True):
@@ -266,7 +271,7 @@ class _Search:
         return bounds
 
     def _back(self, form: Form, at: int, inner: list[Box], slopes: dict[Key, Tensor]) -> Tensor:
-        deadline.check()
+        time_budget.check()
 
         def relax(reader: int, node: Node, form: Form) -> Form:
             if isinstance(node.op, Max):

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.graph import Graph
 from ctbench.members import members, required_fields
 from ctbench.regions import Box, Region
@@ -47,7 +47,7 @@ class Domain(ABC):
         """An estimate of how many numbers are in memory at once per sample, for `forms` linear forms of the output."""
 
     @abstractmethod
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         """A box for each node of a frozen graph, [B, *node].
 
         Args:
@@ -65,7 +65,7 @@ class Domain(ABC):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         """Lower bounds [B, S] of S linear forms of the output over the region.
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ctbench import deadline
+from ctbench import time_budget
 from ctbench.domains import adam, backward, pairs, rounding
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.pairs import Pairs
@@ -278,7 +278,7 @@ def ascend(
         decay: see `slope_rate`.
 
     Raises:
-        OutOfTime: before a step, where `deadline.until` set a moment that has come.
+        OutOfTime: before a step, if the time of a `time_budget.until` around it is over.
     """
     relaxation = Relaxation.of(graph.rounded_outward(False), inner, chosen or {})
     now = relaxation.admitted(free)
@@ -289,7 +289,7 @@ def ascend(
     rates = [slope_rate] * len(now.slopes) + [weight_rate] * len(now.weights)
     rates += [pair_rate] * (len(now.shares) + len(now.tilts))
     for step in range(1, steps + 2):
-        deadline.check()
+        time_budget.check()
         last = step > steps or not now.free
         with torch.enable_grad():
             now = now.map(lambda value: value.detach().requires_grad_())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.domains import Domain
 from ctbench.domains import domain as find_domain
 from ctbench.domains.linear_form import every_output
@@ -141,7 +141,7 @@ class _Method:
     """A domain that cuts batches into parts that fit into the memory."""
 
     def __init__(self, domain: Domain, memory: int | None, device: torch.device) -> None:
-        memory = budget.of(device) if memory is None else memory
+        memory = memory_budget.of(device) if memory is None else memory
         if not isinstance(memory, int) or memory <= 0:
             raise ValueError(f"memory is {memory!r}: give a number of bytes, e.g. 2**30")
         self.domain, self.memory = domain, memory
@@ -160,9 +160,9 @@ class _Method:
         numbers = sum(math.prod(node.shape) for node in graph.nodes)
         most = KEPT * (spec.shape[1] + 2 * numbers) * numbers * spec.element_size()
         if not torch.is_grad_enabled() or count * most <= self.memory or count <= sum(TRIED):
-            return budget.halving(compute, count, size)
+            return memory_budget.halving(compute, count, size)
         if size <= max(TRIED):
-            return budget.halving(replace(compute, recomputed=True), count, size)
+            return memory_budget.halving(replace(compute, recomputed=True), count, size)
         # the memory of gradients depends on the domain and its options, so it is measured on a few samples
         done, kept, start = list[Tensor](), list[int](), 0
         for few in TRIED:
@@ -173,7 +173,7 @@ class _Method:
         each = (kept[1] - kept[0]) // (TRIED[1] - TRIED[0])
         if (count - start) * each > self.memory:
             compute, size = replace(compute, recomputed=True), max(1, min(size, self.memory // each))
-        rest = budget.halving(lambda first, last: compute(start + first, start + last), count - start, size)
+        rest = memory_budget.halving(lambda first, last: compute(start + first, start + last), count - start, size)
         return done + rest
 
 

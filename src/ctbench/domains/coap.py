@@ -37,7 +37,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.domains import backward, crown, interval
 from ctbench.domains.base import Domain
 from ctbench.domains.crown import Crown
@@ -80,7 +80,7 @@ class COAP(Domain):
     def footprint(self, graph: Graph, forms: int) -> int:
         return crown.footprint(graph, forms)
 
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         """A box for each node, [B, *node]; those of nodes that no relaxation reads are interval images.
 
         Raises:
@@ -97,7 +97,7 @@ class COAP(Domain):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         """Lower bounds J, [B, S]; with `projections`, estimates of J. Raises ValueError like `boxes`."""
         inner = self.boxes(graph, region, memory=memory) if inner is None else inner

@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctbench import budget, deadline
+from ctbench import memory_budget, time_budget
 from ctbench.domains import interval, rounding
 from ctbench.domains.backward import (
     Relax,
@@ -84,7 +84,7 @@ class Crown(Domain):
         widest = max(math.prod(node.shape) for node in graph.nodes)
         return 2 * interval.footprint(graph, forms) + LIVE_COPIES * forms * widest
 
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         return self.bounded(graph, region, memory=memory)[0]
 
     def lower_bounds(
@@ -95,7 +95,7 @@ class Crown(Domain):
         *,
         inner: list[Box] | None = None,
         losses: Losses | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         """Lower bounds [B, S]; `losses` are the rounding losses over `inner` of an outward graph, if they are known."""
         if inner is None:
@@ -131,7 +131,7 @@ class Crown(Domain):
         graph: Graph,
         region: Region,
         *,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
         around: tuple[list[Box], Losses] | None = None,
     ) -> tuple[list[Box], Losses | None]:
         """The boxes of all nodes, [B, *node], and their rounding losses if the graph is outward.
@@ -144,7 +144,7 @@ class Crown(Domain):
             around: the boxes and losses of regions that contain these, if they are known: the boxes lie inside.
 
         Raises:
-            OutOfTime: before a pass, where `deadline.until` set a moment that has come.
+            OutOfTime: before a pass, where `time_budget.until` set a moment that has come.
         """
         boxes, lines, losses = list[Box](), dict[int, Lines](), list[Loss]()
         # intervals of a ball do not start with the box around it: after the first layer they have its own image
@@ -194,7 +194,7 @@ def _refine(
     relax = by_lines(lines)
 
     def bound(form: Form) -> tuple[Tensor, Tensor]:
-        deadline.check()
+        time_budget.check()
         if one_slope:
             form = back_to_input(graph, form.with_upper_constant(), relax, losses, at)
             return form.minimum(region), form.maximum(region)

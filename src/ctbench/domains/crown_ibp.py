@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.domains import crown, interval
 from ctbench.domains.base import Domain
 from ctbench.domains.relaxations import SlopeRule, adaptive, check_rule, rule_name
@@ -45,7 +45,7 @@ class CrownIBP(Domain):
     def footprint(self, graph: Graph, forms: int) -> int:
         return crown.footprint(graph, forms)
 
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         """The boxes of interval propagation: CROWN-IBP improves the bounds of the output alone."""
         return interval.boxes(graph, region)
 
@@ -56,7 +56,7 @@ class CrownIBP(Domain):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         """Lower bounds [B, S]; with `every_layer` and interval boxes, they are never below those of intervals."""
         inner, losses = interval.bounded(graph, region) if inner is None else (inner, None)

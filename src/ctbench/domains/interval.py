@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctbench import budget, waiting
+from ctbench import memory_budget, waiting
 from ctbench.domains import rounding
 from ctbench.domains.base import Domain
 from ctbench.domains.linear_form import Form, LinearForm
@@ -50,7 +50,7 @@ class Interval(Domain):
         merged = graph.nodes[_last_layer(graph)[1]]
         return 4 * sum(math.prod(node.shape) for node in graph.nodes) + 2 * forms * math.prod(merged.shape)
 
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         return bounded(graph, region)[0]
 
     def lower_bounds(
@@ -60,7 +60,7 @@ class Interval(Domain):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         if inner is None:
             inner, losses = bounded(graph, region)

@@ -27,7 +27,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.domains import backward, crown, rounding
 from ctbench.domains.backward import Relax
 from ctbench.domains.linear_form import Form, LinearForm
@@ -172,7 +172,7 @@ def choose(
     inner: list[Box] | dict[int, Box],
     *,
     most: int = 100,
-    memory: int = budget.DEFAULT,
+    memory: int = memory_budget.DEFAULT,
     losses: Losses | None = None,
 ) -> dict[int, Pairs]:
     """The pairs of each layer with the largest gain for some forms of the output, by the node that its ReLU reads.

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.domains import interval, rounding
 from ctbench.domains.backward import positions
 from ctbench.domains.base import Domain
@@ -69,7 +69,7 @@ class Zonotope(Domain):
         terms = math.prod(graph.input_shape) + sum(math.prod(node.shape) for node in graph.nodes if node.op.relaxed)
         return 3 * terms * max(math.prod(node.shape) for node in graph.nodes)
 
-    def boxes(self, graph: Graph, region: Region, *, memory: int = budget.DEFAULT) -> list[Box]:
+    def boxes(self, graph: Graph, region: Region, *, memory: int = memory_budget.DEFAULT) -> list[Box]:
         return self._propagate(graph, region, None)[1]
 
     def lower_bounds(
@@ -79,7 +79,7 @@ class Zonotope(Domain):
         spec: Tensor,
         *,
         inner: list[Box] | None = None,
-        memory: int = budget.DEFAULT,
+        memory: int = memory_budget.DEFAULT,
     ) -> Tensor:
         """Lower bounds [B, S]: those of the zonotopes or, unless `pure`, those of the boxes alone if better."""
         zonotopes, inner = self._propagate(graph, region, inner)

@@ -74,7 +74,7 @@ def errors(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, attacks: t
         threat: balls, or segments.
         attacks: the attacks of `adversarial_accuracy`, for balls.
     """
-    size, net = max(1, CHUNK // x[0].numel()), Precisions.of(model, x[:1]).exact
+    size, net = max(1, CHUNK // x[0].numel()), Precisions.of(model, x[:1]).proof
     parts = [_verdicts(model, net, *some, threat, attacks) for some in zip(x.split(size), y.split(size), strict=True)]
     wrong, falsified, unproved = torch.cat(parts, dim=1).double().mean(dim=1).tolist()
     return {"standard_error": wrong, "robust_error": falsified, "certified_error": unproved}

@@ -13,7 +13,7 @@ from ctbench.graph.graph import (
     walk_forward,
 )
 from ctbench.graph.ops import Affine, Elementwise, Lines, Op, UnsupportedLayerError, lower
-from ctbench.graph.precisions import Precisions
+from ctbench.graph.precisions import Precisions, Twin
 from ctbench.graph.trace import precision, trace
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Node",
     "Op",
     "Precisions",
+    "Twin",
     "UnsupportedLayerError",
     "backward_steps",
     "folded",

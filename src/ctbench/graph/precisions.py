@@ -1,9 +1,10 @@
-"""A network in eval mode as graphs, in its own and in double precision."""
+"""Pairs of a thing in two precisions, and a network in eval mode as such a pair of graphs."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,21 @@ from torch import Tensor, nn
 from ctbench.graph.graph import Graph, freeze
 from ctbench.graph.trace import precision, trace
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, eq=False)
-class Precisions:
-    """Frozen graphs without gradients: searches use the first, proofs and replays the one in double precision."""
+class Twin(Generic[T]):
+    """The same thing twice: searches use it in the network's precision, proofs and replays in double precision."""
 
-    net: Graph
-    exact: Graph  # in double precision, with outward rounding of bounds
+    search: T
+    proof: T
+
+
+@dataclass(frozen=True, eq=False)
+class Precisions(Twin[Graph]):
+    """Frozen graphs without gradients; bounds of the one for proofs are rounded outward."""
+
     like: Tensor  # a zero of the network's precision, on its device
 
     @classmethod
@@ -35,9 +44,9 @@ class Precisions:
         """
         like = precision(model, x)
         # double precision from the start: constants rounded to single precision first would give another network
-        net = _frozen(model, x.to(like))
-        exact = _frozen(_doubled(model), x.to(like.device).double()).rounded_outward()
-        return cls(net, exact, like)
+        search = _frozen(model, x.to(like))
+        proof = _frozen(_doubled(model), x.to(like.device).double()).rounded_outward()
+        return cls(search, proof, like)
 
 
 def _doubled(model: nn.Module) -> nn.Module:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
 Key = TypeVar("Key")
+OLD = ("late",)  # fields of earlier records, which are read and no longer written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,16 @@ class SampleRecord:
     seconds: float  # this sample's share of the time of its batches
     stage_seconds: dict[str, float] = field(default_factory=dict, hash=False)  # the same by stage
     digest: str = ""  # of the input and its label; a resumed certification compares it
-    reason: str = ""  # why the sample is unknown, in words, if a stage failed or the time was over
+    open: Open | None = None  # why the sample is unknown; None if it is not unknown
+    reason: str = ""  # the same in words
     failed: dict[str, str] = field(
         default_factory=dict, hash=False
     )  # the errors that stages raised, by stage, whatever the verdict
-    late: bool = False  # whether the sample is unknown, and more time could have decided it
     counterexample: NDArray[np.float64] | None = field(default=None, compare=False)  # [*shape], if falsified
-    finished: bool = field(default=True, compare=False)  # False if the time of the whole job ended too early
+
+    def __post_init__(self) -> None:
+        if self.verdict is Verdict.UNKNOWN and self.open is None:
+            object.__setattr__(self, "open", Open.ERROR if self.failed else Open.UNDECIDED)
 
     @property
     def right(self) -> bool:
@@ -48,15 +52,9 @@ class SampleRecord:
         return self.prediction == self.label
 
     @property
-    def open(self) -> Open | None:
-        """Why the sample is unknown; None if it is not unknown."""
-        if self.verdict is not Verdict.UNKNOWN:
-            return None
-        if not self.finished:
-            return Open.JOB_OVER
-        if self.failed:
-            return Open.ERROR
-        return Open.TIME if self.late else Open.UNDECIDED
+    def finished(self) -> bool:
+        """Whether the sample had its time; False if the time of the whole job ended before."""
+        return self.open is not Open.JOB_OVER
 
     @property
     def outcome(self) -> str:
@@ -71,23 +69,30 @@ class SampleRecord:
         """Raises ValueError if the record is not one of a certification, or contradicts itself, and says how."""
         required = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls) if f.compare}
         faults = [f"it lacks {name!r}" for name, needed in required.items() if needed and name not in record]
-        faults += [f"it has {name!r}, which is unknown" for name in record if name not in (*required, CHECKSUM)]
+        faults += [f"it has {name!r}, which is unknown" for name in record if name not in (*required, CHECKSUM, *OLD)]
         refuse(*faults)
         check(record)
-        return cls(**{**_why_open(record), **unsealed(record), "verdict": Verdict(record["verdict"])})
+        content = {name: value for name, value in unsealed(record).items() if name not in OLD}
+        verdict, why = Verdict(record["verdict"]), record.get("open")
+        content |= {"verdict": verdict, "open": None if why is None else Open(why)}
+        return cls(**({**content, **_why_open(record)} if verdict is Verdict.UNKNOWN and why is None else content))
 
 
 def _why_open(record: Mapping[str, Any]) -> dict[str, Any]:
-    """`failed` and `late` of an old record without these fields, derived from its reason.
+    """`open` and `failed` of an old record of an unknown sample.
 
-    The reason of a failure begins with the title of a stage; otherwise the time was over.
+    Records had `failed` and `late` before. Still older ones had a reason alone: that of a failure begins with the title
+    of a stage; otherwise the time was over.
     """
+    if "failed" in record or "late" in record:
+        late = Open.TIME if record.get("late") else Open.UNDECIDED
+        return {"open": Open.ERROR if record.get("failed") else late}
     reason = record.get("reason", "")
-    if not reason or "failed" in record or "late" in record:
+    if not reason:
         return {}
     stages = (record["stage"], *record.get("stage_seconds", ()))
     stage = next((stage for stage in stages if reason.startswith(f"{stage}: ")), None)
-    return {"late": True} if stage is None else {"failed": {stage: reason.removeprefix(f"{stage}: ")}}
+    return {"open": Open.TIME} if stage is None else {"failed": {stage: reason.removeprefix(f"{stage}: ")}}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ctbench.results.verdicts import Verdict
+from ctbench.results.verdicts import Open, Verdict
 
 CHECKSUM = "checksum"
 CLEAN = "clean"  # the title of the first stage, the prediction at the clean input
@@ -142,8 +142,16 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[str]:
     if verdict is not Verdict.UNKNOWN:
         yield from unless(not record.get("reason"), "reason", "no reason")
         yield from unless(not record.get("late"), "late", "false")
-    elif "failed" in record and (record["failed"] or record.get("late")):
-        yield from unless(bool(record.get("reason")), "reason", "one where a stage failed or was late")
+        yield from unless(record.get("open") is None, "open", "null")
+    else:
+        if "open" not in record and "failed" in record and (record["failed"] or record.get("late")):
+            yield from unless(bool(record.get("reason")), "reason", "one, because a stage failed or was late")
+        if "open" in record:
+            yield from unless(record["open"] is not None, "open", "a reason")
+            needs_words = record["open"] not in (None, Open.UNDECIDED)
+            yield from unless(bool(record.get("reason")) or not needs_words, "reason", "one in words")
+            is_error = record["open"] in (Open.ERROR, Open.JOB_OVER) or not record.get("failed")
+            yield from unless(is_error, "open", repr(Open.ERROR.value))
     spent = record.get("stage_seconds")
     if spent and not math.isclose(sum(spent.values()), record["seconds"], rel_tol=1e-6, abs_tol=1e-6):
         yield f"its stage_seconds sum to {sum(spent.values())!r}, its seconds are {record['seconds']!r}"
@@ -196,7 +204,8 @@ SAMPLE: Mapping[str, Kind] = {
     "digest": TEXT,
     "reason": TEXT,
     "failed": FAILED,
-    "late": ("true or false", lambda value: isinstance(value, bool)),
+    "late": ("true or false", lambda value: isinstance(value, bool)),  # of earlier records
+    "open": (f"{', '.join(Open)} or null", lambda value: value is None or value in list(Open)),
 }
 SETTINGS: Mapping[str, Kind] = {
     "eps": ("a finite number >= 0, or lists of such numbers", _radius),

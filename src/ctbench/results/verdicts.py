@@ -20,6 +20,11 @@ class Open(StrEnum):
     TIME = "time"  # more time could have decided it
     UNDECIDED = "not decided"  # all stages have finished
 
+    @staticmethod
+    def first(*reasons: Open) -> Open:
+        """The reason that counts."""
+        return min(reasons, key=list(Open).index)
+
 
 OUTCOMES = (  # the possible outcomes of a finished sample
     Verdict.CERTIFIED.value,

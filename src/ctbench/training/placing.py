@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from ctbench import budget
+from ctbench import memory_budget
 from ctbench.datasets import Examples
 
 E = TypeVar("E", bound=Examples)
@@ -16,5 +16,5 @@ SHARE = 1 / 4  # of the free memory of the device, for the examples; the rest is
 def placed(examples: E, device: torch.device) -> E:
     """The examples, on the device if they fit; otherwise their batches are copied there one by one."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in (examples.inputs, examples.labels))
-    free = budget.free_memory(device)
+    free = memory_budget.free_memory(device)
     return examples.to(device) if free is None or size <= SHARE * free else examples

@@ -1,5 +1,6 @@
 """Certification: problems, stages, the cascade that runs them, and properties of VNN-LIB files (`ctbench.vnnlib`)."""
 
+from ctbench.time_budget import Budget
 from ctbench.verify.branch_and_bound import BranchAndBound
 from ctbench.verify.cascade import Cascade, Decision
 from ctbench.verify.certifying import certify
@@ -31,6 +32,7 @@ __all__ = [
     "FAST_STAGES",
     "Bound",
     "BranchAndBound",
+    "Budget",
     "Cascade",
     "Decision",
     "Falsify",

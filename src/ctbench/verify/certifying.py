@@ -6,7 +6,6 @@ certify(model, x, y, Linf(0.1)).certified_accuracy
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from itertools import chain, takewhile
 from numbers import Integral, Real
@@ -16,8 +15,9 @@ from torch import Tensor, nn
 from ctbench.regions import Threat
 from ctbench.regions.box import Radii
 from ctbench.regions.lookup import threat_or_linf
-from ctbench.results import Certification
+from ctbench.results import Certification, Open
 from ctbench.results.failures import warn
+from ctbench.time_budget import now
 from ctbench.verify.cascade import OVER, Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
 from ctbench.verify.job import Job, Samples
@@ -76,7 +76,7 @@ def certify(
             other settings, of another network or of other inputs, or is being written by another process.
         ChildProcessError: a process died; raised after the others have finished.
     """
-    begin = time.perf_counter()
+    begin = now()
     if not (isinstance(seed, Integral) and 0 <= seed < 2**31):
         raise ValueError(f"seed is {seed!r}: it must be a whole number in [0, 2^31)")
     if total is not None and not (isinstance(total, Real) and 0 < total < math.inf):
@@ -94,13 +94,13 @@ def certify(
         samples.recognize(writer.existing)
         by_index = dict(writer.existing)
         chunks = samples.chunks(by_index, workers)
-        in_time = takewhile(lambda _: time.perf_counter() < deadline, map(samples.take, chunks))
+        in_time = takewhile(lambda _: now() < deadline, map(samples.take, chunks))
         workers = min(workers, len(chunks))
         parts = shared(job, in_time, workers) if workers > 1 else chain.from_iterable(map(job.records, in_time))
         for part in parts:
             writer.write(part)
             by_index |= {record.index: record for record in part}
-    missed = Decision(reason=OVER, cut=True)
+    missed = Decision(reason=OVER, open=Open.JOB_OVER)
     certification = Certification.of(
         by_index[index] if index in by_index else samples.record(place, missed)
         for place, index in enumerate(samples.indices)

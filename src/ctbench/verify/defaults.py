@@ -13,18 +13,18 @@ from ctbench.verify.input_split import InputSplit
 from ctbench.verify.milp import Milp
 from ctbench.verify.stages import Bound, Falsify, Stage
 
-# few and large steps go almost as far as many small ones
+# a few large steps go almost as far as many small ones
 ALPHA_CROWN = Bound(domain=AlphaCrown(steps=8, lr=0.25, decay=0.9), batch_size=32)
-FAST_STAGES: tuple[Stage, ...] = (  # bounds and an attack: each looks at a sample once
+FAST_STAGES: tuple[Stage, ...] = (  # bounds and an attack: each stage looks at a sample once
     Bound(domain="interval"),
     Bound(domain="crown-ibp"),
     Falsify(),
     Bound(domain="crown", batch_size=32),
     ALPHA_CROWN,
 )
-SEARCHES: tuple[Stage, ...] = (  # until a sample is decided or its time is up
+SEARCHES: tuple[Stage, ...] = (  # they run until a sample is decided or its time is up
     InputSplit(),
-    BranchAndBound(aside=Milp(unstable=400, share=0.1)),  # where few signs are open either may be the faster one
+    BranchAndBound(fallback=Milp(unstable=400, share=0.1)),  # with few unstable neurons, either search may be faster
 )
 DEFAULT_STAGES: tuple[Stage, ...] = (*FAST_STAGES, *SEARCHES)
 # CTBench, App. B.5: IBP, CROWN-IBP, and a complete verifier on what they leave open. Before it comes PGD of 200 steps
@@ -50,7 +50,7 @@ def stages_by_name(text: str) -> tuple[Stage, ...]:
     """Return the stages that a text names: a cascade such as "complete", or stages and domains, e.g. "interval,milp".
 
     A stage takes its defaults; a domain stands for its `Bound` with the domain's defaults, except that "alpha-crown" is
-    `ALPHA_CROWN`, as in the cascades.
+    `ALPHA_CROWN`, like in the cascades.
 
     Raises:
         ValueError: a name is unknown, or a stage has fields without a default.
@@ -78,9 +78,7 @@ def with_attack(stages: Sequence[Stage], *, steps: int | None = None, restarts: 
         return tuple(stages)
     if not any(isinstance(stage, Falsify) for stage in stages):
         titles = ", ".join(stage.title for stage in stages)
-        raise ValueError(
-            f"the steps and restarts of an attack are given, but no stage of {titles} attacks: add falsify"
-        )
+        raise ValueError(f"steps or restarts of an attack are given, but none of {titles} is an attack: add falsify")
     return tuple(_stronger(stage, steps, restarts) if isinstance(stage, Falsify) else stage for stage in stages)
 
 
@@ -98,11 +96,11 @@ def _stage(name: str) -> Stage:
     if name in types:
         missing = required_fields(types[name])
         if missing:
-            raise ValueError(f"the stage {name!r} has no default for {', '.join(missing)}: take it from Python")
+            raise ValueError(f"the stage {name!r} has no default for {', '.join(missing)}: make it in Python")
         return types[name]()
     if name == ALPHA_CROWN.title:
         return ALPHA_CROWN
     if name in domains():
         return Bound(domain=name)
-    known = sorted({*CASCADES, *types, *domains()})
-    raise ValueError(f"no stage is called {name!r}; there are {', '.join(known)}")
+    names = sorted({*CASCADES, *types, *domains()})
+    raise ValueError(f"no stage is called {name!r}; there are {', '.join(names)}")

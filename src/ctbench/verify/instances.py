@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,12 +20,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ctbench.deadline import seconds
 from ctbench.files import write_whole
 from ctbench.onnx import OnnxNetwork, can_replay, load_onnx, replay
 from ctbench.results import Open, jsonl
 from ctbench.results.checking import check_instance
 from ctbench.results.jsonl import Record
+from ctbench.time_budget import now, seconds
 from ctbench.verify.cascade import Replay
 from ctbench.verify.properties import PropertyResult, verify_property
 from ctbench.vnnlib import read_vnnlib
@@ -46,7 +45,7 @@ class Instance:
     onnx: str  # the name in the list
     vnnlib: str
     timeout: float
-    known: str  # the known verdict, or "" if the list has none
+    known: str  # the known verdict, or "" if the list has no verdict
     folder: Path  # the folder of the list; names are relative to it
 
     @property
@@ -198,7 +197,7 @@ def _check_text(path: Path, record: Record) -> None:
 def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, str]:
     """The record of an instance, and the text of its result file."""
     about = instance.about()
-    begin = time.perf_counter()
+    begin = now()
     try:
         network, runtime = load(instance.network_path)
         prop = read_vnnlib(instance.property_path)
@@ -216,7 +215,7 @@ def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, 
         "known_verdict": instance.known,
         "stage": result.stage,
         "bound": result.bound,
-        "seconds": time.perf_counter() - begin,
+        "seconds": now() - begin,
         "solve_seconds": result.seconds,
         "reason": result.reason,
         "failed": dict(result.failed),

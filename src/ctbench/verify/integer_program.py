@@ -5,17 +5,17 @@ mixed integer programming", section 4 and appendix A.
 
     x_i - z + t_i = 0,   0 <= t_i <= r_i = max over j != i of u_j - l_i,   sum_i t_i / r_i <= n - 1,   some t_i is 0
 
-The choice of the t_i that is 0 is what the integers of the paper say; without it the program is linear, and for two
-entries the last row is the upper edge of the triangle. A ReLU is the maximum of x and 0, where t is z itself for the
-entry 0. A function of several straight pieces is a line plus a multiple of max(0, x - k) for each kink k. Only what the
-bounds of the pre-activations (`inner`) leave open has columns; everything else is linear, and carried back to the
-columns before it as by CROWN.
+The choice of the t_i that is 0 takes the place of the integers in the paper; without it the program is linear, and for
+two entries the last row is the upper edge of the triangle. A ReLU is the maximum of x and 0; for the entry 0, t is z
+itself. A function of several straight pieces is a line plus a multiple of max(0, x - k) for each kink k. Only entries
+that the bounds of the pre-activations (`inner`) leave open have columns. Everything else is linear, and is carried back
+to the columns before it in the way of CROWN.
 
 **Rounding.** The program contains the network on its stored weights in exact arithmetic, given rigorous inner boxes.
-So each entry is known as x_i = <row, columns> + offset with an offset between two numbers: the constant and the upper
-constant of a form that is rounded outward on its way back (`domains.rounding`). What is computed here widens it by
-u = 2^-53 times the sum of all |terms| for each rounding (`TWICE_UNIT`, which covers the products of errors).
-Differences of bounds are rounded outward.
+So each entry is x_i = <row, columns> + offset with an offset between two numbers: the constant and the upper constant
+of a form that is rounded outward on its way back (`domains.rounding`). Each rounding of this module widens the offset
+by u = 2^-53 times the sum of all |terms| (`TWICE_UNIT`, which covers the products of errors). Differences of bounds are
+rounded outward.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ctbench.verify.linear_program import TINY, TWICE_UNIT, Indices, LinearProgr
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """The linear program, scaled, and what an integer program adds: of each maximum one slack must be 0."""
+    """The linear program, scaled, and the choices of the integer program: one slack of each maximum must be 0."""
 
     linear: LinearProgram
     base: Vector  # [N + Z]: an input or a maximum is its base plus its scale times its column
@@ -75,17 +75,17 @@ class _Rows:
     high: Tensor  # [S]
 
     def minus(self, number: float) -> _Rows:
-        """The quantities less a number."""
+        """The quantities minus a number."""
         return _Rows(self.rows, _down(self.low - number), _up(self.high - number)) if number else self
 
     def and_zeros(self) -> _Rows:
-        """And as many zeros behind them: what a ReLU is the maximum of."""
+        """The quantities, followed by as many zeros: the entries of ReLUs."""
         return _Rows(_and_zeros(self.rows), _and_zeros(self.low), _and_zeros(self.high))
 
 
 @dataclass(frozen=True, eq=False)
 class _Maxima:
-    """Columns z = max_i x_i behind those of the input, of entries x_i."""
+    """Columns z = max_i x_i of entries x_i; they follow the columns of the input."""
 
     least: Tensor  # [Z], a lower bound of each z
     greatest: Tensor  # [Z]
@@ -94,7 +94,7 @@ class _Maxima:
     reach: Tensor  # [E]: z - x_i is not above this
 
     @classmethod
-    def none(cls, inputs: int) -> _Maxima:
+    def empty(cls, inputs: int) -> _Maxima:
         nothing = torch.empty(0, dtype=torch.float64)
         return cls(nothing, nothing, nothing.long(), _Rows(nothing.view(0, inputs), nothing, nothing), nothing)
 
@@ -104,7 +104,7 @@ class _Maxima:
         return self.entries.rows.shape[1]
 
     def and_of(self, lower: Tensor, upper: Tensor, entries: _Rows, keep: Tensor | None = None) -> _Maxima:
-        """With maxima of the entries [n, Z] that are kept: their bounds, and those of them that are kept."""
+        """With Z more maxima, of n entries each: bounds [n, Z], and rows for the entries that are kept, [n, Z] bool."""
         keep = torch.ones_like(lower, dtype=torch.bool) if keep is None else keep
         first, second = upper.topk(2, dim=0).values
         others = torch.where(upper == first, second, first)
@@ -129,7 +129,7 @@ class _Maxima:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The program of a network on a box, but for the objective; for many objectives on one box."""
+    """The program of a network on a box, except the objective; for many objectives on one box."""
 
     graph: Graph
     box: Box  # [1, *input]
@@ -139,7 +139,7 @@ class Program:
 
     @classmethod
     def of(cls, graph: Graph, box: Region, inner: list[Box]) -> Program:
-        """The program of a frozen graph in double precision over one box; arguments as in `milp.minimum`.
+        """The program of a frozen graph in double precision over one box; arguments as in `worst_case.minimum`.
 
         Raises:
             ValueError: an op that is not piecewise linear, a region other than one box in double precision, bounds
@@ -150,7 +150,7 @@ class Program:
         for node in graph.nodes:
             if node.op.relaxed:
                 _check_bounds(node, inner[node.inputs[0]])
-        program = cls(graph, box, rounding.losses(graph, box, inner), {}, _Maxima.none(box.lower.numel()))
+        program = cls(graph, box, rounding.losses(graph, box, inner), {}, _Maxima.empty(box.lower.numel()))
         for at, node in enumerate(graph.nodes):
             if node.op.relaxed:
                 bounds = inner[node.inputs[0]]
@@ -159,7 +159,7 @@ class Program:
         return program
 
     def _lower(self, node: Node, lower: Tensor, upper: Tensor) -> tuple[_Lowered, _Maxima]:
-        """What a node is made of, for bounds of what it takes, and the maxima with its own."""
+        """A node as a line and columns, from the bounds of its input; and the maxima, with those of the node."""
         if isinstance(node.op, Max):
             return self._maximum(node, lower, upper)
         if isinstance(node.op, PiecewiseLinear):
@@ -170,7 +170,7 @@ class Program:
         )
 
     def _maximum(self, node: Node, lower: Tensor, upper: Tensor) -> tuple[_Lowered, _Maxima]:
-        """One entry, where its lower bound is above the others' upper bounds; else a column."""
+        """One entry, if its lower bound is above the upper bounds of the others; otherwise a column."""
         floor, first = lower.max(0, keepdim=True)
         leading = torch.zeros_like(lower).scatter(0, first, 1.0)
         keep = (upper > floor) | (leading > 0)
@@ -184,35 +184,33 @@ class Program:
     def _pieces(self, node: Node, op: PiecewiseLinear, lower: Tensor, upper: Tensor) -> tuple[_Lowered, _Maxima]:
         """f(x) = p x + q + sum over kinks k inside of (p_k - p_k-1) max(0, x - k), p x + q the piece of the least x."""
         start = lower.new_tensor(op.kinks[0] if op.kinks else 0.0)
-        slope, known = (
-            torch.full_like(lower, op.pieces[0]),
-            start.expand_as(lower),
-        )  # the line through (known, f(known))
+        slope = torch.full_like(lower, op.pieces[0])  # of the line through (anchor, f(anchor))
+        anchor = start.expand_as(lower)
         columns, maxima = list[tuple[float, Tensor, int]](), self.maxima
         reach = torch.maximum(lower.abs(), upper.abs())
         error = torch.zeros_like(lower)
         for kink, (before, after) in zip(op.kinks, pairwise(op.pieces), strict=True):
-            inside, behind, weight = (lower < kink) & (kink < upper), lower >= kink, after - before
-            slope, known = torch.where(behind, after, slope), torch.where(behind, kink, known)
+            inside, is_above, weight = (lower < kink) & (kink < upper), lower >= kink, after - before
+            slope, anchor = torch.where(is_above, after, slope), torch.where(is_above, kink, anchor)
             error = error + 2 * TWICE_UNIT * abs(weight) * (reach + abs(kink)) * inside
             if bool(inside.any()):
                 columns.append((weight, inside, maxima.columns))
                 entries = self._neurons(node.inputs[0], inside).minus(kink).and_zeros()
                 least, greatest = _and_zeros(_down(lower[inside] - kink)), _and_zeros(_up(upper[inside] - kink))
                 maxima = maxima.and_of(least.view(2, -1), greatest.view(2, -1), entries)
-        value, share = op(known), slope * known
+        value, share = op(anchor), slope * anchor
         offset = value - share
         error = error + TWICE_UNIT * (slope.abs() * reach + (3 + offset.numel()) * offset.abs())
         error = error + 2 * TWICE_UNIT * (value.abs() + share.abs())
         return _Lowered(slope, offset, tuple(columns), error), maxima
 
     def _neurons(self, at: int, chosen: Tensor) -> _Rows:
-        """Some neurons of a node ([*node] bool) by the columns."""
+        """Some neurons of a node ([*node] bool) as rows over the columns."""
         index = chosen.flatten().nonzero().T
         return self._rows(backward.neurons(index, tuple(chosen.shape), torch.ones(1, dtype=torch.float64)), at)
 
     def _rows(self, form: Form, at: int = -1) -> _Rows:
-        """S forms of a node by the columns."""
+        """S forms of a node as rows over the columns."""
         inputs = self.box.lower.numel()
         rows = torch.zeros(form.count, self.maxima.columns, dtype=torch.float64)
 
@@ -230,29 +228,29 @@ class Program:
             high = high + shift + (error + 2 * TWICE_UNIT * high.abs())
             return LinearForm((a.unsqueeze(2) if isinstance(node.op, Max) else a) * lowered.slope, low, high)
 
-        found = backward.back_to_input(self.graph, form.with_upper_constant(), relax, self.losses, at).dense()
-        rows[:, :inputs] = found.coefficients[0].flatten(1)
-        assert found.upper_constant is not None
+        last = backward.back_to_input(self.graph, form.with_upper_constant(), relax, self.losses, at).dense()
+        rows[:, :inputs] = last.coefficients[0].flatten(1)
+        assert last.upper_constant is not None
         nothing = rows.new_zeros(1, len(rows))
-        return _Rows(rows, (found.constant + nothing)[0], (found.upper_constant + nothing)[0])
+        return _Rows(rows, (last.constant + nothing)[0], (last.upper_constant + nothing)[0])
 
     @cached_property
     def base(self) -> Tensor:
-        """What is taken from inputs and maxima, so that all columns begin at 0, [N + Z]."""
+        """The least values of inputs and maxima, which are subtracted so that all columns begin at 0, [N + Z]."""
         return torch.cat([self.box.lower.flatten(), self.maxima.least])
 
-    def _based(self, found: _Rows) -> _Rows:
+    def _based(self, rows: _Rows) -> _Rows:
         """The same quantities by columns that begin at 0."""
-        shift, size = found.rows @ self.base, found.rows.abs() @ self.base.abs()
+        shift, size = rows.rows @ self.base, rows.rows.abs() @ self.base.abs()
         error = TWICE_UNIT * (len(self.base) + 4) * size + TINY
-        low = found.low + shift - error - 2 * TWICE_UNIT * found.low.abs()
-        high = found.high + shift + error + 2 * TWICE_UNIT * found.high.abs()
-        return _Rows(found.rows, _down(low), _up(high))
+        low = rows.low + shift - error - 2 * TWICE_UNIT * rows.low.abs()
+        high = rows.high + shift + error + 2 * TWICE_UNIT * rows.high.abs()
+        return _Rows(rows.rows, _down(low), _up(high))
 
     def objective(self, c: Tensor) -> tuple[Vector, float]:
         """<c, output> >= <cost, columns> + constant, for c [*output]: the cost, of the unscaled columns."""
-        found = self._based(self._rows(LinearForm(c.view(1, 1, *c.shape), 0.0)))
-        cost, constant = found.rows[0].numpy(), found.low.item()
+        rows = self._based(self._rows(LinearForm(c.view(1, 1, *c.shape), 0.0)))
+        cost, constant = rows.rows[0].numpy(), rows.low.item()
         if not (np.isfinite(cost).all() and math.isfinite(constant)):
             raise ValueError("the program has NaN or infinite coefficients: look for such weights in the network")
         return np.pad(cost, (0, len(self.choices.scale) - len(cost))), constant
@@ -314,7 +312,7 @@ class Program:
 
 
 def _and_zeros(x: Tensor) -> Tensor:
-    """The entries, and as many zeros behind them."""
+    """The entries, followed by as many zeros."""
     return torch.cat([x, torch.zeros_like(x)])
 
 
@@ -328,7 +326,7 @@ def _up(x: Tensor) -> Tensor:
 
 
 def _widths(lower: Tensor, upper: Tensor) -> Tensor:
-    """The widths, rounded up; what cannot move has the width 0."""
+    """The widths, rounded up; the width is 0 if both ends are equal."""
     return torch.where(lower == upper, 0.0, _up(upper - lower))
 
 
@@ -336,7 +334,7 @@ def one_box(region: Region) -> Box:
     """The region, which must be a box.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the region is not a box.
     """
     if not isinstance(region, Box):
         raise ValueError(f"the region is a {type(region).__name__}: a mixed-integer program takes a Box")
@@ -347,7 +345,7 @@ def _one_box(region: Region) -> Box:
     box = one_box(region)
     if box.lower.dtype != torch.float64 or len(box.lower) != 1:
         raise ValueError(
-            f"the box is {box.lower.dtype}, of {len(box.lower)} samples: a program is about one, in double precision"
+            f"the box is {box.lower.dtype}, of {len(box.lower)} samples: give one sample, in double precision"
         )
     return box
 
@@ -356,6 +354,6 @@ def _check_bounds(node: Node, bounds: Box) -> None:
     ends = torch.stack([bounds.lower, bounds.upper])
     if ends.dtype != torch.float64 or not bool(torch.isfinite(ends).all()):
         raise ValueError(
-            f"the bounds of what {node.name!r} takes are {ends.dtype}, NaN or infinite: give finite ones, in double "
-            f"precision, of a network with finite weights"
+            f"the bounds of the input of {node.name!r} are {ends.dtype}, NaN or infinite: give finite bounds, in "
+            f"double precision, of a network with finite weights"
         )

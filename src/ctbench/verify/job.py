@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,21 +17,22 @@ from ctbench.precision import full_float32
 from ctbench.regions import Threat
 from ctbench.results import SampleRecord, Verdict
 from ctbench.specification import check_labels, check_samples
+from ctbench.time_budget import now
 from ctbench.verify.cascade import Cascade, Decision
 from ctbench.verify.problem import Problem
 from ctbench.verify.stages import Stage
 
-CHUNK = 1024  # samples that go through all stages together, at most: few of them reach the last ones
-ROUNDING = "outward"  # how bounds that certify are rounded: records say it, as others would prove less
+CHUNK = 1024  # samples that go through all stages together, at most: few of them reach the last stages
+ROUNDING = "outward"  # how bounds that certify are rounded: records say it, because other bounds would prove less
 NOT_FINITE = "the logits are NaN or infinite"
 TIE = "clean: another logit is as great as that of the label"
 UNDECIDED = "clean: rounding leaves open whether the prediction is right"
-SHARES = 4  # chunks for each process, at least: some take longer than others
+SHARES = 4  # chunks for each process, at least: some chunks take longer than others
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Labelled inputs: all that are to be certified, or a chunk of them."""
+    """Labelled inputs: all inputs of a certification, or a chunk of them."""
 
     indices: range | list[int]  # in their data set
     x: Tensor  # [N, *shape]
@@ -42,24 +42,24 @@ class Samples:
         return Samples([self.indices[place] for place in places], self.x[places], self.y[places])
 
     def chunks(self, done: Collection[int], workers: int) -> list[list[int]]:
-        """The places of what is not done yet, in chunks that lie at fixed indices."""
-        left = [place for place, index in enumerate(self.indices) if index not in done]
-        size = CHUNK if workers == 1 else max(1, min(CHUNK, len(left) // (workers * SHARES)))
-        return [list(places) for _, places in groupby(left, lambda place: self.indices[place] // size)]
+        """The places of the samples that are not done yet, in chunks that begin at fixed indices."""
+        missing = [place for place, index in enumerate(self.indices) if index not in done]
+        size = CHUNK if workers == 1 else max(1, min(CHUNK, len(missing) // (workers * SHARES)))
+        return [list(places) for _, places in groupby(missing, lambda place: self.indices[place] // size)]
 
     def digest(self, place: int) -> str:
-        """What a sample is known by."""
+        """The digest of a sample: of its input and its label."""
         content = self.x[place].double().cpu().contiguous().numpy().tobytes()
         return hashlib.sha256(content + str(int(self.y[place])).encode()).hexdigest()[:16]
 
     def recognize(self, done: Mapping[int, SampleRecord]) -> None:
-        """Raise ValueError where a record is not about the input and label that stand in its place."""
+        """Raise ValueError if a record is about another input or label than the sample in its place."""
         for place, index in enumerate(self.indices):
             if index in done and (done[index].digest, done[index].label) != (self.digest(place), int(self.y[place])):
-                raise ValueError(f"the record of sample {index} is about another input or label: choose another place")
+                raise ValueError(f"the record of sample {index} is about another input or label: choose other files")
 
     def record(self, place: int, decision: Decision, prediction: int = -1) -> SampleRecord:
-        """A decision about a sample, as it is kept."""
+        """The record of a decision about a sample."""
         return SampleRecord(
             index=self.indices[place],
             label=int(self.y[place]),
@@ -70,11 +70,10 @@ class Samples:
             seconds=decision.seconds,
             stage_seconds=dict(decision.stage_seconds),
             digest=self.digest(place),
+            open=decision.open,
             reason=decision.reason,
             counterexample=None if decision.witness is None else decision.witness.cpu().numpy(),
-            finished=not decision.cut,
             failed=dict(decision.failed),
-            late=decision.late,
         )
 
 
@@ -93,13 +92,13 @@ class Job:
         threat.check(x)
         check_samples(x, y)
         network = Precisions.of(model, x[:1])
-        check_labels(y, network.net.classes)
+        check_labels(y, network.search.classes)
         return cls(network, threat, cascade, seed)
 
     def settings(self) -> dict[str, Any]:
-        """All that the records depend on. Raises ValueError for a stage that does not say what it is."""
+        """Everything that the records depend on. Raises ValueError if a stage does not say what it is."""
         return {
-            "network_digest": self.network.exact.digest(),
+            "network_digest": self.network.proof.digest(),
             "precision": str(self.network.like.dtype),
             "norm": self.threat.name,
             "eps": self.threat.eps,
@@ -114,67 +113,66 @@ class Job:
     @full_float32
     @torch.no_grad()
     def records(self, chunk: Samples) -> Iterator[list[SampleRecord]]:
-        """The records of some samples that go through all stages together, as soon as they are known."""
+        """The records of some samples, which go through all stages together, as soon as they are decided."""
         problem = self.problem(chunk)
-        before, predictions = self._clean(problem.exact, chunk.y)
+        before, predictions = self._clean(problem.proof, chunk.y)
         right = [place for place, label in enumerate(chunk.y.tolist()) if predictions[place] == label]
         wrong = sorted(set(range(len(before))) - set(right))
         yield [chunk.record(place, before[place], predictions[place]) for place in wrong]
         if right:
-            # hashed, as generators on a CPU take no more than 32 bits of a seed
+            # hashed, because generators on a CPU take no more than 32 bits of a seed
             mixed = hashlib.sha256(f"{self.seed} {chunk.indices[0]}".encode()).digest()[:4]
             generator = torch.Generator(self.network.like.device).manual_seed(int.from_bytes(mixed))
             standing = problem.select(torch.tensor(right, device=self.network.like.device))
-            for known in self.cascade.decisions(standing, generator, [before[place] for place in right]):
+            for decisions in self.cascade.decisions(standing, generator, [before[place] for place in right]):
                 yield [
-                    chunk.record(right[place], decision, predictions[right[place]]) for place, decision in known.items()
+                    chunk.record(right[place], decision, predictions[right[place]])
+                    for place, decision in decisions.items()
                 ]
 
     def problem(self, chunk: Samples) -> Problem:
-        """What is to be proved of some samples, in both precisions."""
+        """The problem of some samples, in both precisions."""
         x, y = chunk.x.to(self.network.like.device), chunk.y.to(self.network.like.device, torch.long)
-        double = Problem.of_labels(self.network.exact, x.double(), y, self.threat)
-        return Problem.of_labels(self.network.net, x.to(self.network.like), y, self.threat, double=double)
+        double = Problem.of_labels(self.network.proof, x.double(), y, self.threat)
+        return Problem.of_labels(self.network.search, x.to(self.network.like), y, self.threat, double=double)
 
-    def _clean(self, exact: Problem, y: Tensor) -> tuple[list[Decision], list[int]]:
-        """What the network says at the clean inputs: the first stage, and its predictions; -1 where there is none.
+    def _clean(self, proof: Problem, y: Tensor) -> tuple[list[Decision], list[int]]:
+        """The first stage: decisions at the clean inputs, and the predictions; -1 if logits are not finite.
 
-        A label that only rounding, or the order of equal logits, keeps from being the prediction stays undecided.
+        A sample stays undecided if only rounding, or the order of equal logits, makes its prediction wrong.
         """
-        start = time.perf_counter()
-        logits, y = exact.net(exact.x).cpu(), y.cpu().long().unsqueeze(1)
+        start = now()
+        logits, y = proof.net(proof.x).cpu(), y.cpu().long().unsqueeze(1)
         finite = torch.isfinite(logits).all(1)
-        signs = torch.where(finite, exact.signs(exact.x).cpu(), torch.nan)
+        signs = torch.where(finite, proof.signs(proof.x).cpu(), torch.nan)
         other = logits.scatter(1, y, -torch.inf).argmax(1)
         predictions = torch.where(signs > 0, y.squeeze(1), torch.where(signs < 0, other, logits.argmax(1)))
         predictions = torch.where(finite, predictions, -1)
-        seconds = (time.perf_counter() - start) / len(y)
+        seconds = (now() - start) / len(y)
         decisions = [
-            Decision(
-                verdict=Verdict.MISCLASSIFIED if sign < 0 else Verdict.UNKNOWN,
-                reason=_why_undecided(sign, is_finite),
-                failed={} if is_finite else {"clean": NOT_FINITE},
-            ).charged("clean", seconds)
+            _clean_decision(sign, is_finite).charged("clean", seconds)
             for sign, is_finite in zip(signs.tolist(), finite.tolist(), strict=True)
         ]
         return decisions, predictions.tolist()
 
 
-def _why_undecided(sign: float, is_finite: bool) -> str:
-    """Why the sign of the least margin at a clean input decides nothing; "" where it does."""
+def _clean_decision(sign: float, is_finite: bool) -> Decision:
+    """What the sign of the least margin at a clean input decides: NaN if it is not known."""
     if not is_finite:
-        return f"clean: {NOT_FINITE}"
+        return Decision(reason=f"clean: {NOT_FINITE}").failing({"clean": NOT_FINITE})
+    if sign < 0:
+        return Decision().decided(Verdict.MISCLASSIFIED)
     if math.isnan(sign):
-        return UNDECIDED
-    return "" if sign else TIE
+        return Decision(reason=UNDECIDED)
+    return Decision(reason="" if sign else TIE)
 
 
 def _described(stage: Stage) -> str:
-    """All that a stage's findings depend on."""
-    said = repr(stage)
-    if " at 0x" in said:
+    """Everything that the findings of a stage depend on."""
+    text = repr(stage)
+    if " at 0x" in text:
         raise ValueError(
-            f"the stage {stage.title!r} shows an address, which tells nothing once the process has ended ({said}): "
-            f"give its class a __repr__ of what its findings depend on, or certify without files"
+            f"the stage {stage.title!r} shows an address, which means nothing after the process has ended ({text}): "
+            f"give its class a __repr__ that shows everything its findings depend on, or certify without files"
         )
-    return said
+    return text

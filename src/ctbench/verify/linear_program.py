@@ -7,11 +7,11 @@ Neumaier and Shcherbina 2004, "Safe bounds in linear and mixed-integer linear pr
     <cost, x> = <y, A x> + <cost - A^T y, x>
              >= sum_i (lower_i if y_i > 0 else upper_i) y_i  +  sum_j min(0, (cost - A^T y)_j) width_j
 
-with no condition on y. So a solver is asked for y, and for nothing else: it may stop early, be wrong by any tolerance,
-or fail. `safe_bound` computes the right side in double precision and subtracts what rounding can have added to it:
+with no condition on y. So only y is asked of a solver: the solver may stop early, be wrong by any tolerance, or fail.
+`safe_bound` computes the right side in double precision and subtracts the most that rounding can have added to it:
 
     a column of n entries    gamma_{n + 4} (|cost_j| + sum_i |A_ij y_i|) width_j,   gamma_n = n u / (1 - n u), u = 2^-53
-    the terms by themselves  2 u |y_i side_i|, as `math.fsum` rounds their sum once
+    the terms alone          2 u |y_i side_i|, because `math.fsum` rounds their sum once
 
 An empty program is proved to be empty in the same way: with cost = 0 a positive bound says that it has no point.
 """
@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +28,8 @@ import numpy.typing as npt
 Vector = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-TWICE_UNIT = (
-    2.0**-52
-)  # twice the unit roundoff, so that TWICE_UNIT n covers gamma_n and the rounding of what it multiplies
+TWICE_UNIT = 2.0**-52  # twice the unit roundoff: TWICE_UNIT n covers gamma_n, and the rounding of its product
 TINY = 2.0**-1000  # more than any sum of products loses where they underflow
-TOLERANCE = 1e-9  # of the solver, for rows and reduced costs: it decides how good a bound is, never whether it holds
-SMALLEST = 1e-12  # of the coefficients that the solver sees; the safe bound sees all
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +44,9 @@ class LinearProgram:
     value: Vector  # [entries]
 
     def scaled(self) -> tuple[LinearProgram, Vector]:
-        """The same program in columns x / scale of width about 1, each row times what makes its largest entry about 1.
+        """The same program in columns x / scale of width about 1, with rows whose largest entry is about 1.
 
-        Scales are powers of two, so nothing is rounded but what underflows; such rows are widened by as much.
+        Scales are powers of two, so only underflow is rounded; rows with underflow are widened by as much.
 
         Returns:
             The program, and the scale of each column, [n].
@@ -59,7 +54,7 @@ class LinearProgram:
         Raises:
             ValueError: an entry, a width or a row's bounds are NaN, or infinite once scaled.
         """
-        with np.errstate(all="ignore"):  # what is not finite is looked for below
+        with np.errstate(all="ignore"):  # non-finite values are detected below
             exponent = np.frexp(self.width)[1]
             value = np.ldexp(self.value, exponent[self.column])
             largest = np.zeros(len(self.lower))
@@ -80,12 +75,12 @@ class LinearProgram:
 
     @cached_property
     def _roundings(self) -> Vector:
-        """How many roundings a reduced cost is made of, and its product with a width, [n]."""
+        """The number of roundings in a reduced cost and its product with a width, [n]."""
         return np.bincount(self.column, minlength=len(self.width)).astype(np.float64) + 4
 
     @cached_property
     def _sizes(self) -> Vector:
-        """What the roundings of all columns make of each row: sum_j n_j |A_ij| width_j, [m]."""
+        """The sizes of the rows, weighted by the roundings of the columns: sum_j n_j |A_ij| width_j, [m]."""
         terms = np.abs(self.value) * (self._roundings * self.width)[self.column]
         return np.bincount(self.row, terms, minlength=len(self.lower)).astype(np.float64)
 
@@ -96,15 +91,15 @@ class LinearProgram:
 
         Args:
             cost: [n].
-            y: one multiplier a row, [m].
-            width: [n], not above the program's.
+            y: one multiplier for each row, [m].
+            width: [n], not above the widths of the program.
 
         Returns:
-            The bound, -inf where y or the sum is not finite.
+            The bound; -inf if y or the sum is not finite.
         """
         if len(y) != len(self.lower) or not np.isfinite(y).all():
             return -math.inf
-        with np.errstate(all="ignore"):  # what is not finite is looked for below
+        with np.errstate(all="ignore"):  # non-finite values are detected below
             side = np.where(y > 0, self.lower, self.upper)
             usable = np.isfinite(side)
             y, side = np.where(usable, y, 0.0), np.where(usable, side, 0.0)
@@ -121,68 +116,3 @@ class LinearProgram:
         """Whether y, in one sign or the other, proves that no point of the program has x <= width."""
         nothing = np.zeros(len(self.width))
         return any(self.safe_bound(nothing, ray, width) > 0 for ray in (y, -y))
-
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """What a solver says about a linear program: hints, each of which may be missing or wrong."""
-
-    x: Vector | None  # [n]
-    y: Vector | None  # [m]: multipliers of the rows
-    ray: Vector | None  # [m]: multipliers by which the program is empty
-    basis: Any = None  # where a program with other widths may begin
-
-
-class Solver:
-    """HiGHS, for linear programs that differ in their widths alone: each begins at a basis of another."""
-
-    def __init__(self, program: LinearProgram, cost: Vector) -> None:
-        highspy = _highspy()
-        highspy.Highs.resetGlobalScheduler(True)  # the threads of a process are those of its first run until then
-        self.highs = highspy.Highs()
-        options = {
-            "output_flag": False,
-            "threads": 1,
-            "primal_feasibility_tolerance": TOLERANCE,
-            "dual_feasibility_tolerance": TOLERANCE,
-            "small_matrix_value": SMALLEST,
-        }
-        for name, value in options.items():
-            if self.highs.setOptionValue(name, value) != highspy.HighsStatus.kOk:
-                raise ValueError(f"HiGHS does not take {name}={value}")
-        columns, rows = len(program.width), len(program.lower)
-        model = highspy.HighsLp()
-        model.num_col_, model.num_row_ = columns, rows
-        model.col_cost_, model.col_lower_, model.col_upper_ = cost, np.zeros(columns), program.width
-        model.row_lower_, model.row_upper_ = program.lower, program.upper
-        model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-        model.a_matrix_.start_ = np.searchsorted(program.row, np.arange(rows + 1)).astype(np.int32)
-        model.a_matrix_.index_ = program.column.astype(np.int32)
-        model.a_matrix_.value_ = program.value
-        self.highs.passModel(model)
-        self.columns = np.arange(columns, dtype=np.int32)
-
-    def solve(self, width: Vector, seconds: float, basis: Any = None) -> Solution:
-        """The program with these widths, for at most so many seconds."""
-        highs = self.highs
-        highs.changeColsBounds(len(width), self.columns, np.zeros(len(width)), width)
-        if basis is not None:
-            highs.setBasis(basis)
-        highs.setOptionValue("time_limit", highs.getRunTime() + max(0.0, seconds))  # its clock runs on from run to run
-        highs.run()
-        solution, ray = highs.getSolution(), None
-        if highs.modelStatusToString(highs.getModelStatus()) == "Infeasible":
-            _, there, ray = highs.getDualRay()
-            ray = ray if there else None
-        return Solution(
-            np.array(solution.col_value) if solution.value_valid else None,
-            np.array(solution.row_dual) if solution.dual_valid else None,
-            ray,
-            highs.getBasis(),
-        )
-
-
-def _highspy() -> Any:
-    import highspy  # here, as it takes a moment
-
-    return highspy

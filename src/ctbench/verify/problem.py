@@ -1,4 +1,9 @@
-"""What is to be proved, for many samples at once, and what a stage finds out about it."""
+"""What is to be proved, for many samples at once, and what a stage finds out about it.
+
+A point is a counterexample if it lies in the region of its sample and a margin is negative there, in exact arithmetic.
+`Problem.counterexamples` decides that, and nothing else does: a stage only proposes points. VNN-LIB properties have a
+rule of their own (`Problem.rule`), with which a margin of 0 can be a counterexample: outputs are unsafe or not.
+"""
 
 from __future__ import annotations
 
@@ -13,46 +18,46 @@ from ctbench.domains import interval, rounding
 from ctbench.graph import Graph
 from ctbench.regions import Box, Region, Threat
 from ctbench.specification import margin_rows
+from ctbench.time_budget import Budget
 from ctbench.verify import rationals
 
-Judge = Callable[[Tensor], tuple[Tensor, Tensor]]  # points [B, *shape] to those that may be told, and to [B] bool
+# points of the regions, [B, *shape], to points that can be stated, and to whether these are counterexamples, [B] bool
+Rule = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 SMALLEST = 2.0**-1074  # the smallest positive number of double precision
-EXACTLY = 8  # points that are tried as counterexamples, of which as many are decided in whole numbers: one is enough
+EXACTLY = 8  # points that are decided in whole numbers, of all that may be counterexamples: one of them is enough
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Show for each sample that its margins are positive on its whole region.
 
-    Problems come in two precisions: stages search in that of the network, and what they prove counts in double, where
-    the graph is outward: its bounds hold in the exact arithmetic of the stored weights.
+    A problem comes in two precisions: stages search in that of the network, and prove `proof`, the problem in double
+    precision, where the bounds of the graph hold in the exact arithmetic of the stored weights.
     """
 
     net: Graph  # frozen
     x: Tensor  # [B, *shape]: where attacks begin
     region: Region
     spec: Tensor  # the margins as linear forms of the output, [B, S, K]
-    double: Problem | None = None  # the same in double precision; None if this is
-    seconds: Tensor | None = None  # that each sample has left, [B], on the device of x; None for no limit
-    # moves points of the region to where they may be told, and says which of them are counterexamples, as ties may be;
-    # None where these are the points with a negative margin
-    judge: Judge | None = None
+    double: Problem | None = None  # the same in double precision; None if this is in double precision
+    budget: Budget | None = None  # the time of each sample, on the device of x; None for no limit
+    rule: Rule | None = None  # which points are counterexamples; None for those with a negative margin
 
     @classmethod
     def of_labels(cls, net: Graph, x: Tensor, y: Tensor, threat: Threat, *, double: Problem | None = None) -> Problem:
-        """That the network says y, [B], everywhere in the threat model's region around x."""
+        """The problem that the network says y, [B], everywhere in the threat model's region around x."""
         return cls(net, x, threat.region(x), margin_rows(y, net.classes, dtype=x.dtype), double)
 
     def __len__(self) -> int:
         return len(self.x)
 
     @cached_property
-    def exact(self) -> Problem:
-        """The problem in double precision, whose bounds are rounded outward."""
-        found = self if self.double is None else self.double
-        assert found.x.dtype == torch.float64, "a problem in another precision has its like in double precision"
-        return found if found.net.outward else replace(found, net=found.net.rounded_outward())
+    def proof(self) -> Problem:
+        """The problem in double precision, with bounds that are rounded outward."""
+        double = self if self.double is None else self.double
+        assert double.x.dtype == torch.float64, "a problem in another precision has one in double precision"
+        return double if double.net.outward else replace(double, net=double.net.rounded_outward())
 
     def select(self, samples: Tensor) -> Problem:
         """The problems of some samples: a mask [B] or indices."""
@@ -62,8 +67,14 @@ class Problem:
             region=self.region.take(samples),
             spec=self.spec[samples],
             double=None if self.double is None else self.double.select(samples),
-            seconds=None if self.seconds is None else self.seconds[samples],
+            budget=None if self.budget is None else self.budget.select(samples),
         )
+
+    def allotted(self, share: float = 1.0) -> Budget:
+        """A share of the time that each sample has, as a budget that begins now."""
+        if self.budget is None:
+            return Budget.of([torch.inf] * len(self), device=self.x.device)
+        return self.budget.part(share)
 
     def margins(self, points: Tensor) -> Tensor:
         """All margins at points [..., B, *shape]: [..., B, S]."""
@@ -76,7 +87,7 @@ class Problem:
         return -self.margins(points).amin(-1)
 
     def least_margin(self, points: Tensor, spread: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        """Bounds of the least margin at points, or as far around them as `spread`: [B, *shape] to [B] each.
+        """Bounds of the least margin at points, or in boxes of radius `spread` around them: [B, *shape] to [B] each.
 
         They hold in exact arithmetic.
         """
@@ -85,51 +96,53 @@ class Problem:
         return lower.amin(1), upper.amin(1)
 
     def signs(self, points: Tensor, *, most: int | None = None) -> Tensor:
-        """The sign of the least margin at points, [B, *shape] to [B]: 1, 0 or -1, and NaN where it is not known.
+        """The sign of the least margin at points, [B, *shape] to [B]: 1, 0 or -1, and NaN if it is not known.
 
-        It is that of exact arithmetic. Where rounding leaves it open, whole numbers decide it, if the network allows,
-        for the points of least margins, `most` of them; by default for as many as a few seconds are enough for.
+        The sign holds in exact arithmetic. If rounding leaves it open, whole numbers decide it, if the network allows:
+        for the `most` points with the least margins, by default for as many as take a few seconds.
         """
         lower, upper = self.least_margin(points)
-        found = torch.where(lower > 0, 1.0, torch.where(upper < 0, -1.0, torch.nan))
-        undecided = found.isnan() & torch.isfinite(lower + upper)
+        signs = torch.where(lower > 0, 1.0, torch.where(upper < 0, -1.0, torch.nan))
+        undecided = signs.isnan() & torch.isfinite(lower + upper)
         count = min(int(undecided.sum()), rationals.affordable(self.net) if most is None else most)
         for place in upper.where(undecided, torch.inf).topk(count, largest=False).indices.tolist():
             try:
                 least = min(rationals.forms(self.net, points[place], self.spec[place]))
             except rationals.NoExactValueError:
-                break  # so it is for all points
-            found[place] = (least > 0) - (least < 0)
-        return found
+                break  # the same holds for all points
+            signs[place] = (least > 0) - (least < 0)
+        return signs
 
-    def judged(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Points, [B, *shape] of the regions, where they may be told, and which of them are counterexamples, [B]."""
-        return (points, self.violated(points)) if self.judge is None else self.judge(points)
+    def counterexamples(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Points of the regions, [B, *shape], moved to where they can be stated, and which are counterexamples, [B]."""
+        return (points, self._has_negative_margin(points)) if self.rule is None else self.rule(points)
 
-    def violated(self, points: Tensor) -> Tensor:
-        """Whether points, [B, *shape] of the regions, are counterexamples in exact arithmetic, [B] bool.
+    def _has_negative_margin(self, points: Tensor) -> Tensor:
+        """Whether a margin is negative in exact arithmetic at points, [B, *shape] of the regions: [B] bool.
 
-        Points of a region that is no box lie in it up to rounding: they count where all points around them do.
+        Points of a region that is not a box lie in it up to rounding: all points around them must have such a margin.
         """
-        turned = self.margins(points.unsqueeze(0))[0].amin(1) <= 0
-        if not bool(turned.any()):
-            return turned
-        rest, points = self.select(turned), points[turned]
+        is_candidate = self.margins(points.unsqueeze(0))[0].amin(1) <= 0
+        if not bool(is_candidate.any()):
+            return is_candidate
+        candidates, points = self.select(is_candidate), points[is_candidate]
         if isinstance(self.region, Box):
-            return turned.masked_scatter(turned, rest.signs(points, most=EXACTLY) < 0)
-        spread = rounding.of_terms(rounding.greatest(rest.region.hull), 4 * points[0].numel())
-        return turned.masked_scatter(turned, rest.least_margin(points, spread)[1] < 0)
+            negative = candidates.signs(points, most=EXACTLY) < 0
+        else:
+            spread = rounding.of_terms(rounding.greatest(candidates.region.hull), 4 * points[0].numel())
+            negative = candidates.least_margin(points, spread)[1] < 0
+        return is_candidate.masked_scatter(is_candidate, negative)
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
     """What a stage found out about B samples; a sample that is neither certified nor falsified stays open."""
 
-    bound: Tensor | None = None  # [B]: lower bounds of the least margin; certified where positive
+    bound: Tensor | None = None  # [B]: lower bounds of the least margin; a sample is certified if it is positive
     witness: Tensor | None = None  # [B, *shape]: points that may be counterexamples, to be replayed
-    late: Tensor | None = None  # [B]: whether more seconds could have told more
-    seconds: Tensor | None = None  # [B]: what each took, if a stage can tell; else they share
-    failed: Sequence[Mapping[str, str]] | None = None  # [B]: messages of other stages that it asked, by their titles
+    late: Tensor | None = None  # [B] bool: whether more time could have decided the sample
+    seconds: Tensor | None = None  # [B]: what each sample took, if the stage can tell; by default they share the time
+    failed: Sequence[Mapping[str, str]] | None = None  # [B]: messages of other stages that this one asked, by title
 
 
 def checked(findings: Findings, samples: int) -> Findings:
@@ -146,9 +159,11 @@ def checked(findings: Findings, samples: int) -> Findings:
         if value is not None and not value.is_floating_point():
             raise TypeError(f"the stage gave {name} of {value.dtype}: give floating point numbers")
     if bound is not None and tuple(bound.shape) != (samples,):
-        raise ValueError(f"the stage gave bounds of shape {tuple(bound.shape)} for {samples} samples")
+        raise ValueError(f"the stage gave bounds of shape {tuple(bound.shape)} for {samples} samples: give [samples]")
     if witness is not None and len(witness) != samples:
-        raise ValueError(f"the stage gave {len(witness)} witnesses for {samples} samples")
+        raise ValueError(f"the stage gave {len(witness)} witnesses for {samples} samples: give one for each")
     if findings.failed is not None and len(findings.failed) != samples:
-        raise ValueError(f"the stage gave {len(findings.failed)} entries of `failed` for {samples} samples")
+        raise ValueError(
+            f"the stage gave {len(findings.failed)} entries of `failed` for {samples} samples: give one for each"
+        )
     return findings

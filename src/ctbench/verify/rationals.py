@@ -36,15 +36,15 @@ from ctbench.graph.ops import (
 )
 from ctbench.onnx.gemm import RoundedLinear
 
-MOST_PRODUCTS = 3_000_000  # of a network that is evaluated: about a second
-OVERHEAD = 5_000  # products that take as long as what is to be done for each point besides
+MOST_PRODUCTS = 3_000_000  # products of a network that is evaluated: about a second
+OVERHEAD = 5_000  # products that take as long as all other work for a point
 BITS = 53  # of a double
 
 Numbers = NDArray[np.object_]  # of Python's int
 
 
 class NoExactValueError(ValueError):
-    """A network whose values are not known exactly, or take too long."""
+    """The values of a network are not known exactly, or take too long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Exact:
 
     @classmethod
     def of(cls, values: Tensor) -> Exact:
-        """Finite doubles as they are."""
+        """Finite numbers in double precision, without rounding."""
         mantissas, exponents = np.frexp(np.atleast_1d(values.detach().cpu().double().numpy()))
         whole = (mantissas * 2.0**BITS).astype(np.int64)
         present = exponents[whole != 0]
@@ -70,7 +70,7 @@ class Exact:
         return cls.of(torch.tensor(value, dtype=torch.float64, device="cpu"))
 
     def at(self, exponent: int) -> Numbers:
-        """The numbers for an exponent that is not above its own."""
+        """The whole numbers for a smaller exponent, or the same one."""
         numbers: Numbers = self.numbers * (1 << (self.exponent - exponent))
         return numbers
 
@@ -91,7 +91,7 @@ class Exact:
         return Exact(numbers, exponent)
 
     def moved(self, change: Any) -> Exact:
-        """With the numbers in other places."""
+        """The same with the numbers changed, e.g. moved to other places."""
         return Exact(change(self.numbers), self.exponent)
 
     def fractions(self) -> list[Fraction]:
@@ -100,7 +100,7 @@ class Exact:
 
 
 def forms(graph: Graph, x: Tensor, spec: Tensor) -> list[Fraction]:
-    """The forms spec [S, K] of the output of a frozen graph at a point [*shape], all of them as they are stored.
+    """The forms spec [S, K] of the output of a frozen graph at a point [*shape], all without rounding.
 
     Raises:
         NoExactValueError: an op whose values are not rational or were rounded when the graph was made, or a network of
@@ -116,12 +116,12 @@ def forms(graph: Graph, x: Tensor, spec: Tensor) -> list[Fraction]:
 
 
 def count(graph: Graph) -> int:
-    """How many products the value of a graph at a point takes."""
+    """The number of products in the value of a graph at a point."""
     return sum(_products(node.op, math.prod(node.shape)) for node in graph.nodes)
 
 
 def affordable(graph: Graph) -> int:
-    """How many points of a graph take a few seconds, about; one at least."""
+    """The number of points that a graph can be evaluated at in a few seconds, about; at least one."""
     return 1 + 4 * MOST_PRODUCTS // (count(graph) + OVERHEAD)
 
 
@@ -143,8 +143,8 @@ def _evaluated(op: Op, *inputs: Exact) -> Exact:
 @_evaluated.register
 def _(op: Linear, x: Exact) -> Exact:
     weight = Exact.of(op.weight.T)  # [in, out], so that the last dimension of x is summed over
-    found = Exact(np.dot(x.numbers, weight.numbers), x.exponent + weight.exponent)
-    return found if op.bias is None else found + Exact.of(op.bias)
+    value = Exact(np.dot(x.numbers, weight.numbers), x.exponent + weight.exponent)
+    return value if op.bias is None else value + Exact.of(op.bias)
 
 
 @_evaluated.register
@@ -155,18 +155,17 @@ def _(op: RoundedLinear, x: Exact) -> Exact:
 @_evaluated.register
 def _(op: Conv2d, x: Exact) -> Exact:
     channels, height, width = op.input_shape
-    # the number of the entry that each place of each window reads, or one more than the last for the padding
+    # the entry that each place of each window reads, counted from 1; 0 for the padding
     entries = torch.arange(1, channels * height * width + 1, dtype=torch.float64, device="cpu")
-    windows = F.unfold(entries.view(1, *op.input_shape), op.weight.shape[2:], op.dilation, op.padding, op.stride)[
-        0
-    ].long()
+    images = entries.view(1, *op.input_shape)
+    windows = F.unfold(images, op.weight.shape[2:], op.dilation, op.padding, op.stride)[0].long()
     padded = np.append(np.ravel(x.numbers), 0)
     rows = padded[np.where(windows > 0, windows - 1, len(padded) - 1)]  # [channels kernel kernel, places]
     weight = Exact.of(op.weight.flatten(1))
     groups = zip(np.split(weight.numbers, op.groups), np.split(rows, op.groups), strict=True)
     numbers = np.concatenate([np.dot(*group) for group in groups]).reshape(op.shape(op.input_shape))
-    found = Exact(numbers, weight.exponent + x.exponent)
-    return found if op.bias is None else found + Exact.of(op.bias.view(-1, 1, 1))
+    value = Exact(numbers, weight.exponent + x.exponent)
+    return value if op.bias is None else value + Exact.of(op.bias.view(-1, 1, 1))
 
 
 @_evaluated.register

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from ctbench import attacks, budget, deadline
+from ctbench import attacks, memory_budget, time_budget
 from ctbench.domains import Domain
 from ctbench.domains import domain as find_domain
 from ctbench.verify.problem import Findings, Problem
@@ -24,28 +24,31 @@ class Stage(ABC):
     """A way to decide problems.
 
     Args:
-        batch_size: samples that it takes at once on a CPU; on another device as many more as its memory allows.
-        memory: the share of another device's free memory by which that is measured (see `ctbench.budget`). Findings do
-            not depend on it, but for rounding and for random starts.
+        batch_size: samples that it takes at once on a CPU; another device takes more according to its memory.
+        memory: the share of another device's free memory that counts for that (see `ctbench.memory_budget`). Findings
+            do not depend on it, except for rounding and random starts.
     """
 
     name: ClassVar[str]  # on the command line
-    proves: ClassVar[bool] = False  # whether its bounds are those of the problem in double precision
+    proves: ClassVar[bool] = False  # whether its bounds are proofs: computed in double precision, and rounded outward
     batch_size: int = 256
-    memory: float = field(default=budget.SHARE, repr=False)
+    memory: float = field(default=memory_budget.SHARE, repr=False)
 
     @property
     @abstractmethod
     def title(self) -> str:
-        """What records call it."""
+        """The name of the stage in records."""
 
     def applies(self, problem: Problem) -> bool:
-        """Whether it can tell anything about such a network and regions."""
+        """Whether the stage can decide problems with such a network and regions."""
         return True
 
     @abstractmethod
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
-        """Look at all samples of a problem. May raise OutOfTime, as bounds do when all have used up their time."""
+        """Look at all samples of a problem.
+
+        May raise OutOfTime; bounds do that when the samples have used up their time.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,18 +81,18 @@ class Bound(Stage):
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         domain = find_domain(self.domain).for_signs()
-        memory = budget.of(problem.x.device, self.memory)
+        memory = memory_budget.of(problem.x.device, self.memory)
         margins = domain.lower_bounds(problem.net, problem.region, problem.spec, memory=memory)
         return Findings(bound=margins.amin(1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Falsify(Stage):
-    """An attack on the least margin. Restarts go one after the other, on the samples that withstood the former.
+    """An attack on the least margin. Rounds follow one another, each on the samples that withstood the one before.
 
     Args:
         attack: the search.
-        rounds: how often it is repeated.
+        rounds: how often the attack is made.
     """
 
     name: ClassVar[str] = "falsify"
@@ -107,7 +110,7 @@ class Falsify(Stage):
         for _ in range(self.rounds):
             if not len(standing):
                 break
-            if deadline.is_over():
+            if time_budget.is_over():
                 late[standing] = True
                 break
             rest = problem.select(standing)

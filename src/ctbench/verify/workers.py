@@ -1,7 +1,7 @@
 """Several processes certify the chunks of one job.
 
-Each gets the next chunk when it has done one, and sends records as soon as they are known. They come back through pipes
-to the one process that writes them: whatever dies, a record is written once or not at all.
+A process gets the next chunk after it has finished one, and sends records as soon as samples are decided. They come
+back through pipes to the one process that writes them: whatever process dies, a record is written once or not at all.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ctbench.watchdog import exit_with_parent
 
 
 def shared(job: Job, chunks: Iterator[Samples], workers: int) -> Iterator[list[SampleRecord]]:
-    """The records of all chunks, as they come.
+    """The records of all chunks, in the order in which they arrive.
 
     Raises:
-        ChildProcessError: processes died; raised when the others have finished all but their chunks.
+        ChildProcessError: processes died; raised after the others have finished all other chunks.
         ValueError: the job cannot be sent to processes.
     """
     try:
         content = pickle.dumps(job)  # multiprocessing would share tensors by /dev/shm, which is small in containers
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(f"the job cannot be shared by {workers} processes ({error}): take one") from None
+        raise ValueError(f"the job cannot be shared by {workers} processes ({error}): take one process") from None
     crew = [_Worker(content, max(1, torch.get_num_threads() // workers)) for _ in range(workers)]
     busy, dead = {worker.pipe: worker for worker in crew}, []
     try:
@@ -39,7 +39,7 @@ def shared(job: Job, chunks: Iterator[Samples], workers: int) -> Iterator[list[S
             ready = wait(list(busy))
             for pipe in [pipe for pipe in busy if pipe in ready]:
                 try:
-                    records = pipe.recv()  # None: it waits for a chunk
+                    records = pipe.recv()  # None if the process waits for a chunk
                     if records is not None:
                         yield records
                     elif (chunk := next(chunks, None)) is not None:
@@ -54,18 +54,18 @@ def shared(job: Job, chunks: Iterator[Samples], workers: int) -> Iterator[list[S
     if dead:
         codes = ", ".join(map(str, dead))
         raise ChildProcessError(
-            f"{len(dead)} of {workers} processes died (exit code {codes}): resume the job for the samples they had"
+            f"{len(dead)} of {workers} processes died (exit code {codes}): resume the job to certify their samples"
         )
 
 
 class _Worker:
-    """A process, and the end of the pipe to it that is ours."""
+    """A process, and our end of the pipe to it."""
 
     def __init__(self, content: bytes, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, content, threads), daemon=True)
-        resource_tracker.ensure_running()  # it would unblock the signal
+        resource_tracker.ensure_running()  # now, because its start would unblock the signal
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is for us to answer
         try:
             self.process.start()
@@ -83,7 +83,7 @@ class _Worker:
 
 
 def _work(pipe: Connection, content: bytes, threads: int) -> None:
-    """What a process does until it is ended."""
+    """Certify chunks until the process is ended."""
     exit_with_parent()
     torch.set_num_threads(threads)
     keep_freed_memory()

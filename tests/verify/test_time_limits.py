@@ -1,4 +1,4 @@
-"""What comes too late is not waited for, and what was known before it stays known."""
+"""Results that come too late are not waited for, and earlier results are kept."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -8,13 +8,13 @@ import torch
 from tests.small import right, small
 from tests.stages import Proving
 
-from ctbench import deadline
+from ctbench import time_budget
 from ctbench.attacks import Attack
-from ctbench.deadline import OutOfTime
 from ctbench.domains import alpha_crown, beta_crown, crown, domain
 from ctbench.graph import freeze, trace
 from ctbench.regions import Linf
 from ctbench.results import Verdict
+from ctbench.time_budget import Budget, OutOfTime
 from ctbench.verify import (
     ALPHA_CROWN,
     BranchAndBound,
@@ -52,20 +52,20 @@ def ticking(monkeypatch):
 
 
 def test_the_earlier_of_two_moments_counts_until_its_block_ends(clock):
-    with deadline.until(1.0):
-        with deadline.until(3.0):
-            assert not deadline.is_over()
+    with time_budget.until(1.0):
+        with time_budget.until(3.0):
+            assert not time_budget.is_over()
             clock[0] = 2.0
-            assert deadline.is_over()
+            assert time_budget.is_over()
             with pytest.raises(OutOfTime):
-                deadline.check()
+                time_budget.check()
         clock[0] = 0.0
-        with deadline.until(0.5):
+        with time_budget.until(0.5):
             clock[0] = 0.75
-            assert deadline.is_over()
-        assert not deadline.is_over()
+            assert time_budget.is_over()
+        assert not time_budget.is_over()
     clock[0] = 1e9
-    deadline.check()  # there is no moment any more
+    time_budget.check()  # there is no moment any more
 
 
 def test_every_long_computation_looks_at_the_clock(clock):
@@ -74,7 +74,7 @@ def test_every_long_computation_looks_at_the_clock(clock):
     inner = beta_crown.needed(given.net, crown.boxes(given.net, given.region))
     free = beta_crown.Multipliers.begin(given.net, inner)
     clock[0] = 2.0
-    with deadline.until(1.0):
+    with time_budget.until(1.0):
         for late in (
             lambda: crown.boxes(*arguments[:2]),
             lambda: alpha_crown.lower_bounds(*arguments, inner=crown.interval.boxes(*arguments[:2])),
@@ -113,10 +113,10 @@ class Slow(Attack):
 
 def test_an_attack_is_not_repeated_when_time_is_over(clock):
     given, stage = problem(), Falsify(attack=Slow(clock=clock), rounds=9)
-    with deadline.until(3.5):
+    with time_budget.until(3.5):
         assert stage(given, GENERATOR).late.all()
     assert clock[0] == 4.0
-    with deadline.until(100.0):
+    with time_budget.until(100.0):
         assert not stage(given, GENERATOR).late.any()
     assert clock[0] == 13.0
 
@@ -134,7 +134,7 @@ def test_a_search_that_is_broken_off_knows_its_bounds_and_counterexamples(monkey
         return ascend(*arguments, **options)
 
     monkeypatch.setattr(beta_crown, "ascend", broken)
-    cut = BranchAndBound(parts=8)(given, GENERATOR)
+    cut = BranchAndBound(batch_subproblems=8)(given, GENERATOR)
     assert len(rounds) == 2
     margins = given.margins(cut.witness).amin(1)
     unknown = ~(cut.bound > 0) & ~(margins < 0)
@@ -150,7 +150,7 @@ def test_a_search_that_is_broken_off_knows_its_bounds_and_counterexamples(monkey
 @torch.no_grad()
 def test_a_broken_off_split_of_inputs_knows_what_it_has_decided(monkeypatch):
     given, bounded = problem(12), input_split.crown.bounded
-    stage, calls = InputSplit(share=1.0, parts=8), []
+    stage, calls = InputSplit(share=1.0, batch_subproblems=8), []
     whole = stage(given, GENERATOR)
 
     def broken(*arguments, limit, **options):
@@ -192,14 +192,14 @@ def test_integer_programs_that_are_broken_off_know_the_samples_before(monkeypatc
 
 
 @pytest.mark.usefixtures("ticking")
-@pytest.mark.parametrize("stage", [ALPHA_CROWN, BranchAndBound(), Milp(), BranchAndBound(aside=Milp())])
+@pytest.mark.parametrize("stage", [ALPHA_CROWN, BranchAndBound(), Milp(), BranchAndBound(fallback=Milp())])
 def test_wherever_time_ends_no_bound_is_too_high(stage: Stage):
     corners = torch.cartesian_prod(*[torch.tensor([-EPS, EPS], dtype=torch.float64)] * 4)
     seen = {"late": 0, "found": 0}
     for seconds in (1.0, 7.0, 15.0, 30.0, 100.0, 1000.0):
-        given = replace(problem(20), seconds=torch.full((20,), seconds / 20))
+        given = replace(problem(20), budget=Budget.of([seconds / 20] * 20))
         try:
-            with deadline.until(seconds):
+            with time_budget.until(seconds):
                 found = stage(given, GENERATOR)
         except OutOfTime:
             seen["late"] += 1

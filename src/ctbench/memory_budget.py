@@ -1,8 +1,8 @@
 """How much memory a computation may take at once, and what to do if that is too much.
 
-budget.of(device)                    # bytes: 256 MiB on a CPU, a share of the free memory on other devices
-budget.scale(device)                 # this budget as a multiple of that of a CPU, for sizes that were chosen there
-budget.halving(bounds, count, size)  # parts of a batch, halved if the device runs out of memory
+memory_budget.of(device)                    # bytes: 256 MiB on a CPU, a share of the free memory on other devices
+memory_budget.scale(device)                 # a multiple of the budget of a CPU, for sizes that were chosen there
+memory_budget.halving(bounds, count, size)  # parts of a batch, halved if the device runs out of memory
 """
 
 from __future__ import annotations
