@@ -20,7 +20,7 @@ from ctbench.training.blueprint import Blueprint
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The best epoch so far, by its accuracy on the validation images."""
+    """The best epoch so far, by its accuracy on the images that select it."""
 
     epoch: int
     accuracy: float
