@@ -1,8 +1,9 @@
-"""A class of a user for every kind: a method, a data set, a network, a threat model, attacks, a stage and a domain."""
+"""A class of a user for every kind, from methods and data sets to domains and analyses."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ctbench.analyses import Utilisation
 from ctbench.attacks import PGD
 from ctbench.datasets import Digits
 from ctbench.domains import Interval
@@ -57,3 +58,8 @@ class StageOfTheTest(Stage):
 class DomainOfTheTest(Interval):
     name: ClassVar[str] = "your-domain"
     scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisOfTheTest(Utilisation):
+    name: ClassVar[str] = "your-analysis"

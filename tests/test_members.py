@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.kinds import ours
 from tests.own_members import (
+    AnalysisOfTheTest,
     AttackOfTheTest,
     DatasetOfTheTest,
     DomainOfTheTest,
@@ -21,6 +22,7 @@ from tests.own_members import (
 )
 
 import ctbench
+from ctbench.analyses import Analysis, analyses
 from ctbench.attacks import PGD, Attack, attacks
 from ctbench.datasets import Dataset, datasets
 from ctbench.domains import Domain, Interval, domain, domains
@@ -39,6 +41,7 @@ KINDS = {
     AttackOfTheTest: (Attack, attacks),
     StageOfTheTest: (Stage, stage_types),
     DomainOfTheTest: (Domain, domains),
+    AnalysisOfTheTest: (Analysis, analyses),
 }
 
 

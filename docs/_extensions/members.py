@@ -43,7 +43,10 @@ class Members(SphinxDirective):
 
 def page(module: ModuleType) -> Iterator[str]:
     """The Markdown of a module."""
-    yield from (f"```{{py:module}} {module.__name__}", "```", "", module.__doc__ or "", "")
+    package, _, name = module.__name__.rpartition(".")
+    if not package or getattr(importlib.import_module(package), name) is module:  # otherwise a function has its name
+        yield from (f"```{{py:module}} {module.__name__}", "```", "")
+    yield from (module.__doc__ or "", "")
     elsewhere = list[str]()
     for name in public(module):
         member = getattr(module, name)

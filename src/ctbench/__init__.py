@@ -9,6 +9,7 @@ model = ctbench.load_onnx("network.onnx")
 from importlib.metadata import version
 
 import ctbench.threads  # noqa: F401 (before torch is there)
+from ctbench import analyses  # noqa: F401 (a subpackage that users call)
 from ctbench.domains.bounds import bounds, margin_bounds
 from ctbench.graph import UnsupportedLayerError
 from ctbench.memory import keep_freed_memory

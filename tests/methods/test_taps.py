@@ -135,11 +135,11 @@ def test_the_search_does_not_stop_where_the_loss_is_flat(setting):
         setting.model[-1].weight *= 1e-3
         setting.model[-1].bias[0] = 1000.0
     setting.y.zero_()
-    net, _ = setting.frozen()
+    net, logits = setting.frozen()
     spec = torch.eye(4, dtype=torch.float64)[0] - torch.eye(4, dtype=torch.float64)[1:]
-    box = interval.boxes(net, setting.batch(setting.x).region)[place_of_cut(net, 0)]
-    margins = TAPS()._attacked(split(net, place_of_cut(net, 0))[1], box, spec.expand(5, -1, -1), None)
-    expected = interval.lower_bounds(net, setting.batch(setting.x).region, spec.expand(5, -1, -1))
+    batch = setting.batch(logits)
+    margins = TAPS(classifier_relus=0).margins(net, batch)
+    expected = interval.lower_bounds(net, batch.region, spec.expand(5, -1, -1))
     torch.testing.assert_close(margins, expected, rtol=0, atol=1e-9)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ctbench.graph import Graph
 from ctbench.members import members
-from ctbench.regions import Box, Region
+from ctbench.regions import Box, Region, Threat
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,15 @@ class Batch:
     logits: Tensor  # [B, K], from the clean pass
     generator: torch.Generator | None = None  # the source of all randomness
     region_at: Callable[[float], Region] | None = None  # the region around x at a multiple of the eps of this step
+
+    @classmethod
+    def within(cls, threat: Threat, x: Tensor, y: Tensor, logits: Tensor, generator: torch.Generator) -> Batch:
+        """A batch with the regions of a threat model around its inputs, for its eps and for any multiple of eps."""
+
+        def region_at(scale: float) -> Region:
+            return replace(threat, eps=scale * threat.eps).region(x)
+
+        return cls(x, y, region_at(1.0), logits, generator, region_at)
 
     def scaled(self, scale: float) -> Region:
         """The region at a multiple of eps. Raises ValueError if the batch has no `region_at`."""

@@ -82,23 +82,31 @@ class TAPS(Method):
             raise ValueError(f"classifier_relus is {self.classifier_relus}: it is a number of layers, at least 0")
 
     def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
-        at = place_of_cut(net, self.classifier_relus)
         boxes = interval.boxes(net, batch.region)
-        spec = margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
-        margins = self._attacked(split(net, at)[1], boxes[at], spec, batch.generator)
+        margins = self.margins(net, batch, boxes)
         loss = robust_cross_entropy(margins)
         if self.product:
+            spec = margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
             ibp = robust_cross_entropy(interval.lower_bounds(net, batch.region, spec, inner=boxes)).mean()
             loss = gradient_scaled(loss, self.scale) * (ibp if self.ibp_gradient else ibp.detach())
         return RobustLoss(loss, correct=(margins > 0).all(1), boxes=boxes)
 
-    def _attacked(self, back: Graph, box: Box, spec: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The margins [B, K-1] of a classifier at the worst points that the attack finds in its input box."""
+    def margins(self, net: Graph, batch: Batch, boxes: list[Box] | None = None) -> Tensor:
+        """The margins m_k [B, K-1] of the classifier at the worst points that the attack finds in its input box.
+
+        Args:
+            net: a frozen graph.
+            batch: the samples, their labels and regions.
+            boxes: the interval boxes of all nodes; None computes them.
+        """
+        at = place_of_cut(net, self.classifier_relus)
+        box = (interval.boxes(net, batch.region) if boxes is None else boxes)[at]
+        back, spec = split(net, at)[1], margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
         # [B, N, M, K]: N points per sample, and M margins at each point
         rows = spec.unsqueeze(2) if self.multi_estimator else spec.unsqueeze(1)
         samples = torch.arange(len(rows), device=spec.device).repeat_interleave(rows.shape[1])
         latent = Box(box.lower.detach(), box.upper.detach()).take(samples)
-        points = self.attack(_loss_at(back.detach(), rows.flatten(0, 1)), latent, latent.center, generator)
+        points = self.attack(_loss_at(back.detach(), rows.flatten(0, 1)), latent, latent.center, batch.generator)
         points = connect(points.unflatten(0, rows.shape[:2]), box, self.connector)
         return _margins(back, points.flatten(0, 1), rows.flatten(0, 1)).view(spec.shape[:2])
 

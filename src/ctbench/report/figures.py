@@ -22,6 +22,7 @@ from ctbench.results.jsonl import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MARKERS = "osD^vP"
 
@@ -145,24 +146,41 @@ def draw(points: Sequence[Point], plot: Plot, path: Path) -> None:
     """Draw a figure into a file, PNG or SVG by its suffix; the same points give the same bytes.
 
     Raises:
-        ValueError: matplotlib is not installed.
+        ValueError: matplotlib is not installed, or the suffix is another one.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(f"matplotlib is not there ({error}): pip install 'ctbench[figures]'") from None
-    figure = Figure(figsize=(3.6 * len(plot.panels), 3.2), layout="constrained")  # without a window
-    axes = figure.subplots(1, len(plot.panels), squeeze=False)[0]
+    figure, axes = panels(len(plot.panels))
     for axis, panel in zip(axes, plot.panels, strict=True):
         for marker, (series, line) in zip(cycle(MARKERS), groupby(points, key=lambda point: point.series)):
             _draw_line(axis, list(line), panel, label=series, marker="" if plot.epochs else marker, markersize=4)
         axis.set(xlabel=plot.x_label, ylabel=panel.label)
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
-    figure.suptitle(plot.title, fontsize=10)
+    save(figure, plot.title, path)
+
+
+def panels(count: int, *, width: float = 3.6, height: float = 3.2) -> tuple[Figure, list[Axes]]:
+    """A figure with this many panels side by side, without a window. Raises ValueError without matplotlib."""
+    try:
+        from matplotlib import figure as figures
+    except ImportError as error:
+        raise ValueError(f"matplotlib is not there ({error}): pip install 'ctbench[figures]'") from None
+    figure = figures.Figure(figsize=(width * count, height), layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def save(figure: Figure, title: str, path: Path) -> None:
+    """Write a figure into a file, PNG or SVG by its suffix; the same figure gives the same bytes.
+
+    Raises:
+        ValueError: the suffix is another one.
+    """
+    import matplotlib
+
+    if path.suffix not in (".png", ".svg"):
+        raise ValueError(f"{path} is neither a .png nor a .svg file: choose a name that ends in one of them")
+    figure.suptitle(title, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({"svg.hashsalt": plot.title}):  # otherwise the names within an SVG are random
+    with matplotlib.rc_context({"svg.hashsalt": title}):  # otherwise the names within an SVG are random
         figure.savefig(path, dpi=150, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})
 
 

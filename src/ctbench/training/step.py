@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ctbench.graph import Graph, folded, freeze
 from ctbench.methods.base import Batch
-from ctbench.regions import Region, Threat
 from ctbench.training.execution import PLAIN, Execution, at_least_float32
 from ctbench.training.monitoring import Finite
 from ctbench.training.objective import accumulate_gradients
@@ -77,7 +76,7 @@ class Stepper:
         with self.execution.autocast(self.device):
             net, logits = freeze(graph, x, training=True)
         threat = replace(settings.recipe.threat, eps=settings.eps)
-        return net, batch_within(threat, x, y, at_least_float32(logits), generator)
+        return net, Batch.within(threat, x, y, at_least_float32(logits), generator)
 
     def rehearsed(
         self, x: Tensor, y: Tensor, examples: tuple[StepSettings, ...], generator: torch.Generator
@@ -125,12 +124,3 @@ class Stepper:
         if self.optimizer.defaults.get("fused"):
             self.optimizer.found_inf = self.finite.broken  # type: ignore[attr-defined]  # as torch.amp's GradScaler does
         self.optimizer.step()
-
-
-def batch_within(threat: Threat, x: Tensor, y: Tensor, logits: Tensor, generator: torch.Generator) -> Batch:
-    """A batch with the regions of a threat model around its inputs, for its eps and for any multiple of eps."""
-
-    def region_at(scale: float) -> Region:
-        return replace(threat, eps=scale * threat.eps).region(x)
-
-    return Batch(x, y, region_at(1.0), logits, generator, region_at)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ctbench.datasets import Data, Examples, stratified_split
 from ctbench.graph import freeze, trace
+from ctbench.methods.base import Batch
 from ctbench.precision import products
 from ctbench.results import RunFolder, jsonl
 from ctbench.training import checkpoints, divergence
@@ -27,7 +28,7 @@ from ctbench.training.monitoring import Finite, Means
 from ctbench.training.placing import placed
 from ctbench.training.processes import ALONE, Processes
 from ctbench.training.recipe import Recipe, StepSettings
-from ctbench.training.step import Stepper, batch_within
+from ctbench.training.step import Stepper
 
 Watch = Callable[[int, nn.Module], None]
 SHOWN_EVERY = 1.0  # seconds between two displays of an epoch's metrics so far: to read them waits for the device
@@ -257,7 +258,7 @@ class Trainer:
         for start in range(0, len(images), size):
             x, y = images.batch(slice(start, start + size), self.device)
             net, logits = freeze(self.stepper.graph, x)
-            batch = batch_within(threat, x, y, logits, generator)
+            batch = Batch.within(threat, x, y, logits, generator)
             natural, robust = (logits.argmax(1) == y), settings.method(net, batch).correct
             means.add(1.0, {"natural": natural.sum(), "robust": robust.sum()})
         totals = {kind: float(total) for kind, total in means.totals.items()}

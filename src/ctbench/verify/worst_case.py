@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from ctbench import time_budget
+from ctbench.domains import crown
 from ctbench.domains.backward import open_neurons
 from ctbench.graph import Graph
 from ctbench.regions import Box, Region
@@ -123,6 +124,28 @@ def worst_case(graph: Graph, box: Region, y: int, inner: list[Box], *, timeout: 
     program = Program.of(graph, box, inner)
     rows = margin_rows(torch.tensor([y]), graph.classes, dtype=torch.float64)[0]
     return WorstCase(tuple(Search(program, row, end).minimum() for row in rows))
+
+
+def least(graph: Graph, box: Region, rows: Tensor, inner: list[Box], *, timeout: float) -> Minimum:
+    """The least value of several forms over a box, as by `minimum`: forms that cannot be the least end early.
+
+    Args:
+        graph, box, inner: as for `minimum`.
+        rows: the forms, [S, *output].
+        timeout: seconds, for all of them together.
+    """
+    end = end_of(timeout)
+    bounds = crown.lower_bounds(graph, box, rows.unsqueeze(0), inner=inner)[0]
+    program = Program.of(graph, box, inner)
+    lower, best, late = math.inf, Minimum(math.inf, math.inf, None, OPTIMAL), False
+    for k in bounds.argsort().tolist():
+        if bounds[k] > best.upper:
+            lower = min(lower, float(bounds[k]))
+            break
+        one = Search(program, rows[k], end).minimum(stop_above=best.upper)
+        lower, late = min(lower, max(one.lower, float(bounds[k]))), late or one.status == LATE
+        best = one if one.upper < best.upper else best
+    return Minimum(min(lower, best.upper), best.upper, best.point, LATE if late else OPTIMAL)
 
 
 def unstable(graph: Graph, inner: list[Box]) -> int:

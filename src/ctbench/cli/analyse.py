@@ -1,0 +1,218 @@
+"""`ctbench analyse`: what training made of networks, measured on test images, with several runs side by side."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ctbench.analyses import Analysis, Study, analyses, analysis
+from ctbench.cli import subjects
+from ctbench.cli.options import Commands, add_data, add_device, check_place, radius, wide_console
+from ctbench.cli.subjects import Subject
+from ctbench.files import write_whole
+from ctbench.regions import Threat
+from ctbench.report import analyses as tables
+from ctbench.report import analysis_figures
+from ctbench.report.analyses import Result
+from ctbench.results import AnalysisFiles, RunFolder
+from ctbench.training import Recipe, codec
+
+DEFAULT = "fragmentation,utilisation,states,tightness"
+
+
+def add_to(commands: Commands) -> None:
+    command = commands.add_parser(
+        "analyse", help="measure what training made of networks, e.g. how many neurons switch"
+    )
+    command.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders, or other networks with --dataset (as for certify)"
+    )
+    command.add_argument(
+        "--what",
+        default=DEFAULT,
+        metavar="NAME,...",
+        help="analyses, separated by commas (ctbench list analyses; default: %(default)s)",
+    )
+    command.add_argument(
+        "--eps", type=radii, metavar="E,...", help="radii, e.g. 0.1,0.3 or 8/255 (default: that of each recipe)"
+    )
+    subjects.add_kind_to(command)
+    command.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="NAME.FIELD=VALUE",
+        help="an option of an analysis, e.g. fragmentation.draws=100 or own-accuracy.method=taps",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of random draws (default: 0)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="the folder of the records (default: the run folders)")
+    command.add_argument("--csv", type=Path, metavar="FILE", help="also write all numbers, those of layers included")
+    command.add_argument(
+        "--plot", type=Path, metavar="FILE", help="also draw figures, PNG or SVG, each with a CSV file next to it"
+    )
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_data(command)
+    add_device(command)
+    command.set_defaults(run=run)
+
+
+def radii(text: str) -> list[float]:
+    """One or more radii."""
+    return [radius(part) for part in text.split(",")]
+
+
+def run(args: argparse.Namespace) -> None:
+    chosen = configured(args.what.split(","), args.changes)
+    for path in (args.csv, args.plot):
+        if path:
+            check_place(path)
+    if args.plot and args.plot.suffix not in (".png", ".svg"):
+        raise ValueError(f"--plot is {args.plot}: give a file that ends in .png or .svg")
+    results: dict[str, list[Result]] = {title: [] for title in chosen}
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=args.quiet or not console.is_terminal) as progress:
+        try:
+            for path in args.runs:
+                for title, result in _analysed(path, chosen, args, progress):
+                    results[title].append(result)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; records are kept, and the same command continues") from None
+    _show(chosen, results)
+    if args.csv:
+        pairs = [(title, result) for title, several in results.items() for result in several]
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(args.csv, tables.as_csv(pairs).encode())
+        print(args.csv)
+    if args.plot:
+        _draw(chosen, results, args.plot)
+
+
+def configured(names: list[str], changes: list[str]) -> dict[str, Analysis]:
+    """Analyses with their options, by their titles: names, with a digest of the options that were changed.
+
+    Raises:
+        ValueError: an analysis is unknown or named twice, or a change is about another analysis or has a wrong value.
+    """
+    if len(set(names)) < len(names):
+        raise ValueError(f"--what is {','.join(names)}: name each analysis once")
+    chosen = {}
+    for name in names:
+        known = analysis(name)
+        own = [change.removeprefix(f"{name}.") for change in changes if change.startswith(f"{name}.")]
+        digest = hashlib.sha256(json.dumps(sorted(own)).encode()).hexdigest()[:6]
+        chosen[f"{name}-{digest}" if own else name] = codec.with_changes(known, own)
+    stray = [change for change in changes if change.partition(".")[0] not in names]
+    if stray:
+        raise ValueError(f"--set {stray[0]}: it must begin with one of the analyses {', '.join(names)} and a dot")
+    return chosen
+
+
+def _analysed(
+    path: str, chosen: dict[str, Analysis], args: argparse.Namespace, progress: Progress
+) -> Iterator[tuple[str, Result]]:
+    """The results of all analyses of a run, by title; parts with records are not computed again."""
+    first = copy.copy(args)
+    first.subject, first.eps = path, args.eps[0] if args.eps else None
+    subject = subjects.subject(first)
+    samples = subject.samples(args.samples)
+    x, y = subject.images[samples.start : samples.stop]
+    study = Study.of(subject.model.to(args.device), x, y, first=samples.start, seed=args.seed)
+    threats = [replace(subject.threat, eps=eps) for eps in args.eps or [subject.threat.eps]]
+    recipe = Recipe.read(subject.folder.recipe) if subject.folder.recipe.is_file() else None
+    place = RunFolder(args.out / subject.folder.path.name) if args.out else subject.folder
+    for title, plain in chosen.items():
+        asked = _of_run(plain, recipe)
+        settings = {
+            "analysis": asked.name,
+            "options": codec.encode(asked),
+            **_about(subject, recipe),
+            "network_digest": study.precisions.proof.digest(),
+            "precision": str(study.precisions.like.dtype),
+            "seed": args.seed,
+        }
+        files = place.analysis(title)
+        _measure(files, settings, asked, study, threats, progress, f"{subject.folder.path.name}: {title}")
+        keys = {key for threat in threats for key in asked.keys(study, threat)}
+        yield title, Result(settings, files.read().only(keys), subject.folder.path)
+
+
+def _of_run(asked: Analysis, recipe: Recipe | None) -> Analysis:
+    """The analysis with the training method of the run, if it takes one and has none."""
+    if not any(field.name == "method" for field in fields(asked)) or getattr(asked, "method") is not None:  # noqa: B009
+        return asked
+    if recipe is None:
+        raise ValueError(f"{asked.name} needs a training method: give --set {asked.name}.method=NAME, or a run folder")
+    return replace(asked, method=recipe.method)  # type: ignore[call-arg]
+
+
+def _about(subject: Subject, recipe: Recipe | None) -> dict[str, Any]:
+    return {
+        "run": subject.folder.path.name,
+        "dataset": subject.dataset,
+        "network": subject.network,
+        "method": recipe.method.name if recipe else None,
+        "train_eps": recipe.final_eps if recipe else None,
+        "norm": subject.threat.name,
+        "threat": repr(replace(subject.threat, eps=0.0)),
+    }
+
+
+def _measure(
+    files: AnalysisFiles,
+    settings: dict[str, Any],
+    asked: Analysis,
+    study: Study,
+    threats: list[Threat],
+    progress: Progress,
+    description: str,
+) -> None:
+    """Append the records that are missing."""
+    with files.alone():
+        done = {record.key: record for record in files.start(settings).records}
+        count = sum(key not in done for threat in threats for key in asked.keys(study, threat))
+        task = progress.add_task(description, total=count)
+        for threat in threats:
+            for record in asked.records(study, threat, done):
+                files.append(record)
+                progress.advance(task)
+
+
+def _show(chosen: dict[str, Analysis], results: dict[str, list[Result]]) -> None:
+    console = wide_console()
+    for title, asked in chosen.items():
+        layout = asked.layout
+        console.print(tables.table(title, results[title], layout.x_label if layout and layout.x_label else "x"))
+        if layout and layout.kind == "scatter":
+            for pairs in tables.beside_accuracies(results[title], layout.quantities[0]):
+                print(pairs)
+
+
+def _draw(chosen: dict[str, Analysis], results: dict[str, list[Result]], path: Path) -> None:
+    """Draw all analyses that have a figure: into the file itself, or files with their titles if there are several."""
+    drawn = {title: asked.layout for title, asked in chosen.items() if asked.layout}
+    if not drawn:
+        kinds = ", ".join(name for name, kind in analyses().items() if kind.layout)
+        raise ValueError(f"--plot: none of {', '.join(chosen)} has a figure; {kinds} have one")
+    for title, layout in drawn.items():
+        if (
+            len(drawn) > 1
+            and layout.kind == "scatter"
+            and not tables.beside_accuracies(results[title], *layout.quantities)
+        ):
+            print(f"{title} has no figure: no run was certified at its radius (ctbench certify)")
+            continue
+        place = path if len(drawn) == 1 else path.with_stem(f"{path.stem}-{title}")
+        analysis_figures.draw(results[title], layout, title, place)
+        write_whole(place.with_suffix(".csv"), tables.as_csv((title, result) for result in results[title]).encode())
+        print(place)
