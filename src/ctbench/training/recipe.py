@@ -40,7 +40,8 @@ class Recipe:
         name: the name; `ctbench.recipes` sets it to the name of the function or entry that makes the recipe.
         dataset, network: the data and the network to train.
         normalize: begin the network with the normalisation of the data set, if it has one. The code of CTBench does so
-            for all data; the papers of CTBench (App. B.1) and TAPS (App. D.2) have no normalisation on MNIST.
+            for all data; the papers of CTBench (App. B.1) and TAPS (App. D.2) have no normalisation on MNIST. A module
+            of your own never gets one.
         threat: the threat model that the network should withstand; its eps is the radius at test time.
         train_eps: the final radius of training; None is the eps of the threat model.
         ramp: the growth of the radius up to `train_eps`.
