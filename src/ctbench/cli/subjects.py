@@ -34,6 +34,12 @@ class Subject:
     folder: RunFolder
     shifted: bool = False  # whether the test images are corrupted
     replay: Replay | None = None  # another implementation of the network
+    selected_on_test: bool = False  # whether its weights were selected by their accuracy on these images
+
+    @property
+    def selection(self) -> dict[str, str]:
+        """What settings of records say about the selection of the weights: nothing unless it was on test images."""
+        return {"selected_on": "test"} if self.selected_on_test else {}
 
     @property
     def name(self) -> str:
@@ -151,6 +157,7 @@ def _of_run(path: Path, args: argparse.Namespace) -> Subject:
         images=images,
         threat=_threat(args.norm, eps, images) if args.norm else replace(recipe.threat, eps=eps),
         folder=loaded.folder,
+        selected_on_test=recipe.select == "test",
         shifted=args.corruption is not None,
     )
 

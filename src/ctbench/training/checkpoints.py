@@ -22,7 +22,7 @@ from ctbench.training.matching import Matching, check_finite, differences, match
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The best epoch so far, by its accuracy on the validation images."""
+    """The best epoch so far, by its accuracy on the images that select it."""
 
     epoch: int
     accuracy: float

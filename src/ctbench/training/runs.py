@@ -109,7 +109,7 @@ def train(
         return load_run(folder.path, model=model, device=device)
     with processes.first_goes_first():
         loaded = _loaded_data(recipe, data)
-    blueprint = Blueprint.of(recipe.network, loaded)
+    blueprint = Blueprint.of(recipe.network, loaded, normalize=recipe.normalize)
     if model is None:
         model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed)
     model = model.to(device)
