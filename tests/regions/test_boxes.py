@@ -94,7 +94,9 @@ def test_a_threat_model_takes_a_radius_for_each_feature(radii):
     assert threat == Linf(torch.tensor([0.1, 0.0, 0.25], dtype=torch.float64))
     assert hash(threat) == hash(Linf(radii))
     box = threat.region(x)
-    torch.testing.assert_close(box.radius, torch.tensor([0.1, 0.0, 0.25]).double().expand(2, 3))
+    exact = linf_box(x, torch.tensor([0.1, 0.0, 0.25], dtype=torch.float64))
+    assert torch.equal(box.lower, exact.lower)  # not those of radii that were rounded to single precision
+    assert torch.equal(box.upper, exact.upper)
     assert json.loads(json.dumps(threat.eps)) == [0.1, 0.0, 0.25]
 
 
@@ -126,3 +128,11 @@ def test_only_linf_takes_a_radius_for_each_feature():
         L2([0.1, 0.2])
     with pytest.raises(ValueError, match=r"threat\.eps has a radius for each feature: training takes one number"):
         replace(recipe("digits_ibp"), threat=Linf([0.1, 0.2]))
+
+
+def test_a_radius_of_one_number_is_kept_as_a_number():
+    for eps in (torch.tensor(0.25), np.float32(0.25), torch.tensor([[0.25]])[0, 0]):
+        assert type(Linf(eps).eps) is float
+        assert Linf(eps) == Linf(0.25)
+    with pytest.raises(ValueError, match=r"clip is \(1, 0\): the range of the data must be"):
+        Linf([0.1], clip=(1, 0))

@@ -113,3 +113,12 @@ def test_segments_are_equal_if_their_directions_are():
     assert one != other
     assert one != Segments(eps=0.4, directions=same.directions)
     assert one != FirstCoordinate(eps=0.5)
+
+
+def test_segments_in_other_directions_do_not_look_the_same():
+    one, other = torch.zeros(2, 1, 2000), torch.zeros(2, 1, 2000)
+    one[:, 0, 1000], other[:, 0, 500] = 1.0, 1.0
+    assert repr(Segments(0.1, directions=one)) != repr(Segments(0.1, directions=other))
+    close = torch.full((1, 3), 1.00001), torch.full((1, 3), 1.00002)
+    assert repr(Segments(0.1, directions=close[0])) != repr(Segments(0.1, directions=close[1]))
+    assert repr(Segments(0.1, directions=one)) == repr(Segments(0.1, directions=one.clone()))

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import ctbench
 from ctbench.networks import CNN5, CNN7, Normalize
+from ctbench.results import Verdict
 from ctbench.training import load_weights
 from ctbench.verify import FAST_STAGES
 
@@ -223,6 +225,48 @@ def test_a_network_in_wrappers_is_that_network(trained):
         assert verdicts == [record.verdict for record in ctbench.certify(trained, x, y, eps=0.01, stages=FAST_STAGES)]
         found = ctbench.attacks.adversarial_accuracy(wrapped, x, y, eps=0.01, attacks=("pgd",))
         assert len(found.labels) == 3
+
+
+class Negated(nn.DataParallel):
+    def forward(self, x):
+        return -self.module(x)
+
+
+class Hidden(nn.Module):
+    """Has a submodule that is called like that of a compiled module, and computes something else."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = inner
+
+    def forward(self, x):
+        return -self._orig_mod(x)
+
+
+def hooked(wrapper: nn.Module) -> nn.Module:
+    wrapper.register_forward_hook(lambda module, inputs, output: -output)
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    ("wrap", "refused"),
+    [
+        (Negated, False),
+        (Hidden, False),
+        (lambda net: hooked(nn.DataParallel(net)), True),
+        (lambda net: hooked(torch.compile(net, backend="eager")), True),
+        (lambda net: nn.DataParallel(hooked(nn.DataParallel(net))), True),
+    ],
+    ids=["a subclass", "a name", "a hook", "a hook of a compiled module", "a hook inside"],
+)
+def test_a_wrapper_that_computes_something_else_is_never_certified_as_its_network(trained, wrap, refused):
+    x = torch.rand(4, 3, 8, 8)
+    y = trained(x).argmax(1)
+    model = wrap(trained)
+    assert (model(x).argmax(1) != y).all()
+    with pytest.raises(ValueError, match=r"forward hooks|cannot be traced|has no op") if refused else nullcontext():
+        records = ctbench.certify(model, x, y, eps=0.0, stages=FAST_STAGES)
+        assert {record.verdict for record in records} == {Verdict.MISCLASSIFIED}
 
 
 def test_a_network_in_a_wrapper_is_saved_and_loaded_as_that_network(trained, tmp_path):

@@ -1,11 +1,14 @@
 """Where the records of a certification go."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 from tests.small import right, small
 
 from ctbench import Linf, Records, certify
+from ctbench.regions import Threat
 from ctbench.results import CertificationFiles, Verdict
 from ctbench.verify import FAST_STAGES
 
@@ -48,3 +51,23 @@ def test_records_of_radii_per_feature_are_read_back(tmp_path):
     for record in falsified:
         moved = abs(record.counterexample - x[record.index].double().numpy())
         assert (moved <= np.array(threat.eps)).all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved(Threat):
+    """Boxes around moved inputs; its repr prints a tensor."""
+
+    name = "moved"
+    by: torch.Tensor
+
+    def region(self, x):
+        return Linf(self.eps, clip=None).region(x + self.by)
+
+
+def test_a_threat_model_that_prints_a_tensor_is_not_written(tmp_path):
+    model = small(0)
+    x, y = right(model, 3)
+    threat = Moved(0.01, by=torch.zeros(4))
+    assert len(certify(model, x, y, threat, stages=FAST_STAGES)) == 3
+    with pytest.raises(ValueError, match=r"the threat model 'moved' shows a tensor, of which only some numbers"):
+        certify(model, x, y, threat, stages=FAST_STAGES, records=Records(tmp_path / "moved.jsonl"))

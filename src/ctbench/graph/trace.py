@@ -12,7 +12,7 @@ import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -40,7 +40,7 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
         ValueError: the network rejects inputs of this shape, its forward depends on values of the input, or the graph
             and the network compute different values.
     """
-    model = unwrapped(model)
+    model = plain_network(model)
     _check_plain(model)
     if not any(True for _ in model.children()) and _has_op(model):
         model = nn.Sequential(model)  # fx traces into the root, so a single layer needs a container
@@ -59,24 +59,40 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside `DataParallel`, `DistributedDataParallel` and `torch.compile`, which compute the same."""
-    while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
-            model = compiled
-        else:
-            return model
+    while (inner := _wrapped(model)) is not None:
+        model = inner
+    return model
+
+
+def plain_network(model: nn.Module) -> nn.Module:
+    """The same. Raises UnsupportedLayerError if a wrapper has hooks, so that it may compute something else."""
+    while (inner := _wrapped(model)) is not None:
+        _check_hooks(model, type(model).__name__, has_own_forward=_is_compiled(model))
+        model = inner
+    return model
+
+
+def _wrapped(model: nn.Module) -> nn.Module | None:
+    """The module that a wrapper of torch hands its inputs to; None for any other module.
+
+    A subclass of a wrapper, or another module with a submodule of that name, may compute something else.
+    """
+    if type(model) in (nn.DataParallel, nn.parallel.DistributedDataParallel):
+        return cast("nn.Module", model.module)
+    return cast("nn.Module", model._orig_mod) if _is_compiled(model) else None
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether a module is what `torch.compile` made; told by its name, because the import takes seconds."""
+    kind = type(model)
+    return (kind.__module__, kind.__qualname__) == ("torch._dynamo.eval_frame", "OptimizedModule")
 
 
 def _check_plain(model: nn.Module) -> None:
     """Reject code that a trace does not see, because it is not in the forward of a class, and too low a precision."""
     for path, module in model.named_modules():
         where = f"layer '{path}' ({type(module).__name__})" if path else type(module).__name__
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-            raise UnsupportedLayerError(
-                f"{where} has forward hooks or a forward set on the instance, which bounds do not take into account: "
-                f"remove them (torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, handle.remove())"
-            )
+        _check_hooks(module, where)
         if parametrize.is_parametrized(module):
             raise UnsupportedLayerError(
                 f"{where} computes its weights: fix them with torch.nn.utils.parametrize.remove_parametrizations"
@@ -96,6 +112,18 @@ def _check_plain(model: nn.Module) -> None:
             raise ValueError(f"parameter '{name}' is {tensor.dtype}, too coarse for bounds: use model.float()")
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"parameter '{name}' holds NaN or infinite values")
+
+
+def _check_hooks(module: nn.Module, where: str, *, has_own_forward: bool = False) -> None:
+    """Raise UnsupportedLayerError if a module runs more than the forward of its class.
+
+    `has_own_forward` says that a forward on the instance belongs to the module.
+    """
+    if module._forward_hooks or module._forward_pre_hooks or ("forward" in vars(module) and not has_own_forward):
+        raise UnsupportedLayerError(
+            f"{where} has forward hooks or a forward set on the instance, which bounds do not take into account: "
+            f"remove them (torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, handle.remove())"
+        )
 
 
 def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -82,6 +82,12 @@ class Threat(ABC):
             raise ValueError(f"eps of {type(self).__name__} is an array: only Linf takes a radius for each feature")
         if not number or not math.isfinite(self.eps) or self.eps < 0:
             raise ValueError(f"eps is {self.eps!r}: a radius must be a number >= 0")
+        if type(self.eps) not in (int, float):  # e.g. a tensor, which could not be written to a file
+            object.__setattr__(self, "eps", float(self.eps))
+        self._check_clip()
+
+    def _check_clip(self) -> None:
+        """Raise ValueError if the data range is not one."""
         if self.clip is None:
             return
         low, high = self.clip

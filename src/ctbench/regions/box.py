@@ -9,7 +9,7 @@ eps may be an array, with a separate radius for each feature.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -142,8 +142,8 @@ class Linf(Threat):
         if isinstance(self.eps, list | tuple | np.ndarray) or (isinstance(self.eps, Tensor) and self.eps.dim()):
             radii = _array(self.eps)
             object.__setattr__(self, "eps", _nested(radii.tolist()))
+            self._check_clip()
             _check_radii(torch.from_numpy(radii), self.clip)
-            replace(self, eps=0.0)  # checks the data range
         else:
             super().__post_init__()
             _check_width(self.eps, self.clip)

@@ -15,6 +15,7 @@ input, and d_1 = e_1 (`FirstCoordinate`). Neither paper intersects the segments 
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -138,6 +139,12 @@ class Segments(AlongDirections):
         zero = (~flat.any(1)).nonzero().flatten().tolist()
         if zero:
             raise ValueError(f"directions {zero} are 0 everywhere: a segment needs a direction, leave them out")
+
+    def __repr__(self) -> str:
+        # a tensor prints few of its numbers, so others would look the same in the settings of records
+        content = self.directions.detach().double().cpu().contiguous().numpy().tobytes()
+        digest = hashlib.sha256(f"{list(self.directions.shape)}".encode() + content).hexdigest()[:16]
+        return f"Segments(eps={self.eps!r}, clip={self.clip!r}, directions={list(self.directions.shape)} {digest})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Segments) and self.eps == other.eps and torch.equal(self.directions, other.directions)

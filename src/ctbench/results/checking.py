@@ -45,12 +45,12 @@ def check(record: Mapping[str, Any]) -> None:
 def check_seal(record: Mapping[str, Any]) -> None:
     """Raise ValueError if the record of a sample, as read from a file, does not match its checksum.
 
-    Records without the fields `failed` and `late` were written before there were checksums: they need none.
+    Records without the fields `failed`, `late` and `open` were written before there were checksums: they need none.
     """
     if CHECKSUM in record:
         refuse(*_wrong_checksum(record))
-    elif "failed" in record or "late" in record:
-        refuse(f"it lacks {CHECKSUM!r}, which each record with 'failed' or 'late' has: it was edited")
+    elif named := [name for name in ("failed", "late", "open") if name in record]:
+        refuse(f"it lacks {CHECKSUM!r}, which each record with {named[0]!r} has: it was edited")
 
 
 def refuse(*faults: str) -> None:

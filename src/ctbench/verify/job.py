@@ -96,14 +96,14 @@ class Job:
         return cls(network, threat, cascade, seed)
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the records depend on. Raises ValueError if a stage does not say what it is."""
+        """Everything that the records depend on. Raises ValueError if a stage or threat does not say what it is."""
         return {
             "network_digest": self.network.proof.digest(),
             "precision": str(self.network.like.dtype),
             "norm": self.threat.name,
             "eps": self.threat.eps,
-            "threat": repr(self.threat),
-            "stages": [_described(stage) for stage in self.cascade.stages],
+            "threat": _described(f"the threat model {self.threat.name!r}", self.threat),
+            "stages": [_described(f"the stage {stage.title!r}", stage) for stage in self.cascade.stages],
             "timeout": self.cascade.timeout,
             "rounding": ROUNDING,
             "replayed": self.cascade.replay is not None,
@@ -167,12 +167,15 @@ def _clean_decision(sign: float, is_finite: bool) -> Decision:
     return Decision(reason="" if sign else TIE)
 
 
-def _described(stage: Stage) -> str:
-    """Everything that the findings of a stage depend on."""
-    text = repr(stage)
-    if " at 0x" in text:
-        raise ValueError(
-            f"the stage {stage.title!r} shows an address, which means nothing after the process has ended ({text}): "
-            f"give its class a __repr__ that shows everything its findings depend on, or certify without files"
-        )
+def _described(name: str, value: Stage | Threat) -> str:
+    """Everything that the findings of a stage, or the regions of a threat model, depend on."""
+    text = repr(value)
+    faults = {" at 0x": "an address, which means nothing after the process has ended"}
+    faults |= dict.fromkeys(("tensor(", "array("), "a tensor, of which only some numbers are printed")
+    for mark, fault in faults.items():
+        if mark in text:
+            raise ValueError(
+                f"{name} shows {fault} ({text}): give its class a __repr__ that shows everything its results depend "
+                f"on, e.g. a digest, or certify without files"
+            )
     return text

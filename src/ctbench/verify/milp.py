@@ -49,6 +49,7 @@ class Milp(Stage):
         graph, box = proof.net.to(torch.float64).map(Tensor.cpu), _double_box(proof.region)
         budget = problem.allotted(self.share)
         witness, bounds = proof.x.clone(), list[Tensor]()
+        late = torch.zeros(len(proof), dtype=torch.bool)
         for index, forms in enumerate(proof.spec.cpu()):
             sample = torch.tensor([index])
             x, end = proof.x[sample].cpu(), budget.select(sample).end
@@ -57,13 +58,14 @@ class Milp(Stage):
             except OutOfTime:
                 if not bounds:
                     raise
-                bound, point = torch.full_like(bounds[0], -torch.inf), None
+                bound, point, late[index] = torch.full_like(bounds[0], -torch.inf), None, True
             bounds.append(bound)
             if point is not None:
                 witness[index] = point.to(witness)
             budget = budget.charge(sample)
         bound = torch.stack(bounds).to(proof.x.device)
-        return Findings(bound=bound, witness=witness, late=budget.is_late, seconds=budget.spent)
+        late = late.to(proof.x.device) | budget.is_late
+        return Findings(bound=bound, witness=witness, late=late, seconds=budget.spent)
 
     def _decide(self, graph: Graph, box: Box, forms: Tensor, x: Tensor, end: float) -> tuple[Tensor, Tensor | None]:
         """A lower bound of the least of the forms [S, K] of a sample, and a point at which one of them is negative."""

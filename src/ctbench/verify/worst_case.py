@@ -135,12 +135,11 @@ def least(graph: Graph, box: Region, rows: Tensor, inner: list[Box], *, timeout:
         timeout: seconds, for all of them together.
     """
     end = end_of(timeout)
-    bounds = crown.lower_bounds(graph, box, rows.unsqueeze(0), inner=inner)[0]
+    bounds = crown.lower_bounds(graph.rounded_outward(), box, rows.unsqueeze(0), inner=inner)[0]
     program = Program.of(graph, box, inner)
     lower, best, late = math.inf, Minimum(math.inf, math.inf, None, OPTIMAL), False
     for k in bounds.argsort().tolist():
         if bounds[k] > best.upper:
-            lower = min(lower, float(bounds[k]))
             break
         one = Search(program, rows[k], end).minimum(stop_above=best.upper)
         lower, late = min(lower, max(one.lower, float(bounds[k]))), late or one.status == LATE
