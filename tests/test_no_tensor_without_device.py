@@ -32,6 +32,7 @@ ON_THE_CPU = {
     "datasets/folder.py": HOST,
     "datasets/mnist.py": HOST,
     "datasets/pictures.py": HOST,
+    "datasets/published_corruptions.py": HOST,
     "datasets/synthetic.py": HOST,
     "datasets/tinyimagenet.py": HOST,
     "experiments/measuring.py": HOST,

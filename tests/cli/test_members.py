@@ -56,7 +56,10 @@ def test_list_shows_every_kind(succeeds, kind, name):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--dataset", "imagenet"], "--dataset is 'imagenet': it must be one of cifar10, digits, "),
+        (
+            ["--dataset", "imagenet"],
+            "--dataset is 'imagenet': it must be one of cifar10, cifar10-c, corrupted, digits, ",
+        ),
         (["--dataset", "imagenet", "--dataset-path", "x"], "--dataset is 'imagenet': it must be one of cifar10, "),
         (["--dataset", "folder"], "--dataset folder needs --dataset-path"),
         (["--dataset", "digits", "--network", "cnn9"], "--network is 'cnn9': it must be one of cnn3, cnn5, "),

@@ -4,10 +4,14 @@ import pytest
 import torch
 from tests.kinds import ours
 
+from ctbench.corruptions.overlays import Fog
 from ctbench.datasets import (
     CIFAR10,
+    CIFAR10C,
     MNIST,
+    MNISTC,
     Augmentation,
+    Corrupted,
     Data,
     Digits,
     Folder,
@@ -15,10 +19,12 @@ from ctbench.datasets import (
     Separable,
     Spheres,
     TinyImageNet,
+    TinyImageNetC,
     Vectors,
     datasets,
     stratified_split,
 )
+from ctbench.members import required_fields
 
 
 def images(count: int = 6, classes: int = 3, channels: int = 1) -> Images:
@@ -29,17 +35,29 @@ def images(count: int = 6, classes: int = 3, channels: int = 1) -> Images:
 def test_the_package_is_walked():
     assert ours(datasets()) == {
         "cifar10": CIFAR10,
+        "cifar10-c": CIFAR10C,
+        "corrupted": Corrupted,
         "digits": Digits,
         "folder": Folder,
         "mnist": MNIST,
+        "mnist-c": MNISTC,
         "separable": Separable,
         "spheres": Spheres,
         "tinyimagenet": TinyImageNet,
+        "tinyimagenet-c": TinyImageNetC,
     }
 
 
 @pytest.mark.parametrize(
-    "dataset", [Folder(path="x", size=(3, 4)), *(kind() for name, kind in ours(datasets()).items() if name != "folder")]
+    "dataset",
+    [
+        Folder(path="x", size=(3, 4)),
+        MNISTC(corruption="fog"),
+        CIFAR10C(corruption="fog", severity=2),
+        TinyImageNetC(corruption="fog"),
+        Corrupted(base=CIFAR10(), corruption=Fog(severity=1), seed=3),
+        *(kind() for kind in ours(datasets()).values() if not required_fields(kind)),
+    ],
 )
 def test_every_data_set_is_a_value(dataset):
     assert eval(repr(dataset)) == dataset

@@ -13,7 +13,6 @@ from ctbench.methods.mtl_ibp import MTLIBP
 from ctbench.methods.sabr import SABR
 from ctbench.methods.taps import TAPS
 from ctbench.recipes import recipes
-from ctbench.recipes.tables import cells
 from ctbench.results import Published
 from ctbench.training import Recipe
 
@@ -284,13 +283,3 @@ def test_taps_and_staps_original(setting, column):
     if column == "staps":  # the paper names neither ratio nor shrinking: they are SABR's
         original = RECIPES[f"{setting}_sabr_original"].method
         assert (recipe.method.ratio, recipe.method.shrink) == (original.ratio, original.shrink)
-
-
-def test_cells_of_a_printed_table():
-    text = "     A        B\nfirst  1 2.5   3 4\nlast   -1 0  5e-1 6\n"
-    assert cells(text) == {
-        ("first", "A"): (1, 2.5), ("first", "B"): (3, 4), ("last", "A"): (-1, 0), ("last", "B"): (0.5, 6),
-    }  # fmt: skip
-    assert cells("A B\nempty\n") == {("empty", "A"): (), ("empty", "B"): ()}
-    with pytest.raises(AssertionError, match="does not fill the columns"):
-        cells("A B\nfirst 1 2 3\n")

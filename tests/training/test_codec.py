@@ -220,7 +220,7 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("network=vgg", r'network is "vgg": it must be the name of an? architecture: cnn3, cnn5, cnn7, .*mlp'),
         (
             "dataset=imagenet",
-            r'dataset is "imagenet": it must be the name of a dataset: cifar10, digits, folder, mnist',
+            r'dataset is "imagenet": it must be the name of a dataset: cifar10, cifar10-c, corrupted, digits, ',
         ),
         ("ramp=cosine", r'ramp is "cosine": it must be the name of a ramp: constant, linear, smooth'),
         ("method={}", r"method: the object must have a name, one of .*ibp, .*pgd, .*standard"),

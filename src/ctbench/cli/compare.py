@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ctbench import report
 from ctbench.cli import failures
-from ctbench.cli.options import Commands, wide_console
+from ctbench.cli.options import Commands, check_place, wide_console
 from ctbench.results import Failure
 
 
@@ -15,11 +15,41 @@ def add_to(commands: Commands) -> None:
     command = commands.add_parser("compare", help="show a table of several runs")
     command.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
     command.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    command.add_argument(
+        "--plot",
+        metavar="X,Y",
+        help="also draw one accuracy over another, e.g. natural,certified (or adversarial), with published results",
+    )
+    command.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        default=Path("compare.png"),
+        help="where --plot draws, .png or .svg (default: %(default)s)",
+    )
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    failures.tell(show(args.runs, as_markdown=args.markdown), strict=False)
+    if args.plot:
+        plot(args.runs, args.plot, args.figure)
+    failed = show(args.runs, as_markdown=args.markdown)
+    if args.plot:
+        print(args.figure)
+    failures.tell(failed, strict=False)
+
+
+def plot(folders: list[Path], axes: str, path: Path) -> None:
+    """Draw the runs, and the published results of their settings, into a file.
+
+    Raises:
+        ValueError: `axes` are not two accuracies, no run has been certified, or matplotlib is not installed.
+    """
+    x, comma, y = axes.partition(",")
+    if not comma:
+        raise ValueError(f"--plot is {axes!r}: give two accuracies, e.g. natural,certified")
+    check_place(path)
+    report.draw_scatter(report.scatter_marks(report.rows(folders), x, y), x, y, path)
 
 
 def show(folders: list[Path], *, as_markdown: bool = False) -> dict[str, list[Failure]]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from ctbench.analyses import analyses
 from ctbench.attacks import attacks
 from ctbench.cli.options import Commands, wide_console
+from ctbench.corruptions import corruptions
 from ctbench.datasets import datasets
 from ctbench.experiments import PAPERS, figures
 from ctbench.methods import methods
@@ -20,7 +21,18 @@ from ctbench.recipes import recipes
 from ctbench.regions import threats
 from ctbench.verify import stage_types
 
-KINDS = ("recipes", "methods", "networks", "datasets", "threats", "attacks", "stages", "analyses", "figures")
+KINDS = (
+    "recipes",
+    "methods",
+    "networks",
+    "datasets",
+    "threats",
+    "attacks",
+    "stages",
+    "analyses",
+    "corruptions",
+    "figures",
+)
 
 
 def add_to(commands: Commands) -> None:
@@ -67,6 +79,7 @@ def _members(kind: str) -> list[tuple[str, ...]]:
         "attacks": attacks,
         "stages": stage_types,
         "analyses": analyses,
+        "corruptions": corruptions,
     }
     entries = [(name, _about(member), _fields(member)) for name, member in members[kind]().items()]
     return [("name", "about", "fields"), *entries]

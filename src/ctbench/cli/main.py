@@ -10,12 +10,40 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from ctbench.cli import analyse, attack, certify, compare, demo, listing, merge, reproduce, sweep, train, vnncomp
+from ctbench.cli import (
+    agree,
+    analyse,
+    attack,
+    certify,
+    compare,
+    corruptions,
+    demo,
+    listing,
+    merge,
+    reproduce,
+    sweep,
+    train,
+    vnncomp,
+)
 from ctbench.cli.options import imported
 from ctbench.files import UNFINISHED
 from ctbench.memory import keep_freed_memory
 
-COMMANDS = (train, certify, attack, analyse, vnncomp, merge, compare, sweep, reproduce, listing, demo)
+COMMANDS = (
+    train,
+    certify,
+    attack,
+    analyse,
+    vnncomp,
+    merge,
+    compare,
+    agree,
+    corruptions,
+    sweep,
+    reproduce,
+    listing,
+    demo,
+)
 
 NO_FOLDER = "it is a file, but a folder is expected: choose another place"
 NO_RIGHT = "no permission to read or write it: change the permissions, or choose another place"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ctbench.cli.options import by_name, chosen, imported, radius
-from ctbench.datasets import Data, Dataset, Examples, Images, datasets
+from ctbench.cli.options import by_name, chosen, imported, positive, radius
+from ctbench.datasets import Data, Dataset, Examples, Images, corrupted, datasets, published_corruption
 from ctbench.networks import architectures
 from ctbench.onnx import can_replay, load_onnx, replay
 from ctbench.regions import Threat, threat
@@ -32,12 +32,13 @@ class Subject:
     images: Examples  # the test set
     threat: Threat
     folder: RunFolder
+    shifted: bool = False  # whether the test images are corrupted
     replay: Replay | None = None  # another implementation of the network
 
     @property
     def name(self) -> str:
         """The name of its files of records."""
-        return f"{self.threat.name}-{self.threat.eps:.10g}"
+        return f"{self.threat.name}-{self.threat.eps:.10g}{f'-{self.dataset}' if self.shifted else ''}"
 
     def samples(self, chosen: range | None) -> range:
         """The indices `chosen`; None chooses all images. Raises ValueError if there are fewer images."""
@@ -71,6 +72,13 @@ def add_kind_to(command: argparse.ArgumentParser) -> None:
         "--dataset", metavar="NAME", help="the images, if the subject is not a run (ctbench list datasets)"
     )
     command.add_argument("--dataset-path", metavar="PATH", help="the path of the images, with --dataset folder")
+    command.add_argument(
+        "--corruption",
+        metavar="[SET/]NAME",
+        help="corrupt the test images: NAME is one of ours (ctbench list corruptions), SET/NAME published images, e.g. "
+        "mnist-c/fog",
+    )
+    command.add_argument("--severity", type=positive, metavar="N", help="of --corruption, from 1 to 5 (default: 3)")
     command.add_argument("--samples", type=chosen, metavar="N|A:B", help="the first N test images, or images A to B-1")
     command.add_argument("--network", metavar="NAME", help="only for a file of weights (ctbench list networks)")
     command.add_argument("--normalize", action="store_true", help="with --network: begin with the data's normalisation")
@@ -92,16 +100,17 @@ def subject(args: argparse.Namespace) -> Subject:
     if args.eps is None or args.dataset is None:
         run = f", or the run folder {path.parent}" if RunFolder(path.parent).recipe.is_file() else ""
         raise ValueError(f"{args.subject} does not define its eps or its data: give --eps and --dataset{run}")
-    dataset = _dataset(args)
+    dataset = _shifted(_dataset(args), args)
     data = dataset.load(args.data)
     name, model = (_of_weights if of_weights else _of_function if of_function else _of_onnx)(args, data)
     return Subject(
         model=model,
         network=name,
-        dataset=dataset.name,
+        dataset=dataset.title,
         images=data.test,
         threat=_threat(args.norm or "linf", args.eps, data.test),
         folder=RunFolder(Path("runs") / (args.subject.replace(":", ".") if of_function else path.stem)),
+        shifted=args.corruption is not None,
         replay=_replay(path) if path.suffix == ".onnx" else None,
     )
 
@@ -113,15 +122,17 @@ def _of_run(path: Path, args: argparse.Namespace) -> Subject:
         raise ValueError("--dataset and --dataset-path are only for networks; a run has its own data: leave them out")
     loaded = load_run(path)
     recipe = loaded.recipe
-    images = recipe.dataset.load(args.data).test
+    dataset = _shifted(recipe.dataset, args)
+    images = dataset.load(args.data).test
     eps = recipe.threat.eps if args.eps is None else args.eps
     return Subject(
         model=loaded.model,
         network=recipe.network.name,
-        dataset=recipe.dataset.name,
+        dataset=dataset.title,
         images=images,
         threat=_threat(args.norm, eps, images) if args.norm else replace(recipe.threat, eps=eps),
         folder=loaded.folder,
+        shifted=args.corruption is not None,
     )
 
 
@@ -170,6 +181,18 @@ def _dataset(args: argparse.Namespace) -> Dataset:
     if args.dataset in types and takes_path != (args.dataset_path is not None):
         raise ValueError(f"--dataset {args.dataset} {'needs' if takes_path else 'takes no'} --dataset-path")
     return by_name("--dataset", args.dataset, types, **({"path": args.dataset_path} if takes_path else {}))
+
+
+def _shifted(dataset: Dataset, args: argparse.Namespace) -> Dataset:
+    """The data set with corrupted test images, if the options say so."""
+    if args.corruption is None:
+        if args.severity is not None:
+            raise ValueError(f"--severity {args.severity} has no --corruption: name one, e.g. --corruption fog")
+        return dataset
+    source, _, name = args.corruption.rpartition("/")
+    if not source:
+        return corrupted(dataset, name, severity=3 if args.severity is None else args.severity)
+    return published_corruption(source, name, severity=args.severity, augmentation=dataset.augmentation)
 
 
 def _replay(path: Path) -> Replay | None:

@@ -9,28 +9,44 @@ To add a data set, write a file in this package with a dataclass that has a `nam
 from ctbench.datasets.augmentation import Augmentation
 from ctbench.datasets.base import Data, Dataset, Examples, Images, Vectors, stratified_split
 from ctbench.datasets.cifar import CIFAR10
+from ctbench.datasets.corrupted import Corrupted, corrupt, corrupted
 from ctbench.datasets.digits import Digits
 from ctbench.datasets.folder import Folder
 from ctbench.datasets.mnist import MNIST
+from ctbench.datasets.published_corruptions import (
+    CIFAR10C,
+    MNISTC,
+    PublishedCorruption,
+    TinyImageNetC,
+    published_corruption,
+)
 from ctbench.datasets.synthetic import Separable, Spheres
 from ctbench.datasets.tinyimagenet import TinyImageNet
 from ctbench.members import members
 
 __all__ = [
     "CIFAR10",
+    "CIFAR10C",
     "MNIST",
+    "MNISTC",
     "Augmentation",
+    "Corrupted",
     "Data",
     "Dataset",
     "Digits",
     "Examples",
     "Folder",
     "Images",
+    "PublishedCorruption",
     "Separable",
     "Spheres",
     "TinyImageNet",
+    "TinyImageNetC",
     "Vectors",
+    "corrupt",
+    "corrupted",
     "datasets",
+    "published_corruption",
     "stratified_split",
 ]
 

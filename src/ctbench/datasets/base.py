@@ -197,6 +197,11 @@ class Dataset(ABC):
     name: ClassVar[str]
     augmentation: Augmentation = field(default=Augmentation())
 
+    @property
+    def title(self) -> str:
+        """What records call it; data sets with other test images have another title."""
+        return self.name
+
     @abstractmethod
     def load(self, root: Path | None = None) -> Data:
         """Read the data set. Download it first if files are missing and there is a source. Ends with `cut`.

@@ -11,6 +11,7 @@ import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pooch  # type: ignore[import-untyped]
@@ -19,17 +20,33 @@ from rich.progress import DownloadColumn, Progress
 from ctbench.progress import progress_bars
 
 CHUNK = 1 << 18  # bytes
+LABELS = {"sha256": "SHA-256", "md5": "MD5"}
 
 pooch.get_logger().setLevel("WARNING")  # its other messages repeat the progress bar and the errors
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """A file to download: its name, its SHA-256, and the base URLs that provide it, best first."""
+    """A file to download: its name, its SHA-256 (if that is not published, its MD5), and the base URLs, best first."""
 
     name: str
-    sha256: str
+    sha256: str = ""
+    md5: str = ""
     mirrors: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        assert self.sha256 or self.md5, f"{self.name} has no checksum"
+
+    @property
+    def checksum(self) -> str:
+        """The checksum as pooch takes it, e.g. "sha256:..."."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
+
+    def check(self, path: Path) -> None:
+        """Check the checksum of a file. Raises ValueError if it is not the expected one."""
+        algorithm, _, expected = self.checksum.partition(":")
+        about = path.stat()
+        _check(path, algorithm, _digest(path, algorithm, about.st_size, about.st_mtime_ns), expected)
 
     def urls(self) -> list[str]:
         """The URLs to try, in order."""
@@ -100,24 +117,35 @@ def check_sha256(path: Path, expected: str, *, content: bytes | None = None) -> 
         ValueError: the SHA-256 is not the expected one.
     """
     if content is None:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        _check(path, "sha256", _digest_of(path, "sha256"), expected)
     else:
-        digest = hashlib.sha256(content).hexdigest()
+        _check(path, "sha256", hashlib.sha256(content).hexdigest(), expected, unpacked="unpacked ")
+
+
+def _check(path: Path, algorithm: str, digest: str, expected: str, *, unpacked: str = "") -> None:
     if digest != expected:
-        unpacked = "" if content is None else "unpacked "
         raise ValueError(
-            f"{path}: the {unpacked}SHA-256 is {digest}, expected {expected}; "
+            f"{path}: the {unpacked}{LABELS[algorithm]} is {digest}, expected {expected}; "
             "the file is damaged or another one: delete it, and it will be downloaded again"
         )
+
+
+def _digest_of(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+@lru_cache(maxsize=16)
+def _digest(path: Path, algorithm: str, size: int, changed: int) -> str:
+    """The digest of a file; a process reads it again only if its size or its time of change is another one."""
+    return _digest_of(path, algorithm)
 
 
 def _retrieve(url: str, remote: Remote, folder: Path) -> Path:
     """Download from one URL, with a progress bar if the output is a terminal."""
     with progress_bars(done=DownloadColumn()) as bars:
         downloader = pooch.HTTPDownloader(progressbar=_Bar(bars, remote.name), chunk_size=CHUNK)
-        known_hash = f"sha256:{remote.sha256}"
-        return Path(pooch.retrieve(url, known_hash, remote.name, folder, downloader=downloader))
+        return Path(pooch.retrieve(url, remote.checksum, remote.name, folder, downloader=downloader))
 
 
 class _Bar:

@@ -35,7 +35,7 @@ def cifar10_2_standard() -> Recipe:
         epochs=160,
         batch_size=128,
         source="CTBench, Table 5",
-        published=table_1(natural=91.27),
+        published=table_1("cifar10", 2 / 255, "Standard"),
     )
 
 
@@ -44,7 +44,7 @@ def cifar10_2_pgd() -> Recipe:
         cifar10_2_standard(),
         PGD(attack=search(8)),
         l1=2e-5,
-        published=table_1(natural=88.67, adversarial=72.41),
+        published=table_1("cifar10", 2 / 255, "PGD"),
     )
 
 
@@ -53,7 +53,7 @@ def cifar10_2_edac() -> Recipe:
         cifar10_2_standard(),
         EDAC(attack=search(8)),
         l1=5e-6,
-        published=table_1(natural=89.18, adversarial=72.42),
+        published=table_1("cifar10", 2 / 255, "EDAC"),
     )
 
 
@@ -62,7 +62,7 @@ def cifar10_2_ibp() -> Recipe:
         cifar10_2_standard(),
         IBP(),
         l1=1e-6,
-        published=table_1(natural=67.49, adversarial=56.10, certified=55.99),
+        published=table_1("cifar10", 2 / 255, "IBP"),
     )
 
 
@@ -71,7 +71,7 @@ def cifar10_2_crown_ibp() -> Recipe:
         cifar10_2_standard(),
         CrownIBP(),
         l1=1e-6,
-        published=table_1(natural=67.60, adversarial=57.28, certified=57.11),
+        published=table_1("cifar10", 2 / 255, "CROWN-IBP"),
     )
 
 
@@ -82,7 +82,7 @@ def cifar10_2_sabr() -> Recipe:
         train_eps=3 / 255,
         l1=1e-6,
         robust_weight=0.7,
-        published=table_1(natural=77.86, adversarial=65.56, certified=63.61),
+        published=table_1("cifar10", 2 / 255, "SABR"),
     )
 
 
@@ -92,7 +92,7 @@ def cifar10_2_taps() -> Recipe:
         taps(8, relus=5, scale=5),
         warmup=IBP(),
         l1=2e-6,
-        published=table_1(natural=74.44, adversarial=62.62, certified=61.27),
+        published=table_1("cifar10", 2 / 255, "TAPS"),
     )
 
 
@@ -104,7 +104,7 @@ def cifar10_2_staps() -> Recipe:
         warmup=sabr,
         train_eps=3 / 255,
         l1=5e-6,
-        published=table_1(natural=77.05, adversarial=66.09, certified=64.21),
+        published=table_1("cifar10", 2 / 255, "STAPS"),
     )
 
 
@@ -115,7 +115,7 @@ def cifar10_2_mtl_ibp() -> Recipe:
         l1=3e-6,
         robust_weight=0.9,
         swa=SWA(start=150),
-        published=table_1(natural=78.82, adversarial=67.69, certified=64.41),
+        published=table_1("cifar10", 2 / 255, "MTL-IBP"),
     )
 
 
@@ -135,7 +135,7 @@ def cifar10_8_pgd() -> Recipe:
         cifar10_8_standard(),
         PGD(attack=search(10)),
         l1=1e-6,
-        published=table_1(natural=78.71, adversarial=35.93),
+        published=table_1("cifar10", 8 / 255, "PGD"),
     )
 
 
@@ -144,7 +144,7 @@ def cifar10_8_edac() -> Recipe:
         cifar10_8_standard(),
         EDAC(attack=search(10)),
         l1=1e-6,
-        published=table_1(natural=78.95, adversarial=42.48),
+        published=table_1("cifar10", 8 / 255, "EDAC"),
     )
 
 
@@ -153,7 +153,7 @@ def cifar10_8_ibp() -> Recipe:
         cifar10_8_standard(),
         IBP(),
         l1=0.0,
-        published=table_1(natural=48.51, adversarial=35.48, certified=35.28),
+        published=table_1("cifar10", 8 / 255, "IBP"),
     )
 
 
@@ -162,7 +162,7 @@ def cifar10_8_crown_ibp() -> Recipe:
         cifar10_8_standard(),
         CrownIBP(),
         l1=0.0,
-        published=table_1(natural=48.25, adversarial=32.77, certified=32.59),
+        published=table_1("cifar10", 8 / 255, "CROWN-IBP"),
     )
 
 
@@ -171,7 +171,7 @@ def cifar10_8_sabr() -> Recipe:
         cifar10_8_standard(),
         SABR(ratio=0.7, attack=centre_search(10)),
         l1=0.0,
-        published=table_1(natural=52.71, adversarial=36.11, certified=35.34),
+        published=table_1("cifar10", 8 / 255, "SABR"),
     )
 
 
@@ -181,7 +181,7 @@ def cifar10_8_taps() -> Recipe:
         taps(10, relus=1, scale=2),
         warmup=IBP(),
         l1=0.0,
-        published=table_1(natural=49.96, adversarial=35.69, certified=35.25),
+        published=table_1("cifar10", 8 / 255, "TAPS"),
     )
 
 
@@ -192,7 +192,7 @@ def cifar10_8_staps() -> Recipe:
         replace(sabr, inner=taps(10, relus=1, scale=2)),
         warmup=sabr,
         l1=0.0,
-        published=table_1(natural=51.49, adversarial=35.54, certified=35.11),
+        published=table_1("cifar10", 8 / 255, "STAPS"),
     )
 
 
@@ -202,5 +202,5 @@ def cifar10_8_mtl_ibp() -> Recipe:
         MTLIBP(alpha=0.5, attack=search(1)),
         l1=0.0,
         swa=SWA(start=225),
-        published=table_1(natural=54.28, adversarial=36.02, certified=35.41),
+        published=table_1("cifar10", 8 / 255, "MTL-IBP"),
     )

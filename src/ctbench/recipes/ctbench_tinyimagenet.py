@@ -38,7 +38,7 @@ def tinyimagenet_standard() -> Recipe:
         epochs=160,
         batch_size=128,
         source="CTBench, Table 7",
-        published=table_1(natural=47.96),
+        published=table_1("tinyimagenet", 1 / 255, "Standard"),
     )
 
 
@@ -47,7 +47,7 @@ def tinyimagenet_pgd() -> Recipe:
         tinyimagenet_standard(),
         PGD(attack=search(1)),
         l1=5e-5,
-        published=table_1(natural=46.78, adversarial=33.16),
+        published=table_1("tinyimagenet", 1 / 255, "PGD"),
     )
 
 
@@ -56,7 +56,7 @@ def tinyimagenet_edac() -> Recipe:
         tinyimagenet_standard(),
         EDAC(size=0.1, attack=search(1)),
         l1=1e-5,
-        published=table_1(natural=46.79, adversarial=33.16),
+        published=table_1("tinyimagenet", 1 / 255, "EDAC"),
     )
 
 
@@ -66,7 +66,7 @@ def tinyimagenet_ibp() -> Recipe:
         IBP(),
         shi=SHI,
         l1=5e-5,
-        published=table_1(natural=26.77, adversarial=19.84, certified=19.82),
+        published=table_1("tinyimagenet", 1 / 255, "IBP"),
     )
 
 
@@ -77,7 +77,7 @@ def tinyimagenet_crown_ibp() -> Recipe:
         shi=SHI,
         l1=2e-5,
         swa=AVERAGED,
-        published=table_1(natural=28.44, adversarial=22.31, certified=22.14),
+        published=table_1("tinyimagenet", 1 / 255, "CROWN-IBP"),
     )
 
 
@@ -87,7 +87,7 @@ def tinyimagenet_sabr() -> Recipe:
         SABR(ratio=0.4, attack=centre_search(1)),
         shi=SHI,
         l1=5e-5,
-        published=table_1(natural=30.58, adversarial=21.16, certified=20.96),
+        published=table_1("tinyimagenet", 1 / 255, "SABR"),
     )
 
 
@@ -98,7 +98,7 @@ def tinyimagenet_taps() -> Recipe:
         warmup=IBP(),
         shi=SHI,
         l1=5e-5,
-        published=table_1(natural=28.64, adversarial=21.71, certified=21.58),
+        published=table_1("tinyimagenet", 1 / 255, "TAPS"),
     )
 
 
@@ -110,7 +110,7 @@ def tinyimagenet_staps() -> Recipe:
         warmup=sabr,
         shi=SHI,
         l1=5e-5,
-        published=table_1(natural=30.63, adversarial=22.57, certified=22.31),
+        published=table_1("tinyimagenet", 1 / 255, "STAPS"),
     )
 
 
@@ -122,5 +122,5 @@ def tinyimagenet_mtl_ibp() -> Recipe:
         l1=5e-5,
         robust_weight=0.7,
         swa=AVERAGED,
-        published=table_1(natural=35.97, adversarial=28.49, certified=27.73),
+        published=table_1("tinyimagenet", 1 / 255, "MTL-IBP"),
     )

@@ -19,18 +19,18 @@ from ctbench.recipes.ctbench_cifar10 import cifar10_2_standard, cifar10_8_standa
 from ctbench.recipes.ctbench_mnist import mnist_01_standard, mnist_03_standard
 from ctbench.recipes.ctbench_tinyimagenet import tinyimagenet_standard
 from ctbench.recipes.tables import certified, taps
-from ctbench.results import Published
+from ctbench.results import Published, published_result
 from ctbench.training import Adam, LinearRamp, Recipe, Schedule, SmoothRamp
 
 CROPPED_TINYIMAGENET = TinyImageNet(augmentation=CROPPED)
 
 
-def _mueller(*, natural: float, certified: float) -> Published:
-    return Published(natural=natural, certified=certified, source="Müller et al. 2023, Table 2")
+def _mueller(dataset: str, eps: float, method: str = "SABR") -> Published:
+    return published_result(dataset, "linf", eps, method, paper="Müller et al. 2023").accuracies
 
 
-def _mao(*, natural: float, certified: float) -> Published:
-    return Published(natural=natural, certified=certified, source="Mao et al. 2023, Table 1")
+def _mao(dataset: str, eps: float, method: str) -> Published:
+    return published_result(dataset, "linf", eps, method, paper="Mao et al. 2023").accuracies
 
 
 def _sabr(setting: Recipe, method: SABR, *, l1: float, published: Published, shi: float = 0.5) -> Recipe:
@@ -48,21 +48,21 @@ def _sabr(setting: Recipe, method: SABR, *, l1: float, published: Published, shi
 
 
 def mnist_01_sabr_original() -> Recipe:
-    return _sabr(mnist_01_standard(), SABR(ratio=0.4), l1=1e-5, published=_mueller(natural=99.25, certified=98.06))
+    return _sabr(mnist_01_standard(), SABR(ratio=0.4), l1=1e-5, published=_mueller("mnist", 0.1))
 
 
 def mnist_03_sabr_original() -> Recipe:
-    return _sabr(mnist_03_standard(), SABR(ratio=0.6), l1=1e-6, published=_mueller(natural=98.82, certified=93.38))
+    return _sabr(mnist_03_standard(), SABR(ratio=0.6), l1=1e-6, published=_mueller("mnist", 0.3))
 
 
 def cifar10_2_sabr_original() -> Recipe:
     method = SABR(ratio=0.1, shrink=0.8)
-    return _sabr(cifar10_2_standard(), method, l1=1e-6, published=_mueller(natural=79.52, certified=62.57))
+    return _sabr(cifar10_2_standard(), method, l1=1e-6, published=_mueller("cifar10", 2 / 255, "SABR with shrinking"))
 
 
 def cifar10_8_sabr_original() -> Recipe:
     setting = replace(cifar10_8_standard(), epochs=180, optimizer=Adam(lr=5e-4, milestones=(140, 160)))
-    return _sabr(setting, SABR(ratio=0.7), l1=0.0, published=_mueller(natural=52.00, certified=35.25))
+    return _sabr(setting, SABR(ratio=0.7), l1=0.0, published=_mueller("cifar10", 8 / 255))
 
 
 def tinyimagenet_sabr_original() -> Recipe:
@@ -72,7 +72,7 @@ def tinyimagenet_sabr_original() -> Recipe:
         epochs=180,
         optimizer=Adam(lr=5e-4, milestones=(140, 160)),
     )
-    return _sabr(setting, SABR(ratio=0.4), l1=1e-6, shi=0.2, published=_mueller(natural=28.64, certified=20.34))
+    return _sabr(setting, SABR(ratio=0.4), l1=1e-6, shi=0.2, published=_mueller("tinyimagenet", 1 / 255))
 
 
 def _taps(
@@ -113,13 +113,11 @@ def _of_mao(setting: Recipe) -> Recipe:
 
 
 def mnist_01_taps_original() -> Recipe:
-    return _taps(
-        mnist_01_standard(), steps=10, relus=3, scale=5, l1=1e-6, published=_mao(natural=99.19, certified=98.39)
-    )
+    return _taps(mnist_01_standard(), steps=10, relus=3, scale=5, l1=1e-6, published=_mao("mnist", 0.1, "TAPS"))
 
 
 def mnist_03_taps_original() -> Recipe:
-    return _taps(mnist_03_standard(), steps=5, relus=1, scale=5, l1=0.0, published=_mao(natural=97.94, certified=93.62))
+    return _taps(mnist_03_standard(), steps=5, relus=1, scale=5, l1=0.0, published=_mao("mnist", 0.3, "TAPS"))
 
 
 def cifar10_2_taps_original() -> Recipe:
@@ -129,7 +127,7 @@ def cifar10_2_taps_original() -> Recipe:
         relus=5,
         scale=5,
         l1=2e-6,
-        published=_mao(natural=75.09, certified=61.56),
+        published=_mao("cifar10", 2 / 255, "TAPS"),
     )
 
 
@@ -140,7 +138,7 @@ def cifar10_8_taps_original() -> Recipe:
         relus=1,
         scale=5,
         l1=2e-6,
-        published=_mao(natural=49.76, certified=35.10),
+        published=_mao("cifar10", 8 / 255, "TAPS"),
     )
 
 
@@ -152,7 +150,7 @@ def tinyimagenet_taps_original() -> Recipe:
         scale=5,
         l1=0.0,
         shi=0.2,
-        published=_mao(natural=28.34, certified=20.82),
+        published=_mao("tinyimagenet", 1 / 255, "TAPS"),
     )
 
 
@@ -164,7 +162,7 @@ def mnist_01_staps_original() -> Recipe:
         relus=1,
         scale=5,
         l1=2e-5,
-        published=_mao(natural=99.15, certified=98.37),
+        published=_mao("mnist", 0.1, "STAPS"),
     )
 
 
@@ -176,7 +174,7 @@ def mnist_03_staps_original() -> Recipe:
         relus=1,
         scale=5,
         l1=2e-6,
-        published=_mao(natural=98.53, certified=93.51),
+        published=_mao("mnist", 0.3, "STAPS"),
     )
 
 
@@ -188,7 +186,7 @@ def cifar10_2_staps_original() -> Recipe:
         relus=1,
         scale=2,
         l1=2e-6,
-        published=_mao(natural=79.76, certified=62.98),
+        published=_mao("cifar10", 2 / 255, "STAPS"),
     )
 
 
@@ -200,7 +198,7 @@ def cifar10_8_staps_original() -> Recipe:
         relus=1,
         scale=5,
         l1=2e-6,
-        published=_mao(natural=52.82, certified=34.65),
+        published=_mao("cifar10", 8 / 255, "STAPS"),
     )
 
 
@@ -213,7 +211,7 @@ def tinyimagenet_staps_original() -> Recipe:
         scale=5,
         l1=1e-6,
         shi=0.2,
-        published=_mao(natural=28.98, certified=22.16),
+        published=_mao("tinyimagenet", 1 / 255, "STAPS"),
     )
 
 
@@ -240,5 +238,7 @@ def mnist_03_crown_ibp_original() -> Recipe:
             Schedule(path="method.beta", start_value=1.0, end_value=0.0, ramp=LinearRamp(start=0, end=20)),
         ),
         source="Zhang et al. 2020, loss of section 4",
-        published=Published(natural=98.18, certified=92.98, source="Zhang et al. 2020, by Müller et al. 2023, Table 2"),
+        published=published_result(
+            "mnist", "linf", 0.3, "CROWN-IBP", paper="Müller et al. 2023", by="Zhang et al. 2020"
+        ).accuracies,
     )

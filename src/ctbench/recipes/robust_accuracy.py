@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 from ctbench.attacks import APGD, LineSearch
 from ctbench.datasets import CIFAR10, MNIST, Augmentation, TinyImageNet
@@ -41,42 +42,21 @@ from ctbench.methods.ibp import IBP
 from ctbench.methods.line_search import LineSearchTraining
 from ctbench.methods.pgd import PGD
 from ctbench.networks import Architecture, ConvLarge, ResNet, WideResNet
-from ctbench.recipes.tables import cells
 from ctbench.regions import L2, Linf, RandomSegments, Threat
-from ctbench.results import Published
+from ctbench.results import published_result
 from ctbench.training import SGD, Adam, ConstantRamp, LinearRamp, Ramp, Recipe, Schedule, SmoothRamp
 
 PAPER = "De Bartolomeis et al. 2023"
 CROPS = CIFAR10(augmentation=Augmentation(flip=True, crop_padding=4))
 
-# robust and standard error
-TABLE_4 = """
-            AT           COAP         CROWN-IBP    IBP          FAST-IBP
-linf-0.1    0.021 0.008  0.026 0.010  0.024 0.010  0.026 0.010  0.017 0.009
-linf-0.2    0.045 0.008  0.066 0.026  0.050 0.014  0.060 0.014  0.032 0.010
-linf-0.3    0.095 0.008  0.224 0.110  0.075 0.017  0.091 0.021  0.058 0.015
-linf-0.4    0.321 0.008  0.806 0.737  0.120 0.025  0.147 0.033  0.104 0.024
-l2-0.5      0.020 0.006  0.040 0.014  0.059 0.027  0.068 0.032  0.044 0.022
-l2-0.75     0.035 0.006  0.100 0.030  0.125 0.060  0.145 0.070  0.124 0.053
-l2-1        0.048 0.006  0.193 0.049  0.355 0.192  0.539 0.432  0.361 0.175
-l2-1.25     0.092 0.005  0.302 0.074  0.760 0.696  0.806 0.794  0.724 0.652
-"""
-TABLE_5 = """
-            AT           COAP         CROWN-IBP    IBP          FAST-IBP
-linf-1/255  0.296 0.150  0.372 0.309  0.425 0.331  0.459 0.356  0.384 0.290
-linf-2/255  0.378 0.166  0.427 0.336  0.498 0.363  0.526 0.415  0.476 0.357
-linf-4/255  0.506 0.193  0.609 0.502  0.640 0.548  0.614 0.487  0.585 0.449
-linf-8/255  0.698 0.239  0.775 0.729  0.673 0.539  0.708 0.606  0.675 0.546
-l2-9/255    0.217 0.151  0.233 0.219  0.521 0.491  0.457 0.424  0.661 0.647
-l2-18/255   0.246 0.151  0.316 0.287  0.721 0.690  0.566 0.515  0.763 0.753
-l2-36/255   0.298 0.152  0.447 0.399  0.780 0.740  0.680 0.622  0.849 0.844
-l2-72/255   0.386 0.172  0.630 0.574  0.900 0.900  0.772 0.740  0.900 0.900
-"""
-TABLE_1 = """
-            AT           CROWN-IBP    IBP          FAST-IBP
-linf-1/255
-l2-5/255
-"""
+BUDGETS = {
+    "mnist": ("linf-0.1", "linf-0.2", "linf-0.3", "linf-0.4", "l2-0.5", "l2-0.75", "l2-1", "l2-1.25"),
+    "cifar10": (
+        *("linf-1/255", "linf-2/255", "linf-4/255", "linf-8/255"),
+        *("l2-9/255", "l2-18/255", "l2-36/255", "l2-72/255"),
+    ),
+    "tinyimagenet": ("linf-1/255", "l2-5/255"),
+}
 NAMES = {"AT": "pgd", "COAP": "coap", "CROWN-IBP": "crown_ibp", "IBP": "ibp", "FAST-IBP": "fast_ibp"}
 
 
@@ -175,14 +155,16 @@ def _fast(at: Recipe, network: Architecture, *, shi: float, ramp: Ramp) -> Recip
     return replace(at, network=network, method=IBP(), ramp=ramp, shi=shi, initialization="shi")
 
 
-def _recipes(table: str, text: str, dataset: str, settings: dict[str, Recipe]) -> dict[str, Callable[[], Recipe]]:
-    """Return a recipe for each cell of a table of robust and standard errors, by name."""
+def _recipes(dataset: str, settings: dict[str, Recipe]) -> dict[str, Callable[[], Recipe]]:
+    """Return a recipe for each budget and column of the tables, by name."""
     entries: dict[str, Callable[[], Recipe]] = {}
-    for (budget, column), errors in cells(text).items():
+    for budget, (column, setting) in product(BUDGETS[dataset], settings.items()):
         norm, _, radius = budget.partition("-")
         name = f"robustacc_{dataset}_{norm}_{radius.removesuffix('/255').replace('.', '')}_{NAMES[column]}"
-        threat, published = _threat(norm, radius, column), _accuracies(*errors, table=table) if errors else None
-        entries[name] = partial(replace, settings[column], threat=threat, published=published)
+        threat = _threat(norm, radius, column)
+        # Table 1, with TinyImageNet, is a figure without numbers
+        table = None if dataset == "tinyimagenet" else published_result(dataset, norm, threat.eps, column, paper=PAPER)
+        entries[name] = partial(replace, setting, threat=threat, published=table and table.accuracies)
     return entries
 
 
@@ -194,15 +176,10 @@ def _threat(norm: str, radius: str, column: str) -> Threat:
     return L2(eps=eps) if column == "AT" else L2(eps=eps, clip=None)
 
 
-def _accuracies(robust: float, standard: float, *, table: str) -> Published:
-    natural, adversarial = (round(100 * (1 - error), 1) for error in (standard, robust))
-    return Published(natural=natural, adversarial=adversarial, source=f"{PAPER}, {table}")
-
-
 RECIPES = {
-    **_recipes("Table 4", TABLE_4, "mnist", _mnist()),
-    **_recipes("Table 5", TABLE_5, "cifar10", _cifar10()),
-    **_recipes("Table 1", TABLE_1, "tinyimagenet", _tinyimagenet()),
+    **_recipes("mnist", _mnist()),
+    **_recipes("cifar10", _cifar10()),
+    **_recipes("tinyimagenet", _tinyimagenet()),
 }
 
 

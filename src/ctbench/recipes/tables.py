@@ -8,7 +8,7 @@ from typing import Any
 from ctbench import attacks
 from ctbench.methods import Method
 from ctbench.methods.taps import TAPS
-from ctbench.results import Published
+from ctbench.results import Published, published_result
 from ctbench.training import Recipe
 
 
@@ -43,24 +43,6 @@ def taps(steps: int, *, relus: int, scale: float, restarts: int = 3) -> TAPS:
     return TAPS(classifier_relus=relus, scale=scale, attack=latent_search(steps, restarts))
 
 
-def table_1(*, natural: float, adversarial: float | None = None, certified: float | None = None) -> Published:
-    """Accuracies of CTBench's Table 1, in percent."""
-    return Published(natural=natural, adversarial=adversarial, certified=certified, source="CTBench, Table 1")
-
-
-def cells(table: str) -> dict[tuple[str, str], tuple[float, ...]]:
-    """Read a printed table: the numbers in each cell, by row and column.
-
-    The first line names the columns, without spaces in a name. Every other line holds the name of a row and its cells,
-    which hold the same number of numbers each, or no numbers at all.
-    """
-    heading, *lines = table.strip().splitlines()
-    columns = heading.split()
-    read = {}
-    for line in lines:
-        row, *numbers = line.split()
-        per_cell, rest = divmod(len(numbers), len(columns))
-        assert not rest, f"{line!r} does not fill the columns {columns}"
-        for place, column in enumerate(columns):
-            read[row, column] = tuple(map(float, numbers[place * per_cell :][:per_cell]))
-    return read
+def table_1(dataset: str, eps: float, method: str) -> Published:
+    """CTBench's own result in its Table 1."""
+    return published_result(dataset, "linf", eps, method, paper="CTBench").accuracies

@@ -1,6 +1,33 @@
 """Tables and figures computed only from result files."""
 
+from ctbench.report.agreement import agreement_csv, agreement_markdown, agreement_tables, write_difficulties
 from ctbench.report.comparison import Row, markdown, rows, table
 from ctbench.report.figures import Panel, Plot, Point, as_csv, draw, points
+from ctbench.report.generalisation import Ratios, draw_heat_map, ratio_csv, ratio_markdown, ratio_rows, ratio_table
+from ctbench.report.scatter import Mark, draw_scatter, scatter_marks
 
-__all__ = ["Panel", "Plot", "Point", "Row", "as_csv", "draw", "markdown", "points", "rows", "table"]
+__all__ = [
+    "Mark",
+    "Panel",
+    "Plot",
+    "Point",
+    "Ratios",
+    "Row",
+    "agreement_csv",
+    "agreement_markdown",
+    "agreement_tables",
+    "as_csv",
+    "draw",
+    "draw_heat_map",
+    "draw_scatter",
+    "markdown",
+    "points",
+    "ratio_csv",
+    "ratio_markdown",
+    "ratio_rows",
+    "ratio_table",
+    "rows",
+    "scatter_marks",
+    "table",
+    "write_difficulties",
+]

@@ -146,7 +146,7 @@ def draw(points: Sequence[Point], plot: Plot, path: Path) -> None:
     """Draw a figure into a file, PNG or SVG by its suffix; the same points give the same bytes.
 
     Raises:
-        ValueError: matplotlib is not installed.
+        ValueError: matplotlib is not installed, or the suffix is another one.
     """
     figure, axes = panels(len(plot.panels))
     for axis, panel in zip(axes, plot.panels, strict=True):
@@ -158,20 +158,26 @@ def draw(points: Sequence[Point], plot: Plot, path: Path) -> None:
     save(figure, plot.title, path)
 
 
-def panels(count: int, *, width: float = 3.6) -> tuple[Figure, list[Axes]]:
+def panels(count: int, *, width: float = 3.6, height: float = 3.2) -> tuple[Figure, list[Axes]]:
     """A figure with this many panels side by side, without a window. Raises ValueError without matplotlib."""
     try:
-        from matplotlib import figure
+        from matplotlib import figure as figures
     except ImportError as error:
         raise ValueError(f"matplotlib is not there ({error}): pip install 'ctbench[figures]'") from None
-    drawn = figure.Figure(figsize=(width * count, 3.2), layout="constrained")
-    return drawn, list(drawn.subplots(1, count, squeeze=False)[0])
+    figure = figures.Figure(figsize=(width * count, height), layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
 def save(figure: Figure, title: str, path: Path) -> None:
-    """Write a figure into a file, PNG or SVG by its suffix; the same figure gives the same bytes."""
+    """Write a figure into a file, PNG or SVG by its suffix; the same figure gives the same bytes.
+
+    Raises:
+        ValueError: the suffix is another one.
+    """
     import matplotlib
 
+    if path.suffix not in (".png", ".svg"):
+        raise ValueError(f"{path} is neither a .png nor a .svg file: choose a name that ends in one of them")
     figure.suptitle(title, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": title}):  # otherwise the names within an SVG are random

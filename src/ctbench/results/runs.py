@@ -9,6 +9,7 @@ certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.c
                      NAME.lock the lock of the process that writes them
 attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME describes, and .json their settings
 analysed/NAME.jsonl  records of the analysis NAME, NAME.json its settings
+corrupted/SOURCE.jsonl  accuracies on corrupted test images, and .json their settings
 """
 
 from __future__ import annotations
@@ -157,6 +158,10 @@ class RunFolder:
     def attacked(self, name: str, attacks: str) -> Path:
         """The file of the records of attacks."""
         return self.path / "attacked" / f"{name}-{attacks}.jsonl"
+
+    def corrupted(self, source: str) -> Path:
+        """The file of the records of corrupted test images."""
+        return self.path / "corrupted" / f"{source}.jsonl"
 
     def attacks(self) -> list[Path]:
         """The settings of all records of attacks, sorted by name."""

@@ -1,0 +1,67 @@
+"""`ctbench agree`: do several networks fail on the same samples?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ctbench import report
+from ctbench.cli.options import Commands, check_place, radius, wide_console
+from ctbench.results import Agreement, certification_of, compare_certifications
+
+SHOWN = 20  # indices of samples at most
+
+
+def add_to(commands: Commands) -> None:
+    command = commands.add_parser("agree", help="count the samples that several certifications certify")
+    command.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="run folders, or files of records (certified/NAME.jsonl)"
+    )
+    command.add_argument(
+        "--eps", type=radius, help="the radius, e.g. 0.1 or 8/255 (default: that of a run's only certification)"
+    )
+    command.add_argument(
+        "--difficulty", type=Path, metavar="FILE", help="write how many certify each sample, as .csv or .json"
+    )
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    form.add_argument("--csv", action="store_true", help="print CSV")
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    agreement = compare_certifications([certification_of(path, args.eps) for path in args.runs], names(args.runs))
+    if args.difficulty:
+        check_place(args.difficulty)
+        report.write_difficulties(agreement, args.difficulty)
+    if args.csv:
+        print(report.agreement_csv(agreement), end="")
+    elif args.markdown:
+        print(report.agreement_markdown(agreement))
+    else:
+        show(agreement)
+        if args.difficulty:
+            print(args.difficulty)
+
+
+def names(paths: list[Path]) -> list[str]:
+    """RUN for a run folder, RUN/NAME for its file certified/NAME.jsonl; whole paths if two of these are equal."""
+    short = [_name(path.absolute()) for path in paths]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+
+
+def _name(path: Path) -> str:
+    if path.suffix != ".jsonl":
+        return path.name
+    return f"{path.parent.parent.name}/{path.stem}" if path.parent.name == "certified" else path.stem
+
+
+def show(agreement: Agreement) -> None:
+    """Print the tables, and the samples that no certification certifies."""
+    console = wide_console()
+    for table in report.agreement_tables(agreement):
+        console.print(table)
+    hard = agreement.uncertified
+    more = ", ..." if len(hard) > SHOWN else ""
+    listed = f": {', '.join(map(str, hard[:SHOWN]))}{more}" if hard else ""
+    print(f"{len(hard)} of {len(agreement.indices)} samples are certified by none{listed}")

@@ -1,0 +1,157 @@
+"""One accuracy over another: a mark for each run, and hollow marks for published results of the same setting.
+
+As CTBench's Fig. 1, SABR's Fig. 5 and TAPS' Fig. 1: a panel for each data set, norm and radius.
+
+    marks = scatter_marks(rows(folders), "natural", "certified")
+    draw_scatter(marks, "natural", "certified", Path("scatter.png"))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctbench.report.comparison import Row
+from ctbench.report.figures import panels, save
+from ctbench.results import Certification, published_results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ACCURACIES = ("natural", "adversarial", "certified")
+OURS = "black"
+MARKERS = "o^sDvP*X"
+COLORS = (
+    "tab:blue",
+    "tab:orange",
+    "tab:green",
+    "tab:red",
+    "tab:purple",
+    "tab:brown",
+    "tab:pink",
+    "tab:olive",
+    "tab:cyan",
+)
+SIDES = ((1, 1), (-1, -1), (-1, 1), (1, -1))  # of labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A point of a scatter plot."""
+
+    dataset: str
+    norm: str
+    eps: float
+    label: str  # the name of the run, or the method
+    x: float  # percent
+    y: float
+    by: str = ""  # whose published result it is; "" for a run
+
+    @property
+    def panel(self) -> str:
+        return f"{self.dataset}, {self.norm} eps {self.eps:.4g}"
+
+
+def scatter_marks(rows: Iterable[Row], x: str, y: str) -> list[Mark]:
+    """The marks of certified runs, and of what is published for their data sets, norms and radii.
+
+    Args:
+        rows: the rows of `ctbench.report.rows`; runs without a certification, or without one radius
+            for all features, are left out.
+        x, y: "natural", "adversarial" or "certified".
+
+    Raises:
+        ValueError: an accuracy has another name, or no run has a certification.
+    """
+    wrong = [name for name in (x, y) if name not in ACCURACIES]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is not an accuracy of a run: give two of {', '.join(ACCURACIES)}")
+    ours = list(_of_runs(rows, x, y))
+    if not ours:
+        raise ValueError("none of the runs has been certified: run ctbench certify first")
+    panels = dict.fromkeys((mark.dataset, mark.norm, mark.eps) for mark in ours)
+    return [mark for panel in panels for mark in (*_in_panel(ours, panel), *_published(*panel, x, y))]
+
+
+def _of_runs(rows: Iterable[Row], x: str, y: str) -> Iterator[Mark]:
+    for row in rows:
+        if row.certification is not None and isinstance(row.eps, int | float):
+            yield Mark(
+                dataset=row.dataset,
+                norm=row.norm,
+                eps=row.eps,
+                label=row.run,
+                x=_percent(row.certification, x),
+                y=_percent(row.certification, y),
+            )
+
+
+def _percent(certification: Certification, name: str) -> float:
+    return 100 * float(getattr(certification, f"{name}_accuracy"))
+
+
+def _in_panel(marks: list[Mark], panel: tuple[str, str, float]) -> list[Mark]:
+    return [mark for mark in marks if (mark.dataset, mark.norm, mark.eps) == panel]
+
+
+def _published(dataset: str, norm: str, eps: float, x: str, y: str) -> list[Mark]:
+    """The published marks of a panel; the same numbers of one work, printed in several papers, are one mark."""
+    marks = []
+    for result in published_results():
+        across, up = getattr(result.accuracies, x), getattr(result.accuracies, y)
+        same = (result.dataset, result.norm) == (dataset, norm) and math.isclose(result.eps, eps, rel_tol=1e-6)
+        if same and across is not None and up is not None:
+            mark = Mark(dataset=dataset, norm=norm, eps=eps, label=result.method, x=across, y=up, by=result.by)
+            marks.append(mark)
+    return list(dict.fromkeys(marks))
+
+
+def draw_scatter(marks: Sequence[Mark], x: str, y: str, path: Path) -> None:
+    """Draw the marks into a file, PNG or SVG by its suffix, with a panel for each setting.
+
+    Runs are filled marks with their names, published results are hollow marks with their methods; the shape and colour
+    of a hollow mark say whose work it is.
+
+    Raises:
+        ValueError: matplotlib is not installed, or the suffix is another one.
+    """
+    settings = list(dict.fromkeys(mark.panel for mark in marks))
+    works = list(dict.fromkeys(mark.by for mark in marks if mark.by))
+    styles = dict(zip(works, zip(cycle(MARKERS), cycle(COLORS), strict=False), strict=False))
+    figure, axes = panels(len(settings), width=6.0, height=5.5)
+    for axis, setting in zip(axes, settings, strict=True):
+        _draw_panel(axis, [mark for mark in marks if mark.panel == setting], styles)
+        axis.set(title=setting, xlabel=f"{x} accuracy (%)", ylabel=f"{y} accuracy (%)")
+    save(figure, f"{y} over {x} accuracy; hollow: published", path)
+
+
+def _draw_panel(axis: Axes, marks: list[Mark], styles: Mapping[str, tuple[str, str]]) -> None:
+    works = set[str]()
+    for place, mark in enumerate(sorted(marks, key=lambda mark: (mark.x, mark.y))):
+        marker, color = styles.get(mark.by, ("o", OURS))
+        axis.scatter(
+            [mark.x],
+            [mark.y],
+            marker=marker,
+            facecolors="none" if mark.by else color,
+            edgecolors=color,
+            label=None if mark.by in works else mark.by or "runs",
+        )
+        works.add(mark.by)
+        across, up = SIDES[place % len(SIDES)]  # neighbours get their labels on different sides
+        axis.annotate(
+            mark.label,
+            (mark.x, mark.y),
+            xytext=(4 * across, 7 * up - 3),
+            textcoords="offset points",
+            ha="left" if across > 0 else "right",
+            fontsize=6 if mark.by else 8,
+            color=color,
+        )
+    axis.margins(0.12)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=6, frameon=False)

@@ -1,0 +1,220 @@
+"""Do networks fail on the same samples? The certifications of several networks on the same samples, compared.
+
+    c_i         the number of certifications that certify sample i, from 0 to m
+    observed_k  the number of samples with c_i = k
+    expected_k  N P(S = k),  S the sum of m independent coins with the certified accuracies p_1 ... p_m
+
+The law of S is Poisson-binomial: the convolution of [1 - p_j, p_j] over all j. CTBench, section 5.2 and Tables 2, 9 and
+10. Where far more samples than expected have c_i = 0 or c_i = m, the networks make shared mistakes: samples have a
+difficulty of their own. Two certifications of one network compare two verifiers (Table 9).
+
+    agreement = compare_certifications([RunFolder(a).certification("linf-0.1"), CertificationFiles(path)])
+    agreement.observed, agreement.expected, agreement.uncertified
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctbench.results.certification import Certification
+from ctbench.results.runs import CertificationFiles, RunFolder
+from ctbench.results.verdicts import Verdict
+
+SETTINGS = ("dataset", "norm", "eps", "threat")  # what certifications of the same regions have in common
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """The samples that each of m certifications certifies.
+
+    Raises:
+        ValueError: there are fewer than two certifications, or no samples.
+    """
+
+    names: tuple[str, ...]  # of the certifications, [m]
+    indices: tuple[int, ...]  # of the samples in their data set, ascending, [N]
+    labels: tuple[int, ...]  # [N]
+    certified: NDArray[np.bool_]  # [m, N]
+
+    def __post_init__(self) -> None:
+        if len(self.names) < 2 or not self.indices:
+            raise ValueError(
+                f"there are {len(self.names)} certifications of {len(self.indices)} samples: give at least two, of at "
+                "least one sample"
+            )
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The certified accuracy of each certification."""
+        return [float(share) for share in self.certified.mean(1)]
+
+    @property
+    def times_certified(self) -> list[int]:
+        """c_i: the number of certifications that certify each sample, [N]."""
+        return [int(times) for times in self.certified.sum(0)]
+
+    @property
+    def observed(self) -> list[int]:
+        """The number of samples that k certifications certify, for k = 0 ... m."""
+        return [int(count) for count in np.bincount(self.times_certified, minlength=len(self.names) + 1)]
+
+    @property
+    def expected(self) -> list[float]:
+        """The expectation of `observed` if the certifications were independent."""
+        return expected_counts(self.accuracies, len(self.indices))
+
+    @property
+    def correlations(self) -> list[list[float | None]]:
+        """The phi coefficient of each pair, [m][m]; None if one of the two certifies all samples, or no sample."""
+        return [[_phi(first, second) for second in self.certified] for first in self.certified]
+
+    @property
+    def uncertified(self) -> list[int]:
+        """The indices of the samples that no certification certifies."""
+        return [index for index, times in zip(self.indices, self.times_certified, strict=True) if not times]
+
+    def difficulties(self) -> list[dict[str, Any]]:
+        """One dictionary per sample, the hardest first.
+
+        It has index, label, certified (c_i), and the difficulty 1 - c_i / m, the share that does not certify it.
+        """
+        scored = [
+            {"index": index, "label": label, "certified": times, "difficulty": 1 - times / len(self.names)}
+            for index, label, times in zip(self.indices, self.labels, self.times_certified, strict=True)
+        ]
+        return sorted(scored, key=lambda sample: (sample["certified"], sample["index"]))
+
+
+def expected_counts(accuracies: Sequence[float], samples: int) -> list[float]:
+    """N times the Poisson-binomial law: the expected number of samples that k of m independent networks certify.
+
+    Args:
+        accuracies: the certified accuracy of each network, in [0, 1], [m].
+        samples: the number N of samples.
+
+    Returns:
+        The counts for k = 0 ... m.
+    """
+    law = np.ones(1)
+    for accuracy in accuracies:
+        law = np.convolve(law, [1 - accuracy, accuracy])
+    return [float(samples * probability) for probability in law]
+
+
+def _phi(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float | None:
+    """(n11 n00 - n10 n01) / sqrt(n1. n0. n.1 n.0), the correlation of two yes-or-no variables; None for 0 / 0."""
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    sums = math.prod((both + only_first, only_second + neither, both + only_second, only_first + neither))
+    return (both * neither - only_first * only_second) / math.sqrt(sums) if sums else None
+
+
+def compare_certifications(files: Sequence[CertificationFiles], names: Sequence[str] = ()) -> Agreement:
+    """The agreement of certifications of the same samples and regions.
+
+    Args:
+        files: their files.
+        names: a name for each; by default the path of its records.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: there are fewer than two, one is damaged, or they differ in data set, norm, eps, threat model or
+            samples; the message names the first difference.
+    """
+    contents = [_read(each) for each in files]
+    for (first, (settings, records)), (other, (its, others)) in pairwise(zip(files, contents, strict=True)):
+        _check_same_settings(first, settings, other, its)
+        _check_same_samples(first, records, other, others)
+    records = contents[0][1] if contents else Certification(())
+    return Agreement(
+        names=tuple(names or [str(each.records) for each in files]),
+        indices=tuple(record.index for record in records),
+        labels=tuple(record.label for record in records),
+        certified=np.array([[record.verdict is Verdict.CERTIFIED for record in each] for _, each in contents]),
+    )
+
+
+def _read(files: CertificationFiles) -> tuple[dict[str, Any], Certification]:
+    if not files.records.is_file():
+        raise FileNotFoundError(f"there is no file {files.records}")
+    settings, records = files.read_settings(), files.read()
+    undigested = next((record.index for record in records if not record.digest), None)
+    if undigested is not None:
+        raise ValueError(
+            f"{files.records}: sample {undigested} has no digest, so its input is not known: certify it again"
+        )
+    return settings, records
+
+
+def _check_same_settings(
+    first: CertificationFiles, settings: dict[str, Any], other: CertificationFiles, its: dict[str, Any]
+) -> None:
+    for name in SETTINGS:
+        if settings.get(name) != its.get(name):
+            raise ValueError(
+                f"{first.records} has {name} {settings.get(name)!r} and {other.records} has {its.get(name)!r}: give "
+                "certifications of the same regions"
+            )
+
+
+def _check_same_samples(
+    first: CertificationFiles, records: Certification, other: CertificationFiles, others: Certification
+) -> None:
+    digests, its = ({record.index: (record.digest, record.label) for record in each} for each in (records, others))
+    lacking = min(digests.keys() ^ its.keys(), default=None)
+    if lacking is not None:
+        place = other if lacking in digests else first
+        raise ValueError(
+            f"{first.records} has {len(digests)} samples and {other.records} has {len(its)}; {place.records} lacks "
+            f"sample {lacking}: certify the same samples"
+        )
+    different = next((index for index, digest in digests.items() if digest != its[index]), None)
+    if different is not None:
+        raise ValueError(
+            f"sample {different} has another input or label in {first.records} than in {other.records}: give "
+            "certifications of the same data"
+        )
+
+
+def certification_of(path: Path, eps: float | None = None) -> CertificationFiles:
+    """The certification that a path names: a .jsonl file of records, or the one of a run folder at this eps.
+
+    Args:
+        path: of the records or the run folder.
+        eps: the radius; None: any, if the run has only one certification.
+
+    Raises:
+        FileNotFoundError: there is no such file or run.
+        ValueError: the run has no certification at this eps, or several; or the file has another eps.
+    """
+    if path.suffix == ".jsonl":
+        files = CertificationFiles(path)
+        if eps is not None and not _is_at(files, eps):
+            raise ValueError(f"{path} has eps {files.read_settings().get('eps')!r}, not {eps:g}: leave it out")
+        return files
+    folder = RunFolder(path)
+    certifications = folder.certifications()
+    if not certifications:
+        folder.require()
+    matching = [files for files in certifications if eps is None or _is_at(files, eps)]
+    if len(matching) == 1:
+        return matching[0]
+    known = ", ".join(files.records.stem for files in matching or certifications) or "no certification"
+    radius = "" if eps is None else f" at eps {eps:g}"
+    raise ValueError(
+        f"{path} has {len(matching)} certifications{radius}, one is needed; it has {known}: certify the run, give "
+        f"another eps, or name one file in {path / 'certified'}"
+    )
+
+
+def _is_at(files: CertificationFiles, eps: float) -> bool:
+    its = files.read_settings().get("eps")
+    return isinstance(its, int | float) and math.isclose(its, eps, rel_tol=1e-9)  # a list: a radius for each feature
