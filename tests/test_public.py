@@ -40,9 +40,7 @@ def test_each_public_name_is_there():
         ctbench.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize(
-    "finder", [analyses, attacks, datasets, domains, methods, architectures, threats, stage_types]
-)
+@pytest.mark.parametrize("finder", [analyses, attacks, datasets, domains, methods, architectures, threats, stage_types])
 def test_each_member_of_a_kind_is_imported_from_its_package(finder):
     for member in ours(finder()).values():
         package = import_module(".".join(member.__module__.split(".")[:2]))
