@@ -33,6 +33,7 @@ ON_THE_CPU = {
     "datasets/mnist.py": HOST,
     "datasets/pictures.py": HOST,
     "datasets/published_corruptions.py": HOST,
+    "datasets/sources.py": HOST,
     "datasets/synthetic.py": HOST,
     "datasets/tinyimagenet.py": HOST,
     "experiments/measuring.py": HOST,

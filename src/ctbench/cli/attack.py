@@ -14,8 +14,9 @@ from ctbench.attacks import Evaluation, adversarial_accuracy
 from ctbench.attacks.evaluation import DEFAULT
 from ctbench.cli import subjects
 from ctbench.cli.options import Commands, add_data, add_device, check_place, wide_console
+from ctbench.cli.subjects import Subject
 from ctbench.graph import Precisions
-from ctbench.results import CertificationFiles, Verdict, jsonl
+from ctbench.results import CertificationFiles, Verdict, jsonl, locks
 from ctbench.verify.job import ROUNDING, Samples
 
 
@@ -44,12 +45,22 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
-    samples = subject.samples(args.samples)
     attacks = args.attacks.split(",")
     records = args.out or subject.folder.attacked(subject.name, "+".join(attacks))
+    _check_free(records)
+    check_place(records)
+    with locks.alone(records.with_suffix(".lock"), records):
+        _check_free(records)  # another process may have attacked in the meantime
+        _attack(args, subject, attacks, records)
+
+
+def _check_free(records: Path) -> None:
     if records.exists():
         raise ValueError(f"{records} exists already: choose another place with --out")
-    check_place(records)
+
+
+def _attack(args: argparse.Namespace, subject: Subject, attacks: list[str], records: Path) -> None:
+    samples = subject.samples(args.samples)
     x, y = subject.images[samples.start : samples.stop]
     settings = {
         "network_digest": Precisions.of(subject.model, x[:1]).proof.digest(),
@@ -72,7 +83,6 @@ def run(args: argparse.Namespace) -> None:
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; records are only written when all attacks have finished") from None
-    records.parent.mkdir(parents=True, exist_ok=True)
     jsonl.write_json(records.with_suffix(".json"), settings)
     jsonl.rewrite(records, to_records(evaluation, samples))
     show(evaluation, subject.threat.name, subject.threat.eps)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ctbench.datasets import Data
-from ctbench.networks import Architecture
+from ctbench.networks import Architecture, Given
 from ctbench.training.initialization import build
 
 
@@ -23,8 +23,12 @@ class Blueprint:
 
     @classmethod
     def of(cls, network: Architecture, data: Data) -> Blueprint:
-        """The blueprint of an architecture for a data set, with the normalisation of the data set."""
-        return cls(network=network, input_shape=data.input_shape, classes=data.classes, mean=data.mean, std=data.std)
+        """The blueprint of an architecture for a data set, with the normalisation of the data set.
+
+        A module of the user's own normalises by itself.
+        """
+        mean, std = (None, None) if isinstance(network, Given) else (data.mean, data.std)
+        return cls(network=network, input_shape=data.input_shape, classes=data.classes, mean=mean, std=std)
 
     def build(self, *, initialization: str = "kaiming", seed: int = 0) -> nn.Module:
         """A network with new weights."""

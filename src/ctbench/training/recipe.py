@@ -18,14 +18,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ctbench.datasets import Dataset
 from ctbench.methods.base import Method
-from ctbench.networks import Architecture
+from ctbench.networks import Architecture, Given
 from ctbench.regions import Threat
 from ctbench.results import Published, jsonl
-from ctbench.training import codec
+from ctbench.training import codec, lengths
 from ctbench.training.averaging import SWA
 from ctbench.training.optimizers import Adam, Optimizer
 from ctbench.training.schedules import Ramp, Schedule, SmoothRamp, with_number
 
+ABOUT = ("name", "source", "published")  # they say nothing of the run itself
 SCHEDULED = ("method", "warmup", "robust_weight", "shi", "l1", "optimizer")  # read in every step
 
 
@@ -47,9 +48,10 @@ class Recipe:
         shi: the weight of the regulariser R of Shi et al., which is used while the radius grows.
         l1: the weight of the sum of all |weights|.
         schedules: fields of the method and weights of the loss that change from step to step.
-        initialization: "shi" or "kaiming".
+        initialization: "shi" or "kaiming"; "given" for a module of your own, which begins with the weights that it has.
         optimizer: Adam or SGD, and its learning rate.
         epochs, batch_size: the length of the run; the last batch of an epoch may be smaller.
+        train_samples: the number of training samples to use, chosen by the seed, to try a recipe out; None: all.
         accumulate: the number of parts of a batch; their losses are computed one after the other, which needs less
             memory. The statistics of batch norms, and the prelude of a method, are still those of the whole batch. So
             the step is the same, with two exceptions: the random starts of attacks, and terms that are not a mean over
@@ -80,10 +82,11 @@ class Recipe:
     shi: float = 0.0
     l1: float = 0.0
     schedules: tuple[Schedule, ...] = ()
-    initialization: Literal["shi", "kaiming"] = "kaiming"
+    initialization: Literal["shi", "kaiming", "given"] = "kaiming"
     optimizer: Optimizer = field(default_factory=Adam)
     epochs: int
     batch_size: int
+    train_samples: int | None = None
     accumulate: int = 1
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     swa: SWA | None = None
@@ -99,6 +102,8 @@ class Recipe:
         self._check_parts()
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs and batch_size must be >= 1, got {self.epochs} and {self.batch_size}")
+        if self.train_samples is not None and self.train_samples < 1:
+            raise ValueError(f"train_samples is {self.train_samples}: it must be a number of samples >= 1, or None")
         if not 1 <= self.accumulate <= self.batch_size:
             raise ValueError(f"accumulate is {self.accumulate}: it must be from 1 to batch_size, {self.batch_size}")
         if not 0 <= self.robust_weight <= 1:
@@ -144,6 +149,11 @@ class Recipe:
                 raise ValueError(f"{name} is {value!r}: choose from {', '.join(get_args(hint))}")
         if not isinstance(self.threat.eps, Real):
             raise ValueError("threat.eps has a radius for each feature: training takes one number, certify takes both")
+        if (self.initialization == "given") != isinstance(self.network, Given):
+            raise ValueError(
+                f"initialization is {self.initialization!r} for the network {self.network.name!r}: it is 'given' for a "
+                f"module of your own (ctbench.train(recipe, model=...)), and only there"
+            )
         if not isinstance(self.schedules, tuple):
             raise ValueError(f"schedules is {self.schedules!r}: give a tuple of schedules, e.g. (Schedule(...),)")
 
@@ -214,11 +224,18 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits, a hash of all fields except `name`, `source` and `published`."""
-        about = ("name", "source", "published")
-        content = {key: value for key, value in self.to_json().items() if key not in about}
+        content = {key: value for key, value in self.to_json().items() if key not in ABOUT}
+        if self.train_samples is None:
+            del content["train_samples"]  # as in recipes of before there was this field
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
-    def to_json(self) -> dict[str, codec.Json]:
+    def differences(self, other: Recipe) -> list[str]:
+        """The paths of the fields that decide a run and differ from another recipe, e.g. "optimizer.lr"."""
+        return [
+            path for path in codec.differences(self.to_json(), other.to_json()) if path.partition(".")[0] not in ABOUT
+        ]
+
+    def to_json(self) -> dict[str, Any]:
         """The recipe as JSON values, which `from_json` reads."""
         # a float may be written as a whole number: reading it back makes 15 and 15.0 the same recipe
         again = codec.decode(Recipe, codec.encode(self))
@@ -243,12 +260,26 @@ class Recipe:
     def with_changes(self, changes: list[str]) -> Recipe:
         """The recipe with changes like those of the command line, "path.to.field=value" each.
 
-        A part such as the method is set by its name, and then has its defaults: "method=ibp".
+        A part such as the method is set by its name, and then has its defaults: "method=ibp". Another number of epochs
+        stretches ramps, milestones and the start of SWA, as `with_epochs` does, unless they are also changed. They may
+        be shares of the run: "ramp.end=50%", "optimizer.milestones=[75%, 90%]".
 
         Raises:
             ValueError: a field is unknown or a value is invalid; the message says which are valid.
         """
-        return codec.with_changes(self, changes)
+        values = dict(map(codec.change, changes))
+        content, length = self.to_json(), values.get("epochs", "")
+        if length.isdecimal() and int(length) > 0:
+            content = lengths.stretched(content, int(length))
+        epochs = content["epochs"]
+        assert isinstance(epochs, int)
+        return codec.changed(
+            Recipe, content, {path: lengths.in_epochs(path, text, epochs) for path, text in values.items()}
+        )
+
+    def with_epochs(self, epochs: int) -> Recipe:
+        """The recipe with another number of epochs, and its ramps, milestones and start of SWA in proportion."""
+        return self.with_changes([f"epochs={epochs}"])
 
 
 @cache

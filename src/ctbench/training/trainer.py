@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Literal
@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ctbench.datasets import Data, Examples, stratified_split
+from ctbench.datasets import Data, Examples, part, stratified_split
 from ctbench.graph import freeze, trace
 from ctbench.methods.base import Batch
 from ctbench.precision import products
@@ -30,7 +30,7 @@ from ctbench.training.processes import ALONE, Processes
 from ctbench.training.recipe import Recipe, StepSettings
 from ctbench.training.step import Stepper
 
-Watch = Callable[[int, nn.Module], None]
+OnEpoch = Callable[[Mapping[str, float], nn.Module], None]
 SHOWN_EVERY = 1.0  # seconds between two displays of an epoch's metrics so far: to read them waits for the device
 
 
@@ -50,6 +50,8 @@ class Trainer:
     ) -> None:
         self.recipe, self.folder, self.model, self.device, self.processes = recipe, folder, model, device, processes
         training, self.held_out = data.train, None
+        if recipe.train_samples is not None:
+            training = part(training, count=recipe.train_samples, seed=recipe.seed)
         augmentation = recipe.dataset.augmentation
         shape = augmentation.shape(tuple(training.inputs.shape[1:]))
         if shape != data.input_shape:
@@ -58,7 +60,7 @@ class Trainer:
                 f"crop to their side"
             )
         if recipe.validation:
-            training, held_out = stratified_split(data.train, fraction=recipe.validation, seed=recipe.seed)
+            training, held_out = stratified_split(training, fraction=recipe.validation, seed=recipe.seed)
             self.held_out = placed(replace(held_out, inputs=augmentation.center(held_out.inputs)), device)
         self.made_of = f"{recipe.hash}/{_digest(training)}"
         self.images = placed(training, device)
@@ -70,9 +72,12 @@ class Trainer:
             )
         self.average: dict[str, Tensor] = {}  # of the parameters, by SWA
         self.best: Best | None = None
+        graph = trace(model, data.input_shape)
+        if graph.classes < data.classes:
+            raise ValueError(f"the network has {graph.classes} logits, and the data have {data.classes} classes")
         stepper = Stepper(
             model,
-            trace(model, data.input_shape),
+            graph,
             recipe.optimizer.of(model.parameters()),
             Finite(device),
             device,
@@ -91,7 +96,7 @@ class Trainer:
             "compiled": self.stepper.execution.compiled,
         }
 
-    def run(self, *, quiet: bool, tensorboard: bool, watch: Watch | None = None) -> None:
+    def run(self, *, quiet: bool, tensorboard: bool, on_epoch: OnEpoch | None = None) -> None:
         """Train from the last state to the end."""
         done = self._resume()
         recipe, first = self.recipe, self.processes.first
@@ -105,8 +110,8 @@ class Trainer:
                 if first:
                     self._save(metrics, epoch + 1)
                 shown.epoch(metrics)
-                if watch is not None:
-                    watch(epoch + 1, self.model)
+                if on_epoch is not None:
+                    on_epoch(metrics, self.model)
         if self.best:
             self.model.load_state_dict(self.best.model)
 
