@@ -9,38 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ctbench.analyses import fairness
 from ctbench.attacks import Evaluation, adversarial_accuracy
-from ctbench.attacks.evaluation import DEFAULT
 from ctbench.cli import subjects
-from ctbench.cli.options import Commands, add_data, add_device, check_place, wide_console
+from ctbench.cli.options import check_place, wide_console
 from ctbench.cli.subjects import Subject
 from ctbench.graph import Precisions
-from ctbench.results import CertificationFiles, Verdict, jsonl, locks
+from ctbench.results import CertificationFiles, Verdict, fairness, jsonl, locks
 from ctbench.verify.job import ROUNDING, Samples
-
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("attack", help="attack test images of a run, of weights or of an ONNX file")
-    subjects.add_to(command)
-    command.add_argument(
-        "--attacks",
-        default=",".join(DEFAULT),
-        metavar="A,B,...",
-        help="separated by commas, in order: pgd, apgd-ce, apgd-dlr, apgd-t, line-search (along segments), autoattack, "
-        "autoattack-plus, or any other of ctbench list attacks (default: %(default)s)",
-    )
-    command.add_argument(
-        "--certified",
-        type=Path,
-        metavar="FILE",
-        help="records of certify for this network, norm and radius: certified samples are not attacked",
-    )
-    command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
-    command.add_argument("--quiet", action="store_true", help="show no progress")
-    add_data(command)
-    add_device(command)
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

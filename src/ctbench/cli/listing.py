@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ctbench.analyses import analyses
 from ctbench.attacks import attacks
-from ctbench.cli.options import Commands, decimals, wide_console
+from ctbench.cli.options import decimals, wide_console
 from ctbench.corruptions import corruptions
 from ctbench.datasets import datasets
 from ctbench.experiments import PAPERS, figures
@@ -21,28 +21,6 @@ from ctbench.networks import architectures
 from ctbench.recipes import recipes
 from ctbench.regions import threats
 from ctbench.verify import stage_types
-
-KINDS = (
-    "recipes",
-    "methods",
-    "networks",
-    "datasets",
-    "threats",
-    "attacks",
-    "stages",
-    "analyses",
-    "corruptions",
-    "figures",
-)
-
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("list", help="list the available recipes, methods, networks etc.")
-    command.add_argument("kind", choices=KINDS)
-    command.add_argument(
-        "pattern", nargs="?", metavar="PATTERN", help="only names such as 'cifar10_*', or with this part"
-    )
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,32 +8,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from rich.console import Console
 
 from ctbench.cli import failures
 from ctbench.cli.compare import show
-from ctbench.cli.options import Commands, add_data, add_stages, positive, seconds
 from ctbench.recipes import recipes, unknown
 from ctbench.verify import stages_by_name
-
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("sweep", help="train and certify many recipes, and compare them")
-    command.add_argument("recipes", nargs="+", metavar="RECIPE", help="names, or patterns such as 'mnist_small_*'")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the run folders")
-    command.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="recipes at a time; they share the cores"
-    )
-    command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
-    add_stages(command)
-    command.add_argument("--timeout", type=seconds, metavar="S", help="seconds for each sample (default: 60)")
-    command.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    failures.add_strict(command)
-    command.add_argument("--quiet", action="store_true", help="show no progress")
-    add_data(command)
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ctbench.cli import failures
-from ctbench.cli.options import Commands, seconds, wide_console
+from ctbench.cli.options import wide_console
 from ctbench.onnx import can_replay
 from ctbench.results.failures import by_stage
 from ctbench.results.jsonl import Record
@@ -23,33 +21,6 @@ from ctbench.verify.instances import RECORDS, Instance, decide_instances, read_i
 
 VERDICTS = ("unsat", "sat", "unknown", "timeout", "error")
 FAILED = "unknown (error)"  # the column of unknown instances with a failed stage; "unknown" does not count them
-
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("vnncomp", help="decide VNN-LIB properties of ONNX networks")
-    command.add_argument(
-        "list_path",
-        type=Path,
-        metavar="INSTANCES.csv",
-        help="each line has a network, a property and its seconds; or columns onnx, vnnlib, timeout_s, known_verdict",
-    )
-    command.add_argument("--out", type=Path, metavar="DIR", help="the results (default: runs/vnncomp/NAME OF THE LIST)")
-    command.add_argument("--timeout", type=seconds, default=math.inf, metavar="S", help="at most for each instance")
-    command.add_argument(
-        "--instances", type=places, default=slice(None), metavar="A:B", help="only instances A to B - 1, counted from 0"
-    )
-    command.add_argument("--resume", action="store_true", help="keep the existing results, decide the other instances")
-    failures.add_strict(command)
-    command.add_argument("--quiet", action="store_true", help="show no progress")
-    command.set_defaults(run=run)
-
-
-def places(text: str) -> slice:
-    """The slice A:B; A and B are optional."""
-    match = re.fullmatch(r"(\d*):(\d*)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a range: write A:B, e.g. 0:10 for the first ten")
-    return slice(*(int(end) if end else None for end in match.groups()))
 
 
 def run(args: argparse.Namespace) -> None:
