@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ctbench import save_onnx, write_robustness
 from ctbench.cli import main
+from ctbench.domains import AlphaCrown, Crown, CrownIBP, Interval
 from ctbench.results import jsonl, locks
 from ctbench.verify import cascade, instances, verify_property
 
@@ -273,8 +274,8 @@ def test_a_stage_that_failed_is_a_column_a_table_and_with_strict_a_status(call, 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of luck")
 
-    for domain in ("interval", "crown", "alpha_crown"):
-        monkeypatch.setattr(f"ctbench.domains.{domain}.lower_bounds", broken)
+    for domain in (Interval, Crown, CrownIBP, AlphaCrown):
+        monkeypatch.setattr(domain, "lower_bounds", broken)
     monkeypatch.setattr("ctbench.verify.input_split.InputSplit.__call__", broken)
     monkeypatch.setattr("ctbench.verify.branch_and_bound.BranchAndBound.__call__", broken)
     status, out, err = call(PLAIN)
