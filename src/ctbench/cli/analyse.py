@@ -11,14 +11,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from ctbench.analyses import Analysis, Study, analyses, analysis
 from ctbench.cli import subjects
 from ctbench.cli.options import check_place, wide_console
 from ctbench.cli.subjects import Subject
 from ctbench.files import write_whole
+from ctbench.progress import progress_bars
 from ctbench.regions import Threat
 from ctbench.report import analyses as tables
 from ctbench.report import analysis_figures
@@ -35,9 +35,7 @@ def run(args: argparse.Namespace) -> None:
     if args.plot and args.plot.suffix not in (".png", ".svg"):
         raise ValueError(f"--plot is {args.plot}: give a file that ends in .png or .svg")
     results: dict[str, list[Result]] = {title: [] for title in chosen}
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=args.quiet or not console.is_terminal) as progress:
+    with progress_bars(quiet=args.quiet) as progress:
         try:
             for path in args.runs:
                 for title, result in _analysed(path, chosen, args, progress):
@@ -137,7 +135,7 @@ def _measure(
     with files.alone():
         done = {record.key: record for record in files.start(settings).records}
         count = sum(key not in done for threat in threats for key in asked.keys(study, threat))
-        task = progress.add_task(description, total=count)
+        task = progress.add_task(description, total=count, text="")
         for threat in threats:
             for record in asked.records(study, threat, done):
                 files.append(record)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from ctbench.attacks import Evaluation, adversarial_accuracy
 from ctbench.cli import subjects
 from ctbench.cli.options import check_place, wide_console
 from ctbench.cli.subjects import Subject
 from ctbench.graph import Precisions
+from ctbench.report import Grid
 from ctbench.results import CertificationFiles, Verdict, fairness, jsonl, locks
 from ctbench.verify.job import ROUNDING, Samples
 
@@ -94,13 +94,12 @@ def to_records(evaluation: Evaluation, samples: range) -> list[jsonl.Record]:
 
 def show(evaluation: Evaluation, norm: str, eps: float) -> None:
     """Print the results of each attack, and the accuracies."""
-    table = Table("attack", "tried", "falsified", "adversarial %", "seconds")
-    for done, accuracy in zip(evaluation.rounds, evaluation.accuracies.values(), strict=True):
-        table.add_row(
-            done.attack, str(done.tried), str(len(done.falsified)), f"{100 * accuracy:.2f}", f"{done.seconds:.1f}"
-        )
+    rows = [
+        (done.attack, str(done.tried), str(len(done.falsified)), f"{100 * accuracy:.2f}", f"{done.seconds:.1f}")
+        for done, accuracy in zip(evaluation.rounds, evaluation.accuracies.values(), strict=True)
+    ]
     console = wide_console()
-    console.print(table)
+    console.print(Grid(headings=("attack", "tried", "falsified", "adversarial %", "seconds"), rows=rows))
     console.print(
         f"{len(evaluation.labels)} samples, {norm} eps {eps:g}: natural {100 * evaluation.natural_accuracy:.2f} %, "
         f"adversarial {100 * evaluation.adversarial_accuracy:.2f} %, {evaluation.seconds:.1f} s",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from ctbench.cli.options import wide_console
+from ctbench.report import Grid
 from ctbench.results import OUTCOMES, Certification, Verdict, fairness
 from ctbench.results.checking import CLEAN
 
@@ -12,16 +11,15 @@ from ctbench.results.checking import CLEAN
 def show(certification: Certification, norm: str, eps: float) -> None:
     """Print the accuracies, and the verdicts and seconds of each stage, with a column for each reason of "unknown"."""
     finished = Certification.of(record for record in certification if record.finished)
-    table = Table("stage", *OUTCOMES, "seconds")
     decided, seconds = finished.outcomes_by_stage, certification.seconds_by_stage
-    for stage in dict.fromkeys((CLEAN, *seconds, *decided)):
-        if stage in decided or stage in seconds:
-            counts = (str(decided.get(stage, {}).get(outcome, 0)) for outcome in OUTCOMES)
-            table.add_row(stage, *counts, f"{seconds.get(stage, 0):.1f}")
-    counts = (f"[bold]{count}" for count in finished.outcomes.values())
-    table.add_row("[bold]all", *counts, f"[bold]{certification.seconds:.1f}")
+    rows = [
+        [stage, *(str(decided.get(stage, {}).get(outcome, 0)) for outcome in OUTCOMES), f"{seconds.get(stage, 0):.1f}"]
+        for stage in dict.fromkeys((CLEAN, *seconds, *decided))
+        if stage in decided or stage in seconds
+    ]
+    rows.append(["all", *map(str, finished.outcomes.values()), f"{certification.seconds:.1f}"])
     console = wide_console()
-    console.print(table)
+    console.print(Grid(headings=("stage", *OUTCOMES, "seconds"), rows=rows, total=True))
     console.print(
         f"{len(finished)} samples, {norm} eps {eps:g}: natural {100 * finished.natural_accuracy:.2f} %, adversarial "
         f"{100 * finished.adversarial_accuracy:.2f} %, certified {100 * finished.certified_accuracy:.2f} %, "

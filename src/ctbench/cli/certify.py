@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,9 +30,8 @@ def run(args: argparse.Namespace) -> None:
         check_export(args.export, threat.name)
     x, y = subject.images[samples.start : samples.stop]
     files = CertificationFiles(args.out) if args.out else subject.folder.certification(subject.name)
-    before = [record for record in files.read() if record.index in samples] if args.resume else []
     try:
-        with failures.without_warning(), _progress(len(x), before, quiet=args.quiet) as on_record:
+        with failures.without_warning(), _progress(len(x), quiet=args.quiet) as (on_start, on_record):
             certification = certify(
                 subject.model.to(args.device),
                 x,
@@ -48,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
                     counterexamples=args.counterexamples,
                     first=samples.start,
                     about={"dataset": subject.dataset, "network": subject.network},
+                    on_start=on_start,
                     on_record=on_record,
                 ),
                 replay=subject.replay,
@@ -68,19 +67,28 @@ def run(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _progress(samples: int, before: list[SampleRecord], *, quiet: bool) -> Iterator[Callable[[SampleRecord], None]]:
-    """A progress bar with the verdicts so far, if the output is a terminal."""
+def _progress(
+    samples: int, *, quiet: bool
+) -> Iterator[tuple[Callable[[Certification], None], Callable[[SampleRecord], None]]]:
+    """A progress bar with the verdicts so far, on a terminal: what to call at the start, and after each record."""
     with progress_bars(quiet=quiet) as bars:
-        task = bars.add_task("certify", total=samples, completed=len(before), text="")
-        seen, start = Certification.of(before).counts, time.perf_counter()
+        task = bars.add_task("certify", total=samples, text="")
+        seen = dict.fromkeys(Verdict, 0)
+
+        def show_counts(advance: int) -> None:
+            text = "  ".join(f"{verdict} {count}" for verdict, count in seen.items() if count)
+            bars.update(task, advance=advance, text=text)
+
+        def on_start(kept: Certification) -> None:
+            seen.update(kept.counts)
+            show_counts(len(kept))
+            bars.reset(task, total=samples, completed=len(kept))
 
         def on_record(record: SampleRecord) -> None:
             seen[record.verdict] += 1
-            rate = (sum(seen.values()) - len(before)) / (time.perf_counter() - start)
-            text = "  ".join(f"{verdict} {count}" for verdict, count in seen.items())
-            bars.update(task, advance=1, text=f"{text}  {rate:.3g} samples/s")
+            show_counts(1)
 
-        yield on_record
+        yield on_start, on_record
 
 
 def check_export(folder: Path, norm: str) -> None:

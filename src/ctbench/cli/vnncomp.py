@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from ctbench.cli import failures
 from ctbench.cli.options import wide_console
 from ctbench.onnx import can_replay
+from ctbench.report import Grid
 from ctbench.results.failures import by_stage
 from ctbench.results.jsonl import Record
 from ctbench.verify import DEFAULT_STAGES
@@ -56,13 +56,14 @@ def show(instances: Sequence[Instance], records: Sequence[Record]) -> None:
     Raises:
         ValueError: a verdict contradicts the known verdict, or an instance has an error.
     """
-    table = Table("stage", *VERDICTS, FAILED, "seconds")
-    for stage in dict.fromkeys([*(stage.title for stage in DEFAULT_STAGES), *(record["stage"] for record in records)]):
-        decided = [record for record in records if record["stage"] == stage]
-        if decided:
-            table.add_row(stage or "-", *_counts(decided))
-    table.add_row("[bold]all", *(f"[bold]{count}" for count in _counts(records)))
-    wide_console().print(table)
+    stages = [stage.title for stage in DEFAULT_STAGES] + [record["stage"] for record in records]
+    rows = [
+        [stage or "-", *_counts(decided)]
+        for stage in dict.fromkeys(stages)
+        if (decided := [record for record in records if record["stage"] == stage])
+    ]
+    headings = ("stage", *VERDICTS, FAILED, "seconds")
+    wide_console().print(Grid(headings=headings, rows=[*rows, ["all", *_counts(records)]], total=True))
     expected = {one.name: one.known for one in instances if one.known in ("sat", "unsat")}
     verdicts = {record["name"]: record["verdict"] for record in records if record["name"] in expected}
     wrong = [name for name in expected if {expected[name], verdicts[name]} == {"sat", "unsat"}]

@@ -184,6 +184,10 @@ def _times(value: Any) -> bool:
     return isinstance(value, dict) and all(_number(seconds) and seconds >= 0 for seconds in value.values())
 
 
+def _range(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_whole(0)[1](end) for end in value)
+
+
 def _attempts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, dict) and {*one} == {"stages", "timeout"} for one in value)
 
@@ -216,6 +220,7 @@ SAMPLE: Mapping[str, Kind] = {
 SETTINGS: Mapping[str, Kind] = {
     "eps": ("a finite number >= 0, or lists of such numbers", _radius),
     **dict.fromkeys(("norm", "threat", "dataset", "network", "network_digest"), TITLE),
+    "samples": ("the range [start, stop] of samples", _range),
     EARLIER: ("a list of stages and time limits", _attempts),
 }
 NEEDED = ("name", "verdict", "stage", "bound", "seconds")

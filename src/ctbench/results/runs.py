@@ -35,6 +35,7 @@ from ctbench.results.checking import EARLIER, check_seal, check_settings, sealed
 from ctbench.results.files import RecordFiles, differences
 from ctbench.results.verdicts import Verdict
 
+SAMPLES = "samples"  # of settings: the range of samples that were to be certified, [start, stop]
 EFFORT = ("stages", "timeout")  # the settings that another attempt at unknown samples may raise
 
 
@@ -63,6 +64,12 @@ class CertificationFiles(RecordFiles):
                 check_seal(record)
         with jsonl.named(self.records):
             return Certification.of(latest(records))
+
+    @property
+    def wanted(self) -> int | None:
+        """The number of samples that were to be certified; None if the settings are from before they said it."""
+        samples = self.read_settings().get(SAMPLES)
+        return None if samples is None else samples[1] - samples[0]
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
@@ -97,7 +104,7 @@ class CertificationFiles(RecordFiles):
         if not resume:
             raise ValueError(f"{self.records} exists already: resume it (--resume), or choose another place (--out)")
         before, now = self.read_settings(), json.loads(json.dumps(settings))
-        earlier = before.pop(EARLIER, [])
+        earlier, samples = before.pop(EARLIER, None), joined([before.pop(SAMPLES, None), now.pop(SAMPLES, None)])
         different = differences(before, now)
         if different and not extends(before, now):
             raise ValueError(
@@ -105,8 +112,9 @@ class CertificationFiles(RecordFiles):
                 f"the same stages, or more, and no less time"
             )
         done = {record.index: record for record in self.read()}
-        if different:
-            jsonl.write_json(self.settings, sealed({**now, EARLIER: [*earlier, effort(before)]}))
+        attempts = [*(earlier or []), effort(before)] if different else earlier
+        more = {name: value for name, value in ((SAMPLES, samples), (EARLIER, attempts)) if value is not None}
+        jsonl.write_json(self.settings, sealed({**now, **more}))
         # a record truncated by a kill must not be joined with the next record
         jsonl.rewrite(self.records, jsonl.read(self.records))
         return done
@@ -125,6 +133,7 @@ class CertificationFiles(RecordFiles):
         if missing is not None:
             raise FileNotFoundError(f"there is no file {missing}: check the path")
         settings = [part.read_settings() for part in parts]
+        samples = joined([its.pop(SAMPLES, None) for its in settings])
         for part, its in zip(parts, settings, strict=True):
             different = differences(settings[0], its)
             if different:
@@ -140,7 +149,7 @@ class CertificationFiles(RecordFiles):
                 by_index[record.index] = part.records, record
         merged = Certification.of(record for _, record in by_index.values())
         with self.alone():
-            self.start(settings[0], resume=False)
+            self.start(settings[0] if samples is None else {**settings[0], SAMPLES: samples}, resume=False)
             jsonl.rewrite(self.records, map(_sealed, merged))
         return merged
 
@@ -161,6 +170,12 @@ def latest(records: Iterable[SampleRecord]) -> list[SampleRecord]:
         else:
             others.append(record)
     return [*last.values(), *others]
+
+
+def joined(ranges: Sequence[list[int] | None]) -> list[int] | None:
+    """The range from the first to the last sample of some ranges [start, stop]; None if there is no range."""
+    ends = [ends for ends in ranges if ends is not None]
+    return [min(start for start, _ in ends), max(stop for _, stop in ends)] if ends else None
 
 
 def effort(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,17 +95,16 @@ def certify(
         threat = model.recipe.threat if threat is None and eps is None else threat_or_linf(threat, eps)
         records = records_of(model, threat) if records is None else records
         model, eps = model.model, None
-    if not isinstance(model, nn.Module) or x is None or y is None:
-        raise ValueError(
-            f"the model is a {type(model).__name__}, with {'no ' if x is None or y is None else ''}inputs and labels: "
-            f"give a torch module with x and y, or a run of ctbench.load_run"
-        )
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module, or a run of ctbench.load_run")
+    if x is None or y is None:
+        raise ValueError("x or y is missing: give N inputs and N labels, or a run, which has its own test set")
     records = Records() if records is None else records
     deadline = math.inf if total is None else begin + total
     cascade = Cascade(stages=tuple(stages), timeout=timeout, replay=replay, deadline=deadline)
     job = Job.of(model, x, y, threat=threat_or_linf(threat, eps), cascade=cascade, seed=seed)
     samples = Samples(range(records.first, records.first + len(x)), x, y)
-    with records.writing(job.settings) as writer:
+    with records.writing(job.settings, len(x)) as writer:
         samples.recognize({**writer.kept, **writer.again})
         by_index = dict(writer.kept)
         if records.on_start is not None:

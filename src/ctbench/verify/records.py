@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
+from ctbench.results.runs import SAMPLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +53,12 @@ class Records:
             raise ValueError(f"first is {self.first!r}: give the index of the first sample, 0 or more")
 
     @contextmanager
-    def writing(self, settings: Callable[[], Mapping[str, Any]]) -> Iterator[_Writer]:
+    def writing(self, settings: Callable[[], Mapping[str, Any]], number: int) -> Iterator[_Writer]:
         """A writer of records made under these settings. No other process may write the file at the same time.
 
         Args:
             settings: gives all that the records depend on; called if there is a file.
+            number: the number of samples.
 
         Raises:
             ValueError: another process writes the file, or it exists and does not fit these settings.
@@ -64,9 +66,9 @@ class Records:
         if self.path is None:
             yield _Writer(self, None, {}, {}, 0)
             return
-        files = CertificationFiles(Path(self.path))
+        files, samples = CertificationFiles(Path(self.path)), [int(self.first), int(self.first) + number]
         with files.alone():
-            found = files.start({**self.about, **settings()}, resume=self.resume)
+            found = files.start({**self.about, **settings(), SAMPLES: samples}, resume=self.resume)
             attempt = len(files.attempts) - 1
             again = {i: old for i, old in found.items() if old.verdict is Verdict.UNKNOWN and old.attempt < attempt}
             kept = {index: record for index, record in found.items() if index not in again}

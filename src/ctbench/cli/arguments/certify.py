@@ -22,7 +22,12 @@ def add_to(commands: Commands) -> None:
         "--workers", type=positive, default=1, metavar="N", help="processes; they share torch's threads"
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
-    command.add_argument("--resume", action="store_true", help="keep the existing records, certify the other samples")
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the existing records, certify the other samples; with more --stages or a longer --timeout also try "
+        "again those that are unknown",
+    )
     command.add_argument(
         "--counterexamples", action="store_true", help="also write the counterexamples, in a folder next to the records"
     )
