@@ -28,9 +28,6 @@ def progress_bars(*, quiet: bool = False, done: ProgressColumn | None = None) ->
         BarColumn(bar_width=12),
         done or MofNCompleteColumn(),
         TimeRemainingColumn(),
-        # the text gets what is left of the width, and is cut there; with markup off, "[" is a letter
-        TextColumn(
-            "{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
-        ),
+        TextColumn("{task.fields[text]}", markup=False, table_column=rest),
     )
     return Progress(*columns, console=console, expand=True, disable=quiet or not console.is_terminal)

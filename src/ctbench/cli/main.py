@@ -52,6 +52,7 @@ COMMANDS = {  # the arguments of each command; what it does is in the module of 
 
 NO_FOLDER = "it is a file, but a folder is expected: choose another place"
 NO_RIGHT = "no permission to read or write it: change the permissions, or choose another place"
+NO_SPACE = "the disk is full: make room, then run the same command again (with --resume, if it has this option)"
 REFUSALS = {
     errno.ENOENT: "there is no such file or folder: check the path",
     errno.EISDIR: "it is a folder, but a file is expected: name a file, or choose another place",
@@ -60,6 +61,8 @@ REFUSALS = {
     errno.EACCES: NO_RIGHT,
     errno.EPERM: NO_RIGHT,
     errno.EROFS: NO_RIGHT,
+    errno.ENOSPC: NO_SPACE,
+    errno.EDQUOT: NO_SPACE,
 }
 
 

@@ -74,7 +74,7 @@ class Overview:
             self.steps[step.run], self.told[step.run] = step, step.began
             if not self.bars.disable:
                 self._end_bar(step.run)
-                self.tasks[step.run] = self.bars.add_task(f"{step.run} {step.title}", total=None, text="")
+                self.tasks[step.run] = self.bars.add_task(f"{step.run} {step.title}", total=step.total, text="")
         self._line(f"{step.run}: {step.title}")
 
     def end(self, run: str, message: str = "") -> None:
