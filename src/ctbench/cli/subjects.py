@@ -216,7 +216,7 @@ def _shifted(dataset: Dataset, args: argparse.Namespace) -> Dataset:
 def _replay(path: Path) -> Replay | None:
     """The outputs of ONNX Runtime for a file, if it is installed. Unlike a session, this function can be pickled."""
     if not can_replay():
-        print("no onnxruntime: counterexamples are not replayed there (pip install 'ctbench[replay]')", file=sys.stderr)
+        print("no onnxruntime: counterexamples are not replayed there (pip install onnxruntime)", file=sys.stderr)
         return None
     return partial(_outputs, path)
 

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.list_path} has {len(every)} instances, but the chosen range is empty")
     out = args.out or Path("runs/vnncomp") / args.list_path.stem
     if not can_replay():
-        print("no onnxruntime: counterexamples are not replayed there (pip install 'ctbench[replay]')", file=sys.stderr)
+        print("no onnxruntime: counterexamples are not replayed there (pip install onnxruntime)", file=sys.stderr)
     console = Console(stderr=True, quiet=args.quiet)
 
     def print_progress(place: int, record: Record) -> None:
