@@ -62,6 +62,16 @@ def test_attack_overwrites_nothing(succeeds, fails, run):
     )
 
 
+def test_the_strength_of_attacks_is_an_option_and_part_of_the_name_and_the_settings(succeeds, fails, run):
+    weak = ("--attacks", "pgd", "--samples", 20, "--attack-steps", 1, "--attack-restarts", 2)
+    records = run / "attacked" / "linf-0.05-pgd-1-steps-2-restarts.jsonl"
+    assert succeeds("attack", run, *weak).splitlines()[-1] == str(records)
+    settings = jsonl.read_json(records.with_suffix(".json"))
+    assert (settings["attacks"], settings["steps"], settings["restarts"]) == (["pgd"], 1, 2)
+    fixed = fails("attack", run, "--attacks", "line-search", "--samples", 2, "--attack-steps", 3)
+    assert "steps and restarts are for pgd, apgd-ce, apgd-dlr, apgd-t, not for line-search" in fixed
+
+
 def test_attack_takes_weights_onnx_files_and_functions(succeeds, run, monkeypatch):
     from_run = shares(succeeds("attack", run, *FAST))
     data = ("--dataset", "digits", "--eps", 0.05)

@@ -94,6 +94,7 @@ CHANGED = {
     "warmup": Standard(),
     "train_eps": 0.05,
     "ramp": LinearRamp(start=0.0, end=2.0),
+    "normalize": False,
     "robust_weight": 0.5,
     "precision": "bfloat16",
     "shi": 0.25,
@@ -265,7 +266,7 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("swa.start=3", r"swa.start is 3: the last of 3 epochs begins before it"),
         ("swa.start=-1", r"swa: start is -1.0: it must be an epoch >= 0"),
         ("warmup.attack.steps=3", r"'warmup.attack.steps': there is no warmup: set warmup=NAME first"),
-        ("select=first", r'select is "first": it must be one of last, best'),
+        ("select=first", r'select is "first": it must be one of last, best, test'),
         ("select=best", r"select is 'best' but no images are held out for the choice: set validation"),
         ("precise_bn_variance=median", r"precise_bn_variance is .*: it must be one of mean, pooled"),
         ('schedules=["l1"]', r"schedules"),
@@ -297,6 +298,12 @@ def test_a_recipe_is_checked_after_all_its_changes(tiny):
             r"the radius grows up to epoch 3 of 3: no whole epoch follows",
         ),
         (["validation=0.1", "select=best", "ramp.end=2.5"], r"up to epoch 2.5 of 3: no whole epoch follows"),
+        (["select=test", "ramp.end=2.5"], r"select is 'test', .* up to epoch 2.5 of 3: no whole epoch follows"),
+        (["select=test", "swa.start=1"], r"swa ends with the average of many weights, select='test' with .*: drop one"),
+        (
+            ["select=test", "train_eps=0.04"],
+            r"at the radius of the test, 0.05, but training ends at 0.04: set train_eps",
+        ),
         (["validation=0.1", "select=best", "swa.start=1"], r"swa ends with the average of many weights, .*: drop one"),
     ],
 )
@@ -382,7 +389,7 @@ def test_the_hash_is_that_of_all_fields_except_those_about_the_recipe(tiny):
         ({"threat": 0.1}, "threat is 0.1: give a value of a class of ctbench.regions"),
         ({"initialization": "abc"}, "initialization is 'abc': choose from shi, kaiming"),
         ({"precision": "half"}, "precision is 'half': choose from float32, tf32, bfloat16"),
-        ({"select": "first"}, "select is 'first': choose from last, best"),
+        ({"select": "first"}, "select is 'first': choose from last, best, test"),
         (
             {"schedules": Schedule(path="shi", start_value=1.0, end_value=0.0)},
             r"schedules is .*: give a tuple of schedules",

@@ -1,6 +1,7 @@
 """A run folder: what it holds, and which run may use it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from tests.training_runs import (
     weights,
 )
 
+from ctbench.datasets import Digits
+from ctbench.networks import Normalize
 from ctbench.results import RunFolder, jsonl, locks
 from ctbench.training import (
     Recipe,
@@ -57,6 +60,17 @@ def test_a_complete_run_is_loaded_as_it_was(tiny, tmp_path):
     assert not loaded.model.training
     x = torch.rand(4, 1, 8, 8)
     assert torch.equal(loaded.model(x), run.model(x))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_network_begins_with_the_normalisation_of_its_data_unless_the_recipe_says_no(
+    normalize, tiny, tmp_path, monkeypatch
+):
+    data = replace(Digits().load(), mean=(0.3,), std=(0.4,))
+    monkeypatch.setattr(Digits, "load", lambda dataset, root=None: data)
+    run = train(tiny(normalize=normalize, epochs=1, ramp=SmoothRamp(end=1)), out=tmp_path, quiet=True)
+    assert isinstance(run.model[0], Normalize) == normalize
+    assert ("0.mean" in weights(load_run(tmp_path))) == normalize
 
 
 def test_a_complete_run_is_not_trained_again(tiny, tmp_path, monkeypatch):

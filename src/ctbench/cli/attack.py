@@ -21,12 +21,19 @@ from ctbench.verify.job import ROUNDING, Samples
 def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
     attacks = args.attacks.split(",")
-    records = args.out or subject.folder.attacked(subject.name, "+".join(attacks))
+    title = "-".join(["+".join(attacks), *(f"{value}-{name}" for name, value in _strength(args).items())])
+    records = args.out or subject.folder.attacked(subject.name, title)
     _check_free(records)
     check_place(records)
     with locks.alone(records.with_suffix(".lock"), records):
         _check_free(records)  # another process may have attacked in the meantime
         _attack(args, subject, attacks, records)
+
+
+def _strength(args: argparse.Namespace) -> dict[str, int]:
+    """The steps and restarts that the options give, if any."""
+    given = {"steps": args.attack_steps, "restarts": args.attack_restarts}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _check_free(records: Path) -> None:
@@ -41,6 +48,8 @@ def _attack(args: argparse.Namespace, subject: Subject, attacks: list[str], reco
         "network_digest": Precisions.of(subject.model, x[:1]).proof.digest(),
         "threat": repr(subject.threat),
         "attacks": attacks,
+        **_strength(args),
+        **subject.selection,
     }
     proved = _proved(CertificationFiles(args.certified), settings, Samples(samples, x, y)) if args.certified else []
     console = Console(stderr=True, quiet=args.quiet or not Console(stderr=True).is_terminal)
@@ -52,6 +61,8 @@ def _attack(args: argparse.Namespace, subject: Subject, attacks: list[str], reco
                 y,
                 subject.threat,
                 attacks=attacks,
+                steps=args.attack_steps,
+                restarts=args.attack_restarts,
                 proved=proved,
                 replay=subject.replay,
                 on_batch=lambda attack, standing: status.update(f"{attack}: {standing} of {len(x)} samples stand"),

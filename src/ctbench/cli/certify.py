@@ -19,12 +19,13 @@ from ctbench.onnx import save_onnx
 from ctbench.progress import progress_bars
 from ctbench.regions import Linf
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
-from ctbench.verify import Records, certify, stages_by_name, write_robustness
+from ctbench.verify import Records, certify, stages_by_name, timeout_of, with_attack, write_robustness
 
 
 def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
-    threat, stages = subject.threat, stages_by_name(args.stages)
+    stages = with_attack(stages_by_name(args.stages), steps=args.attack_steps, restarts=args.attack_restarts)
+    threat, timeout = subject.threat, args.timeout or timeout_of(args.stages)
     samples = subject.samples(args.samples)
     if args.export:
         check_export(args.export, threat.name)
@@ -38,14 +39,14 @@ def run(args: argparse.Namespace) -> None:
                 y,
                 threat,
                 stages=stages,
-                timeout=args.timeout,
+                timeout=timeout,
                 total=args.total,
                 records=Records(
                     files.records,
                     resume=args.resume,
                     counterexamples=args.counterexamples,
                     first=samples.start,
-                    about={"dataset": subject.dataset, "network": subject.network},
+                    about={"dataset": subject.dataset, "network": subject.network} | subject.selection,
                     on_start=on_start,
                     on_record=on_record,
                 ),
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     if args.export:
         standing = [place for place, record in enumerate(certification) if record.verdict is Verdict.UNKNOWN]
         if standing:
-            export(args.export, subject, samples, standing, args.timeout)
+            export(args.export, subject, samples, standing, timeout)
         else:
             print(f"no sample is open: nothing is written to {args.export}")
     print(files.records)

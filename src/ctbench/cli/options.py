@@ -36,8 +36,24 @@ def add_stages(command: argparse.ArgumentParser) -> None:
         "--stages",
         metavar="NAMES",
         default="complete",
-        help="fast: bounds and an attack; complete (the default): then branch and bound; or names of stages and "
-        "domains, e.g. interval,milp (ctbench list stages)",
+        help="fast: bounds and an attack; complete (the default): then branch and bound; ctbench: the evaluation of "
+        "CTBench, with a stronger attack; or names of stages and domains, e.g. interval,milp (ctbench list stages)",
+    )
+
+
+def add_timeout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="S",
+        help="seconds for each sample (default: 60; with --stages ctbench 1000)",
+    )
+
+
+def add_attack_strength(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--attack-steps", type=positive, metavar="N", help="steps of each attack instead of its own")
+    command.add_argument(
+        "--attack-restarts", type=positive, metavar="N", help="restarts of each attack instead of its own"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ctbench import zoo
 from ctbench.cli.own import architecture, by_name, called
 from ctbench.datasets import Data, Dataset, Examples, GivenData, Images, corrupted, datasets, published_corruption
 from ctbench.networks import Given
@@ -34,6 +35,12 @@ class Subject:
     folder: RunFolder
     shifted: bool = False  # whether the test images are corrupted
     replay: Replay | None = None  # another implementation of the network
+    selected_on_test: bool = False  # whether its weights were selected by their accuracy on these images
+
+    @property
+    def selection(self) -> dict[str, str]:
+        """What settings of records say about the selection of the weights: nothing unless it was on test images."""
+        return {"selected_on": "test"} if self.selected_on_test else {}
 
     @property
     def name(self) -> str:
@@ -57,11 +64,11 @@ def subject(args: argparse.Namespace) -> Subject:
         FileNotFoundError: there is no such file or folder.
     """
     path = Path(args.subject)
-    of_weights, of_function = path.suffix in tensor_files.SUFFIXES, ":" in args.subject and not path.exists()
+    of_weights, of_function = path.suffix in tensor_files.SUFFIXES, _is_function(args.subject)
     if (args.network or args.normalize) and not of_weights:
         raise ValueError("--network and --normalize are for a file of weights; anything else has its own network")
     if not (of_weights or of_function or path.suffix == ".onnx"):
-        return _of_run(path, args)
+        return _of_run(zoo.working_copy(args.subject), args)
     if args.model:
         raise ValueError("--model is for the run of a module of your own; anything else has its own network")
     if args.eps is None or (args.dataset is None) == (args.data_from is None):
@@ -106,8 +113,13 @@ def _of_run(path: Path, args: argparse.Namespace) -> Subject:
         images=images,
         threat=_threat(args.norm, eps, images) if args.norm else replace(recipe.threat, eps=eps),
         folder=loaded.folder,
+        selected_on_test=recipe.select == "test",
         shifted=args.corruption is not None,
     )
+
+
+def _is_function(subject: str) -> bool:
+    return ":" in subject and not zoo.is_entry(subject) and not Path(subject).exists()
 
 
 def _named_function(text: str) -> str:

@@ -219,7 +219,7 @@ SAMPLE: Mapping[str, Kind] = {
 }
 SETTINGS: Mapping[str, Kind] = {
     "eps": ("a finite number >= 0, or lists of such numbers", _radius),
-    **dict.fromkeys(("norm", "threat", "dataset", "network", "network_digest"), TITLE),
+    **dict.fromkeys(("norm", "threat", "dataset", "network", "network_digest", "selected_on"), TITLE),
     "samples": ("the range [start, stop] of samples", _range),
     EARLIER: ("a list of stages and time limits", _attempts),
 }

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ctbench import zoo
 from ctbench.files import write_whole
 from ctbench.graph import unwrapped
 from ctbench.results.jsonl import named
@@ -22,7 +23,7 @@ from ctbench.training.matching import Matching, check_finite, differences, match
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The best epoch so far, by its accuracy on the validation images."""
+    """The best epoch so far, by its accuracy on the images that select it."""
 
     epoch: int
     accuracy: float
@@ -64,10 +65,12 @@ def blueprint_of(path: Path | str) -> Blueprint:
 
 
 def load_network(path: Path | str) -> nn.Module:
-    """The network of a weights file that `save_network` wrote, in eval mode.
+    """The network of a weights file that `save_network` wrote, or of "zoo:NAME" (see `ctbench.zoo`), in eval mode.
 
     Raises the errors of `blueprint_of` and `load_weights`.
     """
+    if zoo.is_entry(path):
+        path = zoo.located(path) / "weights.safetensors"
     model = blueprint_of(path).build()
     load_exactly(model, Path(path))
     return model.eval()

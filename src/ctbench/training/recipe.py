@@ -39,6 +39,9 @@ class Recipe:
     Args:
         name: the name; `ctbench.recipes` sets it to the name of the function or entry that makes the recipe.
         dataset, network: the data and the network to train.
+        normalize: begin the network with the normalisation of the data set, if it has one. The code of CTBench does so
+            for all data; the papers of CTBench (App. B.1) and TAPS (App. D.2) have no normalisation on MNIST. A module
+            of your own never gets one.
         threat: the threat model that the network should withstand; its eps is the radius at test time.
         train_eps: the final radius of training; None is the eps of the threat model.
         ramp: the growth of the radius up to `train_eps`.
@@ -65,6 +68,9 @@ class Recipe:
         validation: the share of the training set that is held out and evaluated after each epoch.
         select: end with the weights of the "last" epoch, or of the "best" epoch at the full radius, i.e. the one with
             the highest robust accuracy (estimated by the method) on the validation images; the first one of equals.
+            "test" is the protocol of CTBench's code: the same on the test images, among the epochs that end at the
+            radius of the test or above. Accuracies on these images are then optimistic, and `compare` marks them.
+            That code takes the last epoch for MTL-IBP.
         seed: the source of all randomness.
         source: where the hyper-parameters come from.
         published: the accuracies that the source reports for them.
@@ -73,6 +79,7 @@ class Recipe:
     name: str = "unnamed"
     dataset: Dataset
     network: Architecture
+    normalize: bool = True
     threat: Threat
     method: Method
     warmup: Method | None = None
@@ -93,7 +100,7 @@ class Recipe:
     precise_bn: bool = True
     precise_bn_variance: Literal["mean", "pooled"] = "mean"
     validation: float = 0.0
-    select: Literal["last", "best"] = "last"
+    select: Literal["last", "best", "test"] = "last"
     seed: int = 0
     source: str = ""
     published: Published | None = None
@@ -167,16 +174,22 @@ class Recipe:
     def _check_selection(self) -> None:
         if self.select == "last":
             return
-        if not self.validation:
+        if self.select == "best" and not self.validation:
             raise ValueError("select is 'best' but no images are held out for the choice: set validation, e.g. to 0.1")
+        if self.select == "test" and self.final_eps < self.threat.eps:
+            raise ValueError(
+                f"select is 'test', among the epochs at the radius of the test, {self.threat.eps:g}, but training ends "
+                f"at {self.final_eps:g}: set train_eps"
+            )
         if self.ramp.end > self.epochs - 1:
             raise ValueError(
-                f"select is 'best', among the epochs at the full radius, but the radius grows up to epoch "
+                f"select is {self.select!r}, among the epochs at the full radius, but the radius grows up to epoch "
                 f"{self.ramp.end:g} of {self.epochs}: no whole epoch follows; set ramp.end or epochs"
             )
         if self.swa:
             raise ValueError(
-                "swa ends with the average of many weights, select='best' with the weights of one epoch: drop one"
+                f"swa ends with the average of many weights, select={self.select!r} with the weights of one epoch: "
+                f"drop one"
             )
 
     def _check_schedules(self) -> None:

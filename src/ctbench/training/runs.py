@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ctbench import zoo
 from ctbench.datasets import Data, GivenData
 from ctbench.files import UNFINISHED
 from ctbench.graph import UnsupportedLayerError, unwrapped
@@ -115,7 +116,7 @@ def train(
         return load_run(folder.path, model=model, device=device)
     with processes.first_goes_first():
         loaded = _loaded_data(recipe, data)
-    blueprint = Blueprint.of(recipe.network, loaded)
+    blueprint = Blueprint.of(recipe.network, loaded, normalize=recipe.normalize)
     if model is None:
         model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed)
     model = model.to(device)
@@ -174,7 +175,7 @@ def load_run(path: str | Path, *, model: nn.Module | None = None, device: str | 
     """The trained network of a run folder, in eval mode.
 
     Args:
-        path: the run folder.
+        path: the run folder, or "zoo:NAME" (see `ctbench.zoo`).
         model: for a run of a module of your own, the module; a copy of it gets the trained weights. None is the graph
             that training has exported (network.onnx), in which batch norms are scales.
         device: where the network is to be.
@@ -187,7 +188,7 @@ def load_run(path: str | Path, *, model: nn.Module | None = None, device: str | 
     Warns:
         UserWarning: the source of the module is not that of the training.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(zoo.located(path))
     folder.require()
     recipe = recipe_of(folder)
     if not folder.weights.exists():

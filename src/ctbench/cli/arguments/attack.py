@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctbench.cli.arguments import subject
-from ctbench.cli.options import Commands, add_data, add_device
+from ctbench.cli.options import Commands, add_attack_strength, add_data, add_device
 
 ATTACKS = "pgd,apgd-ce,apgd-dlr,apgd-t"  # as `ctbench.attacks.evaluation.DEFAULT`
 
@@ -20,6 +20,7 @@ def add_to(commands: Commands) -> None:
         help="separated by commas, in order: pgd, apgd-ce, apgd-dlr, apgd-t, line-search (along segments), autoattack, "
         "autoattack-plus, or any other of ctbench list attacks (default: %(default)s)",
     )
+    add_attack_strength(command)
     command.add_argument(
         "--certified",
         type=Path,

@@ -5,16 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctbench.cli.arguments import subject
-from ctbench.cli.options import Commands, add_data, add_device, add_stages, add_strict, positive, seconds
+from ctbench.cli.options import (
+    Commands,
+    add_attack_strength,
+    add_data,
+    add_device,
+    add_stages,
+    add_strict,
+    add_timeout,
+    positive,
+    seconds,
+)
 
 
 def add_to(commands: Commands) -> None:
     command = commands.add_parser("certify", help="certify test images of a run, of weights or of an ONNX file")
     subject.add_to(command)
     add_stages(command)
-    command.add_argument(
-        "--timeout", type=seconds, default=60.0, metavar="S", help="seconds for each sample (default: 60)"
-    )
+    add_attack_strength(command)
+    add_timeout(command)
     command.add_argument(
         "--total", type=seconds, metavar="S", help="seconds for all samples together (default: no limit)"
     )

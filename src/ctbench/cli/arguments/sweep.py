@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctbench.cli.options import Commands, add_data, add_stages, add_strict, positive, seconds
+from ctbench.cli.options import Commands, add_data, add_stages, add_strict, add_timeout, positive
 
 
 def add_to(commands: Commands) -> None:
@@ -16,7 +16,7 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
     add_stages(command)
-    command.add_argument("--timeout", type=seconds, metavar="S", help="seconds for each sample (default: 60)")
+    add_timeout(command)
     command.add_argument("--markdown", action="store_true", help="print a Markdown table")
     add_strict(command)
     command.add_argument("--quiet", action="store_true", help="show no progress")
