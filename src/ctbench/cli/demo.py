@@ -10,7 +10,7 @@ from ctbench.cli import failures
 from ctbench.cli.compare import show
 from ctbench.recipes import recipe
 from ctbench.training import train
-from ctbench.verify import FAST_STAGES, Records, certify
+from ctbench.verify import FAST_STAGES, certify
 
 RECIPES = ("digits_standard", "digits_pgd", "digits_ibp")
 
@@ -24,10 +24,7 @@ def run(args: argparse.Namespace) -> None:
         x, y = trained.recipe.dataset.load().test[:]
         threat = trained.recipe.threat
         console.print(f"[bold]{name}[/bold]: certifying {len(x)} test images at eps {threat.eps:g}")
-        about = {"dataset": trained.recipe.dataset.name, "network": trained.recipe.network.name}
-        files = trained.folder.certification(f"{threat.name}-{threat.eps:.10g}")
-        records = Records(files.records, resume=True, about=about)
         with failures.without_warning():
-            certify(trained.model, x, y, threat, stages=FAST_STAGES, records=records)
+            certify(trained, x, y, stages=FAST_STAGES)
         folders.append(trained.folder.path)
     failures.tell(show(folders), strict=args.strict)

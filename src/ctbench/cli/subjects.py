@@ -17,6 +17,7 @@ from ctbench.networks import Given
 from ctbench.onnx import can_replay, load_onnx, replay
 from ctbench.regions import Threat, threat
 from ctbench.results import RunFolder
+from ctbench.results.runs import region_name
 from ctbench.training import Recipe, load_network, load_run, load_weights, tensor_files
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.checkpoints import blueprint_of
@@ -45,7 +46,7 @@ class Subject:
     @property
     def name(self) -> str:
         """The name of its files of records."""
-        return f"{self.threat.name}-{self.threat.eps:.10g}{f'-{self.dataset}' if self.shifted else ''}"
+        return f"{region_name(self.threat.name, self.threat.eps)}{f'-{self.dataset}' if self.shifted else ''}"
 
     def samples(self, chosen: range | None) -> range:
         """The indices `chosen`; None chooses all images. Raises ValueError if there are fewer images."""

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from ctbench.datasets import Dataset
-from ctbench.networks import Architecture
+from ctbench.networks import Architecture, Given
 from ctbench.regions import Threat
 from ctbench.results import RunFolder
 from ctbench.results.runs import region_name
@@ -24,6 +24,8 @@ class HowTrained(Protocol):
     def network(self) -> Architecture: ...
     @property
     def threat(self) -> Threat: ...
+    @property
+    def select(self) -> str: ...
 
 
 @runtime_checkable
@@ -62,5 +64,14 @@ def records_of(run: TrainedRun, threat: Threat) -> Records:
             "the records of a radius for each feature have no name of their own: give records=Records(path)"
         )
     files = run.folder.certification(region_name(threat.name, float(threat.eps)))
-    about = {"dataset": run.recipe.dataset.name, "network": run.recipe.network.name}
-    return Records(files.records, resume=True, about=about)
+    return Records(files.records, resume=True, about=about(run.recipe))
+
+
+def about(recipe: HowTrained) -> dict[str, str]:
+    """What the settings of records say about the recipe of a run: the names of its data and its network.
+
+    If the weights were selected by their accuracy on the test images, they also say that.
+    """
+    network = recipe.network.module.rpartition(".")[2] if isinstance(recipe.network, Given) else recipe.network.name
+    selection = {"selected_on": "test"} if recipe.select == "test" else {}
+    return {"dataset": recipe.dataset.title, "network": network, **selection}
