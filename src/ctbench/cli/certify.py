@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,20 +75,19 @@ def _progress(
     """A progress bar with the verdicts so far, on a terminal: what to call at the start, and after each record."""
     with progress_bars(quiet=quiet) as bars:
         task = bars.add_task("certify", total=samples, text="")
-        seen = dict.fromkeys(Verdict, 0)
-
-        def show_counts(advance: int) -> None:
-            text = "  ".join(f"{verdict} {count}" for verdict, count in seen.items() if count)
-            bars.update(task, advance=advance, text=text)
+        seen, before, start = dict.fromkeys(Verdict, 0), 0, time.perf_counter()
 
         def on_start(kept: Certification) -> None:
+            nonlocal before, start
+            before, start = len(kept), time.perf_counter()
             seen.update(kept.counts)
-            show_counts(len(kept))
-            bars.reset(task, total=samples, completed=len(kept))
+            bars.reset(task, total=samples, completed=before)
 
         def on_record(record: SampleRecord) -> None:
             seen[record.verdict] += 1
-            show_counts(1)
+            rate = (sum(seen.values()) - before) / (time.perf_counter() - start)
+            text = "  ".join(f"{verdict} {count}" for verdict, count in seen.items())
+            bars.update(task, advance=1, text=f"{text}  {rate:.3g} samples/s")
 
         yield on_start, on_record
 
