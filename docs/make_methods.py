@@ -77,13 +77,17 @@ def _arguments(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _recipes(kinds: list[type[Method]]) -> Iterator[Recipe]:
-    """The recipes with one of these methods, directly or as the inner method of another one."""
+    """The recipes with one of these methods. SABR with the default inner method, IBP, has no results of IBP."""
     for recipe in (make() for make in recipes().values()):
-        method: object = recipe.method
-        while isinstance(method, Method):
-            if type(method) in kinds:
-                yield recipe
-            method = getattr(method, "inner", None)
+        if type(recipe.method) in kinds or _is_named_for(recipe.method, kinds):
+            yield recipe
+
+
+def _is_named_for(method: Method, kinds: list[type[Method]]) -> bool:
+    """Whether a method has one of these inside in place of its default, e.g. STAPS, which is SABR around TAPS."""
+    inner = getattr(method, "inner", None)
+    factories = [field.default_factory for field in dataclasses.fields(method) if field.name == "inner"]
+    return type(inner) in kinds and type(inner) not in factories
 
 
 def _row(recipe: Recipe) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import ctbench
@@ -47,3 +48,44 @@ def test_all_that_the_checks_need_is_pinned():
     needed = {re.match(r"[\w-]+", line)[0] for line in (*PROJECT["dependencies"], *extras["dev"], *extras["docs"])}
     pinned = set(re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     assert needed <= pinned
+
+
+def test_every_package_that_is_needed_is_pinned():
+    """Those of the project, and those that the installed ones need in turn."""
+    pinned = {_name(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1].isalnum()}
+    extras = (entry for several in PROJECT["optional-dependencies"].values() for entry in several)
+    names = {_name(entry) for entry in (*PROJECT["dependencies"], *extras)}
+    seen = set[str]()
+    while names:
+        name = names.pop()
+        seen.add(name)
+        try:
+            required = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # of another platform, or another extra
+        needed = {_name(entry) for entry in required if "extra ==" not in entry}
+        names |= {one for one in needed if _is_installed(one)} - seen
+    assert {name for name in seen if name not in pinned} == set()
+
+
+def _name(entry: str) -> str:
+    """The normal form of the name of a package, from a line such as "Import_Linter>=2.1"."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]*\w", entry)[0]).lower()
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return not name.startswith(("nvidia-", "triton"))  # of torch's builds for GPUs
+
+
+def test_messages_name_packages_that_any_index_has_and_that_are_in_an_extra():
+    """`pip install 'ctbench[figures]'` would not work from a clone, `pip install '.[figures]'` only there."""
+    extras = PROJECT["optional-dependencies"]
+    known = {_name(entry) for several in extras.values() for entry in several} | {"pandas"}
+    for path in (ROOT / "src").rglob("*.py"):
+        text = path.read_text()
+        assert "ctbench[" not in text, path
+        assert set(re.findall(r"pip install ([\w-]+)", text)) <= known, path

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ctbench import time_budget
+from ctbench import durations, time_budget
 from ctbench.time_budget import Budget, OutOfTime
 
 
@@ -79,4 +79,4 @@ def test_beyond_is_a_share_of_the_limit_or_some_seconds(clock):
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon", ""])
 def test_a_time_limit_that_cannot_be_is_refused(text):
     with pytest.raises(ValueError, match=r"is not a number of seconds > 0, e.g. 60"):
-        time_budget.seconds(text)
+        durations.seconds(text)

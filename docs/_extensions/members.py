@@ -64,7 +64,7 @@ def _home(module: str, name: str, member: Any) -> str:
     if module != "ctbench":  # the first page describes what it exports, wherever that is defined
         packages.append(".".join(getattr(member, "__module__", module).split(".")[:2]))
     homes = [home for home in packages if home.startswith("ctbench") and home != module]
-    return next((home for home in homes if vars(importlib.import_module(home)).get(name) is member), "")
+    return next((home for home in homes if getattr(importlib.import_module(home), name, None) is member), "")
 
 
 def public(module: ModuleType) -> list[str]:

@@ -4,52 +4,51 @@ run = ctbench.train(ctbench.recipe("digits_ibp"))
 result = ctbench.certify(run.model, x, y, Linf(0.1))
 lower, upper = ctbench.bounds(model, x, eps=0.1, domain="crown")
 model = ctbench.load_onnx("network.onnx")
+
+The names are those of `ctbench.public`, and subpackages such as `ctbench.analyses`. They are imported when they are
+used first, because torch takes seconds to import and many commands do not need it.
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import ctbench.threads  # noqa: F401 (before torch is there)
-from ctbench import analyses  # noqa: F401 (a subpackage that users call)
-from ctbench.domains.bounds import bounds, margin_bounds
-from ctbench.graph import UnsupportedLayerError
-from ctbench.memory import keep_freed_memory
-from ctbench.onnx import load_onnx, save_onnx
-from ctbench.recipes import recipe
-from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Segments
-from ctbench.results import Certification, SampleRecord, StageFailedWarning, Verdict
-from ctbench.training import Recipe, Run, load_network, load_run, load_weights, train
-from ctbench.verify import Records, certify, read_vnnlib, verify_property, write_robustness
 
 __version__ = version("ctbench")
 
-__all__ = [
-    "L1",
-    "L2",
-    "Box",
-    "Certification",
-    "FirstCoordinate",
-    "Linf",
-    "Recipe",
-    "Records",
-    "Run",
-    "SampleRecord",
-    "Segments",
-    "StageFailedWarning",
-    "UnsupportedLayerError",
-    "Verdict",
-    "__version__",
-    "bounds",
-    "certify",
-    "keep_freed_memory",
-    "load_network",
-    "load_onnx",
-    "load_run",
-    "load_weights",
-    "margin_bounds",
-    "read_vnnlib",
-    "recipe",
-    "save_onnx",
-    "train",
-    "verify_property",
-    "write_robustness",
-]
+if TYPE_CHECKING:
+    from ctbench import (  # noqa: F401  # noqa: F401
+        analyses,
+        attacks,
+        datasets,
+        domains,
+        graph,
+        methods,
+        networks,
+        recipes,
+        regions,
+        report,
+        results,
+        specification,
+        training,
+        verify,
+        vnnlib,
+    )
+    from ctbench.public import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> object:
+        """A submodule, or a public name."""
+        if name != "__all__" and name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if find_spec(f"{__name__}.{name}") is not None:
+            return import_module(f"{__name__}.{name}")
+        public = import_module("ctbench.public")
+        if name != "__all__" and name not in public.__all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(public, name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *import_module("ctbench.public").__all__})

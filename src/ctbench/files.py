@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 UNFINISHED = ".unfinished"  # the suffix of a file that is being written
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A context in which an OSError without a file, as of a write to a full disk, gets the name of this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file atomically: no reader ever sees a part of the content."""
     unfinished = path.with_name(path.name + UNFINISHED)
-    with unfinished.open("wb") as file:
+    with naming(unfinished), unfinished.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

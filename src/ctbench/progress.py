@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 def progress_bars(*, quiet: bool = False, done: ProgressColumn | None = None) -> Progress:
@@ -21,11 +22,12 @@ def progress_bars(*, quiet: bool = False, done: ProgressColumn | None = None) ->
         done: the column that shows how much is done; None shows "3/10".
     """
     console = Console(stderr=True)
+    rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # the text gets what is left of the width, and is cut
     columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
+        TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True, max_width=30)),
+        BarColumn(bar_width=12),
         done or MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False, table_column=rest),
     )
-    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
+    return Progress(*columns, console=console, expand=True, disable=quiet or not console.is_terminal)

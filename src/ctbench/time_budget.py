@@ -34,21 +34,6 @@ def now() -> float:
     return time.perf_counter()
 
 
-def seconds(text: str) -> float:
-    """Read a time limit.
-
-    Raises:
-        ValueError: the text is not a positive, finite number.
-    """
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise ValueError(f"{text!r} is not a number of seconds > 0, e.g. 60")
-    return number
-
-
 @contextmanager
 def until(end: float) -> Iterator[None]:
     """A context with a time limit. Inside another such context, the earlier end counts."""

@@ -116,7 +116,7 @@ def test_a_place_that_cannot_be_is_found_before_the_attack(fails, run, monkeypat
 
 def test_a_missing_package_is_explained_in_a_line(fails, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    assert "pip install 'ctbench[attacks]'" in fails("attack", run, "--attacks", "pgd,autoattack")
+    assert "pip install pyautoattack" in fails("attack", run, "--attacks", "pgd,autoattack")
 
 
 def test_an_interruption_writes_nothing(capsys, run, monkeypatch):

@@ -12,8 +12,10 @@ from ctbench.cli import main
 from ctbench.domains import AlphaCrown, Crown, CrownIBP, Interval
 from ctbench.networks import CNN3
 from ctbench.results import CertificationFiles, RunFolder, Verdict, jsonl
+from ctbench.training import load_run
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.checkpoints import save_network
+from ctbench.verify import DEFAULT_STAGES, FAST_STAGES, certify
 
 
 def test_certify_proves_the_test_images_of_a_run(succeeds, run):
@@ -229,3 +231,17 @@ def test_certify_wong_and_kolters_network_on_real_mnist(succeeds, real_mnist, kw
     )  # fmt: skip
     assert shares(out)["certified"] == shares(out)["natural"] == 95  # one of them is a famous mistake
     assert "20 samples" in out
+
+
+def test_the_command_and_python_go_on_with_the_records_of_each_other(succeeds, run):
+    """Both name the file, and describe the run, in the same way; the command's time limit is the same."""
+    files = RunFolder(run).certification("linf-0.05")
+    succeeds("certify", run, "--samples", "8", "--stages", "fast")
+    before = files.read()
+    loaded = load_run(run)
+    x, y = loaded.recipe.dataset.load().test[:12]
+    assert list(certify(loaded, x, y, stages=FAST_STAGES))[:8] == list(before)
+    assert len(files.attempts) == 1
+    assert "12 samples" in succeeds("certify", run, "--samples", "12", "--resume")
+    assert [len(attempt["stages"]) for attempt in files.attempts] == [len(FAST_STAGES), len(DEFAULT_STAGES)]
+    assert files.wanted == 12

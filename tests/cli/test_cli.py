@@ -159,8 +159,30 @@ def test_a_place_without_permission_is_named_with_what_to_do(fails, monkeypatch,
 def test_an_error_of_two_paths_is_about_the_second_and_others_are_told_as_they_are():
     refused = OSError(errno.EISDIR, "Is a directory", "a.json.unfinished", None, "a.json")
     assert explained(refused).startswith("a.json: it is a folder, but a file is expected")
-    assert explained(OSError(errno.ENOSPC, "No space left on device")) == "[Errno 28] No space left on device"
+    assert explained(OSError(errno.ETIMEDOUT, "Connection timed out")) == "[Errno 110] Connection timed out"
     assert explained(FileNotFoundError("there is no run folder a")) == "there is no run folder a"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_full_disk_is_named_with_what_to_do():
+    with pytest.raises(OSError, match="No space left") as full:
+        jsonl.append(Path("/dev/full"), [{"index": 0}])
+    assert explained(full.value).startswith("/dev/full: the disk is full: make room, then run the same command again")
+
+
+def test_damaged_weights_are_restored_from_the_state(succeeds, fails, run):
+    weights = run / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-50])
+    line = fails("certify", run)
+    command = f"train {run}/recipe.json --out {run} --resume"
+    assert f"ctbench {command} restores it from state.safetensors" in line
+    with pytest.warns(UserWarning, match=r"weights.safetensors was damaged: it is restored from state.safetensors"):
+        succeeds(*command.split(), "--quiet")
+    assert weights.read_bytes() == whole
+    weights.write_bytes(whole[:-50])
+    (run / "state.safetensors").unlink()
+    assert "is damaged or not a safetensors file" in fails(*command.split(), "--quiet")
 
 
 def test_a_radius_may_be_a_fraction(succeeds, fails, run):
@@ -206,7 +228,8 @@ def test_certify_needs_a_run(fails, run):
     for options in (["--dataset", "digits"], ["--dataset-path", "pictures"]):
         assert "--dataset-path are only for networks; a run has its own" in fails("certify", run, *options)
     (run / "weights.safetensors").unlink()
-    assert "is not complete: finish it with resume" in fails("certify", run)
+    line = fails("certify", run)
+    assert f"is not complete: ctbench train {run}/recipe.json --out {run} --resume finishes it" in line
 
 
 def test_weights_that_say_too_little_lead_to_the_run_folder(fails, run):

@@ -229,7 +229,7 @@ def test_without_onnx_runtime_it_is_said_that_nothing_is_replayed(call, monkeypa
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     status, _, err = call(PLAIN)
     assert status == 0
-    assert err == "no onnxruntime: counterexamples are not replayed there (pip install 'ctbench[replay]')\n"
+    assert err == "no onnxruntime: counterexamples are not replayed there (pip install onnxruntime)\n"
     assert results()["broken"]["verdict"] == "sat"
 
 

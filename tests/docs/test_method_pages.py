@@ -25,3 +25,12 @@ def test_there_are_no_other_pages():
 def test_a_page_says_when_to_use_the_method_and_what_it_costs(name):
     assert "\n\nUse " in PAGES[name]
     assert "\n\nCost" in PAGES[name]
+
+
+def test_each_page_lists_the_results_of_its_own_methods():
+    """SABR trains IBP on its small box, and is not IBP; STAPS is SABR around TAPS, and stands on both pages."""
+    text = PAGES
+    assert "_ibp` |" in text["ibp.md"]
+    assert "sabr" not in text["ibp.md"]
+    assert "_staps` |" in text["taps.md"]
+    assert "_staps` |" in text["sabr.md"]

@@ -171,9 +171,9 @@ def test_a_branch_on_the_mode_takes_the_test_side():
 
 
 def test_an_unsupported_layer_is_named_with_its_path_type_and_remedy():
-    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Softmax(1)))
+    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Softmin(1)))
     message = (
-        r"layer '1\.0' \(Softmax\): layer type torch\.nn\.\S*\.Softmax is not supported: "
+        r"layer '1\.0' \(Softmin\): layer type torch\.nn\.\S*\.Softmin is not supported: "
         r".*@ctbench\.graph\.lower\.register"
     )
     with pytest.raises(UnsupportedLayerError, match=message):

@@ -30,7 +30,7 @@ def result(*records: PartRecord, folder: Path | None = None, **settings) -> Resu
 
 
 def cells(drawn) -> list[list[str]]:
-    return [list(row) for row in zip(*(column._cells for column in drawn.columns), strict=True)]
+    return [list(row) for row in drawn.rows]
 
 
 def certified(folder: Path, share: int, *, eps: float = 0.1, digest: str = "d") -> Path:
@@ -62,15 +62,14 @@ def test_a_table_has_a_row_for_each_run_radius_and_place():
     )
     second = result(record([Measurement({"b": 7.0, "layer 1: b": 9.0})]), run="[two]", method=None, train_eps=None)
     drawn = table("title", [first, second], "lambda")
-    headings = [str(column.header) for column in drawn.columns]
-    assert headings == ["run", "method", "train eps", "eps", "samples", "lambda", "whole", "a", "b"]
+    assert list(drawn.headings) == ["run", "method", "train eps", "eps", "samples", "lambda", "whole", "a", "b"]
     assert cells(drawn) == [
         ["one", "ibp", "0.1", "0.1", "2", "-", "3", "-", "-"],
         ["one", "ibp", "0.1", "0.1", "2", "0.5", "-", "1.5", "-"],
         ["one", "ibp", "0.1", "0.1", "2", "1", "-", "3.5", "-"],
         ["one", "ibp", "0.1", "0.2", "2", "-", "4", "-", "-"],
         ["one", "ibp", "0.1", "0.2", "2", "0.5", "-", "5.5", "-"],
-        [r"\[two]", "-", "-", "0.1", "2", "-", "-", "-", "7"],
+        ["[two]", "-", "-", "0.1", "2", "-", "-", "-", "7"],
     ]
 
 

@@ -224,3 +224,29 @@ def test_weights_selected_on_test_data_are_marked(folder):
     assert row.cells()[3] == "ibp (selected on test data)"
     jsonl.write_json(folder.recipe, {**RECIPE, "select": "best"})
     assert report.rows([folder.path])[0].cells()[3] == "ibp"
+
+
+def test_an_unfinished_certification_is_marked(folder):
+    files = folder.certification("l2-0.5")
+    settings = {"norm": "l2", "eps": 0.5, "stages": ["a"], "timeout": 1.0, "samples": [0, 5]}
+    files.start(settings, resume=False)
+    files.append([record(0, "certified"), record(1, "unknown")])
+    unfinished = next(row for row in report.rows([folder.path]) if row.norm == "l2")
+    assert dict(zip(HEADINGS, unfinished.cells(), strict=True))["samples"] == "2 of 5"
+    files.append([record(index, "certified") for index in range(2, 5)])
+    finished = next(row for row in report.rows([folder.path]) if row.norm == "l2")
+    assert dict(zip(HEADINGS, finished.cells(), strict=True))["samples"] == "5"
+    files.start({**settings, "stages": ["a", "b"]}, resume=True)
+    again = next(row for row in report.rows([folder.path]) if row.norm == "l2")
+    assert dict(zip(HEADINGS, again.cells(), strict=True))["samples"] == "4 of 5"
+
+
+def test_hyper_parameters_that_differ_are_columns(tmp_path):
+    for name, rate, alpha in (("a", 0.001, None), ("b", 0.01, 0.5), ("c", 0.001, None)):
+        (tmp_path / name).mkdir()
+        method = {"name": "ibp"} if alpha is None else {"name": "mtl-ibp", "alpha": alpha}
+        content = {**RECIPE, "method": method, "name": name, "seed": 0, "optimizer": {"name": "adam", "lr": rate}}
+        jsonl.write_json(tmp_path / name / "recipe.json", content)
+    heading, _, *lines = report.markdown(report.rows([tmp_path / name for name in "abc"])).splitlines()
+    assert heading.endswith("| certify | optimizer.lr |")
+    assert [line.rsplit("|", 2)[1].strip() for line in lines] == ["0.001", "0.01", "0.001"]

@@ -27,7 +27,7 @@ def test_texts():
     assert lines[0] == "| run | severity | clean % | fog | zigzag | mean |"
     assert lines[4] == "| first | 5 | 80.00 | 0.500 | 0.250 | 0.375 |"
     assert report.ratio_csv(rows).splitlines()[1] == "first,all,0.8,0.7499999999999999,0.5,0.625"
-    assert report.ratio_table(rows).row_count == 5
+    assert len(report.ratio_table(rows).rows) == 5
 
 
 def test_other_corruptions_are_refused():

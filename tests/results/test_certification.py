@@ -3,6 +3,7 @@
 import ast
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from ctbench.results import Certification, CertificationFiles, RunFolder, SampleRecord, Verdict, jsonl
+from ctbench.results.runs import extends, latest
 
 SOURCE = Path(__file__).parents[2] / "src" / "ctbench"
 
@@ -57,6 +59,73 @@ def test_verdicts_are_counted():
     }
 
 
+def test_a_certification_is_shown_in_a_line_and_summarised_in_a_few():
+    certification = Certification.of(RECORDS)
+    accuracies = "8 samples: natural 62.50 %, adversarial 50.00 %, certified 37.50 %"
+    assert repr(certification) == f"<Certification of {accuracies}, 2 unknown>"
+    first, *lines = certification.summary().splitlines()
+    assert first == accuracies
+    assert [line.split() for line in lines[:2]] == [
+        ["certified", "3", "interval", "2,", "crown", "1"],
+        ["falsified", "1", "pgd", "1"],
+    ]
+    assert any("failed: clean on 1 sample (NaN)" in line for line in lines)
+    assert Certification.of([]).summary() == "0 samples: natural 0.00 %, adversarial 0.00 %, certified 0.00 %"
+
+
+def test_each_class_has_its_own_certification():
+    parts = Certification.of(
+        [record(0, "certified", label=2), *RECORDS[1:3], record(5, "unknown", label=0)][::2]
+    ).by_class()
+    assert list(parts) == [1, 2]
+    parts = Certification.of(
+        [record(0, "certified", label=2, prediction=2), record(1, "unknown", label=0, prediction=0)]
+    ).by_class()
+    assert {label: part.certified_accuracy for label, part in parts.items()} == {0: 0.0, 2: 1.0}
+    assert sum(map(len, Certification.of(RECORDS).by_class().values())) == len(RECORDS)
+
+
+def test_a_later_attempt_replaces_only_unknown_records():
+    earlier = record(3, "unknown", "crown", bound=-0.25, stage_seconds={"clean": 0.1, "crown": 0.4})
+    later = record(3, "certified", "milp", bound=0.5, seconds=2.0, stage_seconds={"crown": 0.5, "milp": 1.5}, attempt=1)
+    joined = later.after(earlier)
+    assert (joined.seconds, joined.bound) == (2.5, 0.5)
+    assert joined.stage_seconds == {"clean": 0.1, "crown": 0.9, "milp": 1.5}
+    assert SampleRecord.from_json(joined.to_json()) == joined
+    assert record(3, "unknown", bound=None).after(earlier).bound == -0.25
+    assert record(3, "falsified", "pgd", bound=None).after(earlier).bound is None
+    assert latest([earlier, later]) == [later]
+    with pytest.raises(ValueError, match="sample 3 has two records"):
+        Certification.of(latest([later, replace(earlier, attempt=2)]))
+    with pytest.raises(ValueError, match="sample 3 has two records"):
+        Certification.of(latest([earlier, replace(later, attempt=0)]))
+
+
+BEFORE = {"stages": ["a", "b"], "timeout": 10.0, "eps": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        ({"stages": ["a", "b", "c"]}, True),
+        ({"stages": ["a", "x", "b"]}, True),
+        ({"timeout": 20.0}, True),
+        ({"timeout": None}, True),
+        ({"stages": ["a", "b", "c"], "timeout": 20.0}, True),
+        ({"stages": ["b", "a"]}, False),
+        ({"stages": ["b"]}, False),
+        ({"stages": ["a", "c"]}, False),
+        ({"timeout": 5.0}, False),
+        ({"stages": ["a", "b", "c"], "timeout": 5.0}, False),
+        ({"stages": ["a", "b", "c"], "eps": 0.2}, False),
+        ({"timeout": 20.0, "network_digest": "other"}, False),
+        ({"timeout": 20.0, "rounding": "nearest"}, False),
+    ],
+)
+def test_more_stages_and_more_time_extend_settings_and_nothing_else(changes, more):
+    assert extends(BEFORE, BEFORE | changes) is more
+
+
 def test_records_stand_in_the_order_of_their_indices():
     certification = Certification.of(RECORDS)
     assert [r.index for r in certification] == list(range(8))
@@ -97,6 +166,7 @@ def test_a_record_is_the_same_after_json(sample):
         "reason",
         "failed",
         "open",
+        "attempt",
     }
 
 
@@ -251,7 +321,18 @@ def test_records_become_dictionaries_and_a_table(monkeypatch):
 def test_a_table_has_a_column_for_the_seconds_of_each_stage():
     pytest.importorskip("pandas")
     certification = Certification.of([record(0, "certified", stage_seconds={"clean": 0.5}), RECORDS[2]])
-    table = certification.to_pandas()
+    compact = certification.to_pandas()
+    assert [compact.index.name, *compact.columns] == [
+        "index",
+        "label",
+        "prediction",
+        "verdict",
+        "open",
+        "stage",
+        "bound",
+        "seconds",
+    ]
+    table = certification.to_pandas(details=True)
     assert table["index"].tolist() == [0, 1]
     assert table["verdict"].tolist() == ["certified", "certified"]
     assert table["stage_seconds.clean"].tolist()[0] == 0.5

@@ -149,7 +149,7 @@ def test_an_incomplete_run_is_not_loaded(tiny, tmp_path, monkeypatch):
     interrupt_at(monkeypatch, STEPS + 2)
     with pytest.raises(Killed):
         train(tiny(), out=tmp_path, quiet=True)
-    with pytest.raises(FileNotFoundError, match="is not complete: finish it with resume"):
+    with pytest.raises(FileNotFoundError, match=r"is not complete: ctbench train .* --resume finishes it"):
         load_run(tmp_path)
 
 

@@ -11,10 +11,10 @@ under attack, or samples that are not certified, it is the discrepancy in robust
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor
+
+from ctbench.results import fairness
 
 
 def discrepancy(errors: Tensor, labels: Tensor) -> float:
@@ -35,15 +35,4 @@ def discrepancy(errors: Tensor, labels: Tensor) -> float:
             f"the errors are {errors.dtype} of shape {list(errors.shape)}, the labels have shape "
             f"{list(labels.shape)}: give one bool (wrong or not) and one label per sample, for at least one sample"
         )
-    if bool(errors.all()):
-        return 1.0
-    wrong = errors.double()
-    worst = max(wrong[labels == label].mean().item() for label in labels.unique())
-    return (worst - wrong.mean().item()) / (1 - wrong.mean().item())
-
-
-def summary(labels: Sequence[int], errors: Mapping[str, Sequence[bool]]) -> str:
-    """A line with the discrepancy in several kinds of accuracy; `errors` are by kind, as for `discrepancy`."""
-    classes = torch.tensor(labels)
-    kinds = (f"{name} {discrepancy(torch.tensor(wrong), classes):.3f}" for name, wrong in errors.items())
-    return f"accuracy discrepancy (0: all classes alike): {', '.join(kinds)}"
+    return fairness.discrepancy(errors.tolist(), labels.tolist())

@@ -1,5 +1,5 @@
 """AutoAttack: Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
-parameter-free attacks", computed by the package pyautoattack: pip install 'ctbench[attacks]'.
+parameter-free attacks", computed by the package pyautoattack: pip install pyautoattack.
 
     standard   APGD on the cross-entropy, targeted APGD on the DLR, targeted FAB, Square
     plus       AA+: APGD on the cross-entropy (5 restarts), APGD on the DLR (5), FAB (5), Square, targeted APGD on the
@@ -127,7 +127,7 @@ def _package() -> Any:
         return import_module("pyautoattack")
     except ImportError as error:
         raise ValueError(
-            f"AutoAttack is not there ({error}): pip install 'ctbench[attacks]', or use APGD, which needs no package"
+            f"AutoAttack is not there ({error}): pip install pyautoattack, or use APGD, which needs no package"
         ) from None
 
 

@@ -11,64 +11,20 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from ctbench.analyses import Analysis, Study, analyses, analysis
 from ctbench.cli import subjects
-from ctbench.cli.options import Commands, add_data, add_device, check_place, radius, wide_console
+from ctbench.cli.options import check_place, wide_console
 from ctbench.cli.subjects import Subject
 from ctbench.files import write_whole
+from ctbench.progress import progress_bars
 from ctbench.regions import Threat
 from ctbench.report import analyses as tables
 from ctbench.report import analysis_figures
 from ctbench.report.analyses import Result
 from ctbench.results import AnalysisFiles, RunFolder
 from ctbench.training import Recipe, codec
-
-DEFAULT = "fragmentation,utilisation,states,tightness"
-
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser(
-        "analyse", help="measure what training made of networks, e.g. how many neurons switch"
-    )
-    command.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run folders, or other networks with --dataset (as for certify)"
-    )
-    command.add_argument(
-        "--what",
-        default=DEFAULT,
-        metavar="NAME,...",
-        help="analyses, separated by commas (ctbench list analyses; default: %(default)s)",
-    )
-    command.add_argument(
-        "--eps", type=radii, metavar="E,...", help="radii, e.g. 0.1,0.3 or 8/255 (default: that of each recipe)"
-    )
-    subjects.add_kind_to(command)
-    command.add_argument(
-        "--set",
-        dest="changes",
-        action="append",
-        default=[],
-        metavar="NAME.FIELD=VALUE",
-        help="an option of an analysis, e.g. fragmentation.draws=100 or own-accuracy.method=taps",
-    )
-    command.add_argument("--seed", type=int, default=0, help="of random draws (default: 0)")
-    command.add_argument("--out", type=Path, metavar="DIR", help="the folder of the records (default: the run folders)")
-    command.add_argument("--csv", type=Path, metavar="FILE", help="also write all numbers, those of layers included")
-    command.add_argument(
-        "--plot", type=Path, metavar="FILE", help="also draw figures, PNG or SVG, each with a CSV file next to it"
-    )
-    command.add_argument("--quiet", action="store_true", help="show no progress")
-    add_data(command)
-    add_device(command)
-    command.set_defaults(run=run)
-
-
-def radii(text: str) -> list[float]:
-    """One or more radii."""
-    return [radius(part) for part in text.split(",")]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -79,9 +35,7 @@ def run(args: argparse.Namespace) -> None:
     if args.plot and args.plot.suffix not in (".png", ".svg"):
         raise ValueError(f"--plot is {args.plot}: give a file that ends in .png or .svg")
     results: dict[str, list[Result]] = {title: [] for title in chosen}
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=args.quiet or not console.is_terminal) as progress:
+    with progress_bars(quiet=args.quiet) as progress:
         try:
             for path in args.runs:
                 for title, result in _analysed(path, chosen, args, progress):
@@ -182,7 +136,7 @@ def _measure(
     with files.alone():
         done = {record.key: record for record in files.start(settings).records}
         count = sum(key not in done for threat in threats for key in asked.keys(study, threat))
-        task = progress.add_task(description, total=count)
+        task = progress.add_task(description, total=count, text="")
         for threat in threats:
             for record in asked.records(study, threat, done):
                 files.append(record)

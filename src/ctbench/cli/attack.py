@@ -7,41 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from ctbench.analyses import fairness
 from ctbench.attacks import Evaluation, adversarial_accuracy
-from ctbench.attacks.evaluation import DEFAULT
 from ctbench.cli import subjects
-from ctbench.cli.options import Commands, add_attack_strength, add_data, add_device, check_place, wide_console
+from ctbench.cli.options import check_place, wide_console
 from ctbench.cli.subjects import Subject
 from ctbench.graph import Precisions
-from ctbench.results import CertificationFiles, Verdict, jsonl, locks
+from ctbench.report import Grid
+from ctbench.results import CertificationFiles, Verdict, fairness, jsonl, locks
 from ctbench.verify.job import ROUNDING, Samples
-
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("attack", help="attack test images of a run, of weights or of an ONNX file")
-    subjects.add_to(command)
-    command.add_argument(
-        "--attacks",
-        default=",".join(DEFAULT),
-        metavar="A,B,...",
-        help="separated by commas, in order: pgd, apgd-ce, apgd-dlr, apgd-t, line-search (along segments), autoattack, "
-        "autoattack-plus, or any other of ctbench list attacks (default: %(default)s)",
-    )
-    add_attack_strength(command)
-    command.add_argument(
-        "--certified",
-        type=Path,
-        metavar="FILE",
-        help="records of certify for this network, norm and radius: certified samples are not attacked",
-    )
-    command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
-    command.add_argument("--quiet", action="store_true", help="show no progress")
-    add_data(command)
-    add_device(command)
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -131,13 +105,12 @@ def to_records(evaluation: Evaluation, samples: range) -> list[jsonl.Record]:
 
 def show(evaluation: Evaluation, norm: str, eps: float) -> None:
     """Print the results of each attack, and the accuracies."""
-    table = Table("attack", "tried", "falsified", "adversarial %", "seconds")
-    for done, accuracy in zip(evaluation.rounds, evaluation.accuracies.values(), strict=True):
-        table.add_row(
-            done.attack, str(done.tried), str(len(done.falsified)), f"{100 * accuracy:.2f}", f"{done.seconds:.1f}"
-        )
+    rows = [
+        (done.attack, str(done.tried), str(len(done.falsified)), f"{100 * accuracy:.2f}", f"{done.seconds:.1f}")
+        for done, accuracy in zip(evaluation.rounds, evaluation.accuracies.values(), strict=True)
+    ]
     console = wide_console()
-    console.print(table)
+    console.print(Grid(headings=("attack", "tried", "falsified", "adversarial %", "seconds"), rows=rows))
     console.print(
         f"{len(evaluation.labels)} samples, {norm} eps {eps:g}: natural {100 * evaluation.natural_accuracy:.2f} %, "
         f"adversarial {100 * evaluation.adversarial_accuracy:.2f} %, {evaluation.seconds:.1f} s",

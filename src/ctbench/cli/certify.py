@@ -9,57 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from rich.table import Table
 
-from ctbench.analyses import fairness
 from ctbench.cli import failures, subjects
-from ctbench.cli.options import (
-    Commands,
-    add_attack_strength,
-    add_data,
-    add_device,
-    add_stages,
-    add_timeout,
-    check_place,
-    positive,
-    seconds,
-    wide_console,
-)
+from ctbench.cli.certified import show
+from ctbench.cli.options import check_place
 from ctbench.cli.subjects import Subject
 from ctbench.files import write_whole
 from ctbench.graph import precision
 from ctbench.onnx import save_onnx
 from ctbench.progress import progress_bars
 from ctbench.regions import Linf
-from ctbench.results import OUTCOMES, Certification, CertificationFiles, SampleRecord, Verdict
-from ctbench.verify import CASCADES, Records, certify, stages_by_name, timeout_of, with_attack, write_robustness
-
-CASCADE = ("clean", *(stage.title for stage in CASCADES["complete"]))
-
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("certify", help="certify test images of a run, of weights or of an ONNX file")
-    subjects.add_to(command)
-    add_stages(command)
-    add_attack_strength(command)
-    add_timeout(command)
-    command.add_argument(
-        "--total", type=seconds, metavar="S", help="seconds for all samples together (default: no limit)"
-    )
-    command.add_argument(
-        "--workers", type=positive, default=1, metavar="N", help="processes; they share torch's threads"
-    )
-    command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
-    command.add_argument("--resume", action="store_true", help="keep the existing records, certify the other samples")
-    command.add_argument(
-        "--counterexamples", action="store_true", help="also write the counterexamples, in a folder next to the records"
-    )
-    command.add_argument("--export", type=Path, metavar="DIR", help="write open samples as VNN-LIB for other verifiers")
-    failures.add_strict(command)
-    command.add_argument("--quiet", action="store_true", help="show no progress")
-    add_data(command)
-    add_device(command)
-    command.set_defaults(run=run)
+from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
+from ctbench.verify import Records, certify, stages_by_name, timeout_of, with_attack, write_robustness
 
 
 def run(args: argparse.Namespace) -> None:
@@ -71,9 +32,8 @@ def run(args: argparse.Namespace) -> None:
         check_export(args.export, threat.name)
     x, y = subject.images[samples.start : samples.stop]
     files = CertificationFiles(args.out) if args.out else subject.folder.certification(subject.name)
-    before = [record for record in files.read() if record.index in samples] if args.resume else []
     try:
-        with failures.without_warning(), _progress(len(x), before, quiet=args.quiet) as on_record:
+        with failures.without_warning(), _progress(len(x), quiet=args.quiet) as (on_start, on_record):
             certification = certify(
                 subject.model.to(args.device),
                 x,
@@ -88,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
                     counterexamples=args.counterexamples,
                     first=samples.start,
                     about={"dataset": subject.dataset, "network": subject.network} | subject.selection,
+                    on_start=on_start,
                     on_record=on_record,
                 ),
                 replay=subject.replay,
@@ -108,54 +69,27 @@ def run(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _progress(samples: int, before: list[SampleRecord], *, quiet: bool) -> Iterator[Callable[[SampleRecord], None]]:
-    """A progress bar with the verdicts so far, if the output is a terminal."""
+def _progress(
+    samples: int, *, quiet: bool
+) -> Iterator[tuple[Callable[[Certification], None], Callable[[SampleRecord], None]]]:
+    """A progress bar with the verdicts so far, on a terminal: what to call at the start, and after each record."""
     with progress_bars(quiet=quiet) as bars:
-        task = bars.add_task("certify", total=samples, completed=len(before), text="")
-        seen, start = Certification.of(before).counts, time.perf_counter()
+        task = bars.add_task("certify", total=samples, text="")
+        seen, before, start = dict.fromkeys(Verdict, 0), 0, time.perf_counter()
+
+        def on_start(kept: Certification) -> None:
+            nonlocal before, start
+            before, start = len(kept), time.perf_counter()
+            seen.update(kept.counts)
+            bars.reset(task, total=samples, completed=before)
 
         def on_record(record: SampleRecord) -> None:
             seen[record.verdict] += 1
-            rate = (sum(seen.values()) - len(before)) / (time.perf_counter() - start)
+            rate = (sum(seen.values()) - before) / (time.perf_counter() - start)
             text = "  ".join(f"{verdict} {count}" for verdict, count in seen.items())
             bars.update(task, advance=1, text=f"{text}  {rate:.3g} samples/s")
 
-        yield on_record
-
-
-def show(certification: Certification, norm: str, eps: float) -> None:
-    """Print the accuracies, and the verdicts and seconds of each stage, with a column for each reason of "unknown"."""
-    finished = Certification.of(record for record in certification if record.finished)
-    table = Table("stage", *OUTCOMES, "seconds")
-    decided, seconds = finished.outcomes_by_stage, certification.seconds_by_stage
-    for stage in dict.fromkeys((*CASCADE, *decided, *seconds)):
-        if stage in decided or stage in seconds:
-            counts = (str(decided.get(stage, {}).get(outcome, 0)) for outcome in OUTCOMES)
-            table.add_row(stage, *counts, f"{seconds.get(stage, 0):.1f}")
-    counts = (f"[bold]{count}" for count in finished.outcomes.values())
-    table.add_row("[bold]all", *counts, f"[bold]{certification.seconds:.1f}")
-    console = wide_console()
-    console.print(table)
-    console.print(
-        f"{len(finished)} samples, {norm} eps {eps:g}: natural {100 * finished.natural_accuracy:.2f} %, adversarial "
-        f"{100 * finished.adversarial_accuracy:.2f} %, certified {100 * finished.certified_accuracy:.2f} %, "
-        f"{certification.seconds:.1f} s",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if len(finished):
-        wrong = [record.verdict is Verdict.MISCLASSIFIED for record in finished]
-        falsified = [record.verdict in (Verdict.MISCLASSIFIED, Verdict.FALSIFIED) for record in finished]
-        unproved = [record.verdict is not Verdict.CERTIFIED for record in finished]
-        labels = [record.label for record in finished]
-        print(fairness.summary(labels, {"natural": wrong, "adversarial": falsified, "certified": unproved}))
-    explained = [record for record in finished if record.reason]
-    if explained:
-        print(f"{len(explained)} samples stayed open, e.g. sample {explained[0].index}: {explained[0].reason}")
-    if len(certification) > len(finished):
-        print(
-            f"{len(certification) - len(finished)} more samples were not decided in time: --resume continues with them"
-        )
+        yield on_start, on_record
 
 
 def check_export(folder: Path, norm: str) -> None:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 
 from ctbench.cli import failures
 from ctbench.cli.compare import show
-from ctbench.cli.options import Commands
 from ctbench.recipes import recipe
 from ctbench.training import train
-from ctbench.verify import FAST_STAGES, Records, certify
+from ctbench.verify import FAST_STAGES, certify
 
 RECIPES = ("digits_standard", "digits_pgd", "digits_ibp")
-
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("demo", help="train, certify and compare three networks on real digits")
-    command.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
-    failures.add_strict(command)
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -33,10 +24,7 @@ def run(args: argparse.Namespace) -> None:
         x, y = trained.recipe.dataset.load().test[:]
         threat = trained.recipe.threat
         console.print(f"[bold]{name}[/bold]: certifying {len(x)} test images at eps {threat.eps:g}")
-        about = {"dataset": trained.recipe.dataset.name, "network": trained.recipe.network.name}
-        files = trained.folder.certification(f"{threat.name}-{threat.eps:.10g}")
-        records = Records(files.records, resume=True, about=about)
         with failures.without_warning():
-            certify(trained.model, x, y, threat, stages=FAST_STAGES, records=records)
+            certify(trained, x, y, stages=FAST_STAGES)
         folders.append(trained.folder.path)
     failures.tell(show(folders), strict=args.strict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,12 +10,6 @@ from rich.table import Table
 
 from ctbench.cli.options import wide_console
 from ctbench.results import Failure, StageFailedWarning
-
-
-def add_strict(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--strict", action="store_true", help="exit with status 2 if a stage failed, after all results are written"
-    )
 
 
 @contextmanager

@@ -8,11 +8,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
+from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from ctbench.analyses import analyses
 from ctbench.attacks import attacks
-from ctbench.cli.options import Commands, decimals, wide_console
+from ctbench.cli.options import decimals, wide_console
 from ctbench.corruptions import corruptions
 from ctbench.datasets import datasets
 from ctbench.experiments import PAPERS, figures
@@ -22,27 +25,7 @@ from ctbench.recipes import recipes
 from ctbench.regions import threats
 from ctbench.verify import stage_types
 
-KINDS = (
-    "recipes",
-    "methods",
-    "networks",
-    "datasets",
-    "threats",
-    "attacks",
-    "stages",
-    "analyses",
-    "corruptions",
-    "figures",
-)
-
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("list", help="list the available recipes, methods, networks etc.")
-    command.add_argument("kind", choices=KINDS)
-    command.add_argument(
-        "pattern", nargs="?", metavar="PATTERN", help="only names such as 'cifar10_*', or with this part"
-    )
-    command.set_defaults(run=run)
+NARROW = 140  # characters of a terminal in which columns would be too narrow to read
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,12 +38,25 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(
                 f"no name of the {args.kind} has {args.pattern!r} in it: ctbench list {args.kind} shows all"
             )
+    console = wide_console()
+    if console.width < NARROW:
+        _show_below(heading, entries, console)
+        return
     table = Table(box=None, pad_edge=False)
     for title, style in zip(heading, ("bold", "", "dim", "dim"), strict=False):
         table.add_column(title, style=style, no_wrap=title == "name")
     for entry in entries:
         table.add_row(*entry)
-    wide_console().print(table)
+    console.print(table)
+
+
+def _show_below(heading: tuple[str, ...], entries: list[tuple[str, ...]], console: Console) -> None:
+    """Each entry as its name, with the other columns below it: so a narrow terminal breaks no line of numbers."""
+    console.print(Text(", ".join(heading), "dim"))
+    for name, *others in entries:
+        console.print(Text(name, "bold"))
+        for text in filter(None, others):
+            console.print(Padding(Text(text), (0, 0, 0, 4)))
 
 
 def _recipes() -> list[tuple[str, ...]]:

@@ -6,11 +6,12 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from ctbench.cli import (
+from ctbench.cli.arguments import (
     agree,
     analyse,
     attack,
@@ -31,25 +32,27 @@ from ctbench.cli.options import imported
 from ctbench.files import UNFINISHED
 from ctbench.memory import keep_freed_memory
 
-COMMANDS = (
-    train,
-    certify,
-    attack,
-    analyse,
-    vnncomp,
-    merge,
-    compare,
-    agree,
-    corruptions,
-    sweep,
-    reproduce,
-    listing,
-    demo,
-)
-COMMANDS = (train, show, certify, attack, analyse, vnncomp, merge, compare, convert, sweep, reproduce, listing, demo)
+COMMANDS = {  # the arguments of each command; what it does is in the module of this name in ctbench.cli
+    "train": train,
+    "show": show,
+    "certify": certify,
+    "attack": attack,
+    "analyse": analyse,
+    "vnncomp": vnncomp,
+    "merge": merge,
+    "compare": compare,
+    "agree": agree,
+    "convert": convert,
+    "corruptions": corruptions,
+    "sweep": sweep,
+    "reproduce": reproduce,
+    "listing": listing,
+    "demo": demo,
+}
 
 NO_FOLDER = "it is a file, but a folder is expected: choose another place"
 NO_RIGHT = "no permission to read or write it: change the permissions, or choose another place"
+NO_SPACE = "the disk is full: make room, then run the same command again (with --resume, if it has this option)"
 REFUSALS = {
     errno.ENOENT: "there is no such file or folder: check the path",
     errno.EISDIR: "it is a folder, but a file is expected: name a file, or choose another place",
@@ -58,6 +61,8 @@ REFUSALS = {
     errno.EACCES: NO_RIGHT,
     errno.EPERM: NO_RIGHT,
     errno.EROFS: NO_RIGHT,
+    errno.ENOSPC: NO_SPACE,
+    errno.EDQUOT: NO_SPACE,
 }
 
 
@@ -82,10 +87,10 @@ def parser() -> argparse.ArgumentParser:
         "analyses) or layers, to import first: its name, or the path of its file; also after the command",
     )
     commands = root.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    for command in COMMANDS.values():
         command.add_to(commands)
-    for subparser in commands.choices.values():
-        subparser.set_defaults(command=subparser)  # whose help explains an unknown argument
+    for module, subparser in zip(COMMANDS, commands.choices.values(), strict=True):
+        subparser.set_defaults(module=module, command=subparser)  # whose help explains an unknown argument
     return root
 
 
@@ -93,16 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 2 after an error, 130 after an interruption."""
     keep_freed_memory()
     modules, rest = _imports(sys.argv[1:] if arguments is None else arguments)
+    args, unknown = parser().parse_known_args(rest)
+    if unknown:
+        args.command.error(f"unrecognized arguments: {' '.join(unknown)}")
+    args.modules = modules
     try:
-        for module in modules:  # before the parser is built, which may list what they define
-            _import(module, traceback="--traceback" in rest)
-        args, unknown = parser().parse_known_args(rest)
-        if unknown:
-            args.command.error(f"unrecognized arguments: {' '.join(unknown)}")
-        args.modules = modules
-        args.run(args)
+        for module in modules:
+            _import(module, traceback=args.traceback)
+        import_module(f"ctbench.cli.{args.module}").run(args)  # now, because most commands need torch
     except (ValueError, ArithmeticError, OSError) as error:
-        if "--traceback" in rest:
+        if args.traceback:
             raise
         print(f"ctbench: error: {' '.join(explained(error).split())}", file=sys.stderr)
         return 2

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ctbench.cli import failures
-from ctbench.cli.certify import show
-from ctbench.cli.options import Commands
+from ctbench.cli.certified import show
 from ctbench.results import CertificationFiles, jsonl
-
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("merge", help="join the records of parts of a data set in one file")
-    command.add_argument("out", type=Path, metavar="OUT", help="a new .jsonl file")
-    command.add_argument("parts", type=Path, nargs="+", metavar="PART", help="records of certify --samples A:B")
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -6,23 +6,15 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias
 
-import torch
 from rich.console import Console
-from torch import nn
 
-from ctbench import time_budget
-from ctbench.datasets import Data
-from ctbench.members import required_fields
-from ctbench.networks import Architecture, architectures
-from ctbench.training import codec
+from ctbench import durations
 
-T = TypeVar("T")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -65,21 +57,30 @@ def add_attack_strength(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_strict(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--strict", action="store_true", help="exit with status 2 if a stage failed, after all results are written"
+    )
+
+
 def wide_console(*, stderr: bool = False) -> Console:
     """Standard output or error; if it is not a terminal, tables are not limited to the width of a terminal."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=260)
 
 
-def device(text: str) -> torch.device:
+def device(text: str) -> str:
     """An available device."""
+    if text == "cpu":  # which is there without a look at torch, whose import takes seconds
+        return text
+    import torch
+
     try:
-        target = torch.device(text)
-        torch.empty(0, device=target)
+        torch.empty(0, device=text)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise argparse.ArgumentTypeError(f"there is no device {text!r} to compute on ({reason})") from None
-    return target
+    return text
 
 
 def check_place(path: Path) -> None:
@@ -110,30 +111,6 @@ def imported(module: str) -> ModuleType:
     return found
 
 
-RETURNED: Mapping[type, tuple[str, str]] = {
-    nn.Module: ("network", "torch.nn.Module"),
-    Data: ("data", "ctbench.datasets.Data"),
-}  # what functions of the user return, and where its class is
-
-
-def called(text: str, kind: type[T]) -> T:
-    """What a Python function of the user returns, which takes no arguments: MODULE:FUNCTION or FILE.py:FUNCTION.
-
-    Raises:
-        ValueError: there is no such function, it raises, or returns something else.
-    """
-    module, _, function = text.rpartition(":")
-    what, place = RETURNED[kind]
-    try:
-        result = getattr(imported(module), function)()
-    except Exception as error:  # the user's function may raise any error
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{text} made no {what} ({reason}): name a function without parameters") from error
-    if not isinstance(result, kind):
-        raise ValueError(f"{text} returned a {type(result).__name__}: it must return a {place}")
-    return result
-
-
 def add_own(command: argparse.ArgumentParser) -> None:
     """Add the options that give a module and data of the user's own."""
     command.add_argument(
@@ -147,30 +124,6 @@ def add_own(command: argparse.ArgumentParser) -> None:
         metavar="MODULE:FUNCTION",
         help="data of your own: a function that returns ctbench.datasets.Data (see Data.of)",
     )
-
-
-def by_name(option: str, name: str, types: Mapping[str, type[T]], **fields: Any) -> T:
-    """The value of a class that an option names, with its defaults.
-
-    Raises:
-        ValueError: there is no such class, or it has other fields without a default.
-    """
-    if name not in types:
-        raise ValueError(f"{option} is {name!r}: it must be one of {', '.join(types)} (--import MODULE adds your own)")
-    missing = [field for field in required_fields(types[name]) if field not in fields]
-    if missing:
-        raise ValueError(f"{option} is {name!r}, which has no default for {', '.join(missing)}: add one, or use Python")
-    return types[name](**fields)
-
-
-def architecture(text: str) -> Architecture:
-    """An architecture by its name and fields, e.g. "cnn7" or "cnn7,width=32,batch_norm=false".
-
-    Raises:
-        ValueError: there is no such architecture, or it has no such field or value.
-    """
-    name, *changes = text.split(",")
-    return codec.with_changes(by_name("--network", name, architectures()), changes)
 
 
 def add_changes(command: argparse.ArgumentParser) -> None:
@@ -222,7 +175,7 @@ def radius(text: str) -> float:
 def seconds(text: str) -> float:
     """A positive number of seconds."""
     try:
-        return time_budget.seconds(text)
+        return durations.seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

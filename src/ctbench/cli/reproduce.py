@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import math
-import os
 import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from ctbench import report
-from ctbench.cli.options import Commands, positive, seconds
-from ctbench.experiments import PAPERS, TINY, ExperimentScale, Figure, Trial, figures, run
+from ctbench.experiments import PAPERS, TINY, ExperimentScale, Figure, Trial, figures
+from ctbench.experiments import run as run_trials
 from ctbench.progress import progress_bars
 from ctbench.report import Plot
 from ctbench.results.jsonl import Record
 
 
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("reproduce", help="run the experiment of a paper and draw its figure")
-    command.add_argument("paper", choices=sorted(PAPERS), metavar="PAPER", help=f"one of {', '.join(sorted(PAPERS))}")
-    command.add_argument(
-        "figures",
-        nargs="*",
-        default=[],
-        metavar="FIGURE",
-        help="the numbers of figures, e.g. 3a; without numbers, list all figures",
-    )
-    command.add_argument(
-        "--scale",
-        choices=["tiny", "paper"],
-        default="tiny",
-        help="tiny (the default): a minute, as a test; paper: the whole experiment, hours or days",
-    )
-    command.add_argument(
-        "--seeds", type=positive, metavar="N", help="the number of seeds (default: 2, or that of the paper)"
-    )
-    command.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="trials at a time")
-    command.add_argument(
-        "--total", type=seconds, default=math.inf, metavar="S", help="seconds after which no trial starts"
-    )
-    command.add_argument("--out", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="records and figures")
-    command.add_argument("--quiet", action="store_true", help="show no progress")
-    command.set_defaults(run=run_command)
-
-
-def run_command(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
+    if args.paper not in PAPERS:
+        raise ValueError(f"there is no paper {args.paper!r}: name one of {', '.join(sorted(PAPERS))}")
     available = figures(args.paper)
     unknown = [number for number in args.figures if number not in available]
     if unknown:
@@ -82,7 +54,7 @@ def _run(figure: Figure, trials: list[Trial], folder: Path, args: argparse.Names
     with progress_bars(quiet=args.quiet) as bars:
         task = bars.add_task(f"figure {figure.number}", text="")
         try:
-            return run(
+            return run_trials(
                 trials,
                 folder / f"{figure.experiment.name}.jsonl",
                 jobs=args.jobs,

@@ -14,16 +14,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ctbench.cli.options import Commands, add_changes, changes, decimals, wide_console
+from ctbench.cli.options import changes, decimals, wide_console
 from ctbench.members import own_name
 from ctbench.recipes import recipe
 from ctbench.training import Recipe
-
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("show", help="show every field of a recipe, and what it means")
-    add_changes(command)
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ctbench import zoo
-from ctbench.cli.options import add_own, architecture, by_name, called, chosen, positive, radius
+from ctbench.cli.own import architecture, by_name, called
 from ctbench.datasets import Data, Dataset, Examples, GivenData, Images, corrupted, datasets, published_corruption
 from ctbench.networks import Given
 from ctbench.onnx import can_replay, load_onnx, replay
 from ctbench.regions import Threat, threat
 from ctbench.results import RunFolder
+from ctbench.results.runs import region_name
 from ctbench.training import Recipe, load_network, load_run, load_weights, tensor_files
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.checkpoints import blueprint_of
@@ -45,7 +46,7 @@ class Subject:
     @property
     def name(self) -> str:
         """The name of its files of records."""
-        return f"{self.threat.name}-{self.threat.eps:.10g}{f'-{self.dataset}' if self.shifted else ''}"
+        return f"{region_name(self.threat.name, self.threat.eps)}{f'-{self.dataset}' if self.shifted else ''}"
 
     def samples(self, chosen: range | None) -> range:
         """The indices `chosen`; None chooses all images. Raises ValueError if there are fewer images."""
@@ -54,51 +55,6 @@ class Subject:
         if chosen.stop > size:
             raise ValueError(f"there are {size} test images: samples {chosen.start}:{chosen.stop} are not among them")
         return chosen
-
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options that define the subject of the command."""
-    command.add_argument(
-        "subject",
-        metavar="SUBJECT",
-        help="a run folder, a file of weights (.safetensors, or a state dict in .pt or .pth), a .onnx file, or "
-        "MODULE:FUNCTION, a Python function that takes no arguments and returns a torch module",
-    )
-    command.add_argument(
-        "--eps", type=radius, help="the radius, e.g. 0.1 or 8/255, in [0, 1] pixel space (default: the recipe's)"
-    )
-    add_kind_to(command)
-
-
-def add_kind_to(command: argparse.ArgumentParser) -> None:
-    """Add the options that say what kind of network, images and regions the subject has."""
-    command.add_argument(
-        "--norm", metavar="NAME", help="linf, l2, l1 or another threat model (default: the recipe's, or linf)"
-    )
-    command.add_argument(
-        "--dataset", metavar="NAME", help="the images, if the subject is not a run (ctbench list datasets)"
-    )
-    command.add_argument("--dataset-path", metavar="PATH", help="the path of the images, with --dataset folder")
-    command.add_argument(
-        "--corruption",
-        metavar="[SET/]NAME",
-        help="corrupt the test images: NAME is one of ours (ctbench list corruptions), SET/NAME published images, e.g. "
-        "mnist-c/fog",
-    )
-    command.add_argument("--severity", type=positive, metavar="N", help="of --corruption, from 1 to 5 (default: 3)")
-    command.add_argument("--samples", type=chosen, metavar="N|A:B", help="the first N test images, or images A to B-1")
-    add_network(command)
-    add_own(command)
-
-
-def add_network(command: argparse.ArgumentParser) -> None:
-    """Add the options that name the network of a file of weights."""
-    command.add_argument(
-        "--network",
-        metavar="NAME[,FIELD=VALUE...]",
-        help="only for a file of weights: its network, e.g. cnn7 or cnn7,width=32 (ctbench list networks)",
-    )
-    command.add_argument("--normalize", action="store_true", help="with --network: begin with the data's normalisation")
 
 
 def subject(args: argparse.Namespace) -> Subject:
@@ -273,7 +229,7 @@ def _shifted(dataset: Dataset, args: argparse.Namespace) -> Dataset:
 def _replay(path: Path) -> Replay | None:
     """The outputs of ONNX Runtime for a file, if it is installed. Unlike a session, this function can be pickled."""
     if not can_replay():
-        print("no onnxruntime: counterexamples are not replayed there (pip install 'ctbench[replay]')", file=sys.stderr)
+        print("no onnxruntime: counterexamples are not replayed there (pip install onnxruntime)", file=sys.stderr)
         return None
     return partial(_outputs, path)
 

@@ -6,34 +6,19 @@ import argparse
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from fnmatch import fnmatchcase
-from pathlib import Path
-
-from rich.console import Console
 
 from ctbench.cli import failures
 from ctbench.cli.compare import show
-from ctbench.cli.options import Commands, add_data, add_stages, add_timeout, positive
+from ctbench.cli.overview import Overview, Step
 from ctbench.recipes import recipes, unknown
+from ctbench.results import RunFolder
+from ctbench.results.runs import region_name
 from ctbench.verify import stages_by_name
 
-
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("sweep", help="train and certify many recipes, and compare them")
-    command.add_argument("recipes", nargs="+", metavar="RECIPE", help="names, or patterns such as 'mnist_small_*'")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the run folders")
-    command.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="recipes at a time; they share the cores"
-    )
-    command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
-    add_stages(command)
-    add_timeout(command)
-    command.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    failures.add_strict(command)
-    command.add_argument("--quiet", action="store_true", help="show no progress")
-    add_data(command)
-    command.set_defaults(run=run)
+LOOK = 0.5  # seconds between two looks at the files of the runs
 
 
 def run(args: argparse.Namespace) -> None:
@@ -44,27 +29,41 @@ def run(args: argparse.Namespace) -> None:
     imports = [f"--import={module}" for module in args.modules]
     options += ["--samples", str(args.samples)] if args.samples else []
     options += ["--timeout", str(args.timeout)] if args.timeout else []
-    console = Console(stderr=True, quiet=args.quiet)
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // args.jobs))}
+    overview = Overview.of(len(names), quiet=args.quiet)
 
     def work(name: str) -> str:
         """Train and certify in separate processes; returns the error message, or ""."""
-        folder = str(args.out / name)
-        for command in (["train", name, "--out", folder], ["certify", folder, *options]):
-            console.print(f"{name}: {command[0]}", highlight=False)
-            call = [sys.executable, "-m", "ctbench", *imports, *command, *data, "--resume", "--quiet"]
+        folder = RunFolder(args.out / name)
+        for step in steps(name, folder):
+            overview.begin(step)
+            arguments = [name, "--out", str(folder.path)] if step.title == "train" else [str(folder.path), *options]
+            call = [sys.executable, "-m", "ctbench", *imports, step.title, *arguments, *data, "--resume", "--quiet"]
             done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
             if done.returncode:
+                overview.end(name, done.stderr.strip())
                 return done.stderr.strip()
+        overview.end(name)
         return ""
 
-    with ThreadPoolExecutor(args.jobs) as pool:
-        errors = dict(zip(names, pool.map(work, names), strict=True))
+    with overview.shown(), ThreadPoolExecutor(args.jobs) as pool:
+        futures = [pool.submit(work, name) for name in names]
+        while wait(futures, timeout=LOOK).not_done:
+            overview.look()
+    errors = {name: future.result() for name, future in zip(names, futures, strict=True)}
     failed = show([args.out / name for name in names if not errors[name]], as_markdown=args.markdown)
     failures.tell(failed, strict=args.strict and not any(errors.values()))
     if any(errors.values()):
         messages = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
         raise ValueError(f"not all of the {len(names)} recipes could be trained and certified. {messages}")
+
+
+def steps(name: str, folder: RunFolder) -> Iterator[Step]:
+    """The two steps of a recipe: training, whose records are epochs, and certification, whose records are samples."""
+    recipe = recipes()[name]()
+    yield Step(name, "train", "epoch", folder.metrics, recipe.epochs)
+    certification = folder.certification(region_name(recipe.threat.name, recipe.threat.eps))
+    yield Step(name, "certify", "sample", certification.records, None)
 
 
 def chosen(patterns: list[str]) -> list[str]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import math
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from ctbench.cli import failures
-from ctbench.cli.options import Commands, seconds, wide_console
+from ctbench.cli.options import wide_console
 from ctbench.onnx import can_replay
+from ctbench.report import Grid
 from ctbench.results.failures import by_stage
 from ctbench.results.jsonl import Record
 from ctbench.verify import DEFAULT_STAGES
@@ -25,33 +23,6 @@ VERDICTS = ("unsat", "sat", "unknown", "timeout", "error")
 FAILED = "unknown (error)"  # the column of unknown instances with a failed stage; "unknown" does not count them
 
 
-def add_to(commands: Commands) -> None:
-    command = commands.add_parser("vnncomp", help="decide VNN-LIB properties of ONNX networks")
-    command.add_argument(
-        "list_path",
-        type=Path,
-        metavar="INSTANCES.csv",
-        help="each line has a network, a property and its seconds; or columns onnx, vnnlib, timeout_s, known_verdict",
-    )
-    command.add_argument("--out", type=Path, metavar="DIR", help="the results (default: runs/vnncomp/NAME OF THE LIST)")
-    command.add_argument("--timeout", type=seconds, default=math.inf, metavar="S", help="at most for each instance")
-    command.add_argument(
-        "--instances", type=places, default=slice(None), metavar="A:B", help="only instances A to B - 1, counted from 0"
-    )
-    command.add_argument("--resume", action="store_true", help="keep the existing results, decide the other instances")
-    failures.add_strict(command)
-    command.add_argument("--quiet", action="store_true", help="show no progress")
-    command.set_defaults(run=run)
-
-
-def places(text: str) -> slice:
-    """The slice A:B; A and B are optional."""
-    match = re.fullmatch(r"(\d*):(\d*)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a range: write A:B, e.g. 0:10 for the first ten")
-    return slice(*(int(end) if end else None for end in match.groups()))
-
-
 def run(args: argparse.Namespace) -> None:
     every = read_instances(args.list_path, timeout=args.timeout)
     instances = every[args.instances]
@@ -59,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.list_path} has {len(every)} instances, but the chosen range is empty")
     out = args.out or Path("runs/vnncomp") / args.list_path.stem
     if not can_replay():
-        print("no onnxruntime: counterexamples are not replayed there (pip install 'ctbench[replay]')", file=sys.stderr)
+        print("no onnxruntime: counterexamples are not replayed there (pip install onnxruntime)", file=sys.stderr)
     console = Console(stderr=True, quiet=args.quiet)
 
     def print_progress(place: int, record: Record) -> None:
@@ -85,13 +56,14 @@ def show(instances: Sequence[Instance], records: Sequence[Record]) -> None:
     Raises:
         ValueError: a verdict contradicts the known verdict, or an instance has an error.
     """
-    table = Table("stage", *VERDICTS, FAILED, "seconds")
-    for stage in dict.fromkeys([*(stage.title for stage in DEFAULT_STAGES), *(record["stage"] for record in records)]):
-        decided = [record for record in records if record["stage"] == stage]
-        if decided:
-            table.add_row(stage or "-", *_counts(decided))
-    table.add_row("[bold]all", *(f"[bold]{count}" for count in _counts(records)))
-    wide_console().print(table)
+    stages = [stage.title for stage in DEFAULT_STAGES] + [record["stage"] for record in records]
+    rows = [
+        [stage or "-", *_counts(decided)]
+        for stage in dict.fromkeys(stages)
+        if (decided := [record for record in records if record["stage"] == stage])
+    ]
+    headings = ("stage", *VERDICTS, FAILED, "seconds")
+    wide_console().print(Grid(headings=headings, rows=[*rows, ["all", *_counts(records)]], total=True))
     expected = {one.name: one.known for one in instances if one.known in ("sat", "unsat")}
     verdicts = {record["name"]: record["verdict"] for record in records if record["name"] in expected}
     wrong = [name for name in expected if {expected[name], verdicts[name]} == {"sat", "unsat"}]

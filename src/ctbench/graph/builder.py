@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ctbench.graph.graph import Graph, Node, converted
 from ctbench.graph.ops import BatchNorm, Dropout, Input, Op, Reshape, Shape, UnsupportedLayerError, lower, rearrangement
 
+KEEPS_ORDER = ("softmax", "log_softmax")  # functions that are refused with a reason of their own
+NOT_NEEDED = "not needed: it keeps the order of the logits, so let the network return the values before it"
 REMEDY = "make it a separate layer and register an op for it with @ctbench.graph.lower.register"
 
 
@@ -62,7 +64,9 @@ class Builder:
         try:
             lowered = lower(module, value.shape)
         except ValueError as error:
-            raise located(f"layer '{path}' ({type(module).__name__}): {error}", error) from None
+            is_softmax = isinstance(module, nn.Softmax | nn.LogSoftmax) and isinstance(error, UnsupportedLayerError)
+            reason = NOT_NEEDED if is_softmax else error
+            raise located(f"layer '{path}' ({type(module).__name__}): {reason}", error) from None
         output = self.chain(path, lowered if isinstance(lowered, Sequence) else (lowered,), value)
         return self.written(output, value) if getattr(module, "inplace", False) is True else output
 

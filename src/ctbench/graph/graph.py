@@ -196,7 +196,10 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
         inputs = [values[i] for i in node.inputs]
         # a mean in half precision has a relative error of 1/256, and cannot update running statistics in float32
         exact = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in inputs)
-        op = node.op.freeze(*exact, training=training)
+        try:
+            op = node.op.freeze(*exact, training=training)
+        except ValueError as error:
+            raise ValueError(f"layer '{node.name}': {error}") from None
         op = converted(op, x) if graph.open else op
         nodes.append(replace(node, op=op))
         values.append(op(*inputs))

@@ -18,7 +18,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from ctbench.graph.builder import REMEDY, Builder, Constant, Value
+from ctbench.graph.builder import KEEPS_ORDER, NOT_NEEDED, REMEDY, Builder, Constant, Value
 from ctbench.graph.functions import READINGS
 from ctbench.graph.graph import Graph, freeze
 from ctbench.graph.ops import Shape, UnsupportedLayerError, lower
@@ -112,6 +112,20 @@ def _check_plain(model: nn.Module) -> None:
             raise ValueError(f"parameter '{name}' is {tensor.dtype}, too coarse for bounds: use model.float()")
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"parameter '{name}' holds NaN or infinite values")
+    _check_statistics(model)
+
+
+def _check_statistics(model: nn.Module) -> None:
+    """Raise ValueError if the running statistics of a batch norm are NaN or infinite, or a variance is negative."""
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            continue
+        for name, least in (("running_mean", -torch.inf), ("running_var", 0.0)):
+            statistic = getattr(module, name)
+            if statistic is not None and not bool((statistic.isfinite() & (statistic >= least)).all()):
+                place = f"{path}.{name}" if path else name
+                values = "NaN or infinite" if least else "NaN, infinite or negative"
+                raise ValueError(f"buffer '{place}' holds {values} values: restore the weights of this layer")
 
 
 def _check_hooks(module: nn.Module, where: str, *, has_own_forward: bool = False) -> None:
@@ -288,6 +302,8 @@ class _Reader:
         name = getattr(target, "__name__", target)
         constants = [arg.name for arg in (*args, *kwargs.values()) if isinstance(arg, Constant)]
         operands = f" with {', '.join(constants)}" if constants else ""
+        if target not in READINGS and name in KEEPS_ORDER:
+            raise UnsupportedLayerError(f"'{path}' ({node.op} {name}) is {NOT_NEEDED}")
         if target not in READINGS:
             raise UnsupportedLayerError(f"'{path}' ({node.op} {name}){operands} is not supported: {REMEDY}")
         try:

@@ -2,7 +2,7 @@
 
     outputs = replay("network.onnx")(x)
 
-The package is onnxruntime: pip install 'ctbench[replay]'.
+The package is onnxruntime: pip install onnxruntime.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _session(path: Path | str) -> Any:
     try:
         runtime: Any = import_module(PACKAGE)
     except ImportError as error:
-        raise OnnxError(f"ONNX Runtime is not there ({error}): pip install 'ctbench[replay]'") from None
+        raise OnnxError(f"ONNX Runtime is not there ({error}): pip install onnxruntime") from None
     options = runtime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1  # log only errors; a single input needs no threads
     try:

@@ -4,9 +4,11 @@ from ctbench.report.agreement import agreement_csv, agreement_markdown, agreemen
 from ctbench.report.comparison import Row, markdown, rows, table
 from ctbench.report.figures import Panel, Plot, Point, as_csv, draw, points
 from ctbench.report.generalisation import Ratios, draw_heat_map, ratio_csv, ratio_markdown, ratio_rows, ratio_table
+from ctbench.report.grid import Grid
 from ctbench.report.scatter import Mark, draw_scatter, scatter_marks
 
 __all__ = [
+    "Grid",
     "Mark",
     "Panel",
     "Plot",

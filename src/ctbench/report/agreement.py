@@ -7,9 +7,8 @@ import io
 import json
 from pathlib import Path
 
-from rich.table import Table
-
 from ctbench.files import write_whole
+from ctbench.report.grid import Grid
 from ctbench.results.agreement import Agreement
 
 COUNTS = ("certified by", "samples observed", "samples expected")
@@ -31,18 +30,14 @@ def agreement_rows(agreement: Agreement) -> tuple[Rows, Rows]:
     return counts, pairs
 
 
-def agreement_tables(agreement: Agreement) -> tuple[Table, Table]:
+def agreement_tables(agreement: Agreement) -> tuple[Grid, Grid]:
     """The two tables for a terminal."""
     titles = ("how many certify a sample", "phi coefficients")
-    tables = []
-    for title, (heading, *lines) in zip(titles, agreement_rows(agreement), strict=True):
-        table = Table(title=title, title_justify="left")
-        for place, text in enumerate(heading):
-            table.add_column(text, justify="left" if not place else "right")
-        for line in lines:
-            table.add_row(*line)
-        tables.append(table)
-    return tables[0], tables[1]
+    first, second = (
+        Grid(title=title, headings=heading, rows=lines)
+        for title, (heading, *lines) in zip(titles, agreement_rows(agreement), strict=True)
+    )
+    return first, second
 
 
 def agreement_markdown(agreement: Agreement) -> str:

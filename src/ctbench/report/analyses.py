@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
+from ctbench.report.grid import Grid
 from ctbench.results import AnalysisFiles, Certification, Measurements, RunFolder
 
 LAYER = "layer "  # how the names of quantities of single layers begin
@@ -60,19 +59,20 @@ class Result:
         return max(found, key=len, default=None)
 
 
-def table(title: str, results: Sequence[Result], x_label: str = "x") -> Table:
+def table(title: str, results: Sequence[Result], x_label: str = "x") -> Grid:
     """A row for each run and radius (and each place on the axis), a column for the mean of each quantity."""
     rows = [row for result in results for row in _rows(result)]
     names = list(dict.fromkeys(name for _, _, values in rows for name in values))
     axis = any(x is not None for _, x, _ in rows)
-    drawn = Table(title=title, title_justify="left")
-    for place, heading in enumerate((*HEADINGS, *([x_label] if axis else []), *names)):
-        drawn.add_column(heading, justify="left" if place < 2 else "right")
-    for labels, x, values in rows:
-        at = [("-" if x is None else f"{x:.4g}")] if axis else []
-        cells = (f"{values[name]:.4g}" if name in values else "-" for name in names)
-        drawn.add_row(*(label.replace("[", r"\[") for label in labels), *at, *cells)
-    return drawn
+    lines = [
+        (
+            *labels,
+            *([("-" if x is None else f"{x:.4g}")] if axis else []),
+            *(f"{values[name]:.4g}" if name in values else "-" for name in names),
+        )
+        for labels, x, values in rows
+    ]
+    return Grid(title=title, headings=(*HEADINGS, *([x_label] if axis else []), *names), rows=lines, texts=2)
 
 
 def _rows(result: Result) -> Iterator[tuple[tuple[str, ...], float | None, dict[str, float]]]:

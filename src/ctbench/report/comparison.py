@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
+from ctbench.report.grid import Grid
 from ctbench.results import OUTCOMES, Certification, Failure, RunFolder, Verdict, jsonl
 
 
@@ -23,12 +22,23 @@ class Row:
     certification: Certification | None  # None if the run has not been certified
     training_seconds: float | None
     attacked: tuple[float, int] | None = None  # accuracy under attacks, and the number of attacked samples
+    wanted: int | None = None  # the number of samples that were to be certified, if the settings say it
+    attempt: int = 0  # the last attempt of the certification
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, by their paths
     selected_on_test: bool = False  # whether the weights were selected by their accuracy on the test images
 
     @property
     def failures(self) -> tuple[Failure, ...]:
         """The stages that failed."""
         return self.certification.failures if self.certification else ()
+
+    def _samples(self) -> str:
+        """The number of samples; of an unfinished certification also the number that is wanted, e.g. "40 of 100"."""
+        if self.certification is None:
+            return "-"
+        again = sum(one.verdict is Verdict.UNKNOWN and one.attempt < self.attempt for one in self.certification)
+        done, wanted = len(self.certification) - again, self.wanted or len(self.certification)
+        return f"{done} of {wanted}" if done < wanted else str(done)
 
     def cells(self) -> list[str]:
         job = self.certification
@@ -40,7 +50,7 @@ class Row:
             f"{self.method} (selected on test data)" if self.selected_on_test else self.method,
             self.norm,
             _shown(self.eps),
-            str(len(job)) if job else "-",
+            self._samples(),
             *("-" if share is None else f"{100 * share:.2f}" for share in shares),
             *(str(job.outcomes[outcome]) if job else "-" for outcome in UNKNOWN),
             ", ".join(failure.stage for failure in self.failures) or "-",
@@ -68,6 +78,8 @@ HEADINGS = (
     "train",
     "certify",
 )
+NAMED = ("dataset", "network", "method")  # parts of a recipe whose names have columns of their own
+TOLD = ("name", "source", "published", "seed")  # fields of a recipe that are no hyper-parameters
 TEXTS = 5  # the first columns hold text, the others numbers
 
 
@@ -90,6 +102,7 @@ def _rows_of(folder: RunFolder) -> list[Row]:
         "run": folder.path.name,
         "method": trained["method"],
         "training_seconds": _training_seconds(folder.metrics),
+        "parameters": _parameters(folder.recipe),
         "selected_on_test": trained["select"] == "test",
     }
     if not certifications:
@@ -100,7 +113,17 @@ def _rows_of(folder: RunFolder) -> list[Row]:
         settings = files.read_settings()
         names = {part: settings.get(part, "-") for part in ("dataset", "network", "norm")}
         attacked = _attacked(folder, settings)
-        rows.append(Row(**about, **names, eps=settings.get("eps"), certification=files.read(), attacked=attacked))
+        rows.append(
+            Row(
+                **about,
+                **names,
+                eps=settings.get("eps"),
+                certification=files.read(),
+                attacked=attacked,
+                wanted=files.wanted,
+                attempt=len(files.attempts) - 1,
+            )
+        )
     return rows
 
 
@@ -136,21 +159,52 @@ def _attacked(folder: RunFolder, certified: dict[str, Any]) -> tuple[float, int]
     return max(accuracies, key=lambda pair: (pair[1], -pair[0]), default=None)  # the lowest among equal numbers
 
 
-def table(rows: Iterable[Row]) -> Table:
+def table(rows: Iterable[Row]) -> Grid:
     """The rows as a table for a terminal."""
-    drawn = Table()
-    for place, heading in enumerate(HEADINGS):
-        drawn.add_column(heading, justify="left" if place < TEXTS else "right")
-    for row in rows:
-        drawn.add_row(*row.cells())
-    return drawn
+    headings, cells = with_differences(list(rows))
+    return Grid(headings=headings, rows=cells, texts=TEXTS)
 
 
 def markdown(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
-    rule = ["---" if place < TEXTS else "---:" for place in range(len(HEADINGS))]
-    lines = [HEADINGS, rule, *(row.cells() for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    headings, cells = with_differences(list(rows))
+    rule = ["---" if place < TEXTS else "---:" for place in range(len(headings))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *cells))
+
+
+def with_differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells, with a column for each hyper-parameter of the recipes that differs between rows.
+
+    A hyper-parameter that a row does not have, e.g. of another method, is no difference.
+    """
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for path, value in row.parameters.items():
+            values.setdefault(path, []).append(value)
+    different = [path for path, several in values.items() if any(value != several[0] for value in several)]
+    cells = [[*row.cells(), *(_parameter(row.parameters.get(path)) for path in different)] for row in rows]
+    return [*HEADINGS, *different], cells
+
+
+def _parameter(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _parameters(recipe: Path) -> dict[str, Any]:
+    """The numbers and texts of a recipe by their paths, e.g. "optimizer.lr", without what other columns tell."""
+    content = jsonl.read_json(recipe) if recipe.exists() else {}
+    return dict(_flat({name: value for name, value in content.items() if name not in TOLD}, ""))
+
+
+def _flat(part: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(part, dict):
+        for name, value in part.items():
+            if (path, name) not in [(kind, "name") for kind in NAMED]:
+                yield from _flat(value, f"{path}.{name}" if path else name)
+    else:
+        yield path, tuple(part) if isinstance(part, list) else part
 
 
 def _training_seconds(metrics: Path) -> float | None:

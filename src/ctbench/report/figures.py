@@ -163,7 +163,7 @@ def panels(count: int, *, width: float = 3.6, height: float = 3.2) -> tuple[Figu
     try:
         from matplotlib import figure as figures
     except ImportError as error:
-        raise ValueError(f"matplotlib is not there ({error}): pip install 'ctbench[figures]'") from None
+        raise ValueError(f"matplotlib is not there ({error}): pip install matplotlib") from None
     figure = figures.Figure(figsize=(width * count, height), layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-
 from ctbench.report.figures import panels, save
+from ctbench.report.grid import Grid
 from ctbench.results.generalisation import Generalisation
 
 MEAN = "mean"
@@ -63,14 +62,9 @@ def _cells(row: Ratios) -> list[str]:
     return [row.run, severity, f"{100 * row.clean:.2f}", *(f"{ratio:.3f}" for ratio in row.ratios.values())]
 
 
-def ratio_table(rows: list[Ratios]) -> Table:
+def ratio_table(rows: list[Ratios]) -> Grid:
     """The rows as a table for a terminal."""
-    drawn = Table()
-    for place, heading in enumerate(_heading(rows)):
-        drawn.add_column(heading, justify="right" if place else "left")
-    for row in rows:
-        drawn.add_row(*_cells(row))
-    return drawn
+    return Grid(headings=_heading(rows), rows=list(map(_cells, rows)))
 
 
 def ratio_markdown(rows: list[Ratios]) -> str:

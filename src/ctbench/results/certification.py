@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
 Key = TypeVar("Key")
+COMPACT = ("label", "prediction", "verdict", "open", "stage", "bound", "seconds")  # columns of `to_pandas`
 OLD = ("late",)  # fields of earlier records, which are read and no longer written
 
 
@@ -40,6 +41,7 @@ class SampleRecord:
     failed: dict[str, str] = field(
         default_factory=dict, hash=False
     )  # the errors that stages raised, by stage, whatever the verdict
+    attempt: int = 0  # which stages and time limit it was decided with: a place in `CertificationFiles.attempts`
     counterexample: NDArray[np.float64] | None = field(default=None, compare=False)  # [*shape], if falsified
 
     def __post_init__(self) -> None:
@@ -60,6 +62,18 @@ class SampleRecord:
     def outcome(self) -> str:
         """The verdict. Unknown samples add why they are open: one of OUTCOMES, or "unknown (job over)"."""
         return self.verdict.value if self.open is None else f"{self.verdict} ({self.open})"
+
+    def after(self, earlier: SampleRecord) -> SampleRecord:
+        """The record of another attempt at a sample that `earlier` left unknown: the seconds are those of both."""
+        best = max((bound for bound in (self.bound, earlier.bound) if bound is not None), default=None)
+        spent = Counter(earlier.stage_seconds)
+        spent.update(self.stage_seconds)
+        return replace(
+            self,
+            bound=best if self.verdict in (Verdict.CERTIFIED, Verdict.UNKNOWN) else self.bound,
+            seconds=self.seconds + earlier.seconds,
+            stage_seconds=dict(spent),
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.compare}
@@ -95,7 +109,7 @@ def _why_open(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"open": Open.TIME} if stage is None else {"failed": {stage: reason.removeprefix(f"{stage}: ")}}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certification:
     """The records of a set of samples, in the order of their indices."""
 
@@ -109,6 +123,10 @@ class Certification:
         if twice:
             raise ValueError(f"sample {twice[0]} has two records: remove one of the two lines")
         return cls(ordered)
+
+    def __repr__(self) -> str:
+        """One line: the number of samples, the accuracies, and how many samples are unknown."""
+        return f"<Certification of {self._accuracies()}, {self.counts[Verdict.UNKNOWN]} unknown>"
 
     def __len__(self) -> int:
         return len(self.records)
@@ -173,12 +191,38 @@ class Certification:
             seconds.update(record.stage_seconds)
         return dict(seconds)
 
+    def by_class(self) -> dict[int, Certification]:
+        """The certification of the samples of each class, by its label, ascending."""
+        labels = sorted({record.label for record in self.records})
+        return {label: Certification(tuple(r for r in self.records if r.label == label)) for label in labels}
+
+    def summary(self) -> str:
+        """A text of several lines: the accuracies, each outcome with its stages, the seconds, and the classes."""
+        lines = [self._accuracies()]
+        for outcome, count in self.outcomes.items():
+            stages = {stage: counts[outcome] for stage, counts in self.outcomes_by_stage.items() if outcome in counts}
+            if count:
+                lines.append(f"  {outcome:<22} {count:>6}   {_listed(stages, '{}')}".rstrip())
+        if self.records:
+            lines.append(
+                f"  {'seconds':<22} {self.seconds:>6.1f}   {_listed(self.seconds_by_stage, '{:.1f}')}".rstrip()
+            )
+            certified = {label: part.certified_accuracy for label, part in self.by_class().items()}
+            worst, best = (choose(certified, key=certified.__getitem__) for choose in (min, max))
+            extremes = f"{worst} ({100 * certified[worst]:.2f} %) to {best} ({100 * certified[best]:.2f} %)"
+            lines.append(f"  certified by class, from class {extremes}")
+        lines += [f"  failed: {failure}" for failure in self.failures]
+        return "\n".join(lines)
+
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary per sample, with the fields that the files have."""
         return [record.to_json() for record in self.records]
 
-    def to_pandas(self) -> pd.DataFrame:
-        """A table with a row per sample, and a column for the seconds of each stage, e.g. "stage_seconds.crown".
+    def to_pandas(self, *, details: bool = False) -> pd.DataFrame:
+        """A table with a row per sample: label, prediction, verdict, why it is open, stage, bound and seconds.
+
+        Args:
+            details: all other fields as well, e.g. the seconds of each stage, "stage_seconds.crown".
 
         Raises:
             ValueError: pandas is not installed.
@@ -187,7 +231,8 @@ class Certification:
             import pandas as pd
         except ImportError as error:
             raise ValueError(f"pandas is not there ({error}): pip install pandas, or use to_dicts()") from None
-        return pd.json_normalize(self.to_dicts())
+        table = pd.json_normalize(self.to_dicts())
+        return table if details or not len(table) else table.set_index("index")[[*COMPACT]]
 
     def _by_stage(self, kind: Callable[[SampleRecord], Key]) -> dict[str, dict[Key, int]]:
         """The number of records of each kind, by stage."""
@@ -196,5 +241,20 @@ class Certification:
             counters.setdefault(record.stage, Counter())[kind(record)] += 1
         return {stage: dict(counts) for stage, counts in counters.items()}
 
+    def _accuracies(self) -> str:
+        """The number of samples and the accuracies, e.g. "100 samples: natural 97.00 %, ..."."""
+        shares = {
+            "natural": self.natural_accuracy,
+            "adversarial": self.adversarial_accuracy,
+            "certified": self.certified_accuracy,
+        }
+        samples = f"{len(self)} sample{'' if len(self) == 1 else 's'}"
+        return f"{samples}: {', '.join(f'{name} {100 * share:.2f} %' for name, share in shares.items())}"
+
     def _share(self, chosen: Iterable[bool]) -> float:
         return sum(chosen) / len(self.records) if self.records else 0.0
+
+
+def _listed(numbers: Mapping[str, float], form: str) -> str:
+    """Numbers by name, e.g. "crown 3, interval 5"."""
+    return ", ".join(f"{name} {form.format(number)}" for name, number in numbers.items())

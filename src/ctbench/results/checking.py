@@ -15,6 +15,7 @@ from typing import Any
 from ctbench.results.verdicts import Open, Verdict
 
 CHECKSUM = "checksum"
+EARLIER = "earlier"  # of settings: the stages and time limits of earlier attempts
 CLEAN = "clean"  # the title of the first stage, the prediction at the clean input
 Kind = tuple[str, Callable[[Any], bool]]
 
@@ -183,6 +184,14 @@ def _times(value: Any) -> bool:
     return isinstance(value, dict) and all(_number(seconds) and seconds >= 0 for seconds in value.values())
 
 
+def _range(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_whole(0)[1](end) for end in value)
+
+
+def _attempts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) and {*one} == {"stages", "timeout"} for one in value)
+
+
 def _one_of(words: Sequence[str]) -> Kind:
     return ", ".join(words), lambda value: value in list(words)
 
@@ -206,10 +215,13 @@ SAMPLE: Mapping[str, Kind] = {
     "failed": FAILED,
     "late": ("true or false", lambda value: isinstance(value, bool)),  # of earlier records
     "open": (f"{', '.join(Open)} or null", lambda value: value is None or value in list(Open)),
+    "attempt": _whole(0),
 }
 SETTINGS: Mapping[str, Kind] = {
     "eps": ("a finite number >= 0, or lists of such numbers", _radius),
     **dict.fromkeys(("norm", "threat", "dataset", "network", "network_digest", "selected_on"), TITLE),
+    "samples": ("the range [start, stop] of samples", _range),
+    EARLIER: ("a list of stages and time limits", _attempts),
 }
 NEEDED = ("name", "verdict", "stage", "bound", "seconds")
 INSTANCE: Mapping[str, Kind] = {

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ctbench.files import write_whole
+from ctbench.files import naming, write_whole
 
 Record = dict[str, Any]
 REPAIR = "remove this line, then run the command that wrote the file again (--resume keeps the other lines)"
@@ -17,7 +17,7 @@ REPAIR = "remove this line, then run the command that wrote the file again (--re
 def append(path: Path, records: Iterable[Record]) -> None:
     """Add records to the end of a file, in one write."""
     text = "".join(json.dumps(record) + "\n" for record in records)
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(text)
 
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,8 +31,12 @@ from ctbench.files import write_whole
 from ctbench.results import jsonl
 from ctbench.results.analysed import AnalysisFiles
 from ctbench.results.certification import Certification, SampleRecord
-from ctbench.results.checking import check_seal, check_settings, sealed
+from ctbench.results.checking import EARLIER, check_seal, check_settings, sealed
 from ctbench.results.files import RecordFiles, differences
+from ctbench.results.verdicts import Verdict
+
+SAMPLES = "samples"  # of settings: the range of samples that were to be certified, [start, stop]
+EFFORT = ("stages", "timeout")  # the settings that another attempt at unknown samples may raise
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,11 @@ class CertificationFiles(RecordFiles):
         return self.records.with_suffix(".counterexamples")
 
     def read(self) -> Certification:
-        """All complete records, each checked.
+        """All complete records, each checked; of a sample that an earlier attempt left unknown, the last one.
 
         Raises:
-            ValueError: a line is not a record, a record contradicts itself or was edited, or a sample has two records;
-                the message names the file.
+            ValueError: a line is not a record, a record contradicts itself or was edited, or a sample has two records
+                of one attempt, or one after its verdict; the message names the file.
         """
         records = []
         for number, record in enumerate(jsonl.read(self.records), start=1):
@@ -58,7 +63,19 @@ class CertificationFiles(RecordFiles):
                 records.append(SampleRecord.from_json(record))
                 check_seal(record)
         with jsonl.named(self.records):
-            return Certification.of(records)
+            return Certification.of(latest(records))
+
+    @property
+    def wanted(self) -> int | None:
+        """The number of samples that were to be certified; None if the settings are from before they said it."""
+        samples = self.read_settings().get(SAMPLES)
+        return None if samples is None else samples[1] - samples[0]
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """The stages and the time limit of each attempt, in order: `SampleRecord.attempt` is a place in this list."""
+        settings = self.read_settings()
+        return [*settings.get(EARLIER, ()), effort(settings)]
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         check_settings(settings)
@@ -76,6 +93,9 @@ class CertificationFiles(RecordFiles):
     def start(self, settings: dict[str, Any], *, resume: bool) -> dict[int, SampleRecord]:
         """Prepare the files for `append`; returns the existing records by index.
 
+        More thorough settings (`extends`) begin another attempt, at the samples that are unknown: they are written, and
+        those of earlier attempts with them.
+
         Raises:
             ValueError: there are records and `resume` is off, or they were written under other settings.
         """
@@ -83,10 +103,18 @@ class CertificationFiles(RecordFiles):
             return {}
         if not resume:
             raise ValueError(f"{self.records} exists already: resume it (--resume), or choose another place (--out)")
-        different = differences(self.read_settings(), json.loads(json.dumps(settings)))
-        if different:
-            raise ValueError(f"{self.records} was made under other settings ({different}): choose another place")
+        before, now = self.read_settings(), json.loads(json.dumps(settings))
+        earlier, samples = before.pop(EARLIER, None), joined([before.pop(SAMPLES, None), now.pop(SAMPLES, None)])
+        different = differences(before, now)
+        if different and not extends(before, now):
+            raise ValueError(
+                f"{self.records} was made under other settings ({different}): choose another place, or resume with "
+                f"the same stages, or more, and no less time"
+            )
         done = {record.index: record for record in self.read()}
+        attempts = [*(earlier or []), effort(before)] if different else earlier
+        more = {name: value for name, value in ((SAMPLES, samples), (EARLIER, attempts)) if value is not None}
+        jsonl.write_json(self.settings, sealed({**now, **more}))
         # a record truncated by a kill must not be joined with the next record
         jsonl.rewrite(self.records, jsonl.read(self.records))
         return done
@@ -105,6 +133,7 @@ class CertificationFiles(RecordFiles):
         if missing is not None:
             raise FileNotFoundError(f"there is no file {missing}: check the path")
         settings = [part.read_settings() for part in parts]
+        samples = joined([its.pop(SAMPLES, None) for its in settings])
         for part, its in zip(parts, settings, strict=True):
             different = differences(settings[0], its)
             if different:
@@ -120,9 +149,52 @@ class CertificationFiles(RecordFiles):
                 by_index[record.index] = part.records, record
         merged = Certification.of(record for _, record in by_index.values())
         with self.alone():
-            self.start(settings[0], resume=False)
+            self.start(settings[0] if samples is None else {**settings[0], SAMPLES: samples}, resume=False)
             jsonl.rewrite(self.records, map(_sealed, merged))
         return merged
+
+
+def region_name(norm: str, eps: float) -> str:
+    """The name of the records for a norm and a radius, e.g. "linf-0.1"."""
+    return f"{norm}-{eps:.10g}"
+
+
+def latest(records: Iterable[SampleRecord]) -> list[SampleRecord]:
+    """The records without those of unknown samples that a later attempt has tried again."""
+    last: dict[int, SampleRecord] = {}
+    others = list[SampleRecord]()
+    for record in records:
+        before = last.get(record.index)
+        if before is None or (before.verdict is Verdict.UNKNOWN and before.attempt < record.attempt):
+            last[record.index] = record
+        else:
+            others.append(record)
+    return [*last.values(), *others]
+
+
+def joined(ranges: Sequence[list[int] | None]) -> list[int] | None:
+    """The range from the first to the last sample of some ranges [start, stop]; None if there is no range."""
+    ends = [ends for ends in ranges if ends is not None]
+    return [min(start for start, _ in ends), max(stop for _, stop in ends)] if ends else None
+
+
+def effort(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What settings say of the effort of an attempt: its stages, and the seconds for each sample."""
+    return {name: settings.get(name) for name in EFFORT}
+
+
+def extends(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether settings differ from earlier ones only by more effort.
+
+    All earlier stages are there, in the same order, and a sample has no less time. Whatever else decides what a record
+    means is the same: the network, the threat model, the precision, the rounding, the replay and the seed.
+    """
+    same = all(before.get(name) == now.get(name) for name in (before.keys() | now.keys()) - set(EFFORT))
+    if not same or any(name not in settings for settings in (before, now) for name in EFFORT):
+        return False
+    stages = iter(now["stages"])
+    limits = [math.inf if settings["timeout"] is None else settings["timeout"] for settings in (before, now)]
+    return all(stage in stages for stage in before["stages"]) and limits[0] <= limits[1]
 
 
 def _sealed(record: SampleRecord) -> dict[str, Any]:
@@ -162,6 +234,7 @@ class RunFolder:
         return self.path / "run.lock"
 
     def certification(self, name: str) -> CertificationFiles:
+        """The files of a certification; the name of a norm and a radius is `region_name`."""
         return CertificationFiles(self.path / "certified" / f"{name}.jsonl")
 
     def certifications(self) -> list[CertificationFiles]:

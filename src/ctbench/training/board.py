@@ -24,9 +24,7 @@ def board(folder: Path | None, *, done: int) -> Iterator[Callable[[Mapping[str, 
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ValueError(
-            f"TensorBoard is not there ({error}): pip install 'ctbench[tensorboard]', or train without it"
-        ) from None
+        raise ValueError(f"TensorBoard is not there ({error}): pip install tensorboard, or train without it") from None
 
     def write(metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

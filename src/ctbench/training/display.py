@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,21 +25,36 @@ class Display:
 
     def step(self, done: int, **shown: float) -> None:
         if self.bars and self.tasks:
-            self.bars.update(self.tasks[1], completed=done, text=_listed(shown))
+            self.bars.update(self.tasks[1], completed=done, text=_short(shown))
 
     def epoch(self, metrics: dict[str, Any]) -> None:
-        text = _listed({name: metrics[name] for name in SHOWN if name in metrics})
+        chosen = {name: metrics[name] for name in SHOWN if name in metrics}
         if self.bars and self.tasks:
-            self.bars.update(self.tasks[0], completed=metrics["epoch"], text=text)
+            self.bars.update(self.tasks[0], completed=metrics["epoch"], text=_short(chosen))
             return
+        text = _listed(chosen)
         self.console.print(f"epoch {metrics['epoch']}/{self.epochs}  {text}", highlight=False, soft_wrap=True)
 
 
-SHOWN = ("loss", "natural_accuracy", "robust_accuracy", "eps", "seconds")
+SHOWN = (  # the accuracies of validation first: a narrow terminal cuts the end
+    "validation_natural_accuracy",
+    "validation_robust_accuracy",
+    "loss",
+    "natural_accuracy",
+    "robust_accuracy",
+    "eps",
+    "seconds",
+)
 
 
-def _listed(shown: dict[str, float]) -> str:
+def _listed(shown: Mapping[str, float]) -> str:
+    """Names and numbers, e.g. "robust accuracy 0.91  loss 0.3"."""
     return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in shown.items())
+
+
+def _short(shown: Mapping[str, float]) -> str:
+    """The same for a bar, in which there is less room, e.g. "robust 0.91  loss 0.3"."""
+    return _listed(shown).replace(" accuracy", "")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ draws, the batches also differ.
 from __future__ import annotations
 
 import copy
+import shlex
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from ctbench.graph import UnsupportedLayerError, unwrapped
 from ctbench.networks import Architecture, Given
 from ctbench.onnx import load_onnx, save_onnx
 from ctbench.results import RunFolder, jsonl, locks
-from ctbench.training import checkpoints
+from ctbench.training import checkpoints, tensor_files
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.execution import algorithms
 from ctbench.training.own_modules import own_modules, recipe_of
@@ -41,6 +42,8 @@ from ctbench.training.processes import ALONE, Processes
 from ctbench.training.recipe import Recipe
 from ctbench.training.trainer import OnEpoch, Trainer
 from ctbench.training.versions import versions
+
+DAMAGED = ".damaged"  # the suffix of weights that could not be read, and were restored
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +75,7 @@ def train(
     Args:
         recipe: the network, its data, and how to train it.
         out: the run folder; None is "runs/NAME-HASH" in the working directory.
-        resume: continue the run in the folder; a complete run is loaded.
+        resume: continue the run in the folder; a complete run is loaded. Damaged weights are restored from its state.
         model: a module of your own in place of the recipe's network, normalisation inside. A copy of it is trained,
             from the weights that it has. The recipe of the run then records its class, its source and these weights.
         data: data of your own in place of the recipe's (`ctbench.datasets.Data.of`), of which the recipe of the run
@@ -106,6 +109,9 @@ def train(
     device = torch.device(device)
     folder = RunFolder(Path(out) if out is not None else default_folder(recipe))
     _check_folder(folder, recipe, resume)
+    if processes.first:
+        _set_damaged_weights_aside(folder)
+    processes.wait()
     if folder.weights.exists():
         return load_run(folder.path, model=model, device=device)
     with processes.first_goes_first():
@@ -186,8 +192,12 @@ def load_run(path: str | Path, *, model: nn.Module | None = None, device: str | 
     folder.require()
     recipe = recipe_of(folder)
     if not folder.weights.exists():
-        raise FileNotFoundError(f"the run {folder.path} is not complete: finish it with resume")
-    network = checkpoints.blueprint_of(folder.weights).network
+        raise FileNotFoundError(f"the run {folder.path} is not complete: {_finishing(folder)} finishes it")
+    try:
+        network = checkpoints.blueprint_of(folder.weights).network
+    except ValueError as error:
+        hint = f"; {_finishing(folder)} restores it from {folder.state.name}" if folder.state.exists() else ""
+        raise ValueError(f"{error}{hint}") from None
     if network != recipe.network:
         raise ValueError(
             f"{folder.weights} holds the weights of another network: {network}, the recipe's is {recipe.network}"
@@ -208,6 +218,29 @@ def _loaded(folder: RunFolder, network: Architecture, model: nn.Module | None) -
         warnings.warn(f"{network.module} has another source than when {folder.path} was trained", stacklevel=3)
     checkpoints.load_exactly(model, folder.weights)
     return model
+
+
+def _finishing(folder: RunFolder) -> str:
+    """The command that continues a run."""
+    return f"ctbench train {shlex.quote(str(folder.recipe))} --out {shlex.quote(str(folder.path))} --resume"
+
+
+def _set_damaged_weights_aside(folder: RunFolder) -> None:
+    """If the weights of a complete run cannot be read, rename them: the run goes on from its state, and writes them.
+
+    Raises:
+        ValueError: they are damaged, and there is no state.
+    """
+    if not folder.weights.exists():
+        return
+    try:
+        tensor_files.read(folder.weights)
+    except ValueError:
+        if not folder.state.exists():
+            raise
+        aside = folder.weights.with_name(f"{folder.weights.name}{DAMAGED}")
+        folder.weights.replace(aside)
+        warnings.warn(f"{folder.weights} was damaged: it is restored from {folder.state.name}", stacklevel=3)
 
 
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
@@ -241,7 +274,7 @@ def _different(recipe: Recipe, other: Recipe) -> str:
 
 def _passing(file: Path, folder: RunFolder) -> bool:
     """Whether a file says nothing of a run: the lock, or what a process that died was writing."""
-    return file == folder.lock or file.suffix == UNFINISHED
+    return file == folder.lock or file.suffix in (UNFINISHED, DAMAGED)
 
 
 def _note_versions(folder: RunFolder, now: dict[str, Any]) -> None:

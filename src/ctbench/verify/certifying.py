@@ -1,6 +1,7 @@
 """Certification of labelled samples: is the network right everywhere around each of them?
 
 certify(model, x, y, Linf(0.1)).certified_accuracy
+certify(load_run("runs/mine"))                          # on its test set, with records in its folder
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from ctbench.verify.defaults import DEFAULT_STAGES
 from ctbench.verify.job import Job, Samples
 from ctbench.verify.records import Records
 from ctbench.verify.stages import Stage
+from ctbench.verify.trained import TrainedRun, records_of, samples_of
 from ctbench.verify.workers import shared
 
 
 def certify(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    model: nn.Module | TrainedRun,
+    x: Tensor | None = None,
+    y: Tensor | None = None,
     threat: Threat | None = None,
     *,
     eps: Radii | None = None,
@@ -48,10 +50,13 @@ def certify(
     grouped, so they differ after a resumption.
 
     Args:
-        model: any network of supported layers, normalisation inside.
-        x: inputs in the data range, [N, *shape].
+        model: any network of supported layers, normalisation inside; or a run (`ctbench.load_run`). The next three
+            arguments may then be missing, and `records` is the file in the run folder that `ctbench certify` uses,
+            which is resumed.
+        x: inputs in the data range, [N, *shape]; of a run, its test set.
         y: labels, [N] integers.
-        threat: what may be done to an input, e.g. Linf(8 / 255), L2(0.5) or FirstCoordinate(3.0).
+        threat: what may be done to an input, e.g. Linf(8 / 255), L2(0.5) or FirstCoordinate(3.0); of a run, that of its
+            recipe.
         eps: the short form of threat=Linf(eps), in [0, 1] pixel space; also an array that broadcasts to one input.
         stages: the cascade, after the clean prediction.
         timeout: seconds for each sample, by its share of what its batches take; None for no limit.
@@ -85,21 +90,31 @@ def certify(
         raise ValueError(f"workers is {workers!r}: give a whole number of processes, 1 or more")
     if not isinstance(records, Records | None):
         raise ValueError(f"records is {records!r}: give ctbench.Records(path), or None")
+    if isinstance(model, TrainedRun):
+        x, y = samples_of(model, x, y)
+        threat = model.recipe.threat if threat is None and eps is None else threat_or_linf(threat, eps)
+        records = records_of(model, threat) if records is None else records
+        model, eps = model.model, None
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module, or a run of ctbench.load_run")
+    if x is None or y is None:
+        raise ValueError("x or y is missing: give N inputs and N labels, or a run, which has its own test set")
     records = Records() if records is None else records
     deadline = math.inf if total is None else begin + total
     cascade = Cascade(stages=tuple(stages), timeout=timeout, replay=replay, deadline=deadline)
     job = Job.of(model, x, y, threat=threat_or_linf(threat, eps), cascade=cascade, seed=seed)
     samples = Samples(range(records.first, records.first + len(x)), x, y)
-    with records.writing(job.settings) as writer:
-        samples.recognize(writer.existing)
-        by_index = dict(writer.existing)
+    with records.writing(job.settings, len(x)) as writer:
+        samples.recognize({**writer.kept, **writer.again})
+        by_index = dict(writer.kept)
+        if records.on_start is not None:
+            records.on_start(Certification.of(by_index[index] for index in samples.indices if index in by_index))
         chunks = samples.chunks(by_index, workers)
         in_time = takewhile(lambda _: now() < deadline, map(samples.take, chunks))
         workers = min(workers, len(chunks))
         parts = shared(job, in_time, workers) if workers > 1 else chain.from_iterable(map(job.records, in_time))
         for part in parts:
-            writer.write(part)
-            by_index |= {record.index: record for record in part}
+            by_index |= {record.index: record for record in writer.write(part)}
     missed = Decision(reason=OVER, open=Open.JOB_OVER)
     certification = Certification.of(
         by_index[index] if index in by_index else samples.record(place, missed)

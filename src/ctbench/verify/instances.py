@@ -20,12 +20,13 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ctbench.durations import seconds
 from ctbench.files import write_whole
 from ctbench.onnx import OnnxNetwork, can_replay, load_onnx, replay
 from ctbench.results import Open, jsonl, locks
 from ctbench.results.checking import check_instance
 from ctbench.results.jsonl import Record
-from ctbench.time_budget import now, seconds
+from ctbench.time_budget import now
 from ctbench.verify.cascade import Replay
 from ctbench.verify.properties import PropertyResult, verify_property
 from ctbench.vnnlib import read_vnnlib

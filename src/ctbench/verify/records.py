@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ctbench.results import CertificationFiles, SampleRecord
+from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
+from ctbench.results.runs import SAMPLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +23,13 @@ class Records:
 
     Args:
         path: the file of the records, NAME.jsonl. Its settings are written beside it. None keeps the records in memory.
-        resume: keep the records that the file holds, and certify only the other samples.
+        resume: keep the records that the file holds, and certify only the other samples. With more stages or a longer
+            time limit than before, certified, falsified and misclassified samples keep their records, and unknown ones
+            are tried again. `CertificationFiles.attempts` then lists what each record was decided with.
         counterexamples: also write the points that falsify samples, to the folder NAME.counterexamples.
         first: the index of the first sample in its data set, for a part of one.
         about: more entries for the settings, e.g. the name of the data set.
+        on_start: called with the records that are kept, before the other samples are certified.
         on_record: called with each new record, after it is written.
 
     Raises:
@@ -37,6 +41,7 @@ class Records:
     counterexamples: bool = False
     first: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
+    on_start: Callable[[Certification], None] | None = None
     on_record: Callable[[SampleRecord], None] | None = None
 
     def __post_init__(self) -> None:
@@ -48,21 +53,26 @@ class Records:
             raise ValueError(f"first is {self.first!r}: give the index of the first sample, 0 or more")
 
     @contextmanager
-    def writing(self, settings: Callable[[], Mapping[str, Any]]) -> Iterator[_Writer]:
+    def writing(self, settings: Callable[[], Mapping[str, Any]], number: int) -> Iterator[_Writer]:
         """A writer of records made under these settings. No other process may write the file at the same time.
 
         Args:
             settings: gives all that the records depend on; called if there is a file.
+            number: the number of samples.
 
         Raises:
             ValueError: another process writes the file, or it exists and does not fit these settings.
         """
         if self.path is None:
-            yield _Writer(self, None, {})
+            yield _Writer(self, None, {}, {}, 0)
             return
-        files = CertificationFiles(Path(self.path))
+        files, samples = CertificationFiles(Path(self.path)), [int(self.first), int(self.first) + number]
         with files.alone():
-            yield _Writer(self, files, files.start({**self.about, **settings()}, resume=self.resume))
+            found = files.start({**self.about, **settings(), SAMPLES: samples}, resume=self.resume)
+            attempt = len(files.attempts) - 1
+            again = {i: old for i, old in found.items() if old.verdict is Verdict.UNKNOWN and old.attempt < attempt}
+            kept = {index: record for index, record in found.items() if index not in again}
+            yield _Writer(self, files, kept, again, attempt)
 
 
 @dataclass(frozen=True)
@@ -71,13 +81,20 @@ class _Writer:
 
     records: Records
     files: CertificationFiles | None
-    existing: Mapping[int, SampleRecord]  # by index: the records that were there before
+    kept: Mapping[int, SampleRecord]  # by index: the records that stay
+    again: Mapping[int, SampleRecord]  # by index: the records of samples that are tried again
+    attempt: int
 
-    def write(self, records: list[SampleRecord]) -> None:
-        """Write the finished records of `records`, and hand them to the callback."""
+    def write(self, records: list[SampleRecord]) -> list[SampleRecord]:
+        """Write the finished records of `records`, hand them to the callback, and return all as they are now."""
+        records = [replace(record, attempt=self.attempt) for record in records]
+        records = [
+            record.after(self.again[record.index]) if record.index in self.again else record for record in records
+        ]
         finished = [record for record in records if record.finished]
         if self.files is not None:
             self.files.append(finished, counterexamples=self.records.counterexamples)
         if self.records.on_record is not None:
             for record in finished:
                 self.records.on_record(record)
+        return records

@@ -268,6 +268,9 @@ def robustness(lower: Tensor, upper: Tensor, y: int, classes: int) -> Property:
     Raises:
         ValueError: the box is empty, there are several inputs, y is not a class, or there are fewer than two classes.
     """
+    wrong = next((corner for corner in (lower, upper) if not isinstance(corner, Tensor)), None)
+    if wrong is not None:
+        raise ValueError(f"a corner of the box is a {type(wrong).__name__}: give torch tensors")
     if lower.dim() > 3 and len(lower) != 1:
         raise ValueError(f"lower has the shape {list(lower.shape)}, a batch of {len(lower)}: a property has one input")
     if classes < 2:

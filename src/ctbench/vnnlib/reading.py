@@ -55,6 +55,7 @@ def read_vnnlib(path: Path | str) -> Property:
 
 def parse_vnnlib(text: str, *, name: str = "the text") -> Property:
     """The property that a text describes. Raises VnnlibError like `read_vnnlib`; messages call the text `name`."""
+    text = text.removeprefix("\ufeff")  # the byte order mark with which Windows begins files
     try:
         return _property(commands_of(text))
     except LocatedError as error:

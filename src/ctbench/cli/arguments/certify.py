@@ -1,0 +1,47 @@
+"""The arguments of `ctbench certify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ctbench.cli.arguments import subject
+from ctbench.cli.options import (
+    Commands,
+    add_attack_strength,
+    add_data,
+    add_device,
+    add_stages,
+    add_strict,
+    add_timeout,
+    positive,
+    seconds,
+)
+
+
+def add_to(commands: Commands) -> None:
+    command = commands.add_parser("certify", help="certify test images of a run, of weights or of an ONNX file")
+    subject.add_to(command)
+    add_stages(command)
+    add_attack_strength(command)
+    add_timeout(command)
+    command.add_argument(
+        "--total", type=seconds, metavar="S", help="seconds for all samples together (default: no limit)"
+    )
+    command.add_argument(
+        "--workers", type=positive, default=1, metavar="N", help="processes; they share torch's threads"
+    )
+    command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the existing records, certify the other samples; with more --stages or a longer --timeout also try "
+        "again those that are unknown",
+    )
+    command.add_argument(
+        "--counterexamples", action="store_true", help="also write the counterexamples, in a folder next to the records"
+    )
+    command.add_argument("--export", type=Path, metavar="DIR", help="write open samples as VNN-LIB for other verifiers")
+    add_strict(command)
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_data(command)
+    add_device(command)

@@ -1,0 +1,23 @@
+"""The arguments of `ctbench sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ctbench.cli.options import Commands, add_data, add_stages, add_strict, add_timeout, positive
+
+
+def add_to(commands: Commands) -> None:
+    command = commands.add_parser("sweep", help="train and certify many recipes, and compare them")
+    command.add_argument("recipes", nargs="+", metavar="RECIPE", help="names, or patterns such as 'mnist_small_*'")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the run folders")
+    command.add_argument(
+        "--jobs", type=positive, default=1, metavar="N", help="recipes at a time; they share the cores"
+    )
+    command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
+    add_stages(command)
+    add_timeout(command)
+    command.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    add_strict(command)
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_data(command)
