@@ -11,8 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from ctbench import report
-from ctbench.cli.options import Commands, positive, seconds
-from ctbench.experiments import PAPERS, TINY, ExperimentScale, Figure, Trial, figures, run
+from ctbench.cli.options import Commands, add_data, add_device, positive, seconds
+from ctbench.experiments import (
+    NETWORK_SCALES,
+    PAPERS,
+    TINY,
+    ExperimentScale,
+    Figure,
+    NetworkFigure,
+    Networks,
+    Trial,
+    figures,
+    run,
+)
+from ctbench.experiments.networks import NotInTimeError
 from ctbench.progress import progress_bars
 from ctbench.report import Plot
 from ctbench.results.jsonl import Record
@@ -26,16 +38,20 @@ def add_to(commands: Commands) -> None:
         nargs="*",
         default=[],
         metavar="FIGURE",
-        help="the numbers of figures, e.g. 3a; without numbers, list all figures",
+        help="the numbers of figures, e.g. 3a or table-2; without numbers, list all figures",
     )
     command.add_argument(
         "--scale",
-        choices=["tiny", "paper"],
+        choices=list(NETWORK_SCALES),
         default="tiny",
-        help="tiny (the default): a minute, as a test; paper: the whole experiment, hours or days",
+        help="tiny (the default): seconds to minutes, as a test; small, of ctbench, sabr and taps: MNIST on two cores; "
+        "paper: the whole experiment, hours or days",
     )
     command.add_argument(
-        "--seeds", type=positive, metavar="N", help="the number of seeds (default: 2, or that of the paper)"
+        "--seeds",
+        type=positive,
+        metavar="N",
+        help="the number of seeds, of figures that have seeds (default: 2, or that of the paper)",
     )
     command.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="trials at a time")
     command.add_argument(
@@ -43,6 +59,8 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("--out", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="records and figures")
     command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_data(command)
+    add_device(command)
     command.set_defaults(run=run_command)
 
 
@@ -56,11 +74,41 @@ def run_command(args: argparse.Namespace) -> None:
             print(f"{figure.number:14} {figure.claim}")
     deadline = time.perf_counter() + args.total
     for number in args.figures:
-        reproduce(available[number], args, total=deadline - time.perf_counter())
+        figure = available[number]
+        if isinstance(figure, NetworkFigure):
+            _of_networks(figure, args, deadline)
+        else:
+            reproduce(figure, args, total=deadline - time.perf_counter())
+
+
+def _of_networks(figure: NetworkFigure, args: argparse.Namespace, deadline: float) -> None:
+    """Train and measure the networks of a figure as far as they are missing, and draw it."""
+    scale = NETWORK_SCALES[args.scale]
+    with progress_bars(quiet=args.quiet) as bars:
+        task = bars.add_task(figure.number, total=None, text="")
+        networks = Networks(
+            scale=replace(scale, seeds=args.seeds) if args.seeds else scale,
+            folder=args.out / "networks" / args.scale,
+            data=args.data,
+            device=args.device,
+            deadline=deadline,
+            tell=lambda text: bars.update(task, text=text),
+        )
+        try:
+            places, finding = figure.reproduce(networks, args.out / args.paper / args.scale)
+        except NotInTimeError as error:
+            raise ValueError(f"{figure.number} cannot be shown yet, {error}: run the same command again") from None
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; records are kept, and the same command continues") from None
+    print(f"{figure.number}: {finding}")
+    for path in places:
+        print(path)
 
 
 def reproduce(figure: Figure, args: argparse.Namespace, *, total: float) -> None:
     """Run the missing trials of a figure's experiment, and draw it."""
+    if args.scale not in ("tiny", "paper"):
+        raise ValueError(f"--scale is {args.scale}, which {args.paper} does not have: give tiny or paper")
     scale, plot = ExperimentScale(seeds=args.seeds or figure.experiment.seeds), figure.plot
     if args.scale == "tiny":
         scale = replace(TINY, seeds=args.seeds or TINY.seeds)

@@ -1,24 +1,24 @@
 """Figures and tables of trained networks as data: which networks, which quantities, which picture, which claim.
 
-    NetworkFigure(
-        number="figure-4",
-        networks=methods("mnist_01", "mnist_03"),
-        table=Each(Analysed(Utilisation(), "utilisation")),
-        drawing=Bars(group="method", values=("utilisation",), colour="setting", panel=None),
-        claim="TAPS and MTL-IBP deactivate more neurons than IBP at eps 0.1",
-        test=Less(quantity="utilisation", these={"method": ("taps", "mtl_ibp")}, than={"method": "ibp"}),
-    )
+NetworkFigure(
+    number="figure-4",
+    networks=methods("mnist_01", "mnist_03"),
+    table=Each(Analysed(Utilisation())),
+    drawing=Bars(group="method", values=("utilisation",), colour="setting", panel=None),
+    claim="TAPS and MTL-IBP deactivate more neurons than IBP at eps 0.1",
+    test=Less("utilisation", called("taps", "mtl_ibp"), called("ibp")),
+)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctbench.experiments.claims import Claim, Finding
-from ctbench.experiments.networks import NetworkOf, Networks
-from ctbench.experiments.quantities import Row, Table
+from ctbench.experiments.networks import TITLES, NetworkOf, Networks
+from ctbench.experiments.quantities import Table
 from ctbench.experiments.scales import NetworkScale
 from ctbench.files import write_whole
 from ctbench.report.drawings import Drawing, rows_csv
@@ -76,34 +76,50 @@ def methods(*settings: str, of: Sequence[str] = METHODS) -> Choice:
     return lambda scale: [NetworkOf(setting, method) for setting in scale.distinct(*settings) for method in of]
 
 
-def varied(
-    *settings: str,
-    method: str,
-    field: str,
-    values: Sequence[float],
-    name: str,
-    deep: bool = False,
-) -> Choice:
-    """One method with several values of a field of its recipe, e.g. "method.ratio".
+def varied(*settings: str, method: str, field: str, name: str, values: Sequence[float]) -> Choice:
+    """One method with several values of a field of its recipe.
 
     Args:
         settings: of the paper.
         method: the method.
-        field: the path of the field in the recipe.
-        values: its values, of which a scale may select some.
+        field: the path of the field in the recipe, e.g. "method.ratio".
         name: the column of the values.
-        deep: networks with several splits of TAPS.
+        values: its values, of which a scale may select some.
+    """
+    return lambda scale: [
+        NetworkOf(setting, method, changes=(*scale.sweep, f"{field}={value}"), about={name: value})
+        for setting in scale.distinct(*settings)
+        for value in scale.some(values)
+    ]
+
+
+def splits(*settings: str, changes: Mapping[str, tuple[str, ...]] | None = None) -> Choice:
+    """TAPS with each number of ReLUs in the classifier, in the column "split".
+
+    Args:
+        settings: of the paper.
+        changes: variants by name, in the column "variant", and their changes of the recipe.
     """
 
     def choice(scale: NetworkScale) -> list[NetworkOf]:
-        base = (*scale.sweep, *(scale.deep if deep else ()))
         return [
-            NetworkOf(setting, method, changes=(*base, f"{field}={value}"), about={name: value})
+            NetworkOf(
+                setting,
+                "taps_original",
+                changes=(*scale.sweep, *scale.deep, f"method.classifier_relus={split}", *more),
+                about={"split": split, **({"variant": variant} if variant else {})},
+            )
             for setting in scale.distinct(*settings)
-            for value in scale.some(values)
+            for variant, more in (changes or {"": ()}).items()
+            for split in scale.splits
         ]
 
     return choice
+
+
+def called(*methods: str) -> dict[str, tuple[str, ...]]:
+    """The rows of some methods, for claims."""
+    return {"method": tuple(TITLES[method] for method in methods)}
 
 
 def no_networks(_: NetworkScale) -> list[NetworkOf]:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from torch import Tensor
 from ctbench.analyses import Analysis, Study
 from ctbench.analyses.generalisation import CorruptedSet, accuracies, our_sets, published_sets
 from ctbench.datasets import Images
-from ctbench.experiments.scales import NetworkScale
+from ctbench.experiments.scales import ORIGINAL, SMALL_RADII, NetworkScale
 from ctbench.report import rows
 from ctbench.results import (
     AnalysisFiles,
@@ -41,6 +40,17 @@ from ctbench.training import Recipe, Run, codec, train
 from ctbench.verify import Records, certify, stages_by_name
 
 UNCERTIFIED = ("standard", "pgd", "edac")  # methods whose networks complete verifiers seldom prove robust
+TITLES = {  # the methods of recipes, as papers call them
+    "standard": "Standard",
+    "pgd": "PGD",
+    "edac": "EDAC",
+    "ibp": "IBP",
+    "crown_ibp": "CROWN-IBP",
+    "sabr": "SABR",
+    "taps": "TAPS",
+    "staps": "STAPS",
+    "mtl_ibp": "MTL-IBP",
+}
 Value = str | float | None
 Tell = Callable[[str], None]
 
@@ -96,8 +106,14 @@ class Networks:
 
     def labels(self, network: NetworkOf) -> dict[str, Value]:
         """The first columns of its rows."""
-        method = network.method.removesuffix("_original")
-        return {"setting": self.scale.settings[network.setting].label, "method": method, **network.about}
+        method = TITLES[network.method.removesuffix(ORIGINAL)]
+        radius = "small" if network.setting in SMALL_RADII else "large"
+        return {
+            "setting": self.scale.settings[network.setting].label,
+            "radius": radius,
+            "method": method,
+            **network.about,
+        }
 
     def eps(self, network: NetworkOf) -> float:
         """The radius of its setting, in [0, 1] pixel space."""
@@ -225,7 +241,9 @@ class Networks:
 
     def _begin(self, what: str, network: NetworkOf) -> None:
         """Announce what begins. Raises NotInTimeError after the deadline."""
-        about = ", ".join(f"{name} {value}" for name, value in self.labels(network).items() if name != "method")
+        about = ", ".join(
+            f"{name} {value}" for name, value in self.labels(network).items() if name not in ("method", "radius")
+        )
         if time.perf_counter() > self.deadline:
             raise NotInTimeError(f"the time was over before: {what} ({about})")
         self.tell(f"{what} ({about})")

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ctbench.analyses import Analysis, LossErrors, OwnAccuracy
+from ctbench.analyses.loss_errors import ESTIMATES
 from ctbench.experiments.networks import NetworkOf, Networks, Value
 from ctbench.methods.taps import TAPS
 from ctbench.results import Certification, Verdict, compare_certifications, published_results
 
 Row = dict[str, Value]
 BOX, DEEPPOLY = ("interval",), ("interval", "crown-ibp", "crown")  # the stages of the two cheap verifiers
-TITLES = {"ibp": "IBP", "crown_ibp": "CROWN-IBP", "sabr": "SABR", "taps": "TAPS", "staps": "STAPS"}
-TITLES |= {"mtl_ibp": "MTL-IBP", "pgd": "PGD", "edac": "EDAC", "standard": "Standard"}
+ESTIMATE = {"ibp": "interval", "sabr": "sabr", "taps": "taps", "pgd": "pgd"}  # of the worst-case loss, by method
 
 
 class Quantity(ABC):
@@ -43,7 +44,7 @@ class Table(ABC):
 
 @dataclass(frozen=True)
 class Each(Table):
-    """For each network all its quantities side by side; where they have several rows, every combination."""
+    """For each network all its quantities side by side, in rows that agree in the columns that quantities share."""
 
     quantities: tuple[Quantity, ...]
 
@@ -51,15 +52,18 @@ class Each(Table):
         object.__setattr__(self, "quantities", quantities)
 
     def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
-        found = []
+        found = list[Row]()
         for network in figure:
-            parts = [quantity.rows(networks, network) for quantity in self.quantities]
-            for combination in itertools.product(*parts):
-                row = networks.labels(network)
-                for part in combination:
-                    row |= part
-                found.append(row)
+            joined: list[Row] = [networks.labels(network)]
+            for quantity in self.quantities:
+                pairs = itertools.product(joined, quantity.rows(networks, network))
+                joined = [{**row, **more} for row, more in pairs if _agree(row, more)]
+            found += joined
         return found
+
+
+def _agree(first: Row, second: Row) -> bool:
+    return all(first[name] == second[name] for name in first.keys() & second.keys())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,19 +112,15 @@ class Published(Table):
 
     def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
         found: list[Row] = [{**row, "by": "here"} for row in self.table(networks, figure)]
-        by_label = {networks.labels(network)["setting"]: networks.recipe(network) for network in figure}
-        for label, recipe in by_label.items():
+        by_setting = {network.setting: networks.recipe(network) for network in figure}
+        for setting, recipe in by_setting.items():
+            about = {name: networks.labels(NetworkOf(setting, "ibp"))[name] for name in ("setting", "radius")}
             for result in published_results():
                 same = (result.dataset, result.norm) == (recipe.dataset.name, recipe.threat.name)
                 close = math.isclose(result.eps, float(recipe.threat.eps), rel_tol=1e-6)
                 if same and close and (not self.papers or result.paper in self.papers):
-                    found.append({"setting": label, "method": _key(result.method), "by": result.by, **_of(result)})
+                    found.append({**about, "method": result.method, "by": result.by, **_of(result)})
         return found
-
-
-def _key(method: str) -> str:
-    """The name that a published method has in recipes, if there is one."""
-    return {title: key for key, title in TITLES.items()}.get(method, method)
 
 
 def _of(result: Any) -> Row:
@@ -142,15 +142,13 @@ class Analysed(Quantity):
         analysis: the analysis.
         quantities: their names; all except those of layers if there is no name.
         settings: the settings whose radii are used; by default that of the network.
+        called: the column of a single quantity; by default its name.
     """
 
     analysis: Analysis
-    quantities: tuple[str, ...]
-    settings: tuple[str, ...]
-
-    def __init__(self, analysis: Analysis, *quantities: str, settings: tuple[str, ...] = ()) -> None:
-        for name, value in (("analysis", analysis), ("quantities", quantities), ("settings", settings)):
-            object.__setattr__(self, name, value)
+    quantities: tuple[str, ...] = ()
+    settings: tuple[str, ...] = field(default=(), kw_only=True)
+    called: str | None = field(default=None, kw_only=True)
 
     def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
         settings = networks.scale.distinct(*self.settings) or [network.setting]
@@ -165,18 +163,22 @@ class Analysed(Quantity):
             shown = [name for name in names if not self.quantities or name in self.quantities]
             if shown:
                 place: Row = {} if x is None else {axis: x}
-                yield {"eps": eps, **place, **{name: found.mean(name, eps, x) for name in shown}}
+                yield {"eps": eps, **place, **{self.called or name: found.mean(name, eps, x) for name in shown}}
 
 
 @dataclass(frozen=True)
 class Errors(Quantity):
-    """The errors of estimates of the worst-case loss against exact programs: a row for each estimate and image."""
+    """The errors of estimates of the worst-case loss against exact programs: a row for each estimate and image.
 
-    analysis: LossErrors = LossErrors()  # noqa: RUF009
+    Args:
+        own: only the estimate that the network was trained with.
+    """
+
+    own: bool = False
 
     def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
-        found = networks.analysis(network, self.analysis, samples=networks.scale.exact)
-        names = [name for name in ("interval", "sabr", "taps", "pgd") if name in found.quantities()]
+        found = networks.analysis(network, LossErrors(), samples=networks.scale.exact)
+        names = [ESTIMATE[network.method]] if self.own else list(ESTIMATES)
         return [
             {"estimate": name, "error": error, "|error|": abs(error)} for name in names for error in found.values(name)
         ]
@@ -211,6 +213,31 @@ class Corruptions(Quantity):
         found = networks.generalisation(network)
         ratios: list[Row] = [{"corruption": name, "ratio": found.ratio(name)} for name in found.corruptions]
         return [*ratios, {"corruption": "mean", "ratio": found.mean()}]
+
+
+@dataclass(frozen=True)
+class Spread(Table):
+    """The means and standard deviations of the columns of another table over its rows of a setting and method."""
+
+    table: Table
+    columns: tuple[str, ...] = ("natural", "adversarial", "certified")
+
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
+        groups: dict[tuple[Value, Value], list[Row]] = {}
+        for row in self.table(networks, figure):
+            groups.setdefault((row["setting"], row["method"]), []).append(row)
+        return [
+            {"setting": setting, "method": method, "networks": len(rows), **self._spread(rows)}
+            for (setting, method), rows in groups.items()
+        ]
+
+    def _spread(self, rows: list[Row]) -> Row:
+        spread: Row = {}
+        for name in self.columns:
+            values = [float(value) for row in rows if isinstance(value := row[name], int | float)]
+            spread |= {name: statistics.fmean(values)}
+            spread |= {f"{name}, deviation": statistics.stdev(values) if len(values) > 1 else None}
+        return spread
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ tiny     the 8x8 digits, networks of a few filters, a few epochs: seconds, to se
 small    MNIST with the recipes `mnist_small_*`: minutes to hours on two cores
 paper    the recipes of the papers: days on a GPU
 
-A paper's setting is a data set and a radius, e.g. "cifar10_2". At the tiny and the small scale a data set stands for all
-others: there are two settings, a small radius and a large one.
+A paper's setting is a data set and a radius, e.g. "cifar10_2". At the tiny and the small scale one data set stands
+for all: there are two settings, a small radius and a large one.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class NetworkScale:
         settings: what stands for each setting of the papers.
         sweep: changes of trainings that vary a field of a recipe.
         deep: changes of trainings that vary the split of TAPS: a network with several splits.
+        shallow: changes of trainings whose worst cases are computed by exact programs.
+        small_box: changes of SABR where its paper shows a network with a ratio of 0.05.
         splits: the numbers of ReLUs in the classifier of TAPS.
-        split: one of these splits, for figures that compare other things.
         samples: the number of test images of an analysis; None for all.
         certified: the number of test images that are certified; None for all.
         exact: the number of test images for exact programs.
@@ -70,8 +71,9 @@ class NetworkScale:
     settings: Mapping[str, Setting]
     sweep: tuple[str, ...] = ()
     deep: tuple[str, ...] = ()
+    shallow: tuple[str, ...] = ()
+    small_box: tuple[str, ...] = ()
     splits: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
-    split: int = 1
     samples: int | None = None
     certified: int | None = None
     exact: int | None = None
@@ -142,6 +144,8 @@ PAPER_NETWORKS = NetworkScale(
         "cifar10_8": Setting(label="CIFAR-10, eps 8/255", prefix="cifar10_8", originals=True),
         "tinyimagenet": Setting(label="TinyImageNet, eps 1/255", prefix="tinyimagenet", originals=True),
     },
+    shallow=('network={"name": "cnn3"}',),
+    small_box=("method.ratio=0.05",),
     exact=1000,
 )
 NETWORK_SCALES = {scale.name: scale for scale in (TINY_NETWORKS, SMALL_NETWORKS, PAPER_NETWORKS)}

@@ -233,7 +233,10 @@ class HeatMap(Drawing):
 
     def show(self, axis: Axes, rows: Sequence[Row]) -> None:
         lines, columns = by_columns(rows, self.down), list(by_columns(rows, (self.across,)))
-        table = [[_mean(by_columns(line, (self.across,)).get(at, []), self.value) for at in columns] for line in lines.values()]
+        table = [
+            [_mean(by_columns(line, (self.across,)).get(at, []), self.value) for at in columns]
+            for line in lines.values()
+        ]
         shown = axis.imshow(table, cmap="viridis", aspect="auto")
         low, high = shown.get_clim()
         axis.set_xticks(range(len(columns)), [_cell(at[0]) for at in columns], rotation=45, ha="right", fontsize=7)
