@@ -63,7 +63,7 @@ def _recipes() -> list[tuple[str, ...]]:
 
 
 def _figures() -> list[tuple[str, ...]]:
-    """Headings, then one row per figure: its paper, its number, the source of its numbers, and the claim of the paper."""
+    """Headings, then one row per figure: its paper, its number, its records, and the claim of the paper."""
     shown = [(paper, figure) for paper in PAPERS for figure in figures(paper).values()]
     entries = [(paper, figure.number, figure.records, figure.claim) for paper, figure in shown]
     return [("paper", "figure", "records", "claim"), *entries]

@@ -1,8 +1,8 @@
 """The experiments of the papers, as data; figures are computed from their records.
 
 There are two kinds of figures. A `Figure` shows an `Experiment`, many trials of small trainings that run in parallel. A
-`NetworkFigure` shows quantities of trained networks, which all figures of a scale share. To add a figure, write it in the
-file of its paper. `PAPERS` lists these files.
+`NetworkFigure` shows quantities of trained networks, which all figures of a scale share. To add a figure, write it in
+the file of its paper. `PAPERS` lists these files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Claims of papers, tested on the rows of a figure. A claim is a function from rows to a finding, a sentence of numbers.
+"""Claims of papers, tested on the rows of a figure. A claim is a function from rows to a finding.
 
 Less("sampled", called("ibp", "sabr"), called("pgd"))(rows)
 # the claim holds here: sampled is 0.121 (IBP, SABR) against 0.241 (PGD) at MNIST, eps 0.1

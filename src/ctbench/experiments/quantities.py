@@ -18,6 +18,7 @@ from typing import Any
 from ctbench.analyses import Analysis, LossErrors, OwnAccuracy
 from ctbench.analyses.loss_errors import ESTIMATES
 from ctbench.experiments.networks import NetworkOf, Networks, Value
+from ctbench.experiments.scales import ORIGINAL
 from ctbench.methods.taps import TAPS
 from ctbench.results import Certification, Verdict, compare_certifications, published_results
 
@@ -178,7 +179,7 @@ class Errors(Quantity):
 
     def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
         found = networks.analysis(network, LossErrors(), samples=networks.scale.exact)
-        names = [ESTIMATE[network.method]] if self.own else list(ESTIMATES)
+        names = [ESTIMATE[network.method.removesuffix(ORIGINAL)]] if self.own else list(ESTIMATES)
         return [
             {"estimate": name, "error": error, "|error|": abs(error)} for name in names for error in found.values(name)
         ]

@@ -67,9 +67,9 @@ FIGURES = (
         table=Each(Analysed(States())),
         claim="SABR's network has more active ReLUs than IBP's, and far fewer unstable ones than PGD's",
         test=All(
-            Less("point active, layers", IBP, SABR),
-            Less("region unstable, layers", IBP, SABR),
-            Less("region unstable, layers", SABR, PGD),
+            Less("point: active, layers", IBP, SABR),
+            Less("region: unstable, layers", IBP, SABR),
+            Less("region: unstable, layers", SABR, PGD),
         ),
     ),
     NetworkFigure(
