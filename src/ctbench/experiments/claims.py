@@ -150,7 +150,9 @@ class PeaksInside(Grouped):
 
     def judge(self, rows: Sequence[Row]) -> Finding:
         line = course(rows, self.quantity, self.along)
-        if len(line) < 3:
+        if len(line) in (1, 2):
+            return Finding(None, f"{self.quantity} has only {len(line)} of the 3 places on the axis {self.along}")
+        if not line:
             return _NOTHING
         at, highest = max(line, key=lambda point: point[1])
         inside = highest > max(line[0][1], line[-1][1])
@@ -183,10 +185,12 @@ class Correlates(Grouped):
     least: float = 0.0
 
     def judge(self, rows: Sequence[Row]) -> Finding:
-        pairs = [(row.get(self.first), row.get(self.second)) for row in rows]
-        usable = [(float(a), float(b)) for a, b in pairs if _is_number(a) and _is_number(b)]
-        if len(usable) < 3 or any(len(set(side)) < 2 for side in zip(*usable, strict=True)):
+        pairs = [(_number(row, self.first), _number(row, self.second)) for row in rows]
+        usable = [(a, b) for a, b in pairs if a is not None and b is not None]
+        if not usable:
             return _NOTHING
+        if len(usable) < 3 or any(len(set(side)) < 2 for side in zip(*usable, strict=True)):
+            return Finding(None, f"{self.first} or {self.second} is the same for all {len(usable)} networks")
         found = statistics.correlation(*map(list, zip(*usable, strict=True)))
         text = f"the correlation of {self.first} and {self.second} is {found:.2f} over {len(usable)} networks"
         return Finding(self.sign * found > self.least, text)
@@ -202,7 +206,7 @@ class BestOnDiagonal(Grouped):
 
     def judge(self, rows: Sequence[Row]) -> Finding:
         best = dict[float, list[float]]()
-        for place in sorted({float(row[self.column]) for row in rows if _is_number(row.get(self.column))}):  # type: ignore[arg-type]
+        for place in _places(rows, self.column):
             line = course(chosen(rows, {self.column: place}), self.quantity, self.row)
             best[place] = [at for at, value in line if value == max(value for _, value in line)]
         right = [place for place, those in best.items() if place in those]
@@ -233,14 +237,15 @@ def chosen(rows: Sequence[Row], where: Where) -> list[Row]:
 
 def mean(rows: Sequence[Row], quantity: str) -> float | None:
     """The mean of a column over the rows that have it; None if no row has it."""
-    values = [float(row[quantity]) for row in rows if _is_number(row.get(quantity))]  # type: ignore[arg-type]
+    values = [value for row in rows if (value := _number(row, quantity)) is not None]
     return statistics.fmean(values) if values else None
 
 
 def course(rows: Sequence[Row], quantity: str, along: str) -> list[tuple[float, float]]:
     """The mean of a column at each number of another one, ascending."""
-    places = sorted({float(row[along]) for row in rows if _is_number(row.get(along))})  # type: ignore[arg-type]
-    values = [(place, mean([row for row in rows if row.get(along) == place], quantity)) for place in places]
+    values = [
+        (place, mean([row for row in rows if row.get(along) == place], quantity)) for place in _places(rows, along)
+    ]
     return [(place, value) for place, value in values if value is not None]
 
 
@@ -249,8 +254,15 @@ def shortly(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _number(row: Row, name: str) -> float | None:
+    """The finite number in a column; None if there is a text, or nothing."""
+    value = row.get(name)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _places(rows: Sequence[Row], name: str) -> list[float]:
+    """The numbers in a column, ascending, each once."""
+    return sorted({place for row in rows if (place := _number(row, name)) is not None})
 
 
 def _shown(where: Where) -> str:
