@@ -198,20 +198,27 @@ class Correlates(Grouped):
 
 @dataclass(frozen=True)
 class BestOnDiagonal(Grouped):
-    """For each value of one column, a quantity is highest in the row that has the same value in another column."""
+    """For each value of one column, a quantity is highest in the row that has the same value in another column.
+
+    Several rows may be the highest; values for which all rows are equal do not count.
+    """
 
     quantity: str
     row: str
     column: str
 
     def judge(self, rows: Sequence[Row]) -> Finding:
-        best = dict[float, list[float]]()
+        right = dict[float, bool]()
         for place in _places(rows, self.column):
-            line = course(chosen(rows, {self.column: place}), self.quantity, self.row)
-            best[place] = [at for at, value in line if value == max(value for _, value in line)]
-        right = [place for place, those in best.items() if place in those]
-        text = f"{self.quantity} is highest at {self.row} = {self.column} for {len(right)} of {len(best)} values"
-        return Finding(len(right) == len(best), text) if best else _NOTHING
+            line = dict(course(chosen(rows, {self.column: place}), self.quantity, self.row))
+            if len(set(line.values())) > 1:
+                right[place] = line.get(place) == max(line.values())
+        if not right:
+            return Finding(None, f"{self.quantity} is the same for every {self.row}")
+        text = (
+            f"{self.quantity} is highest at {self.row} = {self.column} for {sum(right.values())} of {len(right)} values"
+        )
+        return Finding(all(right.values()), text)
 
 
 @dataclass(frozen=True)
