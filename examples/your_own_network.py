@@ -42,10 +42,8 @@ def main() -> None:
 
     for threat in (ctbench.Linf(0.03), ctbench.L2(0.2)):
         result = ctbench.certify(model, x, y, threat, stages=FAST_STAGES)
-        print(
-            f"{threat.name} {threat.eps}:",
-            ", ".join(f"{count} {kind}" for kind, count in result.outcomes.items() if count),
-        )
+        outcomes = [f"{count} {kind}" for kind, count in result.outcomes.items() if count]
+        print(f"{threat.name} {threat.eps}:", ", ".join(outcomes))
 
 
 if __name__ == "__main__":

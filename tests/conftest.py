@@ -1,5 +1,6 @@
 """Shared by tests of several parts: a training run of a few hundredths of a second, and real data if available."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,14 @@ from ctbench.regions import Linf
 from ctbench.training import Adam, Recipe, SmoothRamp
 
 torch.set_num_threads(1)  # the networks of tests are so small that threads only wait for one another
+
+
+def pytest_collection_finish() -> None:
+    """Take what was collected, thousands of tests, out of each later round of garbage collection."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
 
 MNIST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 

@@ -26,6 +26,7 @@ FILE = "what stands in a file, which is read and written by the CPU"
 ON_THE_CPU = {
     "analyses/fairness.py": HOST,
     "analyses/one_neuron.py": "a paper's theory of one neuron, in double precision",
+    "analyses/relu_growth.py": "a paper's theory of one neuron, in double precision",
     "datasets/base.py": HOST,
     "datasets/cifar.py": HOST,
     "datasets/digits.py": HOST,
@@ -33,6 +34,7 @@ ON_THE_CPU = {
     "datasets/mnist.py": HOST,
     "datasets/pictures.py": HOST,
     "datasets/published_corruptions.py": HOST,
+    "datasets/sources.py": HOST,
     "datasets/synthetic.py": HOST,
     "datasets/tinyimagenet.py": HOST,
     "experiments/measuring.py": HOST,
@@ -49,6 +51,8 @@ ON_THE_CPU = {
 }
 # files with a few such places: how many, and why
 FEW = {
+    "analyses/box_growth.py": (1, "the bins of a histogram, whose values are moved to the CPU"),
+    "analyses/loss_errors.py": (3, "integer programs are built and solved by the CPU, of a copy of the network there"),
     "graph/builder.py": (2, OPEN),
     "graph/functions.py": (1, TRACED),
     "graph/ops/joins.py": (4, TRACED),

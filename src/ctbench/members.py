@@ -14,11 +14,16 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def members(base: type[T]) -> dict[str, type[T]]:
+def members(base: type[T], *, records: bool = False) -> dict[str, type[T]]:
     """Return the concrete subclasses of an abstract class, sorted by their class attribute `name`.
 
     If the class is defined in the module `base` of a package, all modules of that package are imported first. A class
     in any other module is found once that module has been imported. A class without a `name` of its own is not found.
+
+    Args:
+        base: the abstract class.
+        records: also classes with `record_only = True`, which stand in the recipe of a run for something that is not
+            there, such as a module of the user's own.
 
     Raises:
         ValueError: two classes have the same name.
@@ -29,7 +34,7 @@ def members(base: type[T]) -> dict[str, type[T]]:
     classes: dict[str, type[T]] = {}
     for member in subclasses(base):
         name = own_name(member)
-        if name is None or inspect.isabstract(member):
+        if name is None or inspect.isabstract(member) or (vars(member).get("record_only") and not records):
             continue
         other = classes.setdefault(name, member)
         if _path(other) != _path(member):

@@ -1,4 +1,4 @@
-"""Shares of inactive, active and unstable neurons: by hand, with ties, and with the bounds of several domains."""
+"""Shares of dead, active and unstable neurons: by hand, with ties, and with the bounds of several domains."""
 
 import pytest
 import torch
@@ -7,8 +7,10 @@ from torch import nn
 from ctbench.analyses.neurons import NeuronStates, neuron_states
 from ctbench.domains import coap, crown, interval
 from ctbench.graph import Graph, freeze, trace
+from ctbench.methods.base import Batch, RobustLoss
 from ctbench.networks import MLP
 from ctbench.regions import L2, FirstCoordinate, Linf, RandomSegments
+from ctbench.training.monitoring import bound_statistics
 
 
 def by_hand(bias: list[float]) -> Graph:
@@ -24,7 +26,7 @@ def test_by_hand():
     x = torch.tensor([[0.0, 5.0], [1.0, -5.0]]).double()
     # at x_1 = 0 all neurons lie in b -+ 1, at x_1 = 1 in b + 1 -+ 1
     states = neuron_states(by_hand([-3.0, -1.5, 0.5, 1.25, 3.0]), FirstCoordinate(eps=1.0).region(x))
-    assert states == NeuronStates(inactive=3 / 10, active=5 / 10, unstable=2 / 10)
+    assert states == NeuronStates(dead=3 / 10, active=5 / 10, unstable=2 / 10)
 
 
 @pytest.mark.parametrize("bias", [-1.0, 0.0, 1.0])
@@ -76,3 +78,18 @@ def test_a_network_without_relus_is_refused():
     net = freeze(trace(nn.Linear(2, 3), (2,)), torch.zeros(1, 2))[0]
     with pytest.raises(ValueError, match="has no ReLU"):
         neuron_states(net, Linf(eps=0.1).region(torch.zeros(1, 2)))
+
+
+@pytest.mark.parametrize("bias", [-1.0, 0.0, 1.0, -2.0])
+def test_training_and_analyses_count_the_same_neurons(bias):
+    """Both take a tie as unstable: a pre-activation in [-2, 0] or [0, 2] for a bias of -1 or 1."""
+    net, x = by_hand([bias, 5.0, -7.0]), torch.zeros(1, 2).double()
+    region = FirstCoordinate(eps=1.0).region(x)
+    boxes, y = interval.boxes(net, region), torch.zeros(1, dtype=torch.long)
+    batch = Batch(x, y, region, net(x))
+    metrics = bound_statistics(net, batch, RobustLoss(x.sum(1), y > 0, boxes, False))
+    states = neuron_states(net, region, boxes)
+    assert {name: value.item() for name, value in metrics.items()} == {
+        f"{state}_relus": share for state, share in states._asdict().items()
+    }
+    assert states.dead == (2 / 3 if bias == -2.0 else 1 / 3)

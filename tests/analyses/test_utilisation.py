@@ -31,7 +31,7 @@ def test_states_are_those_of_interval_boxes(name):
     found, net = states(model, x, eps=0.1), part(model, x).net
     region = part(model, x).region
     expected = neuron_states(net, region, boxes=interval.boxes(net, region))
-    shares = [found.mean(f"region: {state}") for state in ("inactive", "active", "unstable")]
+    shares = [found.mean(f"region: {state}") for state in ("dead", "active", "unstable")]
     assert shares == pytest.approx(list(expected), abs=1e-12)
     assert found.mean("point: active") == pytest.approx(utilisation(model, x).mean("utilisation"), abs=1e-12)
     layers = [f"layer {k}: region: unstable" for k in range(1, len(relus(net)) + 1)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ctbench.attacks import PGD, AutoAttack, adversarial_accuracy
+from ctbench.attacks import APGD, PGD, AutoAttack, adversarial_accuracy
 from ctbench.attacks.evaluation import DEFAULT
 from ctbench.regions import L1, L2, FirstCoordinate, Linf, threat
 
@@ -255,6 +255,26 @@ def test_whoever_watches_hears_of_every_batch():
     assert heard[-1] == ("pgd", standing)
 
 
+@pytest.mark.parametrize("name", DEFAULT)
+def test_the_strength_of_attacks_can_be_chosen(name, monkeypatch):
+    net, x, y = images()
+    strengths = []
+
+    def attack(self, objective, region, x, generator=None):
+        strengths.append(self.steps)
+        return x
+
+    for kind in (PGD, APGD):
+        monkeypatch.setattr(kind, "__call__", attack)
+    adversarial_accuracy(net, x, y, eps=0.1, attacks=[name])
+    usual = len(strengths)
+    assert set(strengths) == {40 if name == "pgd" else 100}
+    strengths.clear()
+    adversarial_accuracy(net, x, y, eps=0.1, attacks=[name], steps=7, restarts=2)
+    starts = {"pgd": 3, "apgd-t": 1}.get(name, 5)
+    assert strengths == [7] * (usual // starts * 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -273,6 +293,12 @@ def test_whoever_watches_hears_of_every_batch():
         ({"proved": [3, 40]}, "proved names sample 40 of 40: give positions in x"),
         ({"seed": -1}, "seed must be in"),
         ({"batch_size": 0}, "batch_size >= 1"),
+        ({"steps": 0}, "steps and restarts must be >= 1 or None, got 0 and None"),
+        ({"restarts": 0}, "steps and restarts must be >= 1 or None, got None and 0"),
+        (
+            {"attacks": ["pgd", "autoattack"], "steps": 9},
+            "steps and restarts are for pgd.*, not for autoattack",
+        ),
         ({"attacks": ["pgd", "line-search"]}, "a line search needs segments"),
         (
             {"attacks": ["pgd", "autoattack"], "eps": None, "threat": L1(0.1)},

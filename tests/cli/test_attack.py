@@ -12,7 +12,7 @@ from ctbench import load_run, save_onnx
 from ctbench.analyses.fairness import discrepancy
 from ctbench.attacks import adversarial_accuracy
 from ctbench.cli import main
-from ctbench.results import jsonl
+from ctbench.results import jsonl, locks
 from ctbench.results.checking import sealed
 
 FAST = ("--attacks", "pgd,apgd-t", "--samples", 40)
@@ -62,12 +62,22 @@ def test_attack_overwrites_nothing(succeeds, fails, run):
     )
 
 
+def test_the_strength_of_attacks_is_an_option_and_part_of_the_name_and_the_settings(succeeds, fails, run):
+    weak = ("--attacks", "pgd", "--samples", 20, "--attack-steps", 1, "--attack-restarts", 2)
+    records = run / "attacked" / "linf-0.05-pgd-1-steps-2-restarts.jsonl"
+    assert succeeds("attack", run, *weak).splitlines()[-1] == str(records)
+    settings = jsonl.read_json(records.with_suffix(".json"))
+    assert (settings["attacks"], settings["steps"], settings["restarts"]) == (["pgd"], 1, 2)
+    fixed = fails("attack", run, "--attacks", "line-search", "--samples", 2, "--attack-steps", 3)
+    assert "steps and restarts are for pgd, apgd-ce, apgd-dlr, apgd-t, not for line-search" in fixed
+
+
 def test_attack_takes_weights_onnx_files_and_functions(succeeds, run, monkeypatch):
     from_run = shares(succeeds("attack", run, *FAST))
     data = ("--dataset", "digits", "--eps", 0.05)
     out = succeeds("attack", run / "weights.safetensors", *data, *FAST)
     assert shares(out) == from_run
-    assert out.splitlines()[-1] == "runs/weights/attacked/linf-0.05-pgd+apgd-t.jsonl"
+    assert out.splitlines()[-1] == "runs/run-weights/attacked/linf-0.05-pgd+apgd-t.jsonl"
 
     Path("my_attacked.py").write_text(
         f"import ctbench\n\ndef net():\n    return ctbench.load_run({str(run)!r}).model\n"
@@ -95,7 +105,7 @@ def test_attack_takes_weights_onnx_files_and_functions(succeeds, run, monkeypatc
 )
 def test_attacks_that_cannot_be_are_explained_in_a_line(fails, run, options, said):
     assert said in fails("attack", run, *options)
-    assert not (run / "attacked").exists()
+    assert not list(run.glob("attacked/*.json*"))
 
 
 def test_a_place_that_cannot_be_is_found_before_the_attack(fails, run, monkeypatch):
@@ -118,7 +128,7 @@ def test_an_interruption_writes_nothing(capsys, run, monkeypatch):
     assert capsys.readouterr().err == (
         "ctbench: interrupted; records are only written when all attacks have finished\n"
     )
-    assert not (run / "attacked").exists()
+    assert not list(run.glob("attacked/*.json*"))
 
 
 def test_a_terminal_shows_how_many_stand(capsys, run, monkeypatch):
@@ -156,3 +166,10 @@ def test_what_is_certified_is_not_attacked(succeeds, fails, run):
     jsonl.rewrite(proof, [{**records[0], "index": 1}])
     message = fails("attack", run, *FAST, "--certified", proof, "--out", "d.jsonl")
     assert "checksum" in message
+
+
+def test_two_attacks_at_once_do_not_write_the_same_records(succeeds, fails, run):
+    records = run / "attacked" / "linf-0.05-pgd+apgd-t.jsonl"
+    with locks.alone(records.with_suffix(".lock"), records):
+        assert "another process writes" in fails("attack", run, *FAST[:2], "--samples", 5)
+    succeeds("attack", run, *FAST[:2], "--samples", 5)

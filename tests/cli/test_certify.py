@@ -9,6 +9,7 @@ from tests.cli.printed import shares
 
 from ctbench.analyses.fairness import discrepancy
 from ctbench.cli import main
+from ctbench.domains import AlphaCrown, Crown, CrownIBP, Interval
 from ctbench.networks import CNN3
 from ctbench.results import CertificationFiles, RunFolder, Verdict, jsonl
 from ctbench.training.blueprint import Blueprint
@@ -59,6 +60,46 @@ def test_certify_takes_the_radius_of_the_recipe_or_another(succeeds, run):
     assert names == ["linf-0.001.jsonl", "linf-0.05.jsonl"]
 
 
+def test_records_and_compare_mark_weights_that_were_selected_on_test_data(succeeds, run):
+    short = ("--samples", 2, "--stages", "interval")
+    succeeds("certify", run, *short)
+    usual = RunFolder(run).certification("linf-0.05")
+    assert "selected_on" not in usual.read_settings()
+    usual.records.unlink()
+    usual.settings.unlink()
+    recipe = RunFolder(run).recipe
+    recipe.write_text(json.dumps({**json.loads(recipe.read_text()), "select": "test"}))
+    succeeds("certify", run, *short)
+    assert usual.read_settings()["selected_on"] == "test"
+    succeeds("attack", run, "--samples", 2, "--attacks", "pgd")
+    assert jsonl.read_json(run / "attacked" / "linf-0.05-pgd.json")["selected_on"] == "test"
+    assert "selected on test data" in succeeds("compare", run)
+
+
+def test_the_evaluation_of_ctbench_has_its_attack_and_its_time(succeeds, run):
+    succeeds("certify", run, "--samples", 12, "--stages", "ctbench")
+    files = RunFolder(run).certification("linf-0.05")
+    settings = files.read_settings()
+    assert settings["timeout"] == 1000
+    text = str(settings["stages"])
+    assert "PGD(steps=200, restarts=1, step_size=0.2" in text
+    assert "rounds=5" in text
+    assert Verdict.UNKNOWN not in {record.verdict for record in files.read()}
+    succeeds("certify", run, "--samples", 12, "--out", "complete.jsonl")
+    complete = CertificationFiles(Path("complete.jsonl"))
+    assert complete.read_settings()["timeout"] == 60
+    assert [record.verdict for record in complete.read()] == [record.verdict for record in files.read()]
+
+
+def test_the_strength_of_the_attack_is_an_option(succeeds, fails, run):
+    succeeds("certify", run, "--samples", 2, "--stages", "fast", "--attack-steps", 7, "--attack-restarts", 2)
+    text = str(RunFolder(run).certification("linf-0.05").read_settings()["stages"])
+    assert "PGD(steps=7, restarts=1, step_size=0.25" in text
+    assert "rounds=2" in text
+    message = fails("certify", run, "--stages", "interval,crown", "--attack-steps", 7, "--out", "other.jsonl")
+    assert "none of interval, crown is an attack: add falsify" in message
+
+
 def test_certify_resumes(succeeds, fails, run):
     succeeds("certify", run, "--samples", 20)
     files = RunFolder(run).certification("linf-0.05")
@@ -86,7 +127,7 @@ def test_certify_writes_where_it_is_told(succeeds, run):
 
 
 def test_certify_never_overwrites_other_files(fails, run):
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix != ".lock"}
     for name in ("metrics.jsonl", "recipe.jsonl", "recipe.json", "weights.safetensors"):
         fails("certify", run, "--samples", 5, "--out", run / name)
         assert {path.name: path.read_bytes() for path in run.iterdir() if path.suffix != ".lock"} == before, name
@@ -97,7 +138,7 @@ def test_certify_takes_a_file_of_weights(succeeds, run):
     weights = run / "weights.safetensors"
     out = succeeds("certify", weights, "--dataset", "digits", "--eps", 0.05, "--samples", 60)
     assert shares(out) == from_run
-    assert out.splitlines()[-1] == "runs/weights/certified/linf-0.05.jsonl"
+    assert out.splitlines()[-1] == "runs/run-weights/certified/linf-0.05.jsonl"
 
 
 def test_certify_takes_weights_of_a_network_that_is_named(succeeds, fails):
@@ -119,8 +160,8 @@ def test_certify_names_a_stage_that_failed(capsys, run, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of luck")
 
-    for name in ("interval", "crown", "alpha_crown"):
-        monkeypatch.setattr(f"ctbench.domains.{name}.lower_bounds", broken)
+    for domain in (Interval, Crown, CrownIBP, AlphaCrown):
+        monkeypatch.setattr(domain, "lower_bounds", broken)
     assert main(["certify", str(run), "--samples", "9", "--stages", "fast"]) == 0
     said = capsys.readouterr()
     certification = RunFolder(run).certification("linf-0.05").read()

@@ -103,7 +103,7 @@ def test_list_shows_published_accuracies_and_where_they_come_from(succeeds):
         ([], "the following arguments are required: COMMAND"),
         (["tarin"], "invalid choice: 'tarin'"),
         (["train"], "the following arguments are required: RECIPE"),
-        (["train", "digits_ibp", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
+        (["train", "digits_ibp", "--depth", "3"], "unrecognized arguments: --depth 3"),
         (["list", "colours"], "invalid choice: 'colours'"),
         (["compare"], "the following arguments are required: RUN"),
     ],
@@ -211,7 +211,7 @@ def test_certify_needs_a_run(fails, run):
 
 def test_weights_that_say_too_little_lead_to_the_run_folder(fails, run):
     line = fails("certify", run / "weights.safetensors")
-    assert f"give --eps and --dataset, or the run folder {run}" in line
+    assert f"give --eps and --dataset (or --data-from), or the run folder {run}" in line
     assert "run folder" not in fails("certify", (run / "weights.safetensors").rename("alone.safetensors"))
     line = fails("certify", run / "state.safetensors", "--dataset", "digits", "--eps", 0.1)
     assert "does not say which network it is for: give the folder of its run, or name the network (--network)" in line

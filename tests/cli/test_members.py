@@ -1,8 +1,12 @@
 """Commands find classes of your own by name, once `--import` has imported their module."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from tests import own_members
 
 from ctbench.training import load_run
 
@@ -80,8 +84,6 @@ def test_unknown_stages_and_attacks_are_answered_with_those_there_are(fails, run
 
 
 def test_sweep_hands_the_import_on(succeeds, monkeypatch, tmp_path):
-    import subprocess
-
     calls = list[list[str]]()
 
     def remember(call, **_):
@@ -92,3 +94,49 @@ def test_sweep_hands_the_import_on(succeeds, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="stopped"):
         succeeds("--traceback", *USER, "sweep", "digits_ibp", "--out", tmp_path / "s")
     assert calls[0][3:6] == ["--import=tests.own_members", "train", "digits_ibp"]
+
+
+MODULE = Path(own_members.__file__).read_text()
+BROKEN = "raise RuntimeError('of the user')"
+
+
+def test_the_import_may_stand_anywhere_and_name_a_file(succeeds, fails, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    Path("deep").mkdir()
+    Path("deep/file_of_the_user.py").write_text(MODULE.replace("your-", "deep-"))
+    assert "deep-method" in succeeds("list", "methods", "--import", "./deep/file_of_the_user.py")
+    assert "deep-attack" in succeeds("list", "--import=deep/file_of_the_user.py", "attacks")
+    Path("broken_module.py").write_text(BROKEN)
+    for place in (
+        ["--import", "broken_module", "list", "methods"],
+        ["list", "methods", "--import", "broken_module.py"],
+    ):
+        assert "RuntimeError: of the user; name a module" in fails(*place)
+    assert "there is no file nowhere.py" in fails("--import", "nowhere.py", "list", "methods")
+    assert "expected one argument" in fails("list", "methods", "--import")
+
+
+def test_a_run_says_which_module_is_missing_and_needs_no_method(succeeds, fails):
+    module = "run_of_the_user"
+    Path(f"{module}.py").write_text(MODULE.replace("your-", "gone-"))
+    options = [option.replace("your-", "gone-") for option in SHORT]
+
+    def in_a_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+        call = [sys.executable, "-m", "ctbench", *map(str, arguments)]
+        return subprocess.run(call, capture_output=True, text=True, check=False)
+
+    assert in_a_process("--import", module, *options).returncode == 0
+    assert json.loads(Path("user/versions.json").read_text())["modules"] == [module]
+    done = in_a_process("certify", "user", "--samples", 5)
+    assert done.returncode == 2
+    assert f"the run was trained with classes of {module}: import them first (--import {module})" in done.stderr
+
+    only_the_method = ["train", "digits_ibp", "--set", "method=gone-method", *SHORT[6:8], "--set", "epochs=2",
+                       "--set", "ramp.end=1", "--quiet", "--out", "method"]  # fmt: skip
+    assert in_a_process("--import", module, *only_the_method).returncode == 0
+    done = in_a_process("certify", "method", "--samples", 5, "--stages", "fast")
+    assert done.returncode == 0, done.stderr
+    assert "5 samples" in done.stdout
+    done = in_a_process("train", "method/recipe.json", "--out", "again")
+    assert done.returncode == 2
+    assert "the name of a method" in done.stderr

@@ -53,7 +53,7 @@ def test_figures_can_be_listed(succeeds):
 def test_a_tiny_run_writes_a_figure_and_its_numbers_and_is_not_repeated(succeeds, monkeypatch):
     monkeypatch.setattr(reproduce, "TINY", ExperimentScale(seeds=1, epochs=1, test_samples=5, points=2, candidates=1))
     assert succeeds(*FIGURE) == f"{FOLDER}/2a.png\n"
-    assert {path.name for path in FOLDER.iterdir()} == {"segments_5.jsonl", "2a.png", "2a.csv"}
+    assert {path.name for path in FOLDER.iterdir()} == {"segments_5.jsonl", "segments_5.lock", "2a.png", "2a.csv"}
     records = jsonl.read(FOLDER / "segments_5.jsonl")
     with (FOLDER / "2a.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -31,7 +31,7 @@ def here(monkeypatch) -> list[list[str]]:
         return subprocess.CompletedProcess(call, status, out.getvalue(), err.getvalue())
 
     monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(run=run))
-    monkeypatch.setattr("ctbench.cli.train.recipe", shortened)
+    monkeypatch.setattr("ctbench.cli.show.recipe", shortened)
     return ran
 
 

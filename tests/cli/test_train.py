@@ -76,7 +76,9 @@ def test_train_tells_epochs_on_standard_error(capsys):
     assert main([*SHORT[:-1], "--out", "run"]) == 0
     said = capsys.readouterr()
     assert said.out == "run\n"
-    assert [line.split()[1] for line in said.err.splitlines()] == ["1/2", "2/2"]
+    stretched, *epochs = said.err.splitlines()
+    assert stretched == "stretched with the epochs: epochs 40 -> 2; optimizer.milestones [30, 35] -> [2, 3]"
+    assert [line.split()[1] for line in epochs] == ["1/2", "2/2"]
 
 
 # ----------------------------------------------------------------------------------------- bad recipes

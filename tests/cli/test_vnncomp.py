@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ctbench import save_onnx, write_robustness
 from ctbench.cli import main
-from ctbench.results import jsonl
+from ctbench.domains import AlphaCrown, Crown, CrownIBP, Interval
+from ctbench.results import jsonl, locks
 from ctbench.verify import cascade, instances, verify_property
 
 PROVED = ("proved", [0.6, 0.0], [1.0, 0.4])  # that the first of two numbers is the greater one
@@ -82,6 +83,7 @@ def test_a_list_is_decided_and_counted(call):
         "net_proved.txt",
         "net_tied.txt",
         "results.jsonl",
+        "results.lock",
     ]
     assert (folder / "net_proved.txt").read_text() == "unsat\n"
     assert (folder / "net_tied.txt").read_text() == "unknown\n"
@@ -272,8 +274,8 @@ def test_a_stage_that_failed_is_a_column_a_table_and_with_strict_a_status(call, 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of luck")
 
-    for domain in ("interval", "crown", "alpha_crown"):
-        monkeypatch.setattr(f"ctbench.domains.{domain}.lower_bounds", broken)
+    for domain in (Interval, Crown, CrownIBP, AlphaCrown):
+        monkeypatch.setattr(domain, "lower_bounds", broken)
     monkeypatch.setattr("ctbench.verify.input_split.InputSplit.__call__", broken)
     monkeypatch.setattr("ctbench.verify.branch_and_bound.BranchAndBound.__call__", broken)
     status, out, err = call(PLAIN)
@@ -405,6 +407,14 @@ def test_what_was_decided_before_an_interruption_is_kept(call, monkeypatch):
     assert rows(out)["all"][:5] == ["1", "1", "1", "0", "0"]
     call(PLAIN, "--resume")
     assert len(asked) == 4
+
+
+def test_two_commands_at_once_do_not_write_the_same_results(call):
+    records = Path("runs/vnncomp/list/results.jsonl")
+    with locks.alone(records.with_suffix(".lock"), records):
+        status, _, err = call(PLAIN)
+    assert (status, records.exists()) == (2, False)
+    assert "another process writes runs/vnncomp/list/results.jsonl: wait for it" in err
 
 
 @pytest.mark.parametrize(

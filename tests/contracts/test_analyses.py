@@ -3,16 +3,18 @@
 import dataclasses
 import json
 import math
+from itertools import chain
 
 import pytest
 import torch
+from tests import simulated_device
 from tests.analyses.networks import inputs, labels, network
 from tests.kinds import ours
 
 from ctbench.analyses import Analysis, Study, analyses
 from ctbench.methods.ibp import IBP
 from ctbench.regions import Linf
-from ctbench.results import PartRecord
+from ctbench.results import Measurement, PartRecord
 from ctbench.training import codec
 
 KINDS = ours(analyses())
@@ -43,6 +45,20 @@ def test_numbers_are_finite_and_records_are_read_again(name, of, dtype):
                 assert isinstance(values, float) or len(values) == 3
     again = [dataclasses.replace(record, seconds=0.0) for record in asked.records(study, threat)]
     assert again == [dataclasses.replace(record, seconds=0.0) for record in records]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_numbers_on_another_device_are_the_same(name):
+    def points(device: str) -> list[tuple[Measurement, ...]]:
+        model, x, y = network("cnn").double().to(device), inputs(3).double().to(device), labels(3).to(device)
+        return [record.points for record in example(name).records(Study.of(model, x, y), Linf(0.02))]
+
+    here, away = points("cpu"), points(simulated_device.NAME)
+    assert [len(each) for each in away] == [len(each) for each in here]
+    for mine, other in zip(chain(*away), chain(*here), strict=True):
+        assert mine.values.keys() == other.values.keys()
+        for quantity, values in mine.values.items():
+            assert values == pytest.approx(other.values[quantity], rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", KINDS)

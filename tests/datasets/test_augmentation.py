@@ -17,10 +17,13 @@ def x() -> Tensor:
     return torch.rand(64, 3, 5, 7, generator=seeded(1))
 
 
-def crops(image: Tensor, padding: int) -> list[Tensor]:
-    """Every crop of one image [C, H, W], by torch's own replicate padding."""
+MODES = {"edge": "replicate", "zero": "constant"}  # by the names of torch
+
+
+def crops(image: Tensor, padding: int, kind: str = "edge") -> list[Tensor]:
+    """Every crop of one image [C, H, W], by torch's own padding."""
     _, height, width = image.shape
-    padded = F.pad(image[None], (padding,) * 4, mode="replicate")[0]
+    padded = F.pad(image[None], (padding,) * 4, mode=MODES[kind])[0]
     places = range(2 * padding + 1)
     return [padded[:, top : top + height, left : left + width] for top in places for left in places]
 
@@ -40,11 +43,12 @@ def test_a_flip_mirrors_about_half_of_the_images_and_leaves_the_others(x: Tensor
     assert 16 <= sum(mirrored) <= 48
 
 
+@pytest.mark.parametrize("kind", MODES)
 @pytest.mark.parametrize("padding", [1, 2, 6])
-def test_a_crop_is_one_of_the_crops_of_the_padded_image(padding: int, x: Tensor):
-    y = Augmentation(crop_padding=padding)(x, seeded())
+def test_a_crop_is_one_of_the_crops_of_the_padded_image(padding: int, kind: str, x: Tensor):
+    y = Augmentation(crop_padding=padding, padding=kind)(x, seeded())
     chosen = [
-        [number for number, crop in enumerate(crops(a, padding)) if torch.equal(crop, b)]
+        [number for number, crop in enumerate(crops(a, padding, kind)) if torch.equal(crop, b)]
         for a, b in zip(x, y, strict=True)
     ]
     assert all(chosen), "an image that is no crop of its source"
@@ -60,13 +64,14 @@ def test_every_place_of_a_crop_is_reached():
     assert counts.min() > 20
 
 
-def test_flip_and_crop_together_equal_a_loop_over_images(x: Tensor):
-    y = Augmentation(flip=True, crop_padding=2)(x, seeded(5))
+@pytest.mark.parametrize("kind", MODES)
+def test_flip_and_crop_together_equal_a_loop_over_images(kind: str, x: Tensor):
+    y = Augmentation(flip=True, crop_padding=2, padding=kind)(x, seeded(5))
     generator = seeded(5)
     shifts = torch.randint(-2, 3, (2, 64, 1), generator=generator)[:, :, 0] + 2
     coins = torch.randint(2, (64, 1), generator=generator)[:, 0]
     for number in range(64):
-        crop = crops(x[number], 2)[int(shifts[0, number]) * 5 + int(shifts[1, number])]
+        crop = crops(x[number], 2, kind)[int(shifts[0, number]) * 5 + int(shifts[1, number])]
         assert torch.equal(y[number], crop.flip(-1) if coins[number] else crop)
 
 
@@ -92,6 +97,8 @@ def test_the_device_does_not_change_the_result(x: Tensor):
 def test_negative_padding_is_refused():
     with pytest.raises(ValueError, match=r"crop_padding is -1; give 0 \(no crop\) or more pixels"):
         Augmentation(crop_padding=-1)
+    with pytest.raises(ValueError, match="padding is 'reflect'; choose from edge, zero"):
+        Augmentation(crop_padding=1, padding="reflect")
 
 
 def test_a_smaller_crop_is_one_of_those_inside_the_image(x: Tensor):

@@ -39,10 +39,10 @@ def followed(trial: Trial, tmp_path) -> list[dict[str, Tensor]]:
     """The weights after each epoch."""
     states = []
 
-    def watch(_: int, model: nn.Module) -> None:
+    def note(_: object, model: nn.Module) -> None:
         states.append({name: value.clone() for name, value in model.state_dict().items()})
 
-    train(trial.recipe, out=tmp_path / "run", quiet=True, watch=watch)
+    train(trial.recipe, out=tmp_path / "run", quiet=True, on_epoch=note)
     return states
 
 

@@ -104,6 +104,14 @@ def test_a_trial_that_was_interrupted_is_run_again(trials, path, measured, monke
     assert measured == [trial.key for trial in trials]
 
 
+def test_two_runs_at_once_do_not_write_the_same_records(trials, path, measured):
+    def another_begins(done: int, count: int) -> None:
+        with pytest.raises(ValueError, match=r"another process writes .*records\.jsonl"):
+            run(trials, path)
+
+    assert len(run(trials, path, watch=another_begins)) == len(measured) == 8
+
+
 def test_other_trials_may_be_in_the_file(trials, path, measured):
     run(trials[4:], path)
     assert [record["seed"] for record in run(trials[:6], path)] == [0, 0, 0, 0, 1, 1]

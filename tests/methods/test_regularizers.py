@@ -137,3 +137,8 @@ def test_l1_counts_weights_only():
     penalty.backward()
     assert torch.equal(model[3].weight.grad, -torch.ones(1, 4))
     assert model[3].bias.grad is None
+
+
+def test_l1_of_a_network_without_weights_is_refused():
+    with pytest.raises(ValueError, match="l1 is > 0, but the network has no weights: set l1=0"):
+        l1(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)))

@@ -155,6 +155,27 @@ def test_the_product_has_the_papers_value_and_gradient(setting, scale):
     torch.testing.assert_close(setting.gradient(product), expected, rtol=1e-9, atol=1e-12)
 
 
+def test_an_infinite_weight_of_taps_leaves_its_gradient_alone(setting):
+    infinite, alone = TAPS(scale=2.0, ibp_gradient=False), TAPS(product=False)
+    ibp = setting.run(IBP()).per_sample.mean()
+    torch.testing.assert_close(setting.run(infinite).per_sample, setting.run(TAPS()).per_sample)
+    torch.testing.assert_close(setting.gradient(infinite), 2 * ibp * setting.gradient(alone), rtol=1e-9, atol=1e-12)
+
+
+def test_the_gradient_of_the_paper_is_a_multiple_and_tends_to_that_of_infinite_weight(setting):
+    def of_paper(weight: float) -> torch.Tensor:
+        alpha = weight / (1 + weight)
+        taps, ibp = setting.run(TAPS(product=False)).per_sample.mean(), setting.run(IBP()).per_sample.mean()
+        of_taps, of_ibp = setting.gradient(TAPS(product=False)), setting.gradient(IBP())
+        return 2 * alpha * ibp * of_taps + (2 - 2 * alpha) * taps * of_ibp
+
+    for weight in (0.0, 1.0, 5.0):
+        ours = setting.gradient(TAPS(scale=weight))
+        torch.testing.assert_close(of_paper(weight), 2 / (1 + weight) * ours, rtol=1e-9, atol=1e-12)
+    infinite = setting.gradient(TAPS(scale=2.0, ibp_gradient=False))
+    torch.testing.assert_close(of_paper(1e12), infinite, rtol=1e-9, atol=1e-9)
+
+
 def test_scaling_a_gradient_leaves_the_value():
     x = torch.tensor(3.0, requires_grad=True)
     value = gradient_scaled(x**2, 5.0)

@@ -12,7 +12,7 @@ from ctbench.methods import Method, methods
 from ctbench.methods.ibp import IBP
 from ctbench.methods.sabr import SABR
 from ctbench.methods.taps import TAPS
-from ctbench.recipes import recipes, robust_accuracy
+from ctbench.recipes import originals, recipes, robust_accuracy
 from ctbench.recipes.digits import digits_ibp
 from ctbench.training import Recipe
 
@@ -105,3 +105,46 @@ def test_an_unknown_recipe_is_told_with_those_of_similar_names():
         find("mnist_ibp")
     with pytest.raises(ValueError, match=r"no recipe is called 'xyz'; see the list: ctbench list recipes"):
         find("xyz")
+
+
+def test_networks_begin_with_a_normalisation_except_where_the_text_of_a_paper_is_followed_on_mnist():
+    without = {name for name, make in RECIPES.items() if not make().normalize}
+    of_papers = [f"mnist_{eps}_{method}_original" for eps in ("01", "03") for method in ("sabr", "taps", "staps")]
+    assert without == {*of_papers, *(name for name in RECIPES if name.startswith("robustacc_mnist"))}
+
+
+def test_crops_of_recipes_repeat_the_edge_and_zero_padding_is_one_change_away():
+    cropped = {name: make() for name, make in RECIPES.items() if make().dataset.augmentation.crop_padding}
+    assert {recipe.dataset.augmentation.padding for recipe in cropped.values()} == {"edge"}
+    black = cropped["cifar10_2_ibp"].with_changes(["dataset.augmentation.padding=zero"])
+    assert black.dataset.augmentation.padding == "zero"
+    assert black.hash != cropped["cifar10_2_ibp"].hash
+
+
+def test_the_small_recipes_differ_from_the_tables_as_their_page_says():
+    kinds = ("pgd", "edac", "ibp", "crown_ibp", "sabr", "taps", "staps", "mtl_ibp")
+    for eps, small in (("01", "mnist_small"), ("03", "mnist_small_03")):
+        for method in kinds:
+            here, table = RECIPES[f"{small}_{method}"](), RECIPES[f"mnist_{eps}_{method}"]()
+            assert (here.robust_weight, here.l1, here.swa, here.final_eps) == (1, 0, None, here.threat.eps)
+            assert table.l1 > 0
+            assert (table.swa is not None) == (method == "mtl_ibp")
+            assert table.final_eps == (0.2 if eps == "01" else 0.3)
+            assert table.robust_weight == (0.7 if eps == "01" and method in kinds[4:] else 1)
+            assert (here.shi, here.batch_size, here.optimizer.clip_norm) == (
+                table.shi,
+                table.batch_size,
+                table.optimizer.clip_norm,
+            )
+    assert RECIPES["mnist_01_taps"]().method.classifier_relus == 3
+    assert RECIPES["mnist_small_taps"]().method.classifier_relus == 1
+    assert RECIPES["mnist_small_mtl_ibp"]().method.alpha == RECIPES["mnist_01_mtl_ibp"]().method.alpha
+    for method, field in (("sabr", "ratio"), ("taps", "scale")):
+        for eps, small in (("01", "mnist_small"), ("03", "mnist_small_03")):
+            values = [getattr(RECIPES[f"{name}_{method}"]().method, field) for name in (small, f"mnist_{eps}")]
+            assert values[0] == values[1]
+
+
+def test_the_originals_without_a_regulariser_have_the_initialisation_that_their_text_names():
+    assert {RECIPES[f"mnist_03_{method}_original"]().initialization for method in ("ibp", "crown_ibp")} == {"kaiming"}
+    assert "Kaiming" in (originals.mnist_03_ibp_original.__doc__ or "")

@@ -216,3 +216,11 @@ def test_metrics_that_hold_no_time_are_refused(folder):
     jsonl.append(folder.metrics, [{"epoch": 3, "seconds": "z"}])
     with pytest.raises(ValueError, match=r"metrics\.jsonl: seconds is 'z', it must be a number"):
         report.rows([folder.path])
+
+
+def test_weights_selected_on_test_data_are_marked(folder):
+    jsonl.write_json(folder.recipe, {**RECIPE, "select": "test"})
+    (row,) = report.rows([folder.path])
+    assert row.cells()[3] == "ibp (selected on test data)"
+    jsonl.write_json(folder.recipe, {**RECIPE, "select": "best"})
+    assert report.rows([folder.path])[0].cells()[3] == "ibp"

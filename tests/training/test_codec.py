@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 
+import ctbench
 from ctbench import attacks
 from ctbench.datasets import CIFAR10, MNIST, Augmentation, Digits, Folder
 from ctbench.methods.ibp import IBP
@@ -93,6 +94,7 @@ CHANGED = {
     "warmup": Standard(),
     "train_eps": 0.05,
     "ramp": LinearRamp(start=0.0, end=2.0),
+    "normalize": False,
     "robust_weight": 0.5,
     "precision": "bfloat16",
     "shi": 0.25,
@@ -102,6 +104,7 @@ CHANGED = {
     "optimizer": Adam(lr=0.01, clip_norm=9.0),
     "epochs": 4,
     "batch_size": 255,
+    "train_samples": 500,
     "accumulate": 2,
     "swa": SWA(start=2.0),
     "precise_bn": False,
@@ -122,7 +125,11 @@ def test_the_hash_changes_with_every_other_field(tiny):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("epochs=5", {"epochs": 5}),
+        ("epochs=5", {"epochs": 5, "ramp": SmoothRamp(start=0.0, end=10 / 3)}),
+        ("threat.eps=8/255", {"threat": Linf(eps=8 / 255)}),
+        ("train_samples=100", {"train_samples": 100}),
+        ("ramp.end=50%", {"ramp": SmoothRamp(start=0.0, end=1.5)}),
+        ("optimizer.milestones=[34%, 90%]", {"optimizer": Adam(lr=0.01, milestones=(1, 3))}),
         ("optimizer.lr=0.002", {"optimizer": Adam(lr=0.002)}),
         ("optimizer.lr=1", {"optimizer": Adam(lr=1.0)}),
         ("optimizer=sgd", {"optimizer": SGD()}),
@@ -172,7 +179,9 @@ def test_whole_numbers_become_floats_where_a_float_is_meant(tiny):
 
 def test_later_changes_build_on_earlier_ones(tiny):
     changed = tiny().with_changes(["method=pgd", "method.attack.steps=3", "method.attack.decay_at=[0.5]", "epochs=9"])
-    assert changed == replace(tiny(), method=PGD(attack=attacks.PGD(steps=3, decay_at=(0.5,))), epochs=9)
+    assert changed == replace(
+        tiny(), method=PGD(attack=attacks.PGD(steps=3, decay_at=(0.5,))), epochs=9, ramp=SmoothRamp(start=0.0, end=6.0)
+    )
 
 
 def test_no_change_is_the_same_recipe(tiny):
@@ -229,7 +238,10 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("threat.eps=1.5", r"threat: eps is 1.5, wider than the data range \[0, 1\]: eps is in pixel space, so 8/255"),
         ("threat.eps=NaN", r"threat: eps is nan: a radius must be a number >= 0"),
         ("threat.eps=Infinity", r"threat: eps is inf: a radius must be a number >= 0"),
-        ("threat.eps=8/255", r'threat.eps is "8/255": it must be a number'),
+        ("threat.eps=8/0", r'threat.eps is "8/0": it must be a number'),
+        ("epochs=8/2", r'epochs is "8/2": it must be a whole number'),
+        ("epochs=50%", r'epochs is "50%": it must be a whole number'),
+        ("train_samples=0", "train_samples is 0: it must be a number of samples >= 1, or None"),
         ("train_eps=-0.1", r"eps is -0.1: a radius must be a number >= 0"),
         ("train_eps=1.5", r"eps is 1.5, wider than the data range"),
         ("threat.clip=[1, 0]", r"threat: clip is \(1.0, 0.0\): the range of the data must be \(low, high\)"),
@@ -244,7 +256,7 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("optimizer.lr=NaN", r"optimizer: lr is nan: it must be > 0"),
         ("ramp.end=-1", r"ramp: a ramp needs 0 <= start <= end \(in epochs\), got 0.0 and -1.0"),
         ("ramp.start=3", r"ramp: a ramp needs 0 <= start <= end \(in epochs\), got 3.0 and 2.0"),
-        ("epochs=1", r"ramp.end is 2, after the last of 1 epochs: .* also set ramp.end"),
+        ("ramp.end=4", r"ramp.end is 4, after the last of 3 epochs: .* also set ramp.end"),
         ("ramp.end=0", r"shi is 0.5 but is used only while the radius grows: set ramp.end > 0"),
         ("seed=9223372036854775808", r"seed is 9223372036854775808: it must be below 2\^63"),
         ("optimizer.milestones=[9,7]", r"optimizer: milestones are \[9, 7\]: give epochs >= 0 in ascending order"),
@@ -254,7 +266,7 @@ def test_changes_leave_the_recipe_as_it_was(tiny):
         ("swa.start=3", r"swa.start is 3: the last of 3 epochs begins before it"),
         ("swa.start=-1", r"swa: start is -1.0: it must be an epoch >= 0"),
         ("warmup.attack.steps=3", r"'warmup.attack.steps': there is no warmup: set warmup=NAME first"),
-        ("select=first", r'select is "first": it must be one of last, best'),
+        ("select=first", r'select is "first": it must be one of last, best, test'),
         ("select=best", r"select is 'best' but no images are held out for the choice: set validation"),
         ("precise_bn_variance=median", r"precise_bn_variance is .*: it must be one of mean, pooled"),
         ('schedules=["l1"]', r"schedules"),
@@ -286,6 +298,12 @@ def test_a_recipe_is_checked_after_all_its_changes(tiny):
             r"the radius grows up to epoch 3 of 3: no whole epoch follows",
         ),
         (["validation=0.1", "select=best", "ramp.end=2.5"], r"up to epoch 2.5 of 3: no whole epoch follows"),
+        (["select=test", "ramp.end=2.5"], r"select is 'test', .* up to epoch 2.5 of 3: no whole epoch follows"),
+        (["select=test", "swa.start=1"], r"swa ends with the average of many weights, select='test' with .*: drop one"),
+        (
+            ["select=test", "train_eps=0.04"],
+            r"at the radius of the test, 0.05, but training ends at 0.04: set train_eps",
+        ),
         (["validation=0.1", "select=best", "swa.start=1"], r"swa ends with the average of many weights, .*: drop one"),
     ],
 )
@@ -357,7 +375,7 @@ def test_a_recipe_that_was_written_before_there_were_crops_is_read(tiny):
 
 def test_the_hash_is_that_of_all_fields_except_those_about_the_recipe(tiny):
     content = tiny().to_json()
-    for field in ("name", "source", "published"):
+    for field in ("name", "source", "published", "train_samples"):  # None, the last one does not count
         del content[field]
     assert tiny().hash == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     assert tiny(dataset=Digits(augmentation=Augmentation(crop=6))).hash != tiny().hash
@@ -371,7 +389,7 @@ def test_the_hash_is_that_of_all_fields_except_those_about_the_recipe(tiny):
         ({"threat": 0.1}, "threat is 0.1: give a value of a class of ctbench.regions"),
         ({"initialization": "abc"}, "initialization is 'abc': choose from shi, kaiming"),
         ({"precision": "half"}, "precision is 'half': choose from float32, tf32, bfloat16"),
-        ({"select": "first"}, "select is 'first': choose from last, best"),
+        ({"select": "first"}, "select is 'first': choose from last, best, test"),
         (
             {"schedules": Schedule(path="shi", start_value=1.0, end_value=0.0)},
             r"schedules is .*: give a tuple of schedules",
@@ -390,3 +408,31 @@ def test_a_field_without_its_decorator_is_refused(tiny):
 
     with pytest.raises(ValueError, match=r"alpha of Lacking would not be part of the recipe: write @dataclass\(frozen"):
         tiny(method=Lacking()).to_json()
+
+
+# ------------------------------------------------------------------------------------------------ lengths
+
+
+def test_another_number_of_epochs_stretches_all_times():
+    recipe = replace(ctbench.recipe("mnist_small_ibp"), swa=SWA(start=8.0))
+    assert (recipe.epochs, recipe.ramp.end, recipe.optimizer.milestones) == (12, 6, (9, 11))
+    longer = recipe.with_epochs(30)
+    assert (longer.epochs, longer.ramp.end, longer.optimizer.milestones) == (30, 15.0, (22, 28))
+    assert longer.swa.start == 20.0
+    assert longer.with_epochs(12).ramp == recipe.ramp
+    kept = recipe.with_changes(["epochs=30", "ramp.end=6", "optimizer.milestones=[25,28]"])
+    assert (kept.ramp.end, kept.optimizer.milestones, kept.swa.start) == (6.0, (25, 28), 20.0)
+
+
+def test_schedules_are_stretched_and_milestones_stay_apart():
+    recipe = ctbench.recipe("digits_colt")
+    assert recipe.with_epochs(4).schedules[0].ramp.end == 4.0
+    assert recipe.with_epochs(4).optimizer.milestones == (3, 4)
+    assert recipe.with_epochs(1).optimizer.milestones == (1, 2)
+
+
+def test_the_hash_of_a_recipe_on_all_samples_is_that_of_before(tiny):
+    recipe = tiny()
+    content = {key: value for key, value in recipe.to_json().items() if key != "train_samples"}
+    assert Recipe.from_json(content) == recipe
+    assert replace(recipe, train_samples=5).hash != recipe.hash

@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from ctbench.networks import weights
 from ctbench.training.initialization import build
 
 
@@ -68,3 +70,57 @@ def test_the_global_random_state_is_left_as_it_was():
     before = torch.get_rng_state()
     build(network, initialization="shi", seed=3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def autoencoder() -> nn.Module:
+    """Layers that are neither Conv2d nor Linear."""
+    return nn.Sequential(
+        nn.Conv1d(8, 64, 5),
+        nn.Conv3d(4, 64, (3, 4, 5), groups=2),
+        nn.ConvTranspose2d(32, 48, 4, stride=2, groups=2),
+        Mixing(50, 40),
+        nn.Linear(40, 10),
+    )
+
+
+FAN_INS = (8 * 5, 2 * 60, 16 * 4, 50)  # an output of the transposed convolution is a sum of 2 x 2 places of 16 channels
+
+
+class Mixing(nn.Module):
+    """A layer of a user."""
+
+    def __init__(self, features: int, out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out, features))
+        self.shift = nn.Parameter(torch.zeros(1, out))
+
+
+def test_every_layer_with_weights_is_drawn_by_its_own_fan_in():
+    for initialization, spread in (
+        ("shi", lambda fan: math.sqrt(2 * math.pi) / fan),
+        ("kaiming", lambda fan: math.sqrt(2 / fan)),
+    ):
+        model = build(autoencoder, initialization=initialization, seed=0)
+        for layer, fan_in in zip(model, FAN_INS, strict=False):
+            assert layer.weight.std().item() == pytest.approx(spread(fan_in), rel=0.06)
+        assert torch.equal(model[3].shift, torch.zeros(1, 40))
+
+
+def test_an_output_of_a_transposed_convolution_is_a_sum_over_its_fan_in():
+    layer = nn.ConvTranspose2d(32, 48, 4, stride=2, groups=2)
+    (weight,) = weights(layer)
+    with torch.no_grad():
+        inside = F.conv_transpose2d(torch.ones(1, 32, 6, 6), torch.ones_like(layer.weight), stride=2, groups=2)[
+            0, 0, 4, 4
+        ]
+    assert inside.item() == weight.fan_in == 64
+
+
+def test_the_draws_of_convolutions_and_linear_layers_are_those_of_torch():
+    drawn = build(network, initialization="kaiming", seed=5)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        expected = network()
+        for layer in (expected[0], expected[4], expected[6]):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+    assert all(torch.equal(a, b) for a, b in zip(drawn.parameters(), expected.parameters(), strict=True))

@@ -40,7 +40,7 @@ def test_relus_are_counted(frozen):
     kinds = {"active_relus": 0, "dead_relus": 0, "unstable_relus": 0}
     for index in inputs:
         for low, high in zip(boxes[index].lower.flatten(), boxes[index].upper.flatten(), strict=True):
-            kinds["active_relus" if low > 0 else "dead_relus" if high <= 0 else "unstable_relus"] += 1
+            kinds["active_relus" if low > 0 else "dead_relus" if high < 0 else "unstable_relus"] += 1
     assert sum(kinds.values()) == 40 * 17
     for name, count in kinds.items():
         assert count > 0

@@ -1,6 +1,7 @@
 """A run folder: what it holds, and which run may use it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from tests.training_runs import (
     weights,
 )
 
-from ctbench.results import RunFolder, jsonl
+from ctbench.datasets import Digits
+from ctbench.networks import Normalize
+from ctbench.results import RunFolder, jsonl, locks
 from ctbench.training import (
     Recipe,
     SmoothRamp,
@@ -31,6 +34,7 @@ def test_a_run_folder_holds_all_there_is_to_know(tiny, tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "metrics.jsonl",
         "recipe.json",
+        "run.lock",
         "state.safetensors",
         "versions.json",
         "weights.safetensors",
@@ -56,6 +60,17 @@ def test_a_complete_run_is_loaded_as_it_was(tiny, tmp_path):
     assert not loaded.model.training
     x = torch.rand(4, 1, 8, 8)
     assert torch.equal(loaded.model(x), run.model(x))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_network_begins_with_the_normalisation_of_its_data_unless_the_recipe_says_no(
+    normalize, tiny, tmp_path, monkeypatch
+):
+    data = replace(Digits().load(), mean=(0.3,), std=(0.4,))
+    monkeypatch.setattr(Digits, "load", lambda dataset, root=None: data)
+    run = train(tiny(normalize=normalize, epochs=1, ramp=SmoothRamp(end=1)), out=tmp_path, quiet=True)
+    assert isinstance(run.model[0], Normalize) == normalize
+    assert ("0.mean" in weights(load_run(tmp_path))) == normalize
 
 
 def test_a_complete_run_is_not_trained_again(tiny, tmp_path, monkeypatch):
@@ -150,3 +165,52 @@ def test_a_recipe_that_no_run_has_written_is_not_overwritten(tiny, tmp_path):
     with pytest.raises(ValueError, match="holds the run of another recipe"):
         train(tiny(), out=tmp_path, quiet=True)
     assert Recipe.from_json(jsonl.read_json(RunFolder(tmp_path).recipe)).seed == 5
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_two_trainings_at_once_do_not_write_one_folder(tiny, tmp_path, resume):
+    def another_begins(metrics: dict[str, float], model: torch.nn.Module) -> None:
+        with pytest.raises(ValueError, match=r"another process writes .*run: wait for it, or choose another place"):
+            train(tiny(epochs=2), out=tmp_path / "run", resume=True, quiet=True)
+        with pytest.raises(ValueError, match="holds the run of another recipe"):
+            train(tiny(epochs=2, seed=1), out=tmp_path / "run", resume=resume, quiet=True)
+
+    run = train(tiny(epochs=2), out=tmp_path / "run", quiet=True, on_epoch=another_begins)
+    assert Recipe.read(run.folder.recipe).seed == 0
+    assert [record["epoch"] for record in jsonl.read(run.folder.metrics)] == [1, 2]
+
+
+def test_a_second_training_of_another_recipe_is_refused_before_the_first_has_an_epoch(tiny, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with locks.alone(folder.lock, folder.path), pytest.raises(ValueError, match="another process writes"):
+        train(tiny(epochs=1), out=folder.path, quiet=True)
+    assert [path.name for path in folder.path.iterdir()] == ["run.lock"]
+    train(tiny(epochs=1), out=folder.path, quiet=True)
+
+
+def test_a_complete_run_is_loaded_while_another_process_holds_the_folder(tiny, tmp_path):
+    run = train(tiny(epochs=1), out=tmp_path, quiet=True)
+    with locks.alone(run.folder.lock, tmp_path):
+        assert same(weights(train(tiny(epochs=1), out=tmp_path, resume=True, quiet=True)), weights(run))
+
+
+def test_the_callback_gets_the_metrics_of_each_epoch_and_the_network(tiny, tmp_path):
+    seen = []
+    run = train(
+        tiny(), out=tmp_path, quiet=True, on_epoch=lambda metrics, model: seen.append((metrics, model.training))
+    )
+    assert [metrics for metrics, _ in seen] == jsonl.read(run.folder.metrics)
+    assert [training for _, training in seen] == [False] * 3
+
+
+def test_a_part_of_the_training_set_is_chosen_by_the_seed(tiny, tmp_path):
+    seen = []
+
+    def note(metrics, model):
+        seen.append(metrics["natural_loss"])
+
+    for name, changes in {"a": {}, "b": {}, "c": {"seed": 1}}.items():
+        train(tiny(epochs=1, train_samples=20, **changes), out=tmp_path / name, quiet=True, on_epoch=note)
+    assert seen[0] == seen[1] != seen[2]
+    with pytest.raises(ValueError, match="train_samples is 1439, but the training set has 1438 samples"):
+        train(tiny(epochs=1, train_samples=1439), out=tmp_path / "d", quiet=True)

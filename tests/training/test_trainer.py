@@ -44,6 +44,7 @@ from ctbench.training import (
 from ctbench.training.checkpoints import load_state
 from ctbench.training.step import Stepper
 from ctbench.training.trainer import Trainer
+from ctbench.verify import Bound
 
 # ---------------------------------------------------------------------------------------------- determinism
 
@@ -176,6 +177,7 @@ import torch
 torch.set_num_threads(1)
 from ctbench.training import Recipe, train
 from ctbench.training.step import Stepper
+from ctbench.verify import Bound
 
 step = Stepper.step
 
@@ -390,6 +392,34 @@ def test_the_best_epoch_at_the_full_radius_is_what_a_run_ends_in(tiny, tmp_path,
     assert same(weights(load_run(tmp_path)), weights(run))
 
 
+ON_TEST = {key: value for key, value in CHOOSY.items() if key != "validation"} | {"select": "test"}
+
+
+def test_the_best_epoch_on_test_images_counts_from_the_radius_of_the_test_on(tiny, tmp_path, monkeypatch):
+    """CTBench's protocol: with twice the radius in training, epochs count before the radius has grown to its end."""
+    models, validate = {}, Trainer.validate
+
+    def noting(self, images, settings, name):
+        assert len(images) == 359  # the whole test set
+        models[settings.epoch] = {key: value.clone() for key, value in self.model.state_dict().items()}
+        return validate(self, images, settings, name)
+
+    monkeypatch.setattr(Trainer, "validate", noting)
+    run = train(tiny(**ON_TEST, train_eps=0.2), out=tmp_path, quiet=True)
+    metrics = jsonl.read(run.folder.metrics)
+    counted = [number for number, record in enumerate(metrics) if record["eps"] >= 0.1]
+    assert counted == sorted(models) == [1, 2, 3, 4, 5]
+    robust = {number: metrics[number]["test_robust_accuracy"] for number in counted}
+    best = max(counted, key=lambda number: robust[number])
+    assert best < 5
+    assert metrics[-1]["best_epoch"] == best + 1
+    assert same(weights(run), models[best])
+    assert "test_robust_accuracy" not in metrics[0]
+    x, y = run.recipe.dataset.load().test[:]
+    certified = ctbench.certify(run.model, x, y, eps=0.1, stages=(Bound(domain="interval"),)).certified_accuracy
+    assert certified == pytest.approx(robust[best], abs=1.5 / len(y))
+
+
 def test_the_first_of_equally_good_epochs_is_kept(tiny, tmp_path, monkeypatch):
     constant = {"validation_natural_accuracy": 0.5, "validation_robust_accuracy": 0.25}
     monkeypatch.setattr(Trainer, "validate", lambda *_: constant)
@@ -408,7 +438,7 @@ def test_averages_and_choices_survive_an_interruption(tiny, tmp_path, monkeypatc
     assert untimed(resumed.folder.metrics) == untimed(whole.folder.metrics)
 
 
-@pytest.mark.parametrize("changes", [CHOOSY, {"swa": SWA(start=1.5, every=4)}], ids=["best", "swa"])
+@pytest.mark.parametrize("changes", [CHOOSY, ON_TEST, {"swa": SWA(start=1.5, every=4)}], ids=["best", "test", "swa"])
 def test_a_kill_after_the_last_state_leaves_the_same_weights(tiny, tmp_path, changes):
     recipe = tiny(**changes)
     run = train(recipe, out=tmp_path, quiet=True)

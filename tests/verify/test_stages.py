@@ -12,7 +12,7 @@ from tests.stages import BOUNDS, Custom, constant, raising
 from torch import nn
 
 import ctbench
-from ctbench.domains import COAP, AlphaCrown, Crown, Interval, alpha_crown
+from ctbench.domains import COAP, AlphaCrown, Crown, Interval
 from ctbench.networks import MLP
 from ctbench.regions import Linf
 from ctbench.results import Open, StageFailedWarning, Verdict
@@ -305,9 +305,9 @@ def test_a_name_is_short_for_a_domain():
 
 def test_a_search_for_bounds_stops_where_all_margins_are_positive(monkeypatch):
     stops = []
-    bounds = alpha_crown.lower_bounds
+    bounds = AlphaCrown.lower_bounds
     monkeypatch.setattr(
-        alpha_crown, "lower_bounds", lambda *args, **options: stops.append(options["stop"]) or bounds(*args, **options)
+        AlphaCrown, "lower_bounds", lambda self, *args, **about: stops.append(self.stop) or bounds(self, *args, **about)
     )
     model = small(0)
     x, y = inputs(model, 5)

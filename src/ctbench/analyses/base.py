@@ -68,7 +68,7 @@ class Study:
     @full_float32
     def of(cls, model: nn.Module, x: Tensor, y: Tensor | None = None, *, first: int = 0, seed: int = 0) -> Study:
         """Raises UnsupportedLayerError or ValueError if the network, inputs or labels are not suitable."""
-        check_samples(x, torch.zeros(len(x)) if y is None else y)
+        check_samples(x, x.new_zeros(len(x)) if y is None else y)
         if not 0 <= seed < 2**31:
             raise ValueError(f"seed is {seed!r}: it must be a whole number in [0, 2^31)")
         precisions = Precisions.of(model, x[:1])

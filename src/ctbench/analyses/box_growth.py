@@ -116,7 +116,7 @@ class Centres(Analysis):
     def measure(self, part: Part) -> list[Measurement]:
         at = _before_last_activation(part.net)
         edges = _edges(part, at, self.bins)
-        counts, number, below, total, squares = torch.zeros(self.bins, dtype=torch.float64), 0, 0, 0.0, 0.0
+        counts, number, below, total, squares = edges.new_zeros(self.bins), 0, 0, 0.0, 0.0
         for values in _centres(part, at):
             counts += torch.histogram(values, edges).hist
             number += values.numel()

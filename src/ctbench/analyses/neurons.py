@@ -1,13 +1,11 @@
-"""Which hidden neurons can switch? The shares of inactive, active and unstable ReLUs.
+"""Which hidden neurons can switch? The shares of dead, active and unstable ReLUs.
 
     unstable = 1 / (m n) sum over samples i and neurons j of [l_j(x_i) <= 0 <= u_j(x_i)]
 
 l, u are bounds of the pre-activation over the region. De Bartolomeis et al., "How robust accuracy suffers from
-certified training with convex relaxations", Eq. (4). In the text of the paper, a neuron with u = 0 also counts as
-inactive, and a neuron with l = 0 also as active. Here these ties count only as unstable, following Eq. (4), so that the
-shares sum to 1:
-
-    inactive: u < 0,    active: l > 0,    unstable: all others
+certified training with convex relaxations", Eq. (4). `ctbench.domains.relu_states` has the definition of all three
+states. In the text of the paper a neuron with u = 0 also counts as inactive (dead), and a neuron with l = 0 also as
+active. Here both are only unstable, following Eq. (4), so that the shares sum to 1.
 
 The tighter the bounds, the fewer neurons are unstable. The default bounds are CROWN's; `boxes` takes those of other
 domains:
@@ -20,7 +18,7 @@ Two analyses count for each input, also for leaky ReLUs and ReLUs with a ceiling
 
     utilisation    the share of ReLUs with a positive pre-activation at the input itself
                    (Mao et al. 2024, "CTBench", section 5.3, Figures 4 and 8)
-    states         the shares of inactive, active and unstable ReLUs by interval boxes, at the input and in the region;
+    states         the shares of dead, active and unstable ReLUs by interval boxes, at the input and in the region;
                    also as means over layers of the share in each layer (Müller et al. 2023, SABR, Table 5)
 
     utilisation(model, x, eps=0.1).mean("utilisation")
@@ -38,9 +36,10 @@ from torch import Tensor, nn
 
 from ctbench.analyses.base import Analysis, Part, Where, joined, measurement
 from ctbench.domains import crown, interval
+from ctbench.domains.relu_states import active, dead, relu_inputs, relu_shares
 from ctbench.graph import Graph, Op, walk_forward
 from ctbench.graph.graph import Node
-from ctbench.graph.ops import PiecewiseLinear, ReLU
+from ctbench.graph.ops import PiecewiseLinear
 from ctbench.precision import full_float32
 from ctbench.regions import Box, Region
 from ctbench.results import Layout, Measurement, Measurements
@@ -49,7 +48,7 @@ from ctbench.results import Layout, Measurement, Measurements
 class NeuronStates(NamedTuple):
     """Shares of the ReLUs, over samples and neurons."""
 
-    inactive: float
+    dead: float
     active: float
     unstable: float
 
@@ -57,7 +56,7 @@ class NeuronStates(NamedTuple):
 @full_float32
 @torch.no_grad()
 def neuron_states(net: Graph, region: Region, boxes: list[Box] | None = None) -> NeuronStates:
-    """The shares of inactive, active and unstable ReLUs.
+    """The shares of dead, active and unstable ReLUs.
 
     Args:
         net: a frozen graph.
@@ -68,13 +67,10 @@ def neuron_states(net: Graph, region: Region, boxes: list[Box] | None = None) ->
         ValueError: the network has no ReLU.
     """
     boxes = crown.boxes(net, region) if boxes is None else boxes
-    inputs = [boxes[node.inputs[0]] for node in net.nodes if isinstance(node.op, ReLU)]
+    inputs = relu_inputs(net, boxes)
     if not inputs:
-        raise ValueError("the network has no ReLU: only ReLUs are counted as inactive, active or unstable")
-    count = sum(box.lower.numel() for box in inputs)
-    inactive = sum(int((box.upper < 0).sum()) for box in inputs)
-    active = sum(int((box.lower > 0).sum()) for box in inputs)
-    return NeuronStates(inactive / count, active / count, (count - inactive - active) / count)
+        raise ValueError("the network has no ReLU: only ReLUs are counted as dead, active or unstable")
+    return NeuronStates(*(float(share) for share in relu_shares(inputs)))
 
 
 def piecewise(net: Graph) -> list[Node]:
@@ -100,7 +96,7 @@ def relus(net: Graph) -> list[Node]:
     """
     nodes = [node for node in net.nodes if isinstance(node.op, PiecewiseLinear) and _switches_on_at_0(node.op)]
     if not nodes:
-        raise ValueError("the network has no ReLU: only ReLUs are counted as inactive, active or unstable")
+        raise ValueError("the network has no ReLU: only ReLUs are counted as dead, active or unstable")
     return nodes
 
 
@@ -140,7 +136,7 @@ def _utilisation(part: Part, nodes: Sequence[Node]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class States(Analysis):
-    """The shares of inactive (u < 0), active (l > 0) and unstable ReLUs by interval boxes, at inputs and in regions."""
+    """The shares of dead (u < 0), active (l > 0) and unstable ReLUs by interval boxes, at inputs and in regions."""
 
     name: ClassVar[str] = "states"
     layout: ClassVar[Layout] = Layout(
@@ -161,8 +157,8 @@ def _states(part: Part, nodes: Sequence[Node]) -> dict[str, Tensor]:
 
 
 def _masks(box: Box) -> dict[str, Tensor]:
-    inactive, active = box.upper < 0, box.lower > 0
-    return {"active": active, "inactive": inactive, "unstable": ~(inactive | active)}
+    on, off = active(box).bool(), dead(box).bool()
+    return {"active": on, "dead": off, "unstable": ~(on | off)}
 
 
 def utilisation(model: nn.Module, x: Tensor, **where: Unpack[Where]) -> Measurements:

@@ -116,7 +116,9 @@ class AutoAttack:
             )
             package.attacks_to_run = self.parts(x.shape[1:], classes, threat.name)
             package.apgd_targeted.n_target_classes = package.fab.n_target_classes = min(9, classes - 1)
-            points, _ = package.run_standard_evaluation(x.float(), y.long(), batch_size=self.batch_size)
+            # the package takes views, for which the strides of a transposed image, or of channels last, do not fit
+            clean = x.float().contiguous()
+            points, _ = package.run_standard_evaluation(clean, y.long(), batch_size=self.batch_size)
         return threat.region(x).project(points.to(x.dtype))
 
 
@@ -153,4 +155,4 @@ class _InputsOnly(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (result,) = torch.autograd.grad(ctx.logits, ctx.points, gradient, retain_graph=True)
-        return result, None
+        return result.contiguous(), None

@@ -125,6 +125,8 @@ def adversarial_accuracy(
     *,
     eps: Radii | None = None,
     attacks: Sequence[str] = DEFAULT,
+    steps: int | None = None,
+    restarts: int | None = None,
     alone: bool = False,
     proved: Collection[int] = (),
     seed: int = 0,
@@ -144,6 +146,8 @@ def adversarial_accuracy(
         threat: what may be done to an input, e.g. Linf(8 / 255) or L2(0.5).
         eps: the short form of threat=Linf(eps), in [0, 1] pixel space.
         attacks: the names of the attacks, in the order in which they run; see above.
+        steps: the steps of "pgd" and "apgd-*", instead of those above.
+        restarts: their starts, instead of those above; of "apgd-t" for each class.
         alone: run each attack on all samples that are right, including samples that are already falsified.
         proved: the positions of certified samples, which no attack can falsify; they are not attacked.
         seed: the seed of each attack.
@@ -159,7 +163,12 @@ def adversarial_accuracy(
     if not 0 <= seed < 2**31 or batch_size < 1:
         raise ValueError(f"seed must be in [0, 2^31) and batch_size >= 1, got {seed} and {batch_size}")
     target = _Target.of(model, x, y, threat_or_linf(threat, eps), replay)
-    plan = _plan(tuple(attacks), target, batch_size, seed)
+    if (steps is not None and steps < 1) or (restarts is not None and restarts < 1):
+        raise ValueError(f"steps and restarts must be >= 1 or None, got {steps} and {restarts}")
+    fixed = [name for name in attacks if name not in DEFAULT]
+    if fixed and (steps, restarts) != (None, None):
+        raise ValueError(f"steps and restarts are for {', '.join(DEFAULT)}, not for {', '.join(fixed)}: leave it out")
+    plan = _plan(tuple(attacks), target, batch_size, seed, steps, restarts)
     predictions = [said for places in _batches(range(len(x)), batch_size) for said in target.predictions(places)]
     labels = [int(label) for label in y]
     right = [place for place, label in enumerate(labels) if predictions[place] == label]
@@ -232,18 +241,21 @@ def _batches(places: Sequence[int], size: int) -> Iterator[list[int]]:
         yield list(places[start : start + size])
 
 
-def _plan(names: tuple[str, ...], target: _Target, batch_size: int, seed: int) -> dict[str, list[Search]]:
+def _plan(
+    names: tuple[str, ...], target: _Target, batch_size: int, seed: int, steps: int | None, restarts: int | None
+) -> dict[str, list[Search]]:
     """The searches of each attack, in order.
 
     Raises:
         ValueError: an attack is unknown, named twice, does not support these regions, or needs a missing package.
     """
     shape, classes = target.x.shape[1:], target.network.search.classes
+    pgd, apgd = PGD(steps=steps or 40, step_size=0.25), APGD(steps=steps or APGD.steps)
     plan = {
-        "pgd": 3 * [_maximizing(violation_at, PGD(steps=40, step_size=0.25))],
-        "apgd-ce": 5 * [_maximizing(cross_entropy_at, APGD())],
-        "apgd-dlr": 5 * [_maximizing(dlr_at, APGD())],
-        "apgd-t": [_targeted(rank) for rank in range(min(TARGETS, classes - 1))],
+        "pgd": (restarts or 3) * [_maximizing(violation_at, pgd)],
+        "apgd-ce": (restarts or 5) * [_maximizing(cross_entropy_at, apgd)],
+        "apgd-dlr": (restarts or 5) * [_maximizing(dlr_at, apgd)],
+        "apgd-t": (restarts or 1) * [_targeted(apgd, rank) for rank in range(min(TARGETS, classes - 1))],
         "line-search": [_maximizing(violation_at, LineSearch())],
     }
     others = {name: kind for name, kind in members(Attack).items() if name not in (*plan, *VERSIONS)}
@@ -280,14 +292,14 @@ def _maximizing(objective: Callable[[Graph, Tensor], Objective], attack: Attack)
     return search
 
 
-def _targeted(rank: int) -> Search:
+def _targeted(apgd: APGD, rank: int) -> Search:
     """Auto-PGD toward the wrong class with the largest logit at the clean input (rank 0), the second largest, etc."""
 
     def search(net: Graph, region: Region, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         others = net(x).scatter(1, y.unsqueeze(1), -math.inf)
         target = others.topk(rank + 1, dim=1).indices[:, -1]
         objective = targeted_dlr_at if net.classes >= 4 else targeted_margin_at
-        return APGD()(objective(net, y, target), region, x, generator)
+        return apgd(objective(net, y, target), region, x, generator)
 
     return search
 

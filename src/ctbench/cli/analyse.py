@@ -165,6 +165,7 @@ def _about(subject: Subject, recipe: Recipe | None) -> dict[str, Any]:
         "train_eps": recipe.final_eps if recipe else None,
         "norm": subject.threat.name,
         "threat": repr(replace(subject.threat, eps=0.0)),
+        **subject.selection,
     }
 
 

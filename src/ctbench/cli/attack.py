@@ -13,9 +13,10 @@ from ctbench.analyses import fairness
 from ctbench.attacks import Evaluation, adversarial_accuracy
 from ctbench.attacks.evaluation import DEFAULT
 from ctbench.cli import subjects
-from ctbench.cli.options import Commands, add_data, add_device, check_place, wide_console
+from ctbench.cli.options import Commands, add_attack_strength, add_data, add_device, check_place, wide_console
+from ctbench.cli.subjects import Subject
 from ctbench.graph import Precisions
-from ctbench.results import CertificationFiles, Verdict, jsonl
+from ctbench.results import CertificationFiles, Verdict, jsonl, locks
 from ctbench.verify.job import ROUNDING, Samples
 
 
@@ -29,6 +30,7 @@ def add_to(commands: Commands) -> None:
         help="separated by commas, in order: pgd, apgd-ce, apgd-dlr, apgd-t, line-search (along segments), autoattack, "
         "autoattack-plus, or any other of ctbench list attacks (default: %(default)s)",
     )
+    add_attack_strength(command)
     command.add_argument(
         "--certified",
         type=Path,
@@ -44,17 +46,36 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
-    samples = subject.samples(args.samples)
     attacks = args.attacks.split(",")
-    records = args.out or subject.folder.attacked(subject.name, "+".join(attacks))
+    title = "-".join(["+".join(attacks), *(f"{value}-{name}" for name, value in _strength(args).items())])
+    records = args.out or subject.folder.attacked(subject.name, title)
+    _check_free(records)
+    check_place(records)
+    with locks.alone(records.with_suffix(".lock"), records):
+        _check_free(records)  # another process may have attacked in the meantime
+        _attack(args, subject, attacks, records)
+
+
+def _strength(args: argparse.Namespace) -> dict[str, int]:
+    """The steps and restarts that the options give, if any."""
+    given = {"steps": args.attack_steps, "restarts": args.attack_restarts}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _check_free(records: Path) -> None:
     if records.exists():
         raise ValueError(f"{records} exists already: choose another place with --out")
-    check_place(records)
+
+
+def _attack(args: argparse.Namespace, subject: Subject, attacks: list[str], records: Path) -> None:
+    samples = subject.samples(args.samples)
     x, y = subject.images[samples.start : samples.stop]
     settings = {
         "network_digest": Precisions.of(subject.model, x[:1]).proof.digest(),
         "threat": repr(subject.threat),
         "attacks": attacks,
+        **_strength(args),
+        **subject.selection,
     }
     proved = _proved(CertificationFiles(args.certified), settings, Samples(samples, x, y)) if args.certified else []
     console = Console(stderr=True, quiet=args.quiet or not Console(stderr=True).is_terminal)
@@ -66,13 +87,14 @@ def run(args: argparse.Namespace) -> None:
                 y,
                 subject.threat,
                 attacks=attacks,
+                steps=args.attack_steps,
+                restarts=args.attack_restarts,
                 proved=proved,
                 replay=subject.replay,
                 on_batch=lambda attack, standing: status.update(f"{attack}: {standing} of {len(x)} samples stand"),
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; records are only written when all attacks have finished") from None
-    records.parent.mkdir(parents=True, exist_ok=True)
     jsonl.write_json(records.with_suffix(".json"), settings)
     jsonl.rewrite(records, to_records(evaluation, samples))
     show(evaluation, subject.threat.name, subject.threat.eps)

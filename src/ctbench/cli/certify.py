@@ -13,7 +13,18 @@ from rich.table import Table
 
 from ctbench.analyses import fairness
 from ctbench.cli import failures, subjects
-from ctbench.cli.options import Commands, add_data, add_device, add_stages, check_place, positive, seconds, wide_console
+from ctbench.cli.options import (
+    Commands,
+    add_attack_strength,
+    add_data,
+    add_device,
+    add_stages,
+    add_timeout,
+    check_place,
+    positive,
+    seconds,
+    wide_console,
+)
 from ctbench.cli.subjects import Subject
 from ctbench.files import write_whole
 from ctbench.graph import precision
@@ -21,7 +32,7 @@ from ctbench.onnx import save_onnx
 from ctbench.progress import progress_bars
 from ctbench.regions import Linf
 from ctbench.results import OUTCOMES, Certification, CertificationFiles, SampleRecord, Verdict
-from ctbench.verify import CASCADES, Records, certify, stages_by_name, write_robustness
+from ctbench.verify import CASCADES, Records, certify, stages_by_name, timeout_of, with_attack, write_robustness
 
 CASCADE = ("clean", *(stage.title for stage in CASCADES["complete"]))
 
@@ -30,9 +41,8 @@ def add_to(commands: Commands) -> None:
     command = commands.add_parser("certify", help="certify test images of a run, of weights or of an ONNX file")
     subjects.add_to(command)
     add_stages(command)
-    command.add_argument(
-        "--timeout", type=seconds, default=60.0, metavar="S", help="seconds for each sample (default: 60)"
-    )
+    add_attack_strength(command)
+    add_timeout(command)
     command.add_argument(
         "--total", type=seconds, metavar="S", help="seconds for all samples together (default: no limit)"
     )
@@ -54,7 +64,8 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
-    threat, stages = subject.threat, stages_by_name(args.stages)
+    stages = with_attack(stages_by_name(args.stages), steps=args.attack_steps, restarts=args.attack_restarts)
+    threat, timeout = subject.threat, args.timeout or timeout_of(args.stages)
     samples = subject.samples(args.samples)
     if args.export:
         check_export(args.export, threat.name)
@@ -69,14 +80,14 @@ def run(args: argparse.Namespace) -> None:
                 y,
                 threat,
                 stages=stages,
-                timeout=args.timeout,
+                timeout=timeout,
                 total=args.total,
                 records=Records(
                     files.records,
                     resume=args.resume,
                     counterexamples=args.counterexamples,
                     first=samples.start,
-                    about={"dataset": subject.dataset, "network": subject.network},
+                    about={"dataset": subject.dataset, "network": subject.network} | subject.selection,
                     on_record=on_record,
                 ),
                 replay=subject.replay,
@@ -89,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
     if args.export:
         standing = [place for place, record in enumerate(certification) if record.verdict is Verdict.UNKNOWN]
         if standing:
-            export(args.export, subject, samples, standing, args.timeout)
+            export(args.export, subject, samples, standing, timeout)
         else:
             print(f"no sample is open: nothing is written to {args.export}")
     print(files.records)

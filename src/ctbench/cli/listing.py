@@ -6,12 +6,13 @@ import argparse
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 
 from rich.table import Table
 
 from ctbench.analyses import analyses
 from ctbench.attacks import attacks
-from ctbench.cli.options import Commands, wide_console
+from ctbench.cli.options import Commands, decimals, wide_console
 from ctbench.corruptions import corruptions
 from ctbench.datasets import datasets
 from ctbench.experiments import PAPERS, figures
@@ -38,16 +39,26 @@ KINDS = (
 def add_to(commands: Commands) -> None:
     command = commands.add_parser("list", help="list the available recipes, methods, networks etc.")
     command.add_argument("kind", choices=KINDS)
+    command.add_argument(
+        "pattern", nargs="?", metavar="PATTERN", help="only names such as 'cifar10_*', or with this part"
+    )
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     list_kind = {"recipes": _recipes, "figures": _figures}.get(args.kind)
     entries = list_kind() if list_kind else _members(args.kind)
+    heading, *entries = entries
+    if args.pattern is not None:
+        entries = [entry for entry in entries if args.pattern in entry[0] or fnmatchcase(entry[0], args.pattern)]
+        if not entries:
+            raise ValueError(
+                f"no name of the {args.kind} has {args.pattern!r} in it: ctbench list {args.kind} shows all"
+            )
     table = Table(box=None, pad_edge=False)
-    for heading, style in zip(entries[0], ("bold", "", "dim", "dim"), strict=False):
-        table.add_column(heading, style=style, no_wrap=heading == "name")
-    for entry in entries[1:]:
+    for title, style in zip(heading, ("bold", "", "dim", "dim"), strict=False):
+        table.add_column(title, style=style, no_wrap=title == "name")
+    for entry in entries:
         table.add_row(*entry)
     wide_console().print(table)
 
@@ -56,7 +67,9 @@ def _recipes() -> list[tuple[str, ...]]:
     """Headings, then one row per recipe: its name, a summary, its source, and its published accuracies."""
     entries: list[tuple[str, ...]] = [("name", "about", "source", "published: natural / adversarial / certified %")]
     for recipe in (make() for make in recipes().values()):
-        about = f"{recipe.dataset.name}, {recipe.network.name}, {recipe.method.name}, eps {recipe.threat.eps:.4g}, "
+        about = (
+            f"{recipe.dataset.name}, {recipe.network.name}, {recipe.method.name}, eps {decimals(recipe.threat.eps)}, "
+        )
         published = f"{recipe.published} ({recipe.published.source})" if recipe.published else ""
         entries.append((recipe.name, f"{about}{recipe.epochs} epochs", recipe.source, published))
     return entries

@@ -16,11 +16,13 @@ from ctbench.cli import (
     attack,
     certify,
     compare,
+    convert,
     corruptions,
     demo,
     listing,
     merge,
     reproduce,
+    show,
     sweep,
     train,
     vnncomp,
@@ -44,6 +46,7 @@ COMMANDS = (
     listing,
     demo,
 )
+COMMANDS = (train, show, certify, attack, analyse, vnncomp, merge, compare, convert, sweep, reproduce, listing, demo)
 
 NO_FOLDER = "it is a file, but a folder is expected: choose another place"
 NO_RIGHT = "no permission to read or write it: change the permissions, or choose another place"
@@ -76,24 +79,30 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="a Python module with classes of your own (methods, data sets, networks, threat models, attacks, stages, "
-        "analyses) or layers, to import first",
+        "analyses) or layers, to import first: its name, or the path of its file; also after the command",
     )
     commands = root.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_to(commands)
+    for subparser in commands.choices.values():
+        subparser.set_defaults(command=subparser)  # whose help explains an unknown argument
     return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 2 after an error, 130 after an interruption."""
     keep_freed_memory()
-    args = parser().parse_args(arguments)
+    modules, rest = _imports(sys.argv[1:] if arguments is None else arguments)
     try:
-        for module in args.modules:
-            _import(module)
+        for module in modules:  # before the parser is built, which may list what they define
+            _import(module, traceback="--traceback" in rest)
+        args, unknown = parser().parse_known_args(rest)
+        if unknown:
+            args.command.error(f"unrecognized arguments: {' '.join(unknown)}")
+        args.modules = modules
         args.run(args)
     except (ValueError, ArithmeticError, OSError) as error:
-        if args.traceback:
+        if "--traceback" in rest:
             raise
         print(f"ctbench: error: {' '.join(explained(error).split())}", file=sys.stderr)
         return 2
@@ -104,11 +113,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _import(module: str) -> None:
+def _imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The modules of all options --import, wherever they stand, and the other arguments."""
+    option = _Parser(prog="ctbench", add_help=False, allow_abbrev=False)
+    option.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE")
+    found, rest = option.parse_known_args(arguments)
+    return found.modules, rest
+
+
+def _import(module: str, *, traceback: bool) -> None:
     try:
         imported(module)
-    except ImportError as error:
-        raise ValueError(f"--import {module}: {error}; name a module that is installed or in {Path.cwd()}") from None
+    except Exception as error:  # the module of the user may raise any error
+        if traceback and not isinstance(error, ImportError):
+            raise
+        reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"--import {module}: {reason}; name a module that is installed or in {Path.cwd()}, or the path of its file"
+        ) from None
 
 
 def explained(error: Exception) -> str:

@@ -14,9 +14,13 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from ctbench import time_budget
+from ctbench.datasets import Data
 from ctbench.members import required_fields
+from ctbench.networks import Architecture, architectures
+from ctbench.training import codec
 
 T = TypeVar("T")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -40,8 +44,24 @@ def add_stages(command: argparse.ArgumentParser) -> None:
         "--stages",
         metavar="NAMES",
         default="complete",
-        help="fast: bounds and an attack; complete (the default): then branch and bound; or names of stages and "
-        "domains, e.g. interval,milp (ctbench list stages)",
+        help="fast: bounds and an attack; complete (the default): then branch and bound; ctbench: the evaluation of "
+        "CTBench, with a stronger attack; or names of stages and domains, e.g. interval,milp (ctbench list stages)",
+    )
+
+
+def add_timeout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="S",
+        help="seconds for each sample (default: 60; with --stages ctbench 1000)",
+    )
+
+
+def add_attack_strength(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--attack-steps", type=positive, metavar="N", help="steps of each attack instead of its own")
+    command.add_argument(
+        "--attack-restarts", type=positive, metavar="N", help="restarts of each attack instead of its own"
     )
 
 
@@ -72,9 +92,61 @@ def check_place(path: Path) -> None:
 
 
 def imported(module: str) -> ModuleType:
-    """A module, from the working folder or installed."""
-    sys.path.insert(0, str(Path.cwd()))  # like python -m
-    return import_module(module)
+    """A module by its name, from the working folder or installed, or by the path of its file.
+
+    Raises:
+        ImportError: there is no such module or file, or the name of the file is that of another module.
+    """
+    path = Path(module)
+    if path.suffix != ".py":
+        sys.path.insert(0, str(Path.cwd()))  # like python -m
+        return import_module(module)
+    if not path.is_file():
+        raise ImportError(f"there is no file {path}")
+    sys.path.insert(0, str(path.resolve().parent))  # workers import it by its name
+    found = import_module(path.stem)
+    if Path(found.__file__ or "").resolve() != path.resolve():
+        raise ImportError(f"another module is called {path.stem!r} ({found.__file__}): rename {path}")
+    return found
+
+
+RETURNED: Mapping[type, tuple[str, str]] = {
+    nn.Module: ("network", "torch.nn.Module"),
+    Data: ("data", "ctbench.datasets.Data"),
+}  # what functions of the user return, and where its class is
+
+
+def called(text: str, kind: type[T]) -> T:
+    """What a Python function of the user returns, which takes no arguments: MODULE:FUNCTION or FILE.py:FUNCTION.
+
+    Raises:
+        ValueError: there is no such function, it raises, or returns something else.
+    """
+    module, _, function = text.rpartition(":")
+    what, place = RETURNED[kind]
+    try:
+        result = getattr(imported(module), function)()
+    except Exception as error:  # the user's function may raise any error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{text} made no {what} ({reason}): name a function without parameters") from error
+    if not isinstance(result, kind):
+        raise ValueError(f"{text} returned a {type(result).__name__}: it must return a {place}")
+    return result
+
+
+def add_own(command: argparse.ArgumentParser) -> None:
+    """Add the options that give a module and data of the user's own."""
+    command.add_argument(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="a network of your own: a Python function that takes no arguments and returns a torch module; MODULE may "
+        "be a path, e.g. nets/mine.py:build",
+    )
+    command.add_argument(
+        "--data-from",
+        metavar="MODULE:FUNCTION",
+        help="data of your own: a function that returns ctbench.datasets.Data (see Data.of)",
+    )
 
 
 def by_name(option: str, name: str, types: Mapping[str, type[T]], **fields: Any) -> T:
@@ -89,6 +161,53 @@ def by_name(option: str, name: str, types: Mapping[str, type[T]], **fields: Any)
     if missing:
         raise ValueError(f"{option} is {name!r}, which has no default for {', '.join(missing)}: add one, or use Python")
     return types[name](**fields)
+
+
+def architecture(text: str) -> Architecture:
+    """An architecture by its name and fields, e.g. "cnn7" or "cnn7,width=32,batch_norm=false".
+
+    Raises:
+        ValueError: there is no such architecture, or it has no such field or value.
+    """
+    name, *changes = text.split(",")
+    return codec.with_changes(by_name("--network", name, architectures()), changes)
+
+
+def add_changes(command: argparse.ArgumentParser) -> None:
+    """Add a recipe, and the options that change its fields."""
+    command.add_argument("recipe", metavar="RECIPE", help="a recipe's name (ctbench list recipes) or a recipe.json")
+    command.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change a field of the recipe (ctbench show RECIPE), e.g. optimizer.lr=0.001, threat.eps=2/255, "
+        "ramp.end=50%% or method=ibp; may be repeated",
+    )
+    for name, (path, about) in SHORT.items():
+        command.add_argument(f"--{name}", metavar="N" if name != "eps" else "EPS", help=f"short for {path}=: {about}")
+
+
+SHORT = {
+    "epochs": ("epochs", "the length of the run; ramps and milestones are stretched with it"),
+    "eps": ("threat.eps", "the radius, e.g. 2/255"),
+    "seed": ("seed", "the source of all randomness"),
+}
+
+
+def changes(args: argparse.Namespace) -> list[str]:
+    """The changes of a recipe on the command line, the short forms first."""
+    short = {path: getattr(args, name) for name, (path, _) in SHORT.items()}
+    return [*(f"{path}={value}" for path, value in short.items() if value is not None), *args.changes]
+
+
+def decimals(value: float) -> str:
+    """A number, as a fraction of 255 if it is one that its decimals do not show, such as 2/255."""
+    pixels = round(255 * value)
+    if 0 < pixels < 255 and value == pixels / 255 and value != round(value, 4):
+        return f"{pixels}/255"
+    return f"{value:.6g}"
 
 
 def radius(text: str) -> float:

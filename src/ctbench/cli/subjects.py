@@ -10,13 +10,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ctbench.cli.options import by_name, chosen, imported, positive, radius
-from ctbench.datasets import Data, Dataset, Examples, Images, corrupted, datasets, published_corruption
-from ctbench.networks import architectures
+from ctbench import zoo
+from ctbench.cli.options import add_own, architecture, by_name, called, chosen, positive, radius
+from ctbench.datasets import Data, Dataset, Examples, GivenData, Images, corrupted, datasets, published_corruption
+from ctbench.networks import Given
 from ctbench.onnx import can_replay, load_onnx, replay
 from ctbench.regions import Threat, threat
 from ctbench.results import RunFolder
-from ctbench.training import load_network, load_run, load_weights
+from ctbench.training import Recipe, load_network, load_run, load_weights, tensor_files
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.checkpoints import blueprint_of
 from ctbench.verify.cascade import Replay
@@ -34,6 +35,12 @@ class Subject:
     folder: RunFolder
     shifted: bool = False  # whether the test images are corrupted
     replay: Replay | None = None  # another implementation of the network
+    selected_on_test: bool = False  # whether its weights were selected by their accuracy on these images
+
+    @property
+    def selection(self) -> dict[str, str]:
+        """What settings of records say about the selection of the weights: nothing unless it was on test images."""
+        return {"selected_on": "test"} if self.selected_on_test else {}
 
     @property
     def name(self) -> str:
@@ -54,8 +61,8 @@ def add_to(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "subject",
         metavar="SUBJECT",
-        help="a run folder, a .safetensors file of weights, a .onnx file, or MODULE:FUNCTION, a Python function that "
-        "takes no arguments and returns a torch module",
+        help="a run folder, a file of weights (.safetensors, or a state dict in .pt or .pth), a .onnx file, or "
+        "MODULE:FUNCTION, a Python function that takes no arguments and returns a torch module",
     )
     command.add_argument(
         "--eps", type=radius, help="the radius, e.g. 0.1 or 8/255, in [0, 1] pixel space (default: the recipe's)"
@@ -80,7 +87,17 @@ def add_kind_to(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--severity", type=positive, metavar="N", help="of --corruption, from 1 to 5 (default: 3)")
     command.add_argument("--samples", type=chosen, metavar="N|A:B", help="the first N test images, or images A to B-1")
-    command.add_argument("--network", metavar="NAME", help="only for a file of weights (ctbench list networks)")
+    add_network(command)
+    add_own(command)
+
+
+def add_network(command: argparse.ArgumentParser) -> None:
+    """Add the options that name the network of a file of weights."""
+    command.add_argument(
+        "--network",
+        metavar="NAME[,FIELD=VALUE...]",
+        help="only for a file of weights: its network, e.g. cnn7 or cnn7,width=32 (ctbench list networks)",
+    )
     command.add_argument("--normalize", action="store_true", help="with --network: begin with the data's normalisation")
 
 
@@ -92,24 +109,32 @@ def subject(args: argparse.Namespace) -> Subject:
         FileNotFoundError: there is no such file or folder.
     """
     path = Path(args.subject)
-    of_weights, of_function = path.suffix == ".safetensors", ":" in args.subject and not path.exists()
+    of_weights, of_function = path.suffix in tensor_files.SUFFIXES, _is_function(args.subject)
     if (args.network or args.normalize) and not of_weights:
         raise ValueError("--network and --normalize are for a file of weights; anything else has its own network")
     if not (of_weights or of_function or path.suffix == ".onnx"):
-        return _of_run(path, args)
-    if args.eps is None or args.dataset is None:
+        return _of_run(zoo.working_copy(args.subject), args)
+    if args.model:
+        raise ValueError("--model is for the run of a module of your own; anything else has its own network")
+    if args.eps is None or (args.dataset is None) == (args.data_from is None):
         run = f", or the run folder {path.parent}" if RunFolder(path.parent).recipe.is_file() else ""
-        raise ValueError(f"{args.subject} does not define its eps or its data: give --eps and --dataset{run}")
-    dataset = _shifted(_dataset(args), args)
-    data = dataset.load(args.data)
+        raise ValueError(
+            f"{args.subject} does not define its eps or its data: give --eps and --dataset (or --data-from){run}"
+        )
+    if args.data_from:
+        _check_not_shifted(args)
+        name_of_data, data = args.data_from, called(args.data_from, Data)
+    else:
+        source = _shifted(dataset(args), args)
+        name_of_data, data = source.title, source.load(args.data)
     name, model = (_of_weights if of_weights else _of_function if of_function else _of_onnx)(args, data)
     return Subject(
         model=model,
         network=name,
-        dataset=dataset.title,
+        dataset=name_of_data,
         images=data.test,
         threat=_threat(args.norm or "linf", args.eps, data.test),
-        folder=RunFolder(Path("runs") / (args.subject.replace(":", ".") if of_function else path.stem)),
+        folder=RunFolder(Path("runs") / (_named_function(args.subject) if of_function else _named(path))),
         shifted=args.corruption is not None,
         replay=_replay(path) if path.suffix == ".onnx" else None,
     )
@@ -117,23 +142,66 @@ def subject(args: argparse.Namespace) -> Subject:
 
 def _of_run(path: Path, args: argparse.Namespace) -> Subject:
     if path.is_file():
-        raise ValueError(f"{path} is neither a run folder nor a .safetensors or .onnx file")
+        suffixes = ", ".join((*tensor_files.SUFFIXES, ".onnx"))
+        raise ValueError(f"{path} is neither a run folder nor a file of weights or a network ({suffixes})")
     if (args.dataset or args.dataset_path) and path.exists():
         raise ValueError("--dataset and --dataset-path are only for networks; a run has its own data: leave them out")
-    loaded = load_run(path)
+    loaded = load_run(path, model=called(args.model, nn.Module) if args.model else None)
     recipe = loaded.recipe
-    dataset = _shifted(recipe.dataset, args)
-    images = dataset.load(args.data).test
+    name_of_data, data = _data_of_run(recipe, args)
+    images = data.test
     eps = recipe.threat.eps if args.eps is None else args.eps
     return Subject(
         model=loaded.model,
-        network=recipe.network.name,
-        dataset=dataset.title,
+        network=_name_of_network(recipe),
+        dataset=name_of_data,
         images=images,
         threat=_threat(args.norm, eps, images) if args.norm else replace(recipe.threat, eps=eps),
         folder=loaded.folder,
+        selected_on_test=recipe.select == "test",
         shifted=args.corruption is not None,
     )
+
+
+def _is_function(subject: str) -> bool:
+    return ":" in subject and not zoo.is_entry(subject) and not Path(subject).exists()
+
+
+def _named_function(text: str) -> str:
+    """The name of MODULE:FUNCTION or of FILE.py:FUNCTION, with the folders of the file."""
+    module, _, function = text.rpartition(":")
+    return f"{_named(Path(module)) if module.endswith('.py') else module}.{function}"
+
+
+def _name_of_network(recipe: Recipe) -> str:
+    network = recipe.network
+    return network.module.rpartition(".")[2] if isinstance(network, Given) else network.name
+
+
+def _data_of_run(recipe: Recipe, args: argparse.Namespace) -> tuple[str, Data]:
+    """The name and the data of a run; data that were given in memory must be given again."""
+    if args.data_from is None:
+        dataset = _shifted(recipe.dataset, args)
+        return dataset.title, dataset.load(args.data)
+    if not isinstance(recipe.dataset, GivenData):
+        raise ValueError(f"--data-from is only for data of your own; this run has {recipe.dataset.name}: leave it out")
+    _check_not_shifted(args)
+    return recipe.dataset.title, recipe.dataset.recognized(called(args.data_from, Data))
+
+
+def _check_not_shifted(args: argparse.Namespace) -> None:
+    if args.corruption is not None or args.severity is not None:
+        raise ValueError("--corruption is for a named data set: leave it out, or corrupt the data that you give")
+
+
+def _named(path: Path) -> str:
+    """The name of a file with its folders, without suffix: every file that is called "weights" has its own name.
+
+    Folders below the working folder are all in it, of others only the last one.
+    """
+    absolute, here = path.resolve(), Path.cwd().resolve()
+    parts = absolute.relative_to(here).parts if absolute.is_relative_to(here) else absolute.parts[-2:]
+    return "-".join((*parts[:-1], path.stem))
 
 
 def _threat(name: str, eps: float, examples: Examples) -> Threat:
@@ -144,13 +212,26 @@ def _threat(name: str, eps: float, examples: Examples) -> Threat:
 def _of_weights(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
     if args.network is None:
         return blueprint_of(args.subject).network.name, load_network(args.subject)
-    architecture = by_name("--network", args.network, architectures())
-    blueprint = Blueprint.of(architecture, data)
-    if not args.normalize:
-        blueprint = replace(blueprint, mean=None, std=None)
+    blueprint, model = named_network(args, data.input_shape, data.classes, data.mean, data.std)
+    return blueprint.network.name, model
+
+
+def named_network(
+    args: argparse.Namespace,
+    input_shape: tuple[int, ...],
+    classes: int,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+) -> tuple[Blueprint, nn.Module]:
+    """The network that --network and --normalize name, with the weights of the file; tells how they were matched."""
+    constants = {"mean": mean, "std": std} if args.normalize else {}
+    network = architecture(args.network)
+    blueprint = Blueprint(network=network, input_shape=input_shape, classes=classes, **constants)
     model = blueprint.build()
-    load_weights(model, args.subject)
-    return architecture.name, model.eval()
+    matching = load_weights(model, args.subject)
+    if matching.by == "order":
+        print(f"{args.subject}: {matching}", file=sys.stderr)
+    return blueprint, model.eval()
 
 
 def _of_onnx(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
@@ -164,18 +245,12 @@ def _of_onnx(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
 
 
 def _of_function(args: argparse.Namespace, data: Data) -> tuple[str, nn.Module]:
-    module, _, function = args.subject.partition(":")
-    try:
-        model = getattr(imported(module), function)()
-    except Exception as error:  # the user's function may raise any error
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{args.subject} made no network ({reason}): name a function without parameters") from error
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{args.subject} returned a {type(model).__name__}: it must return a torch.nn.Module")
+    model = called(args.subject, nn.Module)
     return args.subject, model.eval()
 
 
-def _dataset(args: argparse.Namespace) -> Dataset:
+def dataset(args: argparse.Namespace) -> Dataset:
+    """The data set that --dataset and --dataset-path name."""
     types = datasets()
     takes_path = args.dataset in types and any(field.name == "path" for field in fields(types[args.dataset]))
     if args.dataset in types and takes_path != (args.dataset_path is not None):

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ctbench.cli import failures
 from ctbench.cli.compare import show
-from ctbench.cli.options import Commands, add_data, add_stages, positive, seconds
+from ctbench.cli.options import Commands, add_data, add_stages, add_timeout, positive
 from ctbench.recipes import recipes, unknown
 from ctbench.verify import stages_by_name
 
@@ -28,7 +28,7 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
     add_stages(command)
-    command.add_argument("--timeout", type=seconds, metavar="S", help="seconds for each sample (default: 60)")
+    add_timeout(command)
     command.add_argument("--markdown", action="store_true", help="print a Markdown table")
     failures.add_strict(command)
     command.add_argument("--quiet", action="store_true", help="show no progress")

@@ -3,44 +3,52 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Collection
 from pathlib import Path
 
-from ctbench.cli.options import Commands, add_data, add_device
-from ctbench.recipes import recipe
+from torch import nn
+
+from ctbench.cli import show
+from ctbench.cli.options import Commands, add_changes, add_data, add_device, add_own, called, changes
+from ctbench.datasets import Data
 from ctbench.training import Recipe, train
 from ctbench.training.processes import joined
+from ctbench.training.runs import default_folder
 
 
 def add_to(commands: Commands) -> None:
     command = commands.add_parser("train", help="train a network by a recipe")
-    command.add_argument("recipe", metavar="RECIPE", help="a recipe's name (ctbench list recipes) or a recipe.json")
-    command.add_argument(
-        "--set",
-        dest="changes",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change a field of the recipe, e.g. epochs=5, optimizer.lr=0.001 or method=ibp; may be repeated",
-    )
+    add_changes(command)
     command.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/NAME-HASH)")
     command.add_argument("--resume", action="store_true", help="continue the run in the folder")
     command.add_argument("--compile", dest="compiled", action="store_true", help="compile the method, if possible")
     command.add_argument("--deterministic", action="store_true", help="use only deterministic algorithms of torch")
     command.add_argument("--tensorboard", action="store_true", help="also write the metrics for TensorBoard")
+    command.add_argument("--dry-run", action="store_true", help="show the recipe and the run folder; train nothing")
     command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_own(command)
     add_data(command)
     add_device(command)
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    start = Recipe.read(Path(args.recipe)) if args.recipe.endswith(".json") else recipe(args.recipe)
+    start = show.start(args.recipe)
+    recipe = start.with_changes(changes(args))
+    if args.dry_run:
+        show.show(recipe, changes(args))
+        print(f"would be trained in {args.out or default_folder(recipe)}")
+        return
+    if not args.quiet:
+        _tell_stretched(start, recipe, changes(args))
     with joined(args.device) as processes:
         trained = train(
-            start.with_changes(args.changes),
+            recipe,
             out=args.out,
             resume=args.resume,
-            data=args.data,
+            model=called(args.model, nn.Module) if args.model else None,
+            data=called(args.data_from, Data) if args.data_from else args.data,
             device=args.device,
             quiet=args.quiet,
             compiled=args.compiled,
@@ -50,3 +58,13 @@ def run(args: argparse.Namespace) -> None:
         )
     if processes.first:
         print(trained.folder.path)
+
+
+def _tell_stretched(start: Recipe, recipe: Recipe, changes: Collection[str]) -> None:
+    """Say on standard error which times another number of epochs has stretched."""
+    paths = {change.partition("=")[0] for change in changes}
+    before, after = ({path: value for path, value, *_ in show.rows(each)} for each in (start, recipe))
+    moved = [path for path in start.differences(recipe) if path not in paths and path in before and path in after]
+    if "epochs" in paths and moved:
+        told = "; ".join(f"{path} {before[path]} -> {after[path]}" for path in ("epochs", *moved))
+        print(f"stretched with the epochs: {told}", file=sys.stderr)

@@ -7,11 +7,12 @@ To add a data set, write a file in this package with a dataclass that has a `nam
 """
 
 from ctbench.datasets.augmentation import Augmentation
-from ctbench.datasets.base import Data, Dataset, Examples, Images, Vectors, stratified_split
+from ctbench.datasets.base import Data, Dataset, Examples, Images, Vectors, part, stratified_split
 from ctbench.datasets.cifar import CIFAR10
 from ctbench.datasets.corrupted import Corrupted, corrupt, corrupted
 from ctbench.datasets.digits import Digits
 from ctbench.datasets.folder import Folder
+from ctbench.datasets.given import GivenData
 from ctbench.datasets.mnist import MNIST
 from ctbench.datasets.published_corruptions import (
     CIFAR10C,
@@ -36,6 +37,7 @@ __all__ = [
     "Digits",
     "Examples",
     "Folder",
+    "GivenData",
     "Images",
     "PublishedCorruption",
     "Separable",
@@ -46,6 +48,7 @@ __all__ = [
     "corrupt",
     "corrupted",
     "datasets",
+    "part",
     "published_corruption",
     "stratified_split",
 ]

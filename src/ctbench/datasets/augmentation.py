@@ -1,13 +1,17 @@
 """Random flips and crops of whole batches.
 
 For each pixel of the result, both only select a pixel of the image. So a batch is augmented by computing row and column
-indices and gathering once: values stay in the range of the pixels, and edge padding is a clamp of the indices.
+indices and gathering once: values stay in the range of the pixels, and edge padding is a clamp of the indices. Zero
+padding then sets the pixels outside the image to 0.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+Padding = Literal["edge", "zero"]
 
 
 @dataclass(frozen=True)
@@ -16,20 +20,24 @@ class Augmentation:
 
     Args:
         flip: mirror each image left to right with probability 1/2.
-        crop_padding: pad each image by this many pixels on every side, repeating the edge, and cut it out at a random
-            place.
+        crop_padding: pad each image by this many pixels on every side, and cut it out at a random place.
         crop: the side of the square to cut out; None: the size of the image. Without padding it lies inside the image.
+        padding: what the padded pixels show. "edge" repeats the nearest pixel of the image, like the code of CTBench.
+            "zero" is black, 0 in [0, 1] pixel space, as the text of that paper says (App. B.1).
 
     Raises:
-        ValueError: `crop_padding` is negative, or `crop` is not positive; when called, if `crop` is larger than the
-            image.
+        ValueError: `crop_padding` is negative, `crop` is not positive, or `padding` is neither word; when called, if
+            `crop` is larger than the image.
     """
 
     flip: bool = False
     crop_padding: int = 0
     crop: int | None = None
+    padding: Padding = "edge"
 
     def __post_init__(self) -> None:
+        if self.padding not in get_args(Padding):
+            raise ValueError(f"padding is {self.padding!r}; choose from {', '.join(get_args(Padding))}")
         if self.crop_padding < 0:
             raise ValueError(f"crop_padding is {self.crop_padding}; give 0 (no crop) or more pixels")
         if self.crop is not None and self.crop < 1:
@@ -72,12 +80,20 @@ class Augmentation:
         if self.flip:
             coins = torch.randint(2, (batch, 1), generator=generator, device=generator.device)
             columns = torch.where(coins.to(x.device) == 1, columns.flip(1), columns)
-        source = rows[:, :, None] * width + columns[:, None, :]  # [B, *shown], indices of pixels
-        return x.flatten(2).gather(2, source.view(batch, 1, -1).expand(-1, channels, -1)).view(batch, *shown)
+        nearest = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+        source = nearest[0][:, :, None] * width + nearest[1][:, None, :]  # [B, *shown], indices of pixels
+        pixels = x.flatten(2).gather(2, source.view(batch, 1, -1).expand(-1, channels, -1)).view(batch, *shown)
+        if self.padding == "edge" or not self.crop_padding:
+            return pixels
+        inside = (rows == nearest[0])[:, :, None] & (columns == nearest[1])[:, None, :]
+        return pixels * inside[:, None]
 
     def _moved(self, numbers: Tensor, side: int, generator: torch.Generator) -> Tensor:
-        """The row (or column) indices of a random crop, [B, shown], from those of the image, `numbers`."""
+        """The row (or column) indices of a random crop, [B, shown], from those of the image, `numbers`.
+
+        An index in the padding is negative, or at least `side`.
+        """
         batch, shown = numbers.shape
         low, high = -self.crop_padding, side - shown + self.crop_padding + 1
         first = torch.randint(low, high, (batch, 1), generator=generator, device=generator.device)
-        return (numbers + first.to(numbers.device)).clamp(0, side - 1)
+        return numbers + first.to(numbers.device)

@@ -6,6 +6,7 @@ x, y = train[torch.arange(128)]
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
@@ -13,7 +14,9 @@ from typing import ClassVar, Self, TypeVar
 import torch
 from torch import Tensor
 
+from ctbench.datasets import sources
 from ctbench.datasets.augmentation import Augmentation
+from ctbench.datasets.sources import Source
 
 E = TypeVar("E", bound="Examples")
 Index = Tensor | slice | list[int]  # no tuple: torch would read it as one index per dimension
@@ -139,6 +142,35 @@ class Data:
                 "give one value per channel each, or None for both"
             )
 
+    @classmethod
+    def of(
+        cls,
+        train: Source,
+        test: Source,
+        *,
+        classes: int | Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> Self:
+        """Data of your own.
+
+        Args:
+            train, test: (inputs, labels), tensors or arrays; a torch Dataset; or a DataLoader, which is read once.
+                Images are [N, C, H, W], uint8 or floating point in [0, 1], and not normalised; vectors are [N, d].
+            classes: their number or their names; None: the labels say how many there are.
+            mean, std: per channel, of pixels in [0, 1], for a network that a recipe builds; a module of your own
+                normalises by itself.
+
+        Raises:
+            ValueError: also for inputs that are neither images nor vectors.
+        """
+        training, tested = (_examples(*sources.tensors(source)) for source in (train, test))
+        if classes is None:
+            classes = 1 + max(int(part.labels.max()) for part in (training, tested))
+        names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
+        mean, std = (None if values is None else tuple(map(float, values)) for values in (mean, std))
+        return cls(training, tested, names, mean, std)
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input of a network, e.g. (C, H, W)."""
@@ -148,6 +180,16 @@ class Data:
     def classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)
+
+
+def _examples(inputs: Tensor, labels: Tensor) -> Examples:
+    """Images, if there are four axes, or vectors."""
+    if inputs.dim() not in (2, 4):
+        raise ValueError(
+            f"inputs have shape {list(inputs.shape)}: give images [N, C, H, W] (grey ones as x[:, None]) or vectors "
+            f"[N, d]"
+        )
+    return Images(inputs, labels) if inputs.dim() == 4 else Vectors(inputs, labels)
 
 
 def _cut_from(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
@@ -185,6 +227,18 @@ def stratified_split(examples: E, *, fraction: float, seed: int) -> tuple[E, E]:
         )
     held_out = held_out.to(examples.labels.device)
     return examples.subset(~held_out), examples.subset(held_out)
+
+
+def part(examples: E, *, count: int, seed: int) -> E:
+    """Return `count` of the examples, chosen at random, in their order. The choice depends only on the seed.
+
+    Raises:
+        ValueError: there are fewer examples.
+    """
+    if count > len(examples):
+        raise ValueError(f"train_samples is {count}, but the training set has {len(examples)} samples")
+    places = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    return examples.subset(places.to(examples.labels.device))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,4 +51,4 @@ def stack(pictures: dict[str, NDArray[np.uint8]]) -> Tensor:
                 f"{first} is {sizes[0]} pixels and {name} is {sizes[1]} (height x width); "
                 "all images must have one size: resize them, or give a size to resize to"
             )
-    return torch.from_numpy(np.stack(list(pictures.values())))
+    return torch.from_numpy(np.ascontiguousarray(np.stack(list(pictures.values()))))

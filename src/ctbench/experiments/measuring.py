@@ -15,6 +15,7 @@ signal and the perturbations that Auto-PGD with 10 steps finds on the training s
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,16 +42,16 @@ def measure(trial: Trial) -> dict[str, Any]:
     data, epochs = trial.recipe.dataset.load(), list[dict[str, float]]()
     graph: Graph | None = None
 
-    def watch(epoch: int, model: nn.Module) -> None:
+    def on_epoch(metrics: Mapping[str, float], model: nn.Module) -> None:
         nonlocal graph
         if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
-            raise TrainingDivergedError(f"the last step of epoch {epoch} made weights that are not finite")
+            raise TrainingDivergedError(f"the last step of epoch {metrics['epoch']:g} made weights that are not finite")
         graph = graph or trace(model, data.input_shape)
         epochs.append(_after_an_epoch(trial, data, model, graph))
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            model = train(trial.recipe, out=f"{folder}/run", quiet=True, watch=watch).model
+            model = train(trial.recipe, out=f"{folder}/run", quiet=True, on_epoch=on_epoch).model
     except TrainingDivergedError as error:
         return {"diverged": str(error)}
     unstable = [epoch.pop("unstable") for epoch in epochs]

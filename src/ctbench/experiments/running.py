@@ -22,7 +22,7 @@ import torch
 
 from ctbench.experiments.base import KEY, Trial
 from ctbench.experiments.measuring import measure
-from ctbench.results import jsonl
+from ctbench.results import jsonl, locks
 from ctbench.results.jsonl import Record
 from ctbench.watchdog import exit_with_parent
 
@@ -43,11 +43,15 @@ def run(
         watch: called with the number of finished trials and the number of trials, at the start and after each trial.
 
     Raises:
-        ValueError: the file holds other records, or a record of one of these trials with another recipe or measurement.
+        ValueError: the file holds other records, or a record of one of these trials with another recipe or measurement;
+            or another process writes the file.
         ChildProcessError: a process died.
     """
-    deadline = time.perf_counter() + total
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with locks.alone(path.with_suffix(".lock"), path):
+        return _run(trials, path, jobs, time.perf_counter() + total, watch)
+
+
+def _run(trials: Sequence[Trial], path: Path, jobs: int, deadline: float, watch: Watch | None) -> list[Record]:
     done = _existing(path, trials)
     jsonl.rewrite(path, done.values())  # without a line that was truncated by a kill
 

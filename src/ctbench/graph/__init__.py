@@ -14,7 +14,7 @@ from ctbench.graph.graph import (
 )
 from ctbench.graph.ops import Affine, Elementwise, Lines, Op, UnsupportedLayerError, lower
 from ctbench.graph.precisions import Precisions, Twin
-from ctbench.graph.trace import precision, trace
+from ctbench.graph.trace import precision, trace, unwrapped
 
 __all__ = [
     "Affine",
@@ -35,6 +35,7 @@ __all__ = [
     "precision",
     "split",
     "trace",
+    "unwrapped",
     "walk_backward",
     "walk_forward",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctbench.graph.graph import Graph, freeze
-from ctbench.graph.trace import precision, trace
+from ctbench.graph.trace import precision, trace, unwrapped
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Precisions(Twin[Graph]):
             UnsupportedLayerError: a layer has no op.
             ValueError: the model is not a torch.nn.Module, or rejects inputs of this shape.
         """
-        like = precision(model, x)
+        like, model = precision(model, x), unwrapped(model)
         # double precision from the start: constants rounded to single precision first would give another network
         search = _frozen(model, x.to(like))
         proof = _frozen(_doubled(model), x.to(like.device).double()).rounded_outward()

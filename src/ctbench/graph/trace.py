@@ -40,6 +40,7 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
         ValueError: the network rejects inputs of this shape, its forward depends on values of the input, or the graph
             and the network compute different values.
     """
+    model = unwrapped(model)
     _check_plain(model)
     if not any(True for _ in model.children()) and _has_op(model):
         model = nn.Sequential(model)  # fx traces into the root, so a single layer needs a container
@@ -54,6 +55,17 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
         graph = _Reader(model, Builder(tuple(input_shape), _own(model))).read(traced)
         _check_agreement(model, graph)
     return graph
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside `DataParallel`, `DistributedDataParallel` and `torch.compile`, which compute the same."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
+            model = compiled
+        else:
+            return model
 
 
 def _check_plain(model: nn.Module) -> None:
@@ -97,7 +109,7 @@ def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
-    own = _own(model)
+    own = _own(unwrapped(model))
     if own is None and x.is_floating_point() and x.dtype not in FINE:
         raise ValueError(f"the inputs are {x.dtype}, too coarse for bounds: give x.float() or x.double()")
     like = x if own is None else own

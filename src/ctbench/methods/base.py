@@ -92,6 +92,23 @@ class Method(ABC):
         return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unavailable(Method):
+    """Stands for a method whose class is not there, in the recipe of a run that is only used, not trained.
+
+    Args:
+        settings: its name and fields, as JSON.
+    """
+
+    name: ClassVar[str] = "unavailable"
+    record_only: ClassVar[bool] = True
+    settings: str
+
+    def __call__(self, net: Graph, batch: Batch) -> RobustLoss:
+        """Raises ValueError: the module of the method has to be imported."""
+        raise ValueError(f"the method {self.settings} is not defined: import its module (--import MODULE)")
+
+
 def methods() -> dict[str, type[Method]]:
     """Return all methods by name: those of this package, and all other subclasses of `Method` defined so far."""
     return members(Method)

@@ -15,8 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctbench.domains import relu_states
 from ctbench.graph import Affine, Graph
-from ctbench.graph.ops import ReLU
+from ctbench.networks import weights
 from ctbench.regions import Box
 
 TAU = 0.5
@@ -28,8 +29,7 @@ def shi(graph: Graph, boxes: list[Box]) -> Tensor:
     mixing = (node for node in graph.nodes if isinstance(node.op, Affine) and node.op.mixes)
     first = next(mixing, graph.nodes[-1])
     input_radius = boxes[first.inputs[0]].radius.mean()
-    relus = [boxes[node.inputs[0]] for node in graph.nodes if isinstance(node.op, ReLU)]
-    terms = [_tightness(box, input_radius) + _balance(box) for box in relus]
+    terms = [_tightness(box, input_radius) + _balance(box) for box in relu_states.relu_inputs(graph, boxes)]
     return torch.stack(terms).mean() if terms else input_radius.new_zeros(())
 
 
@@ -39,13 +39,13 @@ def _tightness(box: Box, input_radius: Tensor) -> Tensor:
 
 def _balance(box: Box) -> Tensor:
     center = box.center
-    active, inactive = (box.lower > 0).to(center.dtype), (box.upper < 0).to(center.dtype)
+    active, dead = relu_states.active(box), relu_states.dead(box)
     spread = (center - center.mean()).square()
-    rho = _ratio((center * active).mean(), -(center * inactive).mean())
-    nu = _ratio((spread * active).sum(), (spread * inactive).sum())
+    rho = _ratio((center * active).mean(), -(center * dead).mean())
+    nu = _ratio((spread * active).sum(), (spread * dead).sum())
     term = ((TAU - rho).clamp(min=0) + (TAU - nu).clamp(min=0)) / TAU
     # if every neuron is unstable, both ratios are 0/0, and the term is dropped
-    return torch.where((active + inactive).any(), term, 0.0)
+    return torch.where((active + dead).any(), term, 0.0)
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
@@ -54,6 +54,15 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 
 
 def l1(model: nn.Module) -> Tensor:
-    """The sum of |weight| over all convolutions and linear layers, without biases and batch norms."""
-    weights = [m.weight.abs().sum() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    return torch.stack(weights).sum()
+    """The sum of |weight| over all weights of a network (a scalar): see `ctbench.networks.weights`.
+
+    Raises:
+        ValueError: the network has no weights.
+    """
+    sums = [weight.values.abs().sum() for weight in weights(model)]
+    if not sums:
+        raise ValueError(
+            "l1 is > 0, but the network has no weights: set l1=0, or let the names of its parameters [out, in, ...] "
+            "end in 'weight'"
+        )
+    return torch.stack(sums).sum()

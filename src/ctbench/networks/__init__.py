@@ -11,9 +11,11 @@ from ctbench.members import members
 from ctbench.networks.base import Architecture
 from ctbench.networks.blocks import Conv
 from ctbench.networks.cnn import CNN3, CNN5, CNN7, CNN7Narrow, CNN7TinyImageNet, ConvLarge, ConvNet, ConvSmall
+from ctbench.networks.given import Given
 from ctbench.networks.mlp import MLP
 from ctbench.networks.normalize import Normalize
 from ctbench.networks.resnet import Block, ResidualNet, ResNet, ResNet2B, ResNet4B
+from ctbench.networks.weights import Weight, weights
 from ctbench.networks.wide_resnet import WideResNet
 
 __all__ = [
@@ -29,13 +31,16 @@ __all__ = [
     "ConvLarge",
     "ConvNet",
     "ConvSmall",
+    "Given",
     "Normalize",
     "ResNet",
     "ResNet2B",
     "ResNet4B",
     "ResidualNet",
+    "Weight",
     "WideResNet",
     "architectures",
+    "weights",
 ]
 
 

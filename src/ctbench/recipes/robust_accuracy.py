@@ -22,8 +22,8 @@ Settings that the papers do not state are those of the code that they name:
 Our choice: AT with SGD has the momentum and weight decay of COAP; crops by up to 4 pixels; on segments, COAP has as
 many epochs as AT, and AT searches on grids.
 
-Different here: COAP's radius grows from 0, not from 0.01 or 0.001; networks for MNIST begin with a normalisation; and
-the radius of CROWN-IBP and IBP grows like that of FAST-IBP.
+Different here: COAP's radius grows from 0, not from 0.01 or 0.001; and the radius of CROWN-IBP and IBP grows like that
+of FAST-IBP.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def _mnist() -> dict[str, Recipe]:
     """The settings of App. A.1, by column."""
     at = Recipe(
         dataset=MNIST(),
+        normalize=False,
         network=ConvLarge(),
         threat=Linf(eps=0.1),
         method=PGD(attack=APGD(steps=10)),
@@ -97,6 +98,7 @@ def _cifar10() -> dict[str, Recipe]:
     at = replace(
         _mnist()["AT"],
         dataset=CROPS,
+        normalize=True,
         network=ResNet(),
         optimizer=SGD(lr=0.05, milestones=(80, 120), decay=0.1, weight_decay=5e-4),
         epochs=150,
@@ -126,6 +128,7 @@ def _tinyimagenet() -> dict[str, Recipe]:
     at = replace(
         _mnist()["AT"],
         dataset=TinyImageNet(augmentation=CROPPED),
+        normalize=True,
         network=WideResNet(),
         optimizer=SGD(lr=0.1, milestones=(100, 150), decay=0.1, weight_decay=5e-4),
         epochs=200,
@@ -206,8 +209,10 @@ def robustacc_mnist_segments_coap() -> Recipe:
 
 
 def robustacc_cifar10_segments_line_search() -> Recipe:
-    return replace(robustacc_mnist_segments_line_search(), dataset=CROPS, threat=RandomSegments(eps=2.5, count=10))
+    at = robustacc_mnist_segments_line_search()
+    return replace(at, dataset=CROPS, normalize=True, threat=RandomSegments(eps=2.5, count=10))
 
 
 def robustacc_cifar10_segments_coap() -> Recipe:
-    return replace(robustacc_mnist_segments_coap(), dataset=CROPS, threat=RandomSegments(eps=2.5, count=10))
+    coap = robustacc_mnist_segments_coap()
+    return replace(coap, dataset=CROPS, normalize=True, threat=RandomSegments(eps=2.5, count=10))

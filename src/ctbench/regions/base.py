@@ -64,8 +64,11 @@ class Region(ABC):
 class Threat(ABC):
     """A threat model: makes a region around each input.
 
-    eps is the radius, in [0, 1] pixel space: `Linf(8 / 255)`, or by name, `Linf(eps=8 / 255)`. Inputs must lie in the
-    data range `clip` (None: no range).
+    The radius is given first: `Linf(8 / 255)`, or by name, `Linf(eps=8 / 255)`.
+
+    Args:
+        eps: the radius, in [0, 1] pixel space.
+        clip: the data range, in which inputs must lie; None: no range.
     """
 
     name: ClassVar[str]

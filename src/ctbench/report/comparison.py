@@ -23,6 +23,7 @@ class Row:
     certification: Certification | None  # None if the run has not been certified
     training_seconds: float | None
     attacked: tuple[float, int] | None = None  # accuracy under attacks, and the number of attacked samples
+    selected_on_test: bool = False  # whether the weights were selected by their accuracy on the test images
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -36,7 +37,7 @@ class Row:
             self.run,
             self.dataset,
             self.network,
-            self.method,
+            f"{self.method} (selected on test data)" if self.selected_on_test else self.method,
             self.norm,
             _shown(self.eps),
             str(len(job)) if job else "-",
@@ -89,6 +90,7 @@ def _rows_of(folder: RunFolder) -> list[Row]:
         "run": folder.path.name,
         "method": trained["method"],
         "training_seconds": _training_seconds(folder.metrics),
+        "selected_on_test": trained["select"] == "test",
     }
     if not certifications:
         names = {part: trained[part] for part in ("dataset", "network")}
@@ -103,14 +105,14 @@ def _rows_of(folder: RunFolder) -> list[Row]:
 
 
 def _names(recipe: Path) -> dict[str, Any]:
-    """The names of the data set, the network and the method of a recipe; "-" if there is no recipe."""
+    """The names of the data set, network, method and selection of a recipe; "-" if there is no recipe."""
     content = jsonl.read_json(recipe) if recipe.exists() else {}
     parts = ("dataset", "network", "method")
     if not isinstance(content, dict) or not all(isinstance(content.get(part, {}), dict) for part in parts):
         raise ValueError(
             f"{recipe} is not a recipe, an object with {', '.join(parts)}: restore the file, or leave this run out"
         )
-    return {part: content.get(part, {}).get("name", "-") for part in parts}
+    return {part: content.get(part, {}).get("name", "-") for part in parts} | {"select": content.get("select", "-")}
 
 
 def _shown(eps: float | list[Any] | None) -> str:

@@ -209,7 +209,7 @@ SAMPLE: Mapping[str, Kind] = {
 }
 SETTINGS: Mapping[str, Kind] = {
     "eps": ("a finite number >= 0, or lists of such numbers", _radius),
-    **dict.fromkeys(("norm", "threat", "dataset", "network", "network_digest"), TITLE),
+    **dict.fromkeys(("norm", "threat", "dataset", "network", "network_digest", "selected_on"), TITLE),
 }
 NEEDED = ("name", "verdict", "stage", "bound", "seconds")
 INSTANCE: Mapping[str, Kind] = {

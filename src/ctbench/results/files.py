@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from filelock import FileLock, Timeout
-
-from ctbench.results import jsonl
+from ctbench.results import jsonl, locks
 from ctbench.results.checking import CHECKSUM, checksum, sealed, unsealed
 
 
@@ -61,15 +57,8 @@ class RecordFiles:
             ValueError: another process writes here.
         """
         self._check_name()
-        self.records.parent.mkdir(parents=True, exist_ok=True)
-        lock = self.records.with_suffix(".lock")
-        try:
-            with FileLock(lock, timeout=0):
-                yield
-        except Timeout:
-            if not lock.exists():  # the lock could not be created
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(lock)) from None
-            raise ValueError(f"another process writes {self.records}: wait for it, or choose another place") from None
+        with locks.alone(self.records.with_suffix(".lock"), self.records):
+            yield
 
     def _begin(self, settings: dict[str, Any]) -> bool:
         """Write the settings, if there are no files yet; returns whether there were none.

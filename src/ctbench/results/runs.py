@@ -5,9 +5,12 @@ versions.json        of the library (with its git commit), torch and Python
 metrics.jsonl        a record for each epoch
 state.safetensors    weights and optimiser after the last complete epoch: a run resumes from here
 weights.safetensors  the trained weights: the run is complete
+network.onnx         of a module of your own: the trained network as a graph
+run.lock             the lock of the process that trains here
 certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.counterexamples/INDEX.npy points,
                      NAME.lock the lock of the process that writes them
-attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME describes, and .json their settings
+attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME describes, .json their settings, and
+                     .lock the lock of the process that attacks
 analysed/NAME.jsonl  records of the analysis NAME, NAME.json its settings
 corrupted/SOURCE.jsonl  accuracies on corrupted test images, and .json their settings
 """
@@ -93,7 +96,8 @@ class CertificationFiles(RecordFiles):
 
         Raises:
             FileNotFoundError: a part does not exist.
-            ValueError: these files already exist, settings differ, or a sample has two records.
+            ValueError: these files already exist, settings differ, or a sample has two records; or another process
+                writes these files.
         """
         if self.records.exists() and self.settings.exists():
             raise ValueError(f"{self.records} exists already: merge into a new file")
@@ -115,8 +119,9 @@ class CertificationFiles(RecordFiles):
                     )
                 by_index[record.index] = part.records, record
         merged = Certification.of(record for _, record in by_index.values())
-        self.start(settings[0], resume=False)
-        jsonl.rewrite(self.records, map(_sealed, merged))
+        with self.alone():
+            self.start(settings[0], resume=False)
+            jsonl.rewrite(self.records, map(_sealed, merged))
         return merged
 
 
@@ -147,6 +152,14 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         return self.path / "weights.safetensors"
+
+    @property
+    def exported(self) -> Path:
+        return self.path / "network.onnx"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "run.lock"
 
     def certification(self, name: str) -> CertificationFiles:
         return CertificationFiles(self.path / "certified" / f"{name}.jsonl")

@@ -3,6 +3,7 @@
 from ctbench.training.averaging import SWA
 from ctbench.training.checkpoints import load_network, load_weights
 from ctbench.training.divergence import TrainingDivergedError
+from ctbench.training.matching import Matching
 from ctbench.training.optimizers import SGD, Adam, Optimizer
 from ctbench.training.recipe import Recipe
 from ctbench.training.runs import Run, load_run, train
@@ -14,6 +15,7 @@ __all__ = [
     "Adam",
     "ConstantRamp",
     "LinearRamp",
+    "Matching",
     "Optimizer",
     "Ramp",
     "Recipe",

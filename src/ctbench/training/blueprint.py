@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ctbench.datasets import Data
-from ctbench.networks import Architecture
+from ctbench.networks import Architecture, Given
 from ctbench.training.initialization import build
 
 
@@ -22,9 +22,14 @@ class Blueprint:
     std: tuple[float, ...] | None = None
 
     @classmethod
-    def of(cls, network: Architecture, data: Data) -> Blueprint:
-        """The blueprint of an architecture for a data set, with the normalisation of the data set."""
-        return cls(network=network, input_shape=data.input_shape, classes=data.classes, mean=data.mean, std=data.std)
+    def of(cls, network: Architecture, data: Data, *, normalize: bool = True) -> Blueprint:
+        """The blueprint of an architecture for a data set; `normalize`: with the normalisation of the data set.
+
+        A module of the user's own normalises by itself.
+        """
+        own = isinstance(network, Given) or not normalize
+        mean, std = (None, None) if own else (data.mean, data.std)
+        return cls(network=network, input_shape=data.input_shape, classes=data.classes, mean=mean, std=std)
 
     def build(self, *, initialization: str = "kaiming", seed: int = 0) -> nn.Module:
         """A network with new weights."""

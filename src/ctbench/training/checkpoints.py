@@ -8,19 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ctbench import zoo
 from ctbench.files import write_whole
-from ctbench.training import codec
+from ctbench.graph import unwrapped
+from ctbench.results.jsonl import named
+from ctbench.training import codec, tensor_files
 from ctbench.training.blueprint import Blueprint
+from ctbench.training.matching import Matching, check_finite, differences, matched
 
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The best epoch so far, by its accuracy on the validation images."""
+    """The best epoch so far, by its accuracy on the images that select it."""
 
     epoch: int
     accuracy: float
@@ -42,7 +45,7 @@ class State:
 def save_network(model: nn.Module, blueprint: Blueprint, path: Path) -> None:
     """Write the weights of a network, with its blueprint as metadata."""
     about = {"blueprint": json.dumps(codec.encode(blueprint))}
-    write_whole(path, safetensors.torch.save(_contiguous(model.state_dict()), metadata=about))
+    write_whole(path, safetensors.torch.save(_contiguous(unwrapped(model).state_dict()), metadata=about))
 
 
 def blueprint_of(path: Path | str) -> Blueprint:
@@ -52,7 +55,8 @@ def blueprint_of(path: Path | str) -> Blueprint:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or has no blueprint because `save_network` did not write it.
     """
-    _, about = _read(Path(path))
+    pickled = Path(path).suffix in tensor_files.PICKLED and Path(path).is_file()
+    about = {} if pickled else tensor_files.read(Path(path))[1]
     if "blueprint" not in about:
         raise ValueError(
             f"{path} does not say which network it is for: give the folder of its run, or name the network (--network)"
@@ -61,44 +65,62 @@ def blueprint_of(path: Path | str) -> Blueprint:
 
 
 def load_network(path: Path | str) -> nn.Module:
-    """The network of a weights file that `save_network` wrote, in eval mode.
+    """The network of a weights file that `save_network` wrote, or of "zoo:NAME" (see `ctbench.zoo`), in eval mode.
 
     Raises the errors of `blueprint_of` and `load_weights`.
     """
+    if zoo.is_entry(path):
+        path = zoo.located(path) / "weights.safetensors"
     model = blueprint_of(path).build()
-    load_weights(model, path)
+    load_exactly(model, Path(path))
     return model.eval()
 
 
-def load_weights(model: nn.Module, path: Path | str) -> None:
-    """Load weights into a network that has exactly these parameters and buffers.
+def load_exactly(model: nn.Module, path: Path) -> None:
+    """Load the weights of a safetensors file that has exactly the names and shapes of a network.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds the weights of another network; the message says how they differ.
     """
-    tensors, _ = _read(Path(path))
-    _fit(model, tensors, Path(path))
+    _fit(model, tensor_files.read(path)[0], path)
+
+
+def load_weights(model: nn.Module, path: Path | str) -> Matching:
+    """Load the weights of a file into a network: safetensors, or a state dict that `torch.save` wrote, also inside a
+    checkpoint.
+
+    Names decide; where they differ, layers are matched by shape and order (see `ctbench.training.matching`). A module
+    in `DataParallel` or `torch.compile` is unwrapped.
+
+    Returns:
+        Which tensor of the file became which tensor of the network.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is a pickle of more than tensors, or holds the weights of another network, or
+            weights that can be matched in several ways; says how they differ.
+    """
+    path, model = Path(path), unwrapped(model)
+    tensors = tensor_files.read_state_dict(path)
+    try:
+        state, matching = matched(tensors, model.state_dict())
+    except ValueError as error:
+        raise ValueError(f"{path} holds the weights of another network: {error}") from None
+    _load(model, state, path)
+    return matching
 
 
 def _fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    expected = model.state_dict()
-    missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    differing = [
-        f"{name} is {list(tensors[name].shape)}, the network's is {list(expected[name].shape)}"
-        for name in expected.keys() & tensors.keys()
-        if expected[name].shape != tensors[name].shape
-    ]
-    problems = [
-        f"it lacks {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}" if missing else "",
-        f"it has {', '.join(unexpected[:3])}{' ...' * (len(unexpected) > 3)} too many" if unexpected else "",
-        *sorted(differing)[:2],
-    ]
-    if any(problems):
-        raise ValueError(f"{path} holds the weights of another network: {'; '.join(p for p in problems if p)}")
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{path}: {name} holds NaN or infinite values")
+    """Load tensors whose names and shapes are exactly those of a network."""
+    if different := differences(tensors, model.state_dict()):
+        raise ValueError(f"{path} holds the weights of another network: {different}")
+    _load(model, tensors, path)
+
+
+def _load(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    with named(path):
+        check_finite(tensors)
     model.load_state_dict(dict(tensors))
 
 
@@ -129,7 +151,7 @@ def save_state(
 
 def load_state(path: Path) -> State:
     """The state of a run in a file. Raises ValueError if the file is damaged."""
-    tensors, about = _read(path)
+    tensors, about = tensor_files.read(path)
     try:
         epochs_done, made_of = int(about["epochs_done"]), about["made_of"]
     except (KeyError, ValueError):
@@ -147,17 +169,6 @@ def restore(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, pa
         index, _, key = name.partition(".")
         entries.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            names = file.keys()  # the handle itself cannot be iterated over
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from None
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

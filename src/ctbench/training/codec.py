@@ -10,8 +10,10 @@ import dataclasses
 import functools
 import inspect
 import json
+import re
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import MISSING
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -20,6 +22,11 @@ from ctbench.members import members, own_name, required_fields
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 T = TypeVar("T")
+FRACTION = re.compile(r"(\d+(?:\.\d+)?)/(\d*[1-9]\d*)")  # a number such as 8/255
+
+
+class UnknownMemberError(ValueError):
+    """A name that no class of its kind has, such as that of a class whose module was not imported."""
 
 
 def encode(value: Any) -> Json:
@@ -58,14 +65,40 @@ def decode(kind: type[T], content: Json, path: str = "") -> T:
 
 
 def with_changes(value: T, changes: list[str]) -> T:
-    """A dataclass with changes "path.to.field=value"; a value that is not JSON is plain text."""
-    content = encode(value)
-    for change in changes:
-        path, equals, text = change.partition("=")
-        if not equals:
-            raise ValueError(f"{change!r} is not a change: write path.to.field=value")
-        _set(type(value), content, path.split("."), _parse(text), path)
-    return decode(type(value), content)
+    """A dataclass with changes "path.to.field=value"; a value that is not JSON is plain text.
+
+    A number may be a fraction, such as 8/255.
+    """
+    return changed(type(value), encode(value), dict(map(change, changes)))
+
+
+def change(text: str) -> tuple[str, str]:
+    """The path and the value of a change "path.to.field=value"."""
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not a change: write path.to.field=value")
+    return path, value
+
+
+def changed(kind: type[T], content: Json, changes: Mapping[str, str]) -> T:
+    """The dataclass of JSON values, with other values at some paths, in their order."""
+    for path, text in changes.items():
+        _set(kind, content, path.split("."), _parse(text), path)
+    return decode(kind, content)
+
+
+def differences(first: Json, second: Json, path: str = "") -> list[str]:
+    """The paths at which JSON values differ, e.g. "optimizer.lr"."""
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        return [] if first == second else [path]
+    if path and first.get("name") != second.get("name"):  # members of other classes
+        return [path]
+    keys = dict.fromkeys((*first, *second))
+    return [
+        place
+        for key in keys
+        for place in differences(first.get(key), second.get(key), f"{path}.{key}" if path else key)
+    ]
 
 
 @functools.cache
@@ -117,6 +150,8 @@ def _set(kind: Any, content: Any, path: list[str], value: Json, whole: str) -> N
         return
     if isinstance(value, str) and inspect.isabstract(inner):
         content[field] = _of_name(inner, value, whole)
+    elif isinstance(value, str) and inner is float and (fraction := FRACTION.fullmatch(value)):
+        content[field] = float(fraction[1]) / float(fraction[2])
     else:
         content[field] = value
 
@@ -184,14 +219,15 @@ def _class_of(kind: Any, content: Any, path: str) -> Any:
     """The concrete class of an object: if the type of the field is abstract, the member that the object names."""
     if not inspect.isabstract(kind):
         return kind
-    choices = members(kind)
-    name = content.get("name")
-    if name not in choices:
+    name, every = content.get("name"), members(kind, records=True)
+    if name not in every:
+        choices = members(kind)
         if name is None:
             raise ValueError(f"{path}: the object must have a name, one of {_listed(choices)}")
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        raise _invalid(path, name, f"the name of {article} {kind.__name__.lower()}: {_listed(choices)}")
-    return choices[name]
+        expected = f"the name of {article} {kind.__name__.lower()}: {_listed(choices)}"
+        raise UnknownMemberError(str(_invalid(path, name, expected)))
+    return every[name]
 
 
 def _decode_plain(kind: Any, content: Any, path: str) -> Any:

@@ -4,7 +4,8 @@
               widths neither grows nor shrinks (Shi et al. 2021, section 3.2)
     kaiming   uniform with gain sqrt(2) over the fan-in (He et al. 2015)
 
-Biases, the last layer under `shi`, and batch norms keep the initial values of torch.
+`ctbench.networks.weights` says which parameters are weights. Biases, the last layer under `shi`, batch norms and
+everything else keep the initial values of torch, or those of a module of your own.
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from ctbench.networks import Weight, weights
 
-def shi_normal(layers: list[nn.Conv2d | nn.Linear]) -> None:
+
+def shi_normal(layers: list[Weight]) -> None:
     """Draw the weights of all layers except the last one: Shi et al. 2021, section 3.2."""
-    for layer in layers[:-1]:
-        nn.init.normal_(layer.weight, std=math.sqrt(2 * math.pi) / layer.weight[0].numel())
+    for weight in layers[:-1]:
+        nn.init.normal_(weight.values, std=math.sqrt(2 * math.pi) / weight.fan_in)
 
 
-def kaiming_uniform(layers: list[nn.Conv2d | nn.Linear]) -> None:
+def kaiming_uniform(layers: list[Weight]) -> None:
     """Draw the weights of all layers: He et al. 2015."""
-    for layer in layers:
-        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+    for weight in layers:
+        bound = math.sqrt(3.0) * (nn.init.calculate_gain("relu") / math.sqrt(weight.fan_in))
+        nn.init.uniform_(weight.values, -bound, bound)
 
 
-INITIALIZATIONS: dict[str, Callable[[list[nn.Conv2d | nn.Linear]], None]] = {
+INITIALIZATIONS: dict[str, Callable[[list[Weight]], None]] = {
     "shi": shi_normal,
     "kaiming": kaiming_uniform,
 }
@@ -39,5 +43,5 @@ def build(make: Callable[[], nn.Module], *, initialization: str, seed: int) -> n
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make()
-        INITIALIZATIONS[initialization]([m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)])
+        INITIALIZATIONS[initialization](weights(model))
     return model

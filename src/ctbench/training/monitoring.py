@@ -2,9 +2,8 @@
 
 ibp_accuracy      the share of samples with positive interval bounds of all margins over the whole region: a sound
                   certificate (except for rounding), unlike the estimate of the method
-active_relus      the share of ReLUs with l > 0, over samples and neurons
-dead_relus        the share with u <= 0
-unstable_relus    the share of all other ReLUs
+active_relus, dead_relus, unstable_relus
+                  the shares of ReLUs in these states, over samples and neurons (domains/relu_states.py)
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ctbench.domains import interval
+from ctbench.domains.relu_states import relu_inputs, relu_shares
 from ctbench.graph import Graph
-from ctbench.graph.ops import ReLU
 from ctbench.methods.base import Batch, RobustLoss
 from ctbench.regions import Box
 from ctbench.specification import margin_rows
@@ -73,7 +72,7 @@ def bound_statistics(net: Graph, batch: Batch, robust: RobustLoss) -> dict[str, 
     boxes = robust.boxes
     if boxes is None:
         return {}
-    statistics = _relus([boxes[node.inputs[0]] for node in net.nodes if isinstance(node.op, ReLU)])
+    statistics = _relus(relu_inputs(net, boxes))
     if robust.whole and _covers(boxes[0], batch.region.hull):
         spec = margin_rows(batch.y, net.classes, dtype=batch.x.dtype)
         margins = interval.lower_bounds(net, batch.region, spec, inner=boxes)
@@ -81,18 +80,8 @@ def bound_statistics(net: Graph, batch: Batch, robust: RobustLoss) -> dict[str, 
     return statistics
 
 
-def _relus(boxes: list[Box]) -> dict[str, Tensor]:
-    if not boxes:
-        return {}
-    count = sum(box.lower.numel() for box in boxes)
-    active = torch.stack([_positive(box.lower) for box in boxes]).sum() / count
-    dead = 1 - torch.stack([_positive(box.upper) for box in boxes]).sum() / count
-    return {"active_relus": active, "dead_relus": dead, "unstable_relus": 1 - active - dead}
-
-
-def _positive(values: Tensor) -> Tensor:
-    """The number of positive values. On a CPU, floats are summed faster than truth values."""
-    return torch.gt(values, 0, out=torch.empty_like(values)).sum()
+def _relus(inputs: list[Box]) -> dict[str, Tensor]:
+    return {f"{state}_relus": share for state, share in relu_shares(inputs)._asdict().items()} if inputs else {}
 
 
 def _covers(box: Box, region: Box) -> bool:

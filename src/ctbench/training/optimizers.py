@@ -23,6 +23,8 @@ class Optimizer(ABC):
 
     Args:
         lr: the learning rate; it is multiplied by `decay` at the start of each epoch in `milestones`.
+        milestones: these epochs, counted from 0, in ascending order.
+        decay: the factor of the learning rate.
         clip_norm: the largest l2 norm of the whole gradient; a longer gradient is scaled down. None: no limit.
     """
 

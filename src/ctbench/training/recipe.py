@@ -18,14 +18,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ctbench.datasets import Dataset
 from ctbench.methods.base import Method
-from ctbench.networks import Architecture
+from ctbench.networks import Architecture, Given
 from ctbench.regions import Threat
 from ctbench.results import Published, jsonl
-from ctbench.training import codec
+from ctbench.training import codec, lengths
 from ctbench.training.averaging import SWA
 from ctbench.training.optimizers import Adam, Optimizer
 from ctbench.training.schedules import Ramp, Schedule, SmoothRamp, with_number
 
+ABOUT = ("name", "source", "published")  # they say nothing of the run itself
 SCHEDULED = ("method", "warmup", "robust_weight", "shi", "l1", "optimizer")  # read in every step
 
 
@@ -38,6 +39,9 @@ class Recipe:
     Args:
         name: the name; `ctbench.recipes` sets it to the name of the function or entry that makes the recipe.
         dataset, network: the data and the network to train.
+        normalize: begin the network with the normalisation of the data set, if it has one. The code of CTBench does so
+            for all data; the papers of CTBench (App. B.1) and TAPS (App. D.2) have no normalisation on MNIST. A module
+            of your own never gets one.
         threat: the threat model that the network should withstand; its eps is the radius at test time.
         train_eps: the final radius of training; None is the eps of the threat model.
         ramp: the growth of the radius up to `train_eps`.
@@ -47,9 +51,10 @@ class Recipe:
         shi: the weight of the regulariser R of Shi et al., which is used while the radius grows.
         l1: the weight of the sum of all |weights|.
         schedules: fields of the method and weights of the loss that change from step to step.
-        initialization: "shi" or "kaiming".
+        initialization: "shi" or "kaiming"; "given" for a module of your own, which begins with the weights that it has.
         optimizer: Adam or SGD, and its learning rate.
         epochs, batch_size: the length of the run; the last batch of an epoch may be smaller.
+        train_samples: the number of training samples to use, chosen by the seed, to try a recipe out; None: all.
         accumulate: the number of parts of a batch; their losses are computed one after the other, which needs less
             memory. The statistics of batch norms, and the prelude of a method, are still those of the whole batch. So
             the step is the same, with two exceptions: the random starts of attacks, and terms that are not a mean over
@@ -63,6 +68,9 @@ class Recipe:
         validation: the share of the training set that is held out and evaluated after each epoch.
         select: end with the weights of the "last" epoch, or of the "best" epoch at the full radius, i.e. the one with
             the highest robust accuracy (estimated by the method) on the validation images; the first one of equals.
+            "test" is the protocol of CTBench's code: the same on the test images, among the epochs that end at the
+            radius of the test or above. Accuracies on these images are then optimistic, and `compare` marks them.
+            That code takes the last epoch for MTL-IBP.
         seed: the source of all randomness.
         source: where the hyper-parameters come from.
         published: the accuracies that the source reports for them.
@@ -71,6 +79,7 @@ class Recipe:
     name: str = "unnamed"
     dataset: Dataset
     network: Architecture
+    normalize: bool = True
     threat: Threat
     method: Method
     warmup: Method | None = None
@@ -80,17 +89,18 @@ class Recipe:
     shi: float = 0.0
     l1: float = 0.0
     schedules: tuple[Schedule, ...] = ()
-    initialization: Literal["shi", "kaiming"] = "kaiming"
+    initialization: Literal["shi", "kaiming", "given"] = "kaiming"
     optimizer: Optimizer = field(default_factory=Adam)
     epochs: int
     batch_size: int
+    train_samples: int | None = None
     accumulate: int = 1
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     swa: SWA | None = None
     precise_bn: bool = True
     precise_bn_variance: Literal["mean", "pooled"] = "mean"
     validation: float = 0.0
-    select: Literal["last", "best"] = "last"
+    select: Literal["last", "best", "test"] = "last"
     seed: int = 0
     source: str = ""
     published: Published | None = None
@@ -99,6 +109,8 @@ class Recipe:
         self._check_parts()
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs and batch_size must be >= 1, got {self.epochs} and {self.batch_size}")
+        if self.train_samples is not None and self.train_samples < 1:
+            raise ValueError(f"train_samples is {self.train_samples}: it must be a number of samples >= 1, or None")
         if not 1 <= self.accumulate <= self.batch_size:
             raise ValueError(f"accumulate is {self.accumulate}: it must be from 1 to batch_size, {self.batch_size}")
         if not 0 <= self.robust_weight <= 1:
@@ -144,6 +156,11 @@ class Recipe:
                 raise ValueError(f"{name} is {value!r}: choose from {', '.join(get_args(hint))}")
         if not isinstance(self.threat.eps, Real):
             raise ValueError("threat.eps has a radius for each feature: training takes one number, certify takes both")
+        if (self.initialization == "given") != isinstance(self.network, Given):
+            raise ValueError(
+                f"initialization is {self.initialization!r} for the network {self.network.name!r}: it is 'given' for a "
+                f"module of your own (ctbench.train(recipe, model=...)), and only there"
+            )
         if not isinstance(self.schedules, tuple):
             raise ValueError(f"schedules is {self.schedules!r}: give a tuple of schedules, e.g. (Schedule(...),)")
 
@@ -157,16 +174,22 @@ class Recipe:
     def _check_selection(self) -> None:
         if self.select == "last":
             return
-        if not self.validation:
+        if self.select == "best" and not self.validation:
             raise ValueError("select is 'best' but no images are held out for the choice: set validation, e.g. to 0.1")
+        if self.select == "test" and self.final_eps < self.threat.eps:
+            raise ValueError(
+                f"select is 'test', among the epochs at the radius of the test, {self.threat.eps:g}, but training ends "
+                f"at {self.final_eps:g}: set train_eps"
+            )
         if self.ramp.end > self.epochs - 1:
             raise ValueError(
-                f"select is 'best', among the epochs at the full radius, but the radius grows up to epoch "
+                f"select is {self.select!r}, among the epochs at the full radius, but the radius grows up to epoch "
                 f"{self.ramp.end:g} of {self.epochs}: no whole epoch follows; set ramp.end or epochs"
             )
         if self.swa:
             raise ValueError(
-                "swa ends with the average of many weights, select='best' with the weights of one epoch: drop one"
+                f"swa ends with the average of many weights, select={self.select!r} with the weights of one epoch: "
+                f"drop one"
             )
 
     def _check_schedules(self) -> None:
@@ -214,11 +237,18 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits, a hash of all fields except `name`, `source` and `published`."""
-        about = ("name", "source", "published")
-        content = {key: value for key, value in self.to_json().items() if key not in about}
+        content = {key: value for key, value in self.to_json().items() if key not in ABOUT}
+        if self.train_samples is None:
+            del content["train_samples"]  # as in recipes of before there was this field
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
-    def to_json(self) -> dict[str, codec.Json]:
+    def differences(self, other: Recipe) -> list[str]:
+        """The paths of the fields that decide a run and differ from another recipe, e.g. "optimizer.lr"."""
+        return [
+            path for path in codec.differences(self.to_json(), other.to_json()) if path.partition(".")[0] not in ABOUT
+        ]
+
+    def to_json(self) -> dict[str, Any]:
         """The recipe as JSON values, which `from_json` reads."""
         # a float may be written as a whole number: reading it back makes 15 and 15.0 the same recipe
         again = codec.decode(Recipe, codec.encode(self))
@@ -243,12 +273,26 @@ class Recipe:
     def with_changes(self, changes: list[str]) -> Recipe:
         """The recipe with changes like those of the command line, "path.to.field=value" each.
 
-        A part such as the method is set by its name, and then has its defaults: "method=ibp".
+        A part such as the method is set by its name, and then has its defaults: "method=ibp". Another number of epochs
+        stretches ramps, milestones and the start of SWA, as `with_epochs` does, unless they are also changed. They may
+        be shares of the run: "ramp.end=50%", "optimizer.milestones=[75%, 90%]".
 
         Raises:
             ValueError: a field is unknown or a value is invalid; the message says which are valid.
         """
-        return codec.with_changes(self, changes)
+        values = dict(map(codec.change, changes))
+        content, length = self.to_json(), values.get("epochs", "")
+        if length.isdecimal() and int(length) > 0:
+            content = lengths.stretched(content, int(length))
+        epochs = content["epochs"]
+        assert isinstance(epochs, int)
+        return codec.changed(
+            Recipe, content, {path: lengths.in_epochs(path, text, epochs) for path, text in values.items()}
+        )
+
+    def with_epochs(self, epochs: int) -> Recipe:
+        """The recipe with another number of epochs, and its ramps, milestones and start of SWA in proportion."""
+        return self.with_changes([f"epochs={epochs}"])
 
 
 @cache

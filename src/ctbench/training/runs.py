@@ -16,20 +16,30 @@ draws, the batches also differ.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from ctbench import zoo
+from ctbench.datasets import Data, GivenData
 from ctbench.files import UNFINISHED
-from ctbench.results import RunFolder, jsonl
+from ctbench.graph import UnsupportedLayerError, unwrapped
+from ctbench.networks import Architecture, Given
+from ctbench.onnx import load_onnx, save_onnx
+from ctbench.results import RunFolder, jsonl, locks
 from ctbench.training import checkpoints
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.execution import algorithms
+from ctbench.training.own_modules import own_modules, recipe_of
 from ctbench.training.processes import ALONE, Processes
 from ctbench.training.recipe import Recipe
-from ctbench.training.trainer import Trainer, Watch
+from ctbench.training.trainer import OnEpoch, Trainer
 from ctbench.training.versions import versions
 
 
@@ -47,14 +57,15 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
-    data: str | Path | None = None,
+    model: nn.Module | None = None,
+    data: Data | str | Path | None = None,
     device: str | torch.device = "cpu",
     quiet: bool = False,
     compiled: bool = False,
     deterministic: bool = False,
     tensorboard: bool = False,
     processes: Processes = ALONE,
-    watch: Watch | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Run:
     """Train a network by a recipe.
 
@@ -62,57 +73,118 @@ def train(
         recipe: the network, its data, and how to train it.
         out: the run folder; None is "runs/NAME-HASH" in the working directory.
         resume: continue the run in the folder; a complete run is loaded.
-        data: the folder with the data sets; None is the variable CTBENCH_DATA, or else the user's cache.
+        model: a module of your own in place of the recipe's network, normalisation inside. A copy of it is trained,
+            from the weights that it has. The recipe of the run then records its class, its source and these weights.
+        data: data of your own in place of the recipe's (`ctbench.datasets.Data.of`), of which the recipe of the run
+            records a digest; or the folder with the data sets; None is the CTBENCH_DATA variable, else the user's
+            cache.
         device: where to train, e.g. "cpu" or "cuda".
         quiet: show no progress.
         compiled: compile the method, where that works. It is not a field of the recipe, as it changes only rounding.
         deterministic: let torch take only deterministic algorithms; RuntimeError where an operation has none.
         tensorboard: also write each epoch's metrics to the folder "tensorboard" of the run.
         processes: the processes that train this run together. Each makes this call; the first one writes the files.
-        watch: called after each epoch with its number, counted from 1, and the network in eval mode.
+        on_epoch: called after each epoch with its metrics, as in metrics.jsonl ("epoch" counts from 1), and the network
+            in eval mode.
 
     Raises:
-        ValueError: the folder holds the run of another recipe, or a run of this one and `resume` is False; a field of
-            the recipe does not fit the data; or TensorBoard is not installed.
+        ValueError: the folder holds the run of another recipe, or a run of this one and `resume` is False; another
+            process trains there; a field of the recipe, or the module, does not fit the data; or TensorBoard is not
+            installed.
         TrainingDivergedError: the loss or its gradient became NaN or infinite; the message says where. It is raised at
             the end of that epoch, in which no later step was taken. The state after the last whole epoch stays.
     """
     if not isinstance(recipe, Recipe):
         raise ValueError(f"the recipe is {recipe!r}: give a Recipe, e.g. ctbench.recipe(name)")
+    if model is not None:
+        model = _copied(model)
+        recipe = replace(recipe, network=Given.of(model), initialization="given")
+    if isinstance(data, Data):
+        recipe = replace(recipe, dataset=GivenData.of(data, recipe.dataset.augmentation))
+    elif not isinstance(data, str | Path | None):
+        raise ValueError(f"data is a {type(data).__name__}: give ctbench.datasets.Data.of(...), or a folder")
     device = torch.device(device)
-    folder = RunFolder(Path(out) if out is not None else Path("runs") / f"{recipe.name}-{recipe.hash}")
+    folder = RunFolder(Path(out) if out is not None else default_folder(recipe))
     _check_folder(folder, recipe, resume)
     if folder.weights.exists():
-        return load_run(folder.path, device=device)
+        return load_run(folder.path, model=model, device=device)
     with processes.first_goes_first():
-        loaded = recipe.dataset.load(None if data is None else Path(data))
-    blueprint = Blueprint.of(recipe.network, loaded)
-    model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed).to(device)
+        loaded = _loaded_data(recipe, data)
+    blueprint = Blueprint.of(recipe.network, loaded, normalize=recipe.normalize)
+    if model is None:
+        model = blueprint.build(initialization=recipe.initialization, seed=recipe.seed)
+    model = model.to(device)
     with algorithms(deterministic=deterministic):
         trainer = Trainer(recipe, folder, model, loaded, device, compiled=compiled, processes=processes)
-    processes.wait()  # until each process has seen the folder as it was
-    if processes.first:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        jsonl.write_json(folder.recipe, recipe.to_json())
-        _note_versions(folder, versions(device) | trainer.ways)
-    with algorithms(deterministic=deterministic):
-        trainer.run(quiet=quiet, tensorboard=tensorboard, watch=watch)
-    if processes.first:
-        checkpoints.save_network(model, blueprint, folder.weights)
-    processes.wait()
+    with locks.alone(folder.lock, folder.path) if processes.first else nullcontext():
+        _check_folder(folder, recipe, resume)  # another process may have trained here in the meantime
+        if folder.weights.exists():
+            return load_run(folder.path, model=model, device=device)
+        processes.wait()  # until each process has seen the folder as it was
+        if processes.first:
+            jsonl.write_json(folder.recipe, recipe.to_json())
+            modules = own_modules(recipe)
+            _note_versions(folder, versions(device) | trainer.ways | ({"modules": modules} if modules else {}))
+        with algorithms(deterministic=deterministic):
+            trainer.run(quiet=quiet, tensorboard=tensorboard, on_epoch=on_epoch)
+        if processes.first:
+            if isinstance(recipe.network, Given):
+                _export(model, folder, loaded.input_shape)
+            checkpoints.save_network(model, blueprint, folder.weights)
+        processes.wait()
     return Run(recipe, model.eval(), folder)
 
 
-def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
+def default_folder(recipe: Recipe) -> Path:
+    """The run folder of a recipe, below the working directory, if no other is named."""
+    return Path("runs") / f"{recipe.name}-{recipe.hash}"
+
+
+def _loaded_data(recipe: Recipe, data: Data | str | Path | None) -> Data:
+    """The data of a recipe: those given, or those of its data set in a folder."""
+    if isinstance(data, Data):
+        return recipe.dataset.cut(data)
+    return recipe.dataset.load(None if data is None else Path(data))
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy of a module of your own, which training changes. Raises ValueError if it cannot be trained."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
+    kinds = {tensor.dtype for tensor in model.parameters()} - {torch.float32}
+    if kinds:
+        raise ValueError(f"the parameters are {', '.join(map(str, kinds))}: training takes float32, model.float()")
+    return copy.deepcopy(unwrapped(model))
+
+
+def _export(model: nn.Module, folder: RunFolder, input_shape: tuple[int, ...]) -> None:
+    """Write a module of your own as a graph, so that its run can be certified without its code, if all its ops can."""
+    try:
+        save_onnx(model, folder.exported, input_shape)
+    except UnsupportedLayerError as error:
+        warnings.warn(f"{folder.exported} is not written, so load_run needs the module again: {error}", stacklevel=4)
+
+
+def load_run(path: str | Path, *, model: nn.Module | None = None, device: str | torch.device = "cpu") -> Run:
     """The trained network of a run folder, in eval mode.
+
+    Args:
+        path: the run folder, or "zoo:NAME" (see `ctbench.zoo`).
+        model: for a run of a module of your own, the module; a copy of it gets the trained weights. None is the graph
+            that training has exported (network.onnx), in which batch norms are scales.
+        device: where the network is to be.
 
     Raises:
         FileNotFoundError: there is no run, or it is not complete.
-        ValueError: a file in the folder is damaged, or the weights belong to another network.
+        ValueError: a file in the folder is damaged, the weights belong to another network, or the module is needed; or
+            the recipe has a class (except a method) of a module that is not imported.
+
+    Warns:
+        UserWarning: the source of the module is not that of the training.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(zoo.located(path))
     folder.require()
-    recipe = Recipe.read(folder.recipe)
+    recipe = recipe_of(folder)
     if not folder.weights.exists():
         raise FileNotFoundError(f"the run {folder.path} is not complete: finish it with resume")
     network = checkpoints.blueprint_of(folder.weights).network
@@ -120,13 +192,28 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> Run:
         raise ValueError(
             f"{folder.weights} holds the weights of another network: {network}, the recipe's is {recipe.network}"
         )
-    return Run(recipe, checkpoints.load_network(folder.weights).to(device), folder)
+    return Run(recipe, _loaded(folder, network, model).eval().to(device), folder)
+
+
+def _loaded(folder: RunFolder, network: Architecture, model: nn.Module | None) -> nn.Module:
+    """The network of a complete run, with its weights."""
+    if not isinstance(network, Given):
+        if model is not None:
+            raise ValueError(f"{folder.path} has the network {network.name!r}, no module of your own: leave it out")
+        return checkpoints.load_network(folder.weights)
+    if model is None:
+        return load_onnx(folder.exported) if folder.exported.is_file() else checkpoints.load_network(folder.weights)
+    model = _copied(model)
+    if not network.same_source(model):
+        warnings.warn(f"{network.module} has another source than when {folder.path} was trained", stacklevel=3)
+    checkpoints.load_exactly(model, folder.weights)
+    return model
 
 
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     """Raise ValueError unless the folder is free, or `resume` is True and it holds this recipe's run."""
     if not folder.recipe.exists():
-        if folder.path.exists() and any(file.suffix != UNFINISHED for file in folder.path.iterdir()):
+        if folder.path.exists() and any(not _passing(file, folder) for file in folder.path.iterdir()):
             raise ValueError(f"{folder.path} holds other files: choose an empty or a new folder")
         return
     if folder.versions.exists() and not (folder.state.exists() or folder.weights.exists()):
@@ -135,7 +222,7 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     if other.hash != recipe.hash:
         raise ValueError(
             f"{folder.path} holds the run of another recipe ({other.name}, {other.hash}; this one is "
-            f"{recipe.name}, {recipe.hash}): choose another folder"
+            f"{recipe.name}, {recipe.hash}; {_different(recipe, other)}): choose another folder"
         )
     if folder.versions.exists() and not resume:
         raise ValueError(
@@ -143,7 +230,21 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
         )
 
 
-def _note_versions(folder: RunFolder, now: dict[str, str | int | None]) -> None:
+def _different(recipe: Recipe, other: Recipe) -> str:
+    """In what recipes differ, and what to do about weights at the start that are others each time."""
+    paths = recipe.differences(other)
+    said = f"{', '.join(paths)} {'differs' if len(paths) == 1 else 'differ'}"
+    if paths == ["network.weights"]:
+        said += ", those at the start: build the module with the same weights, e.g. after torch.manual_seed(0)"
+    return said
+
+
+def _passing(file: Path, folder: RunFolder) -> bool:
+    """Whether a file says nothing of a run: the lock, or what a process that died was writing."""
+    return file == folder.lock or file.suffix == UNFINISHED
+
+
+def _note_versions(folder: RunFolder, now: dict[str, Any]) -> None:
     """Write the versions that a run began with; if it continues with others, also those, as "resumed_with"."""
     before = jsonl.read_json(folder.versions) if folder.versions.exists() and folder.state.exists() else now
     first = {key: value for key, value in before.items() if key != "resumed_with"}

@@ -23,7 +23,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Ramp(ABC):
-    """A share of the way: 0 up to the start of epoch `start`, and 1 from the start of epoch `end`."""
+    """A share of the way: 0 up to the start of epoch `start`, and 1 from the start of epoch `end`.
+
+    Args:
+        start, end: in epochs, which may be fractions.
+    """
 
     name: ClassVar[str]
     start: float = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Literal
@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ctbench.datasets import Data, Examples, stratified_split
+from ctbench.datasets import Data, Examples, part, stratified_split
 from ctbench.graph import freeze, trace
 from ctbench.methods.base import Batch
 from ctbench.precision import products
@@ -30,7 +30,7 @@ from ctbench.training.processes import ALONE, Processes
 from ctbench.training.recipe import Recipe, StepSettings
 from ctbench.training.step import Stepper
 
-Watch = Callable[[int, nn.Module], None]
+OnEpoch = Callable[[Mapping[str, float], nn.Module], None]
 SHOWN_EVERY = 1.0  # seconds between two displays of an epoch's metrics so far: to read them waits for the device
 
 
@@ -50,6 +50,8 @@ class Trainer:
     ) -> None:
         self.recipe, self.folder, self.model, self.device, self.processes = recipe, folder, model, device, processes
         training, self.held_out = data.train, None
+        if recipe.train_samples is not None:
+            training = part(training, count=recipe.train_samples, seed=recipe.seed)
         augmentation = recipe.dataset.augmentation
         shape = augmentation.shape(tuple(training.inputs.shape[1:]))
         if shape != data.input_shape:
@@ -58,9 +60,11 @@ class Trainer:
                 f"crop to their side"
             )
         if recipe.validation:
-            training, held_out = stratified_split(data.train, fraction=recipe.validation, seed=recipe.seed)
+            training, held_out = stratified_split(training, fraction=recipe.validation, seed=recipe.seed)
             self.held_out = placed(replace(held_out, inputs=augmentation.center(held_out.inputs)), device)
-        self.made_of = f"{recipe.hash}/{_digest(training)}"
+        self.tests = placed(data.test, device) if recipe.select == "test" else None
+        seen = (training,) if self.tests is None else (training, data.test)
+        self.made_of = "/".join((recipe.hash, *map(_digest, seen)))
         self.images = placed(training, device)
         self.steps = math.ceil(len(self.images) / recipe.batch_size)
         if recipe.swa and not recipe.swa.taken(recipe.epochs * self.steps, self.steps):
@@ -70,9 +74,12 @@ class Trainer:
             )
         self.average: dict[str, Tensor] = {}  # of the parameters, by SWA
         self.best: Best | None = None
+        graph = trace(model, data.input_shape)
+        if graph.classes < data.classes:
+            raise ValueError(f"the network has {graph.classes} logits, and the data have {data.classes} classes")
         stepper = Stepper(
             model,
-            trace(model, data.input_shape),
+            graph,
             recipe.optimizer.of(model.parameters()),
             Finite(device),
             device,
@@ -91,7 +98,7 @@ class Trainer:
             "compiled": self.stepper.execution.compiled,
         }
 
-    def run(self, *, quiet: bool, tensorboard: bool, watch: Watch | None = None) -> None:
+    def run(self, *, quiet: bool, tensorboard: bool, on_epoch: OnEpoch | None = None) -> None:
         """Train from the last state to the end."""
         done = self._resume()
         recipe, first = self.recipe, self.processes.first
@@ -105,8 +112,8 @@ class Trainer:
                 if first:
                     self._save(metrics, epoch + 1)
                 shown.epoch(metrics)
-                if watch is not None:
-                    watch(epoch + 1, self.model)
+                if on_epoch is not None:
+                    on_epoch(metrics, self.model)
         if self.best:
             self.model.load_state_dict(self.best.model)
 
@@ -189,9 +196,9 @@ class Trainer:
         self._check_weights(epoch)
         if self.held_out is not None:
             metrics |= self.validate(self.held_out, settings)
-        if self.recipe.select == "best" and not settings.growing:
-            self.best = self._better(epoch + 1, metrics["validation_robust_accuracy"])
-            metrics["best_epoch"] = self.best.epoch
+        if self.tests is not None and settings.eps >= self.recipe.threat.eps:
+            metrics |= self.validate(self.tests, settings, name="test")
+        metrics |= self._choice(epoch, metrics, growing=settings.growing)
         return metrics | {"seconds": time.perf_counter() - start}
 
     def check_steps(self, epoch: int) -> None:
@@ -219,12 +226,26 @@ class Trainer:
     def _settle(self, epoch: int) -> None:
         """After an epoch's steps: replace the last weights by the average, and make the statistics precise."""
         recipe, last = self.recipe, epoch + 1 == self.recipe.epochs
+        evaluated = self.held_out is not None or self.tests is not None
         if recipe.swa and last:
             self.model.load_state_dict(self.average, strict=False)
-        if (recipe.precise_bn and (last or self.held_out is not None)) or (recipe.swa and last):
+        if (recipe.precise_bn and (last or evaluated)) or (recipe.swa and last):
             batches = (x for x, _ in self.batches(self.generator(epoch, stream=1)))
             precise_batch_norm(self.model, batches, recipe.precise_bn_variance)
         self.model.eval()
+
+    def _choice(self, epoch: int, metrics: Mapping[str, float], *, growing: bool) -> dict[str, float]:
+        """Compare this epoch with the best one so far, if the recipe selects one and this one counts; returns the best.
+
+        On test images an epoch counts if it ends at the radius of the test, which may be before the end of the ramp:
+        then it has been evaluated on them.
+        """
+        select = self.recipe.select
+        name = "test_robust_accuracy" if select == "test" else "validation_robust_accuracy"
+        if select == "last" or name not in metrics or (growing and select == "best"):
+            return {}
+        self.best = self._better(epoch + 1, metrics[name])
+        return {"best_epoch": self.best.epoch}
 
     def _better(self, epoch: int, accuracy: float) -> Best:
         """The best epoch so far, given the accuracy of this one."""
@@ -233,8 +254,8 @@ class Trainer:
         return Best(epoch, accuracy, {name: value.clone() for name, value in self.model.state_dict().items()})
 
     @torch.no_grad()
-    def validate(self, images: Examples, settings: StepSettings) -> dict[str, float]:
-        """The natural and the robust accuracy (the method's own) on images held out of the training set."""
+    def validate(self, images: Examples, settings: StepSettings, name: str = "validation") -> dict[str, float]:
+        """The natural and the robust accuracy (the method's own) on images that are not trained on."""
         recipe, generator = self.recipe, self.generator(settings.epoch, stream=2)
         threat = replace(recipe.threat, eps=min(settings.eps, recipe.threat.eps))
         size = math.ceil(recipe.batch_size / recipe.accumulate)
@@ -245,8 +266,8 @@ class Trainer:
             batch = Batch.within(threat, x, y, logits, generator)
             natural, robust = (logits.argmax(1) == y), settings.method(net, batch).correct
             means.add(1.0, {"natural": natural.sum(), "robust": robust.sum()})
-        totals = {name: float(total) for name, total in means.totals.items()}
-        return {f"validation_{name}_accuracy": total / len(images) for name, total in totals.items()}
+        totals = {kind: float(total) for kind, total in means.totals.items()}
+        return {f"{name}_{kind}_accuracy": total / len(images) for kind, total in totals.items()}
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """The training set in random order, augmented; the last batch may be smaller."""

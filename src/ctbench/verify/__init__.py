@@ -4,7 +4,17 @@ from ctbench.time_budget import Budget
 from ctbench.verify.branch_and_bound import BranchAndBound
 from ctbench.verify.cascade import Cascade, Decision
 from ctbench.verify.certifying import certify
-from ctbench.verify.defaults import ALPHA_CROWN, CASCADES, DEFAULT_STAGES, FAST_STAGES, stage_types, stages_by_name
+from ctbench.verify.defaults import (
+    ALPHA_CROWN,
+    CASCADES,
+    CTBENCH_STAGES,
+    DEFAULT_STAGES,
+    FAST_STAGES,
+    stage_types,
+    stages_by_name,
+    timeout_of,
+    with_attack,
+)
 from ctbench.verify.input_split import InputSplit
 from ctbench.verify.instances import Instance, decide_instances, read_instances
 from ctbench.verify.milp import Milp
@@ -17,6 +27,7 @@ from ctbench.vnnlib import Property, read_vnnlib, write_property, write_robustne
 __all__ = [
     "ALPHA_CROWN",
     "CASCADES",
+    "CTBENCH_STAGES",
     "DEFAULT_STAGES",
     "FAST_STAGES",
     "Bound",
@@ -41,7 +52,9 @@ __all__ = [
     "read_vnnlib",
     "stage_types",
     "stages_by_name",
+    "timeout_of",
     "verify_property",
+    "with_attack",
     "write_property",
     "write_robustness",
 ]

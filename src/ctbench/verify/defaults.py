@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from ctbench.domains import AlphaCrown, domains
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ctbench.attacks import APGD, PGD
+from ctbench.domains import AlphaCrown, CrownIBP, domains
 from ctbench.members import members, required_fields
 from ctbench.verify.branch_and_bound import BranchAndBound
 from ctbench.verify.input_split import InputSplit
@@ -18,12 +22,23 @@ FAST_STAGES: tuple[Stage, ...] = (  # bounds and an attack: each stage looks at 
     Bound(domain="crown", batch_size=32),
     ALPHA_CROWN,
 )
-DEFAULT_STAGES: tuple[Stage, ...] = (  # then searches, until a sample is decided or its time is up
-    *FAST_STAGES,
+SEARCHES: tuple[Stage, ...] = (  # they run until a sample is decided or its time is up
     InputSplit(),
     BranchAndBound(fallback=Milp(unstable=400, share=0.1)),  # with few unstable neurons, either search may be faster
 )
-CASCADES = {"fast": FAST_STAGES, "complete": DEFAULT_STAGES}
+DEFAULT_STAGES: tuple[Stage, ...] = (*FAST_STAGES, *SEARCHES)
+# CTBench, App. B.5: IBP, CROWN-IBP, and a complete verifier on what they leave open. Before it comes PGD of 200 steps
+# from 5 starts, as in Mao et al. 2023, App. D.5; its steps of a fifth of the radius are those of CTBench's code
+CTBENCH_STAGES: tuple[Stage, ...] = (
+    Bound(domain="interval"),
+    Bound(domain=CrownIBP(every_layer=True)),
+    Falsify(attack=PGD(steps=200, step_size=0.2), rounds=5),
+    *FAST_STAGES[3:],  # from here on our complete verifier, where CTBench has MN-BaB
+    *SEARCHES,
+)
+CASCADES = {"fast": FAST_STAGES, "complete": DEFAULT_STAGES, "ctbench": CTBENCH_STAGES}
+TIMEOUT = 60.0  # seconds for each sample
+TIMEOUTS = {"ctbench": 1000.0}
 
 
 def stage_types() -> dict[str, type[Stage]]:
@@ -32,7 +47,7 @@ def stage_types() -> dict[str, type[Stage]]:
 
 
 def stages_by_name(text: str) -> tuple[Stage, ...]:
-    """Return the stages that a text names: "fast", "complete", or stages and domains in order, e.g. "interval,milp".
+    """Return the stages that a text names: a cascade such as "complete", or stages and domains, e.g. "interval,milp".
 
     A stage takes its defaults; a domain stands for its `Bound` with the domain's defaults, except that "alpha-crown" is
     `ALPHA_CROWN`, like in the cascades.
@@ -41,6 +56,39 @@ def stages_by_name(text: str) -> tuple[Stage, ...]:
         ValueError: a name is unknown, or a stage has fields without a default.
     """
     return CASCADES[text] if text in CASCADES else tuple(_stage(name) for name in text.split(","))
+
+
+def timeout_of(text: str) -> float:
+    """Return the usual seconds for each sample with the stages that a text names: 1000 for "ctbench", else 60."""
+    return TIMEOUTS.get(text, TIMEOUT)
+
+
+def with_attack(stages: Sequence[Stage], *, steps: int | None = None, restarts: int | None = None) -> tuple[Stage, ...]:
+    """Return the same stages with another strength of the attacks (`Falsify`); None leaves a number as it is.
+
+    Args:
+        stages: a cascade.
+        steps: the steps of each attack.
+        restarts: how often each attack is repeated, the `rounds` of the stage.
+
+    Raises:
+        ValueError: no stage attacks, or the attack of a stage has no steps.
+    """
+    if steps is None and restarts is None:
+        return tuple(stages)
+    if not any(isinstance(stage, Falsify) for stage in stages):
+        titles = ", ".join(stage.title for stage in stages)
+        raise ValueError(f"steps or restarts of an attack are given, but none of {titles} is an attack: add falsify")
+    return tuple(_stronger(stage, steps, restarts) if isinstance(stage, Falsify) else stage for stage in stages)
+
+
+def _stronger(stage: Falsify, steps: int | None, restarts: int | None) -> Falsify:
+    attack = stage.attack
+    if steps is not None:
+        if not isinstance(attack, PGD | APGD):
+            raise ValueError(f"the attack {attack.name!r} takes no number of steps: give them to pgd or apgd")
+        attack = replace(attack, steps=steps)
+    return replace(stage, attack=attack, rounds=stage.rounds if restarts is None else restarts)
 
 
 def _stage(name: str) -> Stage:

@@ -22,7 +22,7 @@ import numpy as np
 
 from ctbench.files import write_whole
 from ctbench.onnx import OnnxNetwork, can_replay, load_onnx, replay
-from ctbench.results import Open, jsonl
+from ctbench.results import Open, jsonl, locks
 from ctbench.results.checking import check_instance
 from ctbench.results.jsonl import Record
 from ctbench.time_budget import now, seconds
@@ -131,15 +131,28 @@ def decide_instances(
 
     Raises:
         ValueError: the folder has records and `resume` is off; or they belong to other files or another timeout; or
-            one of them contradicts itself; or two instances have the same name.
+            one of them contradicts itself; or two instances have the same name; or another process writes there.
     """
+    twice = [name for name, count in Counter(instance.name for instance in instances).items() if count > 1]
+    if twice:
+        raise ValueError(f"two instances are called {twice[0]}: decide them one by one, with --instances and --out")
     path = folder / RECORDS
-    records = start_records(path, instances, resume=resume)
+    with locks.alone(path.with_suffix(".lock"), path):
+        return _decided(instances, path, start_records(path, instances, resume=resume), on_record)
+
+
+def _decided(
+    instances: Sequence[Instance],
+    path: Path,
+    records: dict[str, Record],
+    on_record: Callable[[int, Record], None] | None,
+) -> list[Record]:
+    """The records, and those of the other instances, which are decided and appended to the file."""
     load = lru_cache(maxsize=1)(_load)  # instances of one network usually follow one another
     for place, instance in enumerate(instances):
         if instance.name not in records:
             record, text = decide(instance, load)
-            write_whole(folder / f"{instance.name}.txt", text.encode())
+            write_whole(path.with_name(f"{instance.name}.txt"), text.encode())
             jsonl.append(path, [record])
             records[instance.name] = record
             if on_record is not None:
@@ -152,12 +165,8 @@ def start_records(path: Path, instances: Sequence[Instance], *, resume: bool) ->
 
     Raises:
         ValueError: there are records and `resume` is off; or they belong to other files or another timeout; or one of
-            them contradicts itself; or two instances have the same name.
+            them contradicts itself.
     """
-    twice = [name for name, count in Counter(instance.name for instance in instances).items() if count > 1]
-    if twice:
-        raise ValueError(f"two instances are called {twice[0]}: decide them one by one, with --instances and --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         return {}
     if not resume:
