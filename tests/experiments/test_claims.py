@@ -8,6 +8,7 @@ from ctbench.experiments.claims import (
     BestOnDiagonal,
     Correlates,
     Less,
+    Over,
     PeaksInside,
     Rises,
     SuperLinear,
@@ -31,7 +32,10 @@ OTHER = [{**row, "setting": "b", "y": -row["y"]} for row in ROWS]
         (Less("y", {"method": "COLT"}, {"method": "IBP"}), None),
         (Less("w", {"method": "IBP"}, {"method": "SABR"}), None),
         (Below("x", "z"), True),
+        (Below("x", "y"), False),
         (Below("z", "x"), False),
+        (Over("y", 0.5), True),
+        (Over("y", 1.0), False),
         (Below("x", "z", where={"method": "COLT"}), None),
         (Rises("y", "x"), True),
         (Rises("y", "x", falls=True), False),
@@ -67,4 +71,6 @@ def test_the_best_on_the_diagonal(best, holds):
         for test in (0, 1)
         for train in (0, 1)
     ]
+    same = [{**row, "own": 1.0} for row in rows]
+    assert BestOnDiagonal("own", "train", "test")(same).holds is None
     assert BestOnDiagonal("own", "train", "test")(rows).holds is holds

@@ -90,3 +90,9 @@ def test_one_data_set_stands_for_others_once():
     assert TINY_NETWORKS.distinct(*SETTINGS) == ["mnist_01", "mnist_03"]
     assert NETWORK_SCALES["paper"].distinct(*SETTINGS) == list(SETTINGS)
     assert TINY_NETWORKS.some([1, 2, 3, 4, 5]) == [1, 3, 5]
+
+
+def test_a_network_of_the_zoo_is_not_trained_again(tmp_path):
+    small, begun = NETWORK_SCALES["small"], []
+    run = Networks(scale=small, folder=tmp_path, tell=begun.append).run(NetworkOf("mnist_01", "ibp"))
+    assert (run.recipe.name, run.folder.path, begun) == ("mnist_small_ibp", tmp_path / "mnist_small_ibp", [])

@@ -62,4 +62,4 @@ class RandomCentres(Table):
 
     def _row(self, kind: str, centres: Centres, largest: float) -> Row:
         radii = (largest * (number + 0.5) / self.places for number in range(self.places))
-        return {"centres": kind, "zero": 0.0, "least curvature": min(curvature(centres, d) for d in radii)}
+        return {"centres": kind, "least curvature": min(curvature(centres, d) for d in radii)}

@@ -111,16 +111,20 @@ class Less(Grouped):
 
 @dataclass(frozen=True)
 class Below(Grouped):
-    """The mean of one quantity is below that of another, in the same rows."""
+    """One quantity is below another one in every row."""
 
     low: str
     high: str
 
     def judge(self, rows: Sequence[Row]) -> Finding:
-        low, high = mean(rows, self.low), mean(rows, self.high)
-        if low is None or high is None:
+        pairs = [(_number(row, self.low), _number(row, self.high)) for row in rows]
+        usable = [(low, high) for low, high in pairs if low is not None and high is not None]
+        if not usable:
             return _NOTHING
-        return Finding(low < high, f"{self.low} {shortly(low)}, {self.high} {shortly(high)}")
+        right = sum(low < high for low, high in usable)
+        low, high = (shortly(statistics.fmean(side)) for side in zip(*usable, strict=True))
+        text = f"{self.low} {low}, {self.high} {high}"
+        return Finding(right == len(usable), text if len(usable) == 1 else f"{text} (means; {right} of {len(usable)})")
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,21 @@ class Under(Grouped):
     def judge(self, rows: Sequence[Row]) -> Finding:
         value = mean(rows, self.quantity)
         return _NOTHING if value is None else Finding(value < self.bound, f"{self.quantity} is {shortly(value)}")
+
+
+@dataclass(frozen=True)
+class Over(Grouped):
+    """A quantity is above a number in every row."""
+
+    quantity: str
+    bound: float
+
+    def judge(self, rows: Sequence[Row]) -> Finding:
+        values = [value for row in rows if (value := _number(row, self.quantity)) is not None]
+        if not values:
+            return _NOTHING
+        text = f"the least {self.quantity} of {len(values)} is {shortly(min(values))}"
+        return Finding(min(values) > self.bound, text)
 
 
 def chosen(rows: Sequence[Row], where: Where) -> list[Row]:

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ctbench import zoo
 from ctbench.analyses import Analysis, Study
 from ctbench.analyses.generalisation import CorruptedSet, accuracies, our_sets, published_sets
 from ctbench.datasets import Images
@@ -36,7 +37,7 @@ from ctbench.results import (
     jsonl,
     read_corruptions,
 )
-from ctbench.training import Recipe, Run, codec, train
+from ctbench.training import Recipe, Run, codec, load_run, train
 from ctbench.verify import Records, certify, stages_by_name
 
 UNCERTIFIED = ("standard", "pgd", "edac")  # methods whose networks complete verifiers seldom prove robust
@@ -120,8 +121,10 @@ class Networks:
         return float(self.recipe(network).threat.eps)
 
     def run(self, network: NetworkOf) -> Run:
-        """The trained network."""
+        """The trained network; that of `ctbench.zoo` if it has the same recipe."""
         recipe = self.recipe(network)
+        if recipe.name in zoo.names() and Recipe.read(zoo.HERE / recipe.name / "recipe.json").hash == recipe.hash:
+            return load_run(zoo.working_copy(f"{zoo.PREFIX}{recipe.name}", self.folder), device=self.device)
         out = self.folder / f"{recipe.name}-{recipe.hash}"
         if not (out / "weights.safetensors").exists():
             self._begin(f"train {recipe.name}", network)
