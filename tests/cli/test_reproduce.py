@@ -45,11 +45,9 @@ def test_without_figures_it_lists_them(succeeds, paper):
 
 def test_figures_can_be_listed(succeeds):
     headings, *lines = succeeds("list", "figures").splitlines()
-    assert headings.split() == ["paper", "figure", "experiment", "claim"]
-    shown = [tuple(line.split()[:3]) for line in lines if line[:1].strip()]
-    assert shown == [
-        (paper, number, figure.experiment.name) for paper in PAPERS for number, figure in figures(paper).items()
-    ]
+    assert headings.split() == ["paper", "figure", "records", "claim"]
+    shown = [line.split()[:2] for line in lines if line[:1].strip()]
+    assert shown == [[paper, number] for paper in PAPERS for number in figures(paper)]
 
 
 def test_a_tiny_run_writes_a_figure_and_its_numbers_and_is_not_repeated(succeeds, monkeypatch):
@@ -169,7 +167,7 @@ def test_without_matplotlib_the_numbers_are_kept(fails, monkeypatch, measured):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["magic"], "there is no paper 'magic': name one of generalisation, robust-accuracy"),
+        (["magic"], "there is no paper 'magic': name one of ctbench, generalisation, robust-accuracy, sabr"),
         (["robust-accuracy", "2a", "9z"], "robust-accuracy has no figure '9z'; there are 2a, 3a, 4a, 5b"),
         (["robust-accuracy", "2a", "--total", 0], "'0' is not a number of seconds > 0"),
         (["robust-accuracy", "2a", "--total", "nan"], "'nan' is not a number of seconds > 0"),
@@ -177,6 +175,9 @@ def test_without_matplotlib_the_numbers_are_kept(fails, monkeypatch, measured):
         (["robust-accuracy", "2a", "--seeds", 0], "'0' is not a whole number of 1 or more"),
         (["robust-accuracy", "2a", "--jobs", 0], "'0' is not a whole number of 1 or more"),
         (["robust-accuracy", "2a", "--scale", "huge"], "invalid choice: 'huge'"),
+        (["robust-accuracy", "2a", "--scale", "small"], "--scale is small, which robust-accuracy does not have"),
+        (["sabr", "2a"], "sabr has no figure '2a'; there are table-1"),
+        (["ctbench", "figure-4", "--total", 1e-9], "figure-4 cannot be shown yet, the time was over before: train"),
         ([], "the following arguments are required: PAPER (see"),
     ],
 )
@@ -191,3 +192,17 @@ def test_records_of_other_trials_are_refused(succeeds, fails, measured, monkeypa
     monkeypatch.setattr(reproduce, "TINY", ExperimentScale(seeds=2, epochs=1, test_samples=5, points=2, candidates=1))
     assert "segments_5.jsonl holds a trial" in fails(*FIGURE)
     assert len(measured) == 8
+
+
+# ------------------------------------------------------------------------------------------ trained networks
+
+
+def test_a_closed_form_writes_its_numbers_its_picture_and_whether_the_claim_holds(succeeds):
+    folder = Path("out/sabr/tiny")
+    first, *places = succeeds("reproduce", "sabr", "figure-4", *QUICK).splitlines()
+    assert first.startswith("figure-4: the claim holds here: tangent 0.0347, mean radius 0.362 (means; 60 of 60)")
+    assert places == [f"{folder}/figure-4.csv", f"{folder}/figure-4.txt", f"{folder}/figure-4.png"]
+    assert (folder / "figure-4.txt").read_text().startswith("Claim: after a ReLU whose inputs are mostly negative")
+    with (folder / "figure-4.csv").open() as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert all(row["tangent"] < row["mean radius"] < row["radius"] for row in rows)

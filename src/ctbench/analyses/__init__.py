@@ -17,6 +17,7 @@ from ctbench.analyses.loss_errors import LossErrors, loss_errors
 from ctbench.analyses.loss_growth import LossGrowth, loss_growth
 from ctbench.analyses.neurons import States, Utilisation, states, utilisation
 from ctbench.analyses.own_accuracy import OwnAccuracy, own_accuracy
+from ctbench.analyses.product_gradients import ProductGradients, product_gradients
 from ctbench.analyses.tightness import Tightness, tightness
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "LossGrowth",
     "OwnAccuracy",
     "Part",
+    "ProductGradients",
     "States",
     "Study",
     "Tightness",
@@ -44,6 +46,7 @@ __all__ = [
     "loss_growth",
     "measurement",
     "own_accuracy",
+    "product_gradients",
     "states",
     "tightness",
     "utilisation",

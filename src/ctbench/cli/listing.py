@@ -72,10 +72,10 @@ def _recipes() -> list[tuple[str, ...]]:
 
 
 def _figures() -> list[tuple[str, ...]]:
-    """Headings, then one row per figure: its paper, its number, its experiment, and the claim of the paper."""
+    """Headings, then one row per figure: its paper, its number, its records, and the claim of the paper."""
     shown = [(paper, figure) for paper in PAPERS for figure in figures(paper).values()]
-    entries = [(paper, figure.number, figure.experiment.name, figure.claim) for paper, figure in shown]
-    return [("paper", "figure", "experiment", "claim"), *entries]
+    entries = [(paper, figure.number, figure.records, figure.claim) for paper, figure in shown]
+    return [("paper", "figure", "records", "claim"), *entries]
 
 
 def _members(kind: str) -> list[tuple[str, ...]]:

@@ -9,8 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from ctbench import report
-from ctbench.experiments import PAPERS, TINY, ExperimentScale, Figure, Trial, figures
+from ctbench.experiments import (
+    NETWORK_SCALES,
+    PAPERS,
+    TINY,
+    ExperimentScale,
+    Figure,
+    NetworkFigure,
+    Networks,
+    Trial,
+    figures,
+)
 from ctbench.experiments import run as run_trials
+from ctbench.experiments.networks import NotInTimeError
 from ctbench.progress import progress_bars
 from ctbench.report import Plot
 from ctbench.results.jsonl import Record
@@ -28,11 +39,41 @@ def run(args: argparse.Namespace) -> None:
             print(f"{figure.number:14} {figure.claim}")
     deadline = time.perf_counter() + args.total
     for number in args.figures:
-        reproduce(available[number], args, total=deadline - time.perf_counter())
+        figure = available[number]
+        if isinstance(figure, NetworkFigure):
+            _of_networks(figure, args, deadline)
+        else:
+            reproduce(figure, args, total=deadline - time.perf_counter())
+
+
+def _of_networks(figure: NetworkFigure, args: argparse.Namespace, deadline: float) -> None:
+    """Train and measure the networks of a figure as far as they are missing, and draw it."""
+    scale = NETWORK_SCALES[args.scale]
+    with progress_bars(quiet=args.quiet) as bars:
+        task = bars.add_task(figure.number, total=None, text="")
+        networks = Networks(
+            scale=replace(scale, seeds=args.seeds) if args.seeds else scale,
+            folder=args.out / "networks" / args.scale,
+            data=args.data,
+            device=args.device,
+            deadline=deadline,
+            tell=lambda text: bars.update(task, text=text),
+        )
+        try:
+            places, finding = figure.reproduce(networks, args.out / args.paper / args.scale)
+        except NotInTimeError as error:
+            raise ValueError(f"{figure.number} cannot be shown yet, {error}: run the same command again") from None
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; records are kept, and the same command continues") from None
+    print(f"{figure.number}: {finding}")
+    for path in places:
+        print(path)
 
 
 def reproduce(figure: Figure, args: argparse.Namespace, *, total: float) -> None:
     """Run the missing trials of a figure's experiment, and draw it."""
+    if args.scale not in ("tiny", "paper"):
+        raise ValueError(f"--scale is {args.scale}, which {args.paper} does not have: give tiny or paper")
     scale, plot = ExperimentScale(seeds=args.seeds or figure.experiment.seeds), figure.plot
     if args.scale == "tiny":
         scale = replace(TINY, seeds=args.seeds or TINY.seeds)

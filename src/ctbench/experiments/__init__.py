@@ -1,26 +1,42 @@
-"""The experiments of the papers. Trials are data and run in parallel; figures are computed from their records.
+"""The experiments of the papers, as data; figures are computed from their records.
 
-To add a figure, write an `Experiment` and a `Figure` in the file of its paper. `PAPERS` lists these files.
+There are two kinds of figures. A `Figure` shows an `Experiment`, many trials of small trainings that run in parallel. A
+`NetworkFigure` shows quantities of trained networks, which all figures of a scale share. To add a figure, write it in
+the file of its paper. `PAPERS` lists these files.
 """
 
 from __future__ import annotations
 
 from types import ModuleType
 
-from ctbench.experiments import generalisation, robust_accuracy
+from ctbench.experiments import ctbench, generalisation, robust_accuracy, sabr, taps
 from ctbench.experiments.base import TINY, Experiment, ExperimentScale, Figure, Measures, Trial
 from ctbench.experiments.measuring import errors, measure
+from ctbench.experiments.network_figures import NetworkFigure
+from ctbench.experiments.networks import NetworkOf, Networks
 from ctbench.experiments.running import run
+from ctbench.experiments.scales import NETWORK_SCALES, NetworkScale
 
-PAPERS: dict[str, ModuleType] = {"generalisation": generalisation, "robust-accuracy": robust_accuracy}
+PAPERS: dict[str, ModuleType] = {
+    "ctbench": ctbench,
+    "generalisation": generalisation,
+    "robust-accuracy": robust_accuracy,
+    "sabr": sabr,
+    "taps": taps,
+}
 
 __all__ = [
+    "NETWORK_SCALES",
     "PAPERS",
     "TINY",
     "Experiment",
     "ExperimentScale",
     "Figure",
     "Measures",
+    "NetworkFigure",
+    "NetworkOf",
+    "NetworkScale",
+    "Networks",
     "Trial",
     "errors",
     "figures",
@@ -29,7 +45,7 @@ __all__ = [
 ]
 
 
-def figures(paper: str) -> dict[str, Figure]:
+def figures(paper: str) -> dict[str, Figure | NetworkFigure]:
     """The figures of a paper by number.
 
     Raises:

@@ -120,3 +120,8 @@ class Figure:
     experiment: Experiment
     plot: Plot
     claim: str
+
+    @property
+    def records(self) -> str:
+        """Where its numbers come from: the name of its experiment."""
+        return self.experiment.name

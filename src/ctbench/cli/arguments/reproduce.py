@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from ctbench.cli.options import Commands, positive, seconds
+from ctbench.cli.options import Commands, add_data, add_device, positive, seconds
 
 
 def add_to(commands: Commands) -> None:
@@ -17,16 +17,20 @@ def add_to(commands: Commands) -> None:
         nargs="*",
         default=[],
         metavar="FIGURE",
-        help="the numbers of figures, e.g. 3a; without numbers, list all figures",
+        help="the numbers of figures, e.g. 3a or table-2; without numbers, list all figures",
     )
     command.add_argument(
         "--scale",
-        choices=["tiny", "paper"],
+        choices=["tiny", "small", "paper"],
         default="tiny",
-        help="tiny (the default): a minute, as a test; paper: the whole experiment, hours or days",
+        help="tiny (the default): seconds to minutes, as a test; small, of ctbench, sabr and taps: MNIST on two cores; "
+        "paper: the whole experiment, hours or days",
     )
     command.add_argument(
-        "--seeds", type=positive, metavar="N", help="the number of seeds (default: 2, or that of the paper)"
+        "--seeds",
+        type=positive,
+        metavar="N",
+        help="the number of seeds, of figures that have seeds (default: 2, or that of the paper)",
     )
     command.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="trials at a time")
     command.add_argument(
@@ -34,3 +38,5 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("--out", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="records and figures")
     command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_data(command)
+    add_device(command)

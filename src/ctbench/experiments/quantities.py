@@ -1,0 +1,267 @@
+"""What figures of trained networks measure: quantities as rows of a table, from the records of the networks.
+
+    Each(Accuracies(), Analysed(Tightness(), "tightness"))(networks, [NetworkOf("mnist_01", "ibp")])
+
+A row is a dictionary: first what the network is (setting, method, ...), then numbers. Accuracies are in percent.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctbench.analyses import Analysis, LossErrors, OwnAccuracy
+from ctbench.analyses.loss_errors import ESTIMATES
+from ctbench.experiments.networks import NetworkOf, Networks, Value
+from ctbench.experiments.scales import ORIGINAL
+from ctbench.methods.taps import TAPS
+from ctbench.results import Certification, Verdict, compare_certifications, published_results
+
+Row = dict[str, Value]
+BOX, DEEPPOLY = ("interval",), ("interval", "crown-ibp", "crown")  # the stages of the two cheap verifiers
+ESTIMATE = {"ibp": "interval", "sabr": "sabr", "taps": "taps", "pgd": "pgd"}  # of the worst-case loss, by method
+
+
+class Quantity(ABC):
+    """A quantity of one network."""
+
+    @abstractmethod
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
+        """Its rows, without the columns that say what the network is."""
+
+
+class Table(ABC):
+    """The rows of a figure."""
+
+    @abstractmethod
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
+        """All rows, from the networks of the figure."""
+
+
+@dataclass(frozen=True)
+class Each(Table):
+    """For each network all its quantities side by side, in rows that agree in the columns that quantities share."""
+
+    quantities: tuple[Quantity, ...]
+
+    def __init__(self, *quantities: Quantity) -> None:
+        object.__setattr__(self, "quantities", quantities)
+
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
+        found = list[Row]()
+        for network in figure:
+            joined: list[Row] = [networks.labels(network)]
+            for quantity in self.quantities:
+                pairs = itertools.product(joined, quantity.rows(networks, network))
+                joined = [{**row, **more} for row, more in pairs if _agree(row, more)]
+            found += joined
+        return found
+
+
+def _agree(first: Row, second: Row) -> bool:
+    return all(first[name] == second[name] for name in first.keys() & second.keys())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracies(Quantity):
+    """Natural, adversarial and certified accuracy, also by the bounds of intervals and of DeepPoly alone, and costs.
+
+    Args:
+        stages: the cascade; None is that of the scale.
+    """
+
+    stages: str | None = None
+
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
+        certification = networks.certification(network, self.stages)
+        return [
+            {
+                "natural": 100 * certification.natural_accuracy,
+                "adversarial": 100 * certification.adversarial_accuracy,
+                "certified": 100 * certification.certified_accuracy,
+                "certified error": 100 - 100 * certification.certified_accuracy,
+                "box": _certified_by(certification, BOX),
+                "deeppoly": _certified_by(certification, DEEPPOLY),
+                "samples": len(certification),
+                "training s": networks.training_seconds(network),
+                "certification s": certification.seconds,
+            }
+        ]
+
+
+def _certified_by(certification: Certification, stages: tuple[str, ...]) -> float:
+    proved = sum(record.verdict is Verdict.CERTIFIED and record.stage in stages for record in certification)
+    return 100 * proved / len(certification)
+
+
+@dataclass(frozen=True)
+class Published(Table):
+    """The rows of another table with "by" = "here", and what is published for their settings and methods.
+
+    Args:
+        table: the other table.
+        papers: whose tables; all papers if it is empty.
+    """
+
+    table: Table
+    papers: tuple[str, ...] = ()
+
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
+        found: list[Row] = [{**row, "by": "here"} for row in self.table(networks, figure)]
+        by_setting = {network.setting: networks.recipe(network) for network in figure}
+        for setting, recipe in by_setting.items():
+            about = {name: networks.labels(NetworkOf(setting, "ibp"))[name] for name in ("setting", "radius")}
+            for result in published_results():
+                same = (result.dataset, result.norm) == (recipe.dataset.name, recipe.threat.name)
+                close = math.isclose(result.eps, float(recipe.threat.eps), rel_tol=1e-6)
+                if same and close and (not self.papers or result.paper in self.papers):
+                    found.append({**about, "method": result.method, "by": result.by, **_of(result)})
+        return found
+
+
+def _of(result: Any) -> Row:
+    accuracies = result.accuracies
+    row: Row = {
+        "natural": accuracies.natural,
+        "adversarial": accuracies.adversarial,
+        "certified": accuracies.certified,
+        "source": f"{result.paper}, {result.table}",
+    }
+    return {**row, "certified error": None if accuracies.certified is None else 100 - accuracies.certified}
+
+
+@dataclass(frozen=True)
+class Analysed(Quantity):
+    """The means of some quantities of an analysis, with "eps" and, if it has an axis, its place.
+
+    Args:
+        analysis: the analysis.
+        quantities: their names; all except those of layers if there is no name.
+        settings: the settings whose radii are used; by default that of the network.
+        called: the column of a single quantity; by default its name.
+    """
+
+    analysis: Analysis
+    quantities: tuple[str, ...] = ()
+    settings: tuple[str, ...] = field(default=(), kw_only=True)
+    called: str | None = field(default=None, kw_only=True)
+
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
+        settings = networks.scale.distinct(*self.settings) or [network.setting]
+        return [row for setting in settings for row in self._at(networks, network, setting)]
+
+    def _at(self, networks: Networks, network: NetworkOf, setting: str) -> Iterator[Row]:
+        eps = networks.eps(NetworkOf(setting, network.method))
+        found = networks.analysis(network, self.analysis, eps=eps)
+        axis = self.analysis.layout.x_label if self.analysis.layout and self.analysis.layout.x_label else "x"
+        for x in found.places(eps):
+            names = [name for name in found.quantities(eps, x) if not name.startswith("layer ")]
+            shown = [name for name in names if not self.quantities or name in self.quantities]
+            if shown:
+                place: Row = {} if x is None else {axis: x}
+                yield {"eps": eps, **place, **{self.called or name: found.mean(name, eps, x) for name in shown}}
+
+
+@dataclass(frozen=True)
+class Errors(Quantity):
+    """The errors of estimates of the worst-case loss against exact programs: a row for each estimate and image.
+
+    Args:
+        own: only the estimate that the network was trained with.
+    """
+
+    own: bool = False
+
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
+        found = networks.analysis(network, LossErrors(), samples=networks.scale.exact)
+        names = [ESTIMATE[network.method.removesuffix(ORIGINAL)]] if self.own else list(ESTIMATES)
+        return [
+            {"estimate": name, "error": error, "|error|": abs(error)} for name in names for error in found.values(name)
+        ]
+
+
+@dataclass(frozen=True)
+class OwnAccuracies(Quantity):
+    """The accuracy that a method itself estimates, in percent, at the network's radius.
+
+    Args:
+        splits: whether to use TAPS at each split of the scale, in the column "test split"; else the network's method.
+    """
+
+    splits: bool = False
+
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
+        if not self.splits:
+            return [{"own": self._own(networks, network, OwnAccuracy())}]
+        asked = {split: OwnAccuracy(method=TAPS(classifier_relus=split)) for split in networks.scale.splits}
+        return [{"test split": split, "own": self._own(networks, network, one)} for split, one in asked.items()]
+
+    @staticmethod
+    def _own(networks: Networks, network: NetworkOf, asked: OwnAccuracy) -> float:
+        return 100 * networks.analysis(network, asked).mean("own accuracy")
+
+
+@dataclass(frozen=True)
+class Corruptions(Quantity):
+    """The accuracy on each corruption over the clean accuracy, and their mean."""
+
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
+        found = networks.generalisation(network)
+        ratios: list[Row] = [{"corruption": name, "ratio": found.ratio(name)} for name in found.corruptions]
+        return [*ratios, {"corruption": "mean", "ratio": found.mean()}]
+
+
+@dataclass(frozen=True)
+class Spread(Table):
+    """The means and standard deviations of the columns of another table over its rows of a setting and method."""
+
+    table: Table
+    columns: tuple[str, ...] = ("natural", "adversarial", "certified")
+
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
+        groups: dict[tuple[Value, Value], list[Row]] = {}
+        for row in self.table(networks, figure):
+            groups.setdefault((row["setting"], row["method"]), []).append(row)
+        return [
+            {"setting": setting, "method": method, "networks": len(rows), **self._spread(rows)}
+            for (setting, method), rows in groups.items()
+        ]
+
+    def _spread(self, rows: list[Row]) -> Row:
+        spread: Row = {}
+        for name in self.columns:
+            values = [float(value) for row in rows if isinstance(value := row[name], int | float)]
+            spread |= {name: statistics.fmean(values)}
+            spread |= {f"{name}, deviation": statistics.stdev(values) if len(values) > 1 else None}
+        return spread
+
+
+@dataclass(frozen=True)
+class SharedMistakes(Table):
+    """How many networks of a setting certify each image, and how many would if they were independent.
+
+    Args:
+        stages: cascades to compare on each network; by default the networks of a setting are compared.
+    """
+
+    stages: tuple[str, ...] = ()
+
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
+        groups: dict[str, list[NetworkOf]] = {}
+        for network in figure:
+            about = networks.labels(network)
+            key = f"{about['setting']}, {about['method']}" if self.stages else str(about["setting"])
+            groups.setdefault(key, []).append(network)
+        return [row for name, group in groups.items() for row in self._counts(name, networks, group)]
+
+    def _counts(self, name: str, networks: Networks, group: list[NetworkOf]) -> Iterator[Row]:
+        cascades = self.stages or (None,)
+        files = [networks.certification_files(network, stages) for network in group for stages in cascades]
+        agreement = compare_certifications(files)
+        for number, (observed, expected) in enumerate(zip(agreement.observed, agreement.expected, strict=True)):
+            yield {"setting": name, "succeeded": number, "observed": observed, "expected": expected}

@@ -1,0 +1,59 @@
+"""Rows of figures: how quantities are joined, spread over seeds, and put beside published results."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from ctbench.experiments import NetworkOf, Networks
+from ctbench.experiments.quantities import Each, Published, Quantity, Spread, Table
+from ctbench.experiments.scales import NETWORK_SCALES
+
+IBP = NetworkOf("mnist_01", "ibp", about={"seed": 1})
+
+
+@dataclass(frozen=True)
+class Fixed(Quantity):
+    """Rows that are given."""
+
+    given: tuple[tuple[tuple[str, float], ...], ...]
+
+    def rows(self, networks, network):
+        return [dict(row) for row in self.given]
+
+
+@dataclass(frozen=True)
+class Seeds(Table):
+    """A row for each network, with its seed as its natural accuracy."""
+
+    def __call__(self, networks, figure):
+        return [{**networks.labels(network), "natural": float(network.about["seed"])} for network in figure]
+
+
+@pytest.fixture
+def small(tmp_path) -> Networks:
+    return Networks(scale=NETWORK_SCALES["small"], folder=tmp_path)
+
+
+def test_quantities_stand_side_by_side_where_their_shared_columns_agree(small):
+    first = Fixed(((("x", 1.0), ("a", 2.0)), (("x", 2.0), ("a", 3.0))))
+    second = Fixed(((("x", 2.0), ("b", 5.0)), (("x", 3.0), ("b", 6.0))))
+    about = {"setting": "MNIST, eps 0.1", "radius": "small", "method": "IBP", "seed": 1}
+    assert Each(first, second)(small, [IBP]) == [{**about, "x": 2.0, "a": 3.0, "b": 5.0}]
+    assert len(Each(first, Fixed(((("c", 1.0),), (("c", 2.0),))))(small, [IBP])) == 4
+
+
+def test_published_results_are_those_of_the_setting_and_the_papers(small):
+    rows = Published(Seeds(), ("Müller et al. 2023",))(small, [IBP])
+    assert rows[0] == {**small.labels(IBP), "natural": 1.0, "by": "here"}
+    assert {row["source"] for row in rows[1:]} == {"Müller et al. 2023, Table 1", "Müller et al. 2023, Table 2"}
+    assert {row["setting"] for row in rows} == {"MNIST, eps 0.1"}
+    (net,) = (row for row in rows if row["method"] == "l-infinity-distance net")
+    assert (net["natural"], net["certified"], net["radius"]) == (98.93, 97.95, "small")
+    assert len(Published(Seeds())(small, [IBP])) > len(rows)
+
+
+def test_the_spread_over_seeds(small):
+    networks = [NetworkOf("mnist_01", "ibp", about={"seed": seed}) for seed in (1, 2, 6)]
+    (row,) = Spread(Seeds(), ("natural",))(small, networks)
+    assert (row["networks"], row["natural"]) == (3, 3.0)
+    assert row["natural, deviation"] == pytest.approx(7**0.5)

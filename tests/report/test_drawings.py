@@ -1,0 +1,75 @@
+"""Pictures and CSV files of rows."""
+
+import pytest
+
+from ctbench.report.drawings import Bars, HeatMap, Histogram, Lines, Scatter, rows_csv
+
+ROWS = [
+    {"setting": setting, "method": method, "x": x, "y": x * factor, "by": by}
+    for setting in ("a", "b")
+    for method, factor, by in (("IBP", 1.0, "here"), ("SABR", 2.0, "Müller et al. 2023"))
+    for x in (0.5, 1.0, 2.0)
+]
+DRAWINGS = [
+    Bars(group="method", values=("y",), colour="x", hatch="setting", panel=None),
+    Bars(group="method", values=("x", "y")),
+    Lines(x="x", values=("y",), series=("method",), log=True),
+    Lines(x="x", values=("x", "y")),
+    Scatter(x="x", y="y"),
+    HeatMap(down=("method",), across="x", value="y"),
+    Histogram(value="y", series=("method",)),
+]
+
+
+def shown(drawing, rows):
+    """The axes of the first panel."""
+    axis = drawing.panels({(): rows})[1][0]
+    drawing.show(axis, rows)
+    return axis
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: type(drawing).__name__)
+def test_the_same_rows_give_the_same_picture(drawing, tmp_path):
+    for name in ("one.png", "two.png"):
+        drawing.draw(ROWS, "title", tmp_path / name)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    drawing.draw([{**row, "y": 3 * row["y"] ** 2} for row in ROWS], "title", tmp_path / "other.png")
+    assert (tmp_path / "one.png").read_bytes() != (tmp_path / "other.png").read_bytes()
+    with pytest.raises(ValueError, match=r"neither a \.png nor a \.svg"):
+        drawing.draw(ROWS, "title", tmp_path / "three.pdf")
+
+
+def test_bars_have_the_heights_of_the_means():
+    axis = shown(Bars(group="method", values=("y",)), ROWS)
+    assert [patch.get_height() for patch in axis.patches] == pytest.approx([3.5 / 3, 7 / 3])
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["IBP", "SABR"]
+
+
+def test_bars_of_a_hatched_column_differ_in_their_hatch():
+    axis = shown(Bars(group="method", values=("y",), hatch="setting"), ROWS)
+    assert len({patch.get_hatch() for patch in axis.patches}) == 2
+
+
+def test_lines_go_through_the_points_and_leave_out_texts():
+    rows = [*ROWS, {"setting": "a", "method": "IBP", "x": 4.0, "y": None}]
+    axis = shown(Lines(x="x", values=("y",), series=("method",)), rows)
+    assert [line.get_xydata().tolist() for line in axis.lines] == [
+        [[0.5, 0.5], [1, 1], [2, 2]],
+        [[0.5, 1], [1, 2], [2, 4]],
+    ]
+
+
+def test_published_marks_are_hollow():
+    axis = shown(Scatter(x="x", y="y"), ROWS[:6])
+    filled = [bool(len(mark.get_facecolor())) for mark in axis.collections]
+    assert filled == [True] * 3 + [False] * 3
+
+
+def test_cells_of_a_heat_map_have_their_numbers():
+    axis = shown(HeatMap(down=("method",), across="x", value="y"), ROWS)
+    assert [text.get_text() for text in axis.texts] == ["0.5", "1", "2", "1", "2", "4"]
+
+
+def test_csv_has_all_columns_and_leaves_missing_cells_empty():
+    text = rows_csv([{"method": "IBP", "y": 1 / 3}, {"method": "a, b", "z": None, "w": 2}])
+    assert text == 'method,y,z,w\nIBP,0.333333,,\n"a, b",,,2\n'
