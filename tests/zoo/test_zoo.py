@@ -76,3 +76,5 @@ def test_a_network_of_the_zoo_is_certified_like_a_run(tmp_path, monkeypatch, cap
     assert result.certified_accuracy >= 0.9
     assert json.loads(folder.certification("linf-0.1").settings.read_text())["dataset"] == "mnist"
     assert str(folder.path) in capsys.readouterr().out
+    assert main(["compare", SMALL, "--markdown"]) == 0
+    assert "| mnist_small_ibp |" in capsys.readouterr().out

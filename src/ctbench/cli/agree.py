@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ctbench import report
+from ctbench import report, zoo
 from ctbench.cli.options import check_place, wide_console
 from ctbench.results import Agreement, certification_of, compare_certifications
 
@@ -13,7 +13,8 @@ SHOWN = 20  # indices of samples at most
 
 
 def run(args: argparse.Namespace) -> None:
-    agreement = compare_certifications([certification_of(path, args.eps) for path in args.runs], names(args.runs))
+    runs = [zoo.working_copy(run) for run in args.runs]
+    agreement = compare_certifications([certification_of(run, args.eps) for run in runs], names(runs))
     if args.difficulty:
         check_place(args.difficulty)
         report.write_difficulties(agreement, args.difficulty)

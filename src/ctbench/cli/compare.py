@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ctbench import report
+from ctbench import report, zoo
 from ctbench.cli import failures
 from ctbench.cli.options import check_place, wide_console
 from ctbench.results import Failure
 
 
 def run(args: argparse.Namespace) -> None:
+    runs = [zoo.working_copy(run) for run in args.runs]
     if args.plot:
-        plot(args.runs, args.plot, args.figure)
-    failed = show(args.runs, as_markdown=args.markdown)
+        plot(runs, args.plot, args.figure)
+    failed = show(runs, as_markdown=args.markdown)
     if args.plot:
         print(args.figure)
     failures.tell(failed, strict=False)
