@@ -22,7 +22,7 @@ def progress_bars(*, quiet: bool = False, done: ProgressColumn | None = None) ->
         done: the column that shows how much is done; None shows "3/10".
     """
     console = Console(stderr=True)
-    rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # the text gets what is left of the width, and is cut
+    rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # the text gets the rest of the width, and is cut
     columns = (
         TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True, max_width=30)),
         BarColumn(bar_width=12),

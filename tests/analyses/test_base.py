@@ -28,8 +28,11 @@ class MeanOfTheTest(Analysis):
 
 
 def test_all_of_ours_are_found():
-    names = "box-growth centres fragmentation gradient-alignment loss-errors loss-growth own-accuracy states tightness"
-    assert list(ours(analyses())) == [*names.split(), "utilisation"]
+    names = (
+        "box-growth centres fragmentation gradient-alignment loss-errors loss-growth own-accuracy product-gradients "
+    )
+    names += "states tightness utilisation"
+    assert list(ours(analyses())) == names.split()
     assert analysis("fragmentation") == analyses()["fragmentation"]()
     with pytest.raises(ValueError, match="no analysis is called 'nothing'; there are box-growth, centres,"):
         analysis("nothing")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctbench.report.drawings import Bars, HeatMap, Histogram, Lines, Scatter, rows_csv
+from ctbench.report.drawings import Bars, Curves, HeatMap, Histogram, Scatter, rows_csv
 
 ROWS = [
     {"setting": setting, "method": method, "x": x, "y": x * factor, "by": by}
@@ -13,8 +13,8 @@ ROWS = [
 DRAWINGS = [
     Bars(group="method", values=("y",), colour="x", hatch="setting", panel=None),
     Bars(group="method", values=("x", "y")),
-    Lines(x="x", values=("y",), series=("method",), log=True),
-    Lines(x="x", values=("x", "y")),
+    Curves(x="x", values=("y",), series=("method",), log=True),
+    Curves(x="x", values=("x", "y")),
     Scatter(x="x", y="y"),
     HeatMap(down=("method",), across="x", value="y"),
     Histogram(value="y", series=("method",)),
@@ -52,7 +52,7 @@ def test_bars_of_a_hatched_column_differ_in_their_hatch():
 
 def test_lines_go_through_the_points_and_leave_out_texts():
     rows = [*ROWS, {"setting": "a", "method": "IBP", "x": 4.0, "y": None}]
-    axis = shown(Lines(x="x", values=("y",), series=("method",)), rows)
+    axis = shown(Curves(x="x", values=("y",), series=("method",)), rows)
     assert [line.get_xydata().tolist() for line in axis.lines] == [
         [[0.5, 0.5], [1, 1], [2, 2]],
         [[0.5, 1], [1, 2], [2, 4]],

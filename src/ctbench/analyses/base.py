@@ -137,9 +137,9 @@ class Part:
         """Some of the samples, by their positions; they draw other random numbers."""
         return replace(self, x=self.x[start:stop], y=self.y[start:stop], seed=(self.seed + start) % 2**32)
 
-    def split(self, numbers: int) -> Iterator[Part]:
-        """The samples in parts that hold at most the memory budget, with so many numbers for each sample."""
-        size = max(1, memory_budget.of(self.x.device) // (numbers * self.x.element_size()))
+    def split(self, elements: int) -> Iterator[Part]:
+        """The samples in parts that hold at most the memory budget, with `elements` numbers for each sample."""
+        size = max(1, memory_budget.of(self.x.device) // (elements * self.x.element_size()))
         return (self.take(start, min(len(self.x), start + size)) for start in range(0, len(self.x), size))
 
     def digest(self) -> str:

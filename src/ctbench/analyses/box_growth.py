@@ -76,13 +76,13 @@ def _rates(part: Part, share: float) -> dict[str, float]:
         for at, node in enumerate(net.nodes)
         if len(node.inputs) == 1
     }
-    found = {
+    growth = {
         "affine": math.prod(rate for at, rate in rates.items() if isinstance(net.nodes[at].op, Affine)),
         "activations": math.prod(rate for at, rate in rates.items() if isinstance(net.nodes[at].op, Elementwise)),
         "whole": radii[-1] / radii[0],
     }
     ops = {f"layer {at}: {type(net.nodes[at].op).__name__.lower()}": rate for at, rate in rates.items()}
-    return {name: rate for name, rate in (found | ops).items() if math.isfinite(rate)}
+    return {name: rate for name, rate in (growth | ops).items() if math.isfinite(rate)}
 
 
 def _boxes(part: Part, share: float) -> Iterator[tuple[list[Box], float]]:

@@ -90,8 +90,8 @@ def published_sets(
     kind = published_kind(source)
 
     def images(dataset: PublishedCorruption) -> Images:
-        found = dataset.test(root)
-        return found if samples is None else found.subset(slice(samples))
+        test = dataset.test(root)
+        return test if samples is None else test.subset(slice(samples))
 
     for name in names or [name for name in kind.kinds if name != IDENTITY]:
         for severity in severities if issubclass(kind, BySeverity) else (None,):

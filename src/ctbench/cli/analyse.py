@@ -62,10 +62,10 @@ def configured(names: list[str], changes: list[str]) -> dict[str, Analysis]:
         raise ValueError(f"--what is {','.join(names)}: name each analysis once")
     chosen = {}
     for name in names:
-        known = analysis(name)
+        plain = analysis(name)
         own = [change.removeprefix(f"{name}.") for change in changes if change.startswith(f"{name}.")]
         digest = hashlib.sha256(json.dumps(sorted(own)).encode()).hexdigest()[:6]
-        chosen[f"{name}-{digest}" if own else name] = codec.with_changes(known, own)
+        chosen[f"{name}-{digest}" if own else name] = codec.with_changes(plain, own)
     stray = [change for change in changes if change.partition(".")[0] not in names]
     if stray:
         raise ValueError(f"--set {stray[0]}: it must begin with one of the analyses {', '.join(names)} and a dot")

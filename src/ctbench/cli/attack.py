@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _strength(args: argparse.Namespace) -> dict[str, int]:
     """The steps and restarts that the options give, if any."""
-    given = {"steps": args.attack_steps, "restarts": args.attack_restarts}
-    return {name: value for name, value in given.items() if value is not None}
+    strength = {"steps": args.attack_steps, "restarts": args.attack_restarts}
+    return {name: value for name, value in strength.items() if value is not None}
 
 
 def _check_free(records: Path) -> None:

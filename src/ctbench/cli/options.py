@@ -105,10 +105,10 @@ def imported(module: str) -> ModuleType:
     if not path.is_file():
         raise ImportError(f"there is no file {path}")
     sys.path.insert(0, str(path.resolve().parent))  # workers import it by its name
-    found = import_module(path.stem)
-    if Path(found.__file__ or "").resolve() != path.resolve():
-        raise ImportError(f"another module is called {path.stem!r} ({found.__file__}): rename {path}")
-    return found
+    own = import_module(path.stem)
+    if Path(own.__file__ or "").resolve() != path.resolve():
+        raise ImportError(f"another module is called {path.stem!r} ({own.__file__}): rename {path}")
+    return own
 
 
 def add_own(command: argparse.ArgumentParser) -> None:

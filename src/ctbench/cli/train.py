@@ -50,5 +50,5 @@ def _tell_stretched(start: Recipe, recipe: Recipe, changes: Collection[str]) -> 
     before, after = ({path: value for path, value, *_ in show.rows(each)} for each in (start, recipe))
     moved = [path for path in start.differences(recipe) if path not in paths and path in before and path in after]
     if "epochs" in paths and moved:
-        told = "; ".join(f"{path} {before[path]} -> {after[path]}" for path in ("epochs", *moved))
-        print(f"stretched with the epochs: {told}", file=sys.stderr)
+        stretched = "; ".join(f"{path} {before[path]} -> {after[path]}" for path in ("epochs", *moved))
+        print(f"stretched with the epochs: {stretched}", file=sys.stderr)

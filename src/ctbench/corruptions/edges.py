@@ -40,10 +40,10 @@ def edges(x: Tensor) -> Tensor:
     strength = right.hypot(down)
     thin = strength * _is_ridge(strength, torch.atan2(down, right))
     greatest = strength.amax((2, 3), keepdim=True).clamp(min=1e-3)
-    candidates, found = thin > WEAK * greatest, thin > STRONG * greatest
+    candidates, edges = thin > WEAK * greatest, thin > STRONG * greatest
     for _ in range(side(x)):
-        found = candidates & _grown(found)
-    return found
+        edges = candidates & _grown(edges)
+    return edges
 
 
 def _grown(chosen: Tensor) -> Tensor:

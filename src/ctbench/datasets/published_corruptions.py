@@ -71,7 +71,7 @@ class PublishedCorruption(Dataset):
         return f"{self.name}+{self.corruption}"
 
     def load(self, root: Path | None = None) -> Data:
-        """Read the clean training images, and the corrupted test images. Download what is missing."""
+        """Read the clean training images, and the corrupted test images. Download missing files."""
         clean = self.clean(augmentation=self.augmentation).load(root)
         return replace(clean, test=self.test(root))
 

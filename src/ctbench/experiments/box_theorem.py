@@ -9,7 +9,7 @@ import torch
 
 from ctbench.analyses.relu_growth import Centres, Normal, TwoSteps, curvature, mean_radius, tangent
 from ctbench.experiments.networks import NetworkOf, Networks
-from ctbench.experiments.quantities import Row, Table
+from ctbench.experiments.quantities import Numbers, Table
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class MeanRadii(Table):
     largest: float = 3.0
     places: int = 60
 
-    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Numbers]:
         radii = [self.largest * (number + 1) / self.places for number in range(self.places)]
         return [
             {"radius": d, "mean radius": mean_radius(self.centres, d), "tangent": tangent(self.centres, d)}
@@ -48,10 +48,10 @@ class RandomCentres(Table):
     places: int = 40
     seed: int = 0
 
-    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Numbers]:
         return list(self._rows())
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[Numbers]:
         generator = torch.Generator("cpu").manual_seed(self.seed)
         for _ in range(self.draws):
             first, second = torch.rand(2, generator=generator, dtype=torch.float64, device="cpu").tolist()
@@ -60,6 +60,6 @@ class RandomCentres(Table):
             normal = Normal(mean=-0.05 - first, deviation=0.2 + second)
             yield self._row("normal", normal, 2 * normal.deviation)
 
-    def _row(self, kind: str, centres: Centres, largest: float) -> Row:
+    def _row(self, kind: str, centres: Centres, largest: float) -> Numbers:
         radii = (largest * (number + 0.5) / self.places for number in range(self.places))
         return {"centres": kind, "least curvature": min(curvature(centres, d) for d in radii)}

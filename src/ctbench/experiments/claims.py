@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ctbench.experiments.quantities import Row
+from ctbench.experiments.quantities import Numbers
 
 Where = Mapping[str, Any]  # a column, and its value or a tuple of values
-Claim = Callable[[Sequence[Row]], "Finding"]
+Claim = Callable[[Sequence[Numbers]], "Finding"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class All:
     def __init__(self, *claims: Claim) -> None:
         object.__setattr__(self, "claims", claims)
 
-    def __call__(self, rows: Sequence[Row]) -> Finding:
+    def __call__(self, rows: Sequence[Numbers]) -> Finding:
         return together([claim(rows) for claim in self.claims])
 
 
@@ -63,13 +63,13 @@ class Grouped:
     by: tuple[str, ...] = ("setting",)
     where: Where | None = None
 
-    def __call__(self, rows: Sequence[Row]) -> Finding:
-        groups: dict[tuple[Any, ...], list[Row]] = {}
+    def __call__(self, rows: Sequence[Numbers]) -> Finding:
+        groups: dict[tuple[Any, ...], list[Numbers]] = {}
         for row in chosen(rows, self.where or {}):
             groups.setdefault(tuple(row.get(name) for name in self.by), []).append(row)
         return together([self._named(key, self.judge(group)) for key, group in groups.items()] or [_NOTHING])
 
-    def judge(self, rows: Sequence[Row]) -> Finding:
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
         """The finding of one group."""
         raise NotImplementedError
 
@@ -100,7 +100,7 @@ class Less(Grouped):
     than: Where
     margin: float = 0.0
 
-    def judge(self, rows: Sequence[Row]) -> Finding:
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
         low, high = (mean(chosen(rows, where), self.quantity) for where in (self.these, self.than))
         if low is None or high is None:
             return Finding(None, f"{self.quantity}: {_NOTHING.numbers}")
@@ -116,7 +116,7 @@ class Below(Grouped):
     low: str
     high: str
 
-    def judge(self, rows: Sequence[Row]) -> Finding:
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
         pairs = [(_number(row, self.low), _number(row, self.high)) for row in rows]
         usable = [(low, high) for low, high in pairs if low is not None and high is not None]
         if not usable:
@@ -135,7 +135,7 @@ class Rises(Grouped):
     along: str
     falls: bool = False
 
-    def judge(self, rows: Sequence[Row]) -> Finding:
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
         line = course(rows, self.quantity, self.along)
         if len(line) < 2:
             return _NOTHING
@@ -152,7 +152,7 @@ class PeaksInside(Grouped):
     quantity: str
     along: str
 
-    def judge(self, rows: Sequence[Row]) -> Finding:
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
         line = course(rows, self.quantity, self.along)
         if len(line) in (1, 2):
             return Finding(None, f"{self.quantity} has only {len(line)} of the 3 places on the axis {self.along}")
@@ -171,7 +171,7 @@ class SuperLinear(Grouped):
     quantity: str
     along: str
 
-    def judge(self, rows: Sequence[Row]) -> Finding:
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
         line = [(x, y) for x, y in course(rows, self.quantity, self.along) if x > 0 and y > 0]
         if len(line) < 2:
             return _NOTHING
@@ -188,16 +188,16 @@ class Correlates(Grouped):
     sign: int = 1
     least: float = 0.0
 
-    def judge(self, rows: Sequence[Row]) -> Finding:
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
         pairs = [(_number(row, self.first), _number(row, self.second)) for row in rows]
         usable = [(a, b) for a, b in pairs if a is not None and b is not None]
         if not usable:
             return _NOTHING
         if len(usable) < 3 or any(len(set(side)) < 2 for side in zip(*usable, strict=True)):
             return Finding(None, f"{self.first} or {self.second} is the same for all {len(usable)} networks")
-        found = statistics.correlation(*map(list, zip(*usable, strict=True)))
-        text = f"the correlation of {self.first} and {self.second} is {found:.2f} over {len(usable)} networks"
-        return Finding(self.sign * found > self.least, text)
+        correlation = statistics.correlation(*map(list, zip(*usable, strict=True)))
+        text = f"the correlation of {self.first} and {self.second} is {correlation:.2f} over {len(usable)} networks"
+        return Finding(self.sign * correlation > self.least, text)
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class BestOnDiagonal(Grouped):
     row: str
     column: str
 
-    def judge(self, rows: Sequence[Row]) -> Finding:
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
         right = dict[float, bool]()
         for place in _places(rows, self.column):
             line = dict(course(chosen(rows, {self.column: place}), self.quantity, self.row))
@@ -232,7 +232,7 @@ class Under(Grouped):
     quantity: str
     bound: float
 
-    def judge(self, rows: Sequence[Row]) -> Finding:
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
         value = mean(rows, self.quantity)
         return _NOTHING if value is None else Finding(value < self.bound, f"{self.quantity} is {shortly(value)}")
 
@@ -244,7 +244,7 @@ class Over(Grouped):
     quantity: str
     bound: float
 
-    def judge(self, rows: Sequence[Row]) -> Finding:
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
         values = [value for row in rows if (value := _number(row, self.quantity)) is not None]
         if not values:
             return _NOTHING
@@ -252,7 +252,7 @@ class Over(Grouped):
         return Finding(min(values) > self.bound, text)
 
 
-def chosen(rows: Sequence[Row], where: Where) -> list[Row]:
+def chosen(rows: Sequence[Numbers], where: Where) -> list[Numbers]:
     """The rows with these values; a tuple of values allows each of them."""
     return [
         row
@@ -261,13 +261,13 @@ def chosen(rows: Sequence[Row], where: Where) -> list[Row]:
     ]
 
 
-def mean(rows: Sequence[Row], quantity: str) -> float | None:
+def mean(rows: Sequence[Numbers], quantity: str) -> float | None:
     """The mean of a column over the rows that have it; None if no row has it."""
     values = [value for row in rows if (value := _number(row, quantity)) is not None]
     return statistics.fmean(values) if values else None
 
 
-def course(rows: Sequence[Row], quantity: str, along: str) -> list[tuple[float, float]]:
+def course(rows: Sequence[Numbers], quantity: str, along: str) -> list[tuple[float, float]]:
     """The mean of a column at each number of another one, ascending."""
     values = [
         (place, mean([row for row in rows if row.get(along) == place], quantity)) for place in _places(rows, along)
@@ -280,13 +280,13 @@ def shortly(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _number(row: Row, name: str) -> float | None:
+def _number(row: Numbers, name: str) -> float | None:
     """The finite number in a column; None if there is a text, or nothing."""
     value = row.get(name)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _places(rows: Sequence[Row], name: str) -> list[float]:
+def _places(rows: Sequence[Numbers], name: str) -> list[float]:
     """The numbers in a column, ascending, each once."""
     return sorted({place for row in rows if (place := _number(row, name)) is not None})
 

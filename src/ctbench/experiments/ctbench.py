@@ -69,7 +69,7 @@ def _corruptions(number: str, settings: tuple[str, ...]) -> NetworkFigure:
 def _accuracies(
     number: str, claim: str, test: All | Less, *settings: str, drawing: Drawing | None = None
 ) -> NetworkFigure:
-    """Accuracies of all methods, beside those that are published for these settings."""
+    """Accuracies of all methods, and the published ones for these settings."""
     return NetworkFigure(
         number=number,
         networks=methods(*settings),

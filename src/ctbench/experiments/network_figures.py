@@ -55,7 +55,7 @@ class NetworkFigure:
         return "trained networks"
 
     def reproduce(self, networks: Networks, folder: Path) -> tuple[list[Path], Finding]:
-        """Measure what is missing; write NUMBER.csv, NUMBER.txt with the finding, and NUMBER.png if it is a picture.
+        """Measure missing numbers; write NUMBER.csv, NUMBER.txt with the finding, and NUMBER.png if it is a picture.
 
         Raises:
             NotInTimeError: the deadline of the networks passed.

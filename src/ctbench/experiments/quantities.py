@@ -22,7 +22,7 @@ from ctbench.experiments.scales import ORIGINAL
 from ctbench.methods.taps import TAPS
 from ctbench.results import Certification, Verdict, compare_certifications, published_results
 
-Row = dict[str, Value]
+Numbers = dict[str, Value]
 BOX, DEEPPOLY = ("interval",), ("interval", "crown-ibp", "crown")  # the stages of the two cheap verifiers
 ESTIMATE = {"ibp": "interval", "sabr": "sabr", "taps": "taps", "pgd": "pgd"}  # of the worst-case loss, by method
 
@@ -31,7 +31,7 @@ class Quantity(ABC):
     """A quantity of one network."""
 
     @abstractmethod
-    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
         """Its rows, without the columns that say what the network is."""
 
 
@@ -39,7 +39,7 @@ class Table(ABC):
     """The rows of a figure."""
 
     @abstractmethod
-    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Numbers]:
         """All rows, from the networks of the figure."""
 
 
@@ -52,18 +52,18 @@ class Each(Table):
     def __init__(self, *quantities: Quantity) -> None:
         object.__setattr__(self, "quantities", quantities)
 
-    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
-        found = list[Row]()
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Numbers]:
+        rows = list[Numbers]()
         for network in figure:
-            joined: list[Row] = [networks.labels(network)]
+            joined: list[Numbers] = [networks.labels(network)]
             for quantity in self.quantities:
                 pairs = itertools.product(joined, quantity.rows(networks, network))
                 joined = [{**row, **more} for row, more in pairs if _agree(row, more)]
-            found += joined
-        return found
+            rows += joined
+        return rows
 
 
-def _agree(first: Row, second: Row) -> bool:
+def _agree(first: Numbers, second: Numbers) -> bool:
     return all(first[name] == second[name] for name in first.keys() & second.keys())
 
 
@@ -77,7 +77,7 @@ class Accuracies(Quantity):
 
     stages: str | None = None
 
-    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
         certification = networks.certification(network, self.stages)
         return [
             {
@@ -101,7 +101,7 @@ def _certified_by(certification: Certification, stages: tuple[str, ...]) -> floa
 
 @dataclass(frozen=True)
 class Published(Table):
-    """The rows of another table with "by" = "here", and what is published for their settings and methods.
+    """The rows of another table with "by" = "here", and the published results of their settings and methods.
 
     Args:
         table: the other table.
@@ -111,8 +111,8 @@ class Published(Table):
     table: Table
     papers: tuple[str, ...] = ()
 
-    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
-        found: list[Row] = [{**row, "by": "here"} for row in self.table(networks, figure)]
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Numbers]:
+        rows: list[Numbers] = [{**row, "by": "here"} for row in self.table(networks, figure)]
         by_setting = {network.setting: networks.recipe(network) for network in figure}
         for setting, recipe in by_setting.items():
             about = {name: networks.labels(NetworkOf(setting, "ibp"))[name] for name in ("setting", "radius")}
@@ -120,13 +120,13 @@ class Published(Table):
                 same = (result.dataset, result.norm) == (recipe.dataset.name, recipe.threat.name)
                 close = math.isclose(result.eps, float(recipe.threat.eps), rel_tol=1e-6)
                 if same and close and (not self.papers or result.paper in self.papers):
-                    found.append({**about, "method": result.method, "by": result.by, **_of(result)})
-        return found
+                    rows.append({**about, "method": result.method, "by": result.by, **_of(result)})
+        return rows
 
 
-def _of(result: Any) -> Row:
+def _of(result: Any) -> Numbers:
     accuracies = result.accuracies
-    row: Row = {
+    row: Numbers = {
         "natural": accuracies.natural,
         "adversarial": accuracies.adversarial,
         "certified": accuracies.certified,
@@ -151,20 +151,20 @@ class Analysed(Quantity):
     settings: tuple[str, ...] = field(default=(), kw_only=True)
     called: str | None = field(default=None, kw_only=True)
 
-    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
         settings = networks.scale.distinct(*self.settings) or [network.setting]
         return [row for setting in settings for row in self._at(networks, network, setting)]
 
-    def _at(self, networks: Networks, network: NetworkOf, setting: str) -> Iterator[Row]:
+    def _at(self, networks: Networks, network: NetworkOf, setting: str) -> Iterator[Numbers]:
         eps = networks.eps(NetworkOf(setting, network.method))
-        found = networks.analysis(network, self.analysis, eps=eps)
+        measurements = networks.analysis(network, self.analysis, eps=eps)
         axis = self.analysis.layout.x_label if self.analysis.layout and self.analysis.layout.x_label else "x"
-        for x in found.places(eps):
-            names = [name for name in found.quantities(eps, x) if not name.startswith("layer ")]
+        for x in measurements.places(eps):
+            names = [name for name in measurements.quantities(eps, x) if not name.startswith("layer ")]
             shown = [name for name in names if not self.quantities or name in self.quantities]
             if shown:
-                place: Row = {} if x is None else {axis: x}
-                yield {"eps": eps, **place, **{self.called or name: found.mean(name, eps, x) for name in shown}}
+                place: Numbers = {} if x is None else {axis: x}
+                yield {"eps": eps, **place, **{self.called or name: measurements.mean(name, eps, x) for name in shown}}
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,11 @@ class Errors(Quantity):
 
     own: bool = False
 
-    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
-        found = networks.analysis(network, LossErrors(), samples=networks.scale.exact)
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
+        errors = networks.analysis(network, LossErrors(), samples=networks.scale.exact)
         names = [ESTIMATE[network.method.removesuffix(ORIGINAL)]] if self.own else list(ESTIMATES)
         return [
-            {"estimate": name, "error": error, "|error|": abs(error)} for name in names for error in found.values(name)
+            {"estimate": name, "error": error, "|error|": abs(error)} for name in names for error in errors.values(name)
         ]
 
 
@@ -195,7 +195,7 @@ class OwnAccuracies(Quantity):
 
     splits: bool = False
 
-    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
         if not self.splits:
             return [{"own": self._own(networks, network, OwnAccuracy())}]
         asked = {split: OwnAccuracy(method=TAPS(classifier_relus=split)) for split in networks.scale.splits}
@@ -210,10 +210,10 @@ class OwnAccuracies(Quantity):
 class Corruptions(Quantity):
     """The accuracy on each corruption over the clean accuracy, and their mean."""
 
-    def rows(self, networks: Networks, network: NetworkOf) -> list[Row]:
-        found = networks.generalisation(network)
-        ratios: list[Row] = [{"corruption": name, "ratio": found.ratio(name)} for name in found.corruptions]
-        return [*ratios, {"corruption": "mean", "ratio": found.mean()}]
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
+        result = networks.generalisation(network)
+        ratios: list[Numbers] = [{"corruption": name, "ratio": result.ratio(name)} for name in result.corruptions]
+        return [*ratios, {"corruption": "mean", "ratio": result.mean()}]
 
 
 @dataclass(frozen=True)
@@ -223,8 +223,8 @@ class Spread(Table):
     table: Table
     columns: tuple[str, ...] = ("natural", "adversarial", "certified")
 
-    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
-        groups: dict[tuple[Value, Value], list[Row]] = {}
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Numbers]:
+        groups: dict[tuple[Value, Value], list[Numbers]] = {}
         for row in self.table(networks, figure):
             groups.setdefault((row["setting"], row["method"]), []).append(row)
         return [
@@ -232,8 +232,8 @@ class Spread(Table):
             for (setting, method), rows in groups.items()
         ]
 
-    def _spread(self, rows: list[Row]) -> Row:
-        spread: Row = {}
+    def _spread(self, rows: list[Numbers]) -> Numbers:
+        spread: Numbers = {}
         for name in self.columns:
             values = [float(value) for row in rows if isinstance(value := row[name], int | float)]
             spread |= {name: statistics.fmean(values)}
@@ -251,7 +251,7 @@ class SharedMistakes(Table):
 
     stages: tuple[str, ...] = ()
 
-    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Row]:
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Numbers]:
         groups: dict[str, list[NetworkOf]] = {}
         for network in figure:
             about = networks.labels(network)
@@ -259,7 +259,7 @@ class SharedMistakes(Table):
             groups.setdefault(key, []).append(network)
         return [row for name, group in groups.items() for row in self._counts(name, networks, group)]
 
-    def _counts(self, name: str, networks: Networks, group: list[NetworkOf]) -> Iterator[Row]:
+    def _counts(self, name: str, networks: Networks, group: list[NetworkOf]) -> Iterator[Numbers]:
         cascades = self.stages or (None,)
         files = [networks.certification_files(network, stages) for network in group for stages in cascades]
         agreement = compare_certifications(files)

@@ -14,7 +14,7 @@ from ctbench.experiments.network_figures import Choice, NetworkFigure, called, m
 from ctbench.experiments.networks import NetworkOf
 from ctbench.experiments.quantities import Accuracies, Analysed, Each, Published
 from ctbench.experiments.scales import SETTINGS, NetworkScale
-from ctbench.report.drawings import Lines, Scatter
+from ctbench.report.drawings import Curves, Scatter
 
 TITLE = "Certified training: small boxes are all you need"
 SETTING = "cifar10_2"  # of all figures that show one network of each method
@@ -83,7 +83,7 @@ FIGURES = (
         number="figure-3",
         networks=methods(SETTING, of=("ibp", "sabr_original", "pgd")),
         table=Each(Analysed(Centres(), ("density", "share below 0"))),
-        drawing=Lines(
+        drawing=Curves(
             x="centre of the box before the last activation", values=("density",), series=("method",), marker=""
         ),
         claim="IBP moves more of the inputs of the last ReLUs below 0 than SABR, and SABR more than PGD",
@@ -93,7 +93,7 @@ FIGURES = (
         number="figure-4",
         networks=no_networks,
         table=MeanRadii(),
-        drawing=Lines(x="radius", values=("mean radius", "tangent"), panel=None, marker=""),
+        drawing=Curves(x="radius", values=("mean radius", "tangent"), panel=None, marker=""),
         claim="after a ReLU whose inputs are mostly negative, the mean radius of boxes grows super-linearly",
         test=All(Below("tangent", "mean radius", by=()), SuperLinear("mean radius", "radius", by=())),
     ),
@@ -109,7 +109,7 @@ FIGURES = (
         number="figure-6",
         networks=varied(SETTING, method="sabr_original", field="method.ratio", name="lambda", values=RATIOS),
         table=Each(Accuracies()),
-        drawing=Lines(x="lambda", values=("natural", "adversarial", "certified", "deeppoly", "box")),
+        drawing=Curves(x="lambda", values=("natural", "adversarial", "certified", "deeppoly", "box")),
         claim="as lambda falls, natural accuracy rises and the share that boxes certify falls; "
         "with a complete verifier the best lambda lies inside",
         test=All(Rises("natural", "lambda", falls=True), Rises("box", "lambda"), PeaksInside("certified", "lambda")),
@@ -118,7 +118,7 @@ FIGURES = (
         number="figure-7",
         networks=_boxes("ibp"),
         table=Each(Analysed(LossGrowth())),
-        drawing=Lines(x="lambda", values=("interval", "crown", "clean"), series=("method",), log=True),
+        drawing=Curves(x="lambda", values=("interval", "crown", "clean"), series=("method",), log=True),
         claim="losses grow super-linearly, and over the whole region SABR's is larger than IBP's",
         test=All(
             SuperLinear("interval", "lambda", by=("method",)),
@@ -129,7 +129,7 @@ FIGURES = (
         number="figure-8",
         networks=methods(SETTING, of=("pgd", "ibp")),
         table=Each(Analysed(LossGrowth(), ("interval", "clean"))),
-        drawing=Lines(x="lambda", values=("interval", "clean"), series=("method",), log=True),
+        drawing=Curves(x="lambda", values=("interval", "clean"), series=("method",), log=True),
         claim="the loss over the whole region is far larger for PGD's network than for IBP's",
         test=Less("interval", IBP, PGD, where={"lambda": 1.0}),
     ),
@@ -140,7 +140,7 @@ FIGURES = (
             Analysed(LossGrowth(), ("interval",)),
             Analysed(LossGrowth(adversarial=True), ("interval",), called="adversarial"),
         ),
-        drawing=Lines(x="lambda", values=("interval", "adversarial"), series=("method",), log=True),
+        drawing=Curves(x="lambda", values=("interval", "adversarial"), series=("method",), log=True),
         claim="small boxes have a larger loss around adversarial points than around inputs",
         test=Below("interval", "adversarial", where={"lambda": LossGrowth().shares[0]}, by=("method",)),
     ),

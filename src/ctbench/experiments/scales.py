@@ -41,8 +41,8 @@ class Setting:
 
     def recipe(self, method: str) -> Recipe:
         """The recipe of a method, e.g. "taps" or "taps_original"."""
-        found = recipe(f"{self.prefix}_{method if self.originals else method.removesuffix(ORIGINAL)}")
-        return found.with_changes(list(self.changes))
+        base = recipe(f"{self.prefix}_{method if self.originals else method.removesuffix(ORIGINAL)}")
+        return base.with_changes(list(self.changes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from ctbench.experiments.network_figures import Choice, NetworkFigure, called, m
 from ctbench.experiments.networks import NetworkOf
 from ctbench.experiments.quantities import Accuracies, Analysed, Each, Errors, OwnAccuracies, Published, Spread
 from ctbench.experiments.scales import SETTINGS, NetworkScale
-from ctbench.report.drawings import HeatMap, Histogram, Lines, Scatter
+from ctbench.report.drawings import Curves, HeatMap, Histogram, Scatter
 
 TITLE = "Connecting certified and adversarial training"
 MNIST, CIFAR = ("mnist_01", "mnist_03"), ("cifar10_2", "cifar10_8")
@@ -77,7 +77,7 @@ def _split_table(number: str, settings: tuple[str, ...]) -> NetworkFigure:
         number=number,
         networks=splits(*settings),
         table=Each(Accuracies()),
-        drawing=Lines(x="split", values=("natural", "adversarial", "certified", "deeppoly", "box")),
+        drawing=Curves(x="split", values=("natural", "adversarial", "certified", "deeppoly", "box")),
         claim="with more ReLUs in the classifier, natural accuracy rises, and the share that boxes certify falls",
         test=All(Rises("natural", "split"), Rises("box", "split", falls=True)),
     )
@@ -195,7 +195,7 @@ FIGURES = (
             values=(0, 0.25, 0.5, 0.75, 1),
         ),
         table=Each(Accuracies(), OwnAccuracies()),
-        drawing=Lines(x="connector", values=("own", "natural")),
+        drawing=Curves(x="connector", values=("own", "natural")),
         claim="TAPS accuracy is highest for a connector inside of [0, 1]",
         test=PeaksInside("own", "connector"),
     ),

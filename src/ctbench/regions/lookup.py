@@ -47,8 +47,8 @@ def threat_or_linf(explicit: Threat | None, eps: Radii | None) -> Threat:
         ValueError: both a threat model and a radius are given, or neither.
     """
     if (explicit is None) == (eps is None):
-        given = "neither a threat model nor eps" if eps is None else f"the threat model {explicit} and eps {eps}"
-        raise ValueError(f"given is {given}: give a threat model, e.g. L2(0.5), or eps=0.1, which stands for Linf(0.1)")
+        both = "neither a threat model nor eps" if eps is None else f"the threat model {explicit} and eps {eps}"
+        raise ValueError(f"given is {both}: give a threat model, e.g. L2(0.5), or eps=0.1, which stands for Linf(0.1)")
     if explicit is None:
         assert eps is not None, "either a threat model or a radius is given"
         return Linf(eps)

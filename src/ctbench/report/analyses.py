@@ -50,13 +50,13 @@ class Result:
     def certification(self, eps: float) -> Certification | None:
         """The certification of this network at a radius with the most records; None if there is none."""
         folder = RunFolder(self.folder) if self.folder else None
-        found = list[Certification]()
+        certifications = list[Certification]()
         for files in folder.certifications() if folder else []:
             about = files.read_settings()
             same = all(about.get(name) == self.settings.get(name) for name in ("network_digest", "norm"))
             if same and about.get("eps") == eps:
-                found.append(files.read())
-        return max(found, key=len, default=None)
+                certifications.append(files.read())
+        return max(certifications, key=len, default=None)
 
 
 def table(title: str, results: Sequence[Result], x_label: str = "x") -> Grid:
@@ -77,15 +77,15 @@ def table(title: str, results: Sequence[Result], x_label: str = "x") -> Grid:
 
 def _rows(result: Result) -> Iterator[tuple[tuple[str, ...], float | None, dict[str, float]]]:
     """The labels, the place and the means of each row."""
-    found = result.measurements
-    for eps in found.radii:
-        places = found.places(eps)
+    measurements = result.measurements
+    for eps in measurements.radii:
+        places = measurements.places(eps)
         if len(places) > MOST_PLACES:
             places = [x for x in places if x is None]
         for x in places:
-            names = [name for name in found.quantities(eps, x) if not name.startswith(LAYER)]
-            means = {name: found.mean(name, eps, x) for name in names}
-            yield (*result.labels, f"{eps:.4g}", str(found.samples(eps))), x, means
+            names = [name for name in measurements.quantities(eps, x) if not name.startswith(LAYER)]
+            means = {name: measurements.mean(name, eps, x) for name in names}
+            yield (*result.labels, f"{eps:.4g}", str(measurements.samples(eps))), x, means
 
 
 def as_csv(results: Iterable[tuple[str, Result]]) -> str:
@@ -95,11 +95,11 @@ def as_csv(results: Iterable[tuple[str, Result]]) -> str:
     columns = ("mean", "standard deviation", "standard error", "samples")
     out.writerow(["analysis", "run", "method", "train eps", "eps", "x", "quantity", *columns])
     for title, result in results:
-        found = result.measurements
-        for eps in found.radii:
-            for x in found.places(eps):
-                for name in found.quantities(eps, x):
-                    summary = found.summary(name, eps, x)
+        measurements = result.measurements
+        for eps in measurements.radii:
+            for x in measurements.places(eps):
+                for name in measurements.quantities(eps, x):
+                    summary = measurements.summary(name, eps, x)
                     numbers = (summary.mean, summary.deviation, summary.error)
                     cells = ["" if number != number else f"{number:.6g}" for number in numbers]
                     place = "" if x is None else f"{x:.6g}"
@@ -109,7 +109,7 @@ def as_csv(results: Iterable[tuple[str, Result]]) -> str:
 
 @dataclass(frozen=True)
 class Pairs:
-    """A quantity of several runs beside an accuracy of theirs, at one radius."""
+    """A quantity of several runs, and an accuracy of each, at one radius."""
 
     eps: float
     quantity: str
@@ -138,7 +138,7 @@ class Pairs:
 
 
 def beside_accuracies(results: Sequence[Result], quantity: str) -> list[Pairs]:
-    """A quantity beside the accuracies of the runs that were certified at the same radius, radius by radius."""
+    """A quantity and the accuracies of the runs that were certified at the same radius, radius by radius."""
     pairs = list[Pairs]()
     for eps in sorted({eps for result in results for eps in result.measurements.radii}):
         shown = [result for result in results if eps in result.measurements.radii]

@@ -77,12 +77,14 @@ def _lines(results: Sequence[Result], layout: Layout) -> Figure:
     figure, axes = panels(len(radii), width=4.4)
     for axis, eps in zip(axes, radii, strict=True):
         for number, result in enumerate(results):
-            found = result.measurements
-            if eps not in found.radii:
+            measurements = result.measurements
+            if eps not in measurements.radii:
                 continue
             for style, quantity in zip(cycle(STYLES), layout.quantities):
-                places = [x for x in found.places(eps) if x is not None and quantity in found.quantities(eps, x)]
-                means = [found.mean(quantity, eps, x) for x in places]
+                places = [
+                    x for x in measurements.places(eps) if x is not None and quantity in measurements.quantities(eps, x)
+                ]
+                means = [measurements.mean(quantity, eps, x) for x in places]
                 name = f"{_name(result)}, {quantity}" if len(layout.quantities) > 1 else _name(result)
                 axis.plot(places, means, style, color=f"C{number}", label=name, linewidth=1.2)
         axis.set(xlabel=layout.x_label, ylabel=layout.label, title=f"eps {eps:g}")

@@ -3,7 +3,7 @@
 A drawing says which columns it shows:
 
     Bars(group="method", values=("sampled",), colour="eps", hatch="setting")
-    Lines(x="lambda", values=("natural", "certified"), series=("method",), panel="setting")
+    Curves(x="lambda", values=("natural", "certified"), series=("method",), panel="setting")
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Row = Mapping[str, Any]
+Numbers = Mapping[str, Any]
 BINS = 40
 HERE = "here"  # the `by` of rows that were measured; others are published
 
 
-def rows_csv(rows: Sequence[Row]) -> str:
+def rows_csv(rows: Sequence[Numbers]) -> str:
     """A line for each row; columns in the order in which they appear."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
@@ -58,7 +58,7 @@ class Drawing(ABC):
 
     panel: str | None = "setting"
 
-    def draw(self, rows: Sequence[Row], title: str, path: Path) -> None:
+    def draw(self, rows: Sequence[Numbers], title: str, path: Path) -> None:
         """Draw rows into a file, PNG or SVG by its suffix.
 
         Raises:
@@ -73,24 +73,24 @@ class Drawing(ABC):
         _legend(axes[0])
         save(figure, title, path)
 
-    def panels(self, groups: Mapping[tuple[Any, ...], list[Row]]) -> tuple[Figure, list[Axes]]:
+    def panels(self, groups: Mapping[tuple[Any, ...], list[Numbers]]) -> tuple[Figure, list[Axes]]:
         """The empty figure."""
         return panels(len(groups), width=4.4)
 
     @abstractmethod
-    def show(self, axis: Axes, rows: Sequence[Row]) -> None:
+    def show(self, axis: Axes, rows: Sequence[Numbers]) -> None:
         """Draw the rows of one panel."""
 
 
-def by_columns(rows: Sequence[Row], columns: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
+def by_columns(rows: Sequence[Numbers], columns: Sequence[str]) -> dict[tuple[Any, ...], list[Numbers]]:
     """The rows by their values in some columns, in the order in which these appear."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[Numbers]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in columns), []).append(row)
     return groups
 
 
-def _mean(rows: Sequence[Row], column: str) -> float:
+def _mean(rows: Sequence[Numbers], column: str) -> float:
     values = [row[column] for row in rows if isinstance(row.get(column), int | float)]
     return statistics.fmean(values) if values else math.nan
 
@@ -110,11 +110,11 @@ class Bars(Drawing):
     colour: str | None = None
     hatch: str | None = None
 
-    def panels(self, groups: Mapping[tuple[Any, ...], list[Row]]) -> tuple[Figure, list[Axes]]:
+    def panels(self, groups: Mapping[tuple[Any, ...], list[Numbers]]) -> tuple[Figure, list[Axes]]:
         widest = max((len(by_columns(rows, (self.group,))) for rows in groups.values()), default=1)
         return panels(len(groups), width=max(3.6, 0.6 * widest))
 
-    def show(self, axis: Axes, rows: Sequence[Row]) -> None:
+    def show(self, axis: Axes, rows: Sequence[Numbers]) -> None:
         columns = [name for name in (self.colour, self.hatch) if name]
         kinds, groups = list(by_columns(rows, columns)), by_columns(rows, (self.group,))
         colours = list(dict.fromkeys(row.get(self.colour) for row in rows)) if self.colour else [None]
@@ -144,8 +144,8 @@ class Bars(Drawing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lines(Drawing):
-    """Lines over an axis.
+class Curves(Drawing):
+    """Curves over an axis.
 
     Args:
         x: the column of the axis.
@@ -160,7 +160,7 @@ class Lines(Drawing):
     log: bool = False
     marker: str = "."
 
-    def show(self, axis: Axes, rows: Sequence[Row]) -> None:
+    def show(self, axis: Axes, rows: Sequence[Numbers]) -> None:
         for number, (key, line) in enumerate(by_columns(rows, self.series).items()):
             for style, value in zip(cycle(STYLES), self.values):
                 places = sorted(by_columns([row for row in line if row.get(self.x) is not None], (self.x,)).items())
@@ -189,7 +189,7 @@ class Scatter(Drawing):
     y: str
     label: str = "method"
 
-    def show(self, axis: Axes, rows: Sequence[Row]) -> None:
+    def show(self, axis: Axes, rows: Sequence[Numbers]) -> None:
         works = list(by_columns(rows, ("by",)))
         for row in rows:
             across, up = row.get(self.x), row.get(self.y)
@@ -226,12 +226,12 @@ class HeatMap(Drawing):
     across: str
     value: str
 
-    def panels(self, groups: Mapping[tuple[Any, ...], list[Row]]) -> tuple[Figure, list[Axes]]:
+    def panels(self, groups: Mapping[tuple[Any, ...], list[Numbers]]) -> tuple[Figure, list[Axes]]:
         wide = max(len(by_columns(rows, (self.across,))) for rows in groups.values())
         high = max(len(by_columns(rows, self.down)) for rows in groups.values())
         return panels(len(groups), width=2.5 + 0.5 * wide, height=1.8 + 0.3 * high)
 
-    def show(self, axis: Axes, rows: Sequence[Row]) -> None:
+    def show(self, axis: Axes, rows: Sequence[Numbers]) -> None:
         lines, columns = by_columns(rows, self.down), list(by_columns(rows, (self.across,)))
         table = [
             [_mean(by_columns(line, (self.across,)).get(at, []), self.value) for at in columns]
@@ -260,7 +260,7 @@ class Histogram(Drawing):
     value: str
     series: tuple[str, ...]
 
-    def show(self, axis: Axes, rows: Sequence[Row]) -> None:
+    def show(self, axis: Axes, rows: Sequence[Numbers]) -> None:
         import numpy as np
 
         edges = np.histogram_bin_edges([row[self.value] for row in rows], BINS)

@@ -50,14 +50,14 @@ class Grid:
         columns = {place: {row[place] for row in self.rows} for place in range(1, len(self.headings))}
         empty = {place for place, cells in columns.items() if cells <= {NOTHING}}
         equal = {place for place, cells in columns.items() if len(cells) == 1 and len(self.rows) > 1} - empty
-        told = ", ".join(f"{self.headings[place]} {self.rows[0][place]}" for place in sorted(equal))
+        shared = ", ".join(f"{self.headings[place]} {self.rows[0][place]}" for place in sorted(equal))
         kept = [place for place in range(len(self.headings)) if place not in empty | equal]
         return replace(
             self,
             headings=[self.headings[place] for place in kept],
             rows=[[row[place] for place in kept] for row in self.rows],
             texts=sum(place < self.texts for place in kept),
-            title=": ".join(part for part in (self.title, told) if part),
+            title=": ".join(part for part in (self.title, shared) if part),
         )
 
     def _widths(self, most: int, *, lines: bool) -> list[int] | None:

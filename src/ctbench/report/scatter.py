@@ -57,7 +57,7 @@ class Mark:
 
 
 def scatter_marks(rows: Iterable[Row], x: str, y: str) -> list[Mark]:
-    """The marks of certified runs, and of what is published for their data sets, norms and radii.
+    """The marks of certified runs, and of the results that are published for their data sets, norms and radii.
 
     Args:
         rows: the rows of `ctbench.report.rows`; runs without a certification, or without one radius

@@ -207,10 +207,10 @@ def certification_of(path: Path, eps: float | None = None) -> CertificationFiles
     matching = [files for files in certifications if eps is None or _is_at(files, eps)]
     if len(matching) == 1:
         return matching[0]
-    known = ", ".join(files.records.stem for files in matching or certifications) or "no certification"
+    present = ", ".join(files.records.stem for files in matching or certifications) or "no certification"
     radius = "" if eps is None else f" at eps {eps:g}"
     raise ValueError(
-        f"{path} has {len(matching)} certifications{radius}, one is needed; it has {known}: certify the run, give "
+        f"{path} has {len(matching)} certifications{radius}, one is needed; it has {present}: certify the run, give "
         f"another eps, or name one file in {path / 'certified'}"
     )
 

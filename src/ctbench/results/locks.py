@@ -1,4 +1,4 @@
-"""One writer at a time: a lock file next to what is written, held until the writer ends, in whatever way."""
+"""One writer at a time: a lock file next to the written files, held until the writer ends, in whatever way."""
 
 from __future__ import annotations
 

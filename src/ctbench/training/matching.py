@@ -61,8 +61,8 @@ def matched(tensors: Tensors, expected: Tensors) -> tuple[dict[str, Tensor], Mat
         if pairs.keys() <= expected.keys() and not missing and _same_shapes(names, expected, pairs):
             kept = tuple(name for name in expected if name not in pairs)
             unused = tuple(name for name in names if name not in pairs)
-            found = {name: names[name] for name in pairs} | {name: expected[name] for name in kept}
-            return found, Matching("name", tuple(pairs.items()), unused, kept)
+            by_name = {name: names[name] for name in pairs} | {name: expected[name] for name in kept}
+            return by_name, Matching("name", tuple(pairs.items()), unused, kept)
         if names.keys() == expected.keys():
             raise ValueError(differences(names, expected))
     return _by_order(tensors, expected)
@@ -107,13 +107,13 @@ def _by_order(tensors: Tensors, expected: Tensors) -> tuple[dict[str, Tensor], M
             )
     layers = {a: b for signature, names in places.items() for a, b in zip(names, needed[signature], strict=True)}
     pairs = {f"{a}.{leaf}": f"{b}.{leaf}" for a, b in layers.items() for leaf in theirs[a]}
-    found = {ours_name: tensors[name] for name, ours_name in pairs.items()}
+    state = {ours_name: tensors[name] for name, ours_name in pairs.items()}
     constants = _normalisation(tensors, expected)
-    found |= {ours_name: _shaped(tensors[name], expected[ours_name]) for name, ours_name in constants.items()}
+    state |= {ours_name: _shaped(tensors[name], expected[ours_name]) for name, ours_name in constants.items()}
     pairs |= constants
-    kept = tuple(name for name in expected if name not in found)
+    kept = tuple(name for name in expected if name not in state)
     unused = tuple(name for name in tensors if name not in pairs)
-    return found | {name: expected[name] for name in kept}, Matching("order", tuple(pairs.items()), unused, kept)
+    return state | {name: expected[name] for name in kept}, Matching("order", tuple(pairs.items()), unused, kept)
 
 
 def _normalisation(tensors: Tensors, expected: Tensors) -> dict[str, str]:

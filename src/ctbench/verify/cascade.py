@@ -94,9 +94,9 @@ class Cascade:
     def __post_init__(self) -> None:
         wrong = next((stage for stage in self.stages if not isinstance(stage, Stage)), None)
         if wrong is not None or not self.stages:
-            given = "an empty list" if wrong is None else repr(wrong)
+            shown = "an empty list" if wrong is None else repr(wrong)
             raise ValueError(
-                f"stages must be a list of Stage objects, e.g. [Bound(domain='crown'), BranchAndBound()]; got {given}"
+                f"stages must be a list of Stage objects, e.g. [Bound(domain='crown'), BranchAndBound()]; got {shown}"
             )
         if self.timeout is not None and not (isinstance(self.timeout, Real) and 0 < self.timeout < math.inf):
             raise ValueError(f"timeout is {self.timeout!r}: give a number of seconds > 0, or None for no limit")
@@ -157,10 +157,10 @@ class Cascade:
         """The decisions about a batch of open samples, after one more stage."""
         start = now()
         share = (self.deadline - start) / len(before)  # of the time that the whole job has left
-        left = [self._left(decision) for decision in before]
-        budget = Budget.of([min(share, own) for own in left], device=problem.x.device, since=start)
+        limits = [self._left(decision) for decision in before]
+        budget = Budget.of([min(share, own) for own in limits], device=problem.x.device, since=start)
         # a stage may be late because the end of the whole job has shortened its time
-        late = [Open.JOB_OVER if share < own else Open.TIME for own in left]
+        late = [Open.JOB_OVER if share < own else Open.TIME for own in limits]
         with budget.within():
             later = self._tried(stage, replace(problem, budget=budget), generator, late)
         own = [0.0] * len(before) if isinstance(later, Raised) else [decision.seconds for decision in later]

@@ -103,12 +103,12 @@ def read_instances(path: Path, *, timeout: float = math.inf) -> list[Instance]:
             limit = min(seconds(fields["timeout_s"]), timeout)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: expected {', '.join(columns)} ({error})") from None
-        known = fields.get("known_verdict", "")
-        if known not in KNOWN:
+        verdict = fields.get("known_verdict", "")
+        if verdict not in KNOWN:
             raise ValueError(
-                f"{path}, line {number}: known_verdict is {known!r}, expected sat, unsat, unknown or nothing"
+                f"{path}, line {number}: known_verdict is {verdict!r}, expected sat, unsat, unknown or nothing"
             )
-        instances.append(Instance(fields["onnx"], fields["vnnlib"], limit, known, path.parent))
+        instances.append(Instance(fields["onnx"], fields["vnnlib"], limit, verdict, path.parent))
     return instances
 
 

@@ -22,7 +22,7 @@ class Records:
     """Where the records of a certification are written, and who hears of them.
 
     Args:
-        path: the file of the records, NAME.jsonl. Its settings are written beside it. None keeps the records in memory.
+        path: the file of the records, NAME.jsonl. Its settings lie next to it. None keeps the records in memory.
         resume: keep the records that the file holds, and certify only the other samples. With more stages or a longer
             time limit than before, certified, falsified and misclassified samples keep their records, and unknown ones
             are tried again. `CertificationFiles.attempts` then lists what each record was decided with.
@@ -68,10 +68,10 @@ class Records:
             return
         files, samples = CertificationFiles(Path(self.path)), [int(self.first), int(self.first) + number]
         with files.alone():
-            found = files.start({**self.about, **settings(), SAMPLES: samples}, resume=self.resume)
+            existing = files.start({**self.about, **settings(), SAMPLES: samples}, resume=self.resume)
             attempt = len(files.attempts) - 1
-            again = {i: old for i, old in found.items() if old.verdict is Verdict.UNKNOWN and old.attempt < attempt}
-            kept = {index: record for index, record in found.items() if index not in again}
+            again = {i: old for i, old in existing.items() if old.verdict is Verdict.UNKNOWN and old.attempt < attempt}
+            kept = {index: record for index, record in existing.items() if index not in again}
             yield _Writer(self, files, kept, again, attempt)
 
 
