@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +24,13 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 def network(*, mean=MEAN, std=STD, batch_norm: bool = True) -> nn.Sequential:
     torch.manual_seed(1)
     return CNN7(width=2, hidden=8, batch_norm=batch_norm).build((3, 8, 8), 5, mean=mean, std=std).eval()
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator(monkeypatch):
+    """DataParallel moves its network to any accelerator, e.g. to the simulated one of other tests."""
+    module = sys.modules["torch.nn.parallel.data_parallel"]  # the package has a function of the same name
+    monkeypatch.setattr(module, "_get_available_device_type", lambda: None)
 
 
 @pytest.fixture
