@@ -418,7 +418,7 @@ def main(options: list[str] | None = None) -> int:
     parser.add_argument("--device", type=available, default=default, help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--counts", action="store_true", help="only count launches and waits, of cnn7")
     chosen = parser.parse_args(options or [])
-    device, until = chosen.device, time.monotonic() + 60 * chosen.minutes
+    device, until = torch.device(chosen.device), time.monotonic() + 60 * chosen.minutes
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
     about = f"torch {torch.__version__}, {name}"
     if chosen.counts:

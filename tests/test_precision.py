@@ -187,9 +187,9 @@ def test_training_computes_as_the_recipe_says(rounded, tiny, tmp_path, precision
 def test_deterministic_algorithms_are_taken_where_they_are_asked_for(tiny, tmp_path, deterministic):
     seen = []
 
-    def look(epoch: int, model: torch.nn.Module) -> None:
+    def look(metrics: dict[str, float], model: torch.nn.Module) -> None:
         seen.append(torch.are_deterministic_algorithms_enabled())
 
-    train(tiny(epochs=1), out=tmp_path, quiet=True, deterministic=deterministic, watch=look)
+    train(tiny(epochs=1), out=tmp_path, quiet=True, deterministic=deterministic, on_epoch=look)
     assert seen == [deterministic]
     assert not torch.are_deterministic_algorithms_enabled()

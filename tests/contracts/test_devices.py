@@ -291,12 +291,12 @@ def test_a_run_on_the_device(tiny, tmp_path):
 def test_a_run_goes_on_on_another_device(tiny, tmp_path):
     whole = train(tiny(epochs=2), out=tmp_path / "whole", quiet=True)
 
-    def stop(epoch: int, model: nn.Module) -> None:
-        if epoch == 1:
+    def stop(metrics: dict[str, float], model: nn.Module) -> None:
+        if metrics["epoch"] == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tiny(epochs=2), out=tmp_path / "run", device="sim", quiet=True, watch=stop)
+        train(tiny(epochs=2), out=tmp_path / "run", device="sim", quiet=True, on_epoch=stop)
     resumed = train(tiny(epochs=2), out=tmp_path / "run", resume=True, quiet=True)
     for name, value in whole.model.state_dict().items():
         torch.testing.assert_close(resumed.model.state_dict()[name], value, rtol=1e-3, atol=1e-3)

@@ -148,9 +148,9 @@ def test_values_by_hand():
         model[2].weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
         model[0].bias.zero_()
         model[2].bias.zero_()
-    box = torch.tensor([[-1.0]]).double(), torch.tensor([[3.0]]).double()
+    box = Box(torch.tensor([[-1.0]]).double(), torch.tensor([[3.0]]).double())
     best, plain = (
-        ctbench.bounds(model, box=box, domain="crown-ibp", every_layer=every_layer) for every_layer in (True, False)
+        ctbench.bounds(model, box, domain="crown-ibp", every_layer=every_layer) for every_layer in (True, False)
     )
     assert plain.lower[0].tolist() == pytest.approx([-1.0, -3.0])
     assert best.lower[0].tolist() == pytest.approx([0.0, -3.0])

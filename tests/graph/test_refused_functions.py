@@ -60,6 +60,7 @@ def test_a_forward_for_batches_of_two_alone_is_refused(function):
 
 
 REGISTER = r".*: make it a separate layer .*@ctbench\.graph\.lower\.register"
+ORDER = ": it keeps the order of the logits, so let the network return the values before it"
 CALLED = "is called in a way that is not supported"
 REFUSED = {
     # products, and functions that have no reading
@@ -72,8 +73,14 @@ REFUSED = {
     "x / x": (lambda m, x: x / x, "'truediv' divides by a value of the network" + REGISTER),
     "1 / x": (lambda m, x: 1 / x, "'truediv' divides by a value of the network" + REGISTER),
     "power": (lambda m, x: x**2, r"'pow_1' \(call_function pow\) is not supported" + REGISTER),
-    "F.softmax": (lambda m, x: F.softmax(x, 1), r"'softmax' \(call_function softmax\) is not supported" + REGISTER),
-    "softmax": (lambda m, x: x.softmax(1), r"'softmax' \(call_method softmax\) is not supported" + REGISTER),
+    "F.softmax": (
+        lambda m, x: F.softmax(x, 1),
+        r"'softmax' \(call_function softmax\) is not needed: it keeps the order of the logits",
+    ),
+    "softmax": (
+        lambda m, x: x.softmax(1),
+        r"'softmax' \(call_method softmax\) is not needed: it keeps the order of the logits",
+    ),
     "F.conv1d": (lambda m, x: F.conv1d(x[:, 0], m.pair), r"conv1d\) with parameter 'pair' of the network \(Reads\)"),
     "where": (lambda m, x: torch.where(x > 0, x, 0.0), r"'gt' .* is not supported" + REGISTER),
     "a method in place": (lambda m, x: F.silu(x).add_(1), r"'add_' \(call_method add_\) is not supported" + REGISTER),

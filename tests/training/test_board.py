@@ -50,7 +50,7 @@ def test_an_epoch_that_is_trained_again_is_shown_once(tiny, tmp_path, monkeypatc
 
 def test_without_tensorboard_it_is_asked_for(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ValueError, match=r"pip install 'ctbench\[tensorboard\]', or train without it"):
+    with pytest.raises(ValueError, match="pip install tensorboard, or train without it"):
         train(tiny(epochs=1), out=tmp_path, quiet=True, tensorboard=True)
     train(tiny(epochs=1), out=tmp_path, quiet=True)
 

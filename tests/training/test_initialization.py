@@ -118,7 +118,7 @@ def test_an_output_of_a_transposed_convolution_is_a_sum_over_its_fan_in():
 
 def test_the_draws_of_convolutions_and_linear_layers_are_those_of_torch():
     drawn = build(network, initialization="kaiming", seed=5)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         expected = network()
         for layer in (expected[0], expected[4], expected[6]):
