@@ -60,7 +60,6 @@ def test_a_forward_for_batches_of_two_alone_is_refused(function):
 
 
 REGISTER = r".*: make it a separate layer .*@ctbench\.graph\.lower\.register"
-ORDER = ": it keeps the order of the logits, so let the network return the values before it"
 CALLED = "is called in a way that is not supported"
 REFUSED = {
     # products, and functions that have no reading
