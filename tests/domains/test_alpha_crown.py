@@ -1,4 +1,4 @@
-"""alpha-CROWN, beside what holds for every domain and the reference values."""
+"""alpha-CROWN, besides what holds for every domain and the reference values."""
 
 import pytest
 import torch

@@ -206,7 +206,7 @@ def test_large_batches_are_cut_to_fit_the_memory(domain, norm, monkeypatch):
         )
     model, one = network(), named(domain).footprint(freeze(trace(network(), (3,)), X)[0], 3) * 8
 
-    @torch.no_grad()  # or what gradients keep counts, too
+    @torch.no_grad()  # otherwise the memory that gradients keep also counts
     def found(memory: int) -> Tensor:
         return margin_bounds(model, X, Y, named_threat(norm, 0.2), domain=domain, memory=memory)
 

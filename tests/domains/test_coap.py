@@ -265,7 +265,7 @@ def test_so_many_projections_are_drawn_of_a_box(count):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_so_many_projections_are_drawn_of_a_ball(count):
-    """As many again stand for the input alone: their root mean square counts, beside the median of the others."""
+    """As many again stand for the input alone: their root mean square counts, besides the median of the others."""
     _, graph, x, _ = build("mlp")
     found = COAP(projections=count, generator=generator()).boxes(graph, L2(eps=0.6, clip=None).region(x))
     random = generator()

@@ -64,7 +64,7 @@ def test_behind_the_first_layer_the_box_is_that_of_the_l2_ball_itself():
 
 
 class Centred(nn.Module):
-    """What a forward function does before the first layer, too."""
+    """Also what a forward function does before the first layer."""
 
     def __init__(self):
         super().__init__()

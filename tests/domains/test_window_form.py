@@ -108,7 +108,7 @@ def test_a_form_starts_at_single_neurons(start, shape):
 
 @st.composite
 def side(draw: st.DrawFn, output: int) -> tuple[int, int, int, int, int]:
-    """Input size, kernel, stride, padding and dilation along a side with so many outputs."""
+    """Input size, kernel, stride, padding and dilation along a side with `output` outputs."""
     kernel, stride, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
     reach = dilation * (kernel - 1)
     padding = draw(st.integers(0, reach + 1))

@@ -1,4 +1,4 @@
-"""Rows of figures: how quantities are joined, spread over seeds, and put beside published results."""
+"""Rows of figures: how quantities are joined, spread over seeds, and compared with published results."""
 
 from dataclasses import dataclass
 

@@ -59,7 +59,7 @@ def test_a_standard_step_is_the_plain_step_of_torch(tiny, tmp_path, network, ste
             assert measured[name] == pytest.approx(loss.item(), abs=1e-6)
         accuracy = (logits.argmax(1) == y).double().mean().item()
         assert measured["natural_accuracy"] == measured["robust_accuracy"] == pytest.approx(accuracy)
-    # the gradient of a bias before a batch norm is 0 but for rounding, which Adam's first step blows up
+    # the gradient of a bias before a batch norm is 0 except for rounding, which Adam's first step blows up
     noise = {"0.bias", "3.bias"} if network.name == "cnn3" else set()
     gradients = dict(trainer.model.named_parameters())
     assert all(gradients[name].grad.abs().max() < 1e-6 for name in noise)
@@ -310,7 +310,7 @@ def test_a_prelude_is_a_step_of_its_own_before_the_main_one(tiny, tmp_path):
         torch.testing.assert_close(before, first.detach(), rtol=0, atol=1e-5)
         torch.testing.assert_close(after, second.detach(), rtol=0, atol=1e-5)
         Shifted.seen.clear()
-    noise = {"0.bias", "3.bias"}  # their gradient is 0 but for rounding, which Adam's first step blows up
+    noise = {"0.bias", "3.bias"}  # their gradient is 0 except for rounding, which Adam's first step blows up
     for name, value in plain.state_dict().items():
         if name not in noise and "running_mean" not in name:  # that of a layer's input moves with its bias
             torch.testing.assert_close(trainer.model.state_dict()[name], value, rtol=0, atol=1e-5)
@@ -332,7 +332,7 @@ def test_accumulated_steps_train_the_same_network(tiny, tmp_path, changes):
     parts = train(tiny(accumulate=3, **changes), out=tmp_path / "parts", quiet=True)
     for record, other in zip(untimed(whole.folder.metrics), untimed(parts.folder.metrics), strict=True):
         assert record == pytest.approx(other, rel=1e-5)
-    assert not same(weights(whole), weights(parts))  # but for rounding
+    assert not same(weights(whole), weights(parts))  # except for rounding
 
 
 def test_a_scheduled_weight_is_in_force_in_every_step(tiny, tmp_path):

@@ -56,7 +56,7 @@ def problem(build, seed: int, eps: float, *, samples: int = 5, threat=Linf) -> P
 
 
 def single(given: Problem) -> Problem:
-    """The same in single precision, with the exact one beside it."""
+    """The same in single precision, with the exact one next to it."""
     spec, region = given.spec.float(), given.region.to(torch.float32)
     return Problem(given.net.to(torch.float32), given.x.float(), region, spec, double=given)
 

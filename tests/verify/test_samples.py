@@ -49,7 +49,7 @@ def indices(files: CertificationFiles) -> list[int]:
 
 
 def same(found: Certification, expected: Certification) -> bool:
-    """Whether records say the same, but for what rounding does to bounds where other samples are in a batch."""
+    """Whether records say the same, except for what rounding does to bounds where other samples are in a batch."""
     assert [record.bound for record in found] == pytest.approx([record.bound for record in expected], abs=1e-5)
     return [replace(r, bound=None) for r in timeless(found)] == [replace(r, bound=None) for r in timeless(expected)]
 

@@ -6,8 +6,8 @@
 a_j is the pre-activation of a ReLU, at any layer and any position of a feature map. Neurons that switch cut the region
 into pieces on which the network is linear. Mao et al. 2024, "CTBench", section 5.1 and Figures 3 and 7, with n = 50.
 
-Samples find too few of these neurons, bounds too many: the same share by the boxes of CROWN and of intervals stands
-beside it. For every input
+Samples find too few of these neurons, and bounds too many. So the same share is also computed by the boxes of CROWN and
+of intervals. For every input
 
     sampled <= crown <= interval
 

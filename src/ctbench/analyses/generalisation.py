@@ -6,8 +6,8 @@ CTBench, section 5.5 and Figures 6 and 9, on MNIST-C (Mu & Gilmer 2019) and CIFA
 The corruptions of `ctbench.corruptions` are ours: they have the names of MNIST-C, but other images.
 
     test = MNIST().load().test
-    found = generalisation(model, test, our_sets(test))
-    found.ratio("fog"), found.ratio("fog", severity=5), found.mean()
+    result = generalisation(model, test, our_sets(test))
+    result.ratio("fog"), result.ratio("fog", severity=5), result.mean()
     generalisation(model, test, published_sets("mnist-c"))
 """
 

@@ -13,8 +13,8 @@ The interval loss grows with lambda. CROWN's may lie above it, as for networks o
 The boxes lie around the input, or around an adversarial point, as SABR's small boxes do. Müller et al. 2023, "Certified
 training: small boxes are all you need", section 5.3 and appendix C: Figures 7 and 8, and 9 (`adversarial=True`).
 
-    found = loss_growth(model, x, y, eps=0.1)
-    found.exponents("interval")        # d log(loss) / d log(lambda): above 1 is super-linear
+    result = loss_growth(model, x, y, eps=0.1)
+    result.exponents("interval")        # d log(loss) / d log(lambda): above 1 is super-linear
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ the inputs with replacement. A variance is the sum over all parameters of the ne
 
 Mao et al. 2023, "Connecting certified and adversarial training", appendix A.
 
-    found = product_gradients(model, x, y, eps=0.1)
-    found.mean("ratio")                # var L_1 / var L_2: the theorem says that it is at most 1
+    result = product_gradients(model, x, y, eps=0.1)
+    result.mean("ratio")                # var L_1 / var L_2: the theorem says that it is at most 1
 """
 
 from __future__ import annotations

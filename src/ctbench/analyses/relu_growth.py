@@ -10,7 +10,7 @@ where c >= d:
 Müller et al. 2023, "Certified training: small boxes are all you need", section 4 and appendix A. Theorem 4.1: where
 p(-z) > p(z) for all z > 0, E is strictly convex, so small boxes grow by less. If p is symmetric, E(d) = d/2.
 
-Figure 4 is Normal(mean=-1, deviation=0.5) for d in [0, 3], beside the tangent at 0, d P(c > 0):
+Figure 4 is Normal(mean=-1, deviation=0.5) for d in [0, 3], next to the tangent at 0, d P(c > 0):
 
     centres = Normal(mean=-1.0, deviation=0.5)
     mean_radius(centres, 2.0), growth(centres, 2.0), curvature(centres, 2.0), tangent(centres, 2.0)

@@ -10,7 +10,7 @@ x, and both its exact margins and their intervals over a box of half-width r hav
 It lies in (0, 1], and is 1 for one affine layer, for a network with one path and for weights of one sign. Mao et al.
 2024, "CTBench", section 5.4 and Figure 5, after Mao et al. 2024, "Understanding certified training with interval bound
 propagation". Where no neuron is unstable, it is the quotient of the true radii. With `at_eps`, the quotient of the
-radii by CROWN and by intervals of the network itself stands beside it; this costs about five times as much.
+radii by CROWN and by intervals of the network itself is computed next to it; this costs about five times as much.
 
 Other activations count with their slope at x, and a maximum is the entry that is the greatest.
 

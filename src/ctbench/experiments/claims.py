@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -52,7 +53,7 @@ class All:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grouped:
+class Grouped(ABC):
     """A claim that must hold in each group of rows, e.g. in each setting.
 
     Args:
@@ -69,9 +70,9 @@ class Grouped:
             groups.setdefault(tuple(row.get(name) for name in self.by), []).append(row)
         return together([self._named(key, self.judge(group)) for key, group in groups.items()] or [_NOTHING])
 
+    @abstractmethod
     def judge(self, rows: Sequence[Numbers]) -> Finding:
         """The finding of one group."""
-        raise NotImplementedError
 
     def _named(self, key: tuple[Any, ...], finding: Finding) -> Finding:
         shown = ", ".join(
