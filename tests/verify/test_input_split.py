@@ -259,7 +259,7 @@ def test_the_point_where_a_form_is_least_is_a_corner():
 
 
 def test_inputs_that_do_not_count_are_not_halved():
-    """Two inputs that count, and 18 that do not and are wider: halving those as well would make 2^18 times the boxes."""
+    """Two inputs that count, and 18 wider ones that do not: halving those would make 2^18 times the boxes."""
     model, x = network("tanh", 2)
     narrow = problem("tanh", 2, eps=0.2)
     with torch.no_grad():

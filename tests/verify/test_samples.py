@@ -1,5 +1,6 @@
 """Certification as a job: what is written, resumed and shared among parts, and how time is kept."""
 
+import copy
 import json
 import math
 import os
@@ -165,6 +166,17 @@ def test_records_of_other_settings_are_not_mixed(digits, tmp_path, changes, told
     with pytest.raises(ValueError, match=rf"made under other settings \({told}.*: choose another place"):
         certify(model, x, y, records=records, **arguments)
     assert files.records.read_bytes() == kept
+
+
+def test_records_of_another_precision_or_without_replays_are_not_mixed(digits, tmp_path):
+    model, x, y = copy.deepcopy(digits[0]), digits[1][:5], digits[2][:5]
+    records = Records(tmp_path / "linf.jsonl")
+    certify(model, x, y, eps=0.05, records=records)
+    resuming = Records(records.path, resume=True)
+    with pytest.raises(ValueError, match="replayed was False, now True"):
+        certify(model, x, y, eps=0.05, replay=model, records=resuming)
+    with pytest.raises(ValueError, match=r"precision was 'torch\.float32', now 'torch\.float64'"):
+        certify(model.double(), x, y, eps=0.05, records=resuming)
 
 
 def test_records_that_are_there_are_not_overwritten(digits, tmp_path):

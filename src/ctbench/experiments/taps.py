@@ -1,10 +1,11 @@
 """The figures of "Connecting certified and adversarial training" (Mao et al. 2023), which proposes TAPS and STAPS.
 
-w = infinity of Table 7, the gradient of L_TAPS alone weighted by L_IBP, is w = 1000 here. Figure 1 is in two parts.
+w = infinity of Table 7 is the gradient of L_TAPS alone, weighted by L_IBP. Figure 1 is in two parts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ctbench.analyses import ProductGradients
@@ -18,7 +19,8 @@ from ctbench.report.drawings import Curves, HeatMap, Histogram, Scatter
 TITLE = "Connecting certified and adversarial training"
 MNIST, CIFAR = ("mnist_01", "mnist_03"), ("cifar10_2", "cifar10_8")
 IBP, SABR, TAPS, HERE = called("ibp"), called("sabr"), called("taps"), {"by": "here"}
-WEIGHTS = (0, 1, 5, 10, 15, 20, 1000)
+WEIGHTS = (0, 1, 5, 10, 15, 20)
+INFINITE = ("method.scale=2", "method.ibp_gradient=false")  # w = infinity
 ALONE = "method.product=false"
 
 
@@ -28,13 +30,14 @@ def _exact(*of: str) -> Choice:
 
 
 def _weights(setting: str, values: Sequence[float]) -> Choice:
-    """IBP, TAPS with the weights w of its gradient, and TAPS without L_IBP."""
+    """IBP, TAPS with the weights w of its gradient and with w = infinity, and TAPS without L_IBP."""
 
     def choice(scale: NetworkScale) -> list[NetworkOf]:
         weighted = varied(setting, method="taps_original", field="method.scale", name="w", values=values)(scale)
+        infinite = NetworkOf(setting, "taps_original", changes=(*scale.sweep, *INFINITE), about={"w": math.inf})
         ibp = NetworkOf(setting, "ibp", changes=scale.sweep, about={"w": "IBP"})
         alone = NetworkOf(setting, "taps_original", changes=(*scale.sweep, ALONE), about={"w": "TAPS alone"})
-        return [ibp, *weighted, alone]
+        return [ibp, *weighted, infinite, alone]
 
     return choice
 
