@@ -19,14 +19,17 @@ import ctbench.threads  # noqa: F401 (before torch is there)
 __version__ = version("ctbench")
 
 if TYPE_CHECKING:
-    from ctbench import (  # noqa: F401  # noqa: F401
+    from ctbench import (  # noqa: F401
         analyses,
         attacks,
+        corruptions,
         datasets,
         domains,
+        experiments,
         graph,
         methods,
         networks,
+        onnx,
         recipes,
         regions,
         report,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
         training,
         verify,
         vnnlib,
+        zoo,
     )
     from ctbench.public import *  # noqa: F403
 else:
