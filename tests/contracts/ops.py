@@ -1,27 +1,49 @@
 """An example of every op, which test_ops asks for, and the layers that they come from."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
+import mpmath
 import torch
 from torch import Tensor, nn
 
-from ctbench.graph import Affine, Op, lower
+from ctbench.graph import Affine, Elementwise, Op, lower
 from ctbench.graph.ops import (
+    ELU,
     GELU,
     Abs,
     Absolute,
+    Atan,
+    CappedExp,
     Clamp,
     Conv2d,
+    Cos,
+    Erf,
+    Exp,
+    Floor,
+    Hardswish,
     LeakyReLU,
+    Log,
     Mean,
+    Mish,
+    Power,
     ReLU,
     Scale,
     ScaledConv2d,
     Shape,
     Shift,
     Sigmoid,
+    Sign,
     SiLU,
+    Sin,
+    Softplus,
+    Softshrink,
+    Softsign,
+    Tan,
     Tanh,
+    TanhGELU,
 )
 from ctbench.networks import Normalize
 
@@ -152,4 +174,60 @@ ELEMENTWISE = {
     "tanh": (Tanh(), nn.Tanh()),
     "gelu": (GELU(), nn.GELU()),
     "silu": (SiLU(), nn.SiLU()),
+}
+
+
+@dataclass(frozen=True)
+class CurveExample:
+    """A function of one variable, with the same function in mpmath, and the numbers for which it is tested."""
+
+    op: Elementwise
+    exact: Callable[[Any], Any]
+    range: tuple[float, float]
+    places: tuple[float, ...] = ()  # where its slope changes direction, or jumps
+    slack: dict[torch.dtype, float] = field(default_factory=lambda: {torch.float64: 1e-10, torch.float32: 1e-5})
+
+
+def _elu(z: Any) -> Any:
+    return z if z > 0 else mpmath.mpf(1.5) * (mpmath.exp(z) - 1)
+
+
+def _softplus(z: Any) -> Any:
+    return mpmath.log(1 + mpmath.exp(z))
+
+
+def _tanh_gelu(z: Any) -> Any:
+    inner = mpmath.sqrt(2 / mpmath.pi) * (z + mpmath.mpf("0.044715") * z**3)
+    return z / 2 * (1 + mpmath.tanh(inner))
+
+
+CURVES = {
+    "exp": CurveExample(Exp(), mpmath.exp, (-30, 20)),
+    "capped exp": CurveExample(CappedExp(5.0), lambda z: mpmath.exp(min(z, 5)), (-9, 9), (5,)),
+    "log": CurveExample(Log(), mpmath.log, (1e-4, 50)),
+    "square": CurveExample(Power(2.0), lambda z: z**2, (-8, 9), (0,)),
+    "cube": CurveExample(Power(3.0), lambda z: z**3, (-8, 9), (0,)),
+    "fifth power": CurveExample(Power(5.0), lambda z: z**5, (-3, 4), (0,)),
+    "square root": CurveExample(Power(0.5), mpmath.sqrt, (0, 30)),
+    "reciprocal": CurveExample(Power(-1.0), lambda z: 1 / z, (0.01, 30)),
+    "negative reciprocal": CurveExample(Power(-1.0), lambda z: 1 / z, (-30, -0.01)),
+    "inverse square": CurveExample(Power(-2.0), lambda z: 1 / z**2, (-30, -0.1)),
+    "reciprocal root": CurveExample(Power(-0.5), lambda z: 1 / mpmath.sqrt(z), (1e-3, 30)),
+    "power 1.7": CurveExample(Power(1.7), lambda z: z ** mpmath.mpf(1.7), (0, 9)),
+    "sin": CurveExample(Sin(), mpmath.sin, (-9, 20), tuple(k * math.pi / 2 for k in range(-4, 10))),
+    "cos": CurveExample(Cos(), mpmath.cos, (-9, 20), tuple(k * math.pi / 2 for k in range(-4, 10))),
+    "tan": CurveExample(Tan(), mpmath.tan, (1.7, 4.6), (math.pi,)),
+    "atan": CurveExample(Atan(), mpmath.atan, (-20, 20), (0,)),
+    "erf": CurveExample(Erf(), mpmath.erf, (-6, 6), (0,)),
+    "softplus": CurveExample(Softplus(), _softplus, (-40, 40), (0,)),
+    "softsign": CurveExample(Softsign(), lambda z: z / (1 + abs(z)), (-30, 30), (0,)),
+    "elu": CurveExample(ELU(1.5), _elu, (-20, 20), (0,)),
+    "hardswish": CurveExample(Hardswish(), lambda z: z * min(max(z + 3, 0), 6) / 6, (-8, 8), (-3, 3, -1.5)),
+    "mish": CurveExample(Mish(), lambda z: z * mpmath.tanh(_softplus(z)), (-30, 30), (-2.256, 1.49, -1.19)),
+    "gelu with tanh": CurveExample(TanhGELU(), _tanh_gelu, (-15, 15), (-1.4185, 1.4185, -0.75)),
+    "sign": CurveExample(Sign(), mpmath.sign, (-4, 5), (0,)),
+    "floor": CurveExample(Floor(), mpmath.floor, (-4, 5), (-2, -1, 0, 1, 2)),
+    "softshrink": CurveExample(
+        Softshrink(0.5), lambda z: z - mpmath.sign(z) * min(abs(z), mpmath.mpf(0.5)), (-4, 4), (-0.5, 0.5)
+    ),
 }

@@ -26,7 +26,7 @@ from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
 from ctbench.domains.rounding import Losses
 from ctbench.graph import Elementwise, Graph, Lines, Node, Twin
-from ctbench.graph.ops import Max
+from ctbench.graph.ops import Max, Planes, Product
 from ctbench.regions import Box, Region
 
 KEPT = 8  # tensors as large as the coefficients, per node: slopes, the moments of Adam, and tensors for gradients
@@ -140,8 +140,11 @@ def tightened(
     # the best slopes of a form were found with other boxes; with these, the slopes of CROWN may be better
     other = torch.maximum(best[-1], _Search.of(graph, region, inner, spec, {}).bounds({})[-1])
     boxes = list(inner)
-    for at, index in targets.items():
-        boxes[at] = boxes[at].intersect(_box(index, best[at], boxes[at]))
+    for at, node in enumerate(graph.nodes):
+        if at in targets:
+            boxes[at] = boxes[at].intersect(_box(targets[at], best[at], boxes[at]))
+        elif backward.source(graph, at) in targets:
+            boxes[at] = boxes[at].intersect(backward.moved(node.op, boxes[node.inputs[0]]))
     return torch.maximum(_Search.of(graph, region, boxes, spec, {}).bounds(slopes)[-1], other), boxes
 
 
@@ -266,6 +269,8 @@ class _Search:
                 tightened = _box(self.targets[at], bounds[at], box)
                 # rounding losses were computed for slopes that the old boxes allow
                 box = tightened if self.losses is None else tightened.intersect(box)
+            elif backward.source(self.graph, at) in self.targets:
+                box = backward.moved(node.op, boxes[node.inputs[0]])
             boxes.append(box)
         bounds[-1] = self._back(LinearForm(self.spec, 0.0), len(boxes) - 1, boxes, slopes)
         return bounds
@@ -273,13 +278,16 @@ class _Search:
     def _back(self, form: Form, at: int, inner: list[Box], slopes: dict[Key, Tensor]) -> Tensor:
         time_budget.check()
 
-        def relax(reader: int, node: Node, form: Form) -> Form:
+        def relax(reader: int, node: Node, form: Form) -> tuple[Form, ...]:
             if isinstance(node.op, Max):
-                return backward.under_maximum(form, backward.lines_of(node, inner, adaptive))
+                return backward.by_lines({reader: backward.lines_of(node, inner, adaptive)})(reader, node, form)
+            form, boxes = form.inside(), [inner[i] for i in node.inputs]
+            key = -1 if at == len(self.graph.nodes) - 1 else at, reader
+            if isinstance(node.op, Product):
+                planes = _planes(node.op, form, *boxes, slopes, key)
+                return form.between(planes.first), form.without_constant().between(planes.second)
             assert isinstance(node.op, Elementwise)
-            form, box = form.inside(), inner[node.inputs[0]]
-            begin = -1 if at == len(self.graph.nodes) - 1 else at
-            return form.between(_lines(node.op, form, box, slopes, (begin, reader)))
+            return (form.between(_lines(node.op, form, *boxes, slopes, key)),)
 
         return backward.back_to_input(self.graph, form, relax, self.losses, at).minimum(self.region)
 
@@ -295,10 +303,9 @@ def _box(index: Tensor, bounds: Tensor, other: Box) -> Box:
 def _targets(graph: Graph, region: Region, base: list[Box]) -> dict[int, Tensor]:
     """The neurons of each node whose bounds matter and can be better than those of intervals, [B, P]."""
     targets = dict[int, Tensor]()
-    for at, box in enumerate(base):
-        readers = [graph.nodes[reader].op for reader in graph.readers(at) if graph.nodes[reader].op.relaxed]
-        if readers and not backward.exact_by_intervals(graph, at, region):
-            chosen = backward.open_neurons(readers, box).flatten(1)
+    for at, readers in backward.relaxed_readers(graph).items():
+        if not backward.exact_by_intervals(graph, at, region):
+            chosen = backward.open_neurons(readers, base[at]).flatten(1)
             if bool(chosen.any()):
                 targets[at] = backward.positions(chosen)
     return targets
@@ -316,4 +323,13 @@ def _lines(op: Elementwise, form: Form, box: Box, slopes: dict[Key, Tensor], key
     share = slopes[key].view(len(slopes[key]), *form.coefficients.shape)
     low = least + share[0] * (greatest - least)
     high = form.view(op.chord(box.lower, box.upper)) if op.convex else least + share[1] * (greatest - least)
-    return op.lines(form.view(box.lower), form.view(box.upper), low, high)
+    return op.seen_by(form.view, box.lower).lines(form.view(box.lower), form.view(box.upper), low, high)
+
+
+def _planes(op: Product, form: Form, first: Box, second: Box, slopes: dict[Key, Tensor], key: Key) -> Planes:
+    """The planes of a product with the shares of a form: how far each one lies between the two planes of McCormick."""
+    if key not in slopes:
+        start = torch.full_like(form.coefficients, 0.5).expand(2, *form.coefficients.shape)
+        slopes[key] = start.reshape(2, len(start[0]), form.count, form.width).requires_grad_()
+    low, high = slopes[key].view(2, *form.coefficients.shape)
+    return op.planes(*((form.view(box.lower), form.view(box.upper)) for box in (first, second)), low, high)

@@ -10,7 +10,7 @@ For an op that is relaxed (`Op.relaxed`), the caller gives lines by the position
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import singledispatch
 
@@ -24,12 +24,11 @@ from ctbench.domains.rounding import Losses
 from ctbench.domains.unsupported import no_rule
 from ctbench.domains.window_form import WindowForm
 from ctbench.graph import Affine, BackwardRule, Elementwise, Graph, Lines, Node, Op, walk_backward
-from ctbench.graph.ops import Add, Concat, Max, Shape
+from ctbench.graph.ops import Add, Concat, Max, Planes, Product, Reshape, Select, Shape
 from ctbench.regions import Box, Region
 
-Relax = Callable[
-    [int, Node, Form], Form
-]  # the position of a relaxed node, the node and a form over it, to a form over its input
+# the position of a relaxed node, the node and a form over it, to a form over each of its inputs
+Relax = Callable[[int, Node, Form], tuple[Form, ...]]
 
 # ------------------------------------------------------------------------------------------------- the way back
 
@@ -64,8 +63,8 @@ def _(op: Affine, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, 
 
 
 @_shares.register
-def _(op: Elementwise | Max, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
-    return (relax(at, node, form),)
+def _(op: Elementwise | Max | Product, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+    return relax(at, node, form)
 
 
 @_shares.register
@@ -82,10 +81,14 @@ def _(op: Concat, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, 
 
 # ------------------------------------------------------------------------------------------------------- lines
 
+Relaxed = Lines | Planes  # what lies around an op of one value, or of two
 
-def lines_of(node: Node, boxes: list[Box] | dict[int, Box], slope: SlopeRule) -> Lines:
+
+def lines_of(node: Node, boxes: list[Box] | dict[int, Box], slope: SlopeRule) -> Relaxed:
     """The lines of a relaxed node, from the boxes of all nodes (or of all nodes that relaxations read)."""
     box = boxes[node.inputs[0]]
+    if isinstance(node.op, Product):
+        return node.op.planes(*(ends(boxes[i]) for i in node.inputs), 0.5, 0.5)
     if isinstance(node.op, Max):
         return node.op.lines(box.lower, box.upper)
     assert isinstance(node.op, Elementwise)
@@ -97,16 +100,23 @@ def lines_of(node: Node, boxes: list[Box] | dict[int, Box], slope: SlopeRule) ->
     )
 
 
-def by_lines(lines: dict[int, Lines]) -> Relax:
+def ends(box: Box) -> tuple[Tensor, Tensor]:
+    return box.lower, box.upper
+
+
+def by_lines(lines: Mapping[int, Relaxed]) -> Relax:
     """Relax each node by its lines."""
 
-    def relax(at: int, node: Node, form: Form) -> Form:
-        return under_maximum(form, lines[at]) if isinstance(node.op, Max) else form.relaxed(lines[at])
+    def relax(at: int, node: Node, form: Form) -> tuple[Form, ...]:
+        around = lines[at]
+        if isinstance(around, Planes):
+            return form.relaxed(around.first), form.without_constant().relaxed(around.second)
+        return (under_maximum(form, around) if isinstance(node.op, Max) else form.relaxed(around),)
 
     return relax
 
 
-def all_lines(graph: Graph, boxes: list[Box] | dict[int, Box], slope: SlopeRule = adaptive) -> dict[int, Lines]:
+def all_lines(graph: Graph, boxes: list[Box] | dict[int, Box], slope: SlopeRule = adaptive) -> dict[int, Relaxed]:
     """The lines of every relaxed node, by its position."""
     return {at: lines_of(node, boxes, slope) for at, node in enumerate(graph.nodes) if node.op.relaxed}
 
@@ -138,6 +148,31 @@ def open_neurons(ops: Iterable[Op], box: Box) -> Tensor:
     for op in ops:
         are_open |= ~op.exact(box.lower, box.upper) if isinstance(op, Elementwise) else True
     return are_open
+
+
+def source(graph: Graph, at: int) -> int:
+    """The node whose entries node `at` repeats or moves: itself, unless it only moves entries."""
+    while isinstance(graph.nodes[at].op, Reshape | Select):
+        (at,) = graph.nodes[at].inputs
+    return at
+
+
+def relaxed_readers(graph: Graph) -> dict[int, list[Op]]:
+    """The relaxed ops that need bounds of each node, by its position.
+
+    Products read entries that are often repeated, so bounds of a factor are bounds of the node that it comes from.
+    """
+    readers = dict[int, list[Op]]()
+    for node in graph.nodes:
+        for place in dict.fromkeys(node.inputs) if node.op.relaxed else ():
+            at = source(graph, place) if isinstance(node.op, Product) else place
+            readers.setdefault(at, []).append(node.op)
+    return readers
+
+
+def moved(op: Op, box: Box) -> Box:
+    """The box of a node that only moves entries: exact, and without the rounding of a centre."""
+    return Box(op(box.lower), op(box.upper))
 
 
 def exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:

@@ -24,12 +24,13 @@ from torch import Tensor
 
 from ctbench import time_budget
 from ctbench.domains import adam, backward, pairs, rounding
+from ctbench.domains.backward import Relaxed
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.pairs import Pairs
 from ctbench.domains.relaxations import adaptive
 from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph, Lines, Node, walk_backward
-from ctbench.graph.ops import ReLU
+from ctbench.graph.ops import Planes, ReLU
 from ctbench.regions import Box, Region
 
 ByNode = dict[int, Tensor]  # [N, *node] each, by the position of the node that a ReLU reads
@@ -43,7 +44,7 @@ def split_nodes(graph: Graph) -> list[int]:
 
 def needed(graph: Graph, boxes: list[Box]) -> Boxes:
     """The boxes that relaxations need, from the boxes of all nodes."""
-    return {at: boxes[at] for at in sorted({node.inputs[0] for node in graph.nodes if node.op.relaxed})}
+    return {at: boxes[at] for at in sorted({i for node in graph.nodes if node.op.relaxed for i in node.inputs})}
 
 
 def clipped(inner: Boxes, signs: ByNode) -> Boxes:
@@ -144,7 +145,7 @@ class Relaxation:
     greatest: ByNode
     upper_slope: ByNode  # of the line above a ReLU
     upper_offset: ByNode
-    others: dict[int, Lines]  # of all other relaxed nodes, by their positions
+    others: dict[int, Relaxed]  # of all other relaxed nodes, by their positions
     pairs: dict[int, Pairs]
     losses: Losses | None = None  # of an outward graph
 
@@ -175,10 +176,7 @@ class Relaxation:
         def part(images: ByNode) -> ByNode:
             return {at: image[chosen] for at, image in images.items()}
 
-        others = {
-            at: Lines(*(None if line is None else line[chosen] for line in lines))  # type: ignore[arg-type]
-            for at, lines in self.others.items()
-        }
+        others = {at: _taken(lines, chosen) for at, lines in self.others.items()}
         couples = {at: each.take(chosen) for at, each in self.pairs.items()}
         slopes = part(self.least), part(self.greatest), part(self.upper_slope)
         lost = None if self.losses is None else [loss.take(chosen) for loss in self.losses]
@@ -198,16 +196,16 @@ class Relaxation:
         relaxed = dict[int, Tensor]()
         others = backward.by_lines(self.others)
 
-        def relax(at: int, node: Node, form: Form) -> Form:
+        def relax(at: int, node: Node, form: Form) -> tuple[Form, ...]:
             if not self._can_split(node):
                 return others(at, node, form)
             (read,) = node.inputs
             relaxed[at] = form.dense().coefficients.squeeze(1)
             lines = Lines(free.slopes[read], None, self.upper_slope[read], self.upper_offset[read])
             if read not in free.shares:
-                return form.relaxed(lines)
+                return (form.relaxed(lines),)
             losses = None if self.losses is None else (self.losses[read], self.losses[at])
-            return pairs.relaxed(form, lines, self.pairs[read], free.shares[read], free.tilts[read], losses)
+            return (pairs.relaxed(form, lines, self.pairs[read], free.shares[read], free.tilts[read], losses),)
 
         step = backward.rule(relax, self.losses)
 
@@ -221,6 +219,13 @@ class Relaxation:
         start = rounding.begun(LinearForm(spec.unsqueeze(1), 0.0), end, self.losses)
         last = rounding.ended(walk_backward(self.graph, rule, start), 0, self.losses).dense()
         return Bounds(last.minimum(region).squeeze(1), last, relaxed)
+
+
+def _taken(lines: Relaxed, chosen: Tensor) -> Relaxed:
+    """The lines of some sub-problems."""
+    if isinstance(lines, Planes):
+        return Planes(*(_taken(part, chosen) for part in lines))  # type: ignore[arg-type]
+    return Lines(*(None if line is None else line[chosen] for line in lines))  # type: ignore[arg-type]
 
 
 def bounds_at(

@@ -25,6 +25,7 @@ from ctbench import memory_budget, time_budget
 from ctbench.domains import interval, rounding
 from ctbench.domains.backward import (
     Relax,
+    Relaxed,
     all_lines,
     back_to_input,
     by_lines,
@@ -33,6 +34,7 @@ from ctbench.domains.backward import (
     neurons,
     open_neurons,
     positions,
+    relaxed_readers,
     rule,
     scattered,
     shares,
@@ -42,7 +44,7 @@ from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import SlopeRule, adaptive, check_rule, parallel, rule_name
 from ctbench.domains.rounding import Loss, Losses
 from ctbench.domains.window_form import WindowForm
-from ctbench.graph import Graph, Lines, Node, backward_steps, walk_backward
+from ctbench.graph import Graph, Node, backward_steps, walk_backward
 from ctbench.graph.ops import Max
 from ctbench.regions import Ball, Box, L2Ball, Region
 
@@ -146,11 +148,11 @@ class Crown(Domain):
         Raises:
             OutOfTime: before a pass, where `time_budget.until` set a moment that has come.
         """
-        boxes, lines, losses = list[Box](), dict[int, Lines](), list[Loss]()
+        boxes, lines, losses = list[Box](), dict[int, Relaxed](), list[Loss]()
         # intervals of a ball do not start with the box around it: after the first layer they have its own image
         intervals = interval.boxes(graph, region) if isinstance(region, L2Ball) and not self.pure else None
         one_slope = self.slope is parallel and not any(isinstance(node.op, Max) for node in graph.nodes)
-        select = self.select and not self.pure
+        select, readers = self.select and not self.pure, relaxed_readers(graph)
         for at, node in enumerate(graph.nodes):
             box = interval.forward(node, *(boxes[i] for i in node.inputs)) if at else region.hull
             if graph.outward:
@@ -158,10 +160,8 @@ class Crown(Domain):
                 box = rounding.widened(box, losses[at])
                 box = box if around is None else box.intersect(around[0][at])
             box = box if intervals is None else box.intersect(intervals[at])
-            readers = [reader for reader in graph.readers(at) if graph.nodes[reader].op.relaxed]
-            if readers and not exact_by_intervals(graph, at, region):
-                ops = (graph.nodes[reader].op for reader in readers)
-                wanted = torch.ones_like(box.lower, dtype=torch.bool) if self.pure else open_neurons(ops, box)
+            if at in readers and not exact_by_intervals(graph, at, region):
+                wanted = torch.ones_like(box.lower, dtype=torch.bool) if self.pure else open_neurons(readers[at], box)
                 if not select or bool(wanted.any()):
                     charged = losses if graph.outward else None
                     refined = _refine(
@@ -169,7 +169,12 @@ class Crown(Domain):
                     )
                     box = refined if self.pure else box.intersect(refined)
             boxes.append(box)
-            lines |= {reader: lines_of(graph.nodes[reader], boxes, self.slope) for reader in readers}
+            ready = (each for each in graph.readers(at) if graph.nodes[each].op.relaxed)
+            lines |= {
+                reader: lines_of(graph.nodes[reader], boxes, self.slope)
+                for reader in ready
+                if max(graph.nodes[reader].inputs) == at  # both factors of a product
+            }
         return boxes, losses if graph.outward else None
 
 
@@ -181,7 +186,7 @@ def _refine(
     region: Region,
     at: int,
     wanted: Tensor,
-    lines: dict[int, Lines],
+    lines: dict[int, Relaxed],
     losses: Losses | None,
     memory: int,
     *,

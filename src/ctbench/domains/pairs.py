@@ -199,13 +199,14 @@ def choose(
     lines = backward.all_lines(graph, inner)
     relax, pairs = backward.by_lines(lines), dict[int, Pairs]()
 
-    def chosen(reader: int, node: Node, form: Form) -> Form:
-        at = node.inputs[0]
+    def chosen(reader: int, node: Node, form: Form) -> tuple[Form, ...]:
+        at, around = node.inputs[0], lines[reader]
         if isinstance(node.op, ReLU) and at > 0:
+            assert isinstance(around, Lines)
             c = form.dense().coefficients
-            lost = -c.clamp(max=0).sum(1) * lines[reader].upper_offset
+            lost = -c.clamp(max=0).sum(1) * around.upper_offset
             candidates = _among(graph, region, inner[at], at, lost.flatten(1), relax, losses)
-            gain = _gain(candidates, c, lines[reader])
+            gain = _gain(candidates, c, around)
             count = min(most, int((gain > 0).sum(1).amax()))
             if count:
                 index = candidates.index.gather(1, gain.topk(count).indices.unsqueeze(-1).expand(-1, -1, 2))

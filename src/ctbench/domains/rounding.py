@@ -40,6 +40,7 @@ from ctbench.domains.linear_form import Form
 from ctbench.graph import Affine, Elementwise, Graph, Node, Op
 from ctbench.graph.ops import (
     Add,
+    AlongAxis,
     AvgPool2d,
     Concat,
     Conv2d,
@@ -47,6 +48,7 @@ from ctbench.graph.ops import (
     Linear,
     Max,
     Mean,
+    Product,
     Reshape,
     Scale,
     Select,
@@ -123,6 +125,10 @@ def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, 
         entries = inputs[0].shape[1]
         step = UNIT * (size + 2 * entries + 4 * MORE) * 3 * (inputs[0].sum(1) + reach)
         return Loss(box, step, step, minimum, floor)
+    if isinstance(node.op, Product):
+        # planes p x + q y + t with |p| <= |y| and |q| <= |x|: two terms of at most |x| |y|, and |t| <= 3 |x| |y|
+        step = UNIT * (size + 4 * MORE) * 8 * inputs[0] * inputs[1] + 2 * box
+        return Loss(box, step, step, minimum, floor)
     start = box + UNIT * MORE * reach
     return Loss(box, None if _is_charged_later(graph, at) else start, start, minimum, floor)
 
@@ -198,14 +204,17 @@ def greatest(box: Box) -> Tensor:
     return torch.maximum(box.lower.abs(), box.upper.abs())
 
 
-def of_op(node: Node, box: Box, sizes: list[Tensor]) -> Tensor:
+def of_op(node: Node, box: Box, sizes: list[Tensor], terms: int) -> Tensor:
     """A bound of the error of the image of zonotopes under an op.
 
     Args:
         node: the node of the op.
         box: a box of the first input.
         sizes: for each input, the sums of its |terms|, [B, *input].
+        terms: the number of error terms of the image.
     """
+    if isinstance(node.op, Product):  # its half-width is a product of sums, less a sum of products
+        return _in_range(4 * UNIT * (terms + MORE) * sizes[0] * sizes[1] + (terms + MORE) * VANISHED)
     if isinstance(node.op, Max):
         return _in_range(4 * UNIT * MORE * (greatest(box) + sizes[0]).sum(1) + MORE * VANISHED)
     if isinstance(node.op, Elementwise):
@@ -236,6 +245,8 @@ def _value(op: Op, shape: Shape, *inputs: Tensor) -> Tensor:
         return _in_range(4 * UNIT * (inputs[0] + inputs[1]) + VANISHED)
     if isinstance(op, Concat | Max):
         return _in_range(4 * UNIT * op(*inputs) + VANISHED)
+    if isinstance(op, Product):
+        return _in_range(UNIT * MORE * inputs[0] * inputs[1] + MORE * VANISHED)
     if isinstance(op, Affine):
         return _affine(op, shape, inputs[0])
     raise TypeError(f"there is no rounding error for {type(op).__name__}: derive the op from Affine or Elementwise")
@@ -277,6 +288,11 @@ def _(op: Conv2d | ConvTranspose2d, inputs: Shape, outputs: Shape) -> int:
 @_terms.register
 def _(op: AvgPool2d, inputs: Shape, outputs: Shape) -> int:
     return math.prod(op.kernel)
+
+
+@_terms.register
+def _(op: AlongAxis, inputs: Shape, outputs: Shape) -> int:
+    return max(op.weight.shape)
 
 
 @_terms.register

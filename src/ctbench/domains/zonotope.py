@@ -4,6 +4,7 @@ The value of a node is affine in error terms e_i in [-1, 1] that all nodes share
 
     z           = c + sum_i e_i g_i + e r                       so |z - c| <= sum_i |g_i| + r
     affine        c' = W c + b,    g' = W g,    r' = |W| r
+    product       see its rule: what both factors share counts once
     elementwise   c' = s c + m,    g' = s g and a new term h,    r' = |s| r      where |f(z) - s z - m| <= h on [l, u]
     ReLU          s = u / (u - l), m = h = -s l / 2 if l < 0 < u;   s = 0 or 1, m = h = 0 otherwise
 
@@ -35,7 +36,7 @@ from ctbench.domains.relaxations import parallel
 from ctbench.domains.rounding import Loss
 from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Affine, Elementwise, Graph, Op
-from ctbench.graph.ops import Add, Concat, Max
+from ctbench.graph.ops import Add, Concat, Max, Product
 from ctbench.regions import Box, Region
 
 NO_TERM = -1  # the term of rows that pad a sample with fewer error terms
@@ -102,12 +103,14 @@ class Zonotope(Domain):
         for at, node in enumerate(graph.nodes[1:], 1):
             inputs, read = [zonotopes[i] for i in node.inputs], [boxes[i] for i in node.inputs]
             pre_activation = (boxes if inner is None else inner)[node.inputs[0]]
-            band = Band.around(node.op, pre_activation) if node.op.relaxed else None
+            band = Band.around(node.op, pre_activation) if isinstance(node.op, Elementwise | Max) else None
             zonotope, box = _image(node.op, band, first, *inputs), interval.forward(node, *read)
             if graph.outward:
                 losses.append(rounding.loss(graph, at, box, boxes, losses, region))
                 box = rounding.widened(box, losses[at])
-                zonotope = zonotope.widened(rounding.of_op(node, pre_activation, [each.size for each in inputs]))
+                zonotope = zonotope.widened(
+                    rounding.of_op(node, pre_activation, [each.size for each in inputs], zonotope.terms.shape[1])
+                )
             zonotopes.append(zonotope.folded(self.fold))
             boxes.append(zonotopes[at].box if self.pure else zonotopes[at].box.intersect(box))
             first += math.prod(node.shape)
@@ -202,7 +205,8 @@ class Band(NamedTuple):
             floor = (first * box.lower).sum(1)
             half = (torch.where(first > 0, floor.unsqueeze(1), box.upper).amax(1) - floor) / 2
             return cls(first, half, half)
-        assert isinstance(op, Elementwise)
+        if not isinstance(op, Elementwise):
+            raise no_rule("a relaxation by one slope", op)
         slope, lower_offset, _, upper_offset = op.lines(box.lower, box.upper, *parallel(op, box.lower, box.upper))
         return (
             cls(slope, upper_offset / 2, upper_offset / 2)
@@ -230,6 +234,25 @@ def _(op: Affine, band: Band | None, first: int, z: ZonotopeSet) -> ZonotopeSet:
 @_image.register
 def _(op: Elementwise | Max, band: Band, first: int, z: ZonotopeSet) -> ZonotopeSet:
     return z.within(band, first)
+
+
+@_image.register
+def _(op: Product, band: Band | None, first: int, x: ZonotopeSet, y: ZonotopeSet) -> ZonotopeSet:
+    """c_x c_y + c_x (y - c_y) + c_y (x - c_x), and a new term for (x - c_x) (y - c_y).
+
+    With x - c_x = sum_i e_i g_i and y - c_y = sum_i e_i h_i, the squares e_i^2 of this product lie in [0, 1], so it is
+    sum_i g_i h_i / 2, to within sum_ij |g_i h_j| - sum_i |g_i h_i| / 2.
+    """
+    terms, (g, h) = _aligned((x, y))
+    squares = g * h
+    both = (g.abs().sum(1) + x.radius) * (h.abs().sum(1) + y.radius)
+    generators, new = _new_terms((both - squares.abs().sum(1) / 2).clamp(min=0), first)
+    return ZonotopeSet(
+        x.center * y.center + squares.sum(1) / 2,
+        torch.cat([x.center.unsqueeze(1) * h + y.center.unsqueeze(1) * g, generators], dim=1),
+        torch.cat([terms, new], dim=1),
+        x.center.abs() * y.radius + y.center.abs() * x.radius,
+    )
 
 
 @_image.register

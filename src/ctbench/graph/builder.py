@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from ctbench.graph.graph import Graph, Node, converted
 from ctbench.graph.ops import BatchNorm, Dropout, Input, Op, Reshape, Shape, UnsupportedLayerError, lower, rearrangement
 
-KEEPS_ORDER = ("softmax", "log_softmax")  # functions that are refused with a reason of their own
-NOT_NEEDED = "not needed: it keeps the order of the logits, so let the network return the values before it"
 REMEDY = "make it a separate layer and register an op for it with @ctbench.graph.lower.register"
 
 
@@ -23,6 +21,14 @@ class Value:
     index: int
     shape: Shape  # the shape in the forward, without the batch; if it is (), e.g. for x[:, 0], the node has shape (1,)
     storage: int  # the node that owns its memory: itself, or the node that it is a view of
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A value whose batch is another dimension of its tensor: value.movedim(0, axis). Only moves take it."""
+
+    value: Value
+    axis: int  # at least 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +70,7 @@ class Builder:
         try:
             lowered = lower(module, value.shape)
         except ValueError as error:
-            is_softmax = isinstance(module, nn.Softmax | nn.LogSoftmax) and isinstance(error, UnsupportedLayerError)
-            reason = NOT_NEEDED if is_softmax else error
-            raise located(f"layer '{path}' ({type(module).__name__}): {reason}", error) from None
+            raise located(f"layer '{path}' ({type(module).__name__}): {error}", error) from None
         output = self.chain(path, lowered if isinstance(lowered, Sequence) else (lowered,), value)
         return self.written(output, value) if getattr(module, "inplace", False) is True else output
 

@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.graph.builder import REMEDY, BatchSize, Builder, Constant, Value, located
+from ctbench.graph import compositions
+from ctbench.graph.builder import REMEDY, BatchSize, Builder, Constant, Turned, Value, located
 from ctbench.graph.ops import (
     Absolute,
-    Add,
+    ClampEach,
     Concat,
     Conv2d,
     Linear,
@@ -53,7 +54,7 @@ def reads(*targets: Any) -> Callable[[R], R]:
 # ---------------------------------------------------------------------------------------- functions as layers
 
 
-def _as_layer(layer: Callable[..., nn.Module]) -> Reading:
+def as_layer(layer: Callable[..., nn.Module]) -> Reading:
     def reading(build: Builder, path: str, x: Value, *args: Any, **kwargs: Any) -> Value:
         try:
             module = layer(*args, **kwargs)
@@ -62,12 +63,6 @@ def _as_layer(layer: Callable[..., nn.Module]) -> Reading:
         return build.layer(path, module, x)
 
     return reading
-
-
-def _clamp(min: float | None = None, max: float | None = None) -> nn.Module:  # noqa: A002 - torch's names
-    if not all(end is None or isinstance(end, int | float) for end in (min, max)):
-        raise UnsupportedLayerError("a clamp between tensors is not supported: give numbers")
-    return _hardtanh(-math.inf if min is None else min, math.inf if max is None else max)
 
 
 def _hardtanh(min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> nn.Module:
@@ -104,14 +99,13 @@ _LAYERS: dict[Callable[..., nn.Module], tuple[Any, ...]] = {
     nn.GELU: (F.gelu,),
     nn.SiLU: (F.silu,),
     Absolute: (torch.abs, "abs", operator.abs),
-    _clamp: (torch.clamp, torch.clip, "clamp", "clip"),
     nn.AvgPool2d: (F.avg_pool2d,),
     nn.AdaptiveAvgPool2d: (F.adaptive_avg_pool2d,),
     _max_pool2d: (F.max_pool2d,),
     _dropout: (F.dropout,),
 }
 for _layer, _targets in _LAYERS.items():
-    reads(*_targets)(_as_layer(_layer))
+    reads(*_targets)(as_layer(_layer))
 
 
 # ------------------------------------------------------------------------------ functions as moves of entries
@@ -120,20 +114,34 @@ for _layer, _targets in _LAYERS.items():
 def _as_move(function: Callable[..., Any], *, copies: bool = False) -> Reading:
     def reading(build: Builder, path: str, x: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(x, Constant):
-            return _moved(path, x, function(x.tensor, *args, **kwargs))
-        if not isinstance(x, Value):
+            return _moved(path, x, function(x.tensor, *_sized(args, 1), **_sized(kwargs, 1)))
+        if not isinstance(x, Value | Turned):
             return function(x, *args, **kwargs)  # an entry of a plain tuple, such as a shape
+        value, axis = (x.value, x.axis) if isinstance(x, Turned) else (x, 0)
 
         def move(tensor: Tensor) -> Any:
-            return function(tensor, *_sized(args, len(tensor)), **_sized(kwargs, len(tensor)))
+            inner = tensor.movedim(0, axis) if axis else tensor
+            return function(inner, *_sized(args, len(tensor)), **_sized(kwargs, len(tensor)))
 
-        parts = move(torch.zeros(2, *x.shape)) if function in _PARTS else None
-        if parts is None:
-            return build.move(path, move, x, copies=copies)
-        picks = (lambda tensor, i=i: move(tensor)[i] for i in range(len(parts)))
-        return tuple(build.move(path, pick, x) for pick in picks)
+        if function not in _PARTS:
+            return _turned(build, path, move, value, copies)
+        count = len(move(torch.zeros(2, *value.shape)))
+        picks = (lambda tensor, i=i: move(tensor)[i] for i in range(count))
+        return tuple(_turned(build, path, pick, value, copies) for pick in picks)
 
     return reading
+
+
+def _turned(build: Builder, path: str, move: Callable[[Tensor], Any], x: Value, copies: bool) -> Value | Turned:
+    """The result of a move that may also move the batch: often a permutation, and a selection as the next step."""
+    try:
+        sizes = [tuple(move(torch.zeros(batch, *x.shape)).shape) for batch in (2, 3)]
+    except (RuntimeError, IndexError, TypeError, ValueError):  # `Builder.move` says what is wrong
+        return build.move(path, move, x, copies=copies)
+    places = [axis for axis, pair in enumerate(zip(*sizes, strict=False)) if pair == (2, 3)]
+    if places in ([], [0]) or len(places) > 1:
+        return build.move(path, move, x, copies=copies)
+    return Turned(build.move(path, lambda t: move(t).movedim(places[0], 0), x, copies=copies), places[0])
 
 
 def _moved(path: str, constant: Constant, result: Any) -> Any:
@@ -186,7 +194,7 @@ def _in_place(reading: Reading) -> Reading:
 
     def writing(build: Builder, path: str, first: Any, second: Any) -> Value:
         if not isinstance(first, Value):
-            raise UnsupportedLayerError(f"'{path}' writes into {_described(first)}: write a = a + b for a += b")
+            raise UnsupportedLayerError(f"'{path}' writes into {described(first)}: write a = a + b for a += b")
         return build.written(reading(build, path, first, second), first)
 
     return writing
@@ -195,8 +203,8 @@ def _in_place(reading: Reading) -> Reading:
 @reads(torch.add, operator.add, "add")
 def _add(build: Builder, path: str, first: Any, second: Any) -> Value:
     if isinstance(first, Value) and isinstance(second, Value):
-        return build.append(path, Add(), first, second)
-    value, constant, _ = _told_apart(build, path, first, second)
+        return compositions.added(build, path, first, second)
+    value, constant, _ = told_apart(build, path, first, second)
     return build.append(path, Shift(constant), value)
 
 
@@ -204,23 +212,23 @@ def _add(build: Builder, path: str, first: Any, second: Any) -> Value:
 def _sub(build: Builder, path: str, first: Any, second: Any) -> Value:
     if isinstance(second, Value):
         return _add(build, path, first, _negative(build, path, second))
-    value, constant, name = _told_apart(build, path, first, second)
+    value, constant, name = told_apart(build, path, first, second)
     return build.append(path, Shift(-_fixed(path, constant, name)), value)
 
 
 @reads(torch.mul, operator.mul, "mul")
 def _mul(build: Builder, path: str, first: Any, second: Any) -> Value:
-    value, constant, _ = _told_apart(build, path, first, second)
+    if isinstance(first, Value) and isinstance(second, Value):
+        return compositions.product(build, path, first, second)
+    value, constant, _ = told_apart(build, path, first, second)
     return build.append(path, Scale(constant, torch.zeros_like(constant)), value)
 
 
 @reads(torch.div, operator.truediv, "div")
 def _div(build: Builder, path: str, first: Any, second: Any) -> Value:
     if isinstance(second, Value):
-        raise UnsupportedLayerError(
-            f"'{path}' divides by a value of the network, but only division by a constant is supported: {REMEDY}"
-        )
-    value, constant, name = _told_apart(build, path, first, second)
+        return _mul(build, path, first, compositions.power(build, path, second, -1.0))
+    value, constant, name = told_apart(build, path, first, second)
     factor = 1 / _fixed(path, constant, name)
     if not bool(factor.isfinite().all()):
         raise ValueError(f"'{path}' divides by 0, or by a number so small that its inverse is not finite")
@@ -243,12 +251,12 @@ for _operator, _reading in {
     reads(_operator)(_in_place(_reading))
 
 
-def _told_apart(build: Builder, path: str, first: Any, second: Any) -> tuple[Value, Tensor, str]:
+def told_apart(build: Builder, path: str, first: Any, second: Any) -> tuple[Value, Tensor, str]:
     """The operand that is a value; the other operand as a constant with the same number of dimensions; its name."""
     value, other = (first, second) if isinstance(first, Value) else (second, first)
     if not isinstance(value, Value):
         raise UnsupportedLayerError(
-            f"'{path}' computes with {_described(first)} and {_described(second)}, but neither is a value of the "
+            f"'{path}' computes with {described(first)} and {described(second)}, but neither is a value of the "
             f"network: {REMEDY}"
         )
     if isinstance(other, Constant):
@@ -257,25 +265,42 @@ def _told_apart(build: Builder, path: str, first: Any, second: Any) -> tuple[Val
         constant = build.number(other)
     else:
         raise UnsupportedLayerError(
-            f"'{path}' joins {_described(first)} with {_described(second)}: two values can be added and subtracted, "
+            f"'{path}' joins {described(first)} with {described(second)}: two values can be added and subtracted, "
             f"and a product needs a constant; for anything else {REMEDY}"
         )
-    rank, name = len(value.shape), _described(other)
+    rank, name = len(value.shape), described(other)
     if not bool(constant.isfinite().all()):
         raise ValueError(f"'{path}' computes with {name}, which is not finite in {constant.dtype}")
     if constant.dim() == rank + 1 and constant.shape[0] == 1:
         constant = constant[0]
-    if not broadcasts(constant.shape, value.shape):
+    if constant.dim() > rank:
         raise UnsupportedLayerError(
             f"'{path}' joins values of shape {value.shape} with {name} of shape {tuple(constant.shape)}: it must "
-            f"broadcast to the values, without the batch; expand the values first if they are smaller"
+            f"broadcast to the values, without the batch; expand the values first if they have fewer axes"
         )
-    return value, constant.view((1,) * (rank - constant.dim()) + tuple(constant.shape)), name
+    constant = constant.view((1,) * (rank - constant.dim()) + tuple(constant.shape))
+    if not broadcasts(constant.shape, value.shape):
+        value = _widened(build, path, value, constant, name)
+    return value, constant.view(constant.shape or (1,)), name
 
 
-def _described(value: Any) -> str:
+def _widened(build: Builder, path: str, value: Value, constant: Tensor, name: str) -> Value:
+    """The value with axes of size 1 repeated, as a constant of the same number of axes needs it."""
+    try:
+        shape = tuple(torch.broadcast_shapes(value.shape, constant.shape))
+    except RuntimeError:
+        raise UnsupportedLayerError(
+            f"'{path}' joins values of shape {value.shape} with {name} of shape {tuple(constant.shape)}: it must "
+            f"broadcast, so that sizes are equal or 1, axis by axis, without the batch"
+        ) from None
+    return compositions.expanded(build, path, value, shape)
+
+
+def described(value: Any) -> str:
     if isinstance(value, Constant):
         return value.name
+    if isinstance(value, Turned):
+        return f"a value whose batch is dimension {value.axis}: move it back to 0 first"
     return {Value: "a value of the network", BatchSize: "the size of the batch"}.get(type(value), f"{value!r}")
 
 
@@ -291,7 +316,7 @@ def _fixed(path: str, constant: Tensor, name: str) -> Tensor:
 # --------------------------------------------------------------------------------------- means, joins, maxima
 
 
-def _dims(path: str, dim: int | Sequence[int] | None, shape: Shape) -> tuple[int, ...]:
+def dims_of_sample(path: str, dim: int | Sequence[int] | None, shape: Shape) -> tuple[int, ...]:
     """The dimensions of a sample, from the dimensions of a batch."""
     rank = len(shape) + 1
     dims = range(rank) if dim is None else (dim,) if isinstance(dim, int) else dim
@@ -305,23 +330,37 @@ def _dims(path: str, dim: int | Sequence[int] | None, shape: Shape) -> tuple[int
 
 @reads(torch.mean, "mean")
 def _mean(build: Builder, path: str, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    dims = _dims(path, dim, x.shape)
+    dims = dims_of_sample(path, dim, x.shape)
     value = build.append(path, Mean(dims, x.shape), x)
     return value if keepdim else build.move(path, lambda t: t.squeeze([d + 1 for d in dims]), value)
 
 
 @reads(torch.sum, "sum")
 def _sum(build: Builder, path: str, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    count = math.prod(x.shape[d] for d in _dims(path, dim, x.shape))
+    count = math.prod(x.shape[d] for d in dims_of_sample(path, dim, x.shape))
     return _mul(build, path, _mean(build, path, x, dim, keepdim), float(count))
 
 
 @reads(torch.cat, torch.concat)
 def _cat(build: Builder, path: str, values: Sequence[Any], dim: int = 0) -> Value:
-    if not all(isinstance(value, Value) for value in values):
-        raise UnsupportedLayerError(f"'{path}' joins values with constants: pad instead")
-    (place,) = _dims(path, dim, values[0].shape)
+    like = next((value for value in values if isinstance(value, Value)), None)
+    if like is None:
+        raise UnsupportedLayerError(f"'{path}' joins constants only: join them before the forward")
+    values = [_as_value(build, path, value, like) for value in values]
+    (place,) = dims_of_sample(path, dim, like.shape)
     return build.append(path, Concat(place, tuple(value.shape[place] for value in values)), *values)
+
+
+def _as_value(build: Builder, path: str, value: Any, like: Value) -> Value:
+    """A value of the network; a constant becomes one, without its batch."""
+    if isinstance(value, Value):
+        return value
+    if not isinstance(value, Constant) or value.tensor.dim() != len(like.shape) + 1 or len(value.tensor) != 1:
+        raise UnsupportedLayerError(
+            f"'{path}' joins values of shape {like.shape} with {described(value)}: give a tensor with a batch of 1 and "
+            f"the same number of axes"
+        )
+    return compositions.given(build, path, value.tensor[0].to(build.like), like)
 
 
 @reads(torch.stack)
@@ -333,7 +372,9 @@ def _stack(build: Builder, path: str, values: Sequence[Value], dim: int = 0) -> 
 @reads(torch.maximum, "maximum")
 def _maximum(build: Builder, path: str, first: Any, second: Any) -> Value:
     if not (isinstance(first, Value) and isinstance(second, Value)):
-        raise UnsupportedLayerError(f"'{path}' compares with a constant: use clamp")
+        value, constant, _ = told_apart(build, path, first, second)
+        return build.append(path, ClampEach(constant, torch.full_like(constant, math.inf)), value)
+    first, second = compositions.broadcast(build, path, first, second)
     return _greatest(build, path, _stack(build, path, [first, second], 1))
 
 
@@ -345,15 +386,32 @@ def _greatest(build: Builder, path: str, entries: Value) -> Value:
     return replace(build.append(path, Max(), entries), shape=rest)
 
 
+@reads(torch.clamp, torch.clip, "clamp", "clip")
+def _clamp(build: Builder, path: str, x: Value, min: Any = None, max: Any = None) -> Value:  # noqa: A002 - torch's names
+    if all(end is None or isinstance(end, int | float) for end in (min, max)):
+        low, high = -math.inf if min is None else min, math.inf if max is None else max
+        return build.layer(path, _hardtanh(low, high), x) if low < high else _unclampable(path, low, high)
+    x = x if min is None else _maximum(build, path, x, min)
+    return x if max is None else _minimum(build, path, x, max)
+
+
+def _unclampable(path: str, low: float, high: float) -> Value:
+    raise ValueError(f"'{path}': values cannot be clamped to [{low:g}, {high:g}]: give min < max")
+
+
 @reads(torch.minimum, "minimum")
 def _minimum(build: Builder, path: str, first: Any, second: Any) -> Value:
-    negatives = [_negative(build, path, value) if isinstance(value, Value) else value for value in (first, second)]
-    return _negative(build, path, _maximum(build, path, *negatives))
+    if isinstance(first, Value) and isinstance(second, Value):
+        return _negative(
+            build, path, _maximum(build, path, *(_negative(build, path, each) for each in (first, second)))
+        )
+    value, constant, _ = told_apart(build, path, first, second)
+    return build.append(path, ClampEach(torch.full_like(constant, -math.inf), constant), value)
 
 
 @reads(torch.amax, "amax")
 def _amax(build: Builder, path: str, x: Value, dim: Any, keepdim: bool = False) -> Value:
-    dims = [place + 1 for place in _dims(path, dim, x.shape)]
+    dims = [place + 1 for place in dims_of_sample(path, dim, x.shape)]
     first = list(range(1, len(dims) + 1))
     value = _greatest(build, path, build.move(path, lambda t: t.movedim(dims, first).flatten(1, len(dims)), x))
     if keepdim:
@@ -370,13 +428,21 @@ def _linear(build: Builder, path: str, x: Value, weight: Constant, bias: Constan
     return build.append(path, Linear(weight.tensor, None if bias is None else bias.tensor), x)
 
 
-@reads(torch.matmul, operator.matmul, "matmul", torch.mm, "mm")
+@reads(torch.matmul, operator.matmul, "matmul", torch.mm, "mm", torch.bmm, "bmm")
 def _matmul(build: Builder, path: str, x: Any, weight: Any) -> Value:
-    if not (isinstance(x, Value) and isinstance(weight, Constant) and weight.tensor.dim() == 2):
+    if isinstance(x, Value) and isinstance(weight, Value):
+        return compositions.matmul(build, path, x, weight)
+    if isinstance(x, Constant) and isinstance(weight, Value) and x.tensor.dim() == 2 and len(weight.shape) > 1:
+        turned = compositions.swapped(build, path, weight, -1, -2)
+        return compositions.swapped(build, path, build.append(path, Linear(x.tensor, None), turned), -1, -2)
+    if not (isinstance(x, Value) and isinstance(weight, Constant) and weight.tensor.dim() in (1, 2)):
         raise UnsupportedLayerError(
-            f"'{path}' is the product of {_described(x)} and {_described(weight)}, which is not supported: give "
-            f"x @ weight, with a constant of two dimensions"
+            f"'{path}' is the product of {described(x)} and {described(weight)}, which is not supported: give two "
+            f"values, or a value and a constant with one or two dimensions"
         )
+    if weight.tensor.dim() == 1:
+        column = build.append(path, Linear(weight.tensor.unsqueeze(0), None), x)
+        return compositions.squeezed(build, path, column, len(x.shape) - 1)
     return build.append(path, Linear(weight.tensor.T, None), x)
 
 
@@ -416,7 +482,7 @@ def _getattr(build: Builder, path: str, x: Any, attribute: str) -> Any:
         return len(_sizes(x))
     if attribute in ("T", "mT") and isinstance(x, Constant):
         return _moved(path, x, getattr(x.tensor, attribute))
-    raise UnsupportedLayerError(f"'{path}' asks for .{attribute} of {_described(x)}, which a graph does not have")
+    raise UnsupportedLayerError(f"'{path}' asks for .{attribute} of {described(x)}, which a graph does not have")
 
 
 @reads("dim")
@@ -425,4 +491,8 @@ def _dim(build: Builder, path: str, x: Any) -> int:
 
 
 def _sizes(x: Any) -> tuple[Any, ...]:
-    return tuple(x.tensor.shape) if isinstance(x, Constant) else (BatchSize(), *x.shape)
+    if isinstance(x, Constant):
+        return tuple(x.tensor.shape)
+    if isinstance(x, Turned):
+        return (*x.value.shape[: x.axis], BatchSize(), *x.value.shape[x.axis :])
+    return (BatchSize(), *x.shape)

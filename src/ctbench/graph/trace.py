@@ -8,6 +8,7 @@ used: it fixes the mode and the batch size, but training needs both open.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,10 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from ctbench.graph.builder import KEEPS_ORDER, NOT_NEEDED, REMEDY, Builder, Constant, Value
-from ctbench.graph.functions import READINGS
+from ctbench.graph.builder import REMEDY, Builder, Constant, Value
+from ctbench.graph.functions import READINGS, Reading
 from ctbench.graph.graph import Graph, freeze
+from ctbench.graph.modules import reading_of
 from ctbench.graph.ops import Shape, UnsupportedLayerError, lower
 
 FINE = (torch.float32, torch.float64)  # the precisions of networks
@@ -191,6 +193,8 @@ def _check_agreement(model: nn.Module, graph: Graph) -> None:
 
 def _has_op(module: nn.Module) -> bool:
     """Whether an op is registered for this layer. A subclass that overrides forward does not inherit the op."""
+    if reading_of(module) is not None:
+        return True
     base = next((kind for kind in type(module).__mro__ if kind in lower.registry and kind is not object), None)
     return base is not None and getattr(type(module), "forward", None) is getattr(base, "forward", None)
 
@@ -233,7 +237,10 @@ def _test_time(model: nn.Module) -> Iterator[None]:
 
 
 # Arithmetic on sizes, which is evaluated immediately.
-_ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg)
+_ARITHMETIC = (
+    *(operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod, operator.pow),
+    *(operator.neg, math.sqrt, math.floor, math.ceil),
+)
 
 
 class _Reader:
@@ -273,6 +280,8 @@ class _Reader:
         if node.op == "call_module":
             inputs = (*args, *kwargs.values())
             module = self.model.get_submodule(target)
+            if (reading := reading_of(module)) is not None:
+                return self._read(reading, target, type(module).__name__, (module, *args), kwargs)
             if len(inputs) != 1 or not isinstance(inputs[0], Value):
                 raise UnsupportedLayerError(
                     f"layer '{target}' ({type(module).__name__}) must be called with one value of the network: {REMEDY}"
@@ -302,13 +311,14 @@ class _Reader:
         name = getattr(target, "__name__", target)
         constants = [arg.name for arg in (*args, *kwargs.values()) if isinstance(arg, Constant)]
         operands = f" with {', '.join(constants)}" if constants else ""
-        if target not in READINGS and name in KEEPS_ORDER:
-            raise UnsupportedLayerError(f"'{path}' ({node.op} {name}) is {NOT_NEEDED}")
         if target not in READINGS:
             raise UnsupportedLayerError(f"'{path}' ({node.op} {name}){operands} is not supported: {REMEDY}")
+        return self._read(READINGS[target], path, f"{name}{operands}", args, kwargs)
+
+    def _read(self, reading: Reading, path: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            return READINGS[target](self.build, path, *args, **kwargs)
+            return reading(self.build, path, *args, **kwargs)
         except (TypeError, AttributeError, IndexError) as error:  # arguments that the reading does not support
             raise UnsupportedLayerError(
-                f"'{path}': {name}{operands} is called in a way that is not supported ({error}): {REMEDY}"
+                f"'{path}': {name} is called in a way that is not supported ({error}): {REMEDY}"
             ) from None

@@ -214,7 +214,7 @@ class Program:
         inputs = self.box.lower.numel()
         rows = torch.zeros(form.count, self.maxima.columns, dtype=torch.float64)
 
-        def relax(at: int, node: Node, form: Form) -> Form:
+        def relax(at: int, node: Node, form: Form) -> tuple[Form, ...]:
             form, lowered = form.dense(), self.lowered[at]
             a = form.coefficients
             for weight, among, first in lowered.columns:
@@ -226,7 +226,7 @@ class Program:
             low, high = form.constant + torch.zeros_like(shift), form.upper_constant + torch.zeros_like(shift)
             low = low + shift - (error + 2 * TWICE_UNIT * low.abs())
             high = high + shift + (error + 2 * TWICE_UNIT * high.abs())
-            return LinearForm((a.unsqueeze(2) if isinstance(node.op, Max) else a) * lowered.slope, low, high)
+            return (LinearForm((a.unsqueeze(2) if isinstance(node.op, Max) else a) * lowered.slope, low, high),)
 
         last = backward.back_to_input(self.graph, form.with_upper_constant(), relax, self.losses, at).dense()
         rows[:, :inputs] = last.coefficients[0].flatten(1)

@@ -4,8 +4,27 @@ A new op is a dataclass of one of the two families in `base`, and a function tha
 layer it comes from.
 """
 
+from ctbench.graph.ops.along import AlongAxis, Given
 from ctbench.graph.ops.averages import AdaptiveAvgPool2d, AvgPool2d, Mean
 from ctbench.graph.ops.base import Affine, Elementwise, Input, Lines, Op, Positive, Shape, UnsupportedLayerError, lower
+from ctbench.graph.ops.curves import (
+    ELU,
+    Atan,
+    CappedExp,
+    Cos,
+    Curve,
+    Erf,
+    Exp,
+    Hardswish,
+    Log,
+    Mish,
+    Power,
+    Sin,
+    Softplus,
+    Softsign,
+    Tan,
+    TanhGELU,
+)
 from ctbench.graph.ops.joins import Add, Concat, Max
 from ctbench.graph.ops.linear import (
     BatchNorm,
@@ -17,33 +36,67 @@ from ctbench.graph.ops.linear import (
     ScaledConv2d,
 )
 from ctbench.graph.ops.moves import Reshape, Select, Shift, rearrangement
-from ctbench.graph.ops.piecewise import Abs, Absolute, Clamp, LeakyReLU, PiecewiseLinear, ReLU
+from ctbench.graph.ops.piecewise import (
+    Abs,
+    Absolute,
+    Clamp,
+    ClampEach,
+    Kinked,
+    Known,
+    LeakyReLU,
+    PiecewiseLinear,
+    PReLU,
+    ReLU,
+    Softshrink,
+)
+from ctbench.graph.ops.products import Planes, Product
 from ctbench.graph.ops.smooth import GELU, Sigmoid, SiLU, Smooth, Tanh
+from ctbench.graph.ops.steps import Floor, Sign, Step
 
 __all__ = [
+    "ELU",
     "GELU",
     "Abs",
     "Absolute",
     "AdaptiveAvgPool2d",
     "Add",
     "Affine",
+    "AlongAxis",
+    "Atan",
     "AvgPool2d",
     "BatchNorm",
+    "CappedExp",
     "Clamp",
+    "ClampEach",
     "Concat",
     "Conv2d",
     "ConvTranspose2d",
+    "Cos",
+    "Curve",
     "Dropout",
     "Elementwise",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Given",
+    "Hardswish",
     "Input",
+    "Kinked",
+    "Known",
     "LeakyReLU",
     "Linear",
     "Lines",
+    "Log",
     "Max",
     "Mean",
+    "Mish",
     "Op",
+    "PReLU",
     "PiecewiseLinear",
+    "Planes",
     "Positive",
+    "Power",
+    "Product",
     "ReLU",
     "Reshape",
     "Scale",
@@ -53,8 +106,16 @@ __all__ = [
     "Shift",
     "SiLU",
     "Sigmoid",
+    "Sign",
+    "Sin",
     "Smooth",
+    "Softplus",
+    "Softshrink",
+    "Softsign",
+    "Step",
+    "Tan",
     "Tanh",
+    "TanhGELU",
     "UnsupportedLayerError",
     "lower",
     "rearrangement",

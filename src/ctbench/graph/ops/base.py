@@ -164,6 +164,10 @@ class Elementwise(Op):
         """Lines around f on [l, u], with slope `low` below and `high` above: sound for any slopes."""
         return Lines(low, self.extremes(lower, upper, low)[0], high, self.extremes(lower, upper, high)[1])
 
+    def seen_by(self, view: Callable[[Tensor], Tensor], like: Tensor) -> Self:
+        """The op whose tensors are seen by `view`, a function of tensors [B, *shape] like `like`, e.g. `Form.view`."""
+        return self.map(lambda tensor: view(tensor.expand(like.shape)))
+
     def tightest_lines(self, lower: Tensor, upper: Tensor) -> Lines:
         """The lines with the tightest slopes."""
         return self.lines(lower, upper, *self.tightest(lower, upper))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, ClassVar
@@ -21,18 +22,18 @@ from ctbench.graph.ops.base import Elementwise, Lines, Op, Shape, UnsupportedLay
 NARROWEST = 1e-20  # the smallest width of a chord: in single precision, gradients up to 1e18 can be divided by it
 
 
-class PiecewiseLinear(Elementwise):
-    """A continuous function that is linear between any two neighbouring kinks."""
+class Kinked(Elementwise):
+    """A continuous function that is linear between any two neighbouring kinks. Entries may have kinks of their own."""
 
     @property
     @abstractmethod
-    def kinks(self) -> tuple[float, ...]:
-        """The points where the slope changes, ascending."""
+    def kinks(self) -> Sequence[float | Tensor]:
+        """The points where the slope changes, ascending; a tensor has one for each entry."""
 
     @property
     @abstractmethod
-    def pieces(self) -> tuple[float, ...]:
-        """The slopes before the first kink, after the first kink, and so on."""
+    def pieces(self) -> Sequence[float | Tensor]:
+        """The slopes before the first kink, after the first kink, and so on; a tensor has one for each entry."""
 
     def error(self, lower: Tensor, upper: Tensor) -> Tensor | float:
         return 0.0
@@ -73,6 +74,20 @@ class PiecewiseLinear(Elementwise):
         """The values at the middle of the two lines of this slope."""
         least, greatest = self.extremes(lower, upper, slope)
         return slope * middle + least, slope * middle + greatest
+
+
+class PiecewiseLinear(Kinked):
+    """A continuous function that is linear between kinks, the same for all entries."""
+
+    @property
+    @abstractmethod
+    def kinks(self) -> tuple[float, ...]:
+        """The points where the slope changes, ascending."""
+
+    @property
+    @abstractmethod
+    def pieces(self) -> tuple[float, ...]:
+        """The slopes before the first kink, after the first kink, and so on."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +204,96 @@ class Clamp(PiecewiseLinear):
         return x.clamp(self.low, self.high)
 
 
+@dataclass(frozen=True, eq=False)
+class ClampEach(Kinked):
+    """min(max(z, low), high) with ends for each entry, which may be infinite."""
+
+    low: Tensor  # broadcasts to the input's shape
+    high: Tensor
+
+    @property
+    def kinks(self) -> tuple[Tensor, ...]:
+        return self.low, torch.maximum(self.low, self.high)
+
+    @property
+    def pieces(self) -> tuple[float, ...]:
+        return 0.0, 1.0, 0.0
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.minimum(torch.maximum(x, self.low), self.high)
+
+
+@dataclass(frozen=True, eq=False)
+class PReLU(Kinked):
+    """z for z >= 0, and weight z for z < 0, with a weight for each entry."""
+
+    kinks: ClassVar[tuple[float, ...]] = (0.0,)
+    weight: Tensor  # broadcasts to the input's shape, e.g. [C, 1, 1]
+
+    @property
+    def pieces(self) -> tuple[float | Tensor, ...]:
+        return self.weight, 1.0
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.where(x >= 0, x, self.weight * x)
+
+
+@dataclass(frozen=True)
+class Softshrink(PiecewiseLinear):
+    """z - width for z > width, z + width for z < -width, and 0 between them."""
+
+    width: float
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        return -self.width, self.width
+
+    @property
+    def pieces(self) -> tuple[float, ...]:
+        return 1.0, 0.0, 1.0
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.softshrink(x, self.width)
+
+
+@dataclass(frozen=True)
+class Known(Elementwise):
+    """z itself, where it is known that z lies in [low, high], e.g. that no entry of a normalised vector is large.
+
+    If [l, u] is wider than that, constants around z may be better than z, whose own bounds are loose then; so slopes
+    from 0 to 1 are allowed.
+    """
+
+    low: float
+    high: float
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x
+
+    def image(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return lower.clamp(self.low, self.high), upper.clamp(self.low, self.high)
+
+    def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return self.exact(lower, upper).to(lower.dtype), torch.ones_like(lower)
+
+    def exact(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return (lower >= self.low) & (upper <= self.high)
+
+    def extremes(self, lower: Tensor, upper: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        first, last = ((1 - slope) * end for end in self.image(lower, upper))
+        return torch.minimum(first, last), torch.maximum(first, last)
+
+    def error(self, lower: Tensor, upper: Tensor) -> Tensor | float:
+        return 0.0
+
+    def chord(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return self.tightest(lower, upper)[0]
+
+    def tightest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        slope = (self.exact(lower, upper) | (upper - lower <= self.high - self.low)).to(lower.dtype)
+        return slope, slope
+
+
 class Absolute(nn.Module):
     """|x| as a layer."""
 
@@ -217,3 +322,15 @@ def _(module: nn.Hardtanh, shape: Shape) -> Op:
     if not low < high:
         raise UnsupportedLayerError(f"values cannot be clamped to [{low:g}, {high:g}]: give low < high")
     return Clamp(low, high)
+
+
+@lower.register
+def _(module: nn.PReLU, shape: Shape) -> Op:
+    if module.num_parameters not in (1, shape[0]):
+        raise ValueError(f"the layer has {module.num_parameters} slopes, its input has shape {shape}")
+    return PReLU(module.weight.view(-1, *[1] * (len(shape) - 1)))
+
+
+@lower.register
+def _(module: nn.Softshrink, shape: Shape) -> Op:
+    return Softshrink(float(module.lambd))

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.graph.ops.base import EPSILON, Elementwise, Op, Shape, UnsupportedLayerError, lower
+from ctbench.graph.ops.base import EPSILON, Elementwise, Op, Shape, lower
 
 BISECTIONS = {torch.float32: 30, torch.float64: 60}
 ENVELOPE_STEPS = 20
@@ -189,13 +189,6 @@ def _(module: nn.Sigmoid, shape: Shape) -> Op:
 @lower.register
 def _(module: nn.Tanh, shape: Shape) -> Op:
     return Tanh()
-
-
-@lower.register
-def _(module: nn.GELU, shape: Shape) -> Op:
-    if module.approximate != "none":
-        raise UnsupportedLayerError(f"GELU with approximate={module.approximate!r} is not supported: use 'none'")
-    return GELU()
 
 
 @lower.register

@@ -1,0 +1,377 @@
+"""Readings of torch functions that are curves, products, quotients, norms, softmax and attention.
+
+    @reads(torch.exp, "exp")
+    def _(build, path, x): ...
+
+They are like the readings in `functions`, and stand in the same table.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctbench.graph import compositions as compose
+from ctbench.graph.builder import Builder, Constant, Value
+from ctbench.graph.functions import as_layer, described, dims_of_sample, reads, told_apart
+from ctbench.graph.ops import (
+    Atan,
+    Cos,
+    Elementwise,
+    Erf,
+    Exp,
+    Floor,
+    Log,
+    PReLU,
+    Scale,
+    Shape,
+    Sign,
+    Sin,
+    Tan,
+    UnsupportedLayerError,
+)
+from ctbench.graph.ops.along import cumulative
+
+# ---------------------------------------------------------------------------------------- functions of one variable
+
+_CURVES: dict[Elementwise, tuple[Any, ...]] = {
+    Exp(): (torch.exp, "exp"),
+    Log(): (torch.log, "log"),
+    Sin(): (torch.sin, "sin"),
+    Cos(): (torch.cos, "cos"),
+    Tan(): (torch.tan, "tan"),
+    Atan(): (torch.atan, torch.arctan, "atan", "arctan"),
+    Erf(): (torch.erf, torch.special.erf, "erf"),
+    Sign(): (torch.sign, torch.sgn, "sign", "sgn"),
+    Floor(): (torch.floor, "floor"),
+}
+_POWERS: dict[float, tuple[Any, ...]] = {
+    2.0: (torch.square, "square"),
+    0.5: (torch.sqrt, "sqrt"),
+    -0.5: (torch.rsqrt, "rsqrt"),
+    -1.0: (torch.reciprocal, "reciprocal"),
+}
+_LAYERS: dict[Callable[..., nn.Module], tuple[Any, ...]] = {
+    nn.ELU: (F.elu,),
+    nn.SELU: (F.selu, torch.selu),
+    nn.CELU: (F.celu, torch.celu),
+    nn.Softplus: (F.softplus,),
+    nn.Mish: (F.mish,),
+    nn.Hardswish: (F.hardswish,),
+    nn.Hardsigmoid: (F.hardsigmoid,),
+    nn.Softsign: (F.softsign,),
+    nn.LogSigmoid: (F.logsigmoid,),
+    nn.Softshrink: (F.softshrink,),
+}
+
+
+def _as_curve(op: Elementwise) -> Any:
+    return lambda build, path, x: build.append(path, op, x)
+
+
+def _as_power(exponent: float) -> Any:
+    return lambda build, path, x: compose.power(build, path, x, exponent)
+
+
+for _op, _targets in _CURVES.items():
+    reads(*_targets)(_as_curve(_op))
+for _exponent, _targets in _POWERS.items():
+    reads(*_targets)(_as_power(_exponent))
+for _layer, _targets in _LAYERS.items():
+    reads(*_targets)(as_layer(_layer))
+
+
+@reads(torch.pow, operator.pow, "pow")
+def _pow(build: Builder, path: str, x: Any, exponent: Any) -> Value:
+    if isinstance(exponent, Constant) and exponent.tensor.numel() == 1 and not exponent.tensor.requires_grad:
+        exponent = exponent.tensor.item()
+    if not isinstance(x, Value) or not isinstance(exponent, int | float):
+        raise UnsupportedLayerError(
+            f"'{path}' is a power with the exponent {described(exponent)}: give a value of the network and a number"
+        )
+    return compose.power(build, path, x, exponent)
+
+
+@reads(torch.ceil, "ceil")
+def _ceil(build: Builder, path: str, x: Value) -> Value:
+    """-floor(-x)."""
+    turned = build.append(path, Floor(), compose.scaled(build, path, x, -1.0))
+    return compose.scaled(build, path, turned, -1.0)
+
+
+@reads(torch.log1p, "log1p")
+def _log1p(build: Builder, path: str, x: Value) -> Value:
+    return build.append(path, Log(), compose.shifted(build, path, x, 1.0))
+
+
+@reads(torch.expm1, "expm1")
+def _expm1(build: Builder, path: str, x: Value) -> Value:
+    return compose.shifted(build, path, build.append(path, Exp(), x), -1.0)
+
+
+@reads(F.prelu, torch.prelu)
+def _prelu(build: Builder, path: str, x: Value, weight: Constant) -> Value:
+    if weight.tensor.numel() not in (1, x.shape[0]):
+        raise ValueError(f"'{path}' has {weight.tensor.numel()} slopes for values of shape {x.shape}")
+    return build.append(path, PReLU(weight.tensor.view(-1, *[1] * (len(x.shape) - 1))), x)
+
+
+# ---------------------------------------------------------------------------------- sums, products, norms, variances
+
+
+@reads(torch.cumsum, "cumsum")
+def _cumsum(build: Builder, path: str, x: Value, dim: int) -> Value:
+    (place,) = dims_of_sample(path, dim, x.shape)
+    return compose.along(build, path, x, cumulative(x.shape[place]), place)
+
+
+def _squeezed(build: Builder, path: str, x: Value, dims: Sequence[int], keepdim: bool) -> Value:
+    return x if keepdim else build.move(path, lambda t: t.squeeze([dim + 1 for dim in dims]), x)
+
+
+@reads(torch.var, "var")
+def _var(
+    build: Builder,
+    path: str,
+    x: Value,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Value:
+    dims = dims_of_sample(path, dim, x.shape)
+    result = compose.variance(build, path, x, dims, float(unbiased) if correction is None else correction)
+    return _squeezed(build, path, result, dims, keepdim)
+
+
+@reads(torch.std, "std")
+def _std(build: Builder, path: str, *args: Any, **kwargs: Any) -> Value:
+    return compose.power(build, path, _var(build, path, *args, **kwargs), 0.5)
+
+
+@reads(F.normalize)
+def _normalize(build: Builder, path: str, x: Value, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Value:
+    if p != 2:
+        raise UnsupportedLayerError(f"'{path}' normalises by the norm p={p:g}: only p=2 is supported")
+    (place,) = dims_of_sample(path, dim, x.shape)
+    return compose.unit_vectors(build, path, x, place, eps)
+
+
+@reads(F.cosine_similarity, torch.cosine_similarity)
+def _cosine(build: Builder, path: str, first: Any, second: Any, dim: int = 1, eps: float = 1e-8) -> Value:
+    like = first if isinstance(first, Value) else second
+    sides = [
+        side if isinstance(side, Value) else compose.given(build, path, side.tensor[0].to(build.like), like)
+        for side in (first, second)
+    ]
+    (place,) = dims_of_sample(path, dim, sides[0].shape)
+    units = [compose.unit_vectors(build, path, side, place, eps) for side in sides]
+    return compose.summed(build, path, compose.product(build, path, *units), place)
+
+
+@reads(F.glu)
+def _glu(build: Builder, path: str, x: Value, dim: int = -1) -> Value:
+    (place,) = dims_of_sample(path, dim, x.shape)
+    half = x.shape[place] // 2
+    first = compose.taken(build, path, x, place, slice(0, half))
+    gate = compose.taken(build, path, x, place, slice(half, None))
+    return compose.product(build, path, first, build.layer(path, nn.Sigmoid(), gate))
+
+
+@reads(torch.einsum)
+def _einsum(build: Builder, path: str, equation: str, *operands: Any) -> Value:
+    """Products of two operands, entry by entry, and sums over the letters that the result does not have."""
+    sides, _, result = equation.replace(" ", "").partition("->")
+    letters = sides.split(",")
+    repeated = any(len(set(names)) < len(names) for names in letters)
+    if len(letters) != 2 or len(operands) != 2 or not result or "." in equation or repeated:
+        raise UnsupportedLayerError(
+            f"'{path}' is einsum({equation!r}): give two operands and the result, as in 'bij,bjk->bik'"
+        )
+    batch = result[0]
+    summed = sorted(set("".join(letters)) - set(result))
+    order = [*result[1:], *summed]
+    sizes = dict[str, int]()
+    for names, operand in zip(letters, operands, strict=True):
+        if isinstance(operand, Value):
+            if names[0] != batch:
+                raise UnsupportedLayerError(
+                    f"'{path}' is einsum({equation!r}): the first letter of each value must be that of the batch"
+                )
+            sizes |= dict(zip(names[1:], operand.shape, strict=True))
+        else:
+            sizes |= dict(zip(names, operand.tensor.shape, strict=True))
+
+    def aligned(names: str, tensor: Tensor, begin: int) -> Tensor:
+        present = [name for name in order if name in names]
+        tensor = tensor.permute(*range(begin), *(names.index(name) for name in present))
+        return tensor.reshape(*tensor.shape[:begin], *(sizes[name] if name in names else 1 for name in order))
+
+    parts = list[Value | Tensor]()
+    for names, operand in zip(letters, operands, strict=True):
+        if isinstance(operand, Value):
+            parts.append(build.move(path, lambda t, names=names: aligned(names, t, 1), operand))
+        else:
+            parts.append(aligned(names, operand.tensor, 0))
+    values = [part for part in parts if isinstance(part, Value)]
+    if len(values) == 2:
+        total = compose.product(build, path, *values)
+    else:
+        (constant,) = (part for part in parts if not isinstance(part, Value))
+        value, constant, _ = told_apart(build, path, values[0], Constant(constant, f"an operand of {equation!r}"))
+        total = build.append(path, Scale(constant, torch.zeros_like(constant)), value)
+    for _ in summed:
+        total = compose.summed(build, path, total, len(total.shape) - 1)
+    return total
+
+
+# ------------------------------------------------------------------------- softmax, normalisation and attention
+
+
+@reads(torch.softmax, F.softmax, "softmax")
+def _softmax(
+    build: Builder, path: str, x: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+) -> Value:
+    return compose.softmax(build, path, x, _one_dim(path, dim, x.shape))
+
+
+@reads(torch.log_softmax, F.log_softmax, "log_softmax")
+def _log_softmax(
+    build: Builder, path: str, x: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+) -> Value:
+    return compose.log_softmax(build, path, x, _one_dim(path, dim, x.shape))
+
+
+def _one_dim(path: str, dim: int | None, shape: Shape) -> int:
+    if dim is None:
+        raise UnsupportedLayerError(f"'{path}' has no dim: name the dimension of the softmax")
+    (place,) = dims_of_sample(path, dim, shape)
+    return place
+
+
+def _constant(tensor: Any) -> Tensor | None:
+    return tensor.tensor if isinstance(tensor, Constant) else tensor
+
+
+@reads(F.layer_norm)
+def _layer_norm(
+    build: Builder, path: str, x: Value, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Value:
+    return layer_norm(build, path, x, tuple(normalized_shape), _constant(weight), _constant(bias), eps)
+
+
+def layer_norm(
+    build: Builder,
+    path: str,
+    x: Value,
+    shape: Shape,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    *,
+    center: bool = True,
+) -> Value:
+    """Layer norm or, without `center`, RMS norm over the last axes, which have this shape."""
+    first = len(x.shape) - len(shape)
+    if first < 0 or x.shape[first:] != shape:
+        raise ValueError(f"'{path}' normalises values of shape {shape}, but they have shape {x.shape}")
+    flat = compose.reshaped(build, path, x, (*x.shape[:first], math.prod(shape)))
+    result = compose.normalised(build, path, flat, eps, center=center)
+    return compose.rescaled(build, path, compose.reshaped(build, path, result, x.shape), weight, bias)
+
+
+@reads(F.group_norm)
+def _group_norm(
+    build: Builder, path: str, x: Value, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Value:
+    return group_norm(build, path, x, num_groups, _constant(weight), _constant(bias), eps)
+
+
+def group_norm(
+    build: Builder, path: str, x: Value, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Value:
+    """Each group of channels, over all its entries; instance norm has one channel in each group."""
+    if x.shape[0] % groups:
+        raise ValueError(f"'{path}' splits {x.shape[0]} channels into {groups} groups")
+    flat = compose.reshaped(build, path, x, (groups, math.prod(x.shape) // groups))
+    result = compose.reshaped(build, path, compose.normalised(build, path, flat, eps), x.shape)
+    sides = [1] * (len(x.shape) - 1)
+    weight, bias = (None if each is None else each.view(-1, *sides) for each in (weight, bias))
+    return compose.rescaled(build, path, result, weight, bias)
+
+
+@reads(F.instance_norm)
+def _instance_norm(
+    build: Builder,
+    path: str,
+    x: Value,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Value:
+    if not use_input_stats:
+        raise UnsupportedLayerError(f"'{path}' normalises by running statistics: use a batch norm")
+    return group_norm(build, path, x, x.shape[0], _constant(weight), _constant(bias), eps)
+
+
+if hasattr(F, "rms_norm"):
+
+    @reads(F.rms_norm)
+    def _rms_norm(
+        build: Builder, path: str, x: Value, normalized_shape: Any, weight: Any = None, eps: float | None = None
+    ) -> Value:
+        return rms_norm(build, path, x, tuple(normalized_shape), _constant(weight), eps)
+
+
+def rms_norm(build: Builder, path: str, x: Value, shape: Shape, weight: Tensor | None, eps: float | None) -> Value:
+    if eps is None:
+        raise UnsupportedLayerError(
+            f"'{path}' is an RMS norm whose eps depends on the precision: give a number, e.g. eps=1e-6"
+        )
+    return layer_norm(build, path, x, shape, weight, None, eps, center=False)
+
+
+@reads(F.scaled_dot_product_attention)
+def _attention(
+    build: Builder,
+    path: str,
+    query: Value,
+    key: Value,
+    value: Value,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Value:
+    if dropout_p:
+        raise UnsupportedLayerError(f"'{path}' has dropout, which is random: give dropout_p=0.0 in eval mode")
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    seen = mask(path, attn_mask, is_causal, query.shape[-2], key.shape[-2], build.like)
+    return compose.attention(build, path, query, key, value, scale, seen)[0]
+
+
+def mask(path: str, given: Any, causal: bool, rows: int, columns: int, like: Tensor) -> Tensor | None:
+    """The keys that each query sees, from torch's mask; None for all."""
+    if causal:
+        return torch.ones(rows, columns, dtype=torch.bool, device=like.device).tril()
+    if given is None:
+        return None
+    tensor = _constant(given)
+    if not isinstance(tensor, Tensor):
+        raise UnsupportedLayerError(f"'{path}' has a mask that depends on the input: give a constant mask")
+    if tensor.is_floating_point():
+        if not bool(((tensor == 0) | (tensor == -math.inf)).all()):
+            raise UnsupportedLayerError(f"'{path}' adds numbers to its scores: add them before, or give 0 and -inf")
+        tensor = tensor == 0
+    return tensor[0] if tensor.dim() > 3 and len(tensor) == 1 else tensor
