@@ -27,7 +27,7 @@ from ctbench.graph.ops import (
     SiLU,
     Smooth,
     Tanh,
-    linear,
+    convolutions,
 )
 from ctbench.graph.ops.smooth import Monotone
 from ctbench.regions import L1, L2, Box, Linf
@@ -239,7 +239,7 @@ def test_graphs_that_are_not_outward_have_no_losses():
 @pytest.mark.parametrize("layer", [nn.Conv2d(1, 2, (1, 3)), nn.ConvTranspose2d(1, 2, (1, 3))])
 def test_no_library_replaces_the_sums_of_a_convolution(monkeypatch, layer):
     """On a device whose library has other algorithms in double precision, they are off, and on again afterwards."""
-    monkeypatch.setattr(linear, "FOURIER", ("cpu",))
+    monkeypatch.setattr(convolutions, "FOURIER", ("cpu",))
     seen = dict[torch.dtype, set[bool]]()
 
     def watched(function):

@@ -97,12 +97,12 @@ def test_a_subclass_with_a_forward_of_its_own_is_not_taken_for_its_base():
 
 
 def test_a_subclass_whose_forward_cannot_be_read_is_refused():
-    class Cubed(nn.Linear):
+    class Other(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) ** 3
+            return torch.digamma(super().forward(x))
 
-    with pytest.raises(UnsupportedLayerError, match=r"'0\.pow_1' \(call_function pow\) is not supported"):
-        trace(nn.Sequential(Cubed(3, 2)), (3,))
+    with pytest.raises(UnsupportedLayerError, match=r"'0\.digamma' \(call_function digamma\) is not supported"):
+        trace(nn.Sequential(Other(3, 2)), (3,))
 
 
 def test_a_forward_hook_is_not_left_out_silently():
@@ -150,7 +150,7 @@ def test_modes_stay_as_they_were():
     assert False in before
     trace(model, (3,))
     assert [module.training for module in model.modules()] == before
-    model.append(nn.Softmax(1))
+    model.append(nn.Softmin(1))
     with pytest.raises(UnsupportedLayerError):
         trace(model, (3,))
     assert [module.training for module in model.modules()] == [*before, True]
@@ -184,8 +184,8 @@ def test_an_unsupported_layer_is_named_with_its_path_type_and_remedy():
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        (lambda m, x: m.second(torch.sin(x.flatten(1))), r"'sin' .*sin.* is not supported: .*lower\.register"),
-        (lambda m, x: m.second(x.flatten(1)) ** 2, r"'pow_1' .* is not supported: .*lower\.register"),
+        (lambda m, x: m.second(torch.digamma(x.flatten(1))), r"'digamma' .* is not supported: .*lower\.register"),
+        (lambda m, x: 2 ** m.second(x.flatten(1)), r"'pow_1' is a power with the exponent a value of the network"),
         (
             lambda m, x: torch.add(m.second(x.flatten(1)), m.second(x.flatten(1)), alpha=2),
             r"'add': add is called in a way that is not supported .*alpha.*lower\.register",
@@ -196,7 +196,10 @@ def test_an_unsupported_layer_is_named_with_its_path_type_and_remedy():
         (lambda m, x: m.second(x), r"layer 'second' \(Linear\): the layer takes 6 features.*\(2, 3\)"),
         (lambda m, x: m.second(x, x), r"layer 'second' \(Linear\) must be called with one value"),
         (lambda m, x: m.second(2.0), r"layer 'second' \(Linear\) must be called with one value"),
-        (lambda m, x: m.second(x.flatten(1)) + m.first(x.flatten(1)), r"layer 'add' .*\(4,\) and \(6,\)"),
+        (
+            lambda m, x: m.second(x.flatten(1)) + m.first(x.flatten(1)),
+            r"'add' joins values of shapes \(4,\) and \(6,\)",
+        ),
         (lambda m, x: (m.second(x.flatten(1)), x), "must return one tensor, its forward returns tuple"),
         (lambda m, x: m.relu(x), r"one vector of logits per sample, it returns shape \(2, 3\)"),
     ],
@@ -236,12 +239,9 @@ def test_a_wrong_input_shape_names_the_layer():
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.AvgPool2d(2, ceil_mode=True),
-        nn.AvgPool2d(2, padding=1, count_include_pad=False),
-        nn.AvgPool2d(2, divisor_override=3),
+        nn.ELU(-1.0),
         nn.Flatten(0),
         nn.MaxPool2d(2, return_indices=True),
-        nn.GELU(approximate="tanh"),
         nn.ConstantPad2d(1, math.inf),
     ],
     ids=str,
@@ -297,7 +297,7 @@ def test_settings_that_are_changed_later_count():
 
 class Offset(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(x) * 0 + x + 2  # refused, except if its op is registered
+        return torch.digamma(x) * 0 + x + 2  # refused, except if its op is registered
 
 
 class Huber(nn.Module):
@@ -321,7 +321,7 @@ class HuberOp(Smooth):
 def test_a_registered_layer_works_end_to_end():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 5), Offset(), Huber(), nn.Linear(5, 2)).double()
-    with pytest.raises(UnsupportedLayerError, match=r"'1\.sin' \(call_function sin\) is not supported"):
+    with pytest.raises(UnsupportedLayerError, match=r"'1\.digamma' \(call_function digamma\) is not supported"):
         trace(model, (3,))
     lower.register(Offset, lambda module, shape: Scale(torch.ones(1).double(), torch.full((1,), 2.0).double()))
     lower.register(Huber, lambda module, shape: HuberOp())

@@ -43,8 +43,8 @@ from ctbench.graph.ops import (
     AlongAxis,
     AvgPool2d,
     Concat,
-    Conv2d,
-    ConvTranspose2d,
+    Convolution,
+    ConvTranspose,
     Linear,
     Max,
     Mean,
@@ -278,11 +278,10 @@ def _(op: Linear, inputs: Shape, outputs: Shape) -> int:
     return max(op.weight.shape)
 
 
-@_terms.register(Conv2d)
-@_terms.register(ConvTranspose2d)
-def _(op: Conv2d | ConvTranspose2d, inputs: Shape, outputs: Shape) -> int:
-    window = op.weight.shape[2] * op.weight.shape[3]
-    return window * max(op.weight.shape[1], op.weight.shape[0] // op.groups)
+@_terms.register(Convolution)
+@_terms.register(ConvTranspose)
+def _(op: Convolution | ConvTranspose, inputs: Shape, outputs: Shape) -> int:
+    return math.prod(op.weight.shape[2:]) * max(op.weight.shape[1], op.weight.shape[0] // op.groups)
 
 
 @_terms.register

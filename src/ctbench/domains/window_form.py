@@ -23,7 +23,7 @@ from torch import Tensor
 from ctbench.domains.linear_form import Form, LinearForm, added, outward, relaxed_form
 from ctbench.graph import Affine, Lines
 from ctbench.graph.ops import AvgPool2d, Conv2d, Scale, Shape, Shift
-from ctbench.graph.ops.linear import sums_of_products
+from ctbench.graph.ops.convolutions import sums_of_products
 from ctbench.regions import Box, Region
 
 # a convolution to at most this many channels is one product of the windows and a matrix of at most this many entries

@@ -33,7 +33,7 @@ from ctbench.graph.ops import (
     Shift,
     UnsupportedLayerError,
 )
-from ctbench.graph.ops.linear import pair
+from ctbench.graph.ops.convolutions import pair
 from ctbench.graph.ops.moves import broadcasts
 
 Reading = Callable[..., Any]
@@ -125,7 +125,7 @@ def _as_move(function: Callable[..., Any], *, copies: bool = False) -> Reading:
 
         if function not in _PARTS:
             return _turned(build, path, move, value, copies)
-        count = len(move(torch.zeros(2, *value.shape)))
+        count = len(move(torch.zeros(2, *value.shape, device="cpu")))
         picks = (lambda tensor, i=i: move(tensor)[i] for i in range(count))
         return tuple(_turned(build, path, pick, value, copies) for pick in picks)
 
@@ -135,7 +135,7 @@ def _as_move(function: Callable[..., Any], *, copies: bool = False) -> Reading:
 def _turned(build: Builder, path: str, move: Callable[[Tensor], Any], x: Value, copies: bool) -> Value | Turned:
     """The result of a move that may also move the batch: often a permutation, and a selection as the next step."""
     try:
-        sizes = [tuple(move(torch.zeros(batch, *x.shape)).shape) for batch in (2, 3)]
+        sizes = [tuple(move(torch.zeros(batch, *x.shape, device="cpu")).shape) for batch in (2, 3)]
     except (RuntimeError, IndexError, TypeError, ValueError):  # `Builder.move` says what is wrong
         return build.move(path, move, x, copies=copies)
     places = [axis for axis, pair in enumerate(zip(*sizes, strict=False)) if pair == (2, 3)]
@@ -274,26 +274,22 @@ def told_apart(build: Builder, path: str, first: Any, second: Any) -> tuple[Valu
     if constant.dim() == rank + 1 and constant.shape[0] == 1:
         constant = constant[0]
     if constant.dim() > rank:
-        raise UnsupportedLayerError(
-            f"'{path}' joins values of shape {value.shape} with {name} of shape {tuple(constant.shape)}: it must "
-            f"broadcast to the values, without the batch; expand the values first if they have fewer axes"
-        )
-    constant = constant.view((1,) * (rank - constant.dim()) + tuple(constant.shape))
-    if not broadcasts(constant.shape, value.shape):
-        value = _widened(build, path, value, constant, name)
-    return value, constant.view(constant.shape or (1,)), name
+        raise UnsupportedLayerError(_apart(path, value, name, constant))
+    aligned = constant.view((1,) * (rank - constant.dim()) + tuple(constant.shape))
+    if not broadcasts(aligned.shape, value.shape):
+        try:
+            shape = tuple(torch.broadcast_shapes(value.shape, aligned.shape))
+        except RuntimeError:
+            raise UnsupportedLayerError(_apart(path, value, name, constant)) from None
+        value = compositions.expanded(build, path, value, shape)
+    return value, torch.atleast_1d(aligned), name
 
 
-def _widened(build: Builder, path: str, value: Value, constant: Tensor, name: str) -> Value:
-    """The value with axes of size 1 repeated, as a constant of the same number of axes needs it."""
-    try:
-        shape = tuple(torch.broadcast_shapes(value.shape, constant.shape))
-    except RuntimeError:
-        raise UnsupportedLayerError(
-            f"'{path}' joins values of shape {value.shape} with {name} of shape {tuple(constant.shape)}: it must "
-            f"broadcast, so that sizes are equal or 1, axis by axis, without the batch"
-        ) from None
-    return compositions.expanded(build, path, value, shape)
+def _apart(path: str, value: Value, name: str, constant: Tensor) -> str:
+    return (
+        f"'{path}' joins values of shape {value.shape} with {name} of shape {tuple(constant.shape)}: it must broadcast "
+        f"to the values, without the batch; expand the values first if they have fewer axes"
+    )
 
 
 def described(value: Any) -> str:
@@ -357,8 +353,8 @@ def _as_value(build: Builder, path: str, value: Any, like: Value) -> Value:
         return value
     if not isinstance(value, Constant) or value.tensor.dim() != len(like.shape) + 1 or len(value.tensor) != 1:
         raise UnsupportedLayerError(
-            f"'{path}' joins values of shape {like.shape} with {described(value)}: give a tensor with a batch of 1 and "
-            f"the same number of axes"
+            f"'{path}' joins values of shape {like.shape} with {described(value)}: give a tensor with a batch of 1 "
+            f"and the same number of axes"
         )
     return compositions.given(build, path, value.tensor[0].to(build.like), like)
 

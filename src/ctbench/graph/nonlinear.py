@@ -157,7 +157,9 @@ def _std(build: Builder, path: str, *args: Any, **kwargs: Any) -> Value:
 
 
 @reads(F.normalize)
-def _normalize(build: Builder, path: str, x: Value, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Value:
+def _normalize(
+    build: Builder, path: str, x: Value, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
+) -> Value:
     if p != 2:
         raise UnsupportedLayerError(f"'{path}' normalises by the norm p={p:g}: only p=2 is supported")
     (place,) = dims_of_sample(path, dim, x.shape)

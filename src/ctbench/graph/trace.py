@@ -19,11 +19,12 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from ctbench.graph.builder import REMEDY, Builder, Constant, Value
+from ctbench.graph.builder import REMEDY, Builder, Constant, Turned, Value
 from ctbench.graph.functions import READINGS, Reading
 from ctbench.graph.graph import Graph, freeze
 from ctbench.graph.modules import reading_of
 from ctbench.graph.ops import Shape, UnsupportedLayerError, lower
+from ctbench.graph.ops.moves import BATCH
 
 FINE = (torch.float32, torch.float64)  # the precisions of networks
 
@@ -260,6 +261,8 @@ class _Reader:
         raise AssertionError("a traced graph ends in its output")
 
     def finish(self, result: Any) -> Graph:
+        if isinstance(result, Turned):
+            raise ValueError(f"the output cannot be read: a forward must return a tensor {BATCH}")
         if not isinstance(result, Value):
             raise ValueError(f"the network must return one tensor, its forward returns {type(result).__name__}")
         if len(result.shape) != 1:

@@ -4,37 +4,14 @@ A new op is a dataclass of one of the two families in `base`, and a function tha
 layer it comes from.
 """
 
+from ctbench.graph.ops.activations import ELU, Hardswish, Mish, Softplus, Softsign, TanhGELU
 from ctbench.graph.ops.along import AlongAxis, Given
 from ctbench.graph.ops.averages import AdaptiveAvgPool2d, AvgPool2d, Mean
 from ctbench.graph.ops.base import Affine, Elementwise, Input, Lines, Op, Positive, Shape, UnsupportedLayerError, lower
-from ctbench.graph.ops.curves import (
-    ELU,
-    Atan,
-    CappedExp,
-    Cos,
-    Curve,
-    Erf,
-    Exp,
-    Hardswish,
-    Log,
-    Mish,
-    Power,
-    Sin,
-    Softplus,
-    Softsign,
-    Tan,
-    TanhGELU,
-)
+from ctbench.graph.ops.convolutions import Conv2d, Conv3d, Convolution, ConvTranspose, ConvTranspose2d, ConvTranspose3d
+from ctbench.graph.ops.curves import Atan, CappedExp, Cos, Curve, Erf, Exp, Log, Power, Sin, Tan
 from ctbench.graph.ops.joins import Add, Concat, Max
-from ctbench.graph.ops.linear import (
-    BatchNorm,
-    Conv2d,
-    ConvTranspose2d,
-    Dropout,
-    Linear,
-    Scale,
-    ScaledConv2d,
-)
+from ctbench.graph.ops.linear import BatchNorm, Dropout, Linear, Scale, ScaledConv2d
 from ctbench.graph.ops.moves import Reshape, Select, Shift, rearrangement
 from ctbench.graph.ops.piecewise import (
     Abs,
@@ -50,6 +27,7 @@ from ctbench.graph.ops.piecewise import (
     Softshrink,
 )
 from ctbench.graph.ops.products import Planes, Product
+from ctbench.graph.ops.resampling import resized
 from ctbench.graph.ops.smooth import GELU, Sigmoid, SiLU, Smooth, Tanh
 from ctbench.graph.ops.steps import Floor, Sign, Step
 
@@ -70,7 +48,11 @@ __all__ = [
     "ClampEach",
     "Concat",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose",
     "ConvTranspose2d",
+    "ConvTranspose3d",
+    "Convolution",
     "Cos",
     "Curve",
     "Dropout",
@@ -119,4 +101,5 @@ __all__ = [
     "UnsupportedLayerError",
     "lower",
     "rearrangement",
+    "resized",
 ]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ctbench.graph.ops.base import Op, Positive, Shape, UnsupportedLayerError, lower
-from ctbench.graph.ops.linear import Conv2d, pair, windows
+from ctbench.graph.ops.base import Positive, Shape
+from ctbench.graph.ops.convolutions import Conv2d, windows
 
 
 @dataclass(frozen=True)
@@ -86,25 +85,3 @@ class Mean(Positive):
 
     def shape(self, *inputs: Shape) -> Shape:
         return tuple(1 if dim in self.dims else size for dim, size in enumerate(inputs[0]))
-
-
-@lower.register
-def _(module: nn.AvgPool2d, shape: Shape) -> Op:
-    padding = pair(module.padding)
-    uneven = not module.count_include_pad and padding != (0, 0)
-    if module.ceil_mode or uneven or module.divisor_override is not None:
-        raise UnsupportedLayerError(
-            "AvgPool2d with ceil_mode, divisor_override, or padding with count_include_pad=False is not supported: "
-            "make it a separate layer and register an op for it with @ctbench.graph.lower.register"
-        )
-    stride = module.kernel_size if module.stride is None else module.stride
-    return AvgPool2d(pair(module.kernel_size), pair(stride), padding, shape)
-
-
-@lower.register
-def _(module: nn.AdaptiveAvgPool2d, shape: Shape) -> Op | Sequence[Op]:
-    output = module.output_size if isinstance(module.output_size, Sequence) else (module.output_size,) * 2
-    if len(shape) != 3:
-        raise ValueError(f"the layer takes (channels, height, width), its input has shape {shape}")
-    height, width = (n if m is None else m for n, m in zip(shape[1:], output, strict=True))
-    return AdaptiveAvgPool2d((height, width), shape)

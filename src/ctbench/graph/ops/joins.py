@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench.graph.ops.base import Lines, Op, Shape, UnsupportedLayerError, lower
-from ctbench.graph.ops.linear import pair
+from ctbench.graph.ops.convolutions import pair
 from ctbench.graph.ops.moves import Select
 
 
