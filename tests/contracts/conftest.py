@@ -109,6 +109,20 @@ class Clipped(nn.Module):
         return self.linear(nn.functional.relu6(self.third(x.flatten(1))))
 
 
+class Gated(nn.Module):
+    """Products of two values, a square, and a sine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, stride=2), nn.Linear(8, 8)
+        self.linear = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, gate = self.first(x).chunk(2, dim=1)
+        x = self.second((x * gate.sigmoid()).flatten(1))
+        return self.linear(torch.cat([x[:, :4] * x[:, 4:], x[:, :2].square(), x[:, 2:4].sin()], dim=1))
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(
         nn.Flatten(),
@@ -234,6 +248,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "sorted": Sorted,
     "means": Means,
     "moves": Moves,
+    "gated": Gated,
 }
 
 
@@ -295,7 +310,7 @@ REGIONS: dict[str, Callable[[Tensor, float], Region]] = {
 }
 
 
-FEW = {"dipping": ("linf", "l2")}  # regions of networks that are slow to bound
+FEW = {"dipping": ("linf", "l2"), "gated": ("linf", "l2", "segments")}  # regions of networks that are slow to bound
 PLACES = [(name, region) for name in NETWORKS for region in FEW.get(name, REGIONS)]
 
 

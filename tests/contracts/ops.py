@@ -15,20 +15,24 @@ from ctbench.graph.ops import (
     GELU,
     Abs,
     Absolute,
+    AlongAxis,
     Atan,
     CappedExp,
     Clamp,
+    ClampEach,
     Conv2d,
     Cos,
     Erf,
     Exp,
     Floor,
+    Given,
     Hardswish,
     LeakyReLU,
     Log,
     Mean,
     Mish,
     Power,
+    PReLU,
     ReLU,
     Scale,
     ScaledConv2d,
@@ -44,6 +48,7 @@ from ctbench.graph.ops import (
     Tan,
     Tanh,
     TanhGELU,
+    along,
 )
 from ctbench.networks import Normalize
 
@@ -117,6 +122,28 @@ LAYERS = {
     "a constant at the ends": (lambda: nn.ConstantPad1d(2, 0.3), (2, 3)),
     "reflection": (lambda: nn.ReflectionPad2d((1, 0, 2, 1)), (2, 3, 2)),
     "replication": (lambda: nn.ReplicationPad2d((1, 0, 2, 1)), (2, 3, 2)),
+    "reflection of sequences": (lambda: nn.ReflectionPad1d((2, 1)), (2, 5)),
+    "replication of volumes": (lambda: nn.ReplicationPad3d(1), (1, 2, 2, 2)),
+    "circle": (lambda: nn.CircularPad2d((1, 0, 2, 1)), (2, 3, 2)),
+    "unfold": (lambda: nn.Unfold(2), (2, 3, 3)),
+    "nearest": (lambda: nn.Upsample(scale_factor=2), (2, 3, 2)),
+    "nearest of another size": (lambda: nn.Upsample((4, 3)), (2, 3, 2)),
+    "linear interpolation": (lambda: nn.Upsample(scale_factor=1.5, mode="linear"), (2, 5)),
+    "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), (2, 3, 2)),
+    "bilinear with corners": (lambda: nn.Upsample((5, 4), mode="bilinear", align_corners=True), (2, 3, 2)),
+    "bilinear, smaller": (lambda: nn.Upsample((2, 3), mode="bilinear"), (2, 5, 4)),
+    "trilinear": (lambda: nn.Upsample(scale_factor=2, mode="trilinear"), (1, 2, 3, 2)),
+    "average of windows rounded up": (lambda: nn.AvgPool2d(3, 2, ceil_mode=True), (2, 6, 6)),
+    "average without padding": (lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False), (2, 6, 5)),
+    "average rounded up with padding": (lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True), (2, 6, 4)),
+    "average with a divisor": (lambda: nn.AvgPool2d(2, divisor_override=3), (2, 4, 4)),
+    "average of sequences": (lambda: nn.AvgPool1d(3, 2, 1), (2, 7)),
+    "average of volumes": (lambda: nn.AvgPool3d(2, 1), (1, 3, 3, 2)),
+    "adaptive pooling of sequences": (lambda: nn.AdaptiveAvgPool1d(3), (2, 7)),
+    "adaptive pooling of volumes": (lambda: nn.AdaptiveAvgPool3d((2, 1, 3)), (1, 3, 2, 4)),
+    "transposed conv of sequences": (lambda: nn.ConvTranspose1d(2, 3, 3, 2, 1, 1), (2, 4)),
+    "conv of volumes": (lambda: nn.Conv3d(2, 3, 2, (1, 2, 1), (1, 0, 0)), (2, 3, 5, 4)),
+    "transposed conv of volumes": (lambda: nn.ConvTranspose3d(2, 3, (2, 1, 3), (2, 1, 1), (1, 0, 0)), (2, 2, 3, 2)),
     "pixel shuffle": (lambda: nn.PixelShuffle(2), (8, 2, 3)),
     "pixel unshuffle": (lambda: nn.PixelUnshuffle(2), (2, 4, 6)),
     "channel shuffle": (lambda: nn.ChannelShuffle(3), (6, 2, 2)),
@@ -127,6 +154,11 @@ FUNCTIONS = {
     "scaled conv": (ScaledConv2d.of(CONV, Scale(rand(3, 1, 1), rand(3, 1, 1))), (2, 5, 4)),
     "mean": (Mean((0, 2), (2, 3, 4)), (2, 3, 4)),
     "mean of all": (Mean((0,), (5,)), (5,)),
+    "matrix along an axis": (AlongAxis(rand(4, 3), 1), (2, 3, 2)),
+    "sums along an axis": (AlongAxis.of(along.cumulative(4), 4, 0), (4, 2)),
+    "differences": (AlongAxis.of(along.differences(3), 3, 1), (2, 3)),
+    "centred": (AlongAxis.of(along.centred(3), 3, 0), (3,)),
+    "a constant": (Given(rand(2, 3), (4,)), (4,)),
     "shift": (Shift(torch.linspace(-1, 2, 3).double().view(3, 1)), (3, 2)),
     "one shift for all": (Shift(torch.tensor(0.5).double()), (3, 2)),
 }
@@ -175,6 +207,18 @@ ELEMENTWISE = {
     "gelu": (GELU(), nn.GELU()),
     "silu": (SiLU(), nn.SiLU()),
 }
+
+
+# functions with numbers of their own for each entry
+EACH = {
+    "prelu": PReLU(torch.tensor([0.25], dtype=torch.float64)),
+    "steep prelu": PReLU(torch.tensor([-1.5], dtype=torch.float64)),
+    "clamp of each entry": ClampEach(torch.tensor([-0.5]).double(), torch.tensor([1.0]).double()),
+    "clamp from below": ClampEach(torch.tensor([0.5]).double(), torch.tensor([math.inf]).double()),
+    "clamp from above": ClampEach(torch.tensor([-math.inf]).double(), torch.tensor([0.5]).double()),
+    "clamp of crossed ends": ClampEach(torch.tensor([1.0]).double(), torch.tensor([0.5]).double()),
+}
+OPS = {name: op for name, (op, _) in ELEMENTWISE.items()} | EACH
 
 
 @dataclass(frozen=True)

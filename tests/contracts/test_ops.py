@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tests.contracts.ops import AFFINE, ELEMENTWISE, LAYERS, build, rand
+from tests.contracts.ops import AFFINE, CURVES, ELEMENTWISE, LAYERS, OPS, build, rand
 
 from ctbench.graph import Affine, Elementwise, Op, lower
-from ctbench.graph.ops import Add, BatchNorm, Concat, Conv2d, Dropout, Input, Max, Reshape
+from ctbench.graph.ops import Add, BatchNorm, Concat, Conv2d, Dropout, Input, Known, Max, Product, Reshape
 
-# neither affine nor elementwise: see test_maximum, the end of this file, and tests/graph
-BY_THEMSELVES = {Input, Add, Concat, Conv2d, Max, BatchNorm, Dropout}
+# neither affine nor elementwise, or known only on some numbers: see test_maximum, test_products and tests/graph
+BY_THEMSELVES = {Input, Add, Concat, Conv2d, Max, Product, Known, BatchNorm, Dropout}
 
 
 def subclasses(kind: type) -> set[type]:
@@ -19,9 +19,10 @@ def subclasses(kind: type) -> set[type]:
 
 
 def test_every_op_has_an_example():
-    shown = {type(op) for op, _ in AFFINE.values()} | {type(op) for op, _ in ELEMENTWISE.values()}
+    shown = {type(op) for op, _ in AFFINE.values()} | {type(op) for op in OPS.values()}
+    shown |= {type(example.op) for example in CURVES.values()}
     assert subclasses(Op) == shown | BY_THEMSELVES
-    assert subclasses(Affine) | subclasses(Elementwise) == shown
+    assert subclasses(Affine) | subclasses(Elementwise) == shown | {Known}
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

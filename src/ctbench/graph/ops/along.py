@@ -134,11 +134,11 @@ def window_means(size: int, count: int, kernel: int, stride: int, padding: int, 
     return rows
 
 
-def along(maps: Sequence[tuple[int, Weights]], shape: Shape) -> list[Op]:
+def along(maps: Sequence[tuple[int, Weights]], shape: Shape) -> tuple[Op, ...]:
     """Maps along axes, one after the other, for values of this shape."""
     ops = list[Op]()
     for dim, weights in maps:
         op = AlongAxis.of(weights, shape[dim], dim)
         ops.append(op)
         shape = op.shape(shape)
-    return ops
+    return tuple(ops)

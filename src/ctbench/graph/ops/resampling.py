@@ -99,7 +99,7 @@ def _(module: nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d, shape: Shape) -> Op | 
         rows = window_means(n, count, *window, padded=counted)
         maps.append((dim, rows if divisor is None else [dict.fromkeys(row, Fraction(1)) for row in rows]))
     ops = along(maps, shape)
-    return ops if divisor is None else [*ops, scaled(1 / divisor, shape)]
+    return ops if divisor is None else (*ops, scaled(1 / divisor, shape))
 
 
 @lower.register(nn.AdaptiveAvgPool1d)
