@@ -24,6 +24,10 @@ def scalar(value: float) -> np.ndarray:
     return np.array(value, dtype=np.float32)
 
 
+def singles(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
 def one(kind: str, *inputs, **attributes) -> tuple:
     """A node; the input is "x" if no input is named."""
     return kind, inputs if any(isinstance(name, str) for name in inputs) else ("x", *inputs), attributes

@@ -39,6 +39,34 @@ class Twice(nn.Module):
         return self.first(F.relu(self.first(x))) + x
 
 
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp": torch.exp,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tan": lambda x: (x / 4).tan(),
+    "atan": torch.atan,
+    "erf": torch.erf,
+    "log": lambda x: (x.abs() + 1).log(),
+    "root": lambda x: (x.abs() + 1).sqrt(),
+    "square": torch.square,
+    "power": lambda x: (x.abs() + 1) ** 1.5,
+    "reciprocal": lambda x: 1 / (x.abs() + 1),
+    "softplus": lambda x: F.softplus(x, threshold=100),
+    "softsign": F.softsign,
+    "hardswish": F.hardswish,
+    "mish": F.mish,
+    "selu": F.selu,
+    "softshrink": F.softshrink,
+    "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "floor": torch.floor,
+    "sign": lambda x: x.sign() * x,
+    "product": lambda x: x * x.flip(1),
+    "sums": lambda x: x.cumsum(2),
+    "softmax": lambda x: x.softmax(-1),
+    "greater than a constant": lambda x: torch.maximum(x, torch.ones(5).double()),
+    "between constants": lambda x: x.clamp(-torch.ones(6, 1).double(), torch.ones(5).double() / 2),
+    "with a constant": lambda x: torch.cat([x, torch.ones(1, 2, 6, 5).double()], 1),
+}
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "dense": lambda: nn.Sequential(nn.Flatten(), nn.Linear(60, 8), nn.ReLU(), nn.Linear(8, 3, bias=False)),
     "dense, of matrices": lambda: nn.Linear(5, 4),
@@ -77,6 +105,15 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "difference": lambda: Function(lambda x: 2.0 - x.tanh()),
     "concatenation": lambda: Function(lambda x: torch.cat([x, x.relu(), -x], 2)),
     "a layer used twice": Twice,
+    "layer norm": lambda: nn.LayerNorm(5),
+    "prelu": lambda: nn.PReLU(2),
+    "attention": lambda: nn.Sequential(
+        nn.Flatten(2), nn.Linear(30, 4), nn.TransformerEncoderLayer(4, 2, 8, 0.0, batch_first=True)
+    ),
+    "bilinear": lambda: nn.Upsample(scale_factor=2, mode="bilinear"),
+    "convolution, 3 axes": lambda: nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv3d(1, 2, 2)),
+    "transposed convolution, 3 axes": lambda: nn.Sequential(nn.Unflatten(1, (1, 2)), nn.ConvTranspose3d(1, 2, 2)),
+    **{name: lambda function=function: Function(function) for name, function in FUNCTIONS.items()},
 }
 
 
@@ -194,7 +231,7 @@ def test_a_failure_leaves_the_old_file(tmp_path):
     save_onnx(nn.Linear(4, 2), path, (4,))
     before = path.read_bytes()
     with pytest.raises(UnsupportedLayerError):
-        save_onnx(nn.Sequential(nn.Softplus()), path, (4,))
+        save_onnx(nn.Sequential(nn.Softmin(1)), path, (4,))
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 

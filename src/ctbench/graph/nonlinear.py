@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench.graph import compositions as compose
+from ctbench.graph.arithmetic import told_apart
 from ctbench.graph.builder import Builder, Constant, Value
-from ctbench.graph.functions import as_layer, described, dims_of_sample, reads, told_apart
+from ctbench.graph.functions import as_layer, described, dims_of_sample, reads
 from ctbench.graph.ops import (
     Atan,
     Cos,

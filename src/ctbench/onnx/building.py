@@ -190,6 +190,26 @@ class Operator:
             raise self.error(f"its input {index} holds NaN or infinite values: the file is damaged")
         return weight
 
+    def operands(self) -> list[TracedValue]:
+        """All inputs of an operator that broadcasts: values with the same number of axes, and constants as buffers."""
+        ranks = {len(operand.shape) for operand in self.inputs if isinstance(operand, TracedValue)}
+        if len(ranks) != 1:
+            raise self.error(
+                "it broadcasts samples of different shapes across the batch: give all the same number of axes"
+            )
+        (rank,) = ranks
+        return [self._operand(index, rank) for index in range(len(self.inputs))]
+
+    def _operand(self, index: int, rank: int) -> TracedValue:
+        if isinstance(value := self.argument(index), TracedValue):
+            return value
+        constant = self.weight(index)
+        if constant.dim() > rank or (constant.dim() == rank and len(constant) != 1):
+            raise self.error(
+                f"a constant of shape {tuple(constant.shape)} differs within a batch: its first size must be 1"
+            )
+        return self.buffer(index, constant[0] if constant.dim() == rank else constant)
+
     def axis(self, axis: int, rank: int) -> int:
         """An axis counted from the front. Raises OnnxError for the batch axis."""
         if not -rank <= axis < rank:
@@ -213,6 +233,12 @@ class Operator:
 
     def call(self, function: Callable[..., Any], *args: Any) -> TracedValue:
         return self.building.call(function, *args)
+
+    def zeros(self, sizes: Sequence[int], size: int, axis: int) -> Tensor:
+        """Zeros with `size` entries along an axis and these sizes along the others, in the network's precision."""
+        dtype = next(part.example.dtype for part in self.inputs if isinstance(part, TracedValue))
+        shape = [*sizes[:axis], size, *sizes[axis:]]
+        return torch.zeros(shape, dtype=dtype)
 
     def buffer(self, index: int, constant: Tensor) -> TracedValue:
         return self.building.buffer(_clean(self.proto.input[index]), constant)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -86,9 +87,11 @@ def _slice(op: Operator) -> TracedValue:
     x, starts, ends = op.value(), op.setting("starts", 1), op.setting("ends", 2)
     axes = op.setting("axes", 3) or range(len(starts))
     for axis, start, end, step in zip(axes, starts, ends, op.setting("steps", 4) or [1] * len(starts), strict=True):
-        if step < 1:
-            raise op.error(f"a step of {step} is not supported: give 1 or more")
         size = x.shape[axis]
+        if step < 0:
+            entries = list(range(size))[slice(start, None if end < -size else end, step)]
+            x = _at(op, x, op.axis(axis, len(x.shape)), entries)
+            continue
         begin, stop, _ = slice(start, end, step).indices(size)
         if axis % len(x.shape) == 0 and (begin, stop) == (0, 1):
             continue  # all of the batch
@@ -111,27 +114,149 @@ def _split(op: Operator) -> list[TracedValue]:
 def _gather(op: Operator) -> TracedValue:
     x, entries = op.value(), op.setting("indices", 1)
     axis = op.axis(op.attribute("axis", 0), len(x.shape))
-    if isinstance(entries, list) and any(isinstance(entry, list) for entry in entries):
-        raise op.error("a matrix of indices is not supported: give a list of indices")
-    return _at(op, x, axis, entries)
+    table = np.array(entries)
+    if table.ndim < 2:
+        return _at(op, x, axis, entries)
+    shape = (*x.shape[:axis], *table.shape, *x.shape[axis + 1 :])
+    return _reshaped(op, _at(op, x, axis, table.flatten().tolist()), shape)
 
 
 @reads("Concat")
 def _concat(op: Operator) -> TracedValue:
-    values = [op.value(index) for index in range(len(op.inputs))]
-    return op.call(torch.cat, values, op.axis(op.attribute("axis"), len(values[0].shape)))
+    rank = max(len(part.shape) for part in op.inputs if part is not None)
+    axis = op.axis(op.attribute("axis"), rank)
+    if all(isinstance(part, TracedValue) for part in op.inputs):
+        return op.call(torch.cat, [op.value(index) for index in range(len(op.inputs))], axis)
+    # a sum of the parts, each at its place between zeros: a constant has no batch of its own
+    parts = [part if isinstance(part, TracedValue) else op.weight(at) for at, part in enumerate(op.inputs)]
+    sizes = [part.shape[axis] for part in parts]
+    total: TracedValue | None = None
+    constant = op.zeros([n for at, n in enumerate(parts[0].shape) if at != axis], sum(sizes), axis)
+    for place, (part, size) in enumerate(zip(parts, sizes, strict=True)):
+        begin = sum(sizes[:place])
+        if isinstance(part, TracedValue):
+            sides = [0, 0] * (rank - 1 - axis) + [begin, sum(sizes) - begin - size]
+            padded = op.call(F.pad, part, sides)
+            total = padded if total is None else op.call(torch.add, total, padded)
+        else:
+            constant.narrow(axis, begin, size).copy_(part)
+    return op.call(torch.add, total, op.building.buffer(f"{op.path}_constant", constant[0]))
 
 
 @reads("Pad")
 def _pad(op: Operator) -> TracedValue:
     x, pads, filler = op.value(), op.setting("pads", 1), op.setting("value", 2)
-    if op.attribute("mode", "constant") != "constant" or np.any(filler):
-        raise op.error("only padding with zeros is supported")
-    rank = len(x.shape)
+    rank, mode = len(x.shape), op.attribute("mode", "constant")
     axes = op.setting("axes", 3) or range(rank)
-    sides = [0] * 2 * rank  # in the order of F.pad: the last axis first
-    for axis, begin, end in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
-        if begin or end:
-            at = 2 * (rank - 1 - op.axis(axis, rank))
-            sides[at : at + 2] = begin, end
-    return op.call(F.pad, x, sides[:-2])
+    ends = {
+        op.axis(axis, rank): (begin, end)
+        for axis, begin, end in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True)
+        if begin or end
+    }
+    if mode != "constant":
+        for axis, (begin, end) in ends.items():
+            if min(begin, end) < 0:
+                raise op.error(f"negative pads with mode {mode!r} are not supported: slice first")
+            x = _at(op, x, axis, np.pad(np.arange(x.shape[axis]), (begin, end), mode).tolist())
+        return x
+    sides = [n for axis in range(rank - 1, 0, -1) for n in ends.get(axis, (0, 0))]  # the last axis first
+    value = 0.0 if filler is None else float(np.asarray(filler).reshape(()))
+    return op.call(F.pad, x, sides) if value == 0 else op.call(F.pad, x, sides, "constant", value)
+
+
+@reads("Expand")
+def _expand(op: Operator) -> TracedValue:
+    x, sizes = op.value(), op.setting("shape", 1)
+    x = _reshaped(op, x, (1,) * (len(sizes) - len(x.shape)) + x.shape)
+    shape = np.broadcast_shapes(tuple(x.shape), tuple(sizes))
+    if shape[0] != 1:
+        raise op.error(f"it makes shape {list(shape)} of one sample: the first size must stay the batch")
+    return x if shape == x.shape else op.call(torch.broadcast_to, x, (-1, *shape[1:]))
+
+
+@reads("Tile")
+def _tile(op: Operator) -> TracedValue:
+    repeats = op.setting("repeats", 1)
+    if repeats[0] != 1:
+        raise op.error("it acts across the batch (axis 0): a network must treat each sample on its own")
+    return op.call(torch.tile, op.value(), tuple(repeats))
+
+
+@reads("DepthToSpace", "SpaceToDepth")
+def _depth(op: Operator) -> TracedValue:
+    x, size = op.value(), op.attribute("blocksize")
+    _, channels, height, width = x.shape
+    if op.kind == "SpaceToDepth":
+        blocks = op.call(torch.reshape, x, (-1, channels, height // size, size, width // size, size))
+        blocks = op.call(torch.permute, blocks, (0, 3, 5, 1, 2, 4))
+        return op.call(torch.reshape, blocks, (-1, channels * size**2, height // size, width // size))
+    if op.attribute("mode", "DCR") == "CRD":
+        return op.call(F.pixel_shuffle, x, size)
+    rest = channels // size**2
+    blocks = op.call(torch.reshape, x, (-1, size, size, rest, height, width))
+    blocks = op.call(torch.permute, blocks, (0, 3, 4, 1, 5, 2))
+    return op.call(torch.reshape, blocks, (-1, rest, height * size, width * size))
+
+
+# ------------------------------------------------------------------------------------------------ resizing
+
+_ROUNDINGS = {
+    "round_prefer_floor": lambda place: math.ceil(place - Fraction(1, 2)),
+    "round_prefer_ceil": lambda place: math.floor(place + Fraction(1, 2)),
+    "floor": math.floor,
+    "ceil": math.ceil,
+}
+
+
+def _places(kind: str, size: int, count: int, scale: Fraction) -> list[Fraction] | None:
+    """Where the entries of an axis come from; None for a rule that is not supported."""
+    half, places = Fraction(1, 2), range(count)
+    if kind == "asymmetric":
+        return [at / scale for at in places]
+    if kind == "half_pixel" or (kind == "pytorch_half_pixel" and count > 1):
+        return [(at + half) / scale - half for at in places]
+    if kind == "pytorch_half_pixel":
+        return [Fraction(0)]
+    if kind == "tf_half_pixel_for_nn":
+        return [(at + half) / scale for at in places]
+    if kind == "align_corners":
+        return [Fraction(at * (size - 1), max(count - 1, 1)) for at in places]
+    return None
+
+
+@reads("Resize", "Upsample")
+def _resize(op: Operator) -> TracedValue:
+    """Nearest entries by their numbers; linear interpolation as in torch."""
+    x, old = op.value(), op.kind == "Upsample" or len(op.inputs) == 2
+    scales, sizes = op.setting("scales", 1 if old else 2), None if old else op.setting("sizes", 3)
+    rank = len(x.shape)
+    if (axes := op.attribute("axes")) is not None:
+        raise op.error(f"axes {list(axes)} are not supported: give the scales or sizes of all axes")
+    if op.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise op.error("only keep_aspect_ratio_policy 'stretch' is supported")
+    counts = sizes or [math.floor(Fraction(scale) * n) for scale, n in zip(scales, x.shape, strict=True)]
+    ratios = zip(counts, x.shape, strict=True)
+    factors = [Fraction(scale) for scale in scales] if scales else [Fraction(count, n) for count, n in ratios]
+    kind = op.attribute("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
+    mode = op.attribute("mode", "nearest")
+    if mode == "nearest":
+        rounding = _ROUNDINGS[op.attribute("nearest_mode", "floor" if old else "round_prefer_floor")]
+        for axis, (size, count, factor) in enumerate(zip(x.shape, counts, factors, strict=True)):
+            if size == count and factor == 1:
+                continue
+            places = _places(kind, size, count, factor)
+            if places is None:
+                raise op.error(f"coordinate_transformation_mode {kind!r} is not supported")
+            entries = [min(max(rounding(place), 0), size - 1) for place in places]
+            x = _at(op, x, op.axis(axis, rank), entries)
+        return x
+    modes = {3: "linear", 4: "bilinear", 5: "trilinear"}
+    known = kind == "half_pixel" or (kind in ("pytorch_half_pixel", "align_corners") and min(counts[2:]) > 1)
+    channels = counts[:2] == list(x.shape[:2]) and rank in modes
+    if mode != "linear" or not known or not channels or op.attribute("antialias", 0):
+        raise op.error(
+            f"mode {mode!r} with coordinate_transformation_mode {kind!r} is not supported: use 'nearest', or 'linear' "
+            f"with 'half_pixel' or 'align_corners' for the axes after the channels"
+        )
+    scale = [float(factor) for factor in factors[2:]] if scales else None
+    return op.call(F.interpolate, x, None if scale else counts[2:], scale, modes[rank], kind == "align_corners")

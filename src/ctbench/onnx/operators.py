@@ -7,6 +7,7 @@ include the batch dimension of 1 of a file for one sample, and results keep the 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,12 +22,12 @@ from ctbench.onnx.gemm import Gemm
 from ctbench.onnx.table import reads
 
 
-def _single(number: float) -> float:
+def single(number: float) -> float:
     """The default of an attribute, in single precision like all attributes of ONNX."""
     return float(np.float32(number))
 
 
-def _weighted(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def weighted(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     """The layer with these weights; it was constructed without weights, on the device "meta"."""
     module.weight = nn.Parameter(weight)
     module.register_parameter("bias", None if bias is None else nn.Parameter(bias))
@@ -47,15 +48,28 @@ def _gemm(op: Operator) -> TracedValue:
     if alpha == 1 and (bias is None or beta == 1):
         return op.layer(_linear(weight, bias), op.value())
     layer = Gemm(weight.shape[1], len(weight), alpha=alpha, beta=beta, bias=bias is not None, device="meta")
-    return op.layer(_weighted(layer, weight, bias), op.value())
+    return op.layer(weighted(layer, weight, bias), op.value())
 
 
 @reads("MatMul")
 def _matmul(op: Operator) -> TracedValue:
-    """x W, or W x as (x^T W^T)^T: a matrix times vectors of each sample."""
-    constant = 0 if not isinstance(op.argument(0), TracedValue) else 1
+    """x W, or W x as (x^T W^T)^T, a matrix times vectors of each sample; or a product of two values."""
+    first, second = op.argument(0), op.argument(1)
+    if isinstance(first, TracedValue) and isinstance(second, TracedValue):
+        rank = max(len(first.shape), len(second.shape))
+        if min(len(first.shape), len(second.shape)) < 3:
+            raise op.error("a product of two values needs matrices of each sample, so 3 or more axes of both")
+        sides = (
+            op.call(torch.reshape, x, (-1, *[1] * (rank - len(x.shape)), *x.shape[1:])) if len(x.shape) < rank else x
+            for x in (first, second)
+        )
+        return op.call(torch.matmul, *sides)
+    constant = 0 if not isinstance(first, TracedValue) else 1
     x, weight = op.value(1 - constant), op.weight(constant)
     rank = len(x.shape)
+    if constant == 1 and weight.dim() == 1:
+        column = op.layer(_linear(weight.unsqueeze(0), None), x)
+        return op.call(torch.squeeze, column, rank - 1)
     if weight.dim() > rank or weight.dim() < 2 or math.prod(weight.shape[:-2]) != 1:
         raise op.error(f"the constant must be one matrix, it has shape {tuple(weight.shape)}")
     matrix = weight.flatten(0, -2)  # [rows, columns]
@@ -69,7 +83,7 @@ def _matmul(op: Operator) -> TracedValue:
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
     out, features = weight.shape
-    return _weighted(nn.Linear(features, out, bias is not None, device="meta"), weight, bias)
+    return weighted(nn.Linear(features, out, bias is not None, device="meta"), weight, bias)
 
 
 # ----------------------------------------------------------------------------------- convolution and pooling
@@ -77,10 +91,10 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
 
 # The layer by the number of axes of the kernel.
 _Layers = dict[int, Callable[..., nn.Module]]
-_CONV: _Layers = {1: nn.Conv1d, 2: nn.Conv2d}
-_CONV_TRANSPOSE: _Layers = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
+_CONV: _Layers = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_CONV_TRANSPOSE: _Layers = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _MAX_POOL: _Layers = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
-_AVERAGE_POOL: _Layers = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
+_AVERAGE_POOL: _Layers = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 @dataclass(frozen=True)
@@ -105,8 +119,8 @@ class _Window:
 
 def _window(op: Operator, kernel: Sequence[int], sizes: Shape) -> _Window:
     count = len(kernel)
-    if len(sizes) != count or count not in (1, 2):
-        raise op.error(f"a kernel {list(kernel)} for {len(sizes)} axes is not supported: give 1 or 2 axes of each")
+    if len(sizes) != count or count not in (1, 2, 3):
+        raise op.error(f"a kernel {list(kernel)} for {len(sizes)} axes is not supported: give 1 to 3 axes of each")
     ones = (1,) * count
     stride, dilation = tuple(op.attribute("strides", ones)), tuple(op.attribute("dilations", ones))
     auto = op.attribute("auto_pad", "NOTSET")
@@ -140,7 +154,7 @@ def _conv(op: Operator) -> TracedValue:
         groups=groups,
         device="meta",
     )
-    return op.layer(_weighted(layer, weight, bias), x)
+    return op.layer(weighted(layer, weight, bias), x)
 
 
 @reads("ConvTranspose")
@@ -150,6 +164,8 @@ def _conv_transpose(op: Operator) -> TracedValue:
     if not window.even or op.attribute("output_shape") or op.attribute("auto_pad", "NOTSET").startswith("SAME"):
         raise op.error("only explicit pads that are equal on both sides are supported")
     groups = op.attribute("group", 1)
+    if len(window.kernel) not in _CONV_TRANSPOSE:
+        raise op.error("only 1 to 3 axes besides the channels are supported")
     layer = _CONV_TRANSPOSE[len(window.kernel)](
         in_channels=len(weight),
         out_channels=weight.shape[1] * groups,
@@ -161,22 +177,36 @@ def _conv_transpose(op: Operator) -> TracedValue:
         groups=groups,
         device="meta",
     )
-    return op.layer(_weighted(layer, weight, bias), x)
+    return op.layer(weighted(layer, weight, bias), x)
 
 
 @reads("MaxPool")
 def _max_pool(op: Operator) -> TracedValue:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
-    if not window.even:
-        raise op.error(f"pads {window.begin} before and {window.end} after are not supported: make them equal")
+    if len(window.kernel) not in _MAX_POOL:
+        raise op.error("only 1 or 2 axes besides the channels are supported")
     auto = op.attribute("auto_pad", "NOTSET")
     if auto.startswith("SAME") and any(d != 1 for d in window.dilation):
         raise op.error(f"auto_pad {auto} with dilations is not supported, as runtimes pad it differently: give pads")
+    if not window.even:  # every window that reaches beyond an edge also holds the entry at the edge
+        if any(d != 1 for d in window.dilation):
+            raise op.error("pads that differ before and after are not supported with dilations")
+        x = edge_padded(op, x, window.begin, window.end)
+    padding = window.begin if window.even else 0
     layer = _MAX_POOL[len(window.kernel)](
-        window.kernel, window.stride, window.begin, window.dilation, ceil_mode=bool(op.attribute("ceil_mode", 0))
+        window.kernel, window.stride, padding, window.dilation, ceil_mode=bool(op.attribute("ceil_mode", 0))
     )
     return op.layer(layer, x)
+
+
+def edge_padded(op: Operator, x: TracedValue, begin: Shape, end: Shape) -> TracedValue:
+    """The value with its outermost entries repeated along the last axes."""
+    for axis, (before, after) in enumerate(zip(begin, end, strict=True), len(x.shape) - len(begin)):
+        if before or after:
+            entries = np.pad(np.arange(x.shape[axis]), (before, after), "edge").tolist()
+            x = op.call(operator.getitem, x, (slice(None),) * axis + (entries,))
+    return x
 
 
 @reads("AveragePool")
@@ -227,10 +257,10 @@ def _batch_normalization(op: Operator) -> TracedValue:
     scale, shift, mean, variance = (op.weight(index) for index in range(1, 5))
     kind = nn.BatchNorm2d if rank == 4 else nn.BatchNorm1d
     momentum = 1 - op.attribute("momentum", 0.9)  # ONNX weighs the old statistics, torch the new ones
-    layer = kind(len(scale), op.attribute("epsilon", _single(1e-5)), momentum, device="meta")
+    layer = kind(len(scale), op.attribute("epsilon", single(1e-5)), momentum, device="meta")
     layer.running_mean, layer.running_var = mean, variance
     layer.num_batches_tracked = torch.tensor(0)
-    return op.layer(_weighted(layer, scale, shift), x)
+    return op.layer(weighted(layer, scale, shift), x)
 
 
 @reads("Relu")
@@ -240,7 +270,7 @@ def _relu(op: Operator) -> TracedValue:
 
 @reads("LeakyRelu")
 def _leaky_relu(op: Operator) -> TracedValue:
-    return op.layer(nn.LeakyReLU(op.attribute("alpha", _single(0.01))), op.value())
+    return op.layer(nn.LeakyReLU(op.attribute("alpha", single(0.01))), op.value())
 
 
 @reads("Sigmoid")
@@ -282,21 +312,10 @@ _ARITHMETIC: dict[str, Callable[..., Tensor]] = {"Add": torch.add, "Sub": torch.
 @reads(*_ARITHMETIC)
 def _arithmetic(op: Operator) -> TracedValue:
     """Two values of the network, or one of them with a constant."""
-    ranks = [len(operand.shape) for operand in op.inputs if isinstance(operand, TracedValue)]
-    if len(set(ranks)) != 1:
-        raise op.error("it broadcasts samples of different shapes across the batch: give both the same number of axes")
+    operands = op.operands()
     if op.kind == "Mul" and (gated := _gated(op)):
         return op.layer(nn.SiLU(), gated)
-    return op.call(_ARITHMETIC[op.kind], *(_operand(op, index, ranks[0]) for index in range(2)))
-
-
-def _operand(op: Operator, index: int, rank: int) -> TracedValue:
-    if isinstance(value := op.argument(index), TracedValue):
-        return value
-    constant = op.weight(index)
-    if constant.dim() > rank or (constant.dim() == rank and len(constant) != 1):
-        raise op.error(f"a constant of shape {tuple(constant.shape)} differs within a batch: its first size must be 1")
-    return op.buffer(index, constant[0] if constant.dim() == rank else constant)
+    return op.call(_ARITHMETIC[op.kind], *operands)
 
 
 def _gated(op: Operator) -> TracedValue | None:
@@ -310,11 +329,9 @@ def _gated(op: Operator) -> TracedValue | None:
 
 @reads("Sum")
 def _sum(op: Operator) -> TracedValue:
-    total = op.value(0)
-    for index in range(1, len(op.inputs)):
-        if len(op.value(index).shape) != len(total.shape):
-            raise op.error("it broadcasts samples of different shapes across the batch")
-        total = op.call(torch.add, total, op.value(index))
+    total, *others = op.operands()
+    for other in others:
+        total = op.call(torch.add, total, other)
     return total
 
 

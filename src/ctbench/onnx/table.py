@@ -10,11 +10,6 @@ Result = TracedValue | list[TracedValue] | Array
 Reader = Callable[[Operator], Result]
 OPERATORS: dict[str, Reader] = {}
 
-_MONOTONE = (
-    "not supported: it keeps the order of the logits, so take it out of the network and state properties of its logits"
-)
-REFUSED = {"Softmax": _MONOTONE, "LogSoftmax": _MONOTONE}
-
 
 def reads(*kinds: str) -> Callable[[Reader], Reader]:
     """Register the decorated function for operators of these kinds."""

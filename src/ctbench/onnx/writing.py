@@ -101,7 +101,8 @@ def _free(path: str, end: str, taken: Sequence[str]) -> str:
 
 def _model(graph: Graph, dtype: torch.dtype) -> onnx.ModelProto:
     """A frozen graph as an ONNX model."""
-    opset = GELU_OPSET if any(isinstance(node.op, graph_ops.GELU) for node in graph.nodes) else OPSET
+    newest = any(isinstance(node.op, graph_ops.GELU | graph_ops.TanhGELU) for node in graph.nodes)
+    opset = GELU_OPSET if newest else OPSET
     writer = NodeWriter("", (), (), opset, dtype)
     names = ["input"]
     for node in graph.nodes[1:]:
@@ -141,18 +142,18 @@ def _(op: graph_ops.Linear, writer: NodeWriter) -> str:
 
 
 @node_of.register
-def _(op: graph_ops.Conv2d, writer: NodeWriter) -> str:
+def _(op: graph_ops.Convolution, writer: NodeWriter) -> str:
     tensors = (writer.constant("weight", op.weight), *writer.optional("bias", op.bias))
     return writer.node("Conv", *writer.inputs, *tensors, **_window(op))
 
 
 @node_of.register
-def _(op: graph_ops.ConvTranspose2d, writer: NodeWriter) -> str:
+def _(op: graph_ops.ConvTranspose, writer: NodeWriter) -> str:
     tensors = (writer.constant("weight", op.weight), *writer.optional("bias", op.bias))
     return writer.node("ConvTranspose", *writer.inputs, *tensors, **_window(op), output_padding=op.output_padding)
 
 
-def _window(op: graph_ops.Conv2d | graph_ops.ConvTranspose2d) -> dict[str, Any]:
+def _window(op: graph_ops.Convolution | graph_ops.ConvTranspose) -> dict[str, Any]:
     return {
         "kernel_shape": tuple(op.weight.shape[2:]),
         "strides": op.stride,
@@ -171,6 +172,28 @@ def _(op: graph_ops.Scale, writer: NodeWriter) -> str:
 @node_of.register
 def _(op: graph_ops.Shift, writer: NodeWriter) -> str:
     return writer.node("Add", *writer.inputs, writer.constant("shift", op.bias))
+
+
+@node_of.register
+def _(op: graph_ops.AlongAxis, writer: NodeWriter) -> str:
+    """A product with the matrix, with its axis as the last one."""
+    rank = len(writer.shapes[0]) + 1
+    order = [*(axis for axis in range(rank) if axis != op.dim + 1), op.dim + 1]
+    back = sorted(range(rank), key=order.__getitem__)
+    last = op.dim + 2 == rank
+    x = writer.inputs[0] if last else writer.node("Transpose", *writer.inputs, perm=order)
+    product = writer.node("MatMul", x, writer.constant("matrix", op.weight.T.contiguous()))
+    return product if last else writer.node("Transpose", product, perm=back)
+
+
+@node_of.register
+def _(op: graph_ops.Given, writer: NodeWriter) -> str:
+    """0 x + value, so that the value gets the batch of the input."""
+    size, count = math.prod(op.input_shape), op.value.numel()
+    weight = op.value.new_zeros(size, count)
+    flat = writer.node("Flatten", *writer.inputs, axis=1)
+    rows = writer.node("Gemm", flat, writer.constant("zeros", weight), writer.constant("value", op.value.flatten()))
+    return rows if op.value.dim() == 1 else _reshaped(tuple(op.value.shape), writer, rows)
 
 
 # ------------------------------------------------------------------------------------------- means and maxima
@@ -219,6 +242,11 @@ def _reduce(kind: str, writer: NodeWriter, axes: list[int], keepdims: int) -> st
 @node_of.register
 def _(op: graph_ops.Add, writer: NodeWriter) -> str:
     return writer.node("Add", *writer.inputs)
+
+
+@node_of.register
+def _(op: graph_ops.Product, writer: NodeWriter) -> str:
+    return writer.node("Mul", *writer.inputs)
 
 
 @node_of.register
@@ -295,3 +323,73 @@ def _(op: graph_ops.GELU, writer: NodeWriter) -> str:
 @node_of.register
 def _(op: graph_ops.SiLU, writer: NodeWriter) -> str:
     return writer.node("Mul", *writer.inputs, writer.node("Sigmoid", *writer.inputs))
+
+
+_SAME_NAME = (
+    *(graph_ops.Atan, graph_ops.Cos, graph_ops.Erf, graph_ops.Exp, graph_ops.Floor, graph_ops.Log, graph_ops.Sign),
+    *(graph_ops.Sin, graph_ops.Softplus, graph_ops.Softsign, graph_ops.Tan),
+)
+for _kind in _SAME_NAME:
+    node_of.register(_kind, lambda op, writer: writer.node(type(op).__name__, *writer.inputs))
+
+
+@node_of.register
+def _(op: graph_ops.Known, writer: NodeWriter) -> str:
+    return writer.node("Identity", *writer.inputs)
+
+
+@node_of.register
+def _(op: graph_ops.CappedExp, writer: NodeWriter) -> str:
+    cap = writer.constant("cap", torch.tensor(op.cap, dtype=writer.dtype))
+    return writer.node("Exp", writer.node("Clip", *writer.inputs, "", cap))
+
+
+@node_of.register
+def _(op: graph_ops.Power, writer: NodeWriter) -> str:
+    kind = {0.5: "Sqrt", -1.0: "Reciprocal"}.get(op.exponent)
+    if kind is not None:
+        return writer.node(kind, *writer.inputs)
+    return writer.node(
+        "Pow", *writer.inputs, writer.constant("exponent", torch.tensor(op.exponent, dtype=writer.dtype))
+    )
+
+
+@node_of.register
+def _(op: graph_ops.ELU, writer: NodeWriter) -> str:
+    return writer.node("Elu", *writer.inputs, alpha=op.alpha)
+
+
+@node_of.register
+def _(op: graph_ops.Hardswish, writer: NodeWriter) -> str:
+    return writer.node("HardSwish", *writer.inputs)
+
+
+@node_of.register
+def _(op: graph_ops.Mish, writer: NodeWriter) -> str:
+    return writer.node("Mul", *writer.inputs, writer.node("Tanh", writer.node("Softplus", *writer.inputs)))
+
+
+@node_of.register
+def _(op: graph_ops.TanhGELU, writer: NodeWriter) -> str:
+    return writer.node("Gelu", *writer.inputs, approximate="tanh")
+
+
+@node_of.register
+def _(op: graph_ops.PReLU, writer: NodeWriter) -> str:
+    return writer.node("PRelu", *writer.inputs, writer.constant("weight", op.weight))
+
+
+@node_of.register
+def _(op: graph_ops.ClampEach, writer: NodeWriter) -> str:
+    """The maximum and the minimum with constants; infinite ones have no effect."""
+    name = writer.inputs[0]
+    for kind, end in (("Max", op.low), ("Min", op.high)):
+        if bool(end.isfinite().any()):
+            most = torch.finfo(writer.dtype).max
+            name = writer.node(kind, name, writer.constant(kind.lower(), end.clamp(-most, most)))
+    return name
+
+
+@node_of.register
+def _(op: graph_ops.Softshrink, writer: NodeWriter) -> str:
+    return writer.node("Shrink", *writer.inputs, bias=op.width, lambd=op.width)

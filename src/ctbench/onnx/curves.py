@@ -1,0 +1,187 @@
+"""The translation of ONNX operators that are functions of one variable, softmax, or normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctbench.onnx.building import Operator, TracedValue
+from ctbench.onnx.operators import single, weighted
+from ctbench.onnx.table import reads
+
+_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "Atan": torch.atan,
+    "Ceil": torch.ceil,
+    "Cos": torch.cos,
+    "Erf": torch.erf,
+    "Exp": torch.exp,
+    "Floor": torch.floor,
+    "Log": torch.log,
+    "Reciprocal": torch.reciprocal,
+    "Sign": torch.sign,
+    "Sin": torch.sin,
+    "Sqrt": torch.sqrt,
+    "Tan": torch.tan,
+}
+_LAYERS: dict[str, Callable[[Operator], nn.Module]] = {
+    "Celu": lambda op: nn.CELU(op.attribute("alpha", 1.0)),
+    "Elu": lambda op: nn.ELU(op.attribute("alpha", 1.0)),
+    "HardSwish": lambda op: nn.Hardswish(),
+    "Mish": lambda op: nn.Mish(),
+    "Softplus": lambda op: nn.Softplus(),
+    "Softsign": lambda op: nn.Softsign(),
+}
+
+
+@reads(*_FUNCTIONS)
+def _function(op: Operator) -> TracedValue:
+    return op.call(_FUNCTIONS[op.kind], op.value())
+
+
+@reads(*_LAYERS)
+def _layer(op: Operator) -> TracedValue:
+    return op.layer(_LAYERS[op.kind](op), op.value())
+
+
+@reads("HardSigmoid")
+def _hard_sigmoid(op: Operator) -> TracedValue:
+    """min(max(alpha x + beta, 0), 1)."""
+    alpha, beta = op.attribute("alpha", single(0.2)), op.attribute("beta", 0.5)
+    return op.call(torch.clamp, op.call(torch.add, op.call(torch.mul, op.value(), alpha), beta), 0.0, 1.0)
+
+
+@reads("Selu")
+def _selu(op: Operator) -> TracedValue:
+    """gamma ELU(x)."""
+    alpha = op.attribute("alpha", single(1.6732632423543772848))
+    gamma = op.attribute("gamma", single(1.0507009873554804934))
+    return op.call(torch.mul, op.layer(nn.ELU(alpha), op.value()), gamma)
+
+
+@reads("PRelu")
+def _prelu(op: Operator) -> TracedValue:
+    x, slope = op.value(), op.weight(1)
+    channels = (1,) * (len(x.shape) - 2)
+    if slope.numel() != 1 and tuple(slope.shape) not in ((x.shape[1], *channels), (1, x.shape[1], *channels)):
+        raise op.error(f"slopes of shape {tuple(slope.shape)} are not supported: give one, or one for each channel")
+    layer = nn.PReLU(slope.numel(), device="meta")
+    layer.weight = nn.Parameter(slope.flatten())
+    return op.layer(layer, x)
+
+
+@reads("Shrink")
+def _shrink(op: Operator) -> TracedValue:
+    width = op.attribute("lambd", 0.5)
+    if op.attribute("bias", 0.0) != width:
+        raise op.error("only a bias equal to lambd is supported, with which the function is continuous")
+    return op.call(F.softshrink, op.value(), width)
+
+
+@reads("Pow")
+def _pow(op: Operator) -> TracedValue:
+    exponent = op.constant(1)
+    if exponent is None or exponent.size != 1:
+        raise op.error("the exponent must be one number")
+    return op.call(torch.pow, op.value(), float(exponent.reshape(())))
+
+
+# ----------------------------------------------------------------------------------------- softmax, normalisation
+
+
+@reads("Softmax", "LogSoftmax")
+def _softmax(op: Operator) -> TracedValue:
+    x = op.value()
+    axis = op.attribute("axis")
+    last = len(x.shape) - 1
+    if axis is None and last > 1:
+        raise op.error("name the axis: its default is another one in older opsets")
+    function = torch.softmax if op.kind == "Softmax" else torch.log_softmax
+    return op.call(function, x, last if axis is None else op.axis(axis, len(x.shape)))
+
+
+@reads("LayerNormalization")
+def _layer_normalization(op: Operator) -> TracedValue:
+    x = op.value()
+    shape = x.shape[op.axis(op.attribute("axis", -1), len(x.shape)) :]
+    scale, shift = op.weight(1), None if op.argument(2) is None else op.weight(2)
+    layer = nn.LayerNorm(shape, op.attribute("epsilon", single(1e-5)), device="meta")
+    shift = None if shift is None else shift.broadcast_to(shape).contiguous()
+    return op.layer(weighted(layer, scale.broadcast_to(shape).contiguous(), shift), x)
+
+
+@reads("InstanceNormalization")
+def _instance_normalization(op: Operator) -> TracedValue:
+    x, scale, shift = op.value(), op.weight(1), op.weight(2)
+    kinds: dict[int, type[nn.Module]] = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}
+    if len(x.shape) not in kinds:
+        raise op.error(f"inputs of {len(x.shape)} axes are not supported: give 3 to 5")
+    eps = op.attribute("epsilon", single(1e-5))
+    return op.layer(weighted(kinds[len(x.shape)](len(scale), eps, affine=True, device="meta"), scale, shift), x)
+
+
+@reads("GroupNormalization")
+def _group_normalization(op: Operator) -> TracedValue:
+    x, scale, shift, groups = op.value(), op.weight(1), op.weight(2), op.attribute("num_groups")
+    repeats = x.shape[1] // len(scale)  # before opset 21 there is one number for each group
+    scale, shift = scale.repeat_interleave(repeats), shift.repeat_interleave(repeats)
+    layer = nn.GroupNorm(groups, x.shape[1], op.attribute("epsilon", single(1e-5)), device="meta")
+    return op.layer(weighted(layer, scale, shift), x)
+
+
+# ----------------------------------------------------------------------------------------- sums, maxima, products
+
+
+@reads("ReduceSum", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+def _reduce(op: Operator) -> TracedValue:
+    x, axes = op.value(), op.setting("axes", 1)
+    if not axes and op.attribute("noop_with_empty_axes", 0):
+        return x
+    axes = [op.axis(axis, len(x.shape)) for axis in axes or range(len(x.shape))]
+    kept = bool(op.attribute("keepdims", 1))
+    if op.kind == "ReduceMin":
+        return op.call(torch.neg, op.call(torch.amax, op.call(torch.neg, x), axes, kept))
+    if op.kind == "ReduceL1":
+        x = op.call(torch.abs, x)
+    elif op.kind != "ReduceSum":
+        x = op.call(torch.square, x)
+    total = op.call(torch.sum, x, axes, kept)
+    return op.call(torch.sqrt, total) if op.kind == "ReduceL2" else total
+
+
+@reads("Max", "Min", "Mean")
+def _joined(op: Operator) -> TracedValue:
+    """Of several values and constants, entry by entry."""
+    functions: dict[str, Callable[..., Tensor]] = {"Max": torch.maximum, "Min": torch.minimum, "Mean": torch.add}
+    first, *others = op.operands()
+    for other in others:
+        first = op.call(functions[op.kind], first, other)
+    return op.call(torch.div, first, float(len(op.inputs))) if op.kind == "Mean" else first
+
+
+@reads("GlobalMaxPool")
+def _global_max_pool(op: Operator) -> TracedValue:
+    return op.call(torch.amax, op.value(), list(range(2, len(op.value().shape))), True)
+
+
+@reads("CumSum")
+def _cumsum(op: Operator) -> TracedValue:
+    x = op.value()
+    axis = op.axis(int(np.asarray(op.constant(1)).reshape(())), len(x.shape))
+    if op.attribute("exclusive", 0):
+        raise op.error("exclusive=1 is not supported: subtract the input from the sum")
+    if not op.attribute("reverse", 0):
+        return op.call(torch.cumsum, x, axis)
+    return op.call(torch.flip, op.call(torch.cumsum, op.call(torch.flip, x, [axis]), axis), [axis])
+
+
+@reads("Einsum")
+def _einsum(op: Operator) -> TracedValue:
+    values = [
+        part if isinstance(part, TracedValue) else op.buffer(index, op.weight(index))
+        for index, part in enumerate(op.inputs)
+    ]
+    return op.call(torch.einsum, op.attribute("equation"), *values)
