@@ -102,6 +102,21 @@ PRODUCTS = {
     "torch.cumsum": lambda m, x: torch.cumsum(x, 2),
     "cumsum": lambda m, x: x.cumsum(dim=-1),
 }
+RESAMPLED = {
+    "F.avg_pool1d": lambda m, x: F.avg_pool1d(x.flatten(2), 3, 2, 1, count_include_pad=False),
+    "F.avg_pool2d, rounded up": lambda m, x: F.avg_pool2d(x, 5, ceil_mode=True),
+    "F.avg_pool3d": lambda m, x: F.avg_pool3d(x.unsqueeze(1), 2),
+    "F.adaptive_avg_pool1d": lambda m, x: F.adaptive_avg_pool1d(x.flatten(2), 5),
+    "F.adaptive_avg_pool3d": lambda m, x: F.adaptive_avg_pool3d(x.unsqueeze(1), (3, 2, 5)),
+    "F.interpolate": lambda m, x: F.interpolate(x, scale_factor=2),
+    "F.interpolate to a size": lambda m, x: F.interpolate(x, (5, 9), mode="bilinear"),
+    "F.interpolate by a fraction": lambda m, x: F.interpolate(x, scale_factor=1.3, mode="bilinear"),
+    "F.interpolate with corners": lambda m, x: F.interpolate(x, (5, 9), mode="bilinear", align_corners=True),
+    "torch.broadcast_to": lambda m, x: torch.broadcast_to(x[:, :1], (-1, 3, 6, 8)),
+    "broadcast_to": lambda m, x: x[:, :, :1].broadcast_to((x.size(0), 4, 5, 8)),
+    "torch.index_select": lambda m, x: torch.index_select(x, 1, m.order),
+    "index_select": lambda m, x: x.index_select(1, m.order),
+}
 NORMS = {
     "torch.var": lambda m, x: torch.var(x, (2, 3)),
     "var": lambda m, x: x.var(dim=(1, 3), unbiased=False, keepdim=True) * x,
@@ -132,4 +147,4 @@ NORMS = {
 if hasattr(F, "rms_norm"):
     NORMS["F.rms_norm"] = lambda m, x: F.rms_norm(x, (8,), m.row, 1e-6)
 ROUNDED = {"F.hardsigmoid"}  # torch's gradient is rounded to single precision
-EXAMPLES = CURVES | PRODUCTS | NORMS
+EXAMPLES = CURVES | PRODUCTS | RESAMPLED | NORMS

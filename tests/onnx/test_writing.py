@@ -65,7 +65,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda x: x.softmax(-1),
     "greater than a constant": lambda x: torch.maximum(x, torch.ones(5).double()),
     "between constants": lambda x: x.clamp(-torch.ones(6, 1).double(), torch.ones(5).double() / 2),
-    "with a constant": lambda x: torch.cat([x, torch.ones(1, 2, 6, 5).double()], 1),
+    "with a constant": lambda x: torch.cat([x, torch.ones(1, 2, 6, 5).double().expand(x.size(0), -1, -1, -1)], 1),
 }
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "dense": lambda: nn.Sequential(nn.Flatten(), nn.Linear(60, 8), nn.ReLU(), nn.Linear(8, 3, bias=False)),

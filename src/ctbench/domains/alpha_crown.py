@@ -281,13 +281,13 @@ class _Search:
         def relax(reader: int, node: Node, form: Form) -> tuple[Form, ...]:
             if isinstance(node.op, Max):
                 return backward.by_lines({reader: backward.lines_of(node, inner, adaptive)})(reader, node, form)
-            form, boxes = form.inside(), [inner[i] for i in node.inputs]
+            form, box = form.inside(), inner[node.inputs[0]]
             key = -1 if at == len(self.graph.nodes) - 1 else at, reader
             if isinstance(node.op, Product):
-                planes = _planes(node.op, form, *boxes, slopes, key)
+                planes = _planes(node.op, form, (box, inner[node.inputs[1]]), slopes, key)
                 return form.between(planes.first), form.without_constant().between(planes.second)
             assert isinstance(node.op, Elementwise)
-            return (form.between(_lines(node.op, form, *boxes, slopes, key)),)
+            return (form.between(_lines(node.op, form, box, slopes, key)),)
 
         return backward.back_to_input(self.graph, form, relax, self.losses, at).minimum(self.region)
 
@@ -326,10 +326,11 @@ def _lines(op: Elementwise, form: Form, box: Box, slopes: dict[Key, Tensor], key
     return op.seen_by(form.view, box.lower).lines(form.view(box.lower), form.view(box.upper), low, high)
 
 
-def _planes(op: Product, form: Form, first: Box, second: Box, slopes: dict[Key, Tensor], key: Key) -> Planes:
+def _planes(op: Product, form: Form, boxes: tuple[Box, Box], slopes: dict[Key, Tensor], key: Key) -> Planes:
     """The planes of a product with the shares of a form: how far each one lies between the two planes of McCormick."""
     if key not in slopes:
         start = torch.full_like(form.coefficients, 0.5).expand(2, *form.coefficients.shape)
         slopes[key] = start.reshape(2, len(start[0]), form.count, form.width).requires_grad_()
     low, high = slopes[key].view(2, *form.coefficients.shape)
-    return op.planes(*((form.view(box.lower), form.view(box.upper)) for box in (first, second)), low, high)
+    first, second = ((form.view(box.lower), form.view(box.upper)) for box in boxes)
+    return op.planes(first, second, low, high)

@@ -88,7 +88,8 @@ def lines_of(node: Node, boxes: list[Box] | dict[int, Box], slope: SlopeRule) ->
     """The lines of a relaxed node, from the boxes of all nodes (or of all nodes that relaxations read)."""
     box = boxes[node.inputs[0]]
     if isinstance(node.op, Product):
-        return node.op.planes(*(ends(boxes[i]) for i in node.inputs), 0.5, 0.5)
+        first, second = (ends(boxes[i]) for i in node.inputs)
+        return node.op.planes(first, second, 0.5, 0.5)
     if isinstance(node.op, Max):
         return node.op.lines(box.lower, box.upper)
     assert isinstance(node.op, Elementwise)

@@ -121,7 +121,7 @@ for _layer, _targets in _LAYERS.items():
 def _as_move(function: Callable[..., Any], *, copies: bool = False) -> Reading:
     def reading(build: Builder, path: str, x: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(x, Constant):
-            return _moved(path, x, function(x.tensor, *_sized(args, 1), **_sized(kwargs, 1)))
+            return moved(path, x, function(x.tensor, *_sized(args, 1), **_sized(kwargs, 1)))
         if not isinstance(x, Value | Turned):
             return function(x, *args, **kwargs)  # an entry of a plain tuple, such as a shape
         value, axis = (x.value, x.axis) if isinstance(x, Turned) else (x, 0)
@@ -151,13 +151,13 @@ def _turned(build: Builder, path: str, move: Callable[[Tensor], Any], x: Value, 
     return Turned(build.move(path, lambda t: move(t).movedim(places[0], 0), x, copies=copies), places[0])
 
 
-def _moved(path: str, constant: Constant, result: Any) -> Any:
+def moved(path: str, constant: Constant, result: Any) -> Any:
     """The result of a move on a constant. For a parameter it must be a view, so that it follows the training."""
     parameter = constant.tensor.requires_grad
     if isinstance(result, tuple):
         if parameter:  # torch does not allow training through several views that one call returns
             raise UnsupportedLayerError(f"'{path}' splits {constant.name}: take slices of it, one by one")
-        return tuple(_moved(path, constant, part) for part in result)
+        return tuple(moved(path, constant, part) for part in result)
     if parameter and result.untyped_storage().data_ptr() != constant.tensor.untyped_storage().data_ptr():
         raise UnsupportedLayerError(
             f"'{path}' copies {constant.name}, but a copy would not follow its training: move the values instead, or "
@@ -211,7 +211,7 @@ def _getattr(build: Builder, path: str, x: Any, attribute: str) -> Any:
     if attribute == "ndim":
         return len(_sizes(x))
     if attribute in ("T", "mT") and isinstance(x, Constant):
-        return _moved(path, x, getattr(x.tensor, attribute))
+        return moved(path, x, getattr(x.tensor, attribute))
     raise UnsupportedLayerError(f"'{path}' asks for .{attribute} of {described(x)}, which a graph does not have")
 
 

@@ -127,12 +127,12 @@ def _multihead(
         rows = compose.times_matrix(build, path, x, weights[part], None if biases is None else biases[part])
         return compose.heads(build, path, rows, module.num_heads)
 
-    sides = [projected(x, place) for place, x in enumerate((query, key, value))]
+    queries, keys, values = (projected(x, place) for place, x in enumerate((query, key, value)))
     if attn_mask is not None and hasattr(attn_mask, "tensor") and attn_mask.tensor.dtype == torch.bool:
         attn_mask = ~attn_mask.tensor  # torch's layer marks the keys that are not seen, and its function those that are
     seen = mask(path, attn_mask, is_causal and attn_mask is None, query.shape[0], key.shape[0], build.like)
     scale = 1 / math.sqrt(size // module.num_heads)
-    mixed, shares = compose.attention(build, path, *sides, scale, seen)
+    mixed, shares = compose.attention(build, path, queries, keys, values, scale, seen)
     output = module.out_proj
     result = compose.times_matrix(build, path, compose.merged_heads(build, path, mixed), output.weight, output.bias)
     if not need_weights:
@@ -271,7 +271,7 @@ def _lstm_cell(build: Builder, path: str, module: nn.LSTMCell, x: Value, hx: Any
 @reads_module(nn.RNN, nn.GRU, nn.LSTM)
 def _recurrent(build: Builder, path: str, module: Any, x: Value, hx: Any = None) -> tuple[Value, Any]:
     """The states of the last layer for all steps, [steps, features]; the last states of all layers, as a tuple."""
-    if not module.batch_first or getattr(module, "proj_size", 0) or hx is not None or len(x.shape) != 2:
+    if not module.batch_first or getattr(module, "proj_size", False) or hx is not None or len(x.shape) != 2:
         raise UnsupportedLayerError(
             f"layer '{path}' ({type(module).__name__}) must have batch_first=True, proj_size=0, no initial state, and "
             f"inputs [batch, steps, features]"

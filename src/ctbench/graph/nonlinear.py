@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from ctbench.graph import compositions as compose
 from ctbench.graph.arithmetic import told_apart
 from ctbench.graph.builder import Builder, Constant, Value
-from ctbench.graph.functions import as_layer, described, dims_of_sample, reads
+from ctbench.graph.functions import as_layer, described, dims_of_sample, moved, reads
 from ctbench.graph.ops import (
     Atan,
     Cos,
@@ -212,23 +213,22 @@ def _einsum(build: Builder, path: str, equation: str, *operands: Any) -> Value:
         else:
             sizes |= dict(zip(names, operand.tensor.shape, strict=True))
 
-    def aligned(names: str, tensor: Tensor, begin: int) -> Tensor:
+    def aligned(names: str, begin: int, tensor: Tensor) -> Tensor:
+        """The tensor with an axis for each letter, after `begin` axes for the batch."""
         present = [name for name in order if name in names]
-        tensor = tensor.permute(*range(begin), *(names.index(name) for name in present))
+        tensor = tensor.permute(*range(begin), *(names.index(name) + begin for name in present))
         return tensor.reshape(*tensor.shape[:begin], *(sizes[name] if name in names else 1 for name in order))
 
-    parts = list[Value | Tensor]()
-    for names, operand in zip(letters, operands, strict=True):
-        if isinstance(operand, Value):
-            parts.append(build.move(path, lambda t, names=names: aligned(names, t, 1), operand))
-        else:
-            parts.append(aligned(names, operand.tensor, 0))
-    values = [part for part in parts if isinstance(part, Value)]
-    if len(values) == 2:
-        total = compose.product(build, path, *values)
+    parts = [
+        build.move(path, partial(aligned, names[1:], 1), operand)
+        if isinstance(operand, Value)
+        else moved(path, operand, aligned(names, 0, operand.tensor))
+        for names, operand in zip(letters, operands, strict=True)
+    ]
+    if all(isinstance(part, Value) for part in parts):
+        total = compose.product(build, path, *parts)
     else:
-        (constant,) = (part for part in parts if not isinstance(part, Value))
-        value, constant, _ = told_apart(build, path, values[0], Constant(constant, f"an operand of {equation!r}"))
+        value, constant, _ = told_apart(build, path, *parts)
         total = build.append(path, Scale(constant, torch.zeros_like(constant)), value)
     for _ in summed:
         total = compose.summed(build, path, total, len(total.shape) - 1)

@@ -356,7 +356,15 @@ def _(op: graph_ops.Power, writer: NodeWriter) -> str:
 
 @node_of.register
 def _(op: graph_ops.ELU, writer: NodeWriter) -> str:
-    return writer.node("Elu", *writer.inputs, alpha=op.alpha)
+    if writer.dtype == torch.float32 or float(torch.tensor(op.alpha, dtype=torch.float32)) == op.alpha:
+        return writer.node("Elu", *writer.inputs, alpha=op.alpha)
+    # an attribute is in single precision: max(x, 0) + alpha (exp(min(x, 0)) - 1)
+    zero, one, alpha = (
+        writer.constant(name, torch.tensor(value, dtype=writer.dtype))
+        for name, value in (("zero", 0.0), ("one", 1.0), ("alpha", op.alpha))
+    )
+    below = writer.node("Sub", writer.node("Exp", writer.node("Min", *writer.inputs, zero)), one)
+    return writer.node("Add", writer.node("Relu", *writer.inputs), writer.node("Mul", below, alpha))
 
 
 @node_of.register

@@ -33,8 +33,14 @@ def numbers(value: Any, sides: int) -> tuple[Any, ...]:
 
 @lower.register
 def _(module: nn.Upsample, shape: Shape) -> Op | Sequence[Op]:
-    options = {"size": module.size, "scale_factor": module.scale_factor, "mode": module.mode}
-    return resized(shape, align_corners=module.align_corners, again=module.recompute_scale_factor, **options)
+    return resized(
+        shape,
+        size=module.size,
+        scale_factor=module.scale_factor,
+        mode=module.mode,
+        align_corners=module.align_corners,
+        again=module.recompute_scale_factor,
+    )
 
 
 def resized(
@@ -131,7 +137,7 @@ def of_height_one(layer: Callable[[Shape], Op | Sequence[Op]], shape: Shape) -> 
     """The ops of a layer for images, for sequences (channels, length) as images of height 1."""
     if len(shape) != 2:
         raise ValueError(f"the layer takes (channels, length), its input has shape {shape}")
-    image = (shape[0], 1, shape[1])
+    image: Shape = (shape[0], 1, shape[1])
     lowered = layer(image)
     ops = tuple(lowered) if isinstance(lowered, Sequence) else (lowered,)
     result = image
@@ -167,15 +173,15 @@ def _(module: nn.Conv3d, shape: Shape) -> Op | Sequence[Op]:
             f"Conv3d with padding={module.padding!r}, padding_mode={module.padding_mode!r} is not supported: give the "
             f"zeros to pad as numbers"
         )
-    sides = (module.stride, module.padding, module.dilation)
-    return Conv3d(module.weight, module.bias, *(tuple(side) for side in sides), module.groups, shape)
+    stride, padding, dilation = (numbers(side, 3) for side in (module.stride, module.padding, module.dilation))
+    return Conv3d(module.weight, module.bias, stride, padding, dilation, module.groups, shape)
 
 
 @lower.register
 def _(module: nn.ConvTranspose3d, shape: Shape) -> Op:
     settings = (module.stride, module.padding, module.output_padding, module.dilation)
-    sides = (tuple(numbers(setting, 3)) for setting in settings)
-    return ConvTranspose3d(module.weight, module.bias, *sides, module.groups)
+    stride, padding, more, dilation = (numbers(setting, 3) for setting in settings)
+    return ConvTranspose3d(module.weight, module.bias, stride, padding, more, dilation, module.groups)
 
 
 # --------------------------------------------------------------------------------------------- moves of entries
