@@ -39,6 +39,17 @@ class Twice(nn.Module):
         return self.first(F.relu(self.first(x))) + x
 
 
+class WithToken(nn.Module):
+    """Rows with one more row, the same for all samples, like the class token of a transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 6, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.token.expand(x.size(0), -1, -1, -1)], 1)
+
+
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": torch.exp,
     "sin": torch.sin,
@@ -65,7 +76,6 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda x: x.softmax(-1),
     "greater than a constant": lambda x: torch.maximum(x, torch.ones(5).double()),
     "between constants": lambda x: x.clamp(-torch.ones(6, 1).double(), torch.ones(5).double() / 2),
-    "with a constant": lambda x: torch.cat([x, torch.ones(1, 2, 6, 5).double().expand(x.size(0), -1, -1, -1)], 1),
 }
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "dense": lambda: nn.Sequential(nn.Flatten(), nn.Linear(60, 8), nn.ReLU(), nn.Linear(8, 3, bias=False)),
@@ -105,6 +115,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "difference": lambda: Function(lambda x: 2.0 - x.tanh()),
     "concatenation": lambda: Function(lambda x: torch.cat([x, x.relu(), -x], 2)),
     "a layer used twice": Twice,
+    "with a constant": WithToken,
     "layer norm": lambda: nn.LayerNorm(5),
     "prelu": lambda: nn.PReLU(2),
     "attention": lambda: nn.Sequential(

@@ -232,8 +232,8 @@ def normalised(build: Builder, path: str, x: Value, eps: float, *, center: bool 
     """The last axis of a value, divided by its root mean square, and before that centred."""
     size, last = x.shape[-1], len(x.shape) - 1
     moved = along(build, path, x, centred(size), last) if center else x
-    squares = build.append(path, Known(0.0, math.inf), mean(build, path, power(build, path, moved, 2.0), [last]))
-    factor = power(build, path, shifted(build, path, squares, eps), -0.5)
+    squares = shifted(build, path, mean(build, path, power(build, path, moved, 2.0), [last]), eps)
+    factor = power(build, path, build.append(path, Known(eps, math.inf), squares), -0.5)
     most = math.sqrt(size - 1 if center else size) * (1 + 2.0**-50)
     return build.append(path, Known(-most, most), product(build, path, moved, factor))
 

@@ -15,6 +15,7 @@ from ctbench.networks.given import Given
 from ctbench.networks.mlp import MLP
 from ctbench.networks.normalize import Normalize
 from ctbench.networks.resnet import Block, ResidualNet, ResNet, ResNet2B, ResNet4B
+from ctbench.networks.transformer import LayerNormMLP, ViT
 from ctbench.networks.weights import Weight, weights
 from ctbench.networks.wide_resnet import WideResNet
 
@@ -32,11 +33,13 @@ __all__ = [
     "ConvNet",
     "ConvSmall",
     "Given",
+    "LayerNormMLP",
     "Normalize",
     "ResNet",
     "ResNet2B",
     "ResNet4B",
     "ResidualNet",
+    "ViT",
     "Weight",
     "WideResNet",
     "architectures",

@@ -20,7 +20,7 @@ from ctbench.methods.sabr import SABR
 from ctbench.methods.sam import SAM
 from ctbench.methods.smoothing import WeightSmoothing
 from ctbench.methods.standard import Standard
-from ctbench.networks import CNN3, MLP
+from ctbench.networks import CNN3, MLP, LayerNormMLP, ViT
 from ctbench.recipes.tables import adversarial, centre_search, certified, search, taps
 from ctbench.regions import Linf, RandomSegments
 from ctbench.training import Adam, LinearRamp, Recipe, Schedule, SmoothRamp
@@ -118,3 +118,24 @@ def digits_colt() -> Recipe:
     stages = Schedule(path="method.progress", start_value=0.0, end_value=3.0, ramp=LinearRamp(end=40))
     method, network = COLT(attack=SEARCH), CNN3(width=16, batch_norm=False)
     return adversarial(digits_standard(), method, network=network, schedules=(stages,))
+
+
+def digits_layernorm_ibp() -> Recipe:
+    """IBP of dense layers with layer norm."""
+    network = LayerNormMLP(hidden=(64,))
+    return adversarial(
+        digits_standard(), IBP(), network=network, threat=Linf(eps=0.05), ramp=SmoothRamp(start=2, end=25)
+    )
+
+
+def digits_layernorm_sabr() -> Recipe:
+    return replace(digits_layernorm_ibp(), method=SABR(ratio=0.4, attack=centre_search(5, restarts=1)))
+
+
+def digits_vit_ibp() -> Recipe:
+    """IBP of a transformer with 4 patches."""
+    return replace(digits_layernorm_ibp(), network=ViT(), threat=Linf(eps=0.02))
+
+
+def digits_vit_sabr() -> Recipe:
+    return replace(digits_vit_ibp(), method=SABR(ratio=0.4, attack=centre_search(5, restarts=1)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +41,6 @@ SIDES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 class Convolution(Affine):
     """A convolution of images or of volumes; all settings have one number for each side."""
 
-    convolve: ClassVar[Callable[..., Tensor]]
-    spread: ClassVar[Callable[..., Tensor]]
     weight: Tensor  # [out, in / groups, *kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, ...]
@@ -49,6 +48,16 @@ class Convolution(Affine):
     dilation: tuple[int, ...]
     groups: int
     input_shape: Shape  # (channels, *sides)
+
+    @staticmethod
+    @abstractmethod
+    def convolve(*arguments: Any) -> Tensor:
+        """torch's convolution for this number of sides."""
+
+    @staticmethod
+    @abstractmethod
+    def spread(*arguments: Any) -> Tensor:
+        """torch's transposed convolution for this number of sides."""
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         with sums_of_products(x):
@@ -103,8 +112,8 @@ class Convolution(Affine):
 
 @dataclass(frozen=True, eq=False)
 class Conv2d(Convolution):
-    convolve: ClassVar[Callable[..., Tensor]] = staticmethod(F.conv2d)
-    spread: ClassVar[Callable[..., Tensor]] = staticmethod(F.conv_transpose2d)
+    convolve = staticmethod(F.conv2d)
+    spread = staticmethod(F.conv_transpose2d)
     weight: Tensor  # [out, in / groups, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, int]
@@ -116,8 +125,8 @@ class Conv2d(Convolution):
 
 @dataclass(frozen=True, eq=False)
 class Conv3d(Convolution):
-    convolve: ClassVar[Callable[..., Tensor]] = staticmethod(F.conv3d)
-    spread: ClassVar[Callable[..., Tensor]] = staticmethod(F.conv_transpose3d)
+    convolve = staticmethod(F.conv3d)
+    spread = staticmethod(F.conv_transpose3d)
     weight: Tensor  # [out, in / groups, kernel, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, ...]
@@ -179,8 +188,6 @@ def _(module: nn.Conv1d, shape: Shape) -> Op | Sequence[Op]:
 class ConvTranspose(Affine):
     """A transposed convolution of images or of volumes; all settings have one number for each side."""
 
-    convolve: ClassVar[Callable[..., Tensor]]
-    spread: ClassVar[Callable[..., Tensor]]
     weight: Tensor  # [in, out / groups, *kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, ...]
@@ -188,6 +195,16 @@ class ConvTranspose(Affine):
     output_padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+
+    @staticmethod
+    @abstractmethod
+    def convolve(*arguments: Any) -> Tensor:
+        """torch's convolution for this number of sides."""
+
+    @staticmethod
+    @abstractmethod
+    def spread(*arguments: Any) -> Tensor:
+        """torch's transposed convolution for this number of sides."""
 
     def _spread(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         with sums_of_products(x):
@@ -238,8 +255,8 @@ class ConvTranspose(Affine):
 
 @dataclass(frozen=True, eq=False)
 class ConvTranspose2d(ConvTranspose):
-    convolve: ClassVar[Callable[..., Tensor]] = staticmethod(F.conv2d)
-    spread: ClassVar[Callable[..., Tensor]] = staticmethod(F.conv_transpose2d)
+    convolve = staticmethod(F.conv2d)
+    spread = staticmethod(F.conv_transpose2d)
     weight: Tensor  # [in, out / groups, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, int]
@@ -251,8 +268,8 @@ class ConvTranspose2d(ConvTranspose):
 
 @dataclass(frozen=True, eq=False)
 class ConvTranspose3d(ConvTranspose):
-    convolve: ClassVar[Callable[..., Tensor]] = staticmethod(F.conv3d)
-    spread: ClassVar[Callable[..., Tensor]] = staticmethod(F.conv_transpose3d)
+    convolve = staticmethod(F.conv3d)
+    spread = staticmethod(F.conv_transpose3d)
     weight: Tensor  # [in, out / groups, kernel, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, ...]
