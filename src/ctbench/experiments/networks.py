@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -23,8 +23,7 @@ from torch import Tensor
 
 from ctbench import zoo
 from ctbench.analyses import Analysis, Study
-from ctbench.analyses.generalisation import CorruptedSet, accuracies, our_sets, published_sets
-from ctbench.datasets import Images
+from ctbench.analyses.corrupted_tests import OURS, CorruptedTests
 from ctbench.experiments.scales import ORIGINAL, SMALL_RADII, NetworkScale
 from ctbench.report import rows
 from ctbench.results import (
@@ -33,9 +32,6 @@ from ctbench.results import (
     CertificationFiles,
     Generalisation,
     Measurements,
-    append_corruptions,
-    jsonl,
-    read_corruptions,
 )
 from ctbench.training import Recipe, Run, codec, load_run, train
 from ctbench.verify import Records, certify, stages_by_name
@@ -218,28 +214,13 @@ class Networks:
             ValueError: the data set has no images, or no published corruptions.
         """
         run = self.run(network)
-        clean = run.recipe.dataset.load(self.data).test
-        if not isinstance(clean, Images):
-            raise ValueError(f"{run.recipe.dataset.name} holds no images: its corruptions are not defined")
-        clean = clean.subset(slice(self.scale.samples))
-        path = run.folder.corrupted(f"{self.scale.corruptions}-{len(clean)}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        jsonl.rewrite(path, jsonl.read(path))  # without a line that was truncated by a kill
-        sets, done = list(self._corrupted(run, clean)), read_corruptions(path)
-        wanted = [("clean", None), *(one.key for one in sets)]
-        if any(key not in done for key in wanted):
-            self._begin(f"corruptions of {run.recipe.name}", network)
-        for record in accuracies(run.model, clean, sets, done=done.keys()):
-            append_corruptions(path, [record])
-            done[record.key] = record
-        return Generalisation(tuple(done[key] for key in wanted))
-
-    def _corrupted(self, run: Run, clean: Images) -> Iterator[CorruptedSet]:
-        if self.scale.corruptions == "ours":
-            return our_sets(clean)
-        dataset = run.recipe.dataset
-        return published_sets(
-            f"{dataset.name}-c", root=self.data, augmentation=dataset.augmentation, samples=self.scale.samples
+        source = OURS if self.scale.corruptions == OURS else f"{run.recipe.dataset.name}-c"
+        return CorruptedTests(source=source)(
+            run,
+            root=self.data,
+            samples=self.scale.samples,
+            device=self.device,
+            begin=lambda: self._begin(f"corruptions of {run.recipe.name}", network),
         )
 
     def _begin(self, what: str, network: NetworkOf) -> None:

@@ -174,7 +174,8 @@ def markdown(rows: Iterable[Row]) -> str:
 def with_differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells, with a column for each hyper-parameter of the recipes that differs between rows.
 
-    If a run was attacked, there are also its accuracy discrepancies (`ctbench.analyses.fairness`). A hyper-parameter that a row does not have, e.g. of another method, is no difference.
+    If a run was attacked, there are also its accuracy discrepancies (`ctbench.analyses.fairness`). A hyper-parameter
+    that a row does not have, e.g. of another method, is no difference.
     """
     values: dict[str, list[Any]] = {}
     for row in rows:
