@@ -136,12 +136,12 @@ def test_errors_and_discrepancies_are_those_of_the_records_of_attacks(shared, tm
     methods = {row["method"] for row in rows}
     assert methods == {"AT", "COAP", "CROWN-IBP"}
     assert {(row["norm"], row["samples"], row["data"]) for row in rows} == {("l2", "12", "digits")}
+    (row,) = Each(RobustErrors())(shared, [COAP])
     run = shared.run(COAP)
     (path,) = (run.folder.path / "attacked").glob("l2-0.375-first-12-pgd.jsonl")
     records = jsonl.read(path)
     wrong = [record["prediction"] != record["label"] for record in records]
     broken = [missed or record["attack"] is not None for missed, record in zip(wrong, records, strict=True)]
-    (row,) = Each(RobustErrors())(shared, [COAP])
     assert row["standard error"] == pytest.approx(100 * sum(wrong) / 12)
     assert row["robust error"] == pytest.approx(100 * sum(broken) / 12)
     labels = [record["label"] for record in records]
