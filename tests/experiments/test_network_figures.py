@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from ctbench.analyses.box_growth import SHARES, box_growth
 from ctbench.analyses.neurons import neuron_states
 from ctbench.domains import coap
 from ctbench.experiments import PAPERS, NetworkFigure, NetworkOf, Networks, figures
 from ctbench.experiments.budgets import MORE, SEGMENTS, STAND_IN, keys, tiny_budgets
 from ctbench.experiments.following import Following
 from ctbench.experiments.networks import NotInTimeError
-from ctbench.experiments.quantities import Each, RobustErrors, UnstableNeurons
+from ctbench.experiments.quantities import Each, LayerGrowth, RobustErrors, UnstableNeurons
 from ctbench.experiments.scales import NETWORK_SCALES, SETTINGS, TINY_NETWORKS
 from ctbench.experiments.setting import Setting
 from ctbench.graph import freeze, trace
@@ -118,6 +119,20 @@ def test_a_network_of_the_zoo_is_not_trained_again(tmp_path):
     small, begun = NETWORK_SCALES["small"], []
     run = Networks(scale=small, folder=tmp_path, tell=begun.append).run(NetworkOf("mnist_01", "ibp"))
     assert (run.recipe.name, run.folder.path, begun) == ("mnist_small_ibp", tmp_path / "mnist_small_ibp", [])
+
+
+def test_the_growth_of_boxes_is_shown_layer_by_layer(shared):
+    sabr = NetworkOf("cifar10_2", "sabr_original")
+    run = shared.run(sabr)
+    rows = Each(LayerGrowth())(shared, [sabr])
+    expected = box_growth(run.model, shared.images(run, 12)[0], threat=run.recipe.threat)
+    assert {(row["layer"], row["lambda"]): row["growth"] for row in rows} == {
+        (name.removeprefix("layer "), share): expected.mean(name, x=share)
+        for share in SHARES
+        for name in expected.quantities(x=share)
+        if name.startswith("layer ")
+    }
+    assert {row["op"] for row in rows} > {"relu"}
 
 
 # -------------------------------------------------------------------------------------- budgets and segments

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctbench.analyses import Analysis, LossErrors, OwnAccuracy
+from ctbench.analyses import Analysis, BoxGrowth, LossErrors, OwnAccuracy
 from ctbench.analyses.loss_errors import ESTIMATES
 from ctbench.experiments.networks import NetworkOf, Networks, Value
 from ctbench.experiments.setting import ORIGINAL
@@ -230,6 +230,21 @@ class Analysed(Quantity):
 
 
 @dataclass(frozen=True)
+class LayerGrowth(Quantity):
+    """The growth rate of interval boxes in each layer, by the share lambda of the radius: a row for each of both."""
+
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
+        measurements = networks.analysis(network, BoxGrowth())
+        return [
+            {"lambda": share, "layer": name.removeprefix("layer "), "op": name.rpartition(": ")[2], "growth": rate}
+            for share in measurements.places()
+            for name in measurements.quantities(x=share)
+            if name.startswith("layer ")
+            for rate in [measurements.mean(name, x=share)]
+        ]
+
+
+@dataclass(frozen=True)
 class Errors(Quantity):
     """The errors of estimates of the worst-case loss against exact programs: a row for each estimate and image.
 
@@ -301,6 +316,45 @@ class Spread(Table):
             spread |= {name: statistics.fmean(values)}
             spread |= {f"{name}, deviation": statistics.stdev(values) if len(values) > 1 else None}
         return spread
+
+
+@dataclass(frozen=True)
+class Estimated(Table):
+    """The rows of another table, and one more for each data set: how well a quantity estimates others over all rows.
+
+    It has the correlation with each other quantity, and the mean and the standard deviation of the differences.
+
+    Args:
+        table: the other table.
+        estimate: the quantity.
+        of: the other quantities.
+    """
+
+    table: Table
+    estimate: str
+    of: tuple[str, ...]
+
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Numbers]:
+        groups: dict[str, list[NetworkOf]] = {}
+        for network in figure:
+            groups.setdefault(networks.recipe(network).dataset.title, []).append(network)
+        tables = {name: self.table(networks, group) for name, group in groups.items()}
+        return [*itertools.chain(*tables.values()), *(self._summary(name, rows) for name, rows in tables.items())]
+
+    def _summary(self, name: str, rows: list[Numbers]) -> Numbers:
+        summary: Numbers = {"setting": f"{name}, all networks", "networks": len(rows)}
+        for other in self.of:
+            estimates, values = (
+                [float(value) for row in rows if isinstance(value := row[column], int | float)]
+                for column in (self.estimate, other)
+            )
+            varied = len(set(estimates)) > 1 and len(set(values)) > 1
+            summary[f"correlation with {other}"] = statistics.correlation(estimates, values) if varied else None
+            differences = [estimate - value for estimate, value in zip(estimates, values, strict=True)]
+            summary[f"{self.estimate} - {other}"] = statistics.fmean(differences)
+            several = len(differences) > 1
+            summary[f"{self.estimate} - {other}, deviation"] = statistics.stdev(differences) if several else None
+        return summary
 
 
 @dataclass(frozen=True)
