@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -45,7 +46,7 @@ class Following:
     @torch.no_grad()
     def share(self, model: nn.Module) -> float:
         """The share of unstable neurons of a network in eval mode."""
-        x = self._images().to(next(model.parameters()).device)
+        x = self._images.to(next(model.parameters()).device)
         net, region = freeze(trace(model, tuple(x.shape[1:])), x[:1])[0], self.recipe.threat.region(x)
         return neuron_states(net, region, boxes=coap.boxes(net, region)).unstable
 
@@ -80,6 +81,7 @@ class Following:
     def _recorded(self) -> dict[int, float]:
         return {record["epoch"]: record["unstable"] for record in jsonl.read(self.folder.unstable)}
 
+    @cached_property
     def _images(self) -> Tensor:
         images = self.recipe.dataset.load(self.root).train[: self.count][0]
         return self.recipe.dataset.augmentation.center(images)
