@@ -1,7 +1,7 @@
 """The settings of De Bartolomeis et al.: a data set with a norm and a radius, e.g. "mnist-l2-0.75"; and segments.
 
 At the scale of the papers they are the recipes `robustacc_*`. At the others, radii on MNIST stand for those on all data
-sets, in the networks of `mnist_small_l2_*`; at the tiny scale half the radius on the digits, and a tenth of it on segments.
+sets, in the networks of `mnist_small_l2_*`; at the tiny scale half the radius on the digits, on segments a tenth of it.
 
 "Certified defences can hurt generalisation" has more radii in the l2 norm, up to 1.5 on MNIST. Its text does not give
 those on TinyImageNet: half of and twice the radius of the other paper are our choice.
