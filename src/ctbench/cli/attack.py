@@ -15,6 +15,7 @@ from ctbench.cli.subjects import Subject
 from ctbench.graph import Precisions
 from ctbench.report import Grid
 from ctbench.results import CertificationFiles, Verdict, fairness, jsonl, locks
+from ctbench.results.radii import decimals
 from ctbench.verify.job import ROUNDING, Samples
 
 
@@ -46,6 +47,7 @@ def _attack(args: argparse.Namespace, subject: Subject, attacks: list[str], reco
     x, y = subject.images[samples.start : samples.stop]
     settings = {
         "network_digest": Precisions.of(subject.model, x[:1]).proof.digest(),
+        "dataset": subject.dataset,
         "threat": repr(subject.threat),
         "attacks": attacks,
         **_strength(args),
@@ -112,7 +114,8 @@ def show(evaluation: Evaluation, norm: str, eps: float) -> None:
     console = wide_console()
     console.print(Grid(headings=("attack", "tried", "falsified", "adversarial %", "seconds"), rows=rows))
     console.print(
-        f"{len(evaluation.labels)} samples, {norm} eps {eps:g}: natural {100 * evaluation.natural_accuracy:.2f} %, "
+        f"{len(evaluation.labels)} samples, {norm} eps {decimals(eps)}: "
+        f"natural {100 * evaluation.natural_accuracy:.2f} %, "
         f"adversarial {100 * evaluation.adversarial_accuracy:.2f} %, {evaluation.seconds:.1f} s",
         highlight=False,
         soft_wrap=True,

@@ -155,14 +155,6 @@ def changes(args: argparse.Namespace) -> list[str]:
     return [*(f"{path}={value}" for path, value in short.items() if value is not None), *args.changes]
 
 
-def decimals(value: float) -> str:
-    """A number, as a fraction of 255 if it is one that its decimals do not show, such as 2/255."""
-    pixels = round(255 * value)
-    if 0 < pixels < 255 and value == pixels / 255 and value != round(value, 4):
-        return f"{pixels}/255"
-    return f"{value:.6g}"
-
-
 def radius(text: str) -> float:
     """A number, or a fraction such as 8/255."""
     above, slash, below = text.partition("/")

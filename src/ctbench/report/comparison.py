@@ -9,6 +9,7 @@ from typing import Any
 
 from ctbench.report.grid import Grid
 from ctbench.results import OUTCOMES, Certification, Failure, RunFolder, Verdict, jsonl
+from ctbench.results.radii import decimals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     for files in certifications:
         settings = files.read_settings()
         names = {part: settings.get(part, "-") for part in ("dataset", "network", "norm")}
-        attacked = _attacked(folder, settings)
+        attacked = _attacked(folder, settings, names["dataset"] if trained["dataset"] == "-" else trained["dataset"])
         rows.append(
             Row(
                 **about,
@@ -135,17 +136,22 @@ def _names(recipe: Path) -> dict[str, Any]:
         raise ValueError(
             f"{recipe} is not a recipe, an object with {', '.join(parts)}: restore the file, or leave this run out"
         )
-    return {part: content.get(part, {}).get("name", "-") for part in parts} | {"select": content.get("select", "-")}
+    names = {part: content.get(part, {}).get("name", "-") for part in parts}
+    own = content.get("network", {}).get("module")  # of a module of your own, the class
+    return names | ({"network": own.rpartition(".")[2]} if own else {}) | {"select": content.get("select", "-")}
 
 
 def _shown(eps: float | list[Any] | None) -> str:
     if eps is None:
         return "-"
-    return "by feature" if isinstance(eps, list) else f"{eps:.4g}"
+    return "by feature" if isinstance(eps, list) else decimals(eps, 4)
 
 
-def _attacked(folder: RunFolder, certified: dict[str, Any]) -> tuple[float, int] | None:
-    """The accuracy under attacks for the certified network and regions, from the file with the most records."""
+def _attacked(folder: RunFolder, certified: dict[str, Any], own: str) -> tuple[float, int] | None:
+    """The accuracy under attacks for the certified network, data and regions, from the file with the most records.
+
+    Settings that do not name their data are of the run's own data, `own`.
+    """
     accuracies = []
     for path in folder.attacks():
         settings, records = jsonl.read_json(path), jsonl.read(path.with_suffix(".jsonl"))
@@ -153,7 +159,8 @@ def _attacked(folder: RunFolder, certified: dict[str, Any]) -> tuple[float, int]
         if lacking or not isinstance(settings, dict):
             fault = f"{path} is not an object" if not lacking else f"a record lacks {', '.join(sorted(lacking))}"
             raise ValueError(f"{path.with_suffix('.jsonl')}: {fault}: remove both files, and run ctbench attack again")
-        if records and all(settings.get(name) == certified.get(name) for name in ("network_digest", "threat")):
+        of_same = ("network_digest", "threat", "dataset")
+        if records and all({"dataset": own, **settings}.get(name) == certified.get(name) for name in of_same):
             robust = sum(record["label"] == record["prediction"] and record["attack"] is None for record in records)
             accuracies.append((robust / len(records), len(records)))
     return max(accuracies, key=lambda pair: (pair[1], -pair[0]), default=None)  # the lowest among equal numbers
@@ -189,7 +196,7 @@ def with_differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def _parameter(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return decimals(value, 4) if isinstance(value, float) else str(value)
 
 
 def _parameters(recipe: Path) -> dict[str, Any]:
