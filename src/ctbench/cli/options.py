@@ -73,13 +73,12 @@ def device(text: str) -> str:
     """An available device."""
     if text == "cpu":  # which is there without a look at torch, whose import takes seconds
         return text
-    import torch
+    from ctbench import devices
 
     try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise argparse.ArgumentTypeError(f"there is no device {text!r} to compute on ({reason})") from None
+        devices.available(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 

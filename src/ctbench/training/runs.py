@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ctbench import zoo
+from ctbench import devices, zoo
 from ctbench.datasets import Data, GivenData
 from ctbench.files import UNFINISHED
 from ctbench.graph import UnsupportedLayerError, unwrapped
@@ -91,9 +91,9 @@ def train(
             in eval mode.
 
     Raises:
-        ValueError: the folder holds the run of another recipe, or a run of this one and `resume` is False; another
-            process trains there; a field of the recipe, or the module, does not fit the data; or TensorBoard is not
-            installed.
+        ValueError: torch cannot compute on the device; the folder holds the run of another recipe, or a run of this one
+            and `resume` is False; another process trains there; a field of the recipe, or the module, does not fit the
+            data; or TensorBoard is not installed.
         TrainingDivergedError: the loss or its gradient became NaN or infinite; the message says where. It is raised at
             the end of that epoch, in which no later step was taken. The state after the last whole epoch stays.
     """
@@ -106,7 +106,7 @@ def train(
         recipe = replace(recipe, dataset=GivenData.of(data, recipe.dataset.augmentation))
     elif not isinstance(data, str | Path | None):
         raise ValueError(f"data is a {type(data).__name__}: give ctbench.datasets.Data.of(...), or a folder")
-    device = torch.device(device)
+    device = devices.available(device)
     folder = RunFolder(Path(out) if out is not None else default_folder(recipe))
     _check_folder(folder, recipe, resume)
     if processes.first:
@@ -182,12 +182,14 @@ def load_run(path: str | Path, *, model: nn.Module | None = None, device: str | 
 
     Raises:
         FileNotFoundError: there is no run, or it is not complete.
-        ValueError: a file in the folder is damaged, the weights belong to another network, or the module is needed; or
-            the recipe has a class (except a method) of a module that is not imported.
+        ValueError: torch cannot compute on the device; a file in the folder is damaged, the weights belong to another
+            network, or the module is needed; or the recipe has a class (except a method) of a module that is not
+            imported.
 
     Warns:
         UserWarning: the source of the module is not that of the training.
     """
+    device = devices.available(device)
     folder = RunFolder(zoo.located(path))
     folder.require()
     recipe = recipe_of(folder)
