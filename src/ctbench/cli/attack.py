@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ctbench.attacks import Evaluation, adversarial_accuracy
 from ctbench.cli import subjects
-from ctbench.cli.options import check_place, wide_console
+from ctbench.cli.options import attack_strength, check_place, strength, wide_console
 from ctbench.cli.subjects import Subject
 from ctbench.graph import Precisions
 from ctbench.report import Grid
@@ -22,19 +22,13 @@ from ctbench.verify.job import ROUNDING, Samples
 def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
     attacks = args.attacks.split(",")
-    title = "-".join(["+".join(attacks), *(f"{value}-{name}" for name, value in _strength(args).items())])
+    title = "-".join(filter(None, ["+".join(attacks), strength(args)]))
     records = args.out or subject.folder.attacked(subject.name, title)
     _check_free(records)
     check_place(records)
     with locks.alone(records.with_suffix(".lock"), records):
         _check_free(records)  # another process may have attacked in the meantime
         _attack(args, subject, attacks, records)
-
-
-def _strength(args: argparse.Namespace) -> dict[str, int]:
-    """The steps and restarts that the options give, if any."""
-    strength = {"steps": args.attack_steps, "restarts": args.attack_restarts}
-    return {name: value for name, value in strength.items() if value is not None}
 
 
 def _check_free(records: Path) -> None:
@@ -50,7 +44,7 @@ def _attack(args: argparse.Namespace, subject: Subject, attacks: list[str], reco
         "dataset": subject.dataset,
         "threat": repr(subject.threat),
         "attacks": attacks,
-        **_strength(args),
+        **attack_strength(args),
         **subject.selection,
     }
     proved = _proved(CertificationFiles(args.certified), settings, Samples(samples, x, y)) if args.certified else []

@@ -57,6 +57,17 @@ def add_attack_strength(command: argparse.ArgumentParser) -> None:
     )
 
 
+def attack_strength(args: argparse.Namespace) -> dict[str, int]:
+    """The steps and restarts that the options give to attacks, if any."""
+    strength = {"steps": args.attack_steps, "restarts": args.attack_restarts}
+    return {name: value for name, value in strength.items() if value is not None}
+
+
+def strength(args: argparse.Namespace) -> str:
+    """The same as text for the names of files, e.g. "20-steps-3-restarts"; "" if the options give none."""
+    return "-".join(f"{value}-{name}" for name, value in attack_strength(args).items())
+
+
 def add_strict(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--strict", action="store_true", help="exit with status 2 if a stage failed, after all results are written"
@@ -128,6 +139,13 @@ def add_own(command: argparse.ArgumentParser) -> None:
 def add_changes(command: argparse.ArgumentParser) -> None:
     """Add a recipe, and the options that change its fields."""
     command.add_argument("recipe", metavar="RECIPE", help="a recipe's name (ctbench list recipes) or a recipe.json")
+    add_set(command)
+    for name, (path, about) in SHORT.items():
+        command.add_argument(f"--{name}", metavar="N" if name != "eps" else "EPS", help=f"short for {path}=: {about}")
+
+
+def add_set(command: argparse.ArgumentParser) -> None:
+    """Add the option that changes a field of a recipe."""
     command.add_argument(
         "--set",
         dest="changes",
@@ -137,8 +155,6 @@ def add_changes(command: argparse.ArgumentParser) -> None:
         help="change a field of the recipe (ctbench show RECIPE), e.g. optimizer.lr=0.001, threat.eps=2/255, "
         "ramp.end=50%% or method=ibp; may be repeated",
     )
-    for name, (path, about) in SHORT.items():
-        command.add_argument(f"--{name}", metavar="N" if name != "eps" else "EPS", help=f"short for {path}=: {about}")
 
 
 SHORT = {

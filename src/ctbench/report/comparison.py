@@ -99,7 +99,7 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     if not certifications:
         folder.require()
     trained = _names(folder.recipe)
-    about = {
+    about: dict[str, Any] = {
         "run": folder.path.name,
         "method": trained["method"],
         "training_seconds": _training_seconds(folder.metrics),
@@ -113,10 +113,11 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     for files in certifications:
         settings = files.read_settings()
         names = {part: settings.get(part, "-") for part in ("dataset", "network", "norm")}
+        stronger = {"attack": settings["attack"]} if "attack" in settings else {}  # of --attack-steps, -restarts
         attacked = _attacked(folder, settings, names["dataset"] if trained["dataset"] == "-" else trained["dataset"])
         rows.append(
             Row(
-                **about,
+                **about | {"parameters": {**about["parameters"], **stronger}},
                 **names,
                 eps=settings.get("eps"),
                 certification=files.read(),
