@@ -81,7 +81,8 @@ def test_a_row_says_what_attacks_left(folder):
     attack(folder, "wider", *[(1, "pgd")] * 5, eps=0.2)
     attack(folder, "foggy", *[(1, "pgd")] * 5, dataset="digits+fog-3")
     (row,) = report.rows([folder.path])
-    assert row.attacked == (0.25, 4)
+    assert row.attacked is not None
+    assert (row.attacked.adversarial_accuracy, len(row.attacked)) == (0.25, 4)
     assert row.cells()[10:15] == ["0", "1", "1", "-", "25.00 of 4"]
 
 
@@ -91,10 +92,24 @@ def test_an_attack_on_other_images_is_not_that_of_the_certified_images(folder):
     foggy = folder.certification("linf-0.1-digits+fog-3")
     foggy.start(settings | {"dataset": "digits+fog-3"}, resume=False)
     rows = {row.dataset: row.attacked for row in report.rows([folder.path])}
-    assert rows == {"digits": (0.5, 2), "digits+fog-3": None}
+    assert rows["digits+fog-3"] is None
+    assert (rows["digits"].adversarial_accuracy, len(rows["digits"])) == (0.5, 2)
     attack(folder, "foggy", (1, "pgd"), dataset="digits+fog-3")
-    rows = {row.dataset: row.attacked for row in report.rows([folder.path])}
-    assert rows == {"digits": (0.5, 2), "digits+fog-3": (0.0, 1)}
+    accuracies = {row.dataset: row.attacked.adversarial_accuracy for row in report.rows([folder.path])}
+    assert accuracies == {"digits": 0.5, "digits+fog-3": 0.0}
+
+
+def test_runs_that_were_attacked_have_their_accuracy_discrepancies(folder, tmp_path):
+    attack(folder, "pgd", (1, None), (1, "pgd"), (0, None), (1, None))
+    path = folder.attacked("linf-0.1", "pgd")
+    jsonl.append(path, [{"index": i, "label": 2, "prediction": 2, "attack": by} for i, by in ((4, "pgd"), (5, None))])
+    (tmp_path / "bare").mkdir()
+    jsonl.write_json(tmp_path / "bare" / "recipe.json", RECIPE)
+    heading, _, line, bare = report.markdown(report.rows([folder.path, tmp_path / "bare"])).splitlines()
+    assert heading.endswith("| certify | natural discrepancy | attacked discrepancy |")
+    natural, attacked = (1 / 4 - 1 / 6) / (1 - 1 / 6), (1 / 2 - 3 / 6) / (1 - 3 / 6)
+    assert line.endswith(f"| {natural:.3f} | {attacked:.3f} |")
+    assert bare.endswith("| - | - |")
 
 
 def test_each_certification_has_a_row(folder):

@@ -137,7 +137,7 @@ def _set(kind: Any, content: Any, path: list[str], value: Json, whole: str) -> N
     if field not in hints:
         raise ValueError(f"{whole!r}: {titled(kind)} has no field {field!r}; its fields are {_listed(hints)}")
     kinds = kinds_of(hints[field])
-    inner = next(filter(dataclasses.is_dataclass, kinds), None)
+    inner: Any = next(filter(dataclasses.is_dataclass, kinds), None)
     if rest:
         if inner is not None and content.get(field) is None:
             if inspect.isabstract(inner):
