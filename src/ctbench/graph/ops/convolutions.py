@@ -112,8 +112,6 @@ class Convolution(Affine):
 
 @dataclass(frozen=True, eq=False)
 class Conv2d(Convolution):
-    convolve = staticmethod(F.conv2d)
-    spread = staticmethod(F.conv_transpose2d)
     weight: Tensor  # [out, in / groups, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, int]
@@ -122,11 +120,17 @@ class Conv2d(Convolution):
     groups: int
     input_shape: Shape  # (channels, height, width)
 
+    @staticmethod
+    def convolve(*arguments: Any) -> Tensor:
+        return F.conv2d(*arguments)
+
+    @staticmethod
+    def spread(*arguments: Any) -> Tensor:
+        return F.conv_transpose2d(*arguments)
+
 
 @dataclass(frozen=True, eq=False)
 class Conv3d(Convolution):
-    convolve = staticmethod(F.conv3d)
-    spread = staticmethod(F.conv_transpose3d)
     weight: Tensor  # [out, in / groups, kernel, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, ...]
@@ -134,6 +138,14 @@ class Conv3d(Convolution):
     dilation: tuple[int, ...]
     groups: int
     input_shape: Shape  # (channels, depth, height, width)
+
+    @staticmethod
+    def convolve(*arguments: Any) -> Tensor:
+        return F.conv3d(*arguments)
+
+    @staticmethod
+    def spread(*arguments: Any) -> Tensor:
+        return F.conv_transpose3d(*arguments)
 
 
 def windows(size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape | None = None) -> Shape:
@@ -255,8 +267,6 @@ class ConvTranspose(Affine):
 
 @dataclass(frozen=True, eq=False)
 class ConvTranspose2d(ConvTranspose):
-    convolve = staticmethod(F.conv2d)
-    spread = staticmethod(F.conv_transpose2d)
     weight: Tensor  # [in, out / groups, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, int]
@@ -265,11 +275,17 @@ class ConvTranspose2d(ConvTranspose):
     dilation: tuple[int, int]
     groups: int
 
+    @staticmethod
+    def convolve(*arguments: Any) -> Tensor:
+        return F.conv2d(*arguments)
+
+    @staticmethod
+    def spread(*arguments: Any) -> Tensor:
+        return F.conv_transpose2d(*arguments)
+
 
 @dataclass(frozen=True, eq=False)
 class ConvTranspose3d(ConvTranspose):
-    convolve = staticmethod(F.conv3d)
-    spread = staticmethod(F.conv_transpose3d)
     weight: Tensor  # [in, out / groups, kernel, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, ...]
@@ -277,6 +293,14 @@ class ConvTranspose3d(ConvTranspose):
     output_padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+
+    @staticmethod
+    def convolve(*arguments: Any) -> Tensor:
+        return F.conv3d(*arguments)
+
+    @staticmethod
+    def spread(*arguments: Any) -> Tensor:
+        return F.conv_transpose3d(*arguments)
 
 
 @lower.register
