@@ -17,10 +17,12 @@ from ctbench.networks import (
     CNN7TinyImageNet,
     ConvLarge,
     ConvSmall,
+    LayerNormMLP,
     Normalize,
     ResNet,
     ResNet2B,
     ResNet4B,
+    ViT,
     WideResNet,
     architectures,
 )
@@ -41,6 +43,8 @@ SLIM = [
     (ResNet2B(width=2, hidden=8, batch_norm=True), (3, 32, 32)),
     (ResNet4B(width=2, hidden=8, batch_norm=True), (3, 32, 32)),
     (WideResNet(widen_factor=1), (3, 56, 56)),
+    (LayerNormMLP(hidden=(8, 8)), (1, 8, 8)),
+    (ViT(width=4, hidden=4), (1, 8, 8)),
 ]
 
 
@@ -61,10 +65,12 @@ def test_the_package_is_walked():
         "cnn7-tinyimagenet": CNN7TinyImageNet,
         "conv-large": ConvLarge,
         "conv-small": ConvSmall,
+        "layernorm-mlp": LayerNormMLP,
         "mlp": MLP,
         "resnet": ResNet,
         "resnet-2b": ResNet2B,
         "resnet-4b": ResNet4B,
+        "vit": ViT,
         "wide-resnet": WideResNet,
     }
     assert expected == ALL
@@ -268,3 +274,10 @@ def test_errors_say_what_to_do(make, message: str):
 def test_a_fitting_image_is_never_refused():
     assert CNN5().build((1, 4, 4), 10)(torch.rand(2, 1, 4, 4)).shape == (2, 10)
     assert isinstance(CNN5().build((1, 4, 4), 10, mean=[0.5], std=[0.5])[0], Normalize)
+
+
+def test_a_transformer_fits_its_images():
+    with pytest.raises(ValueError, match="patches of 4x4 do not fill an input of shape"):
+        ViT().build((1, 28, 30), 3)
+    with pytest.raises(ValueError, match="3 heads do not divide the width 16"):
+        ViT(heads=3).build((1, 8, 8), 3)
