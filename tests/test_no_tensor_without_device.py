@@ -60,6 +60,7 @@ FEW = {
     "graph/ops/moves.py": (2, TRACED),
     "graph/ops/resampling.py": (2, TRACED),
     "graph/trace.py": (3, f"the probe is drawn on the CPU, the same for all devices; {OPEN}"),
+    "networks/transformer.py": (1, "a parameter of a network that is being made, which follows it to its device"),
     "regions/box.py": (1, "radii for each feature are only checked, on the CPU, before there is an input"),
     "regions/segments.py": (2, "directions are made on the CPU, the same for all devices, and moved to the inputs"),
 }

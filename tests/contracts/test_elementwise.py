@@ -19,10 +19,15 @@ from tests.contracts.intervals import (
 )
 from tests.contracts.ops import OPS, rand
 
-from ctbench.graph import Lines
+from ctbench.graph import Elementwise, Lines
 from ctbench.graph.ops import LeakyReLU, PiecewiseLinear, ReLU
 
 every_function = pytest.mark.parametrize("name", OPS)
+
+
+def of(name: str, dtype: torch.dtype = torch.float64) -> Elementwise:
+    """An op with its numbers in this precision."""
+    return OPS[name].map(lambda tensor: tensor.to(dtype))
 
 
 @every_function
@@ -31,7 +36,7 @@ every_function = pytest.mark.parametrize("name", OPS)
 @given(cases=CASES)
 @example(cases=(SPECIAL, 0))
 def test_images_and_extremes_are_the_least_and_the_greatest_value(name, dtype, cases):
-    op, tolerance = OPS[name], PRECISIONS[dtype]
+    op, tolerance = of(name, dtype), PRECISIONS[dtype]
     lower, upper, slope, _ = tensors(cases, dtype)
     for s, found in ((torch.zeros_like(slope), op.image(lower, upper)), (slope, op.extremes(lower, upper, slope))):
         for sign, bound in zip((1, -1), found, strict=True):
@@ -76,7 +81,7 @@ def test_the_offset_of_a_chord_holds_at_both_ends():
 @given(cases=CASES)
 @example(cases=(SPECIAL, 0))
 def test_slopes_contain_every_difference_quotient(name, dtype, cases):
-    op = OPS[name]
+    op = of(name, dtype)
     lower, upper, _, _ = tensors(cases, dtype)
     low, high = (slope.double() for slope in op.slopes(lower, upper))
     points = grid(lower, upper)
@@ -106,7 +111,7 @@ def test_slopes_contain_every_difference_quotient(name, dtype, cases):
 @given(cases=CASES)
 @example(cases=(SPECIAL, 0))
 def test_lines_of_any_slope_enclose_the_function_and_touch_it(name, dtype, cases):
-    op = OPS[name]
+    op = of(name, dtype)
     lower, upper, low, high = tensors(cases, dtype)
     lines = op.lines(lower, upper, low, high)
     assert all(line is None or line.isfinite().all() for line in lines)
@@ -125,7 +130,7 @@ def test_lines_of_any_slope_enclose_the_function_and_touch_it(name, dtype, cases
 @example(cases=(SPECIAL[::3], 0))
 def test_the_tightest_lines_leave_the_smallest_area(name, dtype, cases):
     """The area between a line and f is smallest where the line is best at the middle: none of 200 others is better."""
-    op = OPS[name]
+    op = of(name, dtype)
     lower, upper, _, _ = tensors(cases, dtype)
     lines = op.tightest_lines(lower, upper)
     check_lines(op, lines, lower, upper)
@@ -145,7 +150,7 @@ def test_the_tightest_lines_leave_the_smallest_area(name, dtype, cases):
 @given(cases=CASES)
 @example(cases=(SPECIAL, 0))
 def test_exact_means_that_the_lines_are_the_function(name, dtype, cases):
-    op = OPS[name]
+    op = of(name, dtype)
     lower, upper, _, _ = tensors(cases, dtype)
     exact = op.exact(lower, upper)
     assert exact[lower == upper].all()
@@ -168,7 +173,7 @@ def test_exact_means_that_the_lines_are_the_function(name, dtype, cases):
 @given(cases=CASES)
 @example(cases=(SPECIAL[::5], 0))
 def test_gradients_are_finite(name, dtype, cases):
-    op = OPS[name]
+    op = of(name, dtype)
     lower, upper, low, high = tensors(cases, dtype)
     steady = (upper == lower) | (upper - lower > 1e-30)  # the gradient of ReLU's chord, 1 / (u - l), overflows
     lower, upper, low, high = (end[steady].requires_grad_() for end in (lower, upper, low, high))
@@ -186,7 +191,7 @@ def test_gradients_are_finite(name, dtype, cases):
 
 @every_function
 def test_tightest_lines_are_those_of_the_tightest_slopes_and_so_are_their_gradients(name):
-    op = OPS[name]
+    op = of(name)
     ends = torch.tensor([(-1.3, 0.9), (0.2, 2.5), (-3.0, -1.1), (-0.8, 5.0), (0.0, 1.0), (-1.0, 0.0)]).double().T
     lower, upper = ends.clone().requires_grad_()
     pairs = op.tightest_lines(lower, upper), op.lines(lower, upper, *op.tightest(lower, upper))
@@ -213,7 +218,7 @@ def test_a_chord_that_is_hardly_wide_has_finite_gradients():
 @every_function
 def test_extremes_follow_the_ends_and_the_slope(name):
     """The gradient of an extreme is that of the value at its place: -z for the slope."""
-    op = OPS[name]
+    op = of(name)
     lower, upper = torch.tensor([-1.3, 0.2, -3.0, -0.8]).double(), torch.tensor([0.9, 2.5, -1.1, 5.0]).double()
     slope = torch.tensor([0.31, 0.07, -0.09, 0.4]).double()
     assert torch.autograd.gradcheck(
@@ -226,7 +231,7 @@ def test_extremes_follow_the_ends_and_the_slope(name):
 @pytest.mark.parametrize("slope", ["tightest", "chord", 0.0, 0.3, 1.0])
 def test_bounds_that_are_not_finite_give_no_lines_that_could_certify(name, dtype, slope):
     """NaN makes NaN, which certifies nothing; a finite line of an infinite interval holds on all of it."""
-    op = OPS[name]
+    op = of(name, dtype)
     ends = [(math.nan, 1.0), (-1.0, math.nan), (math.nan, math.nan), (-math.inf, 1.0), (-1.0, math.inf)]
     ends += [(-math.inf, math.inf), (-math.inf, -50.0), (50.0, math.inf)]
     lower, upper = torch.tensor(ends, dtype=dtype).T
@@ -244,7 +249,7 @@ def test_bounds_that_are_not_finite_give_no_lines_that_could_certify(name, dtype
 
 @every_function
 def test_what_says_that_it_is_convex_is(name):
-    op = OPS[name]
+    op = of(name)
     first, second = 3 * rand(1000), 3 * rand(1000)
     bends = op((first + second) / 2) <= (op(first) + op(second)) / 2 + 1e-12
     assert not op.convex or bool(bends.all())
