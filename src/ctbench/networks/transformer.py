@@ -20,7 +20,8 @@ class Patches(nn.Module):
         self.places = nn.Parameter(0.02 * torch.randn(count, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.embed(x).flatten(2).transpose(1, 2) + self.places
+        rows: Tensor = self.embed(x).flatten(2).transpose(1, 2) + self.places
+        return rows
 
 
 class EncoderBlock(nn.Module):
@@ -35,7 +36,8 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = self.norm1(x)
         x = x + self.attention(rows, rows, rows, need_weights=False)[0]
-        return x + self.dense(self.norm2(x))
+        result: Tensor = x + self.dense(self.norm2(x))
+        return result
 
 
 class MeanRow(nn.Module):
