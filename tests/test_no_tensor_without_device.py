@@ -46,7 +46,8 @@ ON_THE_CPU = {
     "verify/integer_program.py": "integer programs are built and solved by the CPU, of a copy of the network there",
     "verify/milp.py": "integer programs are built and solved by the CPU, of a copy of the network there",
     "verify/worst_case.py": "integer programs are built and solved by the CPU, of a copy of the network there",
-    "vnnlib/property.py": FILE,
+    "vnnlib/bounds.py": FILE,
+    "vnnlib/halfspaces.py": FILE,
     "vnnlib/reading.py": FILE,
 }
 # files with a few such places: how many, and why
