@@ -24,9 +24,9 @@ def write_property(path: Path | str, prop: Property) -> None:
     """Write a property atomically; the file is packed if its name ends in .gz.
 
     Numbers are written without exponents, which some readers do not support, and with enough digits to read back the
-    same float64 numbers. A query of VNN-LIB 2.0 is written as 1.0. The written numbers differ from these by at most half
-    a unit in the last place, and the file is about the written numbers. Reading gives an equal property, except that
-    cases with the same box become one case.
+    same float64 numbers. A query of VNN-LIB 2.0 is written as 1.0. The written numbers differ from these by at most
+    half a unit in the last place, and the file is about the written numbers. Reading gives an equal property, except
+    that cases with the same box become one case.
     """
     path = Path(path)
     content = _text(prop).encode()
