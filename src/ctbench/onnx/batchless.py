@@ -183,17 +183,17 @@ def _reshape(op: Operator, shape: Sequence[int]) -> tuple[int, ...]:
     sizes = op.setting("shape", 1)
     if not op.attribute("allowzero", 0):
         sizes = [n if n else shape[axis] for axis, n in enumerate(sizes)]
-    return np.empty(tuple(shape)).reshape(sizes).shape
+    return tuple(map(int, np.empty(tuple(shape)).reshape(sizes).shape))
 
 
 def _squeeze(op: Operator, shape: Sequence[int]) -> tuple[int, ...]:
     axes = op.setting("axes", 1)
-    return np.empty(tuple(shape)).squeeze(None if axes is None else tuple(axes)).shape
+    return tuple(map(int, np.empty(tuple(shape)).squeeze(None if axes is None else tuple(axes)).shape))
 
 
 def _unsqueeze(op: Operator, shape: Sequence[int]) -> tuple[int, ...]:
-    wider: tuple[int, ...] = np.expand_dims(np.empty(tuple(shape)), tuple(op.setting("axes", 1))).shape
-    return wider
+    axes: tuple[int, ...] = tuple(op.setting("axes", 1))
+    return tuple(map(int, np.expand_dims(np.empty(tuple(shape)), axes).shape))
 
 
 _RESHAPES: dict[str, Callable[[Operator, Sequence[int]], tuple[int, ...]]] = {

@@ -31,6 +31,7 @@ from ctbench.results.failures import by_stage, warn
 from ctbench.time_budget import now
 from ctbench.verify.cascade import Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
+from ctbench.verify.joint import joint
 from ctbench.verify.problem import Problem
 from ctbench.verify.property_problems import Subject, groups
 from ctbench.verify.stages import Stage
@@ -55,7 +56,7 @@ class PropertyResult:
 
 @full_float32
 def verify_property(
-    model: nn.Module,
+    model: nn.Module | Mapping[str, nn.Module],
     prop: Property,
     *,
     input_shape: Shape | None = None,
@@ -71,7 +72,7 @@ def verify_property(
     at all open cases before the next stage begins. A case without inputs, or without unsafe outputs, holds at once.
 
     Args:
-        model: any network of supported layers.
+        model: any network of supported layers; or networks by their names, if the property declares several.
         prop: about the inputs of the network in C order, and its outputs.
         input_shape: the shape of one input; by default that of an ONNX file, and a vector for any other network.
         stages: the cascade.
@@ -86,8 +87,8 @@ def verify_property(
 
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
-        ValueError: the property has another number of inputs or outputs than the network; or the timeout or the seed
-            is out of range.
+        ValueError: the property has another number of inputs or outputs than the network, or declares other networks;
+            or the timeout or the seed is out of range.
     """
     start = now()
     cascade = Cascade(stages=tuple(stages), timeout=timeout)
@@ -95,6 +96,11 @@ def verify_property(
         raise ValueError(f"seed is {seed}: it must be a whole number in [0, 2^31)")
     if not isinstance(prop, Property):
         raise ValueError(f"the property is {prop!r}: give a Property, e.g. ctbench.read_vnnlib(path)")
+    if isinstance(model, Mapping):
+        model = joint(model, prop.networks)
+    elif len(prop.networks) > 1:
+        names = ", ".join(network.name for network in prop.networks)
+        raise ValueError(f"the property declares the networks {names}: give each by its name, e.g. {{'f': model}}")
     subject = Subject(_network(model, prop, input_shape), replay)
     cases = [case for case in map(_unsettled, prop.cases) if case is not None]
     generator = torch.Generator(subject.network.like.device).manual_seed(seed)
