@@ -160,7 +160,7 @@ def test_an_unknown_instance_with_time_left_has_a_reason(path, tmp_path):
     record, _ = decide(instance, _load)
     assert record["verdict"] == "unknown"
     assert "the least margin is above" in record["reason"]
-    assert "no box that is left can be halved: it may be 0" in record["reason"]
+    assert "the search over boxes has ended: the margin may be 0" in record["reason"]
     assert record["seconds"] < 50
 
 

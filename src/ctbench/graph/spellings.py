@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ctbench.graph.builder import Builder, Value
+from ctbench.graph.builder import Builder, Constant, Value
 from ctbench.graph.functions import READINGS, Reading, reads
 from ctbench.graph.ops import UnsupportedLayerError
 
@@ -43,7 +43,14 @@ def _with_alpha(reading: Reading) -> Reading:
     """A sum or a difference of which the second operand has a factor."""
 
     def scaled(build: Builder, path: str, first: Any, second: Any, *, alpha: float = 1) -> Any:
-        if alpha != 1:
+        if alpha != 1 and isinstance(second, Constant):
+            if second.tensor.requires_grad:
+                raise UnsupportedLayerError(
+                    f"'{path}' multiplies {second.name} by alpha: the product would not follow its training, store the "
+                    f"parameter with its factor"
+                )
+            second = Constant(alpha * second.tensor, second.name)
+        elif alpha != 1:
             second = (
                 second * alpha if isinstance(second, int | float) else READINGS[torch.mul](build, path, second, alpha)
             )
@@ -80,7 +87,7 @@ reads(torch.max, "max")(_extreme(READINGS[torch.maximum], READINGS[torch.amax], 
 reads(torch.min, "min")(_extreme(READINGS[torch.minimum], READINGS.get(torch.amin), -1.0))
 
 
-@reads("to", "type", "type_as", "float", "double", "cpu", "cuda", "detach", "requires_grad_")
+@reads("to", "type_as", "float", "double")
 def _cast(build: Builder, path: str, x: Any, *args: Any, **kwargs: Any) -> Any:
     """Another type or device: in exact arithmetic the value stays the same."""
     kinds = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.dtype)]

@@ -306,7 +306,7 @@ class _Reader:
                 )
             return self.build.layer(target, module, inputs[0])
         if isinstance(target, type) and (is_dataclass(target) or hasattr(target, "_fields")):
-            names = [each.name for each in fields(target)] if is_dataclass(target) else list(target._fields)  # type: ignore[attr-defined]
+            names = [each.name for each in fields(target)] if is_dataclass(target) else list(target._fields)
             return {**dict(zip(names, args, strict=False)), **kwargs}  # several outputs by name
         if target in _ARITHMETIC and all(isinstance(arg, int | float) for arg in args):
             return target(*args)
@@ -317,7 +317,7 @@ class _Reader:
         shape, count = constant.tensor.shape, constant.tensor.numel()
         if shape[:1] != (1,):
             raise UnsupportedLayerError(
-                f"'{path}' is called with {constant.name} of shape {list(shape)}: give [1, ...]"
+                f"'{path}' is called with {constant.name} of shape {list(shape)}: give that of one sample, [1, ...]"
             )
 
         def zeros(tensor: torch.Tensor) -> torch.Tensor:

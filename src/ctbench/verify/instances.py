@@ -275,6 +275,8 @@ def _result(instance: Instance, load: Callable[..., Loaded], begin: float) -> Pr
     left = instance.timeout - (now() - begin)
     if result.verdict != "unknown" or result.open is Open.TIME or left <= 0:
         return result
+    if prop.inputs <= InputSplit.inputs:  # the search over boxes has ended
+        return result if result.failed else replace(result, reason=f"{result.reason}; {_why(result.bound)}")
     last = verify_property(model, prop, timeout=left, replay=runtime, stages=LAST, seed=1)
     bounds = [bound for bound in (result.bound, last.bound) if bound is not None]
     both = replace(
@@ -292,7 +294,7 @@ def _result(instance: Instance, load: Callable[..., Loaded], begin: float) -> Pr
     return both if last.failed else replace(both, reason=f"{last.reason}; {_why(both.bound)}")
 
 
-# what is tried in the time that other stages leave: more attacks, and boxes of any number of inputs until the end
+# what is tried in the time that other stages leave: more attacks, and boxes of many inputs until the end
 LAST: tuple[Stage, ...] = (Falsify(rounds=10), InputSplit(inputs=10**6, max_subproblems=10**9, share=1.0))
 
 
@@ -300,7 +302,7 @@ def _why(bound: float | None) -> str:
     """Why more time would not help."""
     if bound is None:
         return "no stage has a bound of the least margin: the region may be too large for numbers"
-    return f"the least margin is above {bound:.3g}, and no box that is left can be halved: it may be 0"
+    return f"the least margin is above {bound:.3g}, and the search over boxes has ended: the margin may be 0"
 
 
 def _networks(instance: Instance, prop: Property, load: Callable[..., Loaded]) -> Loaded:
