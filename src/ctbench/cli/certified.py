@@ -6,6 +6,7 @@ from ctbench.cli.options import wide_console
 from ctbench.report import Grid
 from ctbench.results import OUTCOMES, Certification, Verdict, fairness
 from ctbench.results.checking import CLEAN
+from ctbench.results.radii import decimals
 
 
 def show(certification: Certification, norm: str, eps: float) -> None:
@@ -21,9 +22,9 @@ def show(certification: Certification, norm: str, eps: float) -> None:
     console = wide_console()
     console.print(Grid(headings=("stage", *OUTCOMES, "seconds"), rows=rows, total=True))
     console.print(
-        f"{len(finished)} samples, {norm} eps {eps:g}: natural {100 * finished.natural_accuracy:.2f} %, adversarial "
-        f"{100 * finished.adversarial_accuracy:.2f} %, certified {100 * finished.certified_accuracy:.2f} %, "
-        f"{certification.seconds:.1f} s",
+        f"{len(finished)} samples, {norm} eps {decimals(eps)}: natural {100 * finished.natural_accuracy:.2f} %, "
+        f"adversarial {100 * finished.adversarial_accuracy:.2f} %, "
+        f"certified {100 * finished.certified_accuracy:.2f} %, {certification.seconds:.1f} s",
         highlight=False,
         soft_wrap=True,
     )

@@ -12,7 +12,7 @@ import torch
 
 from ctbench.cli import failures, subjects
 from ctbench.cli.certified import show
-from ctbench.cli.options import check_place
+from ctbench.cli.options import check_place, strength
 from ctbench.cli.subjects import Subject
 from ctbench.files import write_whole
 from ctbench.graph import precision
@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> None:
                     resume=args.resume,
                     counterexamples=args.counterexamples,
                     first=samples.start,
-                    about={"dataset": subject.dataset, "network": subject.network} | subject.selection,
+                    about={"dataset": subject.dataset, "network": subject.network}
+                    | subject.selection
+                    | ({"attack": strength(args)} if strength(args) else {}),
                     on_start=on_start,
                     on_record=on_record,
                 ),

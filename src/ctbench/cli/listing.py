@@ -13,9 +13,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ctbench.analyses import analyses
 from ctbench.attacks import attacks
-from ctbench.cli.options import decimals, wide_console
+from ctbench.cli import analyse
+from ctbench.cli.options import wide_console
 from ctbench.corruptions import corruptions
 from ctbench.datasets import datasets
 from ctbench.experiments import PAPERS, figures
@@ -23,6 +23,7 @@ from ctbench.methods import methods
 from ctbench.networks import architectures
 from ctbench.recipes import recipes
 from ctbench.regions import threats
+from ctbench.results.radii import decimals
 from ctbench.verify import stage_types
 
 NARROW = 140  # characters of a terminal in which columns would be too narrow to read
@@ -87,7 +88,7 @@ def _members(kind: str) -> list[tuple[str, ...]]:
         "threats": threats,
         "attacks": attacks,
         "stages": stage_types,
-        "analyses": analyses,
+        "analyses": analyse.kinds,
         "corruptions": corruptions,
     }
     entries = [(name, _about(member), _fields(member)) for name, member in members[kind]().items()]

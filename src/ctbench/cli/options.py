@@ -57,6 +57,17 @@ def add_attack_strength(command: argparse.ArgumentParser) -> None:
     )
 
 
+def attack_strength(args: argparse.Namespace) -> dict[str, int]:
+    """The steps and restarts that the options give to attacks, if any."""
+    strength = {"steps": args.attack_steps, "restarts": args.attack_restarts}
+    return {name: value for name, value in strength.items() if value is not None}
+
+
+def strength(args: argparse.Namespace) -> str:
+    """The same as text for the names of files, e.g. "20-steps-3-restarts"; "" if the options give none."""
+    return "-".join(f"{value}-{name}" for name, value in attack_strength(args).items())
+
+
 def add_strict(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--strict", action="store_true", help="exit with status 2 if a stage failed, after all results are written"
@@ -73,13 +84,12 @@ def device(text: str) -> str:
     """An available device."""
     if text == "cpu":  # which is there without a look at torch, whose import takes seconds
         return text
-    import torch
+    from ctbench import devices
 
     try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise argparse.ArgumentTypeError(f"there is no device {text!r} to compute on ({reason})") from None
+        devices.available(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 
@@ -129,6 +139,13 @@ def add_own(command: argparse.ArgumentParser) -> None:
 def add_changes(command: argparse.ArgumentParser) -> None:
     """Add a recipe, and the options that change its fields."""
     command.add_argument("recipe", metavar="RECIPE", help="a recipe's name (ctbench list recipes) or a recipe.json")
+    add_set(command)
+    for name, (path, about) in SHORT.items():
+        command.add_argument(f"--{name}", metavar="N" if name != "eps" else "EPS", help=f"short for {path}=: {about}")
+
+
+def add_set(command: argparse.ArgumentParser) -> None:
+    """Add the option that changes a field of a recipe."""
     command.add_argument(
         "--set",
         dest="changes",
@@ -138,8 +155,6 @@ def add_changes(command: argparse.ArgumentParser) -> None:
         help="change a field of the recipe (ctbench show RECIPE), e.g. optimizer.lr=0.001, threat.eps=2/255, "
         "ramp.end=50%% or method=ibp; may be repeated",
     )
-    for name, (path, about) in SHORT.items():
-        command.add_argument(f"--{name}", metavar="N" if name != "eps" else "EPS", help=f"short for {path}=: {about}")
 
 
 SHORT = {
@@ -153,14 +168,6 @@ def changes(args: argparse.Namespace) -> list[str]:
     """The changes of a recipe on the command line, the short forms first."""
     short = {path: getattr(args, name) for name, (path, _) in SHORT.items()}
     return [*(f"{path}={value}" for path, value in short.items() if value is not None), *args.changes]
-
-
-def decimals(value: float) -> str:
-    """A number, as a fraction of 255 if it is one that its decimals do not show, such as 2/255."""
-    pixels = round(255 * value)
-    if 0 < pixels < 255 and value == pixels / 255 and value != round(value, 4):
-        return f"{pixels}/255"
-    return f"{value:.6g}"
 
 
 def radius(text: str) -> float:

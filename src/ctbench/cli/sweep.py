@@ -6,64 +6,141 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 
 from ctbench.cli import failures
 from ctbench.cli.compare import show
+from ctbench.cli.options import strength
 from ctbench.cli.overview import Overview, Step
-from ctbench.recipes import recipes, unknown
-from ctbench.results import RunFolder
+from ctbench.recipes import recipe, recipes, unknown
+from ctbench.results import CertificationFiles, RunFolder
 from ctbench.results.runs import region_name
+from ctbench.training import Recipe
 from ctbench.verify import stages_by_name
 
 LOOK = 0.5  # seconds between two looks at the files of the runs
+PASSED_ON = ("data", "device", "model", "data_from")  # options of training and certification
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of a sweep: a recipe, the changes of its fields, "path=value", and those among them that vary."""
+
+    recipe: str
+    changes: tuple[str, ...] = ()
+    varied: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of its run folder, e.g. "digits_sabr,method.ratio=0.4"."""
+        return ",".join((self.recipe, *self.varied)).replace("/", "_")
+
+    def changed(self) -> Recipe:
+        """Raises ValueError: a change is not valid."""
+        return recipe(self.recipe).with_changes([*self.changes, *self.varied])
 
 
 def run(args: argparse.Namespace) -> None:
-    names = chosen(args.recipes)
-    data = ["--data", str(args.data)] if args.data else []
-    stages_by_name(args.stages)  # raises before anything is trained
+    trials = [
+        Trial(name, tuple(args.changes), varied)
+        for name in chosen(args.recipes)
+        for varied in combinations(args.varied)
+    ]
+    for trial in trials:
+        trial.changed()  # raises before anything is trained, like the next line
+    stages_by_name(args.stages)
+    shared = [
+        text
+        for option in PASSED_ON
+        if (value := getattr(args, option)) is not None
+        for text in (f"--{option.replace('_', '-')}", str(value))
+    ]
+    certifying = ["samples", "timeout", "attack_steps", "attack_restarts"]
     options = ["--stages", args.stages]
+    for option in certifying:
+        if getattr(args, option):
+            options += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
     imports = [f"--import={module}" for module in args.modules]
-    options += ["--samples", str(args.samples)] if args.samples else []
-    options += ["--timeout", str(args.timeout)] if args.timeout else []
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // args.jobs))}
-    overview = Overview.of(len(names), quiet=args.quiet)
+    overview = Overview.of(len(trials), quiet=args.quiet)
 
-    def work(name: str) -> str:
+    def work(trial: Trial) -> str:
         """Train and certify in separate processes; returns the error message, or ""."""
-        folder = RunFolder(args.out / name)
-        for step in steps(name, folder):
+        folder = RunFolder(args.out / trial.name)
+        files = certification(trial, folder, strength(args))
+        changes = [f"--set={change}" for change in (*trial.changes, *trial.varied)]
+        arguments = {
+            "train": [trial.recipe, *changes, "--out", str(folder.path)],
+            "certify": [str(folder.path), *options, "--out", str(files.records)],
+        }
+        for step in steps(trial, folder, files):
             overview.begin(step)
-            arguments = [name, "--out", str(folder.path)] if step.title == "train" else [str(folder.path), *options]
-            call = [sys.executable, "-m", "ctbench", *imports, step.title, *arguments, *data, "--resume", "--quiet"]
-            done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+            call = [sys.executable, "-m", "ctbench", *imports, step.title, *arguments[step.title], *shared]
+            done = subprocess.run(
+                [*call, "--resume", "--quiet"], env=environment, capture_output=True, text=True, check=False
+            )
             if done.returncode:
-                overview.end(name, done.stderr.strip())
+                overview.end(trial.name, done.stderr.strip())
                 return done.stderr.strip()
-        overview.end(name)
+        overview.end(trial.name)
         return ""
 
     with overview.shown(), ThreadPoolExecutor(args.jobs) as pool:
-        futures = [pool.submit(work, name) for name in names]
+        futures = [pool.submit(work, trial) for trial in trials]
         while wait(futures, timeout=LOOK).not_done:
             overview.look()
-    errors = {name: future.result() for name, future in zip(names, futures, strict=True)}
-    failed = show([args.out / name for name in names if not errors[name]], as_markdown=args.markdown)
+    errors = {trial.name: future.result() for trial, future in zip(trials, futures, strict=True)}
+    failed = show([args.out / name for name, error in errors.items() if not error], as_markdown=args.markdown)
     failures.tell(failed, strict=args.strict and not any(errors.values()))
     if any(errors.values()):
         messages = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
-        raise ValueError(f"not all of the {len(names)} recipes could be trained and certified. {messages}")
+        raise ValueError(f"not all of the {len(trials)} recipes could be trained and certified. {messages}")
 
 
-def steps(name: str, folder: RunFolder) -> Iterator[Step]:
-    """The two steps of a recipe: training, whose records are epochs, and certification, whose records are samples."""
-    recipe = recipes()[name]()
-    yield Step(name, "train", "epoch", folder.metrics, recipe.epochs)
-    certification = folder.certification(region_name(recipe.threat.name, recipe.threat.eps))
-    yield Step(name, "certify", "sample", certification.records, None)
+def certification(trial: Trial, folder: RunFolder, strength: str) -> CertificationFiles:
+    """The files of its certification; attacks of another strength have their own."""
+    threat = trial.changed().threat
+    return folder.certification("-".join(filter(None, (region_name(threat.name, threat.eps), strength))))
+
+
+def steps(trial: Trial, folder: RunFolder, files: CertificationFiles) -> Iterator[Step]:
+    """The two steps of a trial: training, whose records are epochs, and certification, whose records are samples."""
+    yield Step(trial.name, "train", "epoch", folder.metrics, trial.changed().epochs)
+    yield Step(trial.name, "certify", "sample", files.records, None)
+
+
+def combinations(options: Sequence[str]) -> list[tuple[str, ...]]:
+    """All combinations of the values of some fields, each as changes: "a=1,2" and "b=3" are (a=1, b=3), (a=2, b=3).
+
+    Raises:
+        ValueError: an option has not the form PATH=VALUE,VALUE,..., or names a field or a value twice.
+    """
+    fields: dict[str, list[str]] = {}
+    for option in options:
+        path, equals, text = option.partition("=")
+        values = split(text)
+        if not equals or not path or not all(values):
+            raise ValueError(f"--vary {option!r}: write PATH=VALUE,VALUE,..., e.g. method.ratio=0.1,0.4")
+        if path in fields or len(set(values)) < len(values):
+            raise ValueError(f"--vary {option!r}: name each field once, and each of its values once")
+        fields[path] = values
+    return list(product(*([f"{path}={value}" for value in values] for path, values in fields.items())))
+
+
+def split(text: str) -> list[str]:
+    """The parts between commas that are not in brackets: "[1,2],3" has two."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def chosen(patterns: list[str]) -> list[str]:

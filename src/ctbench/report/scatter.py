@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ctbench.report.comparison import Row
 from ctbench.report.figures import panels, save
 from ctbench.results import Certification, published_results
+from ctbench.results.radii import decimals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ class Mark:
 
     @property
     def panel(self) -> str:
-        return f"{self.dataset}, {self.norm} eps {self.eps:.4g}"
+        return f"{self.dataset}, {self.norm} eps {decimals(self.eps, 4)}"
 
 
 def scatter_marks(rows: Iterable[Row], x: str, y: str) -> list[Mark]:
