@@ -174,7 +174,8 @@ def test_a_timeout_caps_those_of_the_list(call):
     call("net.onnx,proved.vnnlib,20\nnet.onnx,broken.vnnlib,1e-9\n", "--timeout", 7)
     records = results()
     assert [record["timeout_s"] for record in records.values()] == [7, 1e-9]
-    assert (records["broken"]["verdict"], records["broken"]["reason"]) == ("timeout", "1e-09 seconds were not enough")
+    assert records["broken"]["verdict"] == "timeout"
+    assert records["broken"]["reason"].startswith("1e-09 seconds were not enough")
     assert Path("runs/vnncomp/list/net_broken.txt").read_text() == "timeout\n"
 
 

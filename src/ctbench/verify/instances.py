@@ -269,7 +269,7 @@ def _result(instance: Instance, load: Callable[..., Loaded], begin: float) -> Pr
     model, runtime = _networks(instance, prop, load)
     left = instance.timeout - (now() - begin)
     if left <= 0:
-        reason = f"reading the files took {now() - begin:.1f} of {instance.timeout:g} seconds"
+        reason = f"{instance.timeout:g} seconds were not enough: reading the files took {now() - begin:.1f}"
         return PropertyResult(verdict="unknown", stage="", bound=None, seconds=0.0, reason=reason, open=Open.TIME)
     result = verify_property(model, prop, timeout=left, replay=runtime)
     left = instance.timeout - (now() - begin)

@@ -31,7 +31,7 @@ from ctbench.results.failures import by_stage, warn
 from ctbench.time_budget import now
 from ctbench.verify.cascade import Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
-from ctbench.verify.joint import joint
+from ctbench.verify.joint import Joint, joint
 from ctbench.verify.problem import Problem
 from ctbench.verify.property_problems import Subject, groups
 from ctbench.verify.stages import Stage
@@ -98,7 +98,7 @@ def verify_property(
         raise ValueError(f"the property is {prop!r}: give a Property, e.g. ctbench.read_vnnlib(path)")
     if isinstance(model, Mapping):
         model = joint(model, prop.networks)
-    elif len(prop.networks) > 1:
+    elif len(prop.networks) > 1 and not isinstance(model, Joint):
         names = ", ".join(network.name for network in prop.networks)
         raise ValueError(f"the property declares the networks {names}: give each by its name, e.g. {{'f': model}}")
     subject = Subject(_network(model, prop, input_shape), replay)
