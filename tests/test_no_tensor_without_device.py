@@ -48,6 +48,7 @@ ON_THE_CPU = {
     "verify/worst_case.py": "integer programs are built and solved by the CPU, of a copy of the network there",
     "vnnlib/bounds.py": FILE,
     "vnnlib/halfspaces.py": FILE,
+    "vnnlib/property.py": FILE,
     "vnnlib/reading.py": FILE,
 }
 # files with a few such places: how many, and why
@@ -58,7 +59,7 @@ FEW = {
     "graph/functions.py": (1, TRACED),
     "graph/ops/joins.py": (4, TRACED),
     "graph/ops/moves.py": (2, TRACED),
-    "graph/trace.py": (3, f"the probe is drawn on the CPU, the same for all devices; {OPEN}"),
+    "graph/trace.py": (4, f"the probe is drawn on the CPU, the same for all devices; {OPEN}"),
     "regions/box.py": (1, "radii for each feature are only checked, on the CPU, before there is an input"),
     "regions/segments.py": (2, "directions are made on the CPU, the same for all devices, and moved to the inputs"),
 }

@@ -270,7 +270,7 @@ class _Reader:
         if isinstance(arg, int) and not isinstance(arg, bool) and arg and arg % BATCH == 0:
             if arg == BATCH:
                 return BatchSize()
-            raise ValueError(
+            raise UnsupportedLayerError(
                 f"the forward computes {arg // BATCH} times the size of the batch: a network must treat each sample on "
                 f"its own, and leave the batch a dimension of its own"
             )
