@@ -172,6 +172,11 @@ def radius(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a radius, e.g. 0.1 or 8/255") from None
 
 
+def radii(text: str) -> list[float]:
+    """Radii with commas between them, each once, ascending."""
+    return sorted({radius(part) for part in text.split(",")})
+
+
 def seconds(text: str) -> float:
     """A positive number of seconds."""
     try:
