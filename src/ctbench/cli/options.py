@@ -119,6 +119,10 @@ def add_own(command: argparse.ArgumentParser) -> None:
         help="a network of your own: a Python function that takes no arguments and returns a torch module; MODULE may "
         "be a path, e.g. nets/mine.py:build",
     )
+    add_data_from(command)
+
+
+def add_data_from(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data-from",
         metavar="MODULE:FUNCTION",
@@ -189,6 +193,13 @@ def positive(text: str) -> int:
     """A whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number of 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 
