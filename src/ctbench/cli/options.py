@@ -196,6 +196,23 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
+    parts = text.split(",")
+    if not all(parts):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name: give names with commas between them")
+    return parts
+
+
+def percents(text: str) -> tuple[float, float]:
+    """Two percents with a comma between them."""
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two percents, e.g. 80,50") from None
+    return x, y
+
+
 def whole(text: str) -> int:
     """A whole number of 0 or more."""
     if not text.isdecimal():
