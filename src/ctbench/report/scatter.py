@@ -132,10 +132,18 @@ def draw_scatter(marks: Sequence[Mark], x: str, y: str, path: Path, *, front: bo
         here = [mark for mark in marks if mark.panel == setting]
         _draw_panel(axis, here, styles)
         if front:
-            best = sorted((mark.x, mark.y) for mark in here if not mark.by and not mark.dominated_by)
-            axis.plot(*zip(*best, strict=True), drawstyle="steps-pre", color=OURS, alpha=FAINT, linewidth=0.8)
+            _draw_front(axis, [mark for mark in here if not mark.by and not mark.dominated_by])
         axis.set(title=setting, xlabel=f"{x} accuracy (%)", ylabel=f"{y} accuracy (%)")
     save(figure, f"{y} over {x} accuracy; hollow: published", path)
+
+
+def _draw_front(axis: Axes, best: Sequence[Mark]) -> None:
+    """A line around the area that the marks of a front dominate, up to the edges of the panel."""
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    corners = sorted((mark.x, mark.y) for mark in best)
+    corners = [(left, corners[0][1]), *corners, (corners[-1][0], bottom)]
+    axis.plot(*zip(*corners, strict=True), drawstyle="steps-pre", color=OURS, alpha=FAINT, linewidth=0.8)
+    axis.set(xlim=(left, right), ylim=(bottom, top))
 
 
 def _draw_panel(axis: Axes, marks: list[Mark], styles: Mapping[str, tuple[str, str]]) -> None:
@@ -171,4 +179,6 @@ def _draw_panel(axis: Axes, marks: list[Mark], styles: Mapping[str, tuple[str, s
         )
     axis.margins(0.12)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=6, frameon=False)
+    for handle in axis.legend(fontsize=6, frameon=False).legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)
