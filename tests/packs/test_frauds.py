@@ -7,13 +7,14 @@ import pytest
 import torch
 from tests.packs.conftest import NAME, failed, first, forge, forge_settings, records_of, repacked
 
+from ctbench.datasets import corrupted
 from ctbench.graph import Precisions
 from ctbench.onnx import save_onnx
 from ctbench.packs import archive, check
 from ctbench.results import RunFolder, jsonl
 from ctbench.results.checking import sealed, unsealed
 from ctbench.training import load_run
-from ctbench.verify import Records, radii
+from ctbench.verify import Records, certify, radii
 from ctbench.verify.job import Samples
 
 
@@ -209,3 +210,14 @@ def test_the_records_of_a_search_for_radii_are_checked(run):
     wrong.update(verdict="certified", bound=0.3)
     jsonl.rewrite(files.records, [sealed(unsealed(line)) for line in lines])
     assert any("radii/linf-0.1.jsonl" in line for line in failed(run.path))
+
+
+def test_records_about_corrupted_images_are_checked_on_these_images(run):
+    loaded = load_run(run.path)
+    dataset = corrupted(loaded.recipe.dataset, "fog", severity=2)
+    x, y = dataset.load().test[:6]
+    files = run.certification(f"{NAME}-{dataset.title}")
+    certify(loaded.model, x, y, eps=0.05, records=Records(files.records, about={"dataset": dataset.title}))
+    assert failed(run.path, samples=3) == []
+    jsonl.write_json(files.settings, sealed(unsealed(jsonl.read_json(files.settings)) | {"dataset": "digits+fog-3"}))
+    assert any("is about another image" in line for line in failed(run.path, samples=3))

@@ -149,7 +149,8 @@ class Check:
                 raise ClaimError(
                     f"the test images here are not those of the pack: {', '.join(different) or 'more entries'} differs"
                 )
-        self.subject = Subject(self.run, loaded)
+        root = None if self.given is None or isinstance(self.given, Data) else Path(self.given)
+        self.subject = Subject(self.run, loaded, title, root)
         return f"{len(loaded.test)} test images of {title}"
 
     def _onnx(self) -> str:

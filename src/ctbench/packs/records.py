@@ -72,12 +72,13 @@ class _Check:
     def settings(self) -> str:
         """Whether the settings are about this network, these data, and the regions that they describe."""
         settings = self.files.read_settings()
+        self.subject = self.subject.of(settings.get("dataset", self.subject.title))
         self.subject.check_settings(settings)
         self.threat = self.subject.threat_of(settings)
         named = NAMED.fullmatch(self.files.records.stem)
         if named and (named["norm"], _float(named["eps"])) != (self.threat.name, self.threat.eps):
             raise ClaimError(f"its settings say {self.threat.name} eps {self.threat.eps!r}, its name says otherwise")
-        return f"{self.threat.name} eps {self.threat.eps!r}, of this network and these data"
+        return f"{self.threat.name} eps {self.threat.eps!r}, of this network and of {self.subject.title}"
 
     def records(self) -> str:
         """Whether each sample has one record, about its image."""
@@ -181,12 +182,14 @@ def radius_claims(files: RadiusFiles, about: str, subject: Subject, again: Again
     trials = list[Trial]()
 
     def read() -> str:
+        nonlocal subject
         settings = files.read_settings()
+        subject = subject.of(settings.get("dataset", subject.title))
         subject.check_settings(settings)
         subject.threat_of(settings)
         trials.extend(files.trials())
         subject.check_inputs([trial.record for trial in trials])
-        return f"{len(trials)} trials of {len(files.read())} samples, of this network and these data"
+        return f"{len(trials)} trials of {len(files.read())} samples, of this network and of {subject.title}"
 
     def prove() -> str:
         threat = subject.threat_of(files.read_settings())

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ctbench.datasets import Data
+from ctbench.datasets import Data, corrupted
 from ctbench.graph import Precisions
 from ctbench.graph.precisions import doubled
 from ctbench.packs.claims import ClaimError
@@ -26,10 +27,27 @@ CHUNK = 256  # samples at a time
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A run and its data."""
+    """A run and the test images that records are about."""
 
     run: Run
     data: Data
+    title: str  # of the data
+    root: Path | None = None  # the folder of the data sets
+
+    def of(self, title: Any) -> Subject:
+        """The same run with the images of records: the test set, or the test set with a corruption of ours.
+
+        Raises:
+            ClaimError: no such images can be made.
+            ValueError: there is no corruption of this name or severity.
+        """
+        name, dash, severity = str(title).removeprefix(f"{self.title}+").rpartition("-")
+        if title == self.title:
+            return self
+        if not (str(title).startswith(f"{self.title}+") and dash and severity.isdecimal()):
+            raise ClaimError(f"its records are about {title!r}, and the test images are {self.title!r}")
+        other = corrupted(self.run.recipe.dataset, name, severity=int(severity))
+        return Subject(self.run, other.load(self.root), other.title, self.root)
 
     @cached_property
     def double(self) -> nn.Module:
@@ -73,12 +91,9 @@ class Subject:
         )
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Raise ClaimError if settings of records are about another network, data set or range of samples."""
+        """Raise ClaimError if settings of records are about another network or range of samples."""
         if settings.get("network_digest") != self.digest:
             raise ClaimError("its records are about another network than these weights: the network_digest differs")
-        title = self.run.recipe.dataset.title
-        if settings.get("dataset", title) != title:
-            raise ClaimError(f"its records are about {settings['dataset']!r}, and the test images are {title!r}")
         ends = settings.get("samples")
         if ends is not None and not 0 <= ends[0] < ends[1] <= len(self.data.test):
             raise ClaimError(f"its samples are {ends}, and there are {len(self.data.test)} test images")
