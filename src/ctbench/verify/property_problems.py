@@ -28,7 +28,7 @@ from ctbench.verify.problem import EXACTLY, SMALLEST, Problem
 from ctbench.vnnlib import Case, Halfspaces
 
 MOST_MARGINS = 20_000_000  # numbers in the margins of one problem
-NEAR = 1e-7  # margins that may be 0 up to rounding, for outputs of about 1
+NEAR = 1e-7  # margins that may be 0 up to rounding, if the largest is about 1
 
 
 def groups(cases: Sequence[Case], outputs: int) -> Iterator[tuple[Case, ...]]:
@@ -105,8 +105,9 @@ class CaseRule:
         owners = replace(self.problem, rule=None).select(self.places)
         lower, upper = (corner[self.places].view_as(points) for corner in self._inside)
         points = torch.minimum(torch.maximum(points, lower), upper)
-        least, size = owners.margins(points.unsqueeze(0))[0].amin(1), self.subject.outputs(points).abs().amax(1)
-        candidates = (least <= NEAR * (1 + size)).nonzero().flatten()
+        margins = owners.margins(points.unsqueeze(0))[0]
+        least = margins.amin(1)
+        candidates = (least <= NEAR * (1 + margins.abs().amax(1))).nonzero().flatten()
         found = torch.zeros_like(least, dtype=torch.bool)
         for place in candidates[least[candidates].argsort()][:EXACTLY].tolist():
             case, owner = self.cases[int(self.places[place])], owners.select(candidates.new_tensor([place]))
