@@ -60,6 +60,7 @@ FEW = {
     "graph/ops/joins.py": (4, TRACED),
     "graph/ops/moves.py": (2, TRACED),
     "graph/trace.py": (4, f"the probe is drawn on the CPU, the same for all devices; {OPEN}"),
+    "packs/records.py": (1, f"{FILE}; the point is moved to the inputs"),
     "regions/box.py": (1, "radii for each feature are only checked, on the CPU, before there is an input"),
     "regions/segments.py": (2, "directions are made on the CPU, the same for all devices, and moved to the inputs"),
 }

@@ -130,7 +130,7 @@ class _Check:
     def _replay(self, index: int, path: Path) -> None:
         assert self.threat is not None, "the settings were checked first"
         problem = self.subject.problem([index], self.threat)
-        point = read_point(path, tuple(problem.x.shape[1:])).unsqueeze(0)
+        point = read_point(path, tuple(problem.x.shape[1:])).to(problem.x.device).unsqueeze(0)
         inside = problem.region.project(point)
         if not bool((inside - point).abs().max() <= NEAR):
             raise ClaimError(f"the counterexample of sample {index} lies outside its region")
