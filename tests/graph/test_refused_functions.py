@@ -72,12 +72,14 @@ REFUSED = {
     "digamma": (lambda m, x: torch.digamma(x), r"'digamma' \(call_function digamma\) is not supported" + REGISTER),
     "F.conv1d": (lambda m, x: F.conv1d(x[:, 0], m.pair), r"conv1d\) with parameter 'pair' of the network \(Reads\)"),
     "where": (lambda m, x: torch.where(x > 0, x, 0.0), r"'gt' .* is not supported" + REGISTER),
-    "a method in place": (lambda m, x: F.silu(x).add_(1), r"'add_' \(call_method add_\) is not supported" + REGISTER),
     "**=": (lambda m, x: operator.ipow(1 * x, 2), r"'ipow' \(call_function ipow\) is not supported" + REGISTER),
     "//=": (lambda m, x: operator.ifloordiv(1 * x, 2), r"'ifloordiv' .* is not supported" + REGISTER),
     "%=": (lambda m, x: operator.imod(1 * x, 2), r"'imod' .* is not supported" + REGISTER),
     # ways to call
-    "add, alpha=2": (lambda m, x: torch.add(x, x, alpha=2), f"'add': add {CALLED} .*'alpha'.*" + REGISTER),
+    "alpha of a parameter": (
+        lambda m, x: torch.add(x, m.row, alpha=2),
+        r"'add' multiplies parameter 'row' of the network \(Reads\) by alpha: .* would not follow its training",
+    ),
     "amax of everything": (lambda m, x: x.amax(), f"'amax': amax {CALLED}" + REGISTER),
     "cat of other ranks": (lambda m, x: torch.cat([x, x[:, 0]], 3), f"'cat': cat {CALLED}" + REGISTER),
     "parts as a whole": (lambda m, x: x.chunk(2, 1), f"'flatten': flatten {CALLED}" + REGISTER),
@@ -87,7 +89,6 @@ REFUSED = {
         lambda m, x: F.max_pool2d(x, 2, return_indices=True)[0],
         "max_pool2d_with_indices" + REGISTER,
     ),
-    "the device": (lambda m, x: x.to(x.device), "asks for .device of a value of the network"),
     "T": (lambda m, x: x[:, 0].mT, "asks for .mT of a value of the network"),
     "infinite padding": (
         lambda m, x: F.pad(x, (1, 1), value=-math.inf),
@@ -97,7 +98,7 @@ REFUSED = {
     "True": (lambda m, x: x * True, "'mul' joins a value of the network with True"),
     "None": (lambda m, x: x + None, "'add' joins a value of the network with None"),
     "the size of the batch": (lambda m, x: x * x.size(0), "'mul' joins a value .* with the size of the batch"),
-    "twice the batch": (lambda m, x: x.view(x.size(0) * 2, -1), "'mul' computes with the size of the batch and 2"),
+    "twice the batch": (lambda m, x: x.view(x.size(0) * 2, -1), "computes 2 times the size of the batch"),
     "too few entries": (lambda m, x: x * m.bias, r"shape \(4, 6, 8\) with parameter 'bias' .* of shape \(5,\)"),
     "one for each sample": (lambda m, x: x + torch.ones(4, 4, 6, 8), "broadcast to the values, without the batch"),
     "a function of a parameter": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -94,13 +95,14 @@ def _pow(op: Operator) -> TracedValue:
 
 @reads("Softmax", "LogSoftmax")
 def _softmax(op: Operator) -> TracedValue:
+    """Along one axis; before opset 13 it goes over the axis and all later ones, which must have size 1."""
     x = op.value()
-    axis = op.attribute("axis")
-    last = len(x.shape) - 1
-    if axis is None and last > 1:
-        raise op.error("name the axis: its default is another one in older opsets")
-    function = torch.softmax if op.kind == "Softmax" else torch.log_softmax
-    return op.call(function, x, last if axis is None else op.axis(axis, len(x.shape)))
+    axis = op.axis(op.attribute("axis", op.softmax_axis), len(x.shape))
+    if op.building.opset < 13 and math.prod(x.shape[axis + 1 :]) != 1:
+        raise op.error(
+            f"in opset {op.building.opset} it goes over all axes from {axis} on: export with opset 13 or newer"
+        )
+    return op.call(torch.softmax if op.kind == "Softmax" else torch.log_softmax, x, axis)
 
 
 @reads("LayerNormalization")

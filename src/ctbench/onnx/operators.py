@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.onnx.building import Array, Operator, Shape, TracedValue
+from ctbench.onnx.building import FLOATS, Array, Operator, Shape, TracedValue
 from ctbench.onnx.gemm import Gemm
 from ctbench.onnx.table import reads
 
@@ -41,7 +41,7 @@ def weighted(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Modul
 def _gemm(op: Operator) -> TracedValue:
     """alpha A B + beta C, with constant B and C."""
     if op.attribute("transA", 0):
-        raise op.error("transA=1 acts across the batch: a network must treat each sample on its own")
+        raise op.across("transA=1 acts across the batch: a network must treat each sample on its own")
     weight = op.weight(1) if op.attribute("transB", 0) else op.weight(1).T.contiguous()  # [out, in]
     bias = None if op.argument(2) is None else op.weight(2).broadcast_to(1, len(weight))[0].clone()
     alpha, beta = op.attribute("alpha", 1.0), op.attribute("beta", 1.0)
@@ -67,16 +67,18 @@ def _matmul(op: Operator) -> TracedValue:
     constant = 0 if not isinstance(first, TracedValue) else 1
     x, weight = op.value(1 - constant), op.weight(constant)
     rank = len(x.shape)
-    if constant == 1 and weight.dim() == 1:
-        column = op.layer(_linear(weight.unsqueeze(0), None), x)
-        return op.call(torch.squeeze, column, rank - 1)
+    if weight.dim() == 1 and rank > 1:  # a vector: the axis that it is multiplied with goes away
+        last = rank - 1
+        if constant == 0 and rank > 2:
+            x = op.call(torch.transpose, x, rank - 2, last)
+        return op.call(torch.squeeze, op.layer(_linear(weight.unsqueeze(0), None), x), last)
     if weight.dim() > rank or weight.dim() < 2 or math.prod(weight.shape[:-2]) != 1:
         raise op.error(f"the constant must be one matrix, it has shape {tuple(weight.shape)}")
     matrix = weight.flatten(0, -2)  # [rows, columns]
     if constant == 1:
         return op.layer(_linear(matrix.T.contiguous(), None), x)
     if rank < 3:
-        raise op.error("it acts across the batch (axis 0): a network must treat each sample on its own")
+        raise op.across("it acts across the batch (axis 0): a network must treat each sample on its own")
     turned = op.layer(_linear(matrix, None), op.call(torch.transpose, x, rank - 2, rank - 1))
     return op.call(torch.transpose, turned, rank - 2, rank - 1)
 
@@ -347,8 +349,9 @@ def _identity(op: Operator) -> TracedValue:
 
 @reads("Cast")
 def _cast(op: Operator) -> TracedValue:
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))
-    if str(op.value().example.dtype) != f"torch.{dtype}":
+    """A cast between floating point types: in exact arithmetic it changes nothing."""
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to")))
+    if dtype not in FLOATS:
         raise op.error(f"a network of {op.value().example.dtype} cannot continue in {dtype}: convert it to float32")
     return op.value()
 

@@ -1,4 +1,4 @@
-"""The table of the ONNX operators that can be read, and the operators that are refused with a reason of their own."""
+"""The table of the ONNX operators that can be read."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Shift(Affine):
         return inputs[0]
 
 
-BATCH = "with the batch as dimension 0: leave it in its place, and write -1 or x.size(0) for its size"
+BATCH_FIRST = "with the batch as dimension 0: leave it in its place, and write -1 or x.size(0) for its size"
 
 
 def broadcasts(shape: Sequence[int], target: Shape) -> bool:
@@ -116,17 +116,17 @@ def rearrangement(function: Callable[[Tensor], Tensor], shape: Shape) -> tuple[O
         constants = function(torch.zeros_like(numbers))
         moved = function(numbers) - constants
     except (RuntimeError, IndexError, TypeError, ValueError) as error:  # from torch, if the shape does not fit
-        raise ValueError(f"it does not fit inputs of shape {shape}, {BATCH} ({error})") from None
+        raise ValueError(f"it does not fit inputs of shape {shape}, {BATCH_FIRST} ({error})") from None
     if moved.numel() == 0:
         raise ValueError(f"its output for inputs of shape {shape} is empty")
     if not bool(constants.isfinite().all()):
         raise UnsupportedLayerError("it pads with values that are not finite")
     if moved.shape[:1] != (2,):
-        raise UnsupportedLayerError(f"it makes {tuple(moved.shape)} of 2 samples of shape {shape}, {BATCH}")
+        raise UnsupportedLayerError(f"it makes {tuple(moved.shape)} of 2 samples of shape {shape}, {BATCH_FIRST}")
     index = moved.long()
     again = torch.where(index[0] > 0, index[0] + size, 0)
     if not torch.equal(index.double(), moved) or not torch.equal(index[1], again) or int(index[0].max()) > size:
-        raise UnsupportedLayerError(f"it mixes samples of shape {shape}, {BATCH}, or does more than move entries")
+        raise UnsupportedLayerError(f"it mixes samples of shape {shape}, {BATCH_FIRST}, or does more than move entries")
     entries, shape = torch.atleast_1d(torch.where(index[0] > 0, index[0] - 1, size)), shape or (1,)
     if torch.equal(entries.flatten(), torch.arange(size)):
         return (Reshape(shape, tuple(entries.shape)),)
