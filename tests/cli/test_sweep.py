@@ -1,18 +1,15 @@
 """`ctbench sweep`: several recipes, trained, certified and compared, whatever fails."""
 
 import re
-import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from tests.cli.short import shortened
 
 from ctbench.cli import demo, main, sweep
+from ctbench.engine import Here
 from ctbench.recipes import recipe
 from ctbench.results import jsonl
 from ctbench.training import train
@@ -20,17 +17,15 @@ from ctbench.training import train
 
 @pytest.fixture
 def here(monkeypatch) -> list[list[str]]:
-    """What sweep would start as processes runs in this one, and recipes are cut short; the commands that ran."""
-    ran = list[list[str]]()
+    """What sweep would do in other processes runs in this one, and recipes are cut short; the commands that ran."""
+    ran, work = list[list[str]](), sweep.work
 
-    def run(call: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        assert call[:3] == [sys.executable, "-m", "ctbench"]
-        ran.append(call[3:])
-        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-            status = main(call[3:])
-        return subprocess.CompletedProcess(call, status, out.getvalue(), err.getvalue())
+    def noted(commands: list[list[str]]) -> Iterator[tuple[int | None, str]]:
+        ran.extend(commands)
+        return work(commands)
 
-    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(sweep, "engine", lambda *_, **__: Here())
+    monkeypatch.setattr(sweep, "work", noted)
     monkeypatch.setattr("ctbench.cli.show.recipe", shortened)
     return ran
 
@@ -71,7 +66,8 @@ def test_compare_sweep_and_demo_tell_of_stages_that_failed(capsys, run, tmp_path
     assert "error: --strict, and stages failed (interval, crown-ibp, crown, alpha-crown)" in said.err
     (tmp_path / "sweep").mkdir()
     (Path("demo") / "digits_ibp").rename(tmp_path / "sweep" / "digits_ibp")
-    monkeypatch.setattr("subprocess.run", lambda call, **_: subprocess.CompletedProcess(call, 0))
+    monkeypatch.setattr(sweep, "engine", lambda *_, **__: Here())
+    monkeypatch.setattr(sweep, "work", lambda _: iter([(None, "")]))
     for strict in (True, False):
         options = ["--strict"] if strict else []
         assert main(["sweep", "digits_ibp", "--out", str(tmp_path / "sweep"), *options]) == 2 * strict

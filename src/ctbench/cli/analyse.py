@@ -15,8 +15,10 @@ from rich.progress import Progress
 
 from ctbench.analyses import Analysis, Study, analyses, analysis
 from ctbench.cli import subjects
+from ctbench.cli.engines import engine
 from ctbench.cli.options import check_place, wide_console
 from ctbench.cli.subjects import Subject
+from ctbench.engine import Engine
 from ctbench.files import write_whole
 from ctbench.progress import progress_bars
 from ctbench.regions import Threat
@@ -34,11 +36,12 @@ def run(args: argparse.Namespace) -> None:
             check_place(path)
     if args.plot and args.plot.suffix not in (".png", ".svg"):
         raise ValueError(f"--plot is {args.plot}: give a file that ends in .png or .svg")
+    place = engine(args.on, args.device)
     results: dict[str, list[Result]] = {title: [] for title in chosen}
     with progress_bars(quiet=args.quiet) as progress:
         try:
             for path in args.runs:
-                for title, result in _analysed(path, chosen, args, progress):
+                for title, result in _analysed(path, chosen, args, place, progress):
                     results[title].append(result)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; records are kept, and the same command continues") from None
@@ -73,7 +76,7 @@ def configured(names: list[str], changes: list[str]) -> dict[str, Analysis]:
 
 
 def _analysed(
-    path: str, chosen: dict[str, Analysis], args: argparse.Namespace, progress: Progress
+    path: str, chosen: dict[str, Analysis], args: argparse.Namespace, engine: Engine, progress: Progress
 ) -> Iterator[tuple[str, Result]]:
     """The results of all analyses of a run, by title; parts with records are not computed again."""
     first = copy.copy(args)
@@ -81,7 +84,7 @@ def _analysed(
     subject = subjects.subject(first)
     samples = subject.samples(args.samples)
     x, y = subject.images[samples.start : samples.stop]
-    study = Study.of(subject.model.to(args.device), x, y, first=samples.start, seed=args.seed)
+    study = Study.of(subject.model.to(engine.home), x, y, first=samples.start, seed=args.seed)
     threats = [replace(subject.threat, eps=eps) for eps in args.eps or [subject.threat.eps]]
     recipe = Recipe.read(subject.folder.recipe) if subject.folder.recipe.is_file() else None
     place = RunFolder(args.out / subject.folder.path.name) if args.out else subject.folder
@@ -96,7 +99,7 @@ def _analysed(
             "seed": args.seed,
         }
         files = place.analysis(title)
-        _measure(files, settings, asked, study, threats, progress, f"{subject.folder.path.name}: {title}")
+        _measure(files, settings, asked, study, threats, engine, progress, f"{subject.folder.path.name}: {title}")
         keys = {key for threat in threats for key in asked.keys(study, threat)}
         yield title, Result(settings, files.read().only(keys), subject.folder.path)
 
@@ -129,6 +132,7 @@ def _measure(
     asked: Analysis,
     study: Study,
     threats: list[Threat],
+    engine: Engine,
     progress: Progress,
     description: str,
 ) -> None:
@@ -137,10 +141,9 @@ def _measure(
         done = {record.key: record for record in files.start(settings).records}
         count = sum(key not in done for threat in threats for key in asked.keys(study, threat))
         task = progress.add_task(description, total=count, text="")
-        for threat in threats:
-            for record in asked.records(study, threat, done):
-                files.append(record)
-                progress.advance(task)
+        for record in asked.records(study, threats, done, engine=engine):
+            files.append(record)
+            progress.advance(task)
 
 
 def _show(chosen: dict[str, Analysis], results: dict[str, list[Result]]) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from ctbench.cli import failures, subjects
 from ctbench.cli.certified import show
+from ctbench.cli.engines import engine
 from ctbench.cli.options import check_place
 from ctbench.cli.subjects import Subject
 from ctbench.files import write_whole
@@ -30,12 +31,13 @@ def run(args: argparse.Namespace) -> None:
     samples = subject.samples(args.samples)
     if args.export:
         check_export(args.export, threat.name)
+    place = engine(args.on, args.device, workers=args.workers)
     x, y = subject.images[samples.start : samples.stop]
     files = CertificationFiles(args.out) if args.out else subject.folder.certification(subject.name)
     try:
         with failures.without_warning(), _progress(len(x), quiet=args.quiet) as (on_start, on_record):
             certification = certify(
-                subject.model.to(args.device),
+                subject.model.to(place.home),
                 x,
                 y,
                 threat,
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
                     on_record=on_record,
                 ),
                 replay=subject.replay,
-                workers=args.workers,
+                engine=place,
             )
     except KeyboardInterrupt:
         kept = f"{len(files.read())} records are kept in {files.records}"

@@ -31,6 +31,17 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", type=device, default="cpu", help="the device: cpu (the default) or cuda")
 
 
+def add_engine(command: argparse.ArgumentParser) -> None:
+    """Add the options that say where the work is done; `engines.engine` reads them."""
+    command.add_argument(
+        "--on",
+        metavar="PLACE",
+        help="where to work: local (all cores, or with --device cuda all accelerators), local:N (N processes), ray "
+        "(the Ray cluster of this machine, or a new one) or ray://HOST:PORT; default: in this process",
+    )
+    command.add_argument("--device", default="cpu", help="the device of networks: cpu (the default) or cuda")
+
+
 def add_stages(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stages",

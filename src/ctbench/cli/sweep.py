@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from fnmatch import fnmatchcase
+from io import StringIO
+from pathlib import Path
 
 from ctbench.cli import failures
 from ctbench.cli.compare import show
+from ctbench.cli.engines import engine
 from ctbench.cli.overview import Overview, Step
+from ctbench.engine import Task, TasksFailedError
 from ctbench.recipes import recipes, unknown
 from ctbench.results import RunFolder
 from ctbench.results.runs import region_name
@@ -23,39 +25,75 @@ LOOK = 0.5  # seconds between two looks at the files of the runs
 
 def run(args: argparse.Namespace) -> None:
     names = chosen(args.recipes)
-    data = ["--data", str(args.data)] if args.data else []
     stages_by_name(args.stages)  # raises before anything is trained
-    options = ["--stages", args.stages]
-    imports = [f"--import={module}" for module in args.modules]
-    options += ["--samples", str(args.samples)] if args.samples else []
-    options += ["--timeout", str(args.timeout)] if args.timeout else []
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // args.jobs))}
-    overview = Overview.of(len(names), quiet=args.quiet)
-
-    def work(name: str) -> str:
-        """Train and certify in separate processes; returns the error message, or ""."""
-        folder = RunFolder(args.out / name)
-        for step in steps(name, folder):
-            overview.begin(step)
-            arguments = [name, "--out", str(folder.path)] if step.title == "train" else [str(folder.path), *options]
-            call = [sys.executable, "-m", "ctbench", *imports, step.title, *arguments, *data, "--resume", "--quiet"]
-            done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode:
-                overview.end(name, done.stderr.strip())
-                return done.stderr.strip()
-        overview.end(name)
-        return ""
-
-    with overview.shown(), ThreadPoolExecutor(args.jobs) as pool:
-        futures = [pool.submit(work, name) for name in names]
-        while wait(futures, timeout=LOOK).not_done:
-            overview.look()
-    errors = {name: future.result() for name, future in zip(names, futures, strict=True)}
-    failed = show([args.out / name for name in names if not errors[name]], as_markdown=args.markdown)
-    failures.tell(failed, strict=args.strict and not any(errors.values()))
+    place = engine(args.on, args.device, workers=args.jobs, apart=True)
+    overview, errors = Overview.of(len(names), quiet=args.quiet), dict[str, str]()
+    tasks = [Task(name, work, (commands(name, args),)) for name in names]
+    with overview.shown(), _looking(overview), closing(place.run(tasks, count=len(tasks))) as results:
+        try:
+            for name, (begun, error) in results:
+                if begun is not None:
+                    overview.begin(list(steps(name, RunFolder(args.out / name)))[begun])
+                else:
+                    errors[name] = error
+                    overview.end(name, error)
+        except TasksFailedError as failed:
+            for name, error in failed.failures.items():
+                errors[name] = error
+                overview.end(name, error)
+    failed_stages = show([args.out / name for name in names if not errors[name]], as_markdown=args.markdown)
+    failures.tell(failed_stages, strict=args.strict and not any(errors.values()))
     if any(errors.values()):
         messages = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
         raise ValueError(f"not all of the {len(names)} recipes could be trained and certified. {messages}")
+
+
+def commands(name: str, args: argparse.Namespace) -> list[list[str]]:
+    """The commands that train and certify a recipe, one after the other. Workers may have another working folder."""
+    folder = str((args.out / name).absolute())
+    modules = [str(Path(module).absolute()) if module.endswith(".py") else module for module in args.modules]
+    common = [f"--import={module}" for module in modules]
+    common += ["--resume", "--quiet", "--device", args.device]
+    common += ["--data", str(args.data.absolute())] if args.data else []
+    certify = ["certify", folder, "--stages", args.stages]
+    certify += ["--samples", str(args.samples)] if args.samples else []
+    certify += ["--timeout", str(args.timeout)] if args.timeout else []
+    return [["train", name, "--out", folder, *common], [*certify, *common]]
+
+
+def work(commands: Sequence[Sequence[str]]) -> Iterator[tuple[int | None, str]]:
+    """The task of a worker: run commands one after the other.
+
+    Yields the place of each command when it begins; and at the end None, and the error message or "".
+    """
+    from ctbench.cli.main import main
+
+    for place, arguments in enumerate(commands):
+        yield place, ""
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as told:
+            status = main(arguments)
+        if status:
+            yield None, told.getvalue().strip()
+            return
+    yield None, ""
+
+
+@contextmanager
+def _looking(overview: Overview) -> Iterator[None]:
+    """A context in which the files of the runs are looked at from time to time."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK):
+            overview.look()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def steps(name: str, folder: RunFolder) -> Iterator[Step]:

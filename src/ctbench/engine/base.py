@@ -12,13 +12,13 @@ import io
 import pickle
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
 from typing import Any
 
-Key = Hashable
+Key = str
 Arguments = tuple[Any, ...]
 ATTEMPTS = 3  # workers that may die of a task
 

@@ -25,6 +25,7 @@ from ctbench import zoo
 from ctbench.analyses import Analysis, Study
 from ctbench.analyses.generalisation import CorruptedSet, accuracies, our_sets, published_sets
 from ctbench.datasets import Images
+from ctbench.engine import Engine, Here
 from ctbench.experiments.scales import ORIGINAL, SMALL_RADII, NetworkScale
 from ctbench.report import rows
 from ctbench.results import (
@@ -90,6 +91,7 @@ class Networks:
         folder: the folder of the run folders.
         data: the folder of the data sets; None is the variable CTBENCH_DATA, or else the user's cache.
         device: where to compute.
+        engine: where samples are certified and analysed; by default in this process.
         deadline: the time (`time.perf_counter`) after which nothing new begins.
         tell: called with what begins.
     """
@@ -98,6 +100,7 @@ class Networks:
     folder: Path
     data: Path | None = None
     device: torch.device = torch.device("cpu")  # noqa: RUF009
+    engine: Engine = Here()  # noqa: RUF009
     deadline: float = math.inf
     tell: Tell = _silent
 
@@ -163,6 +166,7 @@ class Networks:
             run.recipe.threat,
             stages=stages_by_name(stages),
             timeout=self.scale.timeout,
+            engine=self.engine,
             total=None if math.isinf(self.deadline) else max(1.0, self.deadline - time.perf_counter()),
             records=Records(
                 files.records,
@@ -207,7 +211,7 @@ class Networks:
             done = {record.key: record for record in files.start(settings).records}
             if any(key not in done for key in keys):
                 self._begin(f"{asked.name} of {run.recipe.name}", network)
-            for record in asked.records(study, threat, done):
+            for record in asked.records(study, [threat], done, engine=self.engine):
                 files.append(record)
         return files.read().only(keys)
 

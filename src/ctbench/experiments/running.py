@@ -1,5 +1,5 @@
-"""Running an experiment: its trials on any engine, with a record of each trial as soon as it ends. After an interruption
-only the missing trials run.
+"""Running an experiment: its trials on any engine, with a record of each trial as soon as it ends. After an
+interruption only the missing trials run.
 
     records = run(experiment.trials(scale), Path("records.jsonl"), engine=Local(workers=8))
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctbench.cli.options import Commands, add_data, add_stages, add_strict, add_timeout, positive
+from ctbench.cli.options import Commands, add_data, add_engine, add_stages, add_strict, add_timeout, positive
 
 
 def add_to(commands: Commands) -> None:
@@ -12,7 +12,7 @@ def add_to(commands: Commands) -> None:
     command.add_argument("recipes", nargs="+", metavar="RECIPE", help="names, or patterns such as 'mnist_small_*'")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the run folders")
     command.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="recipes at a time; they share the cores"
+        "--jobs", type=positive, metavar="N", help="recipes at a time (short for --on local:N); they share the cores"
     )
     command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
     add_stages(command)
@@ -21,3 +21,4 @@ def add_to(commands: Commands) -> None:
     add_strict(command)
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
+    add_engine(command)
