@@ -60,7 +60,8 @@ class Crew(ABC, Generic[W]):
         """What `Engine.run` promises."""
         queue = Queue(iter(tasks))
         try:
-            self.workers = [self.hire() for _ in range(self.size)]
+            for _ in range(self.size):
+                self.workers.append(self.hire())
             while self._occupied(queue):
                 for worker in self.wait([worker for worker in self.workers if worker.task or not worker.ready]):
                     yield from self._heard(worker, queue)

@@ -10,6 +10,7 @@ import math
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -109,16 +110,19 @@ def connected(address: str | None) -> ModuleType:
         return ray
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        if address is not None:
-            _check_listening(address)
-            ray.init(address, **quiet)
-        else:
-            _init_near(ray, quiet)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error says the same
+            if address is not None:
+                _check_listening(address)
+                ray.init(address, **quiet)
+            else:
+                _init_near(ray, quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "of this machine" if address is None else f"at {address}"
         reason = str(error).strip().partition("\n")[0]
         raise ConnectionError(
-            f"no connection to a Ray cluster {where} ({reason}): start one with `ray start --head`, or give its address"
+            f"no connection to a Ray cluster {where} ({reason}): start one with `ray start --head`, give its address, and if it "
+            f"has an authentication token, the same one (RAY_AUTH_TOKEN_PATH)"
         ) from None
     return ray
 

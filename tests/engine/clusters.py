@@ -1,0 +1,130 @@
+"""A real Ray cluster of two nodes on this machine, each of one CPU, with an authentication token of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+START = ["-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--disable-usage-stats", "--block"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that runs."""
+
+    folder: Path
+    head: subprocess.Popen[bytes]
+    port: int
+    client: int  # the port of the Ray Client server
+    environment: Mapping[str, str]
+
+    @property
+    def address(self) -> str:
+        return f"ray://127.0.0.1:{self.client}"
+
+    @contextmanager
+    def node(self) -> Iterator[subprocess.Popen[bytes]]:
+        """One more node."""
+        log = self.folder / f"node-{time.time_ns()}.log"
+        with _started([f"--address=127.0.0.1:{self.port}"], self.environment, log) as process:
+            yield process
+
+    def driver(self, *arguments: object, **options: object) -> subprocess.Popen[str]:
+        """A Python process that may use the cluster."""
+        return subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """The head of a cluster."""
+    (folder / "token").write_text(secrets.token_hex(32))
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT))),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "300",  # on a busy machine
+    }
+    environment.pop("RAY_ADDRESS", None)
+    port, client = _free_ports(2)
+    # Ray's sockets lie in this folder, and their paths must be short
+    session = Path("/tmp") / f"ct{os.getpid()}"
+    options = ["--head", f"--port={port}", f"--ray-client-server-port={client}", f"--temp-dir={session}"]
+    with _started([*options, "--include-dashboard=false"], environment, folder / "head.log") as head:
+        yield Cluster(folder, head, port, client, environment)
+
+
+@contextmanager
+def _started(options: list[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A node that has started; it and all its processes are killed at the end."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *START, *options],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        while b"block forever" not in log.read_bytes():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield process
+    finally:
+        kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a node with all its processes, which cannot say goodbye to anyone."""
+    for number in (process.pid, *descendants(process.pid)):
+        try:
+            os.kill(number, signal.SIGKILL)
+        except ProcessLookupError:
+            continue  # it ended with its parent
+    process.wait()
+
+
+def descendants(process: int) -> list[int]:
+    """The processes below a process, parents first."""
+    children = dict[int, list[int]]()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+        children.setdefault(parent, []).append(int(path.parent.name))
+    below, queue = list[int](), [process]
+    while queue:
+        queue += (new := children.get(queue.pop(0), []))
+        below += new
+    return below
+
+
+def _free_ports(number: int) -> list[int]:
+    """Free ports outside the range of Ray's workers, 10002 to 19999."""
+    ports = list[int]()
+    while len(ports) < number:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+            if port > 20000 and port not in ports:
+                ports.append(port)
+    return ports
