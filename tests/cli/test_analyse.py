@@ -57,6 +57,18 @@ def test_it_prints_and_writes_what_python_measures(succeeds, run):
     assert len(settings["network_digest"]) == 64
 
 
+def test_two_workers_measure_what_one_process_measures(succeeds, run):
+    radii = ("--eps", "0.05,0.1")
+    alone = succeeds("analyse", run, *QUICK, *radii, "--out", "alone")
+    assert succeeds("analyse", run, *QUICK, *radii, "--out", "both", "--on", "local:2") == alone
+    folders = [Path(name) / "run" / "analysed" for name in ("alone", "both")]
+    for first, second in zip(*(sorted(folder.glob("*.jsonl")) for folder in folders), strict=True):
+        untimed = {"seconds": 0, "checksum": ""}
+        records = [sorted((str(record | untimed) for record in jsonl.read(path)), key=str) for path in (first, second)]
+        assert records[0] == records[1]
+        assert len(records[0]) == 2
+
+
 def test_it_continues_and_computes_nothing_twice(succeeds, run, monkeypatch):
     first = succeeds("analyse", run, *QUICK)
     records = run / "analysed" / "fragmentation.jsonl"

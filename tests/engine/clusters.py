@@ -94,28 +94,25 @@ def _started(options: list[str], environment: Mapping[str, str], log: Path) -> I
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a node with all its processes, which cannot say goodbye to anyone."""
-    for number in (process.pid, *descendants(process.pid)):
+    for number in of_session(process.pid):
         try:
             os.kill(number, signal.SIGKILL)
         except ProcessLookupError:
-            continue  # it ended with its parent
+            continue  # it ended with another one
     process.wait()
 
 
-def descendants(process: int) -> list[int]:
-    """The processes below a process, parents first."""
-    children = dict[int, list[int]]()
+def of_session(leader: int) -> list[int]:
+    """The processes of a session: all that its leader has started, even if those between have ended."""
+    members = list[int]()
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            session = int(path.read_text().rpartition(")")[2].split()[3])
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has just ended
-        children.setdefault(parent, []).append(int(path.parent.name))
-    below, queue = list[int](), [process]
-    while queue:
-        queue += (new := children.get(queue.pop(0), []))
-        below += new
-    return below
+        if session == leader:
+            members.append(int(path.parent.name))
+    return members
 
 
 def _free_ports(number: int) -> list[int]:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,11 +54,16 @@ class Local(Engine):
     def size(self) -> int:
         if self.workers is not None:
             return self.workers
-        return len(accelerators()) if self.device == "cuda" else len(os.sched_getaffinity(0))
+        return len(accelerators()) if self.device == "cuda" else cores()
 
     def run(self, tasks: Iterable[Task], *, count: int | None = None) -> Generator[tuple[Key, Any]]:
         size = self.size() if count is None else min(self.size(), count)
         return _Processes(size, self.device).run(tasks)
+
+
+def cores() -> int:
+    """The cores that this process may use, where the system tells; otherwise all cores."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def accelerators() -> list[str]:

@@ -34,8 +34,8 @@ class Ray(Engine):
 
     Args:
         address: "ray://HOST:PORT" of a cluster's Ray Client server, or "HOST:PORT" of its head, if this machine is one
-            of its nodes. None takes the cluster of RAY_ADDRESS or of this machine; if there is none, it starts one on
-            this machine, which ends with this process.
+            of its nodes. None takes that of RAY_ADDRESS, or the cluster of this machine; if there is none, one starts on
+            this machine, and ends with this process.
         workers: the number of workers; None for all that the cluster has room for when the run begins.
         cpus: CPUs, and threads of torch, of each worker.
         gpus: GPUs of each worker, which may be a share, e.g. 0.5; None for one with device="cuda", otherwise none.
@@ -108,6 +108,7 @@ def connected(address: str | None) -> ModuleType:
         raise ValueError(f"ray is not there ({error}): pip install 'ctbench[cluster]', or use --on local") from None
     if ray.is_initialized():
         return ray
+    address = address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         with warnings.catch_warnings():
