@@ -61,7 +61,11 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_raylet_start_wait_time_s": "300",  # on a busy machine
+        # on a busy machine a node needs minutes to start, and to answer
+        "RAY_raylet_start_wait_time_s": "300",
+        "RAY_agent_register_timeout_ms": "300000",
+        "RAY_worker_register_timeout_seconds": "300",
+        "RAY_health_check_timeout_ms": "60000",
     }
     environment.pop("RAY_ADDRESS", None)
     port, client = _free_ports(2)

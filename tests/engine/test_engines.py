@@ -201,9 +201,22 @@ def test_the_options_of_a_command_choose_one_engine(monkeypatch):
     assert engine_of_options(None, "cuda", workers=1) == Here("cuda")
 
 
-def test_nothing_answers_at_an_address():
+def test_nothing_answers_at_an_address(monkeypatch):
     pytest.importorskip("ray")
     start = time.perf_counter()
     with pytest.raises(ConnectionError, match=r"no connection to a Ray cluster at ray://127.0.0.1:1 \(.*refused\)"):
         engine("ray://127.0.0.1:1").size()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConnectionError, match=r"no connection to a Ray cluster at 127.0.0.1:1 \(.*refused\)"):
+        engine("ray").size()
+    with pytest.raises(ConnectionError, match="'head' is not an address: give ray://HOST:PORT"):
+        Ray(address="head").size()
     assert time.perf_counter() - start < 60
+
+
+def test_a_missing_ray_is_told_of(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        ValueError, match=r"ray is not there \(.*\): pip install 'ctbench\[cluster\]', or use --on local"
+    ):
+        engine("ray").size()

@@ -34,8 +34,8 @@ class Ray(Engine):
 
     Args:
         address: "ray://HOST:PORT" of a cluster's Ray Client server, or "HOST:PORT" of its head, if this machine is one
-            of its nodes. None takes that of RAY_ADDRESS, or the cluster of this machine; if there is none, one starts on
-            this machine, and ends with this process.
+            of its nodes. None takes that of RAY_ADDRESS, or the cluster of this machine; if there is none, one starts
+            on this machine, and ends with this process.
         workers: the number of workers; None for all that the cluster has room for when the run begins.
         cpus: CPUs, and threads of torch, of each worker.
         gpus: GPUs of each worker, which may be a share, e.g. 0.5; None for one with device="cuda", otherwise none.
@@ -122,8 +122,8 @@ def connected(address: str | None) -> ModuleType:
         where = "of this machine" if address is None else f"at {address}"
         reason = str(error).strip().partition("\n")[0]
         raise ConnectionError(
-            f"no connection to a Ray cluster {where} ({reason}): start one with `ray start --head`, give its address, and if it "
-            f"has an authentication token, the same one (RAY_AUTH_TOKEN_PATH)"
+            f"no connection to a Ray cluster {where} ({reason}): start one with `ray start --head`, give its address, "
+            f"and if it has an authentication token, the same one (RAY_AUTH_TOKEN_PATH)"
         ) from None
     return ray
 

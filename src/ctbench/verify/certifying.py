@@ -113,13 +113,14 @@ def certify(
     cascade = Cascade(stages=tuple(stages), timeout=timeout, replay=replay)
     job = Job.of(model, x, y, threat=threat_or_linf(threat, eps), cascade=cascade, seed=seed)
     samples = Samples(range(records.first, records.first + len(x)), x, y)
+    size = engine.size()  # raises, before files are written, if there is nowhere to work
     with records.writing(job.settings, len(x)) as writer:
         samples.recognize({**writer.kept, **writer.again})
         by_index = dict(writer.kept)
         if records.on_start is not None:
             records.on_start(Certification.of(by_index[index] for index in samples.indices if index in by_index))
         finished = set(by_index)
-        chunks = samples.chunks(finished, engine.size()) if len(finished) < len(x) else []
+        chunks = samples.chunks(finished, size)
         tasks = _tasks(Kept(job), samples, chunks, finished, deadline)
         with closing(engine.run(tasks, count=len(chunks))) as parts:
             for _, part in parts:
