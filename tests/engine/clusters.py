@@ -16,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 START = ["-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--disable-usage-stats", "--block"]
+# with given ports a node does not wait for those that its agents choose: on a busy machine it would give up
+AGENTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,10 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 @contextmanager
 def _started(options: list[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A node that has started; it and all its processes are killed at the end."""
+    agents = [f"--{name}={port}" for name, port in zip(AGENTS, _free_ports(len(AGENTS)), strict=True)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *START, *options],
+            [sys.executable, *START, *agents, *options],
             env=environment,
             stdout=output,
             stderr=output,
