@@ -28,10 +28,16 @@ class Cluster:
     head: subprocess.Popen[bytes]
     port: int
     client: int  # the port of the Ray Client server
-    environment: Mapping[str, str]
+    environment: dict[str, str]
 
     @property
     def address(self) -> str:
+        """The address of the head, for drivers on its nodes. RAY_ADDRESS has it for all drivers."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def client_address(self) -> str:
+        """The address of the Ray Client server, for drivers anywhere."""
         return f"ray://127.0.0.1:{self.client}"
 
     @contextmanager
@@ -45,7 +51,7 @@ class Cluster:
         """A Python process that may use the cluster."""
         return subprocess.Popen(
             [sys.executable, *map(str, arguments)],
-            env=self.environment,
+            env=self.environment | {"RAY_ADDRESS": self.address},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,4 +1,4 @@
-"""A Ray cluster: an existing one, or one on this machine (`pip install 'ctbench[cluster]'`).
+"""A Ray cluster: an existing one, or one on this machine (`pip install ray`).
 
 A worker is an actor with its share of CPUs and GPUs. The driver asks it for one result after the other: so workers send
 nothing that nobody waits for, and the driver's memory stays flat. Ray ends the actors when the driver ends.
@@ -105,7 +105,7 @@ def connected(address: str | None) -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise ValueError(f"ray is not there ({error}): pip install 'ctbench[cluster]', or use --on local") from None
+        raise ValueError(f"ray is not there ({error}): pip install ray, or use --on local") from None
     if ray.is_initialized():
         return ray
     address = address or os.environ.get("RAY_ADDRESS")
