@@ -10,10 +10,14 @@ import pytest
 from ctbench import load_run, save_onnx
 from ctbench.analyses import Fragmentation, Tightness, fragmentation, own_accuracy, tightness
 from ctbench.cli import main
+from ctbench.datasets import Spheres
 from ctbench.methods.ibp import IBP
 from ctbench.methods.taps import TAPS
+from ctbench.networks import MLP
+from ctbench.regions import Linf
 from ctbench.report.analyses import Result
 from ctbench.results import AnalysisFiles, jsonl
+from ctbench.training import SGD, ConstantRamp, Recipe, train
 
 QUICK = ("--what", "fragmentation,tightness", "--samples", 40)
 
@@ -165,6 +169,58 @@ def test_weights_and_onnx_files_are_analysed(succeeds, fails, run):
     assert "does not define its eps or its data" in fails("analyse", "net.onnx", *QUICK)
     message = fails("analyse", "net.onnx", "--what", "own-accuracy", *data)
     assert "own-accuracy needs a training method: give --set own-accuracy.method=NAME, or a run folder" in message
+
+
+def test_generalisation_is_measured_by_the_command_of_corruptions(succeeds, fails, run, monkeypatch):
+    printed = succeeds("corruptions", run, "--samples", 30, "--kinds", "fog,stripe", "--severities", "1,5", "--csv")
+    expected = [float(number) for number in printed.splitlines()[1].split(",")[2:]]
+    records = run / "corrupted" / "ours-30.jsonl"
+    content = records.read_bytes()
+    some = ("--set", 'generalisation.kinds=["fog", "stripe"]', "--set", "generalisation.severities=[1, 5]")
+    asked = ("analyse", run, "--what", "states,generalisation", "--samples", 30, *some)
+    monkeypatch.setattr("ctbench.analyses.generalisation.count_right", lambda *_: pytest.fail("computed again"))
+    out = succeeds(*asked, "--csv", "all.csv", "--plot", "it.svg")
+    assert records.read_bytes() == content
+    table = list(csv.DictReader(Path("all.csv").read_text().splitlines()))
+    mine = [line for line in table if line["analysis"].startswith("generalisation")]
+    whole = [line for line in mine if not line["x"]]
+    assert [line["quantity"] for line in whole] == ["clean", "fog", "stripe", "mean"]
+    assert [float(line["mean"]) for line in whole] == pytest.approx(expected, rel=1e-5)
+    assert {line["x"] for line in mine} == {"", "1", "5"}
+    assert {(line["run"], line["method"], line["eps"], line["samples"]) for line in mine} == {("run", "ibp", "0", "30")}
+    assert [row[:6] for row in rows(out)[-3:]] == [
+        ["run", "ibp", "0.05", "0", "30", place] for place in ("-", "1", "5")
+    ]
+    assert [path.suffix for path in sorted(Path().glob("it-generalisation-*"))] == [".csv", ".svg"]
+    assert "generalisation" in succeeds("list", "analyses")
+
+
+def test_generalisation_needs_the_images_of_a_run(succeeds, fails, run, tmp_path):
+    what = ("--what", "generalisation", "--samples")
+    weights = ("analyse", run / "weights.safetensors", *what, 5, "--dataset", "digits", "--eps", 0.05)
+    assert "generalisation needs a run folder, whose test images it corrupts" in fails(*weights)
+    assert "leave out --corruption" in fails("analyse", run, *what, 5, "--corruption", "fog")
+    assert "generalisation takes the first images, not 3:5: give --samples N" in fails("analyse", run, *what, "3:5")
+    absent = ("--data", tmp_path, "--set", "generalisation.source=mnist-c")
+    assert "mnist_c or mnist_c.zip is neither in" in fails("analyse", run, *what, 5, *absent)
+    assert "severities are (9,): give whole" in fails(
+        "analyse", run, *what, 5, "--set", "generalisation.severities=[9]"
+    )
+    vectors = Spheres(dimension=3, samples=20, test_samples=9, inner_radius=1.0, margin=2.0)
+    threat = Linf(eps=0.1, clip=None)
+    recipe = Recipe(
+        dataset=vectors,
+        network=MLP(),
+        threat=threat,
+        method=IBP(),
+        ramp=ConstantRamp(),
+        epochs=1,
+        batch_size=9,
+        optimizer=SGD(lr=0.1),
+        name="spheres",
+    )
+    train(recipe, out="spheres", quiet=True)
+    assert "spheres was trained on spheres, which holds no images" in fails("analyse", "spheres", *what, 5)
 
 
 def test_an_analysis_of_your_own_is_found(succeeds, fails, run, monkeypatch):

@@ -175,7 +175,10 @@ def test_without_matplotlib_the_numbers_are_kept(fails, monkeypatch, measured):
         (["robust-accuracy", "2a", "--seeds", 0], "'0' is not a whole number of 1 or more"),
         (["robust-accuracy", "2a", "--jobs", 0], "'0' is not a whole number of 1 or more"),
         (["robust-accuracy", "2a", "--scale", "huge"], "invalid choice: 'huge'"),
-        (["robust-accuracy", "2a", "--scale", "small"], "--scale is small, which robust-accuracy does not have"),
+        (
+            ["robust-accuracy", "2a", "--scale", "small"],
+            "--scale is small, which figure 2a of synthetic data does not have",
+        ),
         (["sabr", "2a"], "sabr has no figure '2a'; there are table-1"),
         (["ctbench", "figure-4", "--total", 1e-9], "figure-4 cannot be shown yet, the time was over before: train"),
         ([], "the following arguments are required: PAPER (see"),

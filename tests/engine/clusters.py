@@ -74,6 +74,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         "RAY_agent_register_timeout_ms": "300000",
         "RAY_worker_register_timeout_seconds": "300",
         "RAY_health_check_timeout_ms": "60000",
+        "RAY_worker_niceness": "0",
     }
     environment.pop("RAY_ADDRESS", None)
     port, client = _free_ports(2)

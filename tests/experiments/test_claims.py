@@ -1,5 +1,7 @@
 """Claims: each holds for rows that were made for it, fails for others, and says so in numbers."""
 
+import math
+
 import pytest
 
 from ctbench.experiments.claims import (
@@ -8,11 +10,13 @@ from ctbench.experiments.claims import (
     BestOnDiagonal,
     Correlates,
     Less,
+    Lowest,
     Over,
     PeaksInside,
     Rises,
     SuperLinear,
     Under,
+    Widens,
 )
 
 ROWS = [
@@ -43,6 +47,10 @@ OTHER = [{**row, "setting": "b", "y": -row["y"]} for row in ROWS]
         (PeaksInside("y", "x"), False),
         (SuperLinear("y", "x"), True),
         (SuperLinear("z", "x"), False),
+        (Lowest("y", "IBP"), True),
+        (Lowest("y", "TAPS"), False),
+        (Lowest("y", "COLT"), None),
+        (Lowest("w", "IBP"), None),
         (Correlates("x", "y", least=0.9), True),
         (Correlates("x", "y", sign=-1), False),
         (Under("x", 3.0), True),
@@ -74,3 +82,43 @@ def test_the_best_on_the_diagonal(best, holds):
     same = [{**row, "own": 1.0} for row in rows]
     assert BestOnDiagonal("own", "train", "test")(same).holds is None
     assert BestOnDiagonal("own", "train", "test")(rows).holds is holds
+
+
+GAPS = [
+    {"setting": "a", "method": method, "eps": eps, "error": eps * slope}
+    for method, slope in (("AT", 1.0), ("COAP", 3.0))
+    for eps in (0.5, 1.0)
+]
+
+
+def test_a_gap_that_widens():
+    wide = Widens("error", "eps", {"method": "COAP"}, {"method": "AT"})
+    assert str(wide(GAPS)) == (
+        "the claim holds here: the gap in error (COAP over AT) goes from 1 to 2 as eps goes from 0.5 to 1 at a"
+    )
+    assert Widens("error", "eps", {"method": "AT"}, {"method": "COAP"})(GAPS).holds is False
+    narrower = [{**row, "error": -row["error"]} for row in GAPS if row["method"] == "AT"]
+    assert wide([*narrower, *({**row, "error": -5.0} for row in GAPS if row["method"] == "COAP")]).holds is False
+    assert wide(GAPS[:1] + GAPS[2:3]).holds is None
+    assert wide(GAPS[:2]).holds is None
+
+
+def test_the_lowest_says_which_method_is_lower():
+    finding = Lowest("y", "SABR")(ROWS)
+    assert finding.numbers == "y is lowest for IBP (1), SABR has 4 at a"
+    equal = [{**row, "y": 1.0} for row in ROWS]
+    assert all(Lowest("y", method)(equal).holds for method in ("IBP", "SABR", "TAPS"))
+
+
+@pytest.mark.parametrize(("last", "holds"), [(20.0, True), (0.5, False)])
+def test_infinity_is_the_last_place_of_an_axis(last, holds):
+    rows = [*ROWS, {"setting": "a", "method": "TAPS", "x": math.inf, "y": last}]
+    assert Rises("y", "x")(rows).holds is holds
+    assert "as x goes from 1 to inf" in Rises("y", "x")(rows).numbers
+    assert PeaksInside("y", "x")(rows).holds is not holds
+    assert SuperLinear("y", "x")(rows).holds
+
+
+def test_places_that_are_not_numbers_are_no_places():
+    rows = [*ROWS, *({**ROWS[0], "x": value, "y": 99.0} for value in (math.nan, "IBP", None))]
+    assert Rises("y", "x")(rows) == Rises("y", "x")(ROWS)

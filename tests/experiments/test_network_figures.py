@@ -2,13 +2,25 @@
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from ctbench.analyses.box_growth import SHARES, box_growth
+from ctbench.analyses.neurons import neuron_states
+from ctbench.domains import coap
 from ctbench.experiments import PAPERS, NetworkFigure, NetworkOf, Networks, figures
+from ctbench.experiments.budgets import MORE, SEGMENTS, STAND_IN, keys, tiny_budgets
+from ctbench.experiments.following import Following
 from ctbench.experiments.networks import NotInTimeError
-from ctbench.experiments.scales import NETWORK_SCALES, SETTINGS, TINY_NETWORKS, Setting
+from ctbench.experiments.quantities import Each, LayerGrowth, RobustErrors, UnstableNeurons
+from ctbench.experiments.scales import NETWORK_SCALES, SETTINGS, TINY_NETWORKS
+from ctbench.experiments.setting import Setting
+from ctbench.graph import freeze, trace
 from ctbench.recipes import recipes
+from ctbench.recipes.robust_accuracy import BUDGETS
+from ctbench.results import jsonl
+from ctbench.results.fairness import discrepancy
 
 ALL = {
     f"{paper} {number}": figure
@@ -17,15 +29,26 @@ ALL = {
     if isinstance(figure, NetworkFigure)
 }
 SHORT = (*TINY_NETWORKS.settings["mnist_01"].changes, "epochs=2", "ramp.end=1", "batch_size=480", "network.width=2")
+BRIEF = ("epochs=2", "optimizer.milestones=[1]")
+
+
+def brief(key: str, setting: Setting) -> Setting:
+    samples = 48 if key in SEGMENTS else 480
+    return replace(setting, changes=(*setting.changes, *BRIEF, f"train_samples={samples}", f"batch_size={samples}"))
+
+
+BUDGET_SETTINGS = {key: brief(key, setting) for key, setting in tiny_budgets().items()}
 QUICK = replace(
     TINY_NETWORKS,
     name="quick",
-    settings=dict.fromkeys(SETTINGS, Setting(label="digits", prefix="digits", changes=SHORT)),
+    settings={**dict.fromkeys(SETTINGS, Setting(label="digits", prefix="digits", changes=SHORT)), **BUDGET_SETTINGS},
     splits=(0, 1),
     samples=12,
     certified=12,
     exact=2,
     points=2,
+    seeds=2,
+    watched=4,
 )
 
 
@@ -96,3 +119,124 @@ def test_a_network_of_the_zoo_is_not_trained_again(tmp_path):
     small, begun = NETWORK_SCALES["small"], []
     run = Networks(scale=small, folder=tmp_path, tell=begun.append).run(NetworkOf("mnist_01", "ibp"))
     assert (run.recipe.name, run.folder.path, begun) == ("mnist_small_ibp", tmp_path / "mnist_small_ibp", [])
+
+
+def test_the_growth_of_boxes_is_shown_layer_by_layer(shared):
+    sabr = NetworkOf("cifar10_2", "sabr_original")
+    run = shared.run(sabr)
+    rows = Each(LayerGrowth())(shared, [sabr])
+    expected = box_growth(run.model, shared.images(run, 12)[0], threat=run.recipe.threat)
+    assert {(row["layer"], row["lambda"]): row["growth"] for row in rows} == {
+        (name.removeprefix("layer "), share): expected.mean(name, x=share)
+        for share in SHARES
+        for name in expected.quantities(x=share)
+        if name.startswith("layer ")
+    }
+    assert {row["op"] for row in rows} > {"relu"}
+
+
+# -------------------------------------------------------------------------------------- budgets and segments
+
+COAP = NetworkOf("mnist-l2-0.75", "coap", about={"method": "COAP"})
+
+
+def rows_of(figure: NetworkFigure, networks: Networks, folder: Path) -> list[dict[str, str]]:
+    figure.reproduce(networks, folder)
+    with (folder / f"{figure.number}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_errors_and_discrepancies_are_those_of_the_records_of_attacks(shared, tmp_path):
+    rows = rows_of(ALL["generalisation 3"], shared, tmp_path)
+    methods = {row["method"] for row in rows}
+    assert methods == {"AT", "COAP", "CROWN-IBP"}
+    assert {(row["norm"], row["samples"], row["data"]) for row in rows} == {("l2", "12", "digits")}
+    (row,) = Each(RobustErrors())(shared, [COAP])
+    run = shared.run(COAP)
+    (path,) = (run.folder.path / "attacked").glob("l2-0.375-first-12-pgd.jsonl")
+    records = jsonl.read(path)
+    wrong = [record["prediction"] != record["label"] for record in records]
+    broken = [missed or record["attack"] is not None for missed, record in zip(wrong, records, strict=True)]
+    assert row["standard error"] == pytest.approx(100 * sum(wrong) / 12)
+    assert row["robust error"] == pytest.approx(100 * sum(broken) / 12)
+    labels = [record["label"] for record in records]
+    assert row["discrepancy"] == pytest.approx(100 * discrepancy(wrong, labels))
+    assert row["robust discrepancy"] == pytest.approx(100 * discrepancy(broken, labels))
+    assert jsonl.read_json(path.with_suffix(".json"))["threat"] == "L2(eps=0.375, clip=(0.0, 1.0))"
+
+
+def test_unstable_neurons_are_counted_after_each_epoch(shared):
+    run, shares = shared.run(COAP), shared.unstable(COAP)
+    records = jsonl.read(run.folder.unstable)
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert [record["unstable"] for record in records] == shares
+    x = run.recipe.dataset.load().train[:4][0]
+    net, region = freeze(trace(run.model, (1, 8, 8)), x[:1])[0], run.recipe.threat.region(x)
+    assert shares[-1] == neuron_states(net, region, boxes=coap.boxes(net, region)).unstable
+    (row,) = Each(UnstableNeurons())(shared, [COAP])
+    assert row["unstable, summed"] == pytest.approx(sum(shares))
+    assert row["unstable"] == pytest.approx(100 * shares[-1])
+    assert shared.unstable(replace(COAP, method="pgd")) == []
+
+
+def test_an_interrupted_training_loses_no_count(tmp_path, monkeypatch):
+    """The process ends after the state of epoch 1 was written, and before its neurons were counted."""
+    networks = Networks(scale=QUICK, folder=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Following, "__call__", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            networks.unstable(COAP)
+    (folder,) = tmp_path.iterdir()
+    assert not (folder / "unstable.jsonl").exists()
+    whole = Networks(scale=QUICK, folder=tmp_path / "whole").unstable(COAP)
+    assert networks.unstable(COAP) == whole
+    assert [record["epoch"] for record in jsonl.read(folder / "unstable.jsonl")] == [1, 2]
+    (folder / "unstable.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"unstable\.jsonl lacks epoch 1: .* move it away to train it again"):
+        networks.unstable(COAP)
+
+
+def test_only_the_best_of_some_methods_is_shown(shared):
+    rows = Each(RobustErrors())(shared, ALL["robust-accuracy 1"].networks(QUICK))
+    best = ALL["robust-accuracy 1"].table(shared, ALL["robust-accuracy 1"].networks(QUICK))
+    settings = {row["setting"] for row in rows}
+    assert len(rows) == 5 * len(settings)
+    assert len(best) == 2 * len(settings)
+    for setting in settings:
+        here = [row for row in rows if row["setting"] == setting]
+        adversarial, certified = (row for row in best if row["setting"] == setting)
+        assert adversarial["method"] == "AT"
+        assert certified["robust error"] == min(row["robust error"] for row in here if row["method"] != "AT")
+
+
+def test_budgets_are_those_of_the_recipes_in_the_order_of_their_radii(tmp_path):
+    paper = Networks(scale=NETWORK_SCALES["paper"], folder=tmp_path)
+    for dataset, budgets in BUDGETS.items():
+        shown = [*keys(dataset, "linf"), *keys(dataset, "l2")]
+        assert sorted(shown) == sorted(f"{dataset}-{budget}" for budget in budgets)
+        every = [paper.recipe(NetworkOf(key, "pgd")) for key in (*keys(dataset, "l2", more=True),)]
+        radii = [recipe.threat.eps for recipe in every]
+        assert radii == sorted(radii)
+        assert {(recipe.dataset.name, recipe.threat.name) for recipe in every} == {(dataset, "l2")}
+    assert paper.recipe(NetworkOf("mnist-l2-1.5", "coap")).threat.eps == 1.5
+    assert paper.recipe(NetworkOf("tinyimagenet-l2-2.5/255", "pgd")).threat.eps == 2.5 / 255
+    assert set(MORE) < set(NETWORK_SCALES["small"].settings)
+    small = Networks(scale=NETWORK_SCALES["small"], folder=tmp_path)
+    for norm, stand_ins in STAND_IN.items():
+        for radius, on_mnist in stand_ins.items():
+            key = next(key for key in small.scale.settings if key.endswith(f"{norm}-{radius}"))
+            threat = small.recipe(NetworkOf(key, "ibp")).threat
+            assert (threat.name, threat.eps) == (norm, float(on_mnist))
+
+
+def test_segments_differ_between_seeds_and_are_nested_in_k(tmp_path):
+    small = Networks(scale=NETWORK_SCALES["small"], folder=tmp_path)
+    shown = [small.recipe(network) for network in ALL["robust-accuracy 8a"].networks(small.scale)]
+    assert {(recipe.threat.count, recipe.threat.seed) for recipe in shown} == {
+        (count, seed) for count in (1, 2, 5, 10) for seed in range(3)
+    }
+    assert all(recipe.seed == recipe.threat.seed for recipe in shown)
+    assert {(recipe.method.name, recipe.train_samples, recipe.epochs) for recipe in shown} == {
+        ("line-search", 2000, 3), ("coap", 2000, 3),
+    }  # fmt: skip
+    assert all(recipe.method.projections is None for recipe in shown if recipe.method.name == "coap")

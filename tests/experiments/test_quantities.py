@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from ctbench.experiments import NetworkOf, Networks
-from ctbench.experiments.quantities import Each, Published, Quantity, Spread, Table
+from ctbench.experiments.quantities import Each, Estimated, Published, Quantity, Spread, Table
 from ctbench.experiments.scales import NETWORK_SCALES
 
 IBP = NetworkOf("mnist_01", "ibp", about={"seed": 1})
@@ -57,3 +57,25 @@ def test_the_spread_over_seeds(small):
     (row,) = Spread(Seeds(), ("natural",))(small, networks)
     assert (row["networks"], row["natural"]) == (3, 3.0)
     assert row["natural, deviation"] == pytest.approx(7**0.5)
+
+
+def test_how_well_a_quantity_estimates_another_over_all_networks_of_a_data_set(small):
+    @dataclass(frozen=True)
+    class Own(Table):
+        def __call__(self, networks, figure):
+            return [{**row, "own": 2 * row["natural"] + 1, "constant": 3.0} for row in Seeds()(networks, figure)]
+
+    networks = [
+        NetworkOf(setting, "ibp", about={"seed": seed})
+        for setting, seed in (("mnist_01", 1), ("mnist_01", 2), ("mnist_03", 6))
+    ]
+    *rows, summary = Estimated(Own(), "own", ("natural", "constant"))(small, networks)
+    assert rows == Own()(small, networks)
+    assert summary["setting"] == "mnist, all networks"
+    assert summary["networks"] == 3
+    assert summary["correlation with natural"] == pytest.approx(1.0)
+    assert summary["own - natural"] == pytest.approx(4.0)
+    assert summary["own - natural, deviation"] == pytest.approx(7**0.5)
+    assert summary["correlation with constant"] is None
+    single = Estimated(Own(), "own", ("natural",))(small, networks[:1])[-1]
+    assert (single["own - natural"], single["own - natural, deviation"]) == (2.0, None)

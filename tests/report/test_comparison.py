@@ -80,8 +80,22 @@ def test_a_row_says_what_attacks_left(folder):
     attack(folder, "other", *[(1, "pgd")] * 5, network="def")
     attack(folder, "wider", *[(1, "pgd")] * 5, eps=0.2)
     (row,) = report.rows([folder.path])
-    assert row.attacked == (0.25, 4)
+    assert row.attacked is not None
+    assert (row.attacked.adversarial_accuracy, len(row.attacked)) == (0.25, 4)
     assert row.cells()[10:15] == ["0", "1", "1", "-", "25.00 of 4"]
+
+
+def test_runs_that_were_attacked_have_their_accuracy_discrepancies(folder, tmp_path):
+    attack(folder, "pgd", (1, None), (1, "pgd"), (0, None), (1, None))
+    path = folder.attacked("linf-0.1", "pgd")
+    jsonl.append(path, [{"index": i, "label": 2, "prediction": 2, "attack": by} for i, by in ((4, "pgd"), (5, None))])
+    (tmp_path / "bare").mkdir()
+    jsonl.write_json(tmp_path / "bare" / "recipe.json", RECIPE)
+    heading, _, line, bare = report.markdown(report.rows([folder.path, tmp_path / "bare"])).splitlines()
+    assert heading.endswith("| certify | natural discrepancy | attacked discrepancy |")
+    natural, attacked = (1 / 4 - 1 / 6) / (1 - 1 / 6), (1 / 2 - 3 / 6) / (1 - 3 / 6)
+    assert line.endswith(f"| {natural:.3f} | {attacked:.3f} |")
+    assert bare.endswith("| - | - |")
 
 
 def test_each_certification_has_a_row(folder):

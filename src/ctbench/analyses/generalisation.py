@@ -9,6 +9,8 @@ The corruptions of `ctbench.corruptions` are ours: they have the names of MNIST-
     result = generalisation(model, test, our_sets(test))
     result.ratio("fog"), result.ratio("fog", severity=5), result.mean()
     generalisation(model, test, published_sets("mnist-c"))
+
+`corrupted_tests` tests runs on corrupted images of their data sets, and keeps the records.
 """
 
 from __future__ import annotations
@@ -111,7 +113,7 @@ def generalisation(
         batch_size: the number of images at a time.
 
     Raises:
-        ValueError: there is no corrupted test set.
+        ValueError: there is no corrupted test set, or its images have another shape than the clean ones.
     """
     return Generalisation(tuple(accuracies(model, clean, sets, batch_size=batch_size)))
 
@@ -125,10 +127,15 @@ def accuracies(
     batch_size: int = BATCH,
 ) -> Iterator[CorruptionRecord]:
     """The records of `generalisation`, one by one, except those whose corruption and severity are done."""
-    model = copy.deepcopy(model).eval()
+    model, shape = copy.deepcopy(model).eval(), list(clean.inputs.shape[1:])
     for one in (CorruptedSet(CLEAN, None, lambda: clean), *sets):
         if one.key not in done:
             images = one.images()
+            if list(images.inputs.shape[1:]) != shape:
+                raise ValueError(
+                    f"the images of {one.corruption} have shape {list(images.inputs.shape[1:])}, and the clean ones "
+                    f"{shape}: give corrupted images of the same data set"
+                )
             right = count_right(model, images, batch_size)
             yield CorruptionRecord(corruption=one.corruption, severity=one.severity, right=right, samples=len(images))
 

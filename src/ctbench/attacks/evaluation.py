@@ -25,7 +25,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,12 @@ class Evaluation:
     @property
     def seconds(self) -> float:
         return sum(done.seconds for done in self.rounds)
+
+    def records(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """A record for each sample: its index in the data set, label, clean prediction, and the attack that falsified
+        it."""
+        columns = zip(indices, self.labels, self.predictions, self.falsified_by, strict=True)
+        return [dict(zip(("index", "label", "prediction", "attack"), column, strict=True)) for column in columns]
 
     @property
     def _right(self) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 
 from rich.progress import Progress
 
-from ctbench.analyses import Analysis, Study, analyses, analysis
+from ctbench.analyses import Analysis, Study, analyses
+from ctbench.analyses.corrupted_tests import CorruptedTests
 from ctbench.cli import subjects
 from ctbench.cli.engines import engine
 from ctbench.cli.options import check_place, wide_console
@@ -26,7 +27,9 @@ from ctbench.report import analyses as tables
 from ctbench.report import analysis_figures
 from ctbench.report.analyses import Result
 from ctbench.results import AnalysisFiles, RunFolder
-from ctbench.training import Recipe, codec
+from ctbench.training import Recipe, Run, codec
+
+Asked = Analysis | CorruptedTests
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,7 +58,12 @@ def run(args: argparse.Namespace) -> None:
         _draw(chosen, results, args.plot)
 
 
-def configured(names: list[str], changes: list[str]) -> dict[str, Analysis]:
+def kinds() -> dict[str, type[Analysis] | type[CorruptedTests]]:
+    """All analyses by name, those of other images included."""
+    return dict(sorted({**analyses(), CorruptedTests.name: CorruptedTests}.items()))
+
+
+def configured(names: list[str], changes: list[str]) -> dict[str, Asked]:
     """Analyses with their options, by their titles: names, with a digest of the options that were changed.
 
     Raises:
@@ -63,9 +71,11 @@ def configured(names: list[str], changes: list[str]) -> dict[str, Analysis]:
     """
     if len(set(names)) < len(names):
         raise ValueError(f"--what is {','.join(names)}: name each analysis once")
-    chosen = {}
+    chosen: dict[str, Asked] = {}
     for name in names:
-        plain = analysis(name)
+        if name not in kinds():
+            raise ValueError(f"no analysis is called {name!r}; there are {', '.join(kinds())}")
+        plain = kinds()[name]()
         own = [change.removeprefix(f"{name}.") for change in changes if change.startswith(f"{name}.")]
         digest = hashlib.sha256(json.dumps(sorted(own)).encode()).hexdigest()[:6]
         chosen[f"{name}-{digest}" if own else name] = codec.with_changes(plain, own)
@@ -76,7 +86,7 @@ def configured(names: list[str], changes: list[str]) -> dict[str, Analysis]:
 
 
 def _analysed(
-    path: str, chosen: dict[str, Analysis], args: argparse.Namespace, engine: Engine, progress: Progress
+    path: str, chosen: dict[str, Asked], args: argparse.Namespace, engine: Engine, progress: Progress
 ) -> Iterator[tuple[str, Result]]:
     """The results of all analyses of a run, by title; parts with records are not computed again."""
     first = copy.copy(args)
@@ -89,6 +99,9 @@ def _analysed(
     recipe = Recipe.read(subject.folder.recipe) if subject.folder.recipe.is_file() else None
     place = RunFolder(args.out / subject.folder.path.name) if args.out else subject.folder
     for title, plain in chosen.items():
+        if isinstance(plain, CorruptedTests):
+            yield title, _on_corrupted_images(plain, subject, recipe, place, samples, args)
+            continue
         asked = _of_run(plain, recipe)
         settings = {
             "analysis": asked.name,
@@ -102,6 +115,32 @@ def _analysed(
         _measure(files, settings, asked, study, threats, engine, progress, f"{subject.folder.path.name}: {title}")
         keys = {key for threat in threats for key in asked.keys(study, threat)}
         yield title, Result(settings, files.read().only(keys), subject.folder.path)
+
+
+def _on_corrupted_images(
+    asked: CorruptedTests,
+    subject: Subject,
+    recipe: Recipe | None,
+    place: RunFolder,
+    samples: range,
+    args: argparse.Namespace,
+) -> Result:
+    """What `ctbench corruptions` measures, with the same records.
+
+    Raises:
+        ValueError: the subject is not a run, or its images are already corrupted; or not the first ones are chosen.
+    """
+    if recipe is None or subject.shifted:
+        raise ValueError(
+            f"{asked.name} needs a run folder, whose test images it corrupts: leave out "
+            f"{'--corruption' if subject.shifted else subject.network}"
+        )
+    if samples.start:
+        raise ValueError(f"{asked.name} takes the first images, not {samples.start}:{samples.stop}: give --samples N")
+    run = Run(recipe, subject.model, subject.folder)
+    count = None if args.samples is None else len(samples)
+    result = asked(run, root=args.data, samples=count, device=args.device, place=place)
+    return Result({"analysis": asked.name, **_about(subject, recipe)}, result.measurements(), subject.folder.path)
 
 
 def _of_run(asked: Analysis, recipe: Recipe | None) -> Analysis:
@@ -146,7 +185,7 @@ def _measure(
             progress.advance(task)
 
 
-def _show(chosen: dict[str, Analysis], results: dict[str, list[Result]]) -> None:
+def _show(chosen: dict[str, Asked], results: dict[str, list[Result]]) -> None:
     console = wide_console()
     for title, asked in chosen.items():
         layout = asked.layout
@@ -156,12 +195,12 @@ def _show(chosen: dict[str, Analysis], results: dict[str, list[Result]]) -> None
                 print(pairs)
 
 
-def _draw(chosen: dict[str, Analysis], results: dict[str, list[Result]], path: Path) -> None:
+def _draw(chosen: dict[str, Asked], results: dict[str, list[Result]], path: Path) -> None:
     """Draw all analyses that have a figure: into the file itself, or files with their titles if there are several."""
     drawn = {title: asked.layout for title, asked in chosen.items() if asked.layout}
     if not drawn:
-        kinds = ", ".join(name for name, kind in analyses().items() if kind.layout)
-        raise ValueError(f"--plot: none of {', '.join(chosen)} has a figure; {kinds} have one")
+        with_figures = ", ".join(name for name, kind in kinds().items() if kind.layout)
+        raise ValueError(f"--plot: none of {', '.join(chosen)} has a figure; {with_figures} have one")
     for title, layout in drawn.items():
         if (
             len(drawn) > 1

@@ -70,7 +70,7 @@ def _attack(args: argparse.Namespace, subject: Subject, attacks: list[str], reco
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; records are only written when all attacks have finished") from None
     jsonl.write_json(records.with_suffix(".json"), settings)
-    jsonl.rewrite(records, to_records(evaluation, samples))
+    jsonl.rewrite(records, evaluation.records(samples))
     show(evaluation, subject.threat.name, subject.threat.eps)
     if proved:
         print(f"{len(proved)} certified samples were not attacked")
@@ -95,12 +95,6 @@ def _proved(files: CertificationFiles, settings: dict[str, Any], samples: Sample
     samples.recognize(records)
     certified = {index for index, record in records.items() if record.verdict is Verdict.CERTIFIED}
     return [place for place, index in enumerate(samples.indices) if index in certified]
-
-
-def to_records(evaluation: Evaluation, samples: range) -> list[jsonl.Record]:
-    """A record per sample: its index in the data set, label, clean prediction, and the attack that falsified it."""
-    columns = zip(samples, evaluation.labels, evaluation.predictions, evaluation.falsified_by, strict=True)
-    return [dict(zip(("index", "label", "prediction", "attack"), column, strict=True)) for column in columns]
 
 
 def show(evaluation: Evaluation, norm: str, eps: float) -> None:

@@ -13,8 +13,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ctbench.analyses import analyses
 from ctbench.attacks import attacks
+from ctbench.cli import analyse
 from ctbench.cli.options import decimals, wide_console
 from ctbench.corruptions import corruptions
 from ctbench.datasets import datasets
@@ -87,7 +87,7 @@ def _members(kind: str) -> list[tuple[str, ...]]:
         "threats": threats,
         "attacks": attacks,
         "stages": stage_types,
-        "analyses": analyses,
+        "analyses": analyse.kinds,
         "corruptions": corruptions,
     }
     entries = [(name, _about(member), _fields(member)) for name, member in members[kind]().items()]

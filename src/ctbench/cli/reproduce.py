@@ -76,7 +76,9 @@ def _of_networks(figure: NetworkFigure, args: argparse.Namespace, deadline: floa
 def reproduce(figure: Figure, args: argparse.Namespace, *, total: float) -> None:
     """Run the missing trials of a figure's experiment, and draw it."""
     if args.scale not in ("tiny", "paper"):
-        raise ValueError(f"--scale is {args.scale}, which {args.paper} does not have: give tiny or paper")
+        raise ValueError(
+            f"--scale is {args.scale}, which figure {figure.number} of synthetic data does not have: give tiny or paper"
+        )
     scale, plot = ExperimentScale(seeds=args.seeds or figure.experiment.seeds), figure.plot
     if args.scale == "tiny":
         scale = replace(TINY, seeds=args.seeds or TINY.seeds)

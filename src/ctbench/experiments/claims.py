@@ -147,6 +147,56 @@ class Rises(Grouped):
 
 
 @dataclass(frozen=True)
+class Widens(Grouped):
+    """By how much a quantity is larger for some rows than for others: the gap grows along an axis, and is above 0.
+
+    Args:
+        quantity: its column.
+        along: the axis.
+        these, than: which rows.
+    """
+
+    quantity: str
+    along: str
+    these: Where
+    than: Where
+
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
+        high, low = (dict(course(chosen(rows, where), self.quantity, self.along)) for where in (self.these, self.than))
+        gaps = [(place, high[place] - low[place]) for place in sorted(high.keys() & low.keys())]
+        if len(gaps) < 2:
+            return _NOTHING
+        (start, first), *_, (stop, last) = gaps
+        names = " over ".join(_shown(where) for where in (self.these, self.than))
+        text = f"the gap in {self.quantity} ({names}) goes from {shortly(first)} to {shortly(last)} as {self.along} "
+        return Finding(last > max(first, 0.0), f"{text}goes from {shortly(start)} to {shortly(stop)}")
+
+
+@dataclass(frozen=True)
+class Lowest(Grouped):
+    """The mean of a quantity is lower for one method than for each other method; equal means are allowed.
+
+    Args:
+        quantity: its column.
+        method: the method.
+    """
+
+    quantity: str
+    method: str
+
+    def judge(self, rows: Sequence[Numbers]) -> Finding:
+        methods = dict.fromkeys(str(row.get("method")) for row in rows)
+        means = {method: mean(chosen(rows, {"method": method}), self.quantity) for method in methods}
+        values = {method: value for method, value in means.items() if value is not None}
+        if self.method not in values or len(values) < 2:
+            return _NOTHING
+        best = min(values, key=lambda method: (values[method], method != self.method))
+        text = f"{self.quantity} is lowest for {best} ({shortly(values[best])})"
+        text += "" if best == self.method else f", {self.method} has {shortly(values[self.method])}"
+        return Finding(best == self.method, text)
+
+
+@dataclass(frozen=True)
 class PeaksInside(Grouped):
     """A quantity has its maximum at neither end of an axis."""
 
@@ -288,8 +338,9 @@ def _number(row: Numbers, name: str) -> float | None:
 
 
 def _places(rows: Sequence[Numbers], name: str) -> list[float]:
-    """The numbers in a column, ascending, each once."""
-    return sorted({place for row in rows if (place := _number(row, name)) is not None})
+    """The numbers in a column, ascending, each once. Infinity is the largest place, e.g. of TAPS's weight w."""
+    values = (row.get(name) for row in rows)
+    return sorted({float(value) for value in values if isinstance(value, int | float) and not math.isnan(value)})
 
 
 def _shown(where: Where) -> str:

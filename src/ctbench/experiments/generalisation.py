@@ -1,6 +1,6 @@
-"""The figures on synthetic data of "Certified defences can hurt generalisation" (De Bartolomeis et al. 2022): standard,
-adversarial and certified training on separable points (d = 1000, gamma = 6) and concentric spheres (d = 100, radii 1
-and 12), n = 50, 15 seeds.
+"""The figures of "Certified defences can hurt generalisation" (De Bartolomeis et al. 2022): standard, adversarial and
+certified training on separable points (d = 1000, gamma = 6) and concentric spheres (d = 100, radii 1 and 12), n = 50,
+15 seeds; and on images in l2 balls.
 
 The paper does not give the standard deviation of the noise, which is 1 here (`sigma` shows its effect), or the radius
 of Fig. 5, which is 3 here. In l2 balls there are 10^3 test samples instead of 10^5, because Auto-PGD is slow in 100 or
@@ -16,6 +16,11 @@ from ctbench.datasets import Separable, Spheres
 from ctbench.datasets.synthetic import Synthetic
 from ctbench.experiments import synthetic
 from ctbench.experiments.base import Experiment, Figure, Measures
+from ctbench.experiments.budgets import keys
+from ctbench.experiments.claims import All, Less, Widens
+from ctbench.experiments.images import AT, at_budgets, curves
+from ctbench.experiments.network_figures import NetworkFigure
+from ctbench.experiments.quantities import Each, RobustErrors
 from ctbench.experiments.synthetic import EPS, ERRORS, IN_BALLS, ON_SEGMENTS, STANDARD
 from ctbench.regions import FirstCoordinate, threat
 from ctbench.report import Panel, Plot
@@ -98,9 +103,50 @@ LINEAR, ROUND, COURSE, SMALL, LARGE = _budget(SEPARABLE), _budget(SPHERES), _cou
 APART = (
     "COAP's standard and robust errors exceed those of adversarial training once perturbations align with the signal"
 )
+L2 = {dataset: keys(dataset, "l2", more=True) for dataset in ("mnist", "cifar10", "tinyimagenet")}
+CERTIFIED = {"method": ("COAP", "CROWN-IBP")}
 WORSE = "COAP's error grows above that of adversarial training as eps grows"
 
+
+def _images(number: str, datasets: tuple[str, ...], values: tuple[str, ...], claim: str, test: All) -> NetworkFigure:
+    """Quantities of images over the radius of l2 balls."""
+    return NetworkFigure(
+        number=number,
+        networks=at_budgets(*(L2[dataset] for dataset in datasets), of=("AT", *CERTIFIED["method"])),
+        table=Each(RobustErrors()),
+        drawing=curves("eps", values, panel="data"),
+        claim=claim,
+        test=test,
+    )
+
+
+def _larger(*quantities: str) -> All:
+    """Each quantity is larger for certified training than for adversarial training, on each data set."""
+    return All(*(Less(name, AT, CERTIFIED, by=("data",)) for name in quantities))
+
+
 FIGURES = (
+    _images(
+        "1",
+        ("cifar10",),
+        ("standard error", "robust error", "discrepancy"),
+        "certified defences are less accurate, less robust and less fair than adversarial training",
+        _larger("standard error", "robust error", "discrepancy"),
+    ),
+    _images(
+        "2",
+        tuple(L2),
+        ("standard error", "robust error"),
+        "the standard and robust errors of certified defences exceed those of adversarial training, more with eps",
+        All(*(Widens(error, "eps", CERTIFIED, AT, by=("data",)) for error in ("standard error", "robust error"))),
+    ),
+    _images(
+        "3",
+        tuple(L2),
+        ("discrepancy", "robust discrepancy"),
+        "certified defences are less fair than adversarial training, in standard and in robust accuracy",
+        _larger("discrepancy", "robust discrepancy"),
+    ),
     Figure(
         number="4a",
         experiment=LINEAR,

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -23,21 +23,27 @@ from torch import Tensor
 
 from ctbench import zoo
 from ctbench.analyses import Analysis, Study
-from ctbench.analyses.generalisation import CorruptedSet, accuracies, our_sets, published_sets
-from ctbench.datasets import Images
+from ctbench.analyses.corrupted_tests import OURS, CorruptedTests
+from ctbench.attacks import adversarial_accuracy
 from ctbench.engine import Engine, Here
-from ctbench.experiments.scales import ORIGINAL, SMALL_RADII, NetworkScale
+from ctbench.experiments.following import Following
+from ctbench.experiments.scales import LARGE_RADII, SMALL_RADII, NetworkScale
+from ctbench.experiments.setting import ORIGINAL
+from ctbench.graph import Precisions
+from ctbench.regions import RandomSegments
 from ctbench.report import rows
 from ctbench.results import (
     AnalysisFiles,
+    Attacked,
     Certification,
     CertificationFiles,
     Generalisation,
     Measurements,
-    append_corruptions,
+    RunFolder,
     jsonl,
-    read_corruptions,
+    read_attacked,
 )
+from ctbench.results.runs import region_name
 from ctbench.training import Recipe, Run, codec, load_run, train
 from ctbench.verify import Records, certify, stages_by_name
 
@@ -46,7 +52,10 @@ TITLES = {  # the methods of recipes, as papers call them
     "standard": "Standard",
     "pgd": "PGD",
     "edac": "EDAC",
+    "line_search": "AT",
+    "coap": "COAP",
     "ibp": "IBP",
+    "fast_ibp": "FAST-IBP",
     "crown_ibp": "CROWN-IBP",
     "sabr": "SABR",
     "taps": "TAPS",
@@ -111,13 +120,10 @@ class Networks:
     def labels(self, network: NetworkOf) -> dict[str, Value]:
         """The first columns of its rows."""
         method = TITLES[network.method.removesuffix(ORIGINAL)]
-        radius = "small" if network.setting in SMALL_RADII else "large"
-        return {
-            "setting": self.scale.settings[network.setting].label,
-            "radius": radius,
-            "method": method,
-            **network.about,
-        }
+        labels: dict[str, Value] = {"setting": self.scale.settings[network.setting].label}
+        if network.setting in (*SMALL_RADII, *LARGE_RADII):
+            labels["radius"] = "small" if network.setting in SMALL_RADII else "large"
+        return {**labels, "method": method, **network.about}
 
     def eps(self, network: NetworkOf) -> float:
         """The radius of its setting, in [0, 1] pixel space."""
@@ -131,7 +137,52 @@ class Networks:
         out = self.folder / f"{recipe.name}-{recipe.hash}"
         if not (out / "weights.safetensors").exists():
             self._begin(f"train {recipe.name}", network)
-        return train(recipe, out=out, resume=True, data=self.data, device=self.device, quiet=True)
+        following = self._following(network)
+        if following:
+            following.catch_up()
+        return train(recipe, out=out, resume=True, data=self.data, device=self.device, quiet=True, on_epoch=following)
+
+    def _following(self, network: NetworkOf) -> Following | None:
+        """What counts the unstable neurons of its training, where figures show them: in COAP's."""
+        if network.method != "coap" or not self.scale.settings[network.setting].followed:
+            return None
+        recipe = self.recipe(network)
+        folder = RunFolder(self.folder / f"{recipe.name}-{recipe.hash}")
+        return Following(recipe, folder, self.scale.watched, self.data)
+
+    def unstable(self, network: NetworkOf) -> list[float]:
+        """The share of unstable neurons after each epoch of its training; empty if it is not followed."""
+        self.run(network)
+        following = self._following(network)
+        return following.shares() if following else []
+
+    def attacked(self, network: NetworkOf) -> Attacked:
+        """What attacks leave of the accuracy on the first test images.
+
+        The images are those of a certification. Balls are cut with the data range, for all methods alike, as
+        AutoAttack does; on segments, which are not, a line search takes the place of the attacks.
+        """
+        run, threat = self.run(network), self.recipe(network).threat
+        on_segments = isinstance(threat, RandomSegments)
+        attacks = ("line-search",) if on_segments else self.scale.attacks
+        threat = threat if on_segments else replace(threat, clip=(0.0, 1.0))
+        x, y = self.images(run, self.scale.certified)
+        path = run.folder.attacked(f"{region_name(threat.name, threat.eps)}-first-{len(x)}", "+".join(attacks))
+        settings = {
+            "network_digest": Precisions.of(run.model, x[:1]).proof.digest(),
+            "threat": repr(threat),
+            "attacks": list(attacks),
+        }
+        done = read_attacked(path)
+        if done is None or jsonl.read_json(path.with_suffix(".json")) != settings:
+            self._begin(f"attack {run.recipe.name}", network)
+            evaluation = adversarial_accuracy(run.model, x, y, threat, attacks=attacks)
+            path.parent.mkdir(exist_ok=True)
+            jsonl.write_json(path.with_suffix(".json"), settings)
+            jsonl.rewrite(path, evaluation.records(range(len(x))))
+            done = read_attacked(path)
+        assert done is not None, "an evaluation has at least one sample"
+        return done
 
     def training_seconds(self, network: NetworkOf) -> float:
         """The seconds of its training, all epochs together."""
@@ -222,28 +273,13 @@ class Networks:
             ValueError: the data set has no images, or no published corruptions.
         """
         run = self.run(network)
-        clean = run.recipe.dataset.load(self.data).test
-        if not isinstance(clean, Images):
-            raise ValueError(f"{run.recipe.dataset.name} holds no images: its corruptions are not defined")
-        clean = clean.subset(slice(self.scale.samples))
-        path = run.folder.corrupted(f"{self.scale.corruptions}-{len(clean)}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        jsonl.rewrite(path, jsonl.read(path))  # without a line that was truncated by a kill
-        sets, done = list(self._corrupted(run, clean)), read_corruptions(path)
-        wanted = [("clean", None), *(one.key for one in sets)]
-        if any(key not in done for key in wanted):
-            self._begin(f"corruptions of {run.recipe.name}", network)
-        for record in accuracies(run.model, clean, sets, done=done.keys()):
-            append_corruptions(path, [record])
-            done[record.key] = record
-        return Generalisation(tuple(done[key] for key in wanted))
-
-    def _corrupted(self, run: Run, clean: Images) -> Iterator[CorruptedSet]:
-        if self.scale.corruptions == "ours":
-            return our_sets(clean)
-        dataset = run.recipe.dataset
-        return published_sets(
-            f"{dataset.name}-c", root=self.data, augmentation=dataset.augmentation, samples=self.scale.samples
+        source = OURS if self.scale.corruptions == OURS else f"{run.recipe.dataset.name}-c"
+        return CorruptedTests(source=source)(
+            run,
+            root=self.data,
+            samples=self.scale.samples,
+            device=self.device,
+            begin=lambda: self._begin(f"corruptions of {run.recipe.name}", network),
         )
 
     def _begin(self, what: str, network: NetworkOf) -> None:

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctbench.analyses import Analysis, LossErrors, OwnAccuracy
+from ctbench.analyses import Analysis, BoxGrowth, LossErrors, OwnAccuracy
 from ctbench.analyses.loss_errors import ESTIMATES
 from ctbench.experiments.networks import NetworkOf, Networks, Value
-from ctbench.experiments.scales import ORIGINAL
+from ctbench.experiments.setting import ORIGINAL
 from ctbench.methods.taps import TAPS
 from ctbench.results import Certification, Verdict, compare_certifications, published_results
 
@@ -94,6 +94,38 @@ class Accuracies(Quantity):
         ]
 
 
+@dataclass(frozen=True)
+class RobustErrors(Quantity):
+    """Standard and robust error, and the accuracy discrepancies of both, in percent, with the norm and radius.
+
+    The robust error is that under the attacks of the scale.
+    """
+
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
+        recipe, attacked = networks.recipe(network), networks.attacked(network)
+        return [
+            {
+                "data": recipe.dataset.title,
+                "norm": recipe.threat.name,
+                "eps": float(recipe.threat.eps),
+                "standard error": 100 - 100 * attacked.natural_accuracy,
+                "robust error": 100 - 100 * attacked.adversarial_accuracy,
+                "discrepancy": 100 * attacked.natural_discrepancy,
+                "robust discrepancy": 100 * attacked.robust_discrepancy,
+                "samples": len(attacked),
+            }
+        ]
+
+
+@dataclass(frozen=True)
+class UnstableNeurons(Quantity):
+    """The share of unstable neurons: summed over the epochs of training, and in percent after the last one."""
+
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
+        recipe, shares = networks.recipe(network), networks.unstable(network)
+        return [{"eps": float(recipe.threat.eps), "unstable, summed": sum(shares), "unstable": 100 * shares[-1]}]
+
+
 def _certified_by(certification: Certification, stages: tuple[str, ...]) -> float:
     proved = sum(record.verdict is Verdict.CERTIFIED and record.stage in stages for record in certification)
     return 100 * proved / len(certification)
@@ -115,13 +147,41 @@ class Published(Table):
         rows: list[Numbers] = [{**row, "by": "here"} for row in self.table(networks, figure)]
         by_setting = {network.setting: networks.recipe(network) for network in figure}
         for setting, recipe in by_setting.items():
-            about = {name: networks.labels(NetworkOf(setting, "ibp"))[name] for name in ("setting", "radius")}
+            about = networks.labels(NetworkOf(setting, "ibp"))
             for result in published_results():
                 same = (result.dataset, result.norm) == (recipe.dataset.name, recipe.threat.name)
                 close = math.isclose(result.eps, float(recipe.threat.eps), rel_tol=1e-6)
                 if same and close and (not self.papers or result.paper in self.papers):
                     rows.append({**about, "method": result.method, "by": result.by, **_of(result)})
         return rows
+
+
+@dataclass(frozen=True)
+class OnlyBest(Table):
+    """The rows of another table; of some methods, only the row with the lowest value in each setting.
+
+    Args:
+        table: the other table.
+        methods: these methods.
+        column: the value.
+    """
+
+    table: Table
+    methods: tuple[str, ...]
+    column: str
+
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Numbers]:
+        rows = self.table(networks, figure)
+        best: dict[Value, Numbers] = {}
+        for row in rows:
+            if row["method"] in self.methods:
+                best[row["setting"]] = min(best.get(row["setting"], row), row, key=self._value)
+        return [row for row in rows if row["method"] not in self.methods or row is best[row["setting"]]]
+
+    def _value(self, row: Numbers) -> float:
+        value = row[self.column]
+        assert isinstance(value, int | float), f"{self.column} is no number"
+        return value
 
 
 def _of(result: Any) -> Numbers:
@@ -132,7 +192,9 @@ def _of(result: Any) -> Numbers:
         "certified": accuracies.certified,
         "source": f"{result.paper}, {result.table}",
     }
-    return {**row, "certified error": None if accuracies.certified is None else 100 - accuracies.certified}
+    errors = {"standard error": accuracies.natural, "robust error": accuracies.adversarial}
+    errors["certified error"] = accuracies.certified
+    return {**row, **{name: None if accuracy is None else 100 - accuracy for name, accuracy in errors.items()}}
 
 
 @dataclass(frozen=True)
@@ -165,6 +227,21 @@ class Analysed(Quantity):
             if shown:
                 place: Numbers = {} if x is None else {axis: x}
                 yield {"eps": eps, **place, **{self.called or name: measurements.mean(name, eps, x) for name in shown}}
+
+
+@dataclass(frozen=True)
+class LayerGrowth(Quantity):
+    """The growth rate of interval boxes in each layer, by the share lambda of the radius: a row for each of both."""
+
+    def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
+        measurements = networks.analysis(network, BoxGrowth())
+        return [
+            {"lambda": share, "layer": name.removeprefix("layer "), "op": name.rpartition(": ")[2], "growth": rate}
+            for share in measurements.places()
+            for name in measurements.quantities(x=share)
+            if name.startswith("layer ")
+            for rate in [measurements.mean(name, x=share)]
+        ]
 
 
 @dataclass(frozen=True)
@@ -239,6 +316,45 @@ class Spread(Table):
             spread |= {name: statistics.fmean(values)}
             spread |= {f"{name}, deviation": statistics.stdev(values) if len(values) > 1 else None}
         return spread
+
+
+@dataclass(frozen=True)
+class Estimated(Table):
+    """The rows of another table, and one more for each data set: how well a quantity estimates others over all rows.
+
+    It has the correlation with each other quantity, and the mean and the standard deviation of the differences.
+
+    Args:
+        table: the other table.
+        estimate: the quantity.
+        of: the other quantities.
+    """
+
+    table: Table
+    estimate: str
+    of: tuple[str, ...]
+
+    def __call__(self, networks: Networks, figure: Sequence[NetworkOf]) -> list[Numbers]:
+        groups: dict[str, list[NetworkOf]] = {}
+        for network in figure:
+            groups.setdefault(networks.recipe(network).dataset.title, []).append(network)
+        tables = {name: self.table(networks, group) for name, group in groups.items()}
+        return [*itertools.chain(*tables.values()), *(self._summary(name, rows) for name, rows in tables.items())]
+
+    def _summary(self, name: str, rows: list[Numbers]) -> Numbers:
+        summary: Numbers = {"setting": f"{name}, all networks", "networks": len(rows)}
+        for other in self.of:
+            estimates, values = (
+                [float(value) for row in rows if isinstance(value := row[column], int | float)]
+                for column in (self.estimate, other)
+            )
+            varied = len(set(estimates)) > 1 and len(set(values)) > 1
+            summary[f"correlation with {other}"] = statistics.correlation(estimates, values) if varied else None
+            differences = [estimate - value for estimate, value in zip(estimates, values, strict=True)]
+            summary[f"{self.estimate} - {other}"] = statistics.fmean(differences)
+            several = len(differences) > 1
+            summary[f"{self.estimate} - {other}, deviation"] = statistics.stdev(differences) if several else None
+        return summary
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The figures of "Certified training: small boxes are all you need" (Müller et al. 2023), which proposes SABR.
 
 Networks of SABR have the ratio of their recipe; only at the scale of the paper, Figures 7 and 9 and Table 6 have 0.05.
+`box-growth` shows what section 4 says of trained networks in words.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ctbench.experiments.box_theorem import MeanRadii, RandomCentres
 from ctbench.experiments.claims import All, Below, Less, Over, PeaksInside, Rises, SuperLinear
 from ctbench.experiments.network_figures import Choice, NetworkFigure, called, methods, no_networks, varied
 from ctbench.experiments.networks import NetworkOf
-from ctbench.experiments.quantities import Accuracies, Analysed, Each, Published
+from ctbench.experiments.quantities import Accuracies, Analysed, Each, LayerGrowth, Published
 from ctbench.experiments.scales import SETTINGS, NetworkScale
 from ctbench.report.drawings import Curves, Scatter
 
@@ -103,6 +104,14 @@ FIGURES = (
         table=RandomCentres(),
         claim="the mean radius grows super-linearly where p(-z) > p(z) for all z > 0",
         test=Over("least curvature", 0.0, by=("centres",)),
+    ),
+    NetworkFigure(
+        number="box-growth",
+        networks=methods(SETTING, of=("ibp", "sabr_original", "pgd")),
+        table=Each(LayerGrowth()),
+        drawing=Curves(x="lambda", values=("growth",), series=("layer",), panel="method", log=True),
+        claim="in trained networks, boxes grow faster in ReLU layers the larger they are (section 4, in words)",
+        test=Rises("growth", "lambda", where={"op": "relu"}, by=("method",)),
     ),
     _published("figure-5", "SABR is above and to the right of other methods", BETTER, SETTINGS, ["Müller et al. 2023"]),
     NetworkFigure(

@@ -14,35 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ctbench.recipes import recipe
-from ctbench.training import Recipe
+from ctbench.experiments.budgets import paper_budgets, small_budgets, tiny_budgets
+from ctbench.experiments.setting import Setting
 
 T = TypeVar("T")
 SMALL_RADII, LARGE_RADII = ("mnist_01", "cifar10_2", "tinyimagenet"), ("mnist_03", "cifar10_8")
 SETTINGS = ("mnist_01", "mnist_03", "cifar10_2", "cifar10_8", "tinyimagenet")
-ORIGINAL = "_original"  # how the names of recipes with the settings of the methods' own papers end
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What stands for a paper's setting: the recipes `PREFIX_METHOD`, with changes.
-
-    Args:
-        label: the name in figures.
-        prefix: how the names of the recipes begin.
-        changes: changes of these recipes, "path=value" each.
-        originals: whether there are recipes `PREFIX_METHOD_original`; otherwise `PREFIX_METHOD` stands for them.
-    """
-
-    label: str
-    prefix: str
-    changes: tuple[str, ...] = ()
-    originals: bool = False
-
-    def recipe(self, method: str) -> Recipe:
-        """The recipe of a method, e.g. "taps" or "taps_original"."""
-        base = recipe(f"{self.prefix}_{method if self.originals else method.removesuffix(ORIGINAL)}")
-        return base.with_changes(list(self.changes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +42,8 @@ class NetworkScale:
         points: the number of values on an axis; None for all.
         seeds: the number of seeds where a figure shows their spread.
         corruptions: "ours" or "published".
+        attacks: those of robust errors in balls; on segments it is a line search.
+        watched: the number of training images whose unstable neurons are counted after each epoch.
     """
 
     name: str
@@ -82,6 +61,8 @@ class NetworkScale:
     points: int | None = None
     seeds: int = 3
     corruptions: str = "published"
+    attacks: tuple[str, ...] = ("autoattack-plus",)
+    watched: int = 100
 
     def distinct(self, *settings: str) -> list[str]:
         """The settings, without those for which another one stands already."""
@@ -108,7 +89,8 @@ TINY_NETWORKS = NetworkScale(
     settings=_pair(
         Setting(label="digits, eps 0.05", prefix="digits", changes=(*_SHORT, "threat.eps=0.05")),
         Setting(label="digits, eps 0.15", prefix="digits", changes=(*_SHORT, "threat.eps=0.15")),
-    ),
+    )
+    | tiny_budgets(),
     deep=('network={"name": "cnn5", "width": 2, "hidden": 16}',),
     splits=(0, 1, 3),
     samples=60,
@@ -119,12 +101,15 @@ TINY_NETWORKS = NetworkScale(
     points=3,
     seeds=2,
     corruptions="ours",
+    attacks=("pgd",),
+    watched=20,
 )
 SMALL_NETWORKS = NetworkScale(
     name="small",
     settings=_pair(
         Setting(label="MNIST, eps 0.1", prefix="mnist_small"), Setting(label="MNIST, eps 0.3", prefix="mnist_small_03")
-    ),
+    )
+    | small_budgets(),
     sweep=("epochs=5", "ramp.end=3", "optimizer.milestones=[4]"),
     deep=('network={"name": "cnn5", "width": 4, "hidden": 64}',),
     splits=(0, 1, 2, 3, 4),
@@ -134,6 +119,7 @@ SMALL_NETWORKS = NetworkScale(
     timeout=5.0,
     points=5,
     corruptions="ours",
+    attacks=("apgd-ce", "apgd-dlr"),
 )
 PAPER_NETWORKS = NetworkScale(
     name="paper",
@@ -143,7 +129,8 @@ PAPER_NETWORKS = NetworkScale(
         "cifar10_2": Setting(label="CIFAR-10, eps 2/255", prefix="cifar10_2", originals=True),
         "cifar10_8": Setting(label="CIFAR-10, eps 8/255", prefix="cifar10_8", originals=True),
         "tinyimagenet": Setting(label="TinyImageNet, eps 1/255", prefix="tinyimagenet", originals=True),
-    },
+    }
+    | paper_budgets(),
     shallow=('network={"name": "cnn3"}',),
     small_box=("method.ratio=0.05",),
     exact=1000,

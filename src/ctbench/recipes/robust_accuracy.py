@@ -158,12 +158,18 @@ def _fast(at: Recipe, network: Architecture, *, shi: float, ramp: Ramp) -> Recip
     return replace(at, network=network, method=IBP(), ramp=ramp, shi=shi, initialization="shi")
 
 
+def prefix(dataset: str, budget: str) -> str:
+    """How the names of the recipes at a budget begin, e.g. "robustacc_cifar10_l2_36" at "l2-36/255"."""
+    norm, _, radius = budget.partition("-")
+    return f"robustacc_{dataset}_{norm}_{radius.removesuffix('/255').replace('.', '')}"
+
+
 def _recipes(dataset: str, settings: dict[str, Recipe]) -> dict[str, Callable[[], Recipe]]:
     """Return a recipe for each budget and column of the tables, by name."""
     entries: dict[str, Callable[[], Recipe]] = {}
     for budget, (column, setting) in product(BUDGETS[dataset], settings.items()):
         norm, _, radius = budget.partition("-")
-        name = f"robustacc_{dataset}_{norm}_{radius.removesuffix('/255').replace('.', '')}_{NAMES[column]}"
+        name = f"{prefix(dataset, budget)}_{NAMES[column]}"
         threat = _threat(norm, radius, column)
         # Table 1, with TinyImageNet, is a figure without numbers
         table = None if dataset == "tinyimagenet" else published_result(dataset, norm, threat.eps, column, paper=PAPER)

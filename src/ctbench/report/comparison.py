@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ctbench.report.grid import Grid
-from ctbench.results import OUTCOMES, Certification, Failure, RunFolder, Verdict, jsonl
+from ctbench.results import OUTCOMES, Attacked, Certification, Failure, RunFolder, Verdict, jsonl, read_attacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Row:
     eps: float | list[Any] | None  # the radius, or nested lists with a radius for each feature
     certification: Certification | None  # None if the run has not been certified
     training_seconds: float | None
-    attacked: tuple[float, int] | None = None  # accuracy under attacks, and the number of attacked samples
+    attacked: Attacked | None = None  # what attacks found, if there were any
     wanted: int | None = None  # the number of samples that were to be certified, if the settings say it
     attempt: int = 0  # the last attempt of the certification
     parameters: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, by their paths
@@ -54,7 +54,7 @@ class Row:
             *("-" if share is None else f"{100 * share:.2f}" for share in shares),
             *(str(job.outcomes[outcome]) if job else "-" for outcome in UNKNOWN),
             ", ".join(failure.stage for failure in self.failures) or "-",
-            f"{100 * self.attacked[0]:.2f} of {self.attacked[1]}" if self.attacked else "-",
+            f"{100 * self.attacked.adversarial_accuracy:.2f} of {len(self.attacked)}" if self.attacked else "-",
             _duration(self.training_seconds),
             _duration(job.seconds if job else None),
         ]
@@ -80,6 +80,7 @@ HEADINGS = (
 )
 NAMED = ("dataset", "network", "method")  # parts of a recipe whose names have columns of their own
 TOLD = ("name", "source", "published", "seed")  # fields of a recipe that are no hyper-parameters
+DISCREPANCIES = ("natural discrepancy", "attacked discrepancy")  # of the attacked samples, if there are any
 TEXTS = 5  # the first columns hold text, the others numbers
 
 
@@ -144,19 +145,17 @@ def _shown(eps: float | list[Any] | None) -> str:
     return "by feature" if isinstance(eps, list) else f"{eps:.4g}"
 
 
-def _attacked(folder: RunFolder, certified: dict[str, Any]) -> tuple[float, int] | None:
-    """The accuracy under attacks for the certified network and regions, from the file with the most records."""
-    accuracies = []
+def _attacked(folder: RunFolder, certified: dict[str, Any]) -> Attacked | None:
+    """The results of attacks on the certified network and regions, from the file with the most records."""
+    results = []
     for path in folder.attacks():
-        settings, records = jsonl.read_json(path), jsonl.read(path.with_suffix(".jsonl"))
-        lacking = {field for record in records for field in ("label", "prediction", "attack") if field not in record}
-        if lacking or not isinstance(settings, dict):
-            fault = f"{path} is not an object" if not lacking else f"a record lacks {', '.join(sorted(lacking))}"
-            raise ValueError(f"{path.with_suffix('.jsonl')}: {fault}: remove both files, and run ctbench attack again")
-        if records and all(settings.get(name) == certified.get(name) for name in ("network_digest", "threat")):
-            robust = sum(record["label"] == record["prediction"] and record["attack"] is None for record in records)
-            accuracies.append((robust / len(records), len(records)))
-    return max(accuracies, key=lambda pair: (pair[1], -pair[0]), default=None)  # the lowest among equal numbers
+        settings, attacked = jsonl.read_json(path), read_attacked(path.with_suffix(".jsonl"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"{path} is not an object: remove both files, and run ctbench attack again")
+        if attacked and all(settings.get(name) == certified.get(name) for name in ("network_digest", "threat")):
+            results.append(attacked)
+    lowest = sorted(results, key=lambda attacked: attacked.adversarial_accuracy)
+    return max(lowest, key=len, default=None)  # the lowest among equal numbers
 
 
 def table(rows: Iterable[Row]) -> Grid:
@@ -175,15 +174,30 @@ def markdown(rows: Iterable[Row]) -> str:
 def with_differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells, with a column for each hyper-parameter of the recipes that differs between rows.
 
-    A hyper-parameter that a row does not have, e.g. of another method, is no difference.
+    If a run was attacked, there are also its accuracy discrepancies (`ctbench.analyses.fairness`). A hyper-parameter
+    that a row does not have, e.g. of another method, is no difference.
     """
     values: dict[str, list[Any]] = {}
     for row in rows:
         for path, value in row.parameters.items():
             values.setdefault(path, []).append(value)
     different = [path for path, several in values.items() if any(value != several[0] for value in several)]
-    cells = [[*row.cells(), *(_parameter(row.parameters.get(path)) for path in different)] for row in rows]
-    return [*HEADINGS, *different], cells
+    fairness = DISCREPANCIES if any(row.attacked for row in rows) else ()
+    cells = [
+        [
+            *row.cells(),
+            *(_discrepancies(row.attacked) if fairness else ()),
+            *(_parameter(row.parameters.get(path)) for path in different),
+        ]
+        for row in rows
+    ]
+    return [*HEADINGS, *fairness, *different], cells
+
+
+def _discrepancies(attacked: Attacked | None) -> list[str]:
+    if attacked is None:
+        return ["-" for _ in DISCREPANCIES]
+    return [f"{share:.3f}" for share in (attacked.natural_discrepancy, attacked.robust_discrepancy)]
 
 
 def _parameter(value: Any) -> str:

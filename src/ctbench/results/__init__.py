@@ -2,6 +2,7 @@
 
 from ctbench.results.agreement import Agreement, certification_of, compare_certifications, expected_counts
 from ctbench.results.analysed import AnalysisFiles, Layout, Measurement, Measurements, PartRecord, Summary
+from ctbench.results.attacked import Attacked, read_attacked
 from ctbench.results.certification import Certification, SampleRecord
 from ctbench.results.failures import Failure, StageFailedWarning
 from ctbench.results.generalisation import CorruptionRecord, Generalisation, append_corruptions, read_corruptions
@@ -13,6 +14,7 @@ __all__ = [
     "OUTCOMES",
     "Agreement",
     "AnalysisFiles",
+    "Attacked",
     "Certification",
     "CertificationFiles",
     "CorruptionRecord",
@@ -36,5 +38,6 @@ __all__ = [
     "expected_counts",
     "published_result",
     "published_results",
+    "read_attacked",
     "read_corruptions",
 ]

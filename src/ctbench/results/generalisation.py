@@ -8,6 +8,7 @@ CTBench, section 5.5 and Figures 6 and 9. A file holds one record per corrupted 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from ctbench.results import jsonl
+from ctbench.results.analysed import Measurement, Measurements, PartRecord
 
 CLEAN = "clean"
 
@@ -97,6 +99,20 @@ class Generalisation:
     def mean(self, severity: int | None = None) -> float:
         """The unweighted mean of the ratios over the corruptions."""
         return fmean(self.ratio(corruption, severity) for corruption in self.corruptions)
+
+    def measurements(self) -> Measurements:
+        """The clean accuracy, and the ratios of all corruptions and their mean; over the severities, if there are any.
+
+        They have the radius 0, and no ratios if the network is never right on clean images.
+        """
+        points = [Measurement(self._values(severity), severity) for severity in (None, *self.severities)]
+        (clean,) = (record.samples for record in self.records if record.corruption == CLEAN)
+        return Measurements((PartRecord(eps=0.0, start=0, stop=clean, digest="", seconds=0.0, points=tuple(points)),))
+
+    def _values(self, severity: int | None) -> dict[str, float]:
+        ratios = {name: self.ratio(name, severity) for name in self.corruptions}
+        values = {CLEAN: self.clean_accuracy, **ratios, "mean": self.mean(severity)}
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def read_corruptions(path: Path) -> dict[tuple[str, int | None], CorruptionRecord]:

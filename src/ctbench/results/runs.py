@@ -12,6 +12,7 @@ certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.c
 attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME describes, .json their settings, and
                      .lock the lock of the process that attacks
 analysed/NAME.jsonl  records of the analysis NAME, NAME.json its settings
+unstable.jsonl       the share of unstable neurons after each epoch, in trainings for figures that show it
 corrupted/SOURCE.jsonl  accuracies on corrupted test images, and .json their settings
 """
 
@@ -228,6 +229,10 @@ class RunFolder:
     @property
     def exported(self) -> Path:
         return self.path / "network.onnx"
+
+    @property
+    def unstable(self) -> Path:
+        return self.path / "unstable.jsonl"
 
     @property
     def lock(self) -> Path:

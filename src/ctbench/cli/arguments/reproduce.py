@@ -22,7 +22,7 @@ def add_to(commands: Commands) -> None:
         "--scale",
         choices=["tiny", "small", "paper"],
         default="tiny",
-        help="tiny (the default): seconds to minutes, as a test; small, of ctbench, sabr and taps: MNIST on two cores; "
+        help="tiny (the default): seconds to minutes, as a test; small, of trained networks: MNIST on two cores; "
         "paper: the whole experiment, hours or days",
     )
     command.add_argument(
