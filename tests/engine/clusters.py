@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ class Cluster:
     """A cluster that runs."""
 
     folder: Path
+    session: Path  # the folder of Ray's logs and sockets, whose paths must be short
     head: subprocess.Popen[bytes]
     port: int
     client: int  # the port of the Ray Client server
@@ -78,11 +80,10 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     }
     environment.pop("RAY_ADDRESS", None)
     port, client = _free_ports(2)
-    # Ray's sockets lie in this folder, and their paths must be short
-    session = Path("/tmp") / f"ct{os.getpid()}"
+    session = Path(tempfile.mkdtemp(prefix="ct"))
     options = ["--head", f"--port={port}", f"--ray-client-server-port={client}", f"--temp-dir={session}"]
     with _started([*options, "--include-dashboard=false"], environment, folder / "head.log") as head:
-        yield Cluster(folder, head, port, client, environment)
+        yield Cluster(folder, session, head, port, client, environment)
 
 
 @contextmanager
