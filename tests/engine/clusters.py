@@ -49,16 +49,21 @@ class Cluster:
         with _started([f"--address=127.0.0.1:{self.port}"], self.environment, log) as process:
             yield process
 
-    def driver(self, *arguments: object, **options: object) -> subprocess.Popen[str]:
-        """A Python process that may use the cluster."""
-        return subprocess.Popen(
+    @contextmanager
+    def driver(self, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+        """A Python process that may use the cluster; it is killed at the end of the context."""
+        process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             env=self.environment | {"RAY_ADDRESS": self.address},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **options,
         )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
 
 @contextmanager

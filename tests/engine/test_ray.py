@@ -3,7 +3,8 @@
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def two_nodes(head) -> Iterator[Cluster]:
         yield head
 
 
-def drive(running: Cluster, folder: Path, address: str | None = None) -> subprocess.Popen[str]:
+def drive(running: Cluster, folder: Path, address: str | None = None) -> AbstractContextManager[subprocess.Popen[str]]:
     return running.driver("-m", "tests.engine.fated", address or running.address, folder)
 
 
@@ -44,6 +45,13 @@ def wait_for_workers(folder: Path, number: int, driver: subprocess.Popen[str]) -
     while len(pids(folder)) < number:
         assert driver.poll() is None, driver.communicate()
         time.sleep(0.05)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.perf_counter() + 60
+    while not condition():
+        assert time.perf_counter() < end, "workers go on"
+        time.sleep(0.1)
 
 
 def right(folder: Path) -> None:
@@ -68,7 +76,7 @@ def test_a_node_that_is_killed_loses_nothing(head, tmp_path):
         wait_for_workers(tmp_path, 2, driver)
         workers = pids(tmp_path)
         kill(node)
-        assert [alive(worker) for worker in sorted(workers)].count(True) == 1
+        wait_until(lambda: sum(map(alive, workers)) == 1)
         (tmp_path / "slow").unlink()
         ended_well(driver)
     assert pids(tmp_path) == workers, "the other worker did the rest"
@@ -91,10 +99,7 @@ def test_a_driver_that_is_killed_ends_its_workers_and_the_same_command_goes_on(t
         driver.communicate()
     kept = jsonl.read(tmp_path / "records.jsonl")
     assert 0 < len(kept) < 40
-    end = time.perf_counter() + 60
-    while any(map(alive, pids(tmp_path))):
-        assert time.perf_counter() < end, "the workers go on without a driver"
-        time.sleep(0.1)
+    wait_until(lambda: not any(map(alive, pids(tmp_path))))
     (tmp_path / "slow").unlink()
     with drive(two_nodes, tmp_path) as driver:
         ended_well(driver)
