@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from tests.engine.test_engines import alive
 from ctbench.results import Verdict, jsonl
 from ctbench.verify import certify
 
-pytest.importorskip("ray", reason="Ray is not installed (pip install ray)")
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("ray")]
+pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (pip install ray)"),
+    pytest.mark.timeout(600),
+]
 
 
 @pytest.fixture(scope="module")
