@@ -51,7 +51,7 @@ def test_numbers_are_finite_and_records_are_read_again(name, of, dtype):
 def test_numbers_on_another_device_are_the_same(name):
     def points(device: str) -> list[tuple[Measurement, ...]]:
         model, x, y = network("cnn").double().to(device), inputs(3).double().to(device), labels(3).to(device)
-        return [record.points for record in example(name).records(Study.of(model, x, y), Linf(0.02))]
+        return [record.points for record in example(name).records(Study.of(model, x, y), [Linf(0.02)])]
 
     here, away = points("cpu"), points(simulated_device.NAME)
     assert [len(each) for each in away] == [len(each) for each in here]
