@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         methods,
         networks,
         onnx,
+        packs,
         recipes,
         regions,
         report,

@@ -1,9 +1,11 @@
 """`ctbench convert`, and weights of others in `certify`."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from ctbench import load_network, load_onnx
+from ctbench import load_network, load_onnx, load_run
 from ctbench.networks import CNN3
 
 
@@ -41,7 +43,7 @@ def test_a_checkpoint_of_others_is_certified_and_the_matching_is_told(theirs, ca
     data = ["--dataset", "digits", "--eps", "0.01", "--samples", "5", "--stages", "fast"]
     assert main(["certify", str(theirs[0]), "--network", "cnn3,width=2", *data]) == 0
     said = capsys.readouterr()
-    assert "layers.1.weight as 0.weight" in said.err
+    assert "layers.1 as 0" in said.err
     assert said.out.splitlines()[-1] == "runs/theirs-net/certified/linf-0.01.jsonl"
 
 
@@ -67,3 +69,18 @@ def test_every_file_of_weights_has_records_of_its_own(theirs, succeeds):
         succeeds("convert", theirs[0], "--to", "safetensors", *network, "--out", path)
         data = ("--dataset", "digits", "--eps", 0.01, "--samples", 2, "--stages", "fast")
         assert succeeds("certify", path, *data).splitlines()[-1].startswith(f"runs/{path.parent.name}-weights/")
+
+
+def test_a_run_is_converted_to_onnx(succeeds, fails, run):
+    succeeds("convert", run, "--to", "onnx", "--out", "network.onnx")
+    x = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(load_onnx("network.onnx")(x), load_run(run).model(x))
+    assert "only --to onnx" in fails("convert", run, "--to", "safetensors")
+    assert "only --to onnx" in fails("convert", run, "--to", "onnx", "--network", "cnn3")
+    succeeds("convert", "zoo:mnist_small_ibp", "--to", "onnx")
+    assert Path("mnist_small_ibp.onnx").is_file()
+
+
+def test_a_function_without_a_name_is_refused(fails):
+    assert "write MODULE:FUNCTION or FILE.py:FUNCTION" in fails("train", "digits_ibp", "--model", "nets/mine.py")

@@ -104,3 +104,80 @@ def test_sweep_names_a_pattern_without_recipes(fails, tmp_path):
     assert "no recipe is called 'imagenet_*'" in fails("sweep", "digits_ibp", "imagenet_*", "--out", tmp_path)
     line = fails("sweep", "cifar10_linf_2_*", "--out", tmp_path)
     assert "no recipe is called 'cifar10_linf_2_*'; there are robustacc_cifar10_linf_2_coap, " in line
+
+
+def test_sweep_trains_every_combination_of_values_and_passes_the_strength_of_attacks_on(succeeds, tmp_path, here):
+    varied = ["--vary", "method.ratio=0.2,0.8", "--vary", "threat.eps=2/255,0.05"]
+    command = ["sweep", "digits_sabr", "--out", tmp_path, "--samples", 5, "--stages", "fast", "--markdown"]
+    command += ["--set", "method.attack.steps=1", "--set", "train_samples=100", *varied]
+    for steps in (1, 3):
+        out = succeeds(*command, "--attack-steps", steps)
+    trials = [f"digits_sabr,method.ratio={ratio},threat.eps={eps}" for ratio in (0.2, 0.8) for eps in ("2_255", "0.05")]
+    heading, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if "|" in line]
+    table = [dict(zip(heading, row, strict=True)) for row in rows]
+    assert [row["run"] for row in table] == [trial for trial in trials for _ in range(2)]
+    assert {(row["method.ratio"], row["eps"], row["attack"]) for row in table} == {
+        (ratio, eps, attack)
+        for ratio in ("0.2", "0.8")
+        for eps in ("2/255", "0.05")
+        for attack in ("1-steps", "3-steps")
+    }
+    assert all(row["samples"] == "5" for row in table)
+    assert {path.name for path in tmp_path.iterdir()} >= set(trials)
+    options = here[-1][here[-1].index("--attack-steps") :][:2]
+    assert (here[-1][0], options) == ("certify", ["--attack-steps", "3"])
+    assert jsonl.read_json(tmp_path / trials[0] / "recipe.json")["method"]["attack"]["steps"] == 1
+
+
+def test_sweep_passes_a_module_and_data_of_your_own_on(succeeds, tmp_path, here):
+    own = ["--model", "tests.own_members:network", "--data-from", "tests.own_members:data"]
+    with pytest.raises(AssertionError):  # there are no such functions: both commands would be given them
+        succeeds("sweep", "digits_ibp", "--out", tmp_path, *own)
+    assert here[0][here[0].index("--model") + 1] == own[1]
+    assert here[0][here[0].index("--data-from") + 1] == own[3]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--vary", "method.ratio"], "write PATH=VALUE,VALUE,..."),
+        (["--vary", "method.ratio="], "write PATH=VALUE,VALUE,..."),
+        (["--vary", "method.ratio=0.1,0.1"], "each of its values once"),
+        (["--vary", "epochs=1", "--vary", "epochs=2"], "name each field once"),
+        (["--vary", "method.ration=0.1,0.2"], "has no field 'ration'"),
+        (["--set", "epochs=none"], "epochs"),
+        (["--attack-steps", "0"], "'0' is not a whole number of 1 or more"),
+    ],
+)
+def test_sweep_refuses_changes_before_it_trains(fails, tmp_path, options, expected):
+    assert expected in fails("sweep", "digits_sabr", "--out", tmp_path / "new", *options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_values_are_cut_at_commas_outside_brackets():
+    assert sweep.split("[1,2],3") == ["[1,2]", "3"]
+    assert sweep.combinations(["a=1,2", "b=[3,4]"]) == [("a=1", "b=[3,4]"), ("a=2", "b=[3,4]")]
+    assert sweep.combinations([]) == [()]
+
+
+def test_workers_find_files_from_any_folder(succeeds, here):
+    own = ["--model", "tests.own_members:network", "--data-from", "nets/mine.py:data", "--data", "sets"]
+    with pytest.raises(AssertionError):  # there are no such functions
+        succeeds("sweep", "digits_ibp", "--out", "runs", *own)
+    places = ["runs/digits_ibp", "runs/digits_ibp/certified/linf-0.1.jsonl"]
+    for command, out in zip(here, places, strict=True):
+        given = {option: command[command.index(option) + 1] for option in ("--model", "--data-from", "--data", "--out")}
+        assert given == {
+            "--model": "tests.own_members:network",
+            "--data-from": str(Path.cwd() / "nets/mine.py:data"),
+            "--data": str(Path.cwd() / "sets"),
+            "--out": str(Path.cwd() / out),
+        }
+    assert sweep.found_anywhere("mine.py") == str(Path.cwd() / "mine.py")
+
+
+def test_a_worker_tells_of_an_argument_that_is_refused():
+    begun, (place, error) = sweep.work([["train", "digits_ibp", "--device", "nonsense"]])
+    assert begun == (0, "")
+    assert place is None
+    assert "there is no device 'nonsense'" in error

@@ -64,11 +64,11 @@ def test_a_run_with_a_stage_that_failed_is_marked_and_errors_are_not_counted_as_
 
 
 def attack(
-    run: RunFolder, name: str, *outcomes: tuple[int, str | None], network: str = "abc", eps: float = 0.1
+    run: RunFolder, name: str, *outcomes: tuple[int, str | None], network: str = "abc", eps: float = 0.1, **more: str
 ) -> None:
     path = run.attacked("linf-0.1", name)
     path.parent.mkdir(exist_ok=True)
-    jsonl.write_json(path.with_suffix(".json"), {"network_digest": network, "threat": f"Linf(eps={eps})"})
+    jsonl.write_json(path.with_suffix(".json"), {"network_digest": network, "threat": f"Linf(eps={eps})"} | more)
     records = [{"index": i, "label": 1, "prediction": said, "attack": by} for i, (said, by) in enumerate(outcomes)]
     jsonl.append(path, records)
 
@@ -79,10 +79,24 @@ def test_a_row_says_what_attacks_left(folder):
     attack(folder, "apgd-ce", (1, None))
     attack(folder, "other", *[(1, "pgd")] * 5, network="def")
     attack(folder, "wider", *[(1, "pgd")] * 5, eps=0.2)
+    attack(folder, "foggy", *[(1, "pgd")] * 5, dataset="digits+fog-3")
     (row,) = report.rows([folder.path])
     assert row.attacked is not None
     assert (row.attacked.adversarial_accuracy, len(row.attacked)) == (0.25, 4)
     assert row.cells()[10:15] == ["0", "1", "1", "-", "25.00 of 4"]
+
+
+def test_an_attack_on_other_images_is_not_that_of_the_certified_images(folder):
+    attack(folder, "clean", (1, None), (1, "pgd"), dataset="digits")
+    settings = folder.certification("linf-0.1").read_settings()
+    foggy = folder.certification("linf-0.1-digits+fog-3")
+    foggy.start(settings | {"dataset": "digits+fog-3"}, resume=False)
+    rows = {row.dataset: row.attacked for row in report.rows([folder.path])}
+    assert rows["digits+fog-3"] is None
+    assert (rows["digits"].adversarial_accuracy, len(rows["digits"])) == (0.5, 2)
+    attack(folder, "foggy", (1, "pgd"), dataset="digits+fog-3")
+    accuracies = {row.dataset: row.attacked.adversarial_accuracy for row in report.rows([folder.path])}
+    assert accuracies == {"digits": 0.5, "digits+fog-3": 0.0}
 
 
 def test_runs_that_were_attacked_have_their_accuracy_discrepancies(folder, tmp_path):
@@ -103,7 +117,7 @@ def test_each_certification_has_a_row(folder):
     files.start({"norm": "l2", "eps": 8 / 255, "dataset": "digits", "network": "cnn3"}, resume=False)
     files.append([record(0, "certified")])
     first, second = report.rows([folder.path])
-    assert first.cells()[4:10] == ["l2", "0.03137", "1", "100.00", "100.00", "100.00"]
+    assert first.cells()[4:10] == ["l2", "8/255", "1", "100.00", "100.00", "100.00"]
     assert second.cells()[4:7] == ["linf", "0.1", "8"]
 
 
@@ -264,3 +278,11 @@ def test_hyper_parameters_that_differ_are_columns(tmp_path):
     heading, _, *lines = report.markdown(report.rows([tmp_path / name for name in "abc"])).splitlines()
     assert heading.endswith("| certify | optimizer.lr |")
     assert [line.rsplit("|", 2)[1].strip() for line in lines] == ["0.001", "0.01", "0.001"]
+
+
+def test_a_module_of_your_own_has_the_name_of_its_class_before_it_is_certified(tmp_path):
+    (tmp_path / "own").mkdir()
+    given = {"name": "given", "module": "nets.mine.ResNet", "source": "0", "weights": "1"}
+    jsonl.write_json(tmp_path / "own" / "recipe.json", RECIPE | {"network": given})
+    (row,) = report.rows([tmp_path / "own"])
+    assert row.network == "ResNet"

@@ -32,11 +32,11 @@ def test_a_run_stands_beside_what_is_published_for_its_setting(make):
     marks = report.scatter_marks(report.rows([run.path for run in runs]), "natural", "certified")
     ours = [mark for mark in marks if not mark.by]
     assert [(mark.label, mark.x, mark.y, mark.panel) for mark in ours] == [
-        ("ours", 75.0, 50.0, "cifar10, linf eps 0.03137"),
+        ("ours", 75.0, 50.0, "cifar10, linf eps 8/255"),
         ("other", 100.0, 50.0, "digits, linf eps 0.1"),
     ]
     published = [mark for mark in marks if mark.by]
-    assert {mark.panel for mark in published} == {"cifar10, linf eps 0.03137"}
+    assert {mark.panel for mark in published} == {"cifar10, linf eps 8/255"}
     shown = {(mark.label, mark.by, mark.x, mark.y) for mark in published}
     assert len(shown) == len(published)  # COLT is printed in two papers
     assert ("COLT", "Balunovic & Vechev 2020", 51.7, 27.5) in shown

@@ -4,13 +4,14 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pytest
 
 import ctbench
 from ctbench import attacks
 from ctbench.datasets import CIFAR10, MNIST, Augmentation, Digits, Folder
+from ctbench.methods import Method
 from ctbench.methods.ibp import IBP
 from ctbench.methods.pgd import PGD
 from ctbench.methods.standard import Standard
@@ -436,3 +437,54 @@ def test_the_hash_of_a_recipe_on_all_samples_is_that_of_before(tiny):
     content = {key: value for key, value in recipe.to_json().items() if key != "train_samples"}
     assert Recipe.from_json(content) == recipe
     assert replace(recipe, train_samples=5).hash != recipe.hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfSeveralTypes:
+    """Fields of several types, as a method of a user may have them."""
+
+    power: int | str = 1
+    size: float | int = 0.5
+    blocks: tuple[int, ...] | int | None = None
+    inner: Method | str = "none"
+    share: Literal["auto"] | float = "auto"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("power=3", OfSeveralTypes(power=3)),
+        ("power=max", OfSeveralTypes(power="max")),
+        ("size=2", OfSeveralTypes(size=2)),
+        ("size=8/255", OfSeveralTypes(size=8 / 255)),
+        ("blocks=[1, 2]", OfSeveralTypes(blocks=(1, 2))),
+        ("blocks=4", OfSeveralTypes(blocks=4)),
+        ("blocks=null", OfSeveralTypes()),
+        ("inner=ibp", OfSeveralTypes(inner=IBP())),
+        ("inner=other", OfSeveralTypes(inner="other")),
+        ("share=1", OfSeveralTypes(share=1.0)),
+        ("share=auto", OfSeveralTypes()),
+    ],
+)
+def test_a_field_may_have_several_types(change, expected):
+    value = codec.with_changes(OfSeveralTypes(), [change])
+    assert value == expected
+    again = codec.decode(OfSeveralTypes, json.loads(json.dumps(codec.encode(value))))
+    assert again == value
+    for name in ("power", "size", "blocks", "inner", "share"):
+        assert type(getattr(again, name)) is type(getattr(value, name)) is type(getattr(expected, name))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("power=1.5", "power is 1.5: it must be a whole number or text"),
+        ("blocks=a", 'blocks is "a": it must be a list or a whole number'),
+        ("share=max", 'share is "max": it must be one of auto or a number'),
+        ("power.x=1", "'power' is a plain value and has no field 'x'"),
+        ('inner={"name": "sabr", "ratio": "a"}', 'inner.ratio is "a": it must be a number'),
+    ],
+)
+def test_a_value_of_none_of_the_types_is_one_error(change, expected):
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        codec.with_changes(OfSeveralTypes(), [change])

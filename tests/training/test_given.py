@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -122,7 +123,9 @@ def test_a_run_is_loaded_with_its_module_or_as_a_graph(recipe, tmp_path):
     run.folder.exported.unlink()
     with pytest.raises(ValueError, match=r"Net, a module of your own, and only its weights are stored: give the modul"):
         load_run(tmp_path)
-    with pytest.raises(ValueError, match=r"were given in memory and are not stored: give them again, data=\.\.\."):
+    with pytest.raises(
+        ValueError, match=r"were given in memory and are not stored: give them again, ctbench\.load_run"
+    ):
         run.recipe.dataset.load()
 
 
@@ -238,3 +241,81 @@ def test_an_architecture_has_fields_of_any_kind(recipe, tmp_path):
 def test_what_cannot_stand_in_a_recipe_is_refused(fields, said):
     with pytest.raises(ValueError, match=said):
         Flexible(**fields)
+
+
+def test_a_run_on_data_of_ones_own_is_certified_without_naming_them_again(recipe, tmp_path):
+    data = digits()
+    run = train(recipe, model=net(), data=data, out=tmp_path / "run", quiet=True)
+    assert len(ctbench.certify(run, stages=FAST_STAGES)) == len(data.test)
+    again = load_run(tmp_path / "run", data=digits())
+    assert torch.equal(again.load_data().test.inputs, data.test.inputs)
+    with pytest.raises(ValueError, match=r"ctbench.load_run\(folder, data=...\)"):
+        ctbench.certify(load_run(tmp_path / "run"), stages=FAST_STAGES)
+    with pytest.raises(ValueError, match="these are not the data of the run"):
+        load_run(tmp_path / "run", data=digits(200))
+    assert repr(run).startswith(f"<Run {recipe.name} in {tmp_path / 'run'}: Net, ")
+    assert "\n" not in repr(run)
+
+
+def test_data_of_ones_own_are_refused_for_a_run_of_a_named_data_set(tiny, tmp_path):
+    train(tiny(), out=tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match="has the data 'digits', not data of your own"):
+        load_run(tmp_path / "run", data=digits())
+
+
+def test_the_name_under_which_a_module_was_imported_decides_nothing(recipe, tmp_path, monkeypatch):
+    (tmp_path / "nets").mkdir()
+    lines = [
+        "from torch import nn",
+        "class Own(nn.Sequential):",
+        "    def forward(self, x):",
+        "        return super().forward(x)",
+    ]
+    (tmp_path / "nets" / "mine_of_test.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path / "nets")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def own(module: str, seed: int = 0) -> nn.Module:
+        torch.manual_seed(seed)
+        return import_module(module).Own(nn.Flatten(), nn.Linear(64, 10))
+
+    short, long = "mine_of_test", "nets.mine_of_test"
+    run = train(recipe, model=own(short), data=digits(), out=tmp_path / "run", quiet=True)
+    load_run(tmp_path / "run", model=own(long))  # without a warning
+    again = train(recipe, model=own(long), data=digits(), out=tmp_path / "run", resume=True, quiet=True)
+    assert same(run.model.state_dict(), again.model.state_dict())
+    hashes = [replace(run.recipe, network=Given.of(model)).hash for model in (own(short), own(long), own(short, 1))]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_module_without_a_parameter_to_train_is_refused(recipe, tmp_path):
+    with pytest.raises(ValueError, match="no parameter of the model requires a gradient"):
+        train(recipe, model=net().requires_grad_(False), data=digits(), out=tmp_path / "run")
+
+
+def test_the_command_that_finishes_a_run_names_the_module_and_the_data(recipe, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 5)
+    with pytest.raises(Killed):
+        train(recipe, model=net(), data=digits(), out=tmp_path / "cut", quiet=True)
+    with pytest.raises(
+        FileNotFoundError, match="--resume --model MODULE:FUNCTION --data-from MODULE:FUNCTION finishes"
+    ):
+        load_run(tmp_path / "cut")
+
+
+def test_arrays_that_are_read_only_are_copied():
+    pixels = np.frombuffer(bytes(range(64)) * 2, np.uint8).reshape(2, 1, 8, 8)
+    data = Data.of((pixels, np.array([0, 1])), (pixels, np.array([0, 1])), classes=2)
+    assert torch.equal(data.test.inputs, torch.tensor(pixels.tolist(), dtype=torch.uint8))
+
+
+def test_weights_of_ones_own_module_are_drawn_as_those_of_a_network_of_ctbench():
+    drawn, again = net(0), net(1)
+    for model in (drawn, again):
+        torch.manual_seed(5)
+        ctbench.training.initialize(model, "shi")
+    assert torch.equal(drawn.second.weight, again.second.weight)
+    assert not torch.equal(drawn.last.weight, again.last.weight)  # Shi et al. leave the last layer
+    assert 0.2 < float(drawn.second.weight.detach().std()) * 27 / (2 * torch.pi) ** 0.5 < 2
+    with pytest.raises(ValueError, match="there is no initialisation 'xavier': choose from shi, kaiming"):
+        ctbench.training.initialize(drawn, "xavier")

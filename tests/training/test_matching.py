@@ -1,5 +1,6 @@
 """Weights of others: layouts of their names, wrappers around their state dicts, and what is refused."""
 
+import argparse
 import copy
 import pickle
 import sys
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 import ctbench
 from ctbench.networks import CNN5, CNN7, Normalize
 from ctbench.results import Verdict
-from ctbench.training import load_weights
+from ctbench.training import Matching, load_weights
 from ctbench.verify import FAST_STAGES
 
 State = dict[str, Tensor]
@@ -126,7 +127,7 @@ def test_the_report_says_which_tensor_became_which(trained, tmp_path):
     torch.save(layers(trained.state_dict()), tmp_path / "weights.pt")
     report = str(load_weights(network(), tmp_path / "weights.pt"))
     assert "matched by shape and order: " in report
-    assert "layers.1.weight as 1.weight" in report
+    assert "layers.1 as 1" in report
     assert "layers.0.sigma as 0.std" in report
     assert "not needed: " in report
     assert "layers.3.deepz_lambda" in report
@@ -285,3 +286,22 @@ def test_a_network_in_a_wrapper_is_saved_and_loaded_as_that_network(trained, tmp
     wrapped = torch.compile(network(), backend="eager")
     load_weights(wrapped, tmp_path / "w.pt")
     assert torch.equal(wrapped._orig_mod(x), trained(x))
+
+
+def test_a_checkpoint_with_more_than_tensors_is_refused_with_lines_that_convert_it(tmp_path):
+    model = nn.Linear(3, 2)
+    path = tmp_path / "net.pth"
+    torch.save({"state_dict": model.state_dict(), "args": argparse.Namespace(lr=0.1)}, path)
+    with pytest.raises(ValueError, match=r"it holds a argparse.Namespace.*save model\[.state_dict.\] instead") as error:
+        ctbench.load_weights(model, path)
+    assert "add_safe_globals" not in str(error.value)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"it is empty"):
+        ctbench.load_weights(model, path)
+
+
+def test_the_report_of_a_matching_names_layers_in_the_order_of_the_network():
+    pairs = (("a.9.weight", "9.weight"), ("a.2.weight", "2.weight"), ("a.2.bias", "2.bias"))
+    said = str(Matching("order", pairs, unused=("a.3.num_batches_tracked", "a.other")))
+    expected = "3 tensors were matched by shape and order: a.2 as 2, a.9 as 9; not needed: a.other"
+    assert said == expected

@@ -10,30 +10,25 @@ from rich.console import Console
 
 from ctbench.attacks import Evaluation, adversarial_accuracy
 from ctbench.cli import subjects
-from ctbench.cli.options import check_place, wide_console
+from ctbench.cli.options import attack_strength, check_place, strength, wide_console
 from ctbench.cli.subjects import Subject
 from ctbench.graph import Precisions
 from ctbench.report import Grid
 from ctbench.results import CertificationFiles, Verdict, fairness, jsonl, locks
+from ctbench.results.decimals import decimals
 from ctbench.verify.job import ROUNDING, Samples
 
 
 def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
     attacks = args.attacks.split(",")
-    title = "-".join(["+".join(attacks), *(f"{value}-{name}" for name, value in _strength(args).items())])
+    title = "-".join(filter(None, ["+".join(attacks), strength(args)]))
     records = args.out or subject.folder.attacked(subject.name, title)
     _check_free(records)
     check_place(records)
     with locks.alone(records.with_suffix(".lock"), records):
         _check_free(records)  # another process may have attacked in the meantime
         _attack(args, subject, attacks, records)
-
-
-def _strength(args: argparse.Namespace) -> dict[str, int]:
-    """The steps and restarts that the options give, if any."""
-    strength = {"steps": args.attack_steps, "restarts": args.attack_restarts}
-    return {name: value for name, value in strength.items() if value is not None}
 
 
 def _check_free(records: Path) -> None:
@@ -46,9 +41,10 @@ def _attack(args: argparse.Namespace, subject: Subject, attacks: list[str], reco
     x, y = subject.images[samples.start : samples.stop]
     settings = {
         "network_digest": Precisions.of(subject.model, x[:1]).proof.digest(),
+        "dataset": subject.dataset,
         "threat": repr(subject.threat),
         "attacks": attacks,
-        **_strength(args),
+        **attack_strength(args),
         **subject.selection,
     }
     proved = _proved(CertificationFiles(args.certified), settings, Samples(samples, x, y)) if args.certified else []
@@ -106,7 +102,8 @@ def show(evaluation: Evaluation, norm: str, eps: float) -> None:
     console = wide_console()
     console.print(Grid(headings=("attack", "tried", "falsified", "adversarial %", "seconds"), rows=rows))
     console.print(
-        f"{len(evaluation.labels)} samples, {norm} eps {eps:g}: natural {100 * evaluation.natural_accuracy:.2f} %, "
+        f"{len(evaluation.labels)} samples, {norm} eps {decimals(eps)}: "
+        f"natural {100 * evaluation.natural_accuracy:.2f} %, "
         f"adversarial {100 * evaluation.adversarial_accuracy:.2f} %, {evaluation.seconds:.1f} s",
         highlight=False,
         soft_wrap=True,

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from torch import nn
 
+from ctbench import zoo
 from ctbench.cli import subjects
 from ctbench.cli.arguments.convert import SUFFIXES
 from ctbench.cli.options import check_place
 from ctbench.onnx import save_onnx
-from ctbench.training import tensor_files
+from ctbench.results import RunFolder
+from ctbench.training import load_run, tensor_files
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.checkpoints import blueprint_of, load_network, save_network
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.subject.suffix not in tensor_files.SUFFIXES:
-        raise ValueError(f"{args.subject} is not a file of weights: give one of {', '.join(tensor_files.SUFFIXES)}")
-    out = args.out or args.subject.with_suffix(SUFFIXES[args.to])
+    path = zoo.located(args.subject)
+    of_run = path.is_dir()
+    if not of_run and path.suffix not in tensor_files.SUFFIXES:
+        suffixes = ", ".join(tensor_files.SUFFIXES)
+        raise ValueError(f"{path} is neither a run folder nor a file of weights: give one of {suffixes}")
+    if of_run and (args.network or args.to == "safetensors"):
+        raise ValueError(
+            f"{path} is a run, with its network and {RunFolder(path).weights}: only --to onnx, no --network"
+        )
+    out = args.out or (Path(f"{path.name}.onnx") if of_run else path.with_suffix(SUFFIXES[args.to]))
     if out.exists():
         raise ValueError(f"{out} exists already: choose another place with --out")
     check_place(out)
-    blueprint, model = _network(args)
+    blueprint, model = _of_run(path) if of_run else _network(args)
     if args.to == "onnx":
         save_onnx(model, out, blueprint.input_shape)
     else:
         save_network(model, blueprint, out)
     print(out)
+
+
+def _of_run(path: Path) -> tuple[Blueprint, nn.Module]:
+    loaded = load_run(path)
+    return blueprint_of(loaded.folder.weights), loaded.model
 
 
 def _network(args: argparse.Namespace) -> tuple[Blueprint, nn.Module]:

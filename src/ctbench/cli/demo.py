@@ -9,6 +9,7 @@ from rich.console import Console
 from ctbench.cli import failures
 from ctbench.cli.compare import show
 from ctbench.recipes import recipe
+from ctbench.results.decimals import decimals
 from ctbench.training import train
 from ctbench.verify import FAST_STAGES, certify
 
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
         trained = train(recipe(name), out=args.out / name, resume=True, quiet=not console.is_terminal)
         x, y = trained.recipe.dataset.load().test[:]
         threat = trained.recipe.threat
-        console.print(f"[bold]{name}[/bold]: certifying {len(x)} test images at eps {threat.eps:g}")
+        console.print(f"[bold]{name}[/bold]: certifying {len(x)} test images at eps {decimals(threat.eps)}")
         with failures.without_warning():
             certify(trained, x, y, stages=FAST_STAGES)
         folders.append(trained.folder.path)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ctbench.attacks import attacks
 from ctbench.cli import analyse
-from ctbench.cli.options import decimals, wide_console
+from ctbench.cli.options import wide_console
 from ctbench.corruptions import corruptions
 from ctbench.datasets import datasets
 from ctbench.experiments import PAPERS, figures
@@ -23,6 +23,7 @@ from ctbench.methods import methods
 from ctbench.networks import architectures
 from ctbench.recipes import recipes
 from ctbench.regions import threats
+from ctbench.results.decimals import decimals
 from ctbench.verify import stage_types
 
 NARROW = 140  # characters of a terminal in which columns would be too narrow to read

@@ -68,6 +68,17 @@ def add_attack_strength(command: argparse.ArgumentParser) -> None:
     )
 
 
+def attack_strength(args: argparse.Namespace) -> dict[str, int]:
+    """The steps and restarts that the options give to attacks, if any."""
+    strength = {"steps": args.attack_steps, "restarts": args.attack_restarts}
+    return {name: value for name, value in strength.items() if value is not None}
+
+
+def strength(args: argparse.Namespace) -> str:
+    """The same as text for the names of files, e.g. "20-steps-3-restarts"; "" if the options give none."""
+    return "-".join(f"{value}-{name}" for name, value in attack_strength(args).items())
+
+
 def add_strict(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--strict", action="store_true", help="exit with status 2 if a stage failed, after all results are written"
@@ -84,13 +95,12 @@ def device(text: str) -> str:
     """An available device."""
     if text == "cpu":  # which is there without a look at torch, whose import takes seconds
         return text
-    import torch
+    from ctbench import devices
 
     try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise argparse.ArgumentTypeError(f"there is no device {text!r} to compute on ({reason})") from None
+        devices.available(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 
@@ -130,6 +140,10 @@ def add_own(command: argparse.ArgumentParser) -> None:
         help="a network of your own: a Python function that takes no arguments and returns a torch module; MODULE may "
         "be a path, e.g. nets/mine.py:build",
     )
+    add_data_from(command)
+
+
+def add_data_from(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data-from",
         metavar="MODULE:FUNCTION",
@@ -140,6 +154,13 @@ def add_own(command: argparse.ArgumentParser) -> None:
 def add_changes(command: argparse.ArgumentParser) -> None:
     """Add a recipe, and the options that change its fields."""
     command.add_argument("recipe", metavar="RECIPE", help="a recipe's name (ctbench list recipes) or a recipe.json")
+    add_set(command)
+    for name, (path, about) in SHORT.items():
+        command.add_argument(f"--{name}", metavar="N" if name != "eps" else "EPS", help=f"short for {path}=: {about}")
+
+
+def add_set(command: argparse.ArgumentParser) -> None:
+    """Add the option that changes a field of a recipe."""
     command.add_argument(
         "--set",
         dest="changes",
@@ -149,8 +170,6 @@ def add_changes(command: argparse.ArgumentParser) -> None:
         help="change a field of the recipe (ctbench show RECIPE), e.g. optimizer.lr=0.001, threat.eps=2/255, "
         "ramp.end=50%% or method=ibp; may be repeated",
     )
-    for name, (path, about) in SHORT.items():
-        command.add_argument(f"--{name}", metavar="N" if name != "eps" else "EPS", help=f"short for {path}=: {about}")
 
 
 SHORT = {
@@ -166,14 +185,6 @@ def changes(args: argparse.Namespace) -> list[str]:
     return [*(f"{path}={value}" for path, value in short.items() if value is not None), *args.changes]
 
 
-def decimals(value: float) -> str:
-    """A number, as a fraction of 255 if it is one that its decimals do not show, such as 2/255."""
-    pixels = round(255 * value)
-    if 0 < pixels < 255 and value == pixels / 255 and value != round(value, 4):
-        return f"{pixels}/255"
-    return f"{value:.6g}"
-
-
 def radius(text: str) -> float:
     """A number, or a fraction such as 8/255."""
     above, slash, below = text.partition("/")
@@ -181,6 +192,11 @@ def radius(text: str) -> float:
         return float(above) / (float(below) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a radius, e.g. 0.1 or 8/255") from None
+
+
+def radii(text: str) -> list[float]:
+    """Radii with commas between them, each once, ascending."""
+    return sorted({radius(part) for part in text.split(",")})
 
 
 def seconds(text: str) -> float:
@@ -195,6 +211,30 @@ def positive(text: str) -> int:
     """A whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
+    parts = text.split(",")
+    if not all(parts):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name: give names with commas between them")
+    return parts
+
+
+def percents(text: str) -> tuple[float, float]:
+    """Two percents with a comma between them."""
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two percents, e.g. 80,50") from None
+    return x, y
+
+
+def whole(text: str) -> int:
+    """A whole number of 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 

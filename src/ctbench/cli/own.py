@@ -29,6 +29,8 @@ def called(text: str, kind: type[T]) -> T:
     """
     module, _, function = text.rpartition(":")
     what, place = RETURNED[kind]
+    if not module:
+        raise ValueError(f"{text!r} names no function for the {what}: write MODULE:FUNCTION or FILE.py:FUNCTION")
     try:
         result = getattr(imported(module), function)()
     except Exception as error:  # the user's function may raise any error

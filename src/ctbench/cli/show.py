@@ -14,9 +14,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ctbench.cli.options import changes, decimals, wide_console
+from ctbench.cli.options import changes, wide_console
 from ctbench.members import own_name
 from ctbench.recipes import recipe
+from ctbench.results.decimals import decimals
 from ctbench.training import Recipe
 
 

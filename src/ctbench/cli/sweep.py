@@ -6,59 +6,111 @@ import argparse
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import StringIO
+from itertools import product
 from pathlib import Path
 
 from ctbench.cli import failures
 from ctbench.cli.compare import show
 from ctbench.cli.engines import engine
+from ctbench.cli.options import strength
 from ctbench.cli.overview import Overview, Step
 from ctbench.engine import Task, TasksFailedError
-from ctbench.recipes import recipes, unknown
-from ctbench.results import RunFolder
+from ctbench.recipes import recipe, recipes, unknown
+from ctbench.results import CertificationFiles, RunFolder
 from ctbench.results.runs import region_name
+from ctbench.training import Recipe
 from ctbench.verify import stages_by_name
 
 LOOK = 0.5  # seconds between two looks at the files of the runs
+PASSED_ON = ("data", "device", "model", "data_from")  # options of training and certification
+OF_CERTIFICATION = ("stages", "samples", "timeout", "attack_steps", "attack_restarts")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of a sweep: a recipe, the changes of its fields, "path=value", and those among them that vary."""
+
+    recipe: str
+    changes: tuple[str, ...] = ()
+    varied: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of its run folder, e.g. "digits_sabr,method.ratio=0.4"."""
+        return ",".join((self.recipe, *self.varied)).replace("/", "_")
+
+    def changed(self) -> Recipe:
+        """Raises ValueError: a change is not valid."""
+        return recipe(self.recipe).with_changes([*self.changes, *self.varied])
 
 
 def run(args: argparse.Namespace) -> None:
-    names = chosen(args.recipes)
-    stages_by_name(args.stages)  # raises before anything is trained
+    trials = [
+        Trial(name, tuple(args.changes), varied)
+        for name in chosen(args.recipes)
+        for varied in combinations(args.varied)
+    ]
+    for trial in trials:
+        trial.changed()  # raises before anything is trained, like the next line
+    stages_by_name(args.stages)
     place = engine(args.on, args.device, workers=args.jobs, apart=True)
-    overview, errors = Overview.of(len(names), quiet=args.quiet), dict[str, str]()
-    tasks = [Task(name, work, (commands(name, args),)) for name in names]
+    by_name = {trial.name: trial for trial in trials}
+    tasks = [Task(trial.name, work, (commands(trial, args),)) for trial in trials]
+    overview, ended = Overview.of(len(trials), quiet=args.quiet), dict[str, str]()
+
+    def end(name: str, error: str) -> None:
+        ended[name] = error
+        overview.end(name, error)
+
     with overview.shown(), _looking(overview), closing(place.run(tasks, count=len(tasks))) as results:
         try:
             for name, (begun, error) in results:
-                if begun is not None:
-                    overview.begin(list(steps(name, RunFolder(args.out / name)))[begun])
+                if begun is None:
+                    end(name, error)
                 else:
-                    errors[name] = error
-                    overview.end(name, error)
+                    overview.begin(list(steps(by_name[name], *files(by_name[name], args)))[begun])
         except TasksFailedError as failed:
             for name, error in failed.failures.items():
-                errors[name] = error
-                overview.end(name, error)
-    failed_stages = show([args.out / name for name in names if not errors[name]], as_markdown=args.markdown)
+                end(name, error)
+    errors = {trial.name: ended[trial.name] for trial in trials}
+    failed_stages = show([args.out / name for name, error in errors.items() if not error], as_markdown=args.markdown)
     failures.tell(failed_stages, strict=args.strict and not any(errors.values()))
     if any(errors.values()):
         messages = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
-        raise ValueError(f"not all of the {len(names)} recipes could be trained and certified. {messages}")
+        raise ValueError(f"not all of the {len(trials)} recipes could be trained and certified. {messages}")
 
 
-def commands(name: str, args: argparse.Namespace) -> list[list[str]]:
-    """The commands that train and certify a recipe, one after the other. Workers may have another working folder."""
-    folder = str((args.out / name).absolute())
-    modules = [str(Path(module).absolute()) if module.endswith(".py") else module for module in args.modules]
-    common = [f"--import={module}" for module in modules]
-    common += ["--resume", "--quiet", "--device", args.device]
-    common += ["--data", str(args.data.absolute())] if args.data else []
-    certify = ["certify", folder, "--stages", args.stages]
-    certify += ["--samples", str(args.samples)] if args.samples else []
-    certify += ["--timeout", str(args.timeout)] if args.timeout else []
-    return [["train", name, "--out", folder, *common], [*certify, *common]]
+def commands(trial: Trial, args: argparse.Namespace) -> list[list[str]]:
+    """The commands that train and certify a trial, one after the other. Workers may have another working folder."""
+    folder, certified = files(trial, args)
+    changes = [f"--set={change}" for change in (*trial.changes, *trial.varied)]
+    common = [f"--import={found_anywhere(module)}" for module in args.modules]
+    common += [*_options(PASSED_ON, args), "--resume", "--quiet"]
+    train = ["train", trial.recipe, *changes, "--out", _absolute(folder.path)]
+    certify = ["certify", _absolute(folder.path), *_options(OF_CERTIFICATION, args)]
+    return [[*train, *common], [*certify, "--out", _absolute(certified.records), *common]]
+
+
+def _options(names: Sequence[str], args: argparse.Namespace) -> list[str]:
+    """The options with these names, if they have values, as a command takes them."""
+    texts = list[str]()
+    for name in names:
+        if (value := getattr(args, name)) is not None:
+            text = _absolute(value) if isinstance(value, Path) else found_anywhere(str(value))
+            texts += [f"--{name.replace('_', '-')}", text]
+    return texts
+
+
+def found_anywhere(text: str) -> str:
+    """MODULE, FILE.py, MODULE:FUNCTION or FILE.py:FUNCTION, with the absolute path of the file; else the same text."""
+    return _absolute(Path(text)) if text.endswith(".py") or ".py:" in text else text
+
+
+def _absolute(path: Path) -> str:
+    return str(path.absolute())
 
 
 def work(commands: Sequence[Sequence[str]]) -> Iterator[tuple[int | None, str]]:
@@ -71,7 +123,10 @@ def work(commands: Sequence[Sequence[str]]) -> Iterator[tuple[int | None, str]]:
     for place, arguments in enumerate(commands):
         yield place, ""
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as told:
-            status = main(arguments)
+            try:
+                status: object = main(arguments)
+            except SystemExit as refusal:  # of an argument, e.g. a device that only the driver has
+                status = refusal.code
         if status:
             yield None, told.getvalue().strip()
             return
@@ -96,12 +151,52 @@ def _looking(overview: Overview) -> Iterator[None]:
         thread.join()
 
 
-def steps(name: str, folder: RunFolder) -> Iterator[Step]:
-    """The two steps of a recipe: training, whose records are epochs, and certification, whose records are samples."""
-    recipe = recipes()[name]()
-    yield Step(name, "train", "epoch", folder.metrics, recipe.epochs)
-    certification = folder.certification(region_name(recipe.threat.name, recipe.threat.eps))
-    yield Step(name, "certify", "sample", certification.records, None)
+def files(trial: Trial, args: argparse.Namespace) -> tuple[RunFolder, CertificationFiles]:
+    """The run folder of a trial, and the files of its certification."""
+    folder = RunFolder(args.out / trial.name)
+    return folder, certification(trial, folder, strength(args))
+
+
+def certification(trial: Trial, folder: RunFolder, strength: str) -> CertificationFiles:
+    """The files of its certification; attacks of another strength have their own."""
+    threat = trial.changed().threat
+    return folder.certification("-".join(filter(None, (region_name(threat.name, threat.eps), strength))))
+
+
+def steps(trial: Trial, folder: RunFolder, certified: CertificationFiles) -> Iterator[Step]:
+    """The two steps of a trial: training, whose records are epochs, and certification, whose records are samples."""
+    yield Step(trial.name, "train", "epoch", folder.metrics, trial.changed().epochs)
+    yield Step(trial.name, "certify", "sample", certified.records, None)
+
+
+def combinations(options: Sequence[str]) -> list[tuple[str, ...]]:
+    """All combinations of the values of some fields, each as changes: "a=1,2" and "b=3" are (a=1, b=3), (a=2, b=3).
+
+    Raises:
+        ValueError: an option has not the form PATH=VALUE,VALUE,..., or names a field or a value twice.
+    """
+    fields: dict[str, list[str]] = {}
+    for option in options:
+        path, equals, text = option.partition("=")
+        values = split(text)
+        if not equals or not path or not all(values):
+            raise ValueError(f"--vary {option!r}: write PATH=VALUE,VALUE,..., e.g. method.ratio=0.1,0.4")
+        if path in fields or len(set(values)) < len(values):
+            raise ValueError(f"--vary {option!r}: name each field once, and each of its values once")
+        fields[path] = values
+    return list(product(*([f"{path}={value}" for value in values] for path, values in fields.items())))
+
+
+def split(text: str) -> list[str]:
+    """The parts between commas that are not in brackets: "[1,2],3" has two."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def chosen(patterns: list[str]) -> list[str]:

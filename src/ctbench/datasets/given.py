@@ -41,8 +41,8 @@ class GivenData(Dataset):
     def load(self, root: Path | None = None) -> Data:
         """Raises ValueError: no file holds the data."""
         raise ValueError(
-            "the data of this run were given in memory and are not stored: give them again, data=... in Python or "
-            "--data-from MODULE:FUNCTION"
+            "the data of this run were given in memory and are not stored: give them again, "
+            "ctbench.load_run(folder, data=...) in Python or --data-from MODULE:FUNCTION"
         )
 
 

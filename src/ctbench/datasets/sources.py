@@ -24,7 +24,7 @@ def tensors(source: Source) -> tuple[Tensor, Tensor]:
         ValueError: the source is of no kind that is read, or its items are not an input and a label.
     """
     if isinstance(source, tuple | list) and len(source) == 2:
-        x, y = (torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in source)
+        x, y = (_shared(part) if isinstance(part, np.ndarray) else part for part in source)
         if isinstance(x, Tensor) and isinstance(y, Tensor):
             return x.detach(), y.detach().long() if not y.is_floating_point() else y.detach()
     if isinstance(source, TorchDataset):
@@ -45,3 +45,8 @@ def tensors(source: Source) -> tuple[Tensor, Tensor]:
         raise ValueError("the data hold no batch: give at least one example")
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return x, y
+
+
+def _shared(array: NDArray[Any]) -> Tensor:
+    """A tensor on the memory of an array, or on a copy if that memory is read-only, as of `np.frombuffer`."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -12,6 +12,7 @@ from typing import Any
 
 from ctbench.report.grid import Grid
 from ctbench.results import AnalysisFiles, Certification, Measurements, RunFolder
+from ctbench.results.decimals import decimals
 
 LAYER = "layer "  # how the names of quantities of single layers begin
 MOST_PLACES = 12  # a table has no row for the places of an axis with more of them; CSV files and figures have all
@@ -85,7 +86,7 @@ def _rows(result: Result) -> Iterator[tuple[tuple[str, ...], float | None, dict[
         for x in places:
             names = [name for name in measurements.quantities(eps, x) if not name.startswith(LAYER)]
             means = {name: measurements.mean(name, eps, x) for name in names}
-            yield (*result.labels, f"{eps:.4g}", str(measurements.samples(eps))), x, means
+            yield (*result.labels, decimals(eps, 4), str(measurements.samples(eps))), x, means
 
 
 def as_csv(results: Iterable[tuple[str, Result]]) -> str:
@@ -128,7 +129,7 @@ class Pairs:
     def __str__(self) -> str:
         """The correlation; if the quantity is an accuracy, also mean and standard deviation of the differences."""
         related = "-" if self.correlation is None else f"{self.correlation:.4f}"
-        about = f"{self.quantity} and {self.accuracy} accuracy at eps {self.eps:g}"
+        about = f"{self.quantity} and {self.accuracy} accuracy at eps {decimals(self.eps)}"
         text = f"{about}, {len(self.runs)} runs: correlation {related}"
         if not self.quantity.endswith("accuracy"):
             return text

@@ -12,6 +12,7 @@ import numpy as np
 from ctbench.report.analyses import Result, beside_accuracies
 from ctbench.report.figures import MARKERS, panels, save
 from ctbench.results import Layout
+from ctbench.results.decimals import decimals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +63,7 @@ def _bars(results: Sequence[Result], layout: Layout) -> Figure:
                     edgecolor="black",
                     linewidth=0.5,
                     hatch=HATCHES[trained.index(result.labels[2]) % len(HATCHES)],
-                    label=f"eps {eps:g}",
+                    label=f"eps {decimals(eps)}",
                 )
         axis.set_xticks(range(len(results)), [_name(result) for result in results], rotation=45, ha="right", fontsize=7)
         axis.set(ylabel=layout.label, title=quantity)
@@ -87,7 +88,7 @@ def _lines(results: Sequence[Result], layout: Layout) -> Figure:
                 means = [measurements.mean(quantity, eps, x) for x in places]
                 name = f"{_name(result)}, {quantity}" if len(layout.quantities) > 1 else _name(result)
                 axis.plot(places, means, style, color=f"C{number}", label=name, linewidth=1.2)
-        axis.set(xlabel=layout.x_label, ylabel=layout.label, title=f"eps {eps:g}")
+        axis.set(xlabel=layout.x_label, ylabel=layout.label, title=f"eps {decimals(eps)}")
         if layout.log:
             axis.set(xscale="log", yscale="log")
         axis.grid(alpha=0.3)
@@ -106,7 +107,7 @@ def _histogram(results: Sequence[Result], layout: Layout) -> Figure:
         edges = np.histogram_bin_edges([value for values in numbers.values() for value in values], BINS)
         for name, values in numbers.items():
             axis.hist(values, edges.tolist(), histtype="step", density=True, label=name)
-        axis.set(xlabel=layout.label, title=quantity if len(radii) == 1 else f"{quantity}, eps {eps:g}")
+        axis.set(xlabel=layout.label, title=quantity if len(radii) == 1 else f"{quantity}, eps {decimals(eps)}")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("density")
     _legend(axes[0])
@@ -127,7 +128,7 @@ def _scatter(results: Sequence[Result], layout: Layout) -> Figure:
         for marker, run, value, accuracy in points:
             axis.plot(value, 100 * accuracy, marker, label=run)
         related = "" if these.correlation is None else f", correlation {these.correlation:.2f}"
-        axis.set(xlabel=layout.label, ylabel="certified accuracy (%)", title=f"eps {these.eps:g}{related}")
+        axis.set(xlabel=layout.label, ylabel="certified accuracy (%)", title=f"eps {decimals(these.eps)}{related}")
         axis.grid(alpha=0.3)
     _legend(axes[0])
     return figure

@@ -9,6 +9,7 @@ from typing import Any
 
 from ctbench.report.grid import Grid
 from ctbench.results import OUTCOMES, Attacked, Certification, Failure, RunFolder, Verdict, jsonl, read_attacked
+from ctbench.results.decimals import decimals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,12 @@ class Row:
     attempt: int = 0  # the last attempt of the certification
     parameters: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, by their paths
     selected_on_test: bool = False  # whether the weights were selected by their accuracy on the test images
+    seed: Any = None  # of the recipe
+
+    @property
+    def named_method(self) -> str:
+        """The method, with a mark if the weights were selected on test data."""
+        return f"{self.method} (selected on test data)" if self.selected_on_test else self.method
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -47,9 +54,9 @@ class Row:
             self.run,
             self.dataset,
             self.network,
-            f"{self.method} (selected on test data)" if self.selected_on_test else self.method,
+            self.named_method,
             self.norm,
-            _shown(self.eps),
+            shown_radius(self.eps),
             self._samples(),
             *("-" if share is None else f"{100 * share:.2f}" for share in shares),
             *(str(job.outcomes[outcome]) if job else "-" for outcome in UNKNOWN),
@@ -99,12 +106,13 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     if not certifications:
         folder.require()
     trained = _names(folder.recipe)
-    about = {
+    about: dict[str, Any] = {
         "run": folder.path.name,
         "method": trained["method"],
         "training_seconds": _training_seconds(folder.metrics),
         "parameters": _parameters(folder.recipe),
         "selected_on_test": trained["select"] == "test",
+        "seed": trained["seed"],
     }
     if not certifications:
         names = {part: trained[part] for part in ("dataset", "network")}
@@ -113,10 +121,11 @@ def _rows_of(folder: RunFolder) -> list[Row]:
     for files in certifications:
         settings = files.read_settings()
         names = {part: settings.get(part, "-") for part in ("dataset", "network", "norm")}
-        attacked = _attacked(folder, settings)
+        stronger = {"attack": settings["attack"]} if "attack" in settings else {}  # of --attack-steps, -restarts
+        attacked = _attacked(folder, settings, names["dataset"] if trained["dataset"] == "-" else trained["dataset"])
         rows.append(
             Row(
-                **about,
+                **about | {"parameters": {**about["parameters"], **stronger}},
                 **names,
                 eps=settings.get("eps"),
                 certification=files.read(),
@@ -129,30 +138,41 @@ def _rows_of(folder: RunFolder) -> list[Row]:
 
 
 def _names(recipe: Path) -> dict[str, Any]:
-    """The names of the data set, network, method and selection of a recipe; "-" if there is no recipe."""
+    """The names of the data set, network and method of a recipe, "-" if there is no recipe; its selection and seed."""
     content = jsonl.read_json(recipe) if recipe.exists() else {}
     parts = ("dataset", "network", "method")
     if not isinstance(content, dict) or not all(isinstance(content.get(part, {}), dict) for part in parts):
         raise ValueError(
             f"{recipe} is not a recipe, an object with {', '.join(parts)}: restore the file, or leave this run out"
         )
-    return {part: content.get(part, {}).get("name", "-") for part in parts} | {"select": content.get("select", "-")}
+    own = content.get("network", {}).get("module")  # of a module of your own, the class
+    return (
+        {part: content.get(part, {}).get("name", "-") for part in parts}
+        | ({"network": own.rpartition(".")[2]} if own else {})
+        | {"select": content.get("select", "-"), "seed": content.get("seed")}
+    )
 
 
-def _shown(eps: float | list[Any] | None) -> str:
+def shown_radius(eps: float | list[Any] | None) -> str:
+    """A radius in a table."""
     if eps is None:
         return "-"
-    return "by feature" if isinstance(eps, list) else f"{eps:.4g}"
+    return "by feature" if isinstance(eps, list) else decimals(eps, 4)
 
 
-def _attacked(folder: RunFolder, certified: dict[str, Any]) -> Attacked | None:
-    """The results of attacks on the certified network and regions, from the file with the most records."""
+def _attacked(folder: RunFolder, certified: dict[str, Any], own: str) -> Attacked | None:
+    """The results of attacks on the certified network, data and regions, from the file with the most records.
+
+    Settings that do not name their data are of the run's own data, `own`.
+    """
     results = []
     for path in folder.attacks():
         settings, attacked = jsonl.read_json(path), read_attacked(path.with_suffix(".jsonl"))
         if not isinstance(settings, dict):
             raise ValueError(f"{path} is not an object: remove both files, and run ctbench attack again")
-        if attacked and all(settings.get(name) == certified.get(name) for name in ("network_digest", "threat")):
+        settings = {"dataset": own, **settings}
+        of_same = ("network_digest", "threat", "dataset")
+        if attacked and all(settings.get(name) == certified.get(name) for name in of_same):
             results.append(attacked)
     lowest = sorted(results, key=lambda attacked: attacked.adversarial_accuracy)
     return max(lowest, key=len, default=None)  # the lowest among equal numbers
@@ -203,7 +223,7 @@ def _discrepancies(attacked: Attacked | None) -> list[str]:
 def _parameter(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return decimals(value, 4) if isinstance(value, float) else str(value)
 
 
 def _parameters(recipe: Path) -> dict[str, Any]:

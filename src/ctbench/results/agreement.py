@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctbench.results.certification import Certification
+from ctbench.results.decimals import decimals
 from ctbench.results.runs import CertificationFiles, RunFolder
 from ctbench.results.verdicts import Verdict
 
@@ -198,7 +199,7 @@ def certification_of(path: Path, eps: float | None = None) -> CertificationFiles
     if path.suffix == ".jsonl":
         files = CertificationFiles(path)
         if eps is not None and not _is_at(files, eps):
-            raise ValueError(f"{path} has eps {files.read_settings().get('eps')!r}, not {eps:g}: leave it out")
+            raise ValueError(f"{path} has eps {files.read_settings().get('eps')!r}, not {decimals(eps)}: leave it out")
         return files
     folder = RunFolder(path)
     certifications = folder.certifications()
@@ -208,7 +209,7 @@ def certification_of(path: Path, eps: float | None = None) -> CertificationFiles
     if len(matching) == 1:
         return matching[0]
     present = ", ".join(files.records.stem for files in matching or certifications) or "no certification"
-    radius = "" if eps is None else f" at eps {eps:g}"
+    radius = "" if eps is None else f" at eps {decimals(eps)}"
     raise ValueError(
         f"{path} has {len(matching)} certifications{radius}, one is needed; it has {present}: certify the run, give "
         f"another eps, or name one file in {path / 'certified'}"

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from ctbench.results import jsonl
 from ctbench.results.checking import CHECKSUM, checksum, sealed, unsealed
+from ctbench.results.decimals import decimals
 from ctbench.results.files import RecordFiles, differences
 
 Values = float | Sequence[float | None]
@@ -146,7 +147,7 @@ class Measurements:
     def _at(self, eps: float | None) -> Iterator[PartRecord]:
         """The records at a radius, in the order of the samples; of parts that overlap, the larger ones."""
         if eps is None and len(self.radii) > 1:
-            raise ValueError(f"there are several radii, {', '.join(f'{r:g}' for r in self.radii)}: name one as eps")
+            raise ValueError(f"there are several radii, {', '.join(decimals(r) for r in self.radii)}: name one as eps")
         end = 0
         for record in sorted(self.records, key=lambda record: (record.start, -record.stop)):
             if (eps is None or record.eps == eps) and record.start >= end:

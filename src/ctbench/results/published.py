@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ctbench.results.decimals import decimals
+
 TABLE = Path(__file__).with_name("published.csv")
 
 
@@ -92,7 +94,7 @@ def published_result(
         if (result.dataset, result.norm, result.eps, result.method, result.paper, result.by) == key:
             return result
     raise ValueError(
-        f"{paper} has no result of {by or paper} for {method} on {dataset} at {norm} {eps:g}: see {TABLE.name}"
+        f"{paper} has no result of {by or paper} for {method} on {dataset} at {norm} {decimals(eps)}: see {TABLE.name}"
     )
 
 

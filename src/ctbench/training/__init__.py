@@ -3,6 +3,7 @@
 from ctbench.training.averaging import SWA
 from ctbench.training.checkpoints import load_network, load_weights
 from ctbench.training.divergence import TrainingDivergedError
+from ctbench.training.initialization import initialize
 from ctbench.training.matching import Matching
 from ctbench.training.optimizers import SGD, Adam, Optimizer
 from ctbench.training.recipe import Recipe
@@ -23,6 +24,7 @@ __all__ = [
     "Schedule",
     "SmoothRamp",
     "TrainingDivergedError",
+    "initialize",
     "load_network",
     "load_run",
     "load_weights",

@@ -108,13 +108,11 @@ def field_types(kind: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
 
 
-def without_none(hint: Any) -> Any:
-    """The type T of a field of type T, or of type T or None."""
+def kinds_of(hint: Any) -> list[Any]:
+    """The types of the values of a field, without that of None: usually one."""
     if get_origin(hint) not in (Union, types.UnionType):
-        return hint
-    kinds = [option for option in get_args(hint) if option is not type(None)]
-    assert len(kinds) == 1, "a field of a recipe has one type, or this type or None"
-    return kinds[0]
+        return [hint]
+    return [option for option in get_args(hint) if option is not type(None)]
 
 
 def titled(kind: type) -> str:
@@ -138,9 +136,10 @@ def _set(kind: Any, content: Any, path: list[str], value: Json, whole: str) -> N
     field, *rest = path
     if field not in hints:
         raise ValueError(f"{whole!r}: {titled(kind)} has no field {field!r}; its fields are {_listed(hints)}")
-    inner = without_none(hints[field])
+    kinds = kinds_of(hints[field])
+    inner: Any = next(filter(dataclasses.is_dataclass, kinds), None)
     if rest:
-        if dataclasses.is_dataclass(inner) and content.get(field) is None:
+        if inner is not None and content.get(field) is None:
             if inspect.isabstract(inner):
                 raise ValueError(f"{whole!r}: there is no {field}: set {field}=NAME first")
             content[field] = {}
@@ -148,9 +147,9 @@ def _set(kind: Any, content: Any, path: list[str], value: Json, whole: str) -> N
             raise ValueError(f"{whole!r}: {field!r} is a plain value and has no field {rest[0]!r}")
         _set(inner, content[field], rest, value, whole)
         return
-    if isinstance(value, str) and inspect.isabstract(inner):
+    if isinstance(value, str) and inspect.isabstract(inner) and (str not in kinds or value in members(inner)):
         content[field] = _of_name(inner, value, whole)
-    elif isinstance(value, str) and inner is float and (fraction := FRACTION.fullmatch(value)):
+    elif isinstance(value, str) and float in kinds and (fraction := FRACTION.fullmatch(value)):
         content[field] = float(fraction[1]) / float(fraction[2])
     else:
         content[field] = value
@@ -171,7 +170,7 @@ def _of_name(kind: Any, name: str, path: str) -> dict[str, Json]:
 def _decode(hint: Any, content: Any, path: str) -> Any:
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return None if content is None and type(None) in options else _decode(without_none(hint), content, path)
+        return None if content is None and type(None) in options else _decode_kinds(kinds_of(hint), content, path)
     if origin is Literal:
         if content not in options:
             raise _invalid(path, content, f"one of {_listed(options)}")
@@ -181,6 +180,19 @@ def _decode(hint: Any, content: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _decode_dataclass(hint, content, path)
     return _decode_plain(hint, content, path)
+
+
+def _decode_kinds(kinds: list[Any], content: Any, path: str) -> Any:
+    """A value of one of several types: of its own, else of the first that takes it."""
+    if len(kinds) == 1:
+        return _decode(kinds[0], content, path)
+    for kind in sorted(kinds, key=lambda kind: type(content) is not kind):
+        try:
+            return _decode(kind, content, path)
+        except ValueError:
+            if isinstance(content, dict) and dataclasses.is_dataclass(kind):
+                raise  # which says what is wrong in it
+    raise _invalid(path, content, " or ".join(map(_described, kinds)))
 
 
 def _decode_tuple(items: tuple[Any, ...], content: Any, path: str) -> tuple[Any, ...]:
@@ -234,9 +246,19 @@ def _decode_plain(kind: Any, content: Any, path: str) -> Any:
     if kind is float and isinstance(content, int) and not isinstance(content, bool):
         return float(content)
     if type(content) is not kind:
-        described = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
-        raise _invalid(path, content, described.get(kind, str(kind)))
+        raise _invalid(path, content, _described(kind))
     return content
+
+
+def _described(kind: Any) -> str:
+    """A type, in words."""
+    if get_origin(kind) is Literal:
+        return f"one of {_listed(get_args(kind))}"
+    if get_origin(kind) is tuple:
+        return "a list"
+    if dataclasses.is_dataclass(kind):
+        return f"a {getattr(kind, '__name__', kind)}"
+    return {float: "a number", int: "a whole number", bool: "true or false", str: "text"}.get(kind, str(kind))
 
 
 def _listed(names: Any) -> str:

@@ -38,6 +38,22 @@ INITIALIZATIONS: dict[str, Callable[[list[Weight]], None]] = {
 }
 
 
+def initialize(model: nn.Module, name: str = "shi") -> None:
+    """Draw the weights of a module of your own, in place, from torch's generator: seed it with `torch.manual_seed`.
+
+    Args:
+        model: its weights are the parameters of `ctbench.networks.weights`, in their order; biases stay.
+        name: "shi" (Shi et al. 2021, section 3.2: for training with interval bounds) or "kaiming" (He et al. 2015).
+
+    Raises:
+        ValueError: there is no initialisation of this name.
+    """
+    if name not in INITIALIZATIONS:
+        raise ValueError(f"there is no initialisation {name!r}: choose from {', '.join(INITIALIZATIONS)}")
+    with torch.no_grad():
+        INITIALIZATIONS[name](weights(model))
+
+
 def build(make: Callable[[], nn.Module], *, initialization: str, seed: int) -> nn.Module:
     """A new network with weights drawn from the seed. The global random state does not change."""
     with torch.random.fork_rng(devices=[]):

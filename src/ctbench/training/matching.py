@@ -20,7 +20,8 @@ from torch import Tensor
 
 PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")
 # tensors that a network in eval mode does not use: counters, and what SABR's and TAPS's code keeps for training
-UNUSED = ("num_batches_tracked", "deepz_lambda", "current_mean", "current_var")
+COUNTER = "num_batches_tracked"
+UNUSED = (COUNTER, "deepz_lambda", "current_mean", "current_var")
 STATISTICS = ({"mean", "std"}, {"mean", "sigma"})  # the tensors of a layer that normalises its input
 
 Tensors = Mapping[str, Tensor]
@@ -39,10 +40,14 @@ class Matching:
     def __str__(self) -> str:
         if self.by == "name":
             return f"{len(self.pairs)} tensors were matched by name"
-        pairs = ", ".join(f"{theirs} as {ours}" for theirs, ours in self.pairs)
-        unused = f"; not needed: {', '.join(self.unused)}" if self.unused else ""
-        kept = f"; not in the file: {', '.join(self.kept)}" if self.kept else ""
-        return f"{len(self.pairs)} tensors were matched by shape and order: {pairs}{unused}{kept}"
+        places = {_place(theirs, ours) for theirs, ours in self.pairs}
+        layers = ", ".join(
+            f"{a or 'itself'} as {b or 'itself'}" for a, b in sorted(places, key=lambda at: _numbers(at[1]))
+        )
+        unused, kept = ([name for name in names if _leaf(name) != COUNTER] for names in (self.unused, self.kept))
+        more = f"; not needed: {', '.join(unused)}" if unused else ""
+        more += f"; not in the file: {', '.join(kept)}" if kept else ""
+        return f"{len(self.pairs)} tensors were matched by shape and order: {layers}{more}"
 
 
 def matched(tensors: Tensors, expected: Tensors) -> tuple[dict[str, Tensor], Matching]:
@@ -181,6 +186,12 @@ def _numbers(name: str) -> tuple[int, ...]:
 
 def _same_shapes(tensors: Tensors, expected: Tensors, names: Iterable[str]) -> bool:
     return all(tensors[name].shape == expected[name].shape for name in names)
+
+
+def _place(theirs: str, ours: str) -> tuple[str, str]:
+    """The layers of two tensors, or the tensors themselves if they have other names in them."""
+    (layer, _, leaf), (own, _, own_leaf) = theirs.rpartition("."), ours.rpartition(".")
+    return (layer, own) if leaf == own_leaf else (theirs, ours)
 
 
 def _leaf(name: str) -> str:

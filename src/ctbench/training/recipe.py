@@ -236,10 +236,15 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits, a hash of all fields except `name`, `source` and `published`."""
+        """Twelve hexadecimal digits, a hash of all fields except `name`, `source` and `published`.
+
+        Of a module of your own, its source and weights count, not the name under which it was imported.
+        """
         content = {key: value for key, value in self.to_json().items() if key not in ABOUT}
         if self.train_samples is None:
             del content["train_samples"]  # as in recipes of before there was this field
+        if isinstance(self.network, Given):
+            content["network"] = {key: value for key, value in content["network"].items() if key != "module"}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def differences(self, other: Recipe) -> list[str]:

@@ -27,13 +27,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ctbench import zoo
+from ctbench import devices, zoo
 from ctbench.datasets import Data, GivenData
 from ctbench.files import UNFINISHED
 from ctbench.graph import UnsupportedLayerError, unwrapped
 from ctbench.networks import Architecture, Given
 from ctbench.onnx import load_onnx, save_onnx
 from ctbench.results import RunFolder, jsonl, locks
+from ctbench.results.decimals import decimals
 from ctbench.training import checkpoints, tensor_files
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.execution import algorithms
@@ -53,6 +54,18 @@ class Run:
     recipe: Recipe
     model: nn.Module
     folder: RunFolder
+    source: Data | str | Path | None = None  # the data, or the folder of the data sets; None is the usual one
+
+    def load_data(self) -> Data:
+        """The training and test data. Raises ValueError if they were given in memory, and are not given again."""
+        return _loaded_data(self.recipe, self.source)
+
+    def __repr__(self) -> str:
+        recipe = self.recipe
+        return (
+            f"<Run {recipe.name} in {self.folder.path}: {type(self.model).__name__}, {recipe.method.name}, "
+            f"{recipe.threat.name} eps {decimals(recipe.threat.eps)}, {recipe.epochs} epochs>"
+        )
 
 
 def train(
@@ -91,9 +104,9 @@ def train(
             in eval mode.
 
     Raises:
-        ValueError: the folder holds the run of another recipe, or a run of this one and `resume` is False; another
-            process trains there; a field of the recipe, or the module, does not fit the data; or TensorBoard is not
-            installed.
+        ValueError: torch cannot compute on the device; the folder holds the run of another recipe, or a run of this one
+            and `resume` is False; another process trains there; a field of the recipe, or the module, does not fit the
+            data; or TensorBoard is not installed.
         TrainingDivergedError: the loss or its gradient became NaN or infinite; the message says where. It is raised at
             the end of that epoch, in which no later step was taken. The state after the last whole epoch stays.
     """
@@ -106,14 +119,14 @@ def train(
         recipe = replace(recipe, dataset=GivenData.of(data, recipe.dataset.augmentation))
     elif not isinstance(data, str | Path | None):
         raise ValueError(f"data is a {type(data).__name__}: give ctbench.datasets.Data.of(...), or a folder")
-    device = torch.device(device)
+    device = devices.available(device)
     folder = RunFolder(Path(out) if out is not None else default_folder(recipe))
     _check_folder(folder, recipe, resume)
     if processes.first:
         _set_damaged_weights_aside(folder)
     processes.wait()
     if folder.weights.exists():
-        return load_run(folder.path, model=model, device=device)
+        return load_run(folder.path, model=model, data=data, device=device)
     with processes.first_goes_first():
         loaded = _loaded_data(recipe, data)
     blueprint = Blueprint.of(recipe.network, loaded, normalize=recipe.normalize)
@@ -125,7 +138,7 @@ def train(
     with locks.alone(folder.lock, folder.path) if processes.first else nullcontext():
         _check_folder(folder, recipe, resume)  # another process may have trained here in the meantime
         if folder.weights.exists():
-            return load_run(folder.path, model=model, device=device)
+            return load_run(folder.path, model=model, data=data, device=device)
         processes.wait()  # until each process has seen the folder as it was
         if processes.first:
             jsonl.write_json(folder.recipe, recipe.to_json())
@@ -138,7 +151,7 @@ def train(
                 _export(model, folder, loaded.input_shape)
             checkpoints.save_network(model, blueprint, folder.weights)
         processes.wait()
-    return Run(recipe, model.eval(), folder)
+    return Run(recipe, model.eval(), folder, data)
 
 
 def default_folder(recipe: Recipe) -> Path:
@@ -149,7 +162,7 @@ def default_folder(recipe: Recipe) -> Path:
 def _loaded_data(recipe: Recipe, data: Data | str | Path | None) -> Data:
     """The data of a recipe: those given, or those of its data set in a folder."""
     if isinstance(data, Data):
-        return recipe.dataset.cut(data)
+        return recipe.dataset.recognized(data) if isinstance(recipe.dataset, GivenData) else recipe.dataset.cut(data)
     return recipe.dataset.load(None if data is None else Path(data))
 
 
@@ -160,6 +173,10 @@ def _copied(model: nn.Module) -> nn.Module:
     kinds = {tensor.dtype for tensor in model.parameters()} - {torch.float32}
     if kinds:
         raise ValueError(f"the parameters are {', '.join(map(str, kinds))}: training takes float32, model.float()")
+    if not any(tensor.requires_grad for tensor in model.parameters()):
+        raise ValueError(
+            "no parameter of the model requires a gradient, so nothing can be trained: model.requires_grad_()"
+        )
     return copy.deepcopy(unwrapped(model))
 
 
@@ -171,23 +188,33 @@ def _export(model: nn.Module, folder: RunFolder, input_shape: tuple[int, ...]) -
         warnings.warn(f"{folder.exported} is not written, so load_run needs the module again: {error}", stacklevel=4)
 
 
-def load_run(path: str | Path, *, model: nn.Module | None = None, device: str | torch.device = "cpu") -> Run:
+def load_run(
+    path: str | Path,
+    *,
+    model: nn.Module | None = None,
+    data: Data | str | Path | None = None,
+    device: str | torch.device = "cpu",
+) -> Run:
     """The trained network of a run folder, in eval mode.
 
     Args:
         path: the run folder, or "zoo:NAME" (see `ctbench.zoo`).
         model: for a run of a module of your own, the module; a copy of it gets the trained weights. None is the graph
             that training has exported (network.onnx), in which batch norms are scales.
+        data: for a run of data of your own, the data, which are recognised by their digest; or the folder with the data
+            sets; None is the CTBENCH_DATA variable, else the user's cache.
         device: where the network is to be.
 
     Raises:
         FileNotFoundError: there is no run, or it is not complete.
-        ValueError: a file in the folder is damaged, the weights belong to another network, or the module is needed; or
-            the recipe has a class (except a method) of a module that is not imported.
+        ValueError: torch cannot compute on the device; a file in the folder is damaged, the weights belong to another
+            network, or the module is needed; or the recipe has a class (except a method) of a module that is not
+            imported.
 
     Warns:
         UserWarning: the source of the module is not that of the training.
     """
+    device = devices.available(device)
     folder = RunFolder(zoo.located(path))
     folder.require()
     recipe = recipe_of(folder)
@@ -202,7 +229,13 @@ def load_run(path: str | Path, *, model: nn.Module | None = None, device: str | 
         raise ValueError(
             f"{folder.weights} holds the weights of another network: {network}, the recipe's is {recipe.network}"
         )
-    return Run(recipe, _loaded(folder, network, model).eval().to(device), folder)
+    if isinstance(data, Data):
+        if not isinstance(recipe.dataset, GivenData):
+            raise ValueError(
+                f"{folder.path} has the data {recipe.dataset.name!r}, not data of your own: leave them out"
+            )
+        recipe.dataset.recognized(data)
+    return Run(recipe, _loaded(folder, network, model).eval().to(device), folder, data)
 
 
 def _loaded(folder: RunFolder, network: Architecture, model: nn.Module | None) -> nn.Module:
@@ -222,7 +255,10 @@ def _loaded(folder: RunFolder, network: Architecture, model: nn.Module | None) -
 
 def _finishing(folder: RunFolder) -> str:
     """The command that continues a run."""
-    return f"ctbench train {shlex.quote(str(folder.recipe))} --out {shlex.quote(str(folder.path))} --resume"
+    recipe = recipe_of(folder)
+    own = " --model MODULE:FUNCTION" if isinstance(recipe.network, Given) else ""
+    own += " --data-from MODULE:FUNCTION" if isinstance(recipe.dataset, GivenData) else ""
+    return f"ctbench train {shlex.quote(str(folder.recipe))} --out {shlex.quote(str(folder.path))} --resume{own}"
 
 
 def _set_damaged_weights_aside(folder: RunFolder) -> None:

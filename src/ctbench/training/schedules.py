@@ -122,6 +122,6 @@ def with_number(value: T, path: str, number: float) -> T:
         if not is_dataclass(part):
             raise ValueError(f"{name!r} is {part!r}, it has no field {rest.partition('.')[0]!r}")
         changed = with_number(part, rest, number)
-    elif codec.without_none(kinds[name]) is not float:
+    elif float not in codec.kinds_of(kinds[name]):
         raise ValueError(f"{name!r} of {codec.titled(kind)} is not a real number: only real numbers can be scheduled")
     return replace(value, **{name: changed})  # type: ignore[type-var]

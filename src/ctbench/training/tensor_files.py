@@ -7,6 +7,7 @@ containers and runs no code of the file; anything else in it is an error.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        held = f" (it holds a {found[1]})" if found else ""
         raise ValueError(
-            f"{path} is a pickle of more than tensors, which could run any code, so it is not loaded"
-            f"{f' ({reason.strip()})' if reason else ''}. If you trust it, convert it where its classes are defined: "
+            f"{path} is a pickle of more than tensors{held}, which could run any code, so it is not loaded. If you "
+            f"trust it, convert it where its classes are defined: "
             f'model = torch.load("{path.name}", weights_only=False); '
-            f'torch.save(model.state_dict(), "{path.stem}_weights.pt")'
+            f'torch.save(model.state_dict(), "{path.stem}_weights.pt"); if it is a checkpoint, a dict with the weights '
+            f'under a key such as "state_dict", save model["state_dict"] instead'
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is damaged or not a file of torch.save ({reason})") from None
+        size = path.stat().st_size
+        reason = str(error).partition("\n")[0] if size else "it is empty"
+        raise ValueError(f"{path} is damaged, incomplete or not a file of torch.save ({reason})") from None
     return _state_dict(content, path)
 
 

@@ -92,6 +92,9 @@ class Cascade:
     deadline: float = math.inf
 
     def __post_init__(self) -> None:
+        if isinstance(self.stages, str):
+            example = f"ctbench.verify.stages_by_name({self.stages!r})"
+            raise ValueError(f"stages is {self.stages!r}: give a list of Stage objects, e.g. {example}")
         wrong = next((stage for stage in self.stages if not isinstance(stage, Stage)), None)
         if wrong is not None or not self.stages:
             shown = "an empty list" if wrong is None else repr(wrong)

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from ctbench.datasets import Dataset
+from ctbench.datasets import Data, Dataset
 from ctbench.networks import Architecture, Given
 from ctbench.regions import Threat
 from ctbench.results import RunFolder
@@ -38,6 +38,7 @@ class TrainedRun(Protocol):
     def recipe(self) -> HowTrained: ...
     @property
     def folder(self) -> RunFolder: ...
+    def load_data(self) -> Data: ...
 
 
 def samples_of(run: TrainedRun, x: Tensor | None, y: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -49,7 +50,7 @@ def samples_of(run: TrainedRun, x: Tensor | None, y: Tensor | None) -> tuple[Ten
     if (x is None) != (y is None):
         raise ValueError("x and y belong together: give both, or neither for the test set of the run")
     if x is None or y is None:
-        return run.recipe.dataset.load().test[:]
+        return run.load_data().test[:]
     return x, y
 
 

@@ -12,9 +12,13 @@ SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx"}
 
 
 def add_to(commands: Commands) -> None:
-    command = commands.add_parser("convert", help="write weights of others as safetensors or ONNX")
+    command = commands.add_parser(
+        "convert", help="write weights of others, or the network of a run, as safetensors or ONNX"
+    )
     command.add_argument(
-        "subject", type=Path, metavar="FILE", help="weights: .safetensors, or a state dict in .pt or .pth"
+        "subject",
+        metavar="FILE",
+        help="weights: .safetensors, or a state dict in .pt or .pth; or a run folder",
     )
     command.add_argument("--to", required=True, choices=SUFFIXES, help="safetensors, with the network in it, or onnx")
     subject.add_network(command)
@@ -27,7 +31,9 @@ def add_to(commands: Commands) -> None:
         help="with --network, in place of --dataset: the shape of an input",
     )
     command.add_argument("--classes", type=int, default=10, metavar="K", help="with --input-shape (default: 10)")
-    command.add_argument("--out", type=Path, metavar="FILE", help="the new file (default: next to FILE)")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="the new file (default: next to FILE; of a run, in this folder)"
+    )
     add_data(command)
 
 
