@@ -344,5 +344,11 @@ def _places(rows: Sequence[Numbers], name: str) -> list[float]:
 
 
 def _shown(where: Where) -> str:
-    values = (value if isinstance(value, tuple) else (value,) for value in where.values())
-    return "; ".join(", ".join(map(shortly, several)) for several in values) or "all"
+    return "; ".join(map(_named, where.values())) or "all"
+
+
+def _named(value: object) -> str:
+    if not isinstance(value, tuple):
+        return shortly(value)
+    names = ", ".join(map(shortly, value))
+    return f"mean of {names}" if len(value) > 1 else names

@@ -12,7 +12,7 @@ from typing import Any
 
 from ctbench.report.grid import Grid
 from ctbench.results import AnalysisFiles, Certification, Measurements, RunFolder
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 
 LAYER = "layer "  # how the names of quantities of single layers begin
 MOST_PLACES = 12  # a table has no row for the places of an axis with more of them; CSV files and figures have all

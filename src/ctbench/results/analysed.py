@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Literal
 
 from ctbench.results import jsonl
 from ctbench.results.checking import CHECKSUM, checksum, sealed, unsealed
+from ctbench.results.decimals import decimals
 from ctbench.results.files import RecordFiles, differences
-from ctbench.results.radii import decimals
 
 Values = float | Sequence[float | None]
 NEEDED = ("eps", "start", "stop", "digest", "seconds", "points")
