@@ -130,7 +130,8 @@ class Pairs:
         """The correlation; if the quantity is an accuracy, also mean and standard deviation of the differences."""
         related = "-" if self.correlation is None else f"{self.correlation:.4f}"
         about = f"{self.quantity} and {self.accuracy} accuracy at eps {decimals(self.eps)}"
-        text = f"{about}, {len(self.runs)} runs: correlation {related}"
+        runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
+        text = f"{about}, {runs}: correlation {related}"
         if not self.quantity.endswith("accuracy"):
             return text
         apart = [value - accuracy for value, accuracy in zip(self.values, self.accuracies, strict=True)]
