@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from itertools import product
 
-from ctbench.cli import failures
-from ctbench.cli.compare import show
+from ctbench.cli import compare, failures, show
 from ctbench.cli.options import strength
 from ctbench.cli.overview import Overview, Step
-from ctbench.recipes import recipe, recipes, unknown
+from ctbench.recipes import recipes, unknown
 from ctbench.results import CertificationFiles, RunFolder
 from ctbench.results.runs import region_name
 from ctbench.training import Recipe
@@ -28,7 +28,7 @@ PASSED_ON = ("data", "device", "model", "data_from")  # options of training and 
 
 @dataclass(frozen=True)
 class Trial:
-    """A run of a sweep: a recipe, the changes of its fields, "path=value", and those among them that vary."""
+    """A run of a sweep: a recipe or its file, the changes of its fields, "path=value", and those of them that vary."""
 
     recipe: str
     changes: tuple[str, ...] = ()
@@ -37,11 +37,16 @@ class Trial:
     @property
     def name(self) -> str:
         """The name of its run folder, e.g. "digits_sabr,method.ratio=0.4"."""
-        return ",".join((self.recipe, *self.varied)).replace("/", "_")
+        recipe = self._start.name if self.recipe.endswith(show.FILE) else self.recipe
+        return ",".join((recipe, *self.varied)).replace("/", "_")
 
     def changed(self) -> Recipe:
         """Raises ValueError: a change is not valid."""
-        return recipe(self.recipe).with_changes([*self.changes, *self.varied])
+        return self._start.with_changes([*self.changes, *self.varied])
+
+    @cached_property
+    def _start(self) -> Recipe:
+        return show.start(self.recipe)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -50,8 +55,7 @@ def run(args: argparse.Namespace) -> None:
         for name in chosen(args.recipes)
         for varied in combinations(args.varied)
     ]
-    for trial in trials:
-        trial.changed()  # raises before anything is trained, like the next line
+    check_different(trials)  # raises before anything is trained, like the next line
     stages_by_name(args.stages)
     shared = [
         text
@@ -94,11 +98,27 @@ def run(args: argparse.Namespace) -> None:
         while wait(futures, timeout=LOOK).not_done:
             overview.look()
     errors = {trial.name: future.result() for trial, future in zip(trials, futures, strict=True)}
-    failed = show([args.out / name for name, error in errors.items() if not error], as_markdown=args.markdown)
+    failed = compare.show([args.out / name for name, error in errors.items() if not error], as_markdown=args.markdown)
     failures.tell(failed, strict=args.strict and not any(errors.values()))
     if any(errors.values()):
         messages = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
         raise ValueError(f"not all of the {len(trials)} recipes could be trained and certified. {messages}")
+
+
+def check_different(trials: Sequence[Trial]) -> None:
+    """Raise ValueError if a change is not valid, or if trials would have one folder, or differ only in their names."""
+    by_folder: dict[str, Trial] = {}
+    by_values: dict[tuple[str, str], Trial] = {}
+    for trial in trials:
+        other = by_folder.setdefault(trial.name, trial)
+        if other is not trial:
+            raise ValueError(
+                f"{other.recipe} and {trial.recipe} would both be trained in the folder {trial.name}: sweep one of "
+                f"them, or give a recipe another name"
+            )
+        other = by_values.setdefault((trial.recipe, trial.changed().hash), trial)
+        if other is not trial:
+            raise ValueError(f"{other.name} and {trial.name} are the same recipe: leave one of these values out")
 
 
 def certification(trial: Trial, folder: RunFolder, strength: str) -> CertificationFiles:
@@ -144,7 +164,7 @@ def split(text: str) -> list[str]:
 
 
 def chosen(patterns: list[str]) -> list[str]:
-    """The recipes that match some names or patterns, each once, in the order of the patterns.
+    """The recipes that match some names or patterns, and files of recipes, each once, in the order of the patterns.
 
     Raises:
         ValueError: a pattern matches no recipe.
@@ -152,7 +172,8 @@ def chosen(patterns: list[str]) -> list[str]:
     names = recipes()
     matches: dict[str, None] = {}
     for pattern in patterns:
-        matching = [name for name in names if fnmatchcase(name, pattern)]
+        of_names = [name for name in names if fnmatchcase(name, pattern)]
+        matching = [pattern] if pattern.endswith(show.FILE) else of_names
         if not matching:
             raise ValueError(unknown(pattern))
         matches |= dict.fromkeys(matching)
