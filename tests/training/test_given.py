@@ -121,7 +121,7 @@ def test_a_run_is_loaded_with_its_module_or_as_a_graph(recipe, tmp_path):
     ):
         load_run(tmp_path, model=nn.Linear(2, 2))
     run.folder.exported.unlink()
-    with pytest.raises(ValueError, match=r"Net, a module of your own, and only its weights are stored: give the modul"):
+    with pytest.raises(ValueError, match=r"Net, a module of your own, and only its weights are stored: give the run f"):
         load_run(tmp_path)
     with pytest.raises(
         ValueError, match=r"were given in memory and are not stored: give them again, ctbench\.load_run"
