@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ctbench.corruptions import corruptions
-from ctbench.results import RunFolder, jsonl
+from ctbench.results import RunFolder, jsonl, locks
 
 FEW = ("--samples", 30, "--kinds", "fog,stripe", "--severities", "1,5")
 
@@ -23,6 +23,12 @@ def test_corruptions_are_measured_once(succeeds, run, monkeypatch):
     monkeypatch.setattr("ctbench.analyses.generalisation.count_right", lambda *_: pytest.fail("computed again"))
     assert succeeds("corruptions", run, *FEW, "--by-severity", "--markdown") == table
     assert succeeds("corruptions", run, *FEW, "--csv").startswith("run,severity,clean,fog,stripe,mean\nrun,all,0.")
+
+
+def test_another_process_that_measures_the_same_is_waited_for(fails, run):
+    path = RunFolder(run).corrupted("ours-30")
+    with locks.alone(path.with_suffix(".lock"), path):
+        assert "ours-30.jsonl: wait for it" in fails("corruptions", run, *FEW)
 
 
 def test_more_kinds_add_records(succeeds, run):

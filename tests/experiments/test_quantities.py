@@ -79,3 +79,15 @@ def test_how_well_a_quantity_estimates_another_over_all_networks_of_a_data_set(s
     assert summary["correlation with constant"] is None
     single = Estimated(Own(), "own", ("natural",))(small, networks[:1])[-1]
     assert (single["own - natural"], single["own - natural, deviation"]) == (2.0, None)
+
+
+def test_networks_without_a_quantity_do_not_take_part_in_the_summary(small):
+    @dataclass(frozen=True)
+    class Some(Table):
+        def __call__(self, networks, figure):
+            natural, own = (1.0, 2.0, 4.0, 9.0), (None, 1.0, 3.0, 5.0)
+            return [{"natural": a, "own": b, "none": None} for a, b in zip(natural, own, strict=True)]
+
+    summary = Estimated(Some(), "own", ("natural", "none"))(small, [IBP])[-1]
+    assert summary["own - natural"] == pytest.approx(-2.0)
+    assert "own - none" not in summary
