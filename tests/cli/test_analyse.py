@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -145,6 +146,14 @@ def test_records_are_read_without_the_network(succeeds, run):
     model, x, _ = samples(run, 40)
     assert result.measurements.mean("sampled") == pytest.approx(fragmentation(model, x, eps=0.05).mean("sampled"))
     assert result.labels == ("run", "ibp", "0.05")
+
+
+def test_runs_of_one_name_are_told_apart(succeeds, run):
+    for name in ("a/run", "b/run"):
+        shutil.copytree(run, name)
+    succeeds("analyse", "a/run", "b/run", "--what", "fragmentation", "--samples", 5, "--csv", "all.csv")
+    lines = list(csv.DictReader(Path("all.csv").read_text().splitlines()))
+    assert {line["run"] for line in lines} == {"a/run", "b/run"}
 
 
 def test_weights_and_onnx_files_are_analysed(succeeds, fails, run):

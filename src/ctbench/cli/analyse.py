@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
                     results[title].append(result)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; records are kept, and the same command continues") from None
+    results = {title: tables.told_apart(several) for title, several in results.items()}
     _show(chosen, results)
     if args.csv:
         pairs = [(title, result) for title, several in results.items() for result in several]
