@@ -189,7 +189,20 @@ def test_generalisation_is_measured_by_the_command_of_corruptions(succeeds, fail
         ["run", "ibp", "0.05", "0", "30", place] for place in ("-", "1", "5")
     ]
     assert [path.suffix for path in sorted(Path().glob("it-generalisation-*"))] == [".csv", ".svg"]
+    by_place = {(line["quantity"], line["x"]): float(line["mean"]) for line in mine}
+    for place in ("", "1", "5"):
+        assert by_place["mean", place] == pytest.approx(
+            (by_place["fog", place] + by_place["stripe", place]) / 2, rel=1e-5
+        )
+    assert by_place["mean", "1"] != by_place["mean", "5"]
     assert "generalisation" in succeeds("list", "analyses")
+
+
+def test_generalisation_of_another_folder_is_written_there(succeeds, run):
+    some = ("--set", 'generalisation.kinds=["fog"]', "--set", "generalisation.severities=[1]")
+    succeeds("analyse", run, "--what", "generalisation", "--samples", 5, *some, "--out", "elsewhere")
+    assert (Path("elsewhere") / run.name / "corrupted" / "ours-5.jsonl").is_file()
+    assert not (run / "corrupted").exists()
 
 
 def test_generalisation_needs_the_images_of_a_run(succeeds, fails, run, tmp_path):

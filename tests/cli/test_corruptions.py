@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from ctbench.corruptions import corruptions
 from ctbench.results import RunFolder, jsonl, locks
+from ctbench.training.checkpoints import blueprint_of, load_network, save_network
 
 FEW = ("--samples", 30, "--kinds", "fog,stripe", "--severities", "1,5")
 
@@ -41,6 +43,11 @@ def test_more_kinds_add_records(succeeds, run):
 def test_other_settings_are_refused(succeeds, fails, run):
     succeeds("corruptions", run, *FEW)
     assert "has records under other settings (seed): move it away" in fails("corruptions", run, *FEW, "--seed", 1)
+    weights = RunFolder(run).weights
+    model = load_network(weights)
+    torch.nn.init.zeros_(next(model.parameters()))
+    save_network(model, blueprint_of(weights), weights)
+    assert "has records under other settings (weights): move it away" in fails("corruptions", run, *FEW)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +75,9 @@ def test_certify_and_attack_take_corrupted_images(succeeds, run):
     digests = [[record["digest"] for record in jsonl.read(file)] for file in (path, run / "certified/linf-0.05.jsonl")]
     assert not set(digests[0]) & set(digests[1])
     out = succeeds("attack", run, *where, "--attacks", "pgd")
-    assert out.splitlines()[-1].endswith("linf-0.05-digits+brightness-2-pgd.jsonl")
+    attacked = Path(out.splitlines()[-1])
+    assert attacked.name == "linf-0.05-digits+brightness-2-pgd.jsonl"
+    assert jsonl.read_json(attacked.with_suffix(".json"))["dataset"] == "digits+brightness-2"
 
 
 @pytest.mark.parametrize(

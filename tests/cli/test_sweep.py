@@ -145,7 +145,8 @@ def test_sweep_passes_a_module_and_data_of_your_own_on(succeeds, tmp_path, here)
     out = succeeds("sweep", "digits_ibp", "--out", tmp_path, *own, "--stages", "fast", "--markdown")
     assert [cell.strip() for cell in out.splitlines()[-1].split("|")[1:8]][-1] == "7"
     assert [command[0] for command in here] == ["train", "certify"]
-    assert all(command[command.index(name) + 1] == value for command in here for name, value in (own[:2], own[2:]))
+    passed_on = (own[:2], own[2:], ("--device", "cpu"))
+    assert all(command[command.index(name) + 1] == value for command in here for name, value in passed_on)
 
 
 def test_sweep_takes_the_recipe_of_a_file(succeeds, fails, tmp_path, here):

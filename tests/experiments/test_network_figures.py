@@ -8,6 +8,7 @@ import pytest
 
 from ctbench.analyses.box_growth import SHARES, box_growth
 from ctbench.analyses.neurons import neuron_states
+from ctbench.attacks import Evaluation
 from ctbench.domains import coap
 from ctbench.experiments import PAPERS, NetworkFigure, NetworkOf, Networks, figures
 from ctbench.experiments.budgets import MORE, SEGMENTS, STAND_IN, keys, tiny_budgets
@@ -173,12 +174,13 @@ def test_records_of_other_attacks_are_not_described_by_the_settings_of_an_interr
     content = jsonl.read_json(path.with_suffix(".json"))
     assert content["dataset"] == "digits"
     jsonl.write_json(path.with_suffix(".json"), {**content, "network_digest": "of others"})
-    jsonl.rewrite(path, [{**record, "attack": "theirs"} for record in jsonl.read(path)])
+    jsonl.rewrite(path, [{**record, "prediction": record["label"], "attack": None} for record in jsonl.read(path)])
     with monkeypatch.context() as patch:
-        patch.setattr(jsonl, "rewrite", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Evaluation, "records", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             networks.attacked(COAP)
     assert networks.attacked(COAP) == result
+    assert result.adversarial_accuracy < 1
 
 
 def test_unstable_neurons_are_counted_after_each_epoch(shared):

@@ -101,7 +101,7 @@ def certify(
         raise ValueError("x or y is missing: give N inputs and N labels, or a run, which has its own test set")
     records = Records() if records is None else records
     deadline = math.inf if total is None else begin + total
-    cascade = Cascade(stages=tuple(stages), timeout=timeout, replay=replay, deadline=deadline)
+    cascade = Cascade(stages=stages, timeout=timeout, replay=replay, deadline=deadline)
     job = Job.of(model, x, y, threat=threat_or_linf(threat, eps), cascade=cascade, seed=seed)
     samples = Samples(range(records.first, records.first + len(x)), x, y)
     with records.writing(job.settings, len(x)) as writer:
