@@ -46,6 +46,8 @@ ON_THE_CPU = {
     "verify/integer_program.py": "integer programs are built and solved by the CPU, of a copy of the network there",
     "verify/milp.py": "integer programs are built and solved by the CPU, of a copy of the network there",
     "verify/worst_case.py": "integer programs are built and solved by the CPU, of a copy of the network there",
+    "vnnlib/bounds.py": FILE,
+    "vnnlib/halfspaces.py": FILE,
     "vnnlib/property.py": FILE,
     "vnnlib/reading.py": FILE,
 }
@@ -57,7 +59,8 @@ FEW = {
     "graph/functions.py": (1, TRACED),
     "graph/ops/joins.py": (4, TRACED),
     "graph/ops/moves.py": (2, TRACED),
-    "graph/trace.py": (3, f"the probe is drawn on the CPU, the same for all devices; {OPEN}"),
+    "graph/trace.py": (4, f"the probe is drawn on the CPU, the same for all devices; {OPEN}"),
+    "packs/records.py": (1, f"{FILE}; the point is moved to the inputs"),
     "regions/box.py": (1, "radii for each feature are only checked, on the CPU, before there is an input"),
     "regions/segments.py": (2, "directions are made on the CPU, the same for all devices, and moved to the inputs"),
 }

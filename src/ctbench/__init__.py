@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         methods,
         networks,
         onnx,
+        packs,
         recipes,
         regions,
         report,

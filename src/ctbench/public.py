@@ -6,9 +6,9 @@ from ctbench.memory import keep_freed_memory
 from ctbench.onnx import load_onnx, save_onnx
 from ctbench.recipes import recipe
 from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Segments
-from ctbench.results import Certification, SampleRecord, StageFailedWarning, Verdict
+from ctbench.results import Certification, Radii, SampleRecord, StageFailedWarning, Verdict
 from ctbench.training import Recipe, Run, load_network, load_run, load_weights, train
-from ctbench.verify import Records, certify, read_vnnlib, verify_property, write_robustness
+from ctbench.verify import Records, certify, certify_radii, radii, read_vnnlib, verify_property, write_robustness
 
 __all__ = [
     "L1",
@@ -17,6 +17,7 @@ __all__ = [
     "Certification",
     "FirstCoordinate",
     "Linf",
+    "Radii",
     "Recipe",
     "Records",
     "Run",
@@ -27,12 +28,14 @@ __all__ = [
     "Verdict",
     "bounds",
     "certify",
+    "certify_radii",
     "keep_freed_memory",
     "load_network",
     "load_onnx",
     "load_run",
     "load_weights",
     "margin_bounds",
+    "radii",
     "read_vnnlib",
     "recipe",
     "save_onnx",

@@ -72,8 +72,8 @@ def check_labels(y: Tensor, classes: int) -> None:
     """Raise ValueError unless there are at least two classes, and the labels [B] are integers in 0..classes-1."""
     if classes < 2:
         raise ValueError(
-            f"the network has {classes} output: a margin needs two classes or more; for one score z, let the "
-            f"network return [0, z], torch.cat([0 * z, z], 1), or state a VNN-LIB property"
+            f"the network has {classes} output: a margin needs two classes or more; for one score z, use "
+            f"ctbench.networks.TwoClasses(model), which returns [0, z], or state a VNN-LIB property"
         )
     if not isinstance(y, Tensor):
         raise ValueError(f"the labels are a {type(y).__name__}: give a torch tensor of integers, [B]")

@@ -260,6 +260,7 @@ def test_an_analysis_of_your_own_is_found(succeeds, fails, run, monkeypatch):
         (["--what", "nothing"], "no analysis is called 'nothing'; there are box-growth, centres, fragmentation"),
         (["--what", "states,states"], "--what is states,states: name each analysis once"),
         (["--eps", "-0.1"], "eps is -0.1: a radius must be a number >= 0"),
+        (["--eps", "0.1,0.2,0.10"], "--eps is 0.1,0.2,0.1: name each radius once"),
         (["--eps", "0.1,x"], "'x' is not a radius"),
         (["--samples", "0"], "'0' is not a whole number of 1 or more"),
         (["--samples", "1000"], "there are 359 test images"),
@@ -284,6 +285,16 @@ def test_other_places_and_settings_are_refused(succeeds, fails, run):
     assert "was made under other settings (seed was 0, now 1): choose another place (--out)" in message
     (run / "analysed" / "states.json").unlink()
     assert "states.jsonl exists, but not states.json next to it" in fails("analyse", run, "--what", "states")
+
+
+def test_a_copied_run_keeps_its_records(succeeds, run, monkeypatch):
+    first = succeeds("analyse", run, *QUICK)
+    copied = run.rename(run.with_name("moved"))
+    monkeypatch.setattr(Fragmentation, "measure", None)
+    again = succeeds("analyse", copied, *QUICK)
+    assert [row[1:] for row in rows(again)] == [row[1:] for row in rows(first)]
+    assert {row[0] for row in rows(again)} == {"moved"}
+    assert AnalysisFiles(copied / "analysed" / "fragmentation.jsonl").read_settings()["run"] == "moved"
 
 
 def test_a_figure_needs_something_to_show(succeeds, fails, run, capsys):

@@ -1,12 +1,16 @@
 """Runs on corrupted images: `ctbench corruptions`, and --corruption of certify and attack."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from ctbench import load_run
+from ctbench.analyses.corrupted_tests import CorruptedTests
 from ctbench.corruptions import corruptions
+from ctbench.datasets import MNIST
 from ctbench.results import RunFolder, jsonl, locks
 from ctbench.training.checkpoints import blueprint_of, load_network, save_network
 
@@ -55,6 +59,7 @@ def test_other_settings_are_refused(succeeds, fails, run):
     [
         (("--severities", "0"), "--severities is '0': give whole numbers from 1 to 5"),
         (("--severities", "1,x"), "--severities is '1,x': give"),
+        (("--kinds", "fog,stripe,fog"), "kinds are fog,stripe,fog: name each once"),
         (("--kinds", "snow"), "no corruption is called 'snow'"),
         (("--source", "svhn-c"), "no corrupted test set is called 'svhn-c'; there are mnist-c, "),
         (("--source", "mnist-c", "--kinds", "fog"), "mnist_c or mnist_c.zip is neither in"),
@@ -62,6 +67,14 @@ def test_other_settings_are_refused(succeeds, fails, run):
 )
 def test_corruptions_says_in_one_line_why_it_cannot(fails, run, tmp_path, options, said):
     assert said in fails("corruptions", run, "--samples", 5, "--data", tmp_path, *options)
+
+
+def test_published_images_of_another_data_set_are_not_looked_for(run, tmp_path):
+    loaded = load_run(run)
+    of_mnist = replace(loaded, recipe=replace(loaded.recipe, dataset=MNIST()))
+    with pytest.raises(ValueError, match=r"was trained on mnist, and cifar10-c corrupts .* another .*: take mnist-c"):
+        CorruptedTests(source="cifar10-c", kinds=("fog",))(of_mnist, root=tmp_path)
+    assert not (run / "corrupted").exists()
 
 
 def test_certify_and_attack_take_corrupted_images(succeeds, run):

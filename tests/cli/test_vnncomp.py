@@ -97,7 +97,8 @@ def test_a_list_is_decided_and_counted(call):
     for record in records.values():
         assert 0 < record["solve_seconds"] < record["seconds"]
         assert (record["timeout_s"], record["known_verdict"]) == (20, "")
-        assert record["reason"] == (cascade.NOT_DECIDED if record["verdict"] == "unknown" else "")
+        assert record["reason"].startswith(cascade.NOT_DECIDED if record["verdict"] == "unknown" else "")
+        assert bool(record["reason"]) == (record["verdict"] == "unknown")
     counted = rows(out)
     assert counted["interval"][:5] == ["1", "0", "0", "0", "0"]
     assert counted["pgd"][:5] == ["0", "1", "0", "0", "0"]
@@ -173,7 +174,8 @@ def test_a_timeout_caps_those_of_the_list(call):
     call("net.onnx,proved.vnnlib,20\nnet.onnx,broken.vnnlib,1e-9\n", "--timeout", 7)
     records = results()
     assert [record["timeout_s"] for record in records.values()] == [7, 1e-9]
-    assert (records["broken"]["verdict"], records["broken"]["reason"]) == ("timeout", "1e-09 seconds were not enough")
+    assert records["broken"]["verdict"] == "timeout"
+    assert records["broken"]["reason"].startswith("1e-09 seconds were not enough")
     assert Path("runs/vnncomp/list/net_broken.txt").read_text() == "timeout\n"
 
 
@@ -190,9 +192,9 @@ def test_some_instances_are_chosen(call):
 def test_one_network_is_loaded_once(call, monkeypatch):
     loaded = []
 
-    def load(path: Path) -> nn.Module:
+    def load(path: Path, **names: object) -> nn.Module:
         loaded.append(path.name)
-        return instances_load(path)
+        return instances_load(path, **names)
 
     instances_load = instances.load_onnx
     monkeypatch.setattr(instances, "load_onnx", load)
@@ -215,7 +217,7 @@ def test_progress_is_told_on_standard_error(capsys):
 
 
 def test_a_counterexample_must_be_one_for_onnx_runtime(call, monkeypatch):
-    def sound(path: Path) -> Callable[[Tensor], Tensor]:
+    def sound(path: Path, **names: object) -> Callable[[Tensor], Tensor]:
         return lambda x: torch.tensor([[1.0, 0.0]])
 
     monkeypatch.setattr(instances, "replay", sound)
@@ -348,7 +350,6 @@ def test_a_counterexample_that_is_gone_is_missed(call):
             "onnx,vnnlib,timeout_s,known_verdict\nnet.onnx,proved.vnnlib,3,holds\n",
             "line 2: known_verdict is 'holds', expected sat, unsat, unknown or nothing",
         ),
-        (PLAIN + "./net.onnx,proved.vnnlib,3\n", "two instances are called net_proved"),
     ],
 )
 def test_a_list_that_is_none_is_refused_in_a_line(call, lines, said):

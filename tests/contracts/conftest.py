@@ -12,7 +12,7 @@ from ctbench.attacks import PGD
 from ctbench.graph import Graph, freeze, trace
 from ctbench.graph.ops import smooth
 from ctbench.networks import Normalize
-from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Region, Segments, linf_box
+from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Polytope, Region, Segments, linf_box
 
 SHAPE, CLASSES, BATCH = (2, 6, 6), 4, 3
 
@@ -283,6 +283,13 @@ def segments(x: Tensor, eps: float) -> Region:
     return Segments(eps=eps, directions=directions).region(x)
 
 
+def polytope(x: Tensor, eps: float) -> Region:
+    """A box that two rows cut; x is inside, and the only point at radius 0."""
+    rows = torch.randn(2, x[0].numel(), generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(x)
+    offsets = -(x.flatten(1) @ rows.T) - 0.05 * eps * rows.abs().sum(1)
+    return Polytope(linf_box(x, eps), rows.expand(len(x), -1, -1), offsets)
+
+
 REGIONS: dict[str, Callable[[Tensor, float], Region]] = {
     "linf": lambda x, eps: Linf(eps=eps).region(x),
     "linf of each feature": lambda x, eps: linf_box(x, eps * radii(x)),
@@ -292,6 +299,7 @@ REGIONS: dict[str, Callable[[Tensor, float], Region]] = {
     "l1": lambda x, eps: L1(eps=15 * eps).region(x),
     "segments": segments,
     "first coordinate": lambda x, eps: FirstCoordinate(eps=8 * eps).region(x),
+    "polytope": polytope,
 }
 
 

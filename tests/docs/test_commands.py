@@ -62,6 +62,8 @@ def test_a_command_of_the_documentation_can_be_read(page, words):
 
 SMALLER = {
     "certify": ["--samples", "6", "--quiet"],
+    "radius": ["--samples", "2", "--tolerance", "0.1", "--quiet"],
+    "check": ["--samples", "2"],
     "attack": ["--samples", "6", "--attacks", "pgd", "--quiet"],
     "analyse": ["--samples", "4", "--quiet"],
     "corruptions": ["--samples", "6", "--severities", "1"],

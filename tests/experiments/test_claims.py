@@ -63,6 +63,11 @@ def test_a_claim_about_rows(claim, holds):
     assert claim(ROWS).holds is holds
 
 
+def test_the_smallest_value_decides():
+    rows = [{"setting": "a", "least curvature": value} for value in (0.5, 0.25)]
+    assert "of 2 values of least curvature, the smallest is 0.25" in str(Over("least curvature", 0.0)(rows))
+
+
 def test_a_claim_must_hold_in_each_group():
     finding = Less("y", {"method": "IBP"}, {"method": "SABR"})([*ROWS, *OTHER])
     assert str(finding) == (

@@ -9,7 +9,8 @@ from tests.graph.forwards import SHAPE, build
 
 from ctbench.graph import freeze, trace, walk_forward
 from ctbench.graph.functions import READINGS
-from ctbench.graph.trace import _Tracer
+from ctbench.graph.trace import _has_op
+from ctbench.graph.tracing import Tracer
 
 
 def as_method(name: str, *arguments):
@@ -193,14 +194,31 @@ EXAMPLES = {
     "T": lambda m, x: x @ m.weight.T,
     "mT": lambda m, x: x @ m.weight.mT,
     "sizes of a weight": lambda m, x: x[..., : m.weight.shape[0]] * m.weight.size(1) * m.weight.dim() * m.bias.ndim,
+    "torch.max": lambda m, x: torch.max(x, -x),
+    "max": lambda m, x: x.max(-x),
+    "torch.min": lambda m, x: torch.min(x, -x),
+    "min": lambda m, x: x.min(-x),
+    "torch.subtract": lambda m, x: torch.subtract(x, 1.5, alpha=2).subtract(x, alpha=0.5),
+    "torch.multiply": lambda m, x: torch.multiply(x, 1.5).multiply(m.mean),
+    "torch.divide": lambda m, x: torch.true_divide(torch.divide(x, 1.5).divide(2.0), 3.0),
+    "torch.negative": lambda m, x: torch.negative(x).negative() + torch.add(x, x, alpha=3).add(m.mean, alpha=-1),
+    "casts": lambda m, x: x.to(x.dtype).type_as(x).double(),
     "F.conv2d": lambda m, x: F.conv2d(x, m.kernel, m.shift, padding=1),
     "F.conv2d of every option": lambda m, x: F.conv2d(x, m.grouped, None, [2, 1], (1, 2), 2, 2),
 }
 
 
+# sizes are known while a forward is traced, unless a layer of a user hides them; the others change the precision
+APART = {"size", "dim", "float"}
+
+
+def _tracer() -> Tracer:
+    return Tracer(SHAPE, torch.zeros((), dtype=torch.float64), _has_op)
+
+
 def test_every_reading_has_an_example():
-    targets = {node.target for function in EXAMPLES.values() for node in _Tracer().trace(build(function)).nodes}
-    assert set(READINGS) - targets == set()
+    targets = {node.target for function in EXAMPLES.values() for node in _tracer().trace(build(function)).nodes}
+    assert set(READINGS) - targets == APART
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -82,12 +82,14 @@ REFUSED = {
     ),
     "F.conv1d": (lambda m, x: F.conv1d(x[:, 0], m.pair), r"conv1d\) with parameter 'pair' of the network \(Reads\)"),
     "where": (lambda m, x: torch.where(x > 0, x, 0.0), r"'gt' .* is not supported" + REGISTER),
-    "a method in place": (lambda m, x: F.silu(x).add_(1), r"'add_' \(call_method add_\) is not supported" + REGISTER),
     "**=": (lambda m, x: operator.ipow(1 * x, 2), r"'ipow' \(call_function ipow\) is not supported" + REGISTER),
     "//=": (lambda m, x: operator.ifloordiv(1 * x, 2), r"'ifloordiv' .* is not supported" + REGISTER),
     "%=": (lambda m, x: operator.imod(1 * x, 2), r"'imod' .* is not supported" + REGISTER),
     # ways to call
-    "add, alpha=2": (lambda m, x: torch.add(x, x, alpha=2), f"'add': add {CALLED} .*'alpha'.*" + REGISTER),
+    "alpha of a parameter": (
+        lambda m, x: torch.add(x, m.row, alpha=2),
+        r"'add' multiplies parameter 'row' of the network \(Reads\) by alpha: .* would not follow its training",
+    ),
     "amax of everything": (lambda m, x: x.amax(), f"'amax': amax {CALLED}" + REGISTER),
     "cat of other ranks": (lambda m, x: torch.cat([x, x[:, 0]], 3), f"'cat': cat {CALLED}" + REGISTER),
     "parts as a whole": (lambda m, x: x.chunk(2, 1), f"'flatten': flatten {CALLED}" + REGISTER),
@@ -103,7 +105,6 @@ REFUSED = {
         "max_pool2d_with_indices" + REGISTER,
     ),
     "an average rounded up": (lambda m, x: F.avg_pool2d(x, 5, ceil_mode=True), r"layer 'avg_pool2d' .*" + REGISTER),
-    "the device": (lambda m, x: x.to(x.device), "asks for .device of a value of the network"),
     "T": (lambda m, x: x[:, 0].mT, "asks for .mT of a value of the network"),
     "infinite padding": (
         lambda m, x: F.pad(x, (1, 1), value=-math.inf),
@@ -113,7 +114,7 @@ REFUSED = {
     "True": (lambda m, x: x * True, "'mul' joins a value of the network with True"),
     "None": (lambda m, x: x + None, "'add' joins a value of the network with None"),
     "the size of the batch": (lambda m, x: x * x.size(0), "'mul' joins a value .* with the size of the batch"),
-    "twice the batch": (lambda m, x: x.view(x.size(0) * 2, -1), "'mul' computes with the size of the batch and 2"),
+    "twice the batch": (lambda m, x: x.view(x.size(0) * 2, -1), "computes 2 times the size of the batch"),
     "too few entries": (lambda m, x: x * m.bias, r"shape \(4, 6, 8\) with parameter 'bias' .* of shape \(5,\)"),
     "more channels": (lambda m, x: x[:, :1] * m.scale, r"values of shape \(1, 6, 8\) .* expand the values first"),
     "one for each sample": (lambda m, x: x + torch.ones(4, 4, 6, 8), "broadcast to the values, without the batch"),

@@ -186,10 +186,6 @@ def test_an_unsupported_layer_is_named_with_its_path_type_and_remedy():
     [
         (lambda m, x: m.second(torch.sin(x.flatten(1))), r"'sin' .*sin.* is not supported: .*lower\.register"),
         (lambda m, x: m.second(x.flatten(1)) ** 2, r"'pow_1' .* is not supported: .*lower\.register"),
-        (
-            lambda m, x: torch.add(m.second(x.flatten(1)), m.second(x.flatten(1)), alpha=2),
-            r"'add': add is called in a way that is not supported .*alpha.*lower\.register",
-        ),
         (lambda m, x: m.second(x.view(5, 6)), r"'view' .* \(2, 3\), .* write -1 or x\.size\(0\) for its size"),
         (lambda m, x: m.second(torch.flatten(x)), r"'flatten' .* makes \(12,\) of 2 samples of shape \(2, 3\)"),
         (lambda m, x: m.second(x.view(-1, 3, 1).view(-1, 6)), r"'view' .* makes \(4, 3, 1\) of 2 samples"),
@@ -198,7 +194,6 @@ def test_an_unsupported_layer_is_named_with_its_path_type_and_remedy():
         (lambda m, x: m.second(2.0), r"layer 'second' \(Linear\) must be called with one value"),
         (lambda m, x: m.second(x.flatten(1)) + m.first(x.flatten(1)), r"layer 'add' .*\(4,\) and \(6,\)"),
         (lambda m, x: (m.second(x.flatten(1)), x), "must return one tensor, its forward returns tuple"),
-        (lambda m, x: m.relu(x), r"one vector of logits per sample, it returns shape \(2, 3\)"),
     ],
 )
 def test_what_cannot_be_traced_is_said(forward, message):
@@ -221,7 +216,7 @@ def test_a_second_input_is_refused():
         def forward(self, x: Tensor, z: Tensor) -> Tensor:
             return x + z
 
-    with pytest.raises(ValueError, match="must take one tensor, its forward has a second argument 'z'"):
+    with pytest.raises(ValueError, match=r"must take one tensor, .* second argument 'z' without a default"):
         trace(Two(), (3,))
 
 

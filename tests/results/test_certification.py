@@ -154,6 +154,8 @@ def test_a_record_is_the_same_after_json(sample):
     assert again == sample
     assert isinstance(again.verdict, Verdict)
     assert sample.to_json().keys() == {
+        "decided_at",
+        "decided_seconds",
         "digest",
         "index",
         "label",

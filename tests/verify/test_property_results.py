@@ -34,7 +34,10 @@ def test_a_stage_sees_all_open_cases_before_the_next_begins():
 
     unsafe = halfspaces((1, 0))
     prop = of(*(case((lower,), (9,), unsafe) for lower in (1, 2, 3)))
-    stages = (Custom(look=look("a", 0.5), called="a"), Custom(look=look("b", 0), called="b"))
+    stages = (
+        Custom(look=look("a", 0.5), called="a", batch_size=1),
+        Custom(look=look("b", 0), called="b", batch_size=1),
+    )
     result = verify_property(identity(1, torch.float32), prop, stages=stages)
     # in single precision, and where a bound is positive once more in double
     assert seen == [("a", 1), ("a", 2), ("a", 2), ("a", 3), ("b", 1), ("b", 3)]
@@ -50,7 +53,9 @@ def test_the_time_is_that_of_all_cases_together():
         return Findings()
 
     prop = of(*(case((lower,), (9,), halfspaces((1, 0))) for lower in range(1, 9)))
-    result = verify_property(identity(1), prop, stages=(Custom(look=slow), Bound(domain="interval")), timeout=0.35)
+    result = verify_property(
+        identity(1), prop, stages=(Custom(look=slow, batch_size=1), Bound(domain="interval")), timeout=0.35
+    )
     assert len(calls) <= 4
     assert all(later <= earlier - 0.099 for earlier, later in pairwise(calls))
     assert (result.verdict, result.bound) == ("unknown", None)

@@ -45,7 +45,7 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_names():
-    with pytest.raises(FileNotFoundError, match=r"there is no zoo:nothing: choose from zoo:mnist_small_03_ibp, "):
+    with pytest.raises(FileNotFoundError, match=r"there is no zoo:nothing: choose from zoo:mnist_small_03_crown_ibp, "):
         ctbench.load_run("zoo:nothing")
 
 

@@ -15,7 +15,12 @@ SHOWN = 20  # indices of samples at most
 
 def run(args: argparse.Namespace) -> None:
     runs = [zoo.working_copy(run) for run in args.runs]
-    agreement = compare_certifications([certification_of(run, args.eps) for run in runs], names(runs))
+    certifications = [certification_of(run, args.eps) for run in runs]
+    places = [files.records.resolve() for files in certifications]
+    twice = next((files.records for k, files in enumerate(certifications) if places[k] in places[:k]), None)
+    if twice:
+        raise ValueError(f"{twice} is given twice: a certification agrees with itself, give each once")
+    agreement = compare_certifications(certifications, names(runs))
     if args.difficulty:
         check_place(args.difficulty)
         report.write_difficulties(agreement, args.difficulty)

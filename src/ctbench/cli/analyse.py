@@ -34,6 +34,8 @@ Asked = Analysis | CorruptedTests
 
 def run(args: argparse.Namespace) -> None:
     chosen = configured(args.what.split(","), args.changes)
+    if len(set(args.eps or ())) < len(args.eps or ()):
+        raise ValueError(f"--eps is {','.join(f'{eps:g}' for eps in args.eps)}: name each radius once")
     for path in (args.csv, args.plot):
         if path:
             check_place(path)

@@ -15,7 +15,7 @@ from ctbench.cli.subjects import Subject
 from ctbench.graph import Precisions
 from ctbench.report import Grid
 from ctbench.results import CertificationFiles, Verdict, fairness, jsonl, locks
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 from ctbench.verify.job import ROUNDING, Samples
 
 

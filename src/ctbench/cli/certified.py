@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ctbench.cli.options import wide_console
 from ctbench.report import Grid
 from ctbench.results import OUTCOMES, Certification, Verdict, fairness
 from ctbench.results.checking import CLEAN
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 
 
 def show(certification: Certification, norm: str, eps: float) -> None:
@@ -41,3 +43,21 @@ def show(certification: Certification, norm: str, eps: float) -> None:
         print(
             f"{len(certification) - len(finished)} more samples were not decided in time: --resume continues with them"
         )
+
+
+def show_radii(certifications: Mapping[float, Certification], norm: str) -> None:
+    """Print a row for each radius: the accuracies, what is unknown, and how much was known from other radii."""
+    rows = []
+    for eps, certification in certifications.items():
+        finished = Certification.of(record for record in certification if record.finished)
+        shares = (finished.natural_accuracy, finished.adversarial_accuracy, finished.certified_accuracy)
+        implied = sum(record.decided_at is not None for record in finished)
+        counts = (finished.counts[Verdict.UNKNOWN], implied)
+        cells = [*(f"{100 * share:.2f}" for share in shares), *map(str, counts), f"{certification.seconds:.1f}"]
+        rows.append([decimals(eps), str(len(finished)), *cells])
+    headings = ("eps", "samples", "natural %", "adversarial %", "certified %", "unknown", "by other radii", "seconds")
+    wide_console().print(Grid(headings=headings, rows=rows, title=norm))
+    missed = {eps: sum(not record.finished for record in one) for eps, one in certifications.items()}
+    if any(missed.values()):
+        numbers = ", ".join(f"{number} at eps {eps:g}" for eps, number in missed.items() if number)
+        print(f"not decided in time: {numbers} more samples; --resume continues with them")

@@ -6,12 +6,13 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ctbench.cli import failures, subjects
-from ctbench.cli.certified import show
+from ctbench.cli.certified import show, show_radii
 from ctbench.cli.options import check_place, strength
 from ctbench.cli.subjects import Subject
 from ctbench.files import write_whole
@@ -20,70 +21,88 @@ from ctbench.onnx import save_onnx
 from ctbench.progress import progress_bars
 from ctbench.regions import Linf
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
-from ctbench.verify import Records, certify, stages_by_name, timeout_of, with_attack, write_robustness
+from ctbench.verify import Records, certify_radii, stages_by_name, timeout_of, with_attack, write_robustness
 
 
 def run(args: argparse.Namespace) -> None:
-    subject = subjects.subject(args)
+    eps = args.eps or [None]
+    subject = subjects.subject(argparse.Namespace(**{**vars(args), "eps": eps[0]}))
     stages = with_attack(stages_by_name(args.stages), steps=args.attack_steps, restarts=args.attack_restarts)
-    threat, timeout = subject.threat, args.timeout or timeout_of(args.stages)
-    samples = subject.samples(args.samples)
+    at_radii = [subject if radius is None else subject.at(radius) for radius in eps]
+    if len(eps) > 1 and (args.out or args.export):
+        raise ValueError("--out and --export are for one radius: leave them out, or give one --eps")
+    timeout, samples = args.timeout or timeout_of(args.stages), subject.samples(args.samples)
     if args.export:
-        check_export(args.export, threat.name)
+        check_export(args.export, subject.threat.name)
     x, y = subject.images[samples.start : samples.stop]
-    files = CertificationFiles(args.out) if args.out else subject.folder.certification(subject.name)
+    files = {each.threat.eps: CertificationFiles(args.out) if args.out else each.certification for each in at_radii}
     try:
         with failures.without_warning(), _progress(len(x), quiet=args.quiet) as (on_start, on_record):
-            certification = certify(
+            certifications = certify_radii(
                 subject.model.to(args.device),
                 x,
                 y,
-                threat,
+                subject.threat,
+                eps=list(files),
                 stages=stages,
                 timeout=timeout,
                 total=args.total,
-                records=Records(
-                    files.records,
-                    resume=args.resume,
-                    counterexamples=args.counterexamples,
-                    first=samples.start,
-                    about={"dataset": subject.dataset, "network": subject.network}
-                    | subject.selection
-                    | ({"attack": strength(args)} if strength(args) else {}),
-                    on_start=on_start,
-                    on_record=on_record,
-                ),
+                records={
+                    radius: Records(
+                        place.records,
+                        resume=args.resume,
+                        counterexamples=args.counterexamples,
+                        first=samples.start,
+                        about={"dataset": subject.dataset, "network": subject.network}
+                        | subject.selection
+                        | ({"attack": strength(args)} if strength(args) else {}),
+                        on_start=partial(on_start, f"certify {radius:g}" if len(files) > 1 else "certify"),
+                        on_record=on_record,
+                    )
+                    for radius, place in files.items()
+                },
                 replay=subject.replay,
                 workers=args.workers,
             )
     except KeyboardInterrupt:
-        kept = f"{len(files.read())} records are kept in {files.records}"
-        raise KeyboardInterrupt(f"interrupted; {kept}, and the same command with --resume continues") from None
-    show(certification, threat.name, threat.eps)
+        numbers = {place.records: len(place.read()) for place in files.values() if place.records.is_file()}
+        kept = ", ".join(f"{number} records are kept in {path}" for path, number in numbers.items())
+        again = "the same command with --resume continues"
+        raise KeyboardInterrupt(f"interrupted; {kept or 'there are no records yet'}, and {again}") from None
+    if len(files) == 1:
+        show(certifications[subject.threat.eps], subject.threat.name, subject.threat.eps)
+    else:
+        show_radii(certifications, subject.threat.name)
     if args.export:
-        standing = [place for place, record in enumerate(certification) if record.verdict is Verdict.UNKNOWN]
+        standing = [
+            place
+            for place, record in enumerate(certifications[subject.threat.eps])
+            if record.verdict is Verdict.UNKNOWN
+        ]
         if standing:
             export(args.export, subject, samples, standing, timeout)
         else:
             print(f"no sample is open: nothing is written to {args.export}")
-    print(files.records)
-    failures.tell({"": certification.failures}, strict=args.strict)
+    for place in files.values():
+        print(place.records)
+    failed = {f"eps {radius:g}" if len(files) > 1 else "": one.failures for radius, one in certifications.items()}
+    failures.tell(failed, strict=args.strict, what="radius")
 
 
 @contextmanager
 def _progress(
     samples: int, *, quiet: bool
-) -> Iterator[tuple[Callable[[Certification], None], Callable[[SampleRecord], None]]]:
+) -> Iterator[tuple[Callable[[str, Certification], None], Callable[[SampleRecord], None]]]:
     """A progress bar with the verdicts so far, on a terminal: what to call at the start, and after each record."""
     with progress_bars(quiet=quiet) as bars:
         task = bars.add_task("certify", total=samples, text="")
         seen, before, start = dict.fromkeys(Verdict, 0), 0, time.perf_counter()
 
-        def on_start(kept: Certification) -> None:
+        def on_start(title: str, kept: Certification) -> None:
             nonlocal before, start
             before, start = len(kept), time.perf_counter()
             seen.update(kept.counts)
-            bars.reset(task, total=samples, completed=before)
+            bars.reset(task, total=samples, completed=before, description=title)
 
         def on_record(record: SampleRecord) -> None:
             seen[record.verdict] += 1

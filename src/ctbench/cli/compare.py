@@ -3,44 +3,103 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ctbench import report, zoo
 from ctbench.cli import failures
 from ctbench.cli.options import check_place, wide_console
+from ctbench.report.drawings import rows_csv
+from ctbench.report.groups import NOTE
 from ctbench.results import Failure
 
 
 def run(args: argparse.Namespace) -> None:
-    runs = [zoo.working_copy(run) for run in args.runs]
-    if args.plot:
-        plot(runs, args.plot, args.figure)
-    failed = show(runs, as_markdown=args.markdown)
-    if args.plot:
+    check_options(args)
+    rows = report.rows([zoo.working_copy(run) for run in args.runs])
+    groups = report.grouped(rows, args.group_by, args.over or ["seed"]) if args.group_by else []
+    axes = args.plot or args.pareto
+    marks = []
+    if axes:
+        x, y = two(axes, "--plot" if args.plot else "--pareto")
+        check_place(args.figure)
+        marks = report.group_marks(groups, x, y) if groups else report.scatter_marks(rows, x, y)
+    if groups:
+        show_groups(groups, [row.run for row in rows if row.certification is None], as_markdown=args.markdown)
+    else:
+        show_rows(rows, as_markdown=args.markdown)
+    if args.pareto:
+        marks = show_front(marks, x, y, args)
+    if axes:
+        report.draw_scatter(marks, x, y, args.figure, front=bool(args.pareto))
         print(args.figure)
-    failures.tell(failed, strict=False)
+    failures.tell(_failures(rows), strict=False)
 
 
-def plot(folders: list[Path], axes: str, path: Path) -> None:
-    """Draw the runs, and the published results of their settings, into a file.
+def check_options(args: argparse.Namespace) -> None:
+    """Raise ValueError if options do not go together."""
+    if args.plot and args.pareto:
+        raise ValueError("--plot and --pareto both draw one accuracy over another: give one of them")
+    if args.over and not args.group_by:
+        raise ValueError("--over says what runs of a group differ in: give --group-by as well, e.g. --group-by method")
+    if args.reference and not args.pareto:
+        raise ValueError("--reference is the reference point of a hypervolume: give --pareto as well")
 
-    Raises:
-        ValueError: `axes` are not two accuracies, no run has been certified, or matplotlib is not installed.
-    """
+
+def two(axes: str, option: str) -> tuple[str, str]:
+    """The two accuracies of a picture. Raises ValueError if there are not two."""
     x, comma, y = axes.partition(",")
     if not comma:
-        raise ValueError(f"--plot is {axes!r}: give two accuracies, e.g. natural,certified")
-    check_place(path)
-    report.draw_scatter(report.scatter_marks(report.rows(folders), x, y), x, y, path)
+        raise ValueError(f"{option} is {axes!r}: give two accuracies, e.g. natural,certified")
+    return x, y
+
+
+def show_groups(groups: list[report.Group], left_out: list[str], *, as_markdown: bool) -> None:
+    """Print the means of groups; names the runs that were never certified."""
+    if as_markdown:
+        print(report.groups_markdown(groups))
+    else:
+        wide_console().print(report.groups_table(groups))
+        print(NOTE)
+    if left_out:
+        print(f"not certified, so left out: {', '.join(left_out)}", file=sys.stderr)
+
+
+def show_front(marks: list[report.Mark], x: str, y: str, args: argparse.Namespace) -> list[report.Mark]:
+    """Print which runs are on the front, and the hypervolumes; write a CSV file.
+
+    Returns:
+        The marks, with the names of those that dominate them.
+    """
+    reference = args.reference or (0.0, 0.0)
+    found = report.fronts(marks, reference)
+    wide_console().print(report.front_table(found, x, y))
+    for front in found:
+        point = f"{x} {reference[0]:g} %, {y} {reference[1]:g} %"
+        print(f"{front.setting}: hypervolume {front.share:.4f} of the area above {point}")
+    table = args.figure.with_suffix(".csv")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(rows_csv(report.front_rows(found, x, y)), encoding="utf-8")
+    print(table)
+    return [mark for front in found for mark in front.marks]
 
 
 def show(folders: list[Path], *, as_markdown: bool = False) -> dict[str, list[Failure]]:
     """Print the table of some run folders; returns the failed stages of each run."""
     rows = report.rows(folders)
+    show_rows(rows, as_markdown=as_markdown)
+    return _failures(rows)
+
+
+def show_rows(rows: list[report.Row], *, as_markdown: bool) -> None:
+    """Print a row for each certification."""
     if as_markdown:
         print(report.markdown(rows))
     else:
         wide_console().print(report.table(rows))
+
+
+def _failures(rows: list[report.Row]) -> dict[str, list[Failure]]:
     failed: dict[str, list[Failure]] = {}
     for row in rows:
         failed.setdefault(row.run, []).extend(row.failures)

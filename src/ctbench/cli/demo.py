@@ -9,7 +9,7 @@ from rich.console import Console
 from ctbench.cli import failures
 from ctbench.cli.compare import show
 from ctbench.recipes import recipe
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 from ctbench.training import train
 from ctbench.verify import FAST_STAGES, certify
 

@@ -23,7 +23,7 @@ from ctbench.methods import methods
 from ctbench.networks import architectures
 from ctbench.recipes import recipes
 from ctbench.regions import threats
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 from ctbench.verify import stage_types
 
 NARROW = 140  # characters of a terminal in which columns would be too narrow to read

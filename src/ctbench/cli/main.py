@@ -16,12 +16,16 @@ from ctbench.cli.arguments import (
     analyse,
     attack,
     certify,
+    check,
     compare,
     convert,
     corruptions,
+    curves,
     demo,
     listing,
     merge,
+    pack,
+    radius,
     reproduce,
     show,
     sweep,
@@ -36,12 +40,16 @@ COMMANDS = {  # the arguments of each command; what it does is in the module of 
     "train": train,
     "show": show,
     "certify": certify,
+    "radius": radius,
     "attack": attack,
     "analyse": analyse,
     "vnncomp": vnncomp,
     "merge": merge,
     "compare": compare,
     "agree": agree,
+    "curves": curves,
+    "pack": pack,
+    "check": check,
     "convert": convert,
     "corruptions": corruptions,
     "sweep": sweep,
@@ -95,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 2 after an error, 130 after an interruption."""
+    """Run a command; returns the exit status: 0, 1 if a check failed, 2 after an error, 130 after an interruption."""
     keep_freed_memory()
     modules, rest = _imports(sys.argv[1:] if arguments is None else arguments)
     args, unknown = parser().parse_known_args(rest)
@@ -105,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for module in modules:
             _import(module, traceback=args.traceback)
-        import_module(f"ctbench.cli.{args.module}").run(args)  # now, because most commands need torch
+        status = import_module(f"ctbench.cli.{args.module}").run(args)  # now, because most commands need torch
     except (ValueError, ArithmeticError, OSError) as error:
         if args.traceback:
             raise
@@ -115,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = str(interruption) or "interrupted; finished results are kept, --resume continues from there"
         print(f"ctbench: {message}", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def _imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

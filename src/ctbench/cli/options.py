@@ -124,6 +124,11 @@ def imported(module: str) -> ModuleType:
 def add_own(command: argparse.ArgumentParser) -> None:
     """Add the options that give a module and data of the user's own."""
     add_model(command)
+    add_data_from(command)
+
+
+def add_data_from(command: argparse.ArgumentParser) -> None:
+    """Add the option that gives data of the user's own."""
     command.add_argument(
         "--data-from",
         metavar="MODULE:FUNCTION",
@@ -184,6 +189,11 @@ def radius(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a radius, e.g. 0.1 or 8/255") from None
 
 
+def radii(text: str) -> list[float]:
+    """Radii with commas between them, each once, ascending."""
+    return sorted({radius(part) for part in text.split(",")})
+
+
 def seconds(text: str) -> float:
     """A positive number of seconds."""
     try:
@@ -196,6 +206,30 @@ def positive(text: str) -> int:
     """A whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
+    parts = text.split(",")
+    if not all(parts):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name: give names with commas between them")
+    return parts
+
+
+def percents(text: str) -> tuple[float, float]:
+    """Two percents with a comma between them."""
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two percents, e.g. 80,50") from None
+    return x, y
+
+
+def whole(text: str) -> int:
+    """A whole number of 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 

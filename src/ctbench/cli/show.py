@@ -17,7 +17,7 @@ from rich.table import Table
 from ctbench.cli.options import changes, wide_console
 from ctbench.members import own_name
 from ctbench.recipes import recipe
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 from ctbench.training import Recipe
 
 FILE = ".json"  # how the name of a file with a recipe ends

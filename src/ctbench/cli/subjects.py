@@ -16,7 +16,7 @@ from ctbench.datasets import Data, Dataset, Examples, GivenData, Images, corrupt
 from ctbench.networks import Given
 from ctbench.onnx import can_replay, load_onnx, replay
 from ctbench.regions import Threat, threat
-from ctbench.results import RunFolder
+from ctbench.results import CertificationFiles, RunFolder
 from ctbench.results.runs import region_name
 from ctbench.training import Recipe, load_network, load_run, load_weights, tensor_files
 from ctbench.training.blueprint import Blueprint
@@ -47,6 +47,15 @@ class Subject:
     def name(self) -> str:
         """The name of its files of records."""
         return f"{region_name(self.threat.name, self.threat.eps)}{f'-{self.dataset}' if self.shifted else ''}"
+
+    @property
+    def certification(self) -> CertificationFiles:
+        """The files of its records."""
+        return self.folder.certification(self.name)
+
+    def at(self, eps: float) -> Subject:
+        """The same at another radius."""
+        return replace(self, threat=replace(self.threat, eps=eps))
 
     def samples(self, chosen: range | None) -> range:
         """The indices `chosen`; None chooses all images. Raises ValueError if there are fewer images."""

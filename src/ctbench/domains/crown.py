@@ -44,7 +44,7 @@ from ctbench.domains.rounding import Loss, Losses
 from ctbench.domains.window_form import WindowForm
 from ctbench.graph import Graph, Lines, Node, backward_steps, walk_backward
 from ctbench.graph.ops import Max
-from ctbench.regions import Ball, Box, L2Ball, Region
+from ctbench.regions import Ball, Box, L2Ball, Polytope, Region
 
 LIVE_COPIES = 10  # copies of the coefficients in memory while a form passes through a layer
 # if more than this share of a node's neurons need bounds, all are bounded: windows at the same places cost less each
@@ -206,8 +206,9 @@ def _refine(
     every = torch.arange(chosen.shape[1], device=like.device).unsqueeze(0)
     index = positions(chosen) if select and not shared else every if shared else every.expand_as(chosen)
     probe = neurons(index[:1, :1], shape, signs)
-    # the minimum over a ball in a data range depends on the room of each sample, and computes with [B, S, n] numbers
-    held = len(chosen) if isinstance(region, Ball) and region.clip is not None else len(index)
+    # the minimum over a polytope, or over a ball in a data range, has [B, S, n] numbers, also for forms of all samples
+    is_cut = isinstance(region, Polytope) or (isinstance(region, Ball) and region.clip is not None)
+    held = len(chosen) if is_cut else len(index)
     row = LIVE_COPIES * held * len(signs) * _widest(graph, probe, relax, at) * like.element_size()
     rows = max(1, memory // row)
     infinite = torch.full_like(wanted, math.inf, dtype=like.dtype)

@@ -299,7 +299,7 @@ class Over(Grouped):
         values = [value for row in rows if (value := _number(row, self.quantity)) is not None]
         if not values:
             return _NOTHING
-        text = f"the least {self.quantity} of {len(values)} is {shortly(min(values))}"
+        text = f"of {len(values)} values of {self.quantity}, the smallest is {shortly(min(values))}"
         return Finding(min(values) > self.bound, text)
 
 
@@ -344,5 +344,11 @@ def _places(rows: Sequence[Numbers], name: str) -> list[float]:
 
 
 def _shown(where: Where) -> str:
-    values = (value if isinstance(value, tuple) else (value,) for value in where.values())
-    return "; ".join(", ".join(map(shortly, several)) for several in values) or "all"
+    return "; ".join(map(_named, where.values())) or "all"
+
+
+def _named(value: object) -> str:
+    if not isinstance(value, tuple):
+        return shortly(value)
+    names = ", ".join(map(shortly, value))
+    return f"mean of {names}" if len(value) > 1 else names

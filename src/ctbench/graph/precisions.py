@@ -45,11 +45,11 @@ class Precisions(Twin[Graph]):
         like, model = precision(model, x), plain_network(model)
         # double precision from the start: constants rounded to single precision first would give another network
         search = _frozen(model, x.to(like))
-        proof = _frozen(_doubled(model), x.to(like.device).double()).rounded_outward()
+        proof = _frozen(doubled(model), x.to(like.device).double()).rounded_outward()
         return cls(search, proof, like)
 
 
-def _doubled(model: nn.Module) -> nn.Module:
+def doubled(model: nn.Module) -> nn.Module:
     """A copy of a network in double precision, including tensors that are plain attributes of its modules."""
     double = copy.deepcopy(model).double()
     for module in double.modules():

@@ -2,8 +2,8 @@
 
     graph = trace(model, input_shape=(1, 28, 28))
 
-Functions are read as the equivalent layer (F.relu as nn.ReLU), so there is one path to each op. torch.export is not
-used: it fixes the mode and the batch size, but training needs both open.
+Functions are read as the equivalent layer (F.relu as nn.ReLU), so there is one path to each op. torch.export is the
+second choice, for forwards that cannot run on proxies: its graph has functions only, no layers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from itertools import chain
 from typing import Any, cast
 
@@ -18,10 +19,12 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from ctbench.graph.builder import KEEPS_ORDER, NOT_NEEDED, REMEDY, Builder, Constant, Value
-from ctbench.graph.functions import READINGS
+from ctbench.graph import spellings
+from ctbench.graph.builder import KEEPS_ORDER, NOT_NEEDED, REMEDY, BatchSize, Builder, Constant, Value
+from ctbench.graph.exporting import exported
 from ctbench.graph.graph import Graph, freeze
-from ctbench.graph.ops import Shape, UnsupportedLayerError, lower
+from ctbench.graph.ops import Shape, Shift, UnsupportedLayerError, lower
+from ctbench.graph.tracing import BATCH, ArgumentError, Tracer
 
 FINE = (torch.float32, torch.float64)  # the precisions of networks
 
@@ -44,17 +47,33 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
     _check_plain(model)
     if not any(True for _ in model.children()) and _has_op(model):
         model = nn.Sequential(model)  # fx traces into the root, so a single layer needs a container
+    own = _own(model)
+    like = torch.zeros(()) if own is None else torch.zeros((), dtype=own.dtype, device=own.device)
     with _test_time(model):
+        build = Builder(tuple(input_shape), own)
         try:
-            traced = _Tracer().trace(model)
+            traced = Tracer(input_shape, like, _has_op).trace(model)
+        except ArgumentError:
+            raise
         except Exception as error:  # a forward may raise any error when it is called with a proxy
-            raise ValueError(
-                f"{type(model).__name__}.forward cannot be traced ({error}): it must not branch on values of its "
-                f"input, and must ask for x.size(0), not len(x)"
-            ) from error
-        graph = _Reader(model, Builder(tuple(input_shape), _own(model))).read(traced)
+            graph = _by_export(model, build, like, error)
+        else:
+            graph = _Reader(model, build).read(traced)
         _check_agreement(model, graph)
     return graph
+
+
+def _by_export(model: nn.Module, build: Builder, like: torch.Tensor, error: Exception) -> Graph:
+    """The graph from torch.export, after torch.fx has raised an error."""
+    try:
+        traced, constants = exported(model, build.input.shape, like)
+    except Exception as second:  # torch.export raises errors of many types
+        reasons = [" ".join(str(each).split())[:300] for each in (error, second)]
+        raise ValueError(
+            f"{type(model).__name__}.forward cannot be traced ({reasons[0]}), and torch.export cannot export it "
+            f"({reasons[1]}): it must not branch on values of its input"
+        ) from error
+    return _Reader(model, build, constants).read(traced)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -180,6 +199,8 @@ def _check_agreement(model: nn.Module, graph: Graph) -> None:
         raise ValueError(f"{type(model).__name__} cannot take 4 inputs of shape {graph.input_shape}: {error}") from None
     scale = float(expected.abs().nan_to_num().max())
     tolerance = max(1.0, scale) * (1e-9 if like.dtype == torch.float64 else 1e-3)
+    if expected.dim() != 2 and expected.shape[:1] == x.shape[:1]:
+        expected = expected.reshape(len(x), -1)  # in C order, like in the graph
     if logits.shape != expected.shape:
         raise ValueError(
             f"{type(model).__name__} makes {tuple(expected.shape)} of 4 inputs, but its graph {tuple(logits.shape)}: "
@@ -198,29 +219,6 @@ def _has_op(module: nn.Module) -> bool:
     return base is not None and getattr(type(module), "forward", None) is getattr(base, "forward", None)
 
 
-class _Proxy(fx.Proxy):
-    """A traced value that distinguishes a += b, which writes into a, from a + b, for all in-place operators."""
-
-
-def _writing(target: Any) -> Any:
-    def method(self: _Proxy, other: object) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", target, (self, other), {})
-
-    return method
-
-
-for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"):
-    setattr(_Proxy, f"__{_name}__", _writing(getattr(operator, _name)))
-
-
-class _Tracer(fx.Tracer):
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _has_op(m) or super().is_leaf_module(m, module_qualified_name)
-
-
 @contextmanager
 def _test_time(model: nn.Module) -> Iterator[None]:
     """Set the modules to eval mode, then restore modes and attributes: fx leaves constants of a forward on them."""
@@ -235,6 +233,18 @@ def _test_time(model: nn.Module) -> Iterator[None]:
             delattr(model, name)
 
 
+def _choice(result: Any) -> str:
+    """How to choose one of several outputs."""
+    names: list[Any] = []
+    if isinstance(result, dict):
+        names = [*result]
+    elif isinstance(result, tuple | list) and any(isinstance(each, Value) for each in result):
+        names = [place for place, each in enumerate(result) if isinstance(each, Value)]
+    if not names:
+        return ""
+    return f": choose one with ctbench.networks.Selected(model, output={names[0]!r})"
+
+
 # Arithmetic on sizes, which is evaluated immediately.
 _ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg)
 
@@ -242,53 +252,94 @@ _ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.floordiv, oper
 class _Reader:
     """Reads a traced forward node by node into a graph."""
 
-    def __init__(self, model: nn.Module, build: Builder) -> None:
+    def __init__(self, model: nn.Module, build: Builder, constants: nn.Module | None = None) -> None:
         self.model, self.build = model, build
+        self.constants = model if constants is None else constants  # the module that a trace has left constants on
         self.values: dict[fx.Node, Any] = {}
 
     def read(self, traced: fx.Graph) -> Graph:
         for node in traced.nodes:
-            args = fx.node.map_arg(node.args, lambda n: self.values[n])
-            kwargs = fx.node.map_arg(node.kwargs, lambda n: self.values[n])
+            args = fx.node.map_aggregate(node.args, self._meaning)
+            kwargs = fx.node.map_aggregate(node.kwargs, self._meaning)
             if node.op == "output":
                 return self.finish(args[0])
             self.values[node] = self.value(node, args, kwargs)
         raise AssertionError("a traced graph ends in its output")
 
-    def finish(self, result: Any) -> Graph:
-        if not isinstance(result, Value):
-            raise ValueError(f"the network must return one tensor, its forward returns {type(result).__name__}")
-        if len(result.shape) != 1:
-            raise ValueError(
-                f"the network must return one vector of logits per sample, it returns shape {result.shape}"
+    def _meaning(self, arg: Any) -> Any:
+        """An argument of a node: a value, and the size of the batch for the number that stands for it."""
+        if isinstance(arg, fx.Node):
+            return self.values[arg]
+        if isinstance(arg, int) and not isinstance(arg, bool) and arg and arg % BATCH == 0:
+            if arg == BATCH:
+                return BatchSize()
+            raise UnsupportedLayerError(
+                f"the forward computes {arg // BATCH} times the size of the batch: a network must treat each sample on "
+                f"its own, and leave the batch a dimension of its own"
             )
+        return arg
+
+    def finish(self, result: Any) -> Graph:
+        """The graph; an output that is not a vector becomes one, in C order."""
+        if isinstance(result, tuple | list) and len(result) == 1 and self.constants is not self.model:
+            (result,) = result  # torch.export returns a list
+        if not isinstance(result, Value):
+            raise ValueError(
+                f"the network must return one tensor, its forward returns {type(result).__name__}{_choice(result)}"
+            )
+        if len(result.shape) != 1:
+            result = self.build.move("output", lambda tensor: tensor.reshape(len(tensor), -1), result)
         return self.build.graph(result)
 
     def value(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The meaning of one traced node: a value of the graph, a constant, or a plain number such as a size."""
         target: Any = node.target
         if node.op == "placeholder":
-            if node.prev.op == "placeholder":
-                raise ValueError(f"the network must take one tensor, its forward has a second argument {target!r}")
             return self.build.input
         if node.op == "get_attr":
             return self._constant(target)
         if node.op == "call_module":
             inputs = (*args, *kwargs.values())
             module = self.model.get_submodule(target)
+            if len(inputs) == 1 and isinstance(inputs[0], Constant):
+                inputs = (self._repeated(target, inputs[0]),)
             if len(inputs) != 1 or not isinstance(inputs[0], Value):
                 raise UnsupportedLayerError(
                     f"layer '{target}' ({type(module).__name__}) must be called with one value of the network: {REMEDY}"
                 )
             return self.build.layer(target, module, inputs[0])
+        if isinstance(target, type) and (is_dataclass(target) or hasattr(target, "_fields")):
+            names = [each.name for each in fields(target)] if is_dataclass(target) else list(target._fields)
+            return {**dict(zip(names, args, strict=False)), **kwargs}  # several outputs by name
         if target in _ARITHMETIC and all(isinstance(arg, int | float) for arg in args):
             return target(*args)
         return self._call(node, target, args, kwargs)
 
+    def _repeated(self, path: str, constant: Constant) -> Value:
+        """A constant [1, *shape] as a value of the network: zeros that are made of the input, plus the constant."""
+        shape, count = constant.tensor.shape, constant.tensor.numel()
+        if shape[:1] != (1,):
+            raise UnsupportedLayerError(
+                f"'{path}' is called with {constant.name} of shape {list(shape)}: give that of one sample, [1, ...]"
+            )
+
+        def zeros(tensor: torch.Tensor) -> torch.Tensor:
+            flat = tensor.flatten(1)
+            return nn.functional.pad(flat, (count, -flat.shape[1])).reshape(-1, *shape[1:])
+
+        value = self.build.move(path, zeros, self.build.input, copies=True)
+        return self.build.append(path, Shift(constant.tensor[0].to(self.build.like)), value)
+
     def _constant(self, path: str) -> Constant:
         owner, _, name = path.rpartition(".")
-        module = self.model.get_submodule(owner)
-        tensor: torch.Tensor = getattr(module, name)
+        try:  # where it is an attribute of the network, it is a parameter or a buffer that training may change
+            module = self.model.get_submodule(owner)
+            tensor: torch.Tensor = getattr(module, name)
+        except AttributeError:
+            module = self.constants.get_submodule(owner)
+            tensor = getattr(module, name)
+        if tensor.dim() and len(tensor) == BATCH and bool((tensor == tensor[:1]).all()):
+            tensor = tensor[:1]  # made for each sample of the batch, and the same for all
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "tensor"
         constant = Constant(tensor, f"{kind} '{name}' of {owner or 'the network'} ({type(module).__name__})")
         if not bool(torch.isfinite(tensor).all()):
@@ -305,12 +356,13 @@ class _Reader:
         name = getattr(target, "__name__", target)
         constants = [arg.name for arg in (*args, *kwargs.values()) if isinstance(arg, Constant)]
         operands = f" with {', '.join(constants)}" if constants else ""
-        if target not in READINGS and name in KEEPS_ORDER:
+        if spellings.find(target) is None and name in KEEPS_ORDER:
             raise UnsupportedLayerError(f"'{path}' ({node.op} {name}) is {NOT_NEEDED}")
-        if target not in READINGS:
+        reading = spellings.find(target)
+        if reading is None:
             raise UnsupportedLayerError(f"'{path}' ({node.op} {name}){operands} is not supported: {REMEDY}")
         try:
-            return READINGS[target](self.build, path, *args, **kwargs)
+            return reading(self.build, path, *args, **kwargs)
         except (TypeError, AttributeError, IndexError) as error:  # arguments that the reading does not support
             raise UnsupportedLayerError(
                 f"'{path}': {name}{operands} is called in a way that is not supported ({error}): {REMEDY}"

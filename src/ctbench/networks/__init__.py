@@ -15,6 +15,7 @@ from ctbench.networks.given import Given
 from ctbench.networks.mlp import MLP
 from ctbench.networks.normalize import Normalize
 from ctbench.networks.resnet import Block, ResidualNet, ResNet, ResNet2B, ResNet4B
+from ctbench.networks.selected import Selected, TwoClasses
 from ctbench.networks.weights import Weight, weights
 from ctbench.networks.wide_resnet import WideResNet
 
@@ -37,6 +38,8 @@ __all__ = [
     "ResNet2B",
     "ResNet4B",
     "ResidualNet",
+    "Selected",
+    "TwoClasses",
     "Weight",
     "WideResNet",
     "architectures",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
@@ -18,10 +19,15 @@ from torch import Tensor, fx, nn
 
 Shape = tuple[int, ...]
 Array: TypeAlias = npt.NDArray[Any]
+FLOATS = ("float16", "bfloat16", "float32", "float64")  # the types of weights
 
 
 class OnnxError(ValueError):
     """An ONNX file that cannot be read, or a network that is not supported."""
+
+
+class BatchError(OnnxError):
+    """An operator acts on the axis that was the batch so far."""
 
 
 class OnnxNetwork(fx.GraphModule):
@@ -69,11 +75,12 @@ class TracedValue:
 
     node: fx.Node
     example: Tensor  # [2, *shape]: the value that the network computes on zeros
+    batched: bool = True  # whether its first axis in the file is the batch, or the file has only the others
 
     @property
     def shape(self) -> Shape:
-        """The shape in the ONNX file for one sample, with a batch dimension of 1."""
-        return (1, *self.example.shape[1:])
+        """The shape in the ONNX file for one sample, with a batch dimension of 1 if it has one."""
+        return (1, *self.example.shape[1:]) if self.batched else tuple(self.example.shape[1:])
 
 
 # Names that a part of a network cannot have, because a module already has an attribute of that name.
@@ -86,9 +93,10 @@ class Building:
 
     graph: fx.Graph = field(default_factory=fx.Graph)
     parts: dict[str, nn.Module | Tensor] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32  # the precision of the network
 
-    def input(self, shape: Shape, dtype: torch.dtype) -> TracedValue:
-        return TracedValue(self.graph.placeholder("x"), torch.zeros(2, *shape, dtype=dtype))
+    def input(self, shape: Shape) -> TracedValue:
+        return TracedValue(self.graph.placeholder("x"), torch.zeros(2, *shape, dtype=self.dtype))
 
     def layer(self, path: str, module: nn.Module, x: TracedValue) -> TracedValue:
         """The output of a layer. Sets the layer to eval mode."""
@@ -120,7 +128,7 @@ class Building:
         network.graph.eliminate_dead_code()
         network.delete_all_unused_submodules()
         network.recompile()
-        network.meta.update(input_shape=x.shape[1:], output_shape=output.shape[1:])
+        network.meta.update(input_shape=tuple(x.example.shape[1:]), output_shape=tuple(output.example.shape[1:]))
         return network.eval()
 
     def _free(self, path: str) -> str:
@@ -148,6 +156,10 @@ class Operator:
 
     def error(self, message: str) -> OnnxError:
         return OnnxError(f"node '{self.proto.name or self.proto.output[0]}' ({self.kind}): {message}")
+
+    def across(self, message: str) -> BatchError:
+        """The error for an operator that takes the batch as an ordinary axis."""
+        return BatchError(str(self.error(message)))
 
     # ------------------------------------------------------------------------------------ inputs, attributes
 
@@ -179,13 +191,13 @@ class Operator:
         return self.attribute(name) if constant is None else constant.tolist()
 
     def weight(self, index: int) -> Tensor:
-        """A constant input as a tensor of weights."""
+        """A constant input as a tensor of weights, in the precision of the network."""
         constant = self.constant(index)
         if constant is None:
             raise self.error(f"its input {index} is missing")
-        if constant.dtype not in ("float32", "float64"):
+        if str(constant.dtype) not in FLOATS:
             raise self.error(f"its input {index} holds {constant.dtype}: convert the network to float32")
-        weight = torch.tensor(constant)
+        weight = torch.tensor(np.asarray(constant, dtype=np.float64)).to(self.building.dtype)
         if not bool(weight.isfinite().all()):
             raise self.error(f"its input {index} holds NaN or infinite values: the file is damaged")
         return weight
@@ -195,7 +207,7 @@ class Operator:
         if not -rank <= axis < rank:
             raise self.error(f"axis {axis} does not exist in a tensor of {rank} axes")
         if axis % rank == 0:
-            raise self.error("it acts across the batch (axis 0): a network must treat each sample on its own")
+            raise self.across("it acts across the batch (axis 0): a network must treat each sample on its own")
         return axis % rank
 
     # ------------------------------------------------------------------------------------- layers, functions

@@ -21,7 +21,7 @@ from ctbench.onnx.table import reads
 
 def _reshaped(op: Operator, x: TracedValue, shape: Sequence[int]) -> TracedValue:
     if not shape or shape[0] != 1:
-        raise op.error(
+        raise op.across(
             f"for one sample it makes shape {list(shape)} of {list(x.shape)}: the first size must stay the batch"
         )
     if tuple(shape) == x.shape:
@@ -50,7 +50,7 @@ def _reshape(op: Operator) -> TracedValue:
 def _squeeze(op: Operator) -> TracedValue:
     x, axes = op.value(), op.setting("axes", 1)
     if axes is None:
-        raise op.error("without axes it would also remove the batch: name the axes")
+        raise op.across("without axes it would also remove the batch: name the axes")
     dropped = {op.axis(axis, len(x.shape)) for axis in axes}
     if any(x.shape[axis] != 1 for axis in dropped):
         raise op.error(f"axes {axes} of shape {list(x.shape)} are not all of size 1")
@@ -70,7 +70,7 @@ def _transpose(op: Operator) -> TracedValue:
     x = op.value()
     order = list(op.attribute("perm", range(len(x.shape))[::-1]))
     if order[0] != 0:
-        raise op.error(f"perm {order} moves the batch: its first entry must be 0")
+        raise op.across(f"perm {order} moves the batch: its first entry must be 0")
     return op.call(torch.permute, x, order)
 
 
@@ -118,8 +118,21 @@ def _gather(op: Operator) -> TracedValue:
 
 @reads("Concat")
 def _concat(op: Operator) -> TracedValue:
-    values = [op.value(index) for index in range(len(op.inputs))]
-    return op.call(torch.cat, values, op.axis(op.attribute("axis"), len(values[0].shape)))
+    x = next(value for value in op.inputs if isinstance(value, TracedValue))
+    axis = op.axis(op.attribute("axis"), len(x.shape))
+    parts = [part if isinstance(part, TracedValue) else _repeated(op, i, x) for i, part in enumerate(op.inputs)]
+    return op.call(torch.cat, parts, axis)
+
+
+def _repeated(op: Operator, index: int, x: TracedValue) -> TracedValue:
+    """A constant [1, *shape] as a value of the network, for as many samples as x has: zeros plus the constant."""
+    constant = op.weight(index)
+    if constant.dim() < 1 or len(constant) != 1:
+        raise op.error(f"a constant of shape {tuple(constant.shape)} differs within a batch: its first size must be 1")
+    flat = op.call(torch.flatten, x, 1) if len(x.shape) != 2 else x
+    zeros = op.call(F.pad, flat, (constant.numel(), -flat.shape[1]))
+    shaped = op.call(torch.reshape, zeros, (-1, *constant.shape[1:])) if constant.dim() != 2 else zeros
+    return op.call(torch.add, shaped, op.buffer(index, constant[0]))
 
 
 @reads("Pad")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.onnx.building import Array, Operator, Shape, TracedValue
+from ctbench.onnx.building import FLOATS, Array, Operator, Shape, TracedValue
 from ctbench.onnx.gemm import Gemm
 from ctbench.onnx.table import reads
 
@@ -40,7 +40,7 @@ def _weighted(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Modu
 def _gemm(op: Operator) -> TracedValue:
     """alpha A B + beta C, with constant B and C."""
     if op.attribute("transA", 0):
-        raise op.error("transA=1 acts across the batch: a network must treat each sample on its own")
+        raise op.across("transA=1 acts across the batch: a network must treat each sample on its own")
     weight = op.weight(1) if op.attribute("transB", 0) else op.weight(1).T.contiguous()  # [out, in]
     bias = None if op.argument(2) is None else op.weight(2).broadcast_to(1, len(weight))[0].clone()
     alpha, beta = op.attribute("alpha", 1.0), op.attribute("beta", 1.0)
@@ -56,13 +56,18 @@ def _matmul(op: Operator) -> TracedValue:
     constant = 0 if not isinstance(op.argument(0), TracedValue) else 1
     x, weight = op.value(1 - constant), op.weight(constant)
     rank = len(x.shape)
+    if weight.dim() == 1 and rank > 1:  # a vector: the axis that it is multiplied with goes away
+        last = rank - 1
+        if constant == 0 and rank > 2:
+            x = op.call(torch.transpose, x, rank - 2, last)
+        return op.call(torch.squeeze, op.layer(_linear(weight.unsqueeze(0), None), x), last)
     if weight.dim() > rank or weight.dim() < 2 or math.prod(weight.shape[:-2]) != 1:
         raise op.error(f"the constant must be one matrix, it has shape {tuple(weight.shape)}")
     matrix = weight.flatten(0, -2)  # [rows, columns]
     if constant == 1:
         return op.layer(_linear(matrix.T.contiguous(), None), x)
     if rank < 3:
-        raise op.error("it acts across the batch (axis 0): a network must treat each sample on its own")
+        raise op.across("it acts across the batch (axis 0): a network must treat each sample on its own")
     turned = op.layer(_linear(matrix, None), op.call(torch.transpose, x, rank - 2, rank - 1))
     return op.call(torch.transpose, turned, rank - 2, rank - 1)
 
@@ -284,7 +289,7 @@ def _arithmetic(op: Operator) -> TracedValue:
     """Two values of the network, or one of them with a constant."""
     ranks = [len(operand.shape) for operand in op.inputs if isinstance(operand, TracedValue)]
     if len(set(ranks)) != 1:
-        raise op.error("it broadcasts samples of different shapes across the batch: give both the same number of axes")
+        raise op.across("it broadcasts samples of different shapes across the batch: give both the same number of axes")
     if op.kind == "Mul" and (gated := _gated(op)):
         return op.layer(nn.SiLU(), gated)
     return op.call(_ARITHMETIC[op.kind], *(_operand(op, index, ranks[0]) for index in range(2)))
@@ -294,7 +299,9 @@ def _operand(op: Operator, index: int, rank: int) -> TracedValue:
     if isinstance(value := op.argument(index), TracedValue):
         return value
     constant = op.weight(index)
-    if constant.dim() > rank or (constant.dim() == rank and len(constant) != 1):
+    if constant.dim() > rank:
+        raise op.across(f"a constant of shape {tuple(constant.shape)} has more axes than the value")
+    if constant.dim() == rank and len(constant) != 1:
         raise op.error(f"a constant of shape {tuple(constant.shape)} differs within a batch: its first size must be 1")
     return op.buffer(index, constant[0] if constant.dim() == rank else constant)
 
@@ -313,7 +320,7 @@ def _sum(op: Operator) -> TracedValue:
     total = op.value(0)
     for index in range(1, len(op.inputs)):
         if len(op.value(index).shape) != len(total.shape):
-            raise op.error("it broadcasts samples of different shapes across the batch")
+            raise op.across("it broadcasts samples of different shapes across the batch")
         total = op.call(torch.add, total, op.value(index))
     return total
 
@@ -330,8 +337,9 @@ def _identity(op: Operator) -> TracedValue:
 
 @reads("Cast")
 def _cast(op: Operator) -> TracedValue:
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))
-    if str(op.value().example.dtype) != f"torch.{dtype}":
+    """A cast between floating point types: in exact arithmetic it changes nothing."""
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to")))
+    if dtype not in FLOATS:
         raise op.error(f"a network of {op.value().example.dtype} cannot continue in {dtype}: convert it to float32")
     return op.value()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
@@ -72,6 +72,7 @@ class Threat(ABC):
     """
 
     name: ClassVar[str]
+    nested: ClassVar[bool] = False  # whether a smaller eps, all else equal, gives a region inside: see `is_inside`
     eps: float = field(kw_only=False)
     clip: tuple[float, float] | None = (0.0, 1.0)
 
@@ -109,6 +110,18 @@ class Threat(ABC):
                     f"the inputs lie in [{low:g}, {high:g}] but the data range is [{self.clip[0]:g}, "
                     f"{self.clip[1]:g}]: give raw pixels (normalisation is the network's first layer) or another clip"
                 )
+
+    def is_inside(self, other: Threat) -> bool:
+        """Whether each region lies in that of `other` around the same input, in exact arithmetic; False if not known.
+
+        Then what is certified for `other` is certified for this threat model, and a counterexample of this one is one
+        of `other`. It is known for two radii, numbers, of one class that says `nested = True` itself. A subclass must
+        say it again: its regions may be others, e.g. shells.
+        """
+        known = type(self) is type(other) and vars(type(self)).get("nested", False)
+        if not known or not all(isinstance(threat.eps, Real) for threat in (self, other)):
+            return False
+        return self.eps <= other.eps and replace(self, eps=other.eps) == other
 
     @abstractmethod
     def region(self, x: Tensor) -> Region:

@@ -133,6 +133,7 @@ class Linf(Threat):
     """
 
     name: ClassVar[str] = "linf"
+    nested: ClassVar[bool] = True
 
     if TYPE_CHECKING:  # the field is a number for everyone who trains: only this threat model also takes an array
 

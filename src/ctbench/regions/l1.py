@@ -87,6 +87,7 @@ class L1(Threat):
     """The input may move by eps in the l1 norm, and stays in the data range; clip=None: the ball without a range."""
 
     name: ClassVar[str] = "l1"
+    nested: ClassVar[bool] = True
 
     def region(self, x: Tensor) -> L1Ball:
         return L1Ball(x, self.eps, self.clip)

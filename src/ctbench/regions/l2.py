@@ -103,6 +103,7 @@ class L2(Threat):
     """The input may move by eps in the l2 norm, and stays in the data range; clip=None: the ball without a range."""
 
     name: ClassVar[str] = "l2"
+    nested: ClassVar[bool] = True
 
     def region(self, x: Tensor) -> L2Ball:
         return L2Ball(x, self.eps, self.clip)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ctbench.report.grid import Grid
 from ctbench.results import AnalysisFiles, Certification, Measurements, RunFolder
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 from ctbench.results.runs import names_of
 
 LAYER = "layer "  # how the names of quantities of single layers begin
@@ -140,7 +140,8 @@ class Pairs:
         """The correlation; if the quantity is an accuracy, also mean and standard deviation of the differences."""
         related = "-" if self.correlation is None else f"{self.correlation:.4f}"
         about = f"{self.quantity} and {self.accuracy} accuracy at eps {decimals(self.eps)}"
-        text = f"{about}, {len(self.runs)} runs: correlation {related}"
+        runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
+        text = f"{about}, {runs}: correlation {related}"
         if not self.quantity.endswith("accuracy"):
             return text
         apart = [value - accuracy for value, accuracy in zip(self.values, self.accuracies, strict=True)]

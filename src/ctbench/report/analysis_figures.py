@@ -12,7 +12,7 @@ import numpy as np
 from ctbench.report.analyses import Result, beside_accuracies
 from ctbench.report.figures import MARKERS, panels, save
 from ctbench.results import Layout
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

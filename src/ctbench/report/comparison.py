@@ -9,7 +9,7 @@ from typing import Any
 
 from ctbench.report.grid import Grid
 from ctbench.results import OUTCOMES, Attacked, Certification, Failure, RunFolder, Verdict, jsonl, read_attacked
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 from ctbench.results.runs import names_of
 
 
@@ -28,6 +28,12 @@ class Row:
     attempt: int = 0  # the last attempt of the certification
     parameters: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, by their paths
     selected_on_test: bool = False  # whether the weights were selected by their accuracy on the test images
+    seed: Any = None  # of the recipe
+
+    @property
+    def named_method(self) -> str:
+        """The method, with a mark if the weights were selected on test data."""
+        return f"{self.method} (selected on test data)" if self.selected_on_test else self.method
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -49,9 +55,9 @@ class Row:
             self.run,
             self.dataset,
             self.network,
-            f"{self.method} (selected on test data)" if self.selected_on_test else self.method,
+            self.named_method,
             self.norm,
-            _shown(self.eps),
+            shown_radius(self.eps),
             self._samples(),
             *("-" if share is None else f"{100 * share:.2f}" for share in shares),
             *(str(job.outcomes[outcome]) if job else "-" for outcome in UNKNOWN),
@@ -111,6 +117,7 @@ def _rows_of(folder: RunFolder, name: str) -> list[Row]:
         "training_seconds": _training_seconds(folder.metrics),
         "parameters": _parameters(folder.recipe),
         "selected_on_test": trained["select"] == "test",
+        "seed": trained["seed"],
     }
     if not certifications:
         names = {part: trained[part] for part in ("dataset", "network")}
@@ -136,19 +143,23 @@ def _rows_of(folder: RunFolder, name: str) -> list[Row]:
 
 
 def _names(recipe: Path) -> dict[str, Any]:
-    """The names of the data set, network, method and selection of a recipe; "-" if there is no recipe."""
+    """The names of the data set, network and method of a recipe, "-" if there is no recipe; its selection and seed."""
     content = jsonl.read_json(recipe) if recipe.exists() else {}
     parts = ("dataset", "network", "method")
     if not isinstance(content, dict) or not all(isinstance(content.get(part, {}), dict) for part in parts):
         raise ValueError(
             f"{recipe} is not a recipe, an object with {', '.join(parts)}: restore the file, or leave this run out"
         )
-    names = {part: content.get(part, {}).get("name", "-") for part in parts}
     own = content.get("network", {}).get("module")  # of a module of your own, the class
-    return names | ({"network": own.rpartition(".")[2]} if own else {}) | {"select": content.get("select", "-")}
+    return (
+        {part: content.get(part, {}).get("name", "-") for part in parts}
+        | ({"network": own.rpartition(".")[2]} if own else {})
+        | {"select": content.get("select", "-"), "seed": content.get("seed")}
+    )
 
 
-def _shown(eps: float | list[Any] | None) -> str:
+def shown_radius(eps: float | list[Any] | None) -> str:
+    """A radius in a table."""
     if eps is None:
         return "-"
     return "by feature" if isinstance(eps, list) else decimals(eps, 4)

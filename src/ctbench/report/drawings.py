@@ -152,12 +152,16 @@ class Curves(Drawing):
         values: the columns with the heights; a line style for each.
         series: columns; a colour for each combination of their values.
         log: whether both axes are logarithmic.
+        log_x: whether the axis of x is.
+        steps: whether a height stays until the next x.
     """
 
     x: str
     values: tuple[str, ...]
     series: tuple[str, ...] = ()
     log: bool = False
+    log_x: bool = False
+    steps: bool = False
     marker: str = "."
 
     def show(self, axis: Axes, rows: Sequence[Numbers]) -> None:
@@ -169,10 +173,18 @@ class Curves(Drawing):
                 name = ", ".join([*(_cell(part) for part in key), *([value] if len(self.values) > 1 else [])])
                 colour = number if self.series else self.values.index(value)
                 xs, ys = [x for x, _ in shown], [y for _, y in shown]
-                axis.plot(xs, ys, style, color=f"C{colour % 10}", marker=self.marker, linewidth=1.2, label=name)
+                drawn: dict[str, Any] = {
+                    "color": f"C{colour % 10}",
+                    "marker": self.marker,
+                    "linewidth": 1.2,
+                    "label": name,
+                }
+                axis.plot(xs, ys, style, drawstyle="steps-post" if self.steps else "default", **drawn)
         axis.set(xlabel=self.x, ylabel=self.values[0] if len(self.values) == 1 else "")
         if self.log:
             axis.set(xscale="log", yscale="log")
+        elif self.log_x:
+            axis.set(xscale="log")
         axis.grid(alpha=0.3)
 
 

@@ -19,6 +19,12 @@ NOTHING = "-"  # the cell of a value that is not there
 LONGEST_NAME = 20  # characters of a line of the name of a row, at the head of a turned table
 
 
+class Bold(str):
+    """The text of a cell that is printed in bold."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """Rows of plain texts, to be printed by rich.
@@ -88,7 +94,7 @@ class Grid:
             table.add_column(Text(heading), width=width, justify="left" if place < self.texts else "right")
         for place, row in enumerate(self.rows):
             last = self.total and place == len(self.rows) - 1
-            table.add_row(*map(Text, row), style="bold" if last else None)
+            table.add_row(*map(_text, row), style="bold" if last else None)
         return table
 
     def _turned(self, most: int) -> Iterator[Table]:
@@ -105,6 +111,10 @@ class Grid:
             for row, width in zip(self.rows[place:end], widths[place:end], strict=True):
                 table.add_column(Text(row[0], overflow="fold"), width=min(width, most), justify="right")
             for line, heading in enumerate(self.headings[1:], start=1):
-                table.add_row(Text(heading), *(Text(row[line]) for row in self.rows[place:end]))
+                table.add_row(Text(heading), *(_text(row[line]) for row in self.rows[place:end]))
             yield table
             place, title = end, ""
+
+
+def _text(cell: str) -> Text:
+    return Text(cell, style="bold" if isinstance(cell, Bold) else "")

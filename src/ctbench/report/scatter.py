@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ctbench.report.comparison import Row
 from ctbench.report.figures import panels, save
 from ctbench.results import Certification, published_results
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +37,7 @@ COLORS = (
     "tab:olive",
     "tab:cyan",
 )
+FAINT = 0.3  # of dominated runs
 SIDES = ((1, 1), (-1, -1), (-1, 1), (1, -1))  # of labels
 
 
@@ -51,6 +52,9 @@ class Mark:
     x: float  # percent
     y: float
     by: str = ""  # whose published result it is; "" for a run
+    spread: tuple[float, float] | None = None  # half the width of the intervals of x and y, of a mean over runs
+    runs: int = 1
+    dominated_by: str = ""  # the label of a mark that is at least as high in x and y, and higher in one
 
     @property
     def panel(self) -> str:
@@ -75,7 +79,7 @@ def scatter_marks(rows: Iterable[Row], x: str, y: str) -> list[Mark]:
     if not ours:
         raise ValueError("none of the runs has been certified: run ctbench certify first")
     panels = dict.fromkeys((mark.dataset, mark.norm, mark.eps) for mark in ours)
-    return [mark for panel in panels for mark in (*_in_panel(ours, panel), *_published(*panel, x, y))]
+    return [mark for panel in panels for mark in (*_in_panel(ours, panel), *published_marks(*panel, x, y))]
 
 
 def _of_runs(rows: Iterable[Row], x: str, y: str) -> Iterator[Mark]:
@@ -99,7 +103,7 @@ def _in_panel(marks: list[Mark], panel: tuple[str, str, float]) -> list[Mark]:
     return [mark for mark in marks if (mark.dataset, mark.norm, mark.eps) == panel]
 
 
-def _published(dataset: str, norm: str, eps: float, x: str, y: str) -> list[Mark]:
+def published_marks(dataset: str, norm: str, eps: float, x: str, y: str) -> list[Mark]:
     """The published marks of a panel; the same numbers of one work, printed in several papers, are one mark."""
     marks = []
     for result in published_results():
@@ -111,11 +115,12 @@ def _published(dataset: str, norm: str, eps: float, x: str, y: str) -> list[Mark
     return list(dict.fromkeys(marks))
 
 
-def draw_scatter(marks: Sequence[Mark], x: str, y: str, path: Path) -> None:
+def draw_scatter(marks: Sequence[Mark], x: str, y: str, path: Path, *, front: bool = False) -> None:
     """Draw the marks into a file, PNG or SVG by its suffix, with a panel for each setting.
 
     Runs are filled marks with their names, published results are hollow marks with their methods; the shape and colour
-    of a hollow mark say whose work it is.
+    of a hollow mark say whose work it is. Dominated runs are faint, means have their intervals as bars, and with
+    `front` a line bounds the area that our runs dominate.
 
     Raises:
         ValueError: matplotlib is not installed, or the suffix is another one.
@@ -125,21 +130,40 @@ def draw_scatter(marks: Sequence[Mark], x: str, y: str, path: Path) -> None:
     styles = dict(zip(works, zip(cycle(MARKERS), cycle(COLORS), strict=False), strict=False))
     figure, axes = panels(len(settings), width=6.0, height=5.5)
     for axis, setting in zip(axes, settings, strict=True):
-        _draw_panel(axis, [mark for mark in marks if mark.panel == setting], styles)
+        here = [mark for mark in marks if mark.panel == setting]
+        _draw_panel(axis, here, styles)
+        if front:
+            _draw_front(axis, [mark for mark in here if not mark.by and not mark.dominated_by])
         axis.set(title=setting, xlabel=f"{x} accuracy (%)", ylabel=f"{y} accuracy (%)")
     save(figure, f"{y} over {x} accuracy; hollow: published", path)
+
+
+def _draw_front(axis: Axes, best: Sequence[Mark]) -> None:
+    """A line around the area that the marks of a front dominate, up to the edges of the panel."""
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    corners = sorted((mark.x, mark.y) for mark in best)
+    corners = [(left, corners[0][1]), *corners, (corners[-1][0], bottom)]
+    axis.plot(*zip(*corners, strict=True), drawstyle="steps-pre", color=OURS, alpha=FAINT, linewidth=0.8)
+    axis.set(xlim=(left, right), ylim=(bottom, top))
 
 
 def _draw_panel(axis: Axes, marks: list[Mark], styles: Mapping[str, tuple[str, str]]) -> None:
     works = set[str]()
     for place, mark in enumerate(sorted(marks, key=lambda mark: (mark.x, mark.y))):
         marker, color = styles.get(mark.by, ("o", OURS))
+        strength = FAINT if mark.dominated_by else 1.0
+        if mark.spread is not None:
+            across, up = mark.spread
+            axis.errorbar(
+                [mark.x], [mark.y], yerr=up, xerr=across, color=color, alpha=strength, linewidth=0.8, capsize=2
+            )
         axis.scatter(
             [mark.x],
             [mark.y],
             marker=marker,
             facecolors="none" if mark.by else color,
             edgecolors=color,
+            alpha=strength,
             label=None if mark.by in works else mark.by or "runs",
         )
         works.add(mark.by)
@@ -152,7 +176,10 @@ def _draw_panel(axis: Axes, marks: list[Mark], styles: Mapping[str, tuple[str, s
             ha="left" if across > 0 else "right",
             fontsize=6 if mark.by else 8,
             color=color,
+            alpha=strength,
         )
     axis.margins(0.12)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=6, frameon=False)
+    for handle in axis.legend(fontsize=6, frameon=False).legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)

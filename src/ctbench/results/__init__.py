@@ -7,6 +7,7 @@ from ctbench.results.certification import Certification, SampleRecord
 from ctbench.results.failures import Failure, StageFailedWarning
 from ctbench.results.generalisation import CorruptionRecord, Generalisation, append_corruptions, read_corruptions
 from ctbench.results.published import Published, PublishedResult, published_result, published_results
+from ctbench.results.radii import Radii, RadiusFiles, SampleRadius
 from ctbench.results.runs import CertificationFiles, RunFolder
 from ctbench.results.verdicts import OUTCOMES, Open, Verdict
 
@@ -27,7 +28,10 @@ __all__ = [
     "PartRecord",
     "Published",
     "PublishedResult",
+    "Radii",
+    "RadiusFiles",
     "RunFolder",
+    "SampleRadius",
     "SampleRecord",
     "StageFailedWarning",
     "Summary",

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctbench.results.certification import Certification
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 from ctbench.results.runs import CertificationFiles, RunFolder
 from ctbench.results.verdicts import Verdict
 

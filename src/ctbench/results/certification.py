@@ -42,6 +42,8 @@ class SampleRecord:
         default_factory=dict, hash=False
     )  # the errors that stages raised, by stage, whatever the verdict
     attempt: int = 0  # which stages and time limit it was decided with: a place in `CertificationFiles.attempts`
+    decided_at: float | None = None  # the other radius whose verdict implies this one; None if it was decided here
+    decided_seconds: float | None = None  # the sample's seconds at that radius
     counterexample: NDArray[np.float64] | None = field(default=None, compare=False)  # [*shape], if falsified
 
     def __post_init__(self) -> None:
@@ -74,6 +76,19 @@ class SampleRecord:
             seconds=self.seconds + earlier.seconds,
             stage_seconds=dict(spent),
         )
+
+    def implied(self, eps: float) -> SampleRecord:
+        """The record that this one implies at another radius. It takes no time.
+
+        Args:
+            eps: the radius of this record. The other one is smaller if the sample is certified, or larger if it is
+                falsified. A misclassified sample is one at each radius.
+        """
+        assert self.verdict is not Verdict.UNKNOWN, "an open sample implies nothing"
+        source = (eps, self.seconds) if self.decided_at is None else (self.decided_at, self.decided_seconds)
+        bound = self.bound if self.verdict is Verdict.CERTIFIED else None  # the margin is smaller on a larger region
+        record = replace(self, bound=bound, seconds=0.0, stage_seconds={}, failed={}, attempt=0)
+        return replace(record, decided_at=source[0], decided_seconds=source[1])
 
     def to_json(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.compare}

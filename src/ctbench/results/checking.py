@@ -153,6 +153,11 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[str]:
             yield from unless(bool(record.get("reason")) or not needs_words, "reason", "one in words")
             is_error = record["open"] in (Open.ERROR, Open.JOB_OVER) or not record.get("failed")
             yield from unless(is_error, "open", repr(Open.ERROR.value))
+    if record.get("decided_at") is not None:
+        yield from unless(verdict is not Verdict.UNKNOWN, "decided_at", "null")
+    elsewhere = [record.get(name) for name in ("decided_at", "decided_seconds")]
+    if (elsewhere[0] is None) != (elsewhere[1] is None):
+        yield f"its decided_at is {elsewhere[0]!r} and its decided_seconds {elsewhere[1]!r}, expected both or neither"
     spent = record.get("stage_seconds")
     if spent and not math.isclose(sum(spent.values()), record["seconds"], rel_tol=1e-6, abs_tol=1e-6):
         yield f"its stage_seconds sum to {sum(spent.values())!r}, its seconds are {record['seconds']!r}"
@@ -216,6 +221,8 @@ SAMPLE: Mapping[str, Kind] = {
     "late": ("true or false", lambda value: isinstance(value, bool)),  # of earlier records
     "open": (f"{', '.join(Open)} or null", lambda value: value is None or value in list(Open)),
     "attempt": _whole(0),
+    "decided_at": ("a radius or null", lambda value: value is None or (_number(value) and value >= 0)),
+    "decided_seconds": ("seconds >= 0 or null", lambda value: value is None or (_number(value) and value >= 0)),
 }
 SETTINGS: Mapping[str, Kind] = {
     "eps": ("a finite number >= 0, or lists of such numbers", _radius),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 
 TABLE = Path(__file__).with_name("published.csv")
 

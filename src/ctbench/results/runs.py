@@ -9,6 +9,7 @@ network.onnx         of a module of your own: the trained network as a graph
 run.lock             the lock of the process that trains here
 certified/NAME.jsonl  records of a certification, NAME.json its settings, NAME.counterexamples/INDEX.npy points,
                      NAME.lock the lock of the process that writes them
+radii/NAME.jsonl     trials of a search for radii up to the norm and radius that NAME describes, .json their settings
 attacked/NAME-ATTACKS.jsonl  records of attacks at the norm and radius that NAME describes, .json their settings, and
                      .lock the lock of the process that attacks
 analysed/NAME.jsonl  records of the analysis NAME, NAME.json its settings
@@ -34,6 +35,7 @@ from ctbench.results.analysed import AnalysisFiles
 from ctbench.results.certification import Certification, SampleRecord
 from ctbench.results.checking import EARLIER, check_seal, check_settings, sealed
 from ctbench.results.files import RecordFiles, differences
+from ctbench.results.radii import RadiusFiles
 from ctbench.results.verdicts import Verdict
 
 SAMPLES = "samples"  # of settings: the range of samples that were to be certified, [start, stop]
@@ -168,12 +170,12 @@ def names_of(paths: Sequence[Path], name: Callable[[Path], str] = lambda path: p
 
 
 def latest(records: Iterable[SampleRecord]) -> list[SampleRecord]:
-    """The records without those of unknown samples that a later attempt has tried again."""
+    """The records without those of unknown samples that a later attempt, or another radius, has decided."""
     last: dict[int, SampleRecord] = {}
     others = list[SampleRecord]()
     for record in records:
-        before = last.get(record.index)
-        if before is None or (before.verdict is Verdict.UNKNOWN and before.attempt < record.attempt):
+        before, elsewhere = last.get(record.index), record.decided_at is not None
+        if before is None or (before.verdict is Verdict.UNKNOWN and (before.attempt < record.attempt or elsewhere)):
             last[record.index] = record
         else:
             others.append(record)
@@ -253,6 +255,14 @@ class RunFolder:
         """All certifications, sorted by name."""
         return [CertificationFiles(path) for path in sorted((self.path / "certified").glob("*.jsonl"))]
 
+    def radii(self, name: str) -> RadiusFiles:
+        """The files of a search for radii up to the norm and radius that the name describes."""
+        return RadiusFiles(self.path / "radii" / f"{name}.jsonl")
+
+    def searches(self) -> list[RadiusFiles]:
+        """All searches for radii, sorted by name."""
+        return [RadiusFiles(path) for path in sorted((self.path / "radii").glob("*.jsonl"))]
+
     def attacked(self, name: str, attacks: str) -> Path:
         """The file of the records of attacks."""
         return self.path / "attacked" / f"{name}-{attacks}.jsonl"
@@ -275,7 +285,7 @@ class RunFolder:
     def require(self) -> None:
         """Raise an error unless this is the folder of a run."""
         if self.path.is_file():
-            inside = self.path.parent.name in ("certified", "attacked", "analysed")
+            inside = self.path.parent.name in ("certified", "radii", "attacked", "analysed")
             folder = self.path.parents[1] if inside else "the folder that ctbench train made"
             raise FileNotFoundError(f"{self.path} is a file, but a run folder is expected: give {folder}")
         if not self.path.is_dir():

@@ -34,7 +34,7 @@ from ctbench.graph import UnsupportedLayerError, unwrapped
 from ctbench.networks import Architecture, Given
 from ctbench.onnx import load_onnx, save_onnx
 from ctbench.results import RunFolder, jsonl, locks
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 from ctbench.training import checkpoints, tensor_files
 from ctbench.training.blueprint import Blueprint
 from ctbench.training.execution import algorithms

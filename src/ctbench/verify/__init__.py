@@ -18,8 +18,11 @@ from ctbench.verify.defaults import (
 from ctbench.verify.input_split import InputSplit
 from ctbench.verify.instances import Instance, decide_instances, read_instances
 from ctbench.verify.milp import Milp
+from ctbench.verify.nested import certify_radii
 from ctbench.verify.problem import Findings, Problem
-from ctbench.verify.properties import PropertyResult, property_graph, verify_property
+from ctbench.verify.properties import PropertyResult, verify_property
+from ctbench.verify.property_problems import property_graph
+from ctbench.verify.radius_search import radii
 from ctbench.verify.records import Records
 from ctbench.verify.stages import Bound, Falsify, Stage
 from ctbench.vnnlib import Property, read_vnnlib, write_property, write_robustness
@@ -46,8 +49,10 @@ __all__ = [
     "Records",
     "Stage",
     "certify",
+    "certify_radii",
     "decide_instances",
     "property_graph",
+    "radii",
     "read_instances",
     "read_vnnlib",
     "stage_types",

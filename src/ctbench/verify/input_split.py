@@ -31,7 +31,7 @@ from ctbench.domains import backward, crown, interval
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph
-from ctbench.regions import Box
+from ctbench.regions import Box, Polytope, Region
 from ctbench.time_budget import OutOfTime
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
@@ -44,7 +44,8 @@ class InputSplit(Stage):
     The bound of a sample is the least bound of its boxes, so it holds wherever the search ends.
 
     Args:
-        inputs: networks with more inputs than this are left open, and so are regions that are not boxes.
+        inputs: networks with more inputs than this are left open, and so are regions that are neither boxes nor
+            polytopes.
         batch_subproblems: boxes that are bounded at once on a CPU; another device takes more according to its memory.
             If there is not enough memory, it is halved.
         max_subproblems: boxes that are bounded for a sample before it is given up.
@@ -74,7 +75,7 @@ class InputSplit(Stage):
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         proof = problem.proof
-        if proof.x[0].numel() > self.inputs or not isinstance(proof.region, Box):
+        if proof.x[0].numel() > self.inputs or not isinstance(proof.region, Box | Polytope):
             return Findings()
         budget = problem.allotted(self.share)
         lowest = proof.x.new_full((len(proof),), torch.inf)
@@ -101,7 +102,7 @@ class InputSplit(Stage):
             part, influence, corner = result
             owners = proof.select(part.sample)
             for points in (part.box.center, corner):
-                points, is_counterexample = owners.counterexamples(points)
+                points, is_counterexample = owners.counterexamples(owners.region.project(points))
                 samples = part.sample[is_counterexample]
                 falsified[samples], witness[samples] = True, points[is_counterexample]
             place, is_divisible = part.place(influence)
@@ -134,6 +135,11 @@ class Boxes:
 
     def __len__(self) -> int:
         return len(self.sample)
+
+    def region(self, problem: Problem) -> Region:
+        """The parts of the regions in the boxes."""
+        whole = problem.region
+        return whole.take(self.sample).within(self.box) if isinstance(whole, Polytope) else self.box
 
     @property
     def least(self) -> Tensor:
@@ -190,7 +196,7 @@ def bounded(part: Boxes, problem: Problem, around: tuple[list[Box], Losses]) -> 
     boxes, losses = around
     own = [box.take(part.sample) for box in boxes], [loss.take(part.sample) for loss in losses]
     form = crown_forms(problem.net, part.box, spec, own)
-    bounds = torch.maximum(part.bounds.gather(1, rows), form.minimum(part.box))
+    bounds = torch.maximum(part.bounds.gather(1, rows), form.minimum(part.region(problem)))
     a, is_open = form.coefficients.flatten(2), (~(bounds > 0)).to(spec.dtype).unsqueeze(2)
     slopes = (a.abs() * is_open).sum(1)
     speeds = widening(problem.net.rounded_outward(False), part.box, spec * is_open)

@@ -13,30 +13,34 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from torch import nn
 
 from ctbench.durations import seconds
 from ctbench.files import write_whole
-from ctbench.onnx import OnnxNetwork, can_replay, load_onnx, replay
+from ctbench.onnx import can_replay, load_onnx, replay
 from ctbench.results import Open, jsonl, locks
 from ctbench.results.checking import check_instance
 from ctbench.results.jsonl import Record
 from ctbench.time_budget import now
 from ctbench.verify.cascade import Replay
+from ctbench.verify.input_split import InputSplit
+from ctbench.verify.joint import joint, joint_replay
 from ctbench.verify.properties import PropertyResult, verify_property
-from ctbench.vnnlib import read_vnnlib
+from ctbench.verify.stages import Falsify, Stage
+from ctbench.vnnlib import Property, read_vnnlib
 
 RECORDS = "results.jsonl"  # the name of the file of records
 COLUMNS = ("onnx", "vnnlib", "timeout_s")
 KNOWN = ("sat", "unsat", "unknown", "")
 WORDS = {"holds": "unsat", "violated": "sat", "unknown": "unknown"}
 
-Loaded: TypeAlias = tuple[OnnxNetwork, Replay | None]
+Loaded: TypeAlias = tuple[nn.Module, Replay | None]
 
 
 @dataclass(frozen=True)
@@ -48,22 +52,22 @@ class Instance:
     timeout: float
     known: str  # the known verdict, or "" if the list has no verdict
     folder: Path  # the folder of the list; names are relative to it
+    label: str = ""  # its name in the list, if another instance has the same file names
 
     @property
     def name(self) -> str:
         """The name of its result file."""
-        return f"{Path(self.onnx).stem}_{Path(self.vnnlib.removesuffix('.gz')).stem}"
+        return self.label or "_".join(_stem(path) for path in (self.onnx, self.vnnlib))
 
     @property
     def network_path(self) -> Path:
-        return self.folder / self.onnx
+        """The existing file, with or without .gz."""
+        return _existing(self.folder / self.onnx)
 
     @property
     def property_path(self) -> Path:
         """The existing file, with or without .gz."""
-        path = self.folder / self.vnnlib
-        other = path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
-        return other if other.is_file() and not path.is_file() else path
+        return _existing(self.folder / self.vnnlib)
 
     def about(self) -> Record:
         """Everything that the result depends on; a missing file has no digest."""
@@ -76,8 +80,36 @@ class Instance:
         }
 
 
+def _stem(path: str) -> str:
+    return Path(path.removesuffix(".gz")).stem
+
+
+def _existing(path: Path) -> Path:
+    """The file, with or without .gz."""
+    other = path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
+    return other if other.is_file() and not path.is_file() else path
+
+
+def _labelled(instances: Sequence[Instance]) -> list[Instance]:
+    """The instances, with labels where file names repeat: with their folders, and numbers for the same files."""
+    same = Counter(instance.name for instance in instances)
+    names, result = Counter[str](), list[Instance]()
+    for instance in instances:
+        if same[instance.name] > 1:
+            folders = (Path(path).parent.parts for path in (instance.onnx, instance.vnnlib))
+            parts = (*next(folders), _stem(instance.onnx), *next(folders), _stem(instance.vnnlib))
+            label = "_".join(part for part in parts if part not in ("..", "/"))
+            names[label] += 1
+            instance = replace(instance, label=label if names[label] == 1 else f"{label}_{names[label]}")
+        result.append(instance)
+    return result
+
+
 def read_instances(path: Path, *, timeout: float = math.inf) -> list[Instance]:
     """The instances of a list, with at most `timeout` seconds each. Paths are relative to the list.
+
+    File names may repeat in different folders, and lines may repeat: the names of such instances have the folders, and
+    a number. They depend on the whole list, so any part of it can be resumed.
 
     Raises:
         ValueError: the list is empty or has other columns; the message names the line.
@@ -109,7 +141,7 @@ def read_instances(path: Path, *, timeout: float = math.inf) -> list[Instance]:
                 f"{path}, line {number}: known_verdict is {verdict!r}, expected sat, unsat, unknown or nothing"
             )
         instances.append(Instance(fields["onnx"], fields["vnnlib"], limit, verdict, path.parent))
-    return instances
+    return _labelled(instances)
 
 
 def decide_instances(
@@ -204,14 +236,12 @@ def _check_text(path: Path, record: Record) -> None:
         )
 
 
-def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, str]:
+def decide(instance: Instance, load: Callable[..., Loaded]) -> tuple[Record, str]:
     """The record of an instance, and the text of its result file."""
     about = instance.about()
     begin = now()
     try:
-        network, runtime = load(instance.network_path)
-        prop = read_vnnlib(instance.property_path)
-        result = verify_property(network, prop, timeout=instance.timeout, replay=runtime)
+        result = _result(instance, load, begin)
         verdict = WORDS[result.verdict]
         if result.open is Open.TIME:
             verdict = "timeout"
@@ -233,9 +263,72 @@ def decide(instance: Instance, load: Callable[[Path], Loaded]) -> tuple[Record, 
     return record, f"{verdict}\n{_assignment(result)}"
 
 
-def _load(path: Path) -> Loaded:
+def _result(instance: Instance, load: Callable[..., Loaded], begin: float) -> PropertyResult:
+    """The answer about an instance. Reading its files counts toward its time, which began at a moment."""
+    prop = read_vnnlib(instance.property_path)
+    model, runtime = _networks(instance, prop, load)
+    left = instance.timeout - (now() - begin)
+    if left <= 0:
+        reason = f"{instance.timeout:g} seconds were not enough: reading the files took {now() - begin:.1f}"
+        return PropertyResult(verdict="unknown", stage="", bound=None, seconds=0.0, reason=reason, open=Open.TIME)
+    result = verify_property(model, prop, timeout=left, replay=runtime)
+    left = instance.timeout - (now() - begin)
+    if result.verdict != "unknown" or result.open is Open.TIME or left <= 0:
+        return result
+    if prop.inputs <= InputSplit.inputs:  # the search over boxes has ended
+        return result if result.failed else replace(result, reason=f"{result.reason}; {_why(result.bound)}")
+    last = verify_property(model, prop, timeout=left, replay=runtime, stages=LAST, seed=1)
+    bounds = [bound for bound in (result.bound, last.bound) if bound is not None]
+    both = replace(
+        last,
+        bound=max(bounds, default=None),
+        failed={**result.failed, **last.failed},
+        seconds=result.seconds + last.seconds,
+    )
+    if both.verdict == "violated":
+        return replace(both, bound=None if both.bound is None or both.bound > 0 else both.bound)
+    if both.verdict == "holds" or last.open is Open.TIME:
+        return both
+    if result.failed:
+        return replace(both, open=Open.ERROR, reason=result.reason)
+    return both if last.failed else replace(both, reason=f"{last.reason}; {_why(both.bound)}")
+
+
+# what is tried in the time that other stages leave: more attacks, and boxes of many inputs until the end
+LAST: tuple[Stage, ...] = (Falsify(rounds=10), InputSplit(inputs=10**6, max_subproblems=10**9, share=1.0))
+
+
+def _why(bound: float | None) -> str:
+    """Why more time would not help."""
+    if bound is None:
+        return "no stage has a bound of the least margin: the region may be too large for numbers"
+    return f"the least margin is above {bound:.3g}, and the search over boxes has ended: the margin may be 0"
+
+
+def _networks(instance: Instance, prop: Property, load: Callable[..., Loaded]) -> Loaded:
+    """The network of an instance, or one network at several places of a property."""
+    declared = prop.networks
+    own = [network.name for network in declared if network.equal_to is None]
+    if len(own) > 1:
+        raise ValueError(
+            f"the property declares the networks {', '.join(own)}, and the list gives one: use "
+            f"ctbench.verify_property({{name: network, ...}}, property)"
+        )
+    names: list[tuple[str, ...] | None] = [None, None]
+    if declared:
+        sides = [[tensor.onnx_name for tensor in side] for side in (declared[0].inputs, declared[0].outputs)]
+        names = [tuple(name for name in side if name is not None) if None not in side else None for side in sides]
+    network, runtime = load(instance.network_path, *names)
+    if len(declared) < 2:
+        return network, runtime
+    sizes = [sum(tensor.size for tensor in one.inputs) for one in declared]
+    return joint({own[0]: network}, declared), runtime and joint_replay([runtime] * len(sizes), sizes)
+
+
+def _load(path: Path, inputs: tuple[str, ...] | None = None, outputs: tuple[str, ...] | None = None) -> Loaded:
     """A network, and the same network in ONNX Runtime if it is installed."""
-    return load_onnx(path), replay(path) if can_replay() else None
+    network = load_onnx(path, inputs=inputs, outputs=outputs)
+    return network, replay(path, inputs=inputs, outputs=outputs) if can_replay() else None
 
 
 def _assignment(result: PropertyResult) -> str:

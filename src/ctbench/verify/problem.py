@@ -7,9 +7,10 @@ rule of their own (`Problem.rule`), with which a margin of 0 can be a counterexa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,8 +22,16 @@ from ctbench.specification import margin_rows
 from ctbench.time_budget import Budget
 from ctbench.verify import rationals
 
-# points of the regions, [B, *shape], to points that can be stated, and to whether these are counterexamples, [B] bool
-Rule = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+class Rule(Protocol):
+    """Which points of the regions of B samples are counterexamples."""
+
+    def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Points [B, *shape], moved to where they can be stated, and whether these are counterexamples, [B] bool."""
+
+    def select(self, samples: Tensor) -> Rule:
+        """The rule of some samples: a mask [B] or indices."""
+
 
 SMALLEST = 2.0**-1074  # the smallest positive number of double precision
 EXACTLY = 8  # points that are decided in whole numbers, of all that may be counterexamples: one of them is enough
@@ -68,6 +77,7 @@ class Problem:
             spec=self.spec[samples],
             double=None if self.double is None else self.double.select(samples),
             budget=None if self.budget is None else self.budget.select(samples),
+            rule=None if self.rule is None else self.rule.select(samples),
         )
 
     def allotted(self, share: float = 1.0) -> Budget:

@@ -1,11 +1,8 @@
 """VNN-LIB properties, decided by the cascade.
 
-A case of a property is an input box and alternatives (A_d, b_d); outputs that satisfy one of them are unsafe. They are
-appended to the network f: the case holds if and only if all outputs of
-
-    g_d(x) = max over the rows r of  (A_d f(x) + b_d)_r
-
-are positive on the box. So the margins of the problem are the outputs of one more network, and domains, attacks and
+A case of a property is a set of inputs and alternatives (A_d, b_d); outputs that satisfy one of them are unsafe. The
+case holds if and only if max over the rows r of (A_d f(x) + b_d)_r is positive for every d and all its inputs. So the
+margins of a problem are outputs of the network with a few more layers (`property_problems`), and domains, attacks and
 stages know nothing of properties. A margin of 0 proves nothing: it is unsafe if the rows are not strict. The property
 itself decides whether a point is a counterexample: its output is unsafe in double precision, and in exact arithmetic.
 
@@ -16,7 +13,7 @@ itself decides whether a point is a counterexample: its output is unsafe in doub
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Literal, TypeAlias
@@ -24,20 +21,21 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ctbench.graph import Graph, Node, Precisions
-from ctbench.graph.ops import Linear, Max, Op, Reshape, Shape
+from ctbench import memory_budget, time_budget
+from ctbench.graph import Precisions
+from ctbench.graph.ops import Shape
 from ctbench.onnx import OnnxNetwork
 from ctbench.precision import full_float32
-from ctbench.regions import Box
 from ctbench.results import Open, Verdict
 from ctbench.results.failures import by_stage, warn
 from ctbench.time_budget import now
-from ctbench.verify import rationals
 from ctbench.verify.cascade import Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
-from ctbench.verify.problem import EXACTLY, SMALLEST, Problem
+from ctbench.verify.joint import Joint, joint
+from ctbench.verify.problem import Problem
+from ctbench.verify.property_problems import Subject, groups
 from ctbench.verify.stages import Stage
-from ctbench.vnnlib import Case, Halfspaces, Property
+from ctbench.vnnlib import Case, Property
 
 Answer: TypeAlias = Literal["holds", "violated", "unknown"]
 
@@ -58,7 +56,7 @@ class PropertyResult:
 
 @full_float32
 def verify_property(
-    model: nn.Module,
+    model: nn.Module | Mapping[str, nn.Module],
     prop: Property,
     *,
     input_shape: Shape | None = None,
@@ -74,7 +72,7 @@ def verify_property(
     at all open cases before the next stage begins. A case without inputs, or without unsafe outputs, holds at once.
 
     Args:
-        model: any network of supported layers.
+        model: any network of supported layers; or networks by their names, if the property declares several.
         prop: about the inputs of the network in C order, and its outputs.
         input_shape: the shape of one input; by default that of an ONNX file, and a vector for any other network.
         stages: the cascade.
@@ -89,8 +87,8 @@ def verify_property(
 
     Raises:
         UnsupportedLayerError: a layer without an op; says which and what to register.
-        ValueError: the property has another number of inputs or outputs than the network; or the timeout or the seed
-            is out of range.
+        ValueError: the property has another number of inputs or outputs than the network, or declares other networks;
+            or the timeout or the seed is out of range.
     """
     start = now()
     cascade = Cascade(stages=stages, timeout=timeout)
@@ -98,17 +96,18 @@ def verify_property(
         raise ValueError(f"seed is {seed}: it must be a whole number in [0, 2^31)")
     if not isinstance(prop, Property):
         raise ValueError(f"the property is {prop!r}: give a Property, e.g. ctbench.read_vnnlib(path)")
-    subject = _Subject.of(model, prop, input_shape)
-    problems = [subject.problem(case, replay) for case in map(_unsettled, prop.cases) if case is not None]
+    if isinstance(model, Mapping):
+        model = joint(model, prop.networks)
+    elif len(prop.networks) > 1 and not isinstance(model, Joint):
+        names = ", ".join(network.name for network in prop.networks)
+        raise ValueError(f"the property declares the networks {names}: give each by its name, e.g. {{'f': model}}")
+    subject = Subject(_network(model, prop, input_shape), replay)
+    cases = [case for case in map(_unsettled, prop.cases) if case is not None]
     generator = torch.Generator(subject.network.like.device).manual_seed(seed)
-    last = Decision(stage="")
-    decisions = [last] * len(problems)
-    for stage, (place, problem) in product(cascade.stages, enumerate(problems)):
-        if decisions[place].verdict is Verdict.UNKNOWN:
-            before = replace(decisions[place], seconds=now() - start)  # the time is that of all cases
-            decisions[place] = last = replace(cascade, stages=(stage,)).decide(problem, generator, [before])[0]
-        if last.verdict is Verdict.FALSIFIED:
-            break
+    search = _Search(cascade, [subject.problem(members) for members in groups(cases, prop.outputs)], start)
+    with time_budget.until(math.inf if timeout is None else start + timeout):
+        last = search.run(generator)
+    decisions = [decision for members in search.decisions for decision in members]
     failed = by_stage(decision.failed for decision in decisions)
     warn(failed, stacklevel=3)  # the decorator is one more level
     verdict = _answer(decisions)
@@ -121,8 +120,39 @@ def verify_property(
         reason="" if why is None else next(decision.reason for decision in decisions if decision.open is why),
         failed={failure.stage: failure.message for failure in failed},
         open=why,
-        counterexample=None if last.witness is None else subject.counterexample(last.witness, prop),
+        counterexample=None if last.witness is None else _counterexample(subject, last.witness, prop),
     )
+
+
+class _Search:
+    """The stages one after the other, each on all open cases."""
+
+    def __init__(self, cascade: Cascade, problems: Sequence[Problem], start: float) -> None:
+        self.cascade, self.problems, self.start = cascade, problems, start
+        self.decisions = [[Decision(stage="")] * len(problem) for problem in problems]
+
+    def run(self, generator: torch.Generator) -> Decision:
+        """The decision that the answer is from: the first counterexample, or else the last decision."""
+        last = Decision(stage="")
+        for stage, (place, problem) in product(self.cascade.stages, enumerate(self.problems)):
+            for part in self._parts(stage, place):
+                own = self.decisions[place]
+                # the time is that of all cases
+                before = [replace(own[k], seconds=now() - self.start) for k in part]
+                samples = torch.tensor(part, device=problem.x.device)
+                after = replace(self.cascade, stages=(stage,)).decide(problem.select(samples), generator, before)
+                for k, decision in zip(part, after, strict=True):
+                    own[k] = last = decision
+                    if decision.verdict is Verdict.FALSIFIED:
+                        return decision
+        return last
+
+    def _parts(self, stage: Stage, place: int) -> Iterator[list[int]]:
+        """The open cases of a problem, in parts that the stage takes at once."""
+        size = memory_budget.grown(stage.batch_size, self.problems[place].x.device, stage.memory)
+        standing = [k for k, one in enumerate(self.decisions[place]) if one.verdict is Verdict.UNKNOWN]
+        for start in range(0, len(standing), size):
+            yield standing[start : start + size]
 
 
 def _unsettled(case: Case) -> Case | None:
@@ -150,103 +180,26 @@ def _least(bounds: Sequence[float | None]) -> float | None:
     return min(present, default=None) if len(present) == len(bounds) else None
 
 
-def property_graph(graph: Graph, unsafe: tuple[Halfspaces, ...], like: Tensor) -> Graph:
-    """A frozen graph with the margins g of D alternatives as its outputs, [B, D].
-
-    The margins have the precision and the device of `like`.
-
-    Raises:
-        ValueError: the graph has another number of outputs than the rows.
-    """
-    most = max(len(alternative.rows) for alternative in unsafe)
-
-    def padded(alternative: Halfspaces) -> Tensor:
-        """The rows with their offsets, [most, K + 1]: the last row is repeated, which changes no maximum."""
-        rows = torch.column_stack(alternative.margins())
-        return torch.cat([rows, rows[-1:].expand(most - len(rows), -1)])
-
-    # the first rows of all alternatives, then their second ones, ...
-    rows = torch.stack([padded(alternative) for alternative in unsafe], dim=1).flatten(0, 1).to(like)
-    ops: list[Op] = [Linear(rows[:, :-1], rows[:, -1])]
-    if most > 1:
-        ops += [Reshape((len(rows),), (most, len(unsafe))), Max()]
-    nodes = list(graph.nodes)
-    for op in ops:
-        nodes.append(Node("property", op, (len(nodes) - 1,), op.shape(nodes[-1].shape)))
-    return replace(graph, nodes=tuple(nodes))
+def _network(model: nn.Module, prop: Property, input_shape: Shape | None) -> Precisions:
+    """The network in both precisions. Raises ValueError if it does not fit the property."""
+    if input_shape is None:
+        input_shape = model.input_shape if isinstance(model, OnnxNetwork) else (prop.inputs,)
+    if math.prod(input_shape) != prop.inputs:
+        raise ValueError(
+            f"the property has {prop.inputs} inputs, but an input of the network has shape {tuple(input_shape)}: "
+            f"give the property of this network, or another input_shape"
+        )
+    network = Precisions.of(model, prop.cases[0].lower.view(1, *input_shape))
+    classes = network.search.classes
+    if classes != prop.outputs:
+        raise ValueError(
+            f"the property has {prop.outputs} outputs, but the network has {classes}: give the property of this network"
+        )
+    return network
 
 
-@dataclass(frozen=True, eq=False)
-class _Subject:
-    """The network of a property."""
-
-    network: Precisions
-
-    @classmethod
-    def of(cls, model: nn.Module, prop: Property, input_shape: Shape | None) -> _Subject:
-        if input_shape is None:
-            input_shape = model.input_shape if isinstance(model, OnnxNetwork) else (prop.inputs,)
-        if math.prod(input_shape) != prop.inputs:
-            raise ValueError(
-                f"the property has {prop.inputs} inputs, but an input of the network has shape {tuple(input_shape)}: "
-                f"give the property of this network, or another input_shape"
-            )
-        network = Precisions.of(model, prop.cases[0].lower.view(1, *input_shape))
-        classes = network.search.classes
-        if classes != prop.outputs:
-            raise ValueError(
-                f"the property has {prop.outputs} outputs, but the network has {classes}: give the property of this "
-                f"network"
-            )
-        return cls(network)
-
-    def counterexample(self, x: Tensor, prop: Property) -> tuple[Tensor, Tensor]:
-        """A counterexample [*input] and the output for it."""
-        y = self.outputs(x.unsqueeze(0))[0]
-        assert prop.is_counterexample(x, y), "a counterexample of a case is one of the property"
-        return x, y
-
-    def outputs(self, points: Tensor) -> Tensor:
-        """The outputs that count, for points of the exact box: [B, *input] to [B, K]."""
-        return self.network.proof(points)
-
-    def is_unsafe(self, case: Case, problem: Problem, points: Tensor) -> Tensor:
-        """Whether points of the exact box, [B, *input], have unsafe outputs in exact arithmetic, [B]."""
-        # if no float64 number lies between the bounds of an input, the file's own input is next to the point: it is
-        # within one unit in the last place, which below the normal numbers is the smallest number of all
-        spread = points.abs() * 2.0**-52 + SMALLEST if case.rounded else 0.0
-        alike = problem.select(torch.zeros(len(points), dtype=torch.long, device=points.device))
-        unsafe = alike.least_margin(points, spread)[1] < 0
-        every = torch.eye(self.network.proof.classes, dtype=torch.float64, device=points.device)
-        for place in [] if case.rounded else (~unsafe).nonzero().flatten().tolist()[:EXACTLY]:
-            try:
-                outputs = rationals.forms(self.network.proof, points[place], every)
-            except rationals.NoExactValueError:
-                break  # the same holds for all points
-            unsafe[place] = any(all(row.contains(outputs) for row in each.comparisons) for each in case.unsafe)
-        return unsafe
-
-    def problem(self, case: Case, replay: Replay | None) -> Problem:
-        """The problem of a case, in both precisions."""
-        network = self.network
-        double = _problem(network.proof, case, network.like.double())
-
-        def rule(points: Tensor) -> tuple[Tensor, Tensor]:
-            """Points [B, *input] moved into the file's box, and which of them are counterexamples, [B]."""
-            points = case.nearest(points.flatten(1)).view_as(points)
-            unsafe = case.violated(self.outputs(points)).to(points.device)
-            if bool(unsafe.any()):
-                unsafe = unsafe.masked_scatter(unsafe, self.is_unsafe(case, double, points[unsafe]))
-            for place in unsafe.nonzero().flatten().tolist() if replay is not None else ():
-                assert replay is not None
-                unsafe[place] = bool(case.violated(replay(points[place : place + 1]).view(-1)))
-            return points, unsafe
-
-        double = replace(double, rule=rule)
-        return replace(_problem(network.search, case, network.like), double=double)
-
-
-def _problem(graph: Graph, case: Case, like: Tensor) -> Problem:
-    net = property_graph(graph, case.unsafe, like)
-    box = Box(*(corner.to(like).view(1, *net.input_shape) for corner in case.around))
-    return Problem(net, box.center, box, torch.eye(net.classes, dtype=like.dtype, device=like.device).unsqueeze(0))
+def _counterexample(subject: Subject, x: Tensor, prop: Property) -> tuple[Tensor, Tensor]:
+    """A counterexample [*input] and the output for it."""
+    y = subject.outputs(x.unsqueeze(0))[0]
+    assert prop.is_counterexample(x, y), "a counterexample of a case is one of the property"
+    return x, y

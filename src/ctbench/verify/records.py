@@ -53,7 +53,7 @@ class Records:
             raise ValueError(f"first is {self.first!r}: give the index of the first sample, 0 or more")
 
     @contextmanager
-    def writing(self, settings: Callable[[], Mapping[str, Any]], number: int) -> Iterator[_Writer]:
+    def writing(self, settings: Callable[[], Mapping[str, Any]], number: int) -> Iterator[Writer]:
         """A writer of records made under these settings. No other process may write the file at the same time.
 
         Args:
@@ -64,7 +64,7 @@ class Records:
             ValueError: another process writes the file, or it exists and does not fit these settings.
         """
         if self.path is None:
-            yield _Writer(self, None, {}, {}, 0)
+            yield Writer(self, None, {}, {}, 0)
             return
         files, samples = CertificationFiles(Path(self.path)), [int(self.first), int(self.first) + number]
         with files.alone():
@@ -72,11 +72,11 @@ class Records:
             attempt = len(files.attempts) - 1
             again = {i: old for i, old in existing.items() if old.verdict is Verdict.UNKNOWN and old.attempt < attempt}
             kept = {index: record for index, record in existing.items() if index not in again}
-            yield _Writer(self, files, kept, again, attempt)
+            yield Writer(self, files, kept, again, attempt)
 
 
 @dataclass(frozen=True)
-class _Writer:
+class Writer:
     """Writes records as they are made."""
 
     records: Records

@@ -16,13 +16,17 @@ A file describes the counterexamples. The property holds if no input x with its 
     write_robustness("instance.vnnlib.gz", x - eps, x + eps, y=3, classes=10)
 """
 
-from ctbench.vnnlib.property import Case, Halfspaces, Property, RealBox, Row, robustness
+from ctbench.vnnlib.halfspaces import Halfspaces, Row
+from ctbench.vnnlib.property import Case, Property, RealBox, robustness
 from ctbench.vnnlib.reading import VnnlibError, parse_vnnlib, read_vnnlib
+from ctbench.vnnlib.variables import Declared, Network
 from ctbench.vnnlib.writing import write_property, write_robustness
 
 __all__ = [
     "Case",
+    "Declared",
     "Halfspaces",
+    "Network",
     "Property",
     "RealBox",
     "Row",

@@ -1,91 +1,61 @@
-"""Formulas in disjunctive normal form: alternatives of bounds of inputs and rows over outputs, in rational numbers."""
+"""Comparisons in rational numbers: as bounds of inputs, as rows over inputs, or as rows over outputs.
+
+    term       constants, variables, (+ ...), (- ...), (* ...) and (/ ...) by constants
+    formula    (<= ...), (>= ...), (< ...), (> ...), (= ...) or (== ...) of two terms or more, each compared with the
+               next one; (!= a b) or (distinct a b); (and ...), (or ...)
+
+A row over outputs may also have inputs: the outputs are 0, ..., K - 1 there, and the inputs follow.
+"""
 
 from __future__ import annotations
 
 import math
-import re
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from itertools import chain, product
+from itertools import chain, pairwise, product
 from typing import NamedTuple, TypeAlias
 
-from ctbench.vnnlib.property import Row, next_double
-from ctbench.vnnlib.syntax import Expression, LocatedError, Word, application, check_count, quoted
+from ctbench.vnnlib.bounds import Bounds
+from ctbench.vnnlib.halfspaces import Row
+from ctbench.vnnlib.numbers import check_size, nearest, number
+from ctbench.vnnlib.syntax import Expression, Form, LocatedError, Word, application, check_count, quoted
+from ctbench.vnnlib.variables import Variables
 
 MAX_ALTERNATIVES = 100_000  # conjunctions of the disjunctive normal form
-MAX_DIGITS = 4000  # of a number; also the largest exponent
-MAX_BITS = 100_000  # of a product of numbers
 
-NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-
-
-class Bound(NamedTuple):
-    coordinate: int
-    side: int  # 1 for an upper bound, -1 for a lower one
-    nearest: float
-    exact: Fraction
-    strict: bool
-
-    def tighter(self, other: Bound) -> bool:
-        """Whether it is tighter than another bound of the same side."""
-        if self.nearest != other.nearest:  # most bounds differ here, and floats are fast to compare
-            return (self.nearest < other.nearest) == (self.side > 0)
-        if self.exact != other.exact:
-            return (self.exact < other.exact) == (self.side > 0)
-        return self.strict and not other.strict
-
-    @property
-    def around(self) -> float:
-        """The nearest float64 number on the bound or outside of it."""
-        beyond = (Fraction(self.nearest) - self.exact) * self.side
-        return self.nearest if beyond >= 0 else next_double(self.nearest, self.side)
-
-    @property
-    def inside(self) -> float:
-        """The nearest float64 number that satisfies the bound."""
-        beyond = (Fraction(self.nearest) - self.exact) * self.side
-        satisfied = beyond < 0 or (beyond == 0 and not self.strict)
-        return self.nearest if satisfied else next_double(self.nearest, -self.side)
+ORDERS = ("<=", ">=", "<", ">")
+EQUALITIES = ("=", "==")
+DIFFERENCES = ("!=", "distinct")
+COMPARISONS = (*ORDERS, *EQUALITIES, *DIFFERENCES)
+_CONSTANT = -1  # the key of the constant of a term
 
 
 class Alternative(NamedTuple):
-    """A conjunction. Alternatives share tuples of bounds, so that an `or` copies no box of thousands of bounds."""
+    """A conjunction. Alternatives share bounds, so that an `or` copies no box of thousands of bounds."""
 
-    bounds: tuple[tuple[Bound, ...], ...]
-    rows: tuple[Row, ...]
-
-
-def alternatives_of(formula: Expression, declared: set[str]) -> list[Alternative]:
-    """The disjunctive normal form of a formula."""
-    operator, operands = application(formula)
-    if operator in ("and", "or"):
-        check_count(formula, bool(operands), "one formula or more")
-        parts = [alternatives_of(operand, declared) for operand in operands]
-        return all_of(parts, formula.at) if operator == "and" else _any_of(parts, formula.at)
-    if operator in ("<=", ">=", "<", ">"):
-        check_count(formula, len(operands) == 2, "two terms")
-        left, right = (_linear(operand, declared) for operand in operands)
-        smaller, larger = (left, right) if operator[0] == "<" else (right, left)
-        return [_nonpositive(_sum([(1, smaller), (-1, larger)]), formula.at, strict=len(operator) == 1)]
-    raise LocatedError(f"{quoted(operator)} is not supported: expected and, or, <=, >=, < or >", formula.at)
+    bounds: tuple[Bounds, ...]
+    rows: tuple[Row, ...]  # over outputs, and inputs after them
+    input_rows: tuple[Row, ...] = ()  # over inputs alone
 
 
-def _any_of(parts: list[list[Alternative]], at: int | None) -> list[Alternative]:
+def any_of(parts: Sequence[list[Alternative]], at: int | None) -> list[Alternative]:
     _check_alternatives(sum(map(len, parts)), at)
     return list(chain.from_iterable(parts))
 
 
-def all_of(parts: list[list[Alternative]], at: int | None) -> list[Alternative]:
+def all_of(parts: Sequence[list[Alternative]], at: int | None) -> list[Alternative]:
     certain = [part[0] for part in parts if len(part) == 1]
     choices = [part for part in parts if len(part) > 1]
     _check_alternatives(math.prod(map(len, choices)), at)
-    bounds = tuple(bound for alternative in certain for layer in alternative.bounds for bound in layer)
-    common = Alternative((bounds,) if bounds else (), tuple(row for one in certain for row in one.rows))
-    return [
-        Alternative(tuple(chain(*(one.bounds for one in chosen))), tuple(chain(*(one.rows for one in chosen))))
-        for chosen in product([common], *choices)
-    ]
+    common = _merged(certain)
+    return [_merged(chosen) for chosen in product([common], *choices)] if choices else [common]
+
+
+def _merged(alternatives: Sequence[Alternative]) -> Alternative:
+    bounds, rows, input_rows = (
+        tuple(chain.from_iterable(getattr(one, name) for one in alternatives)) for name in Alternative._fields
+    )
+    return Alternative(bounds, rows, input_rows)
 
 
 def _check_alternatives(count: int, at: int | None) -> None:
@@ -95,34 +65,59 @@ def _check_alternatives(count: int, at: int | None) -> None:
         )
 
 
-_Linear: TypeAlias = dict[str, Fraction]  # the coefficients by variable; the constant is under ""
+def compared(form: Form, variables: Variables) -> list[Alternative]:
+    """The meaning of a comparison."""
+    operator, operands = application(form)
+    terms = [_linear(operand, variables) for operand in _indexed(operands, variables)]
+    if operator in DIFFERENCES:
+        check_count(form, len(terms) == 2, "two terms")
+        return any_of([[_ordered(one, form.at, variables, strict=True)] for one in (terms, terms[::-1])], form.at)
+    check_count(form, len(terms) >= 2, "two terms or more")
+    strict, pairs = len(operator) == 1 and operator != "=", list(pairwise(terms))
+    if operator[0] == ">":
+        pairs = [(right, left) for left, right in pairs]
+    if operator in EQUALITIES:
+        pairs = [order for left, right in pairs for order in ((left, right), (right, left))]
+    return all_of([[_ordered(pair, form.at, variables, strict=strict)] for pair in pairs], form.at)
 
 
-def _linear(term: Expression, declared: set[str]) -> _Linear:
+def _indexed(operands: list[Expression], variables: Variables) -> list[Expression]:
+    """The operands, with indices after a space joined with the name of their tensor."""
+    if not variables.tensors:
+        return operands
+    joined = list[Expression]()
+    for operand in operands:
+        last = joined[-1] if joined else None
+        if isinstance(operand, Word) and operand.text[0] == "[" and isinstance(last, Word) and "[" not in last.text:
+            joined[-1] = Word(last.text + operand.text, last.at)
+        else:
+            joined.append(operand)
+    return joined
+
+
+_Linear: TypeAlias = dict[int, Fraction]  # the coefficients by variable, and the constant
+
+
+def _linear(term: Expression, variables: Variables) -> _Linear:
     if isinstance(term, Word):
-        return {term.text: Fraction(1)} if term.text in declared else {"": _number(term)}
+        try:
+            variable = variables.find(term.text)
+        except LocatedError as error:
+            raise LocatedError(str(error), term.at) from None
+        return {_CONSTANT: number(term)} if variable is None else {variable: Fraction(1)}
     operator, operands = application(term)
-    if operator not in ("+", "-", "*"):
-        raise LocatedError(f"{quoted(operator)} is not supported in a term: expected +, - or *", term.at)
+    if operator not in ("+", "-", "*", "/"):
+        raise LocatedError(f"{quoted(operator)} is not supported in a term: expected +, -, * or /", term.at)
     check_count(term, bool(operands), "one term or more")
-    terms = [_linear(operand, declared) for operand in operands]
+    terms = [_linear(operand, variables) for operand in _indexed(operands, variables)]
     if operator == "*":
         return _product(terms, term.at)
+    if operator == "/":
+        return _quotient(terms, term)
     if operator == "-":
         sign = -1 if len(terms) == 1 else 1
         return _sum([(sign, terms[0]), *((-1, other) for other in terms[1:])])
     return _sum((1, other) for other in terms)
-
-
-def _number(word: Word) -> Fraction:
-    if not NUMBER.fullmatch(word.text):
-        raise LocatedError(f"{quoted(word.text)} is neither a declared variable nor a number", word.at)
-    mantissa, _, exponent = word.text.lower().partition("e")
-    if len(mantissa) > MAX_DIGITS or len(exponent) > len(f"-{MAX_DIGITS}") or abs(int(exponent or 0)) > MAX_DIGITS:
-        raise LocatedError(
-            f"{quoted(word.text)} has more than {MAX_DIGITS} digits, or an exponent beyond {MAX_DIGITS}", word.at
-        )
-    return Fraction(word.text)
 
 
 def _sum(terms: Iterable[tuple[int | Fraction, _Linear]]) -> _Linear:
@@ -134,43 +129,55 @@ def _sum(terms: Iterable[tuple[int | Fraction, _Linear]]) -> _Linear:
     return total
 
 
+def _is_constant(term: _Linear) -> bool:
+    return term.keys() == {_CONSTANT}
+
+
 def _product(factors: list[_Linear], at: int) -> _Linear:
-    variable = [factor for factor in factors if factor.keys() != {""}]
+    variable = [factor for factor in factors if not _is_constant(factor)]
     if len(variable) > 1:
         raise LocatedError("a product of variables is not linear", at)
     weight = Fraction(1)
     for factor in factors:
-        if factor.keys() == {""}:
-            weight *= factor[""]
-            if max(weight.numerator.bit_length(), weight.denominator.bit_length()) > MAX_BITS:
-                raise LocatedError(f"a product of numbers has more than {MAX_BITS} bits", at)
-    return _sum([(weight, variable[0] if variable else {"": Fraction(1)})])
+        if _is_constant(factor):
+            weight *= factor[_CONSTANT]
+            check_size(weight, at, "product")
+    return _sum([(weight, variable[0] if variable else {_CONSTANT: Fraction(1)})])
 
 
-def _nonpositive(term: _Linear, at: int, *, strict: bool) -> Alternative:
-    """term <= 0, or < 0, as a bound of an input, or as a row over the outputs."""
-    constant = term.pop("", Fraction(0))
-    coefficients = {name: value for name, value in term.items() if value != 0}
+def _quotient(terms: list[_Linear], form: Form) -> _Linear:
+    check_count(form, len(terms) >= 2, "two terms or more")
+    first, *others = terms
+    weight = Fraction(1)
+    for other in others:
+        if not _is_constant(other):
+            raise LocatedError("a quotient by a variable is not linear", form.at)
+        if other[_CONSTANT] == 0:
+            raise LocatedError("a quotient by 0 is not a number", form.at)
+        weight /= other[_CONSTANT]
+        check_size(weight, form.at, "quotient")
+    return _sum([(weight, first)])
+
+
+def _ordered(pair: Sequence[_Linear], at: int, variables: Variables, *, strict: bool) -> Alternative:
+    """first <= second, or first < second."""
+    first, second = pair
+    return _nonpositive(_sum([(1, first), (-1, second)]), at, variables, strict=strict)
+
+
+def _nonpositive(term: _Linear, at: int, variables: Variables, *, strict: bool) -> Alternative:
+    """term <= 0, or < 0, as a bound of an input, or as a row."""
+    constant = term.pop(_CONSTANT, Fraction(0))
+    coefficients = {variable: value for variable, value in term.items() if value != 0}
     for value in (constant, *coefficients.values()):
-        _nearest(value, at)
-    if not any(name[0] == "X" for name in coefficients):
-        return Alternative((), (Row(tuple((int(k[2:]), v) for k, v in coefficients.items()), constant, strict),))
-    if len(coefficients) > 1:
-        raise LocatedError(
-            f"only box constraints on inputs are supported: {' and '.join(sorted(coefficients)[:3])} are compared", at
-        )
-    (name, slope), *_ = coefficients.items()
-    exact = -constant / slope
-    bound = Bound(int(name[2:]), 1 if slope > 0 else -1, _nearest(exact, at), exact, strict)
-    return Alternative(((bound,),), ())
-
-
-def _nearest(number: Fraction, at: int) -> float:
-    """The nearest float64 number. Raises LocatedError if the number is outside of the range of float64."""
-    try:
-        nearest = float(number) + 0.0  # never -0.0
-    except OverflowError:
-        nearest = math.inf
-    if abs(nearest) >= sys.float_info.max and abs(number) > sys.float_info.max:
-        raise LocatedError("a number is too large for double precision", at)
-    return nearest
+        nearest(value, at)
+    inputs = [variable for variable in coefficients if variable < variables.inputs]
+    if len(inputs) == len(coefficients) == 1:
+        (variable, slope), *_ = coefficients.items()
+        exact = -constant / slope
+        bound = Bounds.one(2 * variable + (slope > 0), nearest(exact, at), exact, strict=strict)
+        return Alternative((bound,), ())
+    if inputs and len(inputs) == len(coefficients):
+        return Alternative((), (), (Row(tuple(coefficients.items()), constant, strict),))
+    columns = ((variables.column(variable), value) for variable, value in coefficients.items())
+    return Alternative((), (Row(tuple(columns), constant, strict),))

@@ -7,122 +7,15 @@ file's whole box, and whether a float64 point is a counterexample is decided exa
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ctbench.specification import check_labels, margin_rows
-
-
-class Row(NamedTuple):
-    """<coefficients, y> + offset <= 0, or < 0, in rational numbers."""
-
-    coefficients: tuple[tuple[int, Fraction], ...]  # (index, value) of the coefficients that are not 0
-    offset: Fraction
-    strict: bool = False
-
-    def contains(self, outputs: Sequence[float | Fraction]) -> bool:
-        value = sum((weight * Fraction(outputs[k]) for k, weight in self.coefficients), self.offset)
-        return value < 0 or (value == 0 and not self.strict)
-
-    @property
-    def never(self) -> bool:
-        """Whether it contains no outputs, because it does not depend on them and its offset excludes all."""
-        return not self.coefficients and not self.contains(())
-
-    def scaled(self, width: int) -> tuple[list[float], float]:
-        """Coefficients [K] and an offset in float64, for a multiple of the row; the offset is rounded downward.
-
-        The coefficients are exact if some multiple has exact ones: 0.1 and 0.3 are not exact in float64, 1 and 3 are.
-        """
-        factor, values = Fraction(1), [weight for _, weight in self.coefficients]
-        if any(Fraction(float(value)) != value for value in values):
-            whole = math.lcm(*(value.denominator for value in values))
-            most = max(map(abs, values))
-            if most * whole < 2**53:
-                factor = Fraction(whole, 2 ** whole.bit_length())  # near 1, because bounds are reported in this unit
-            if most < Fraction(2) ** -900:  # too small for all of its digits
-                most = max(most, abs(self.offset))
-                factor *= Fraction(2) ** (most.denominator.bit_length() - most.numerator.bit_length())
-        row = [0.0] * width
-        for place, weight in self.coefficients:
-            row[place] = float(weight * factor)
-        return row, greatest_double_below(self.offset * factor)
-
-
-@dataclass(frozen=True, eq=False)
-class Halfspaces:
-    """All outputs y with A y + b <= 0 in every row, or < 0 if the row is strict.
-
-    Raises:
-        ValueError: there is no row, shapes do not fit, or numbers are not finite float64.
-    """
-
-    rows: Tensor  # A, [m, K]
-    offsets: Tensor  # b, [m]
-    strict: Tensor | None = None  # whether each row excludes its edge, [m]; None if no row does
-    exact: tuple[Row, ...] | None = None  # the rows before rounding; None if A and b are exact
-
-    def __post_init__(self) -> None:
-        if self.rows.dim() != 2 or not len(self.rows) or self.offsets.shape != self.rows.shape[:1]:
-            raise ValueError(
-                f"rows are {list(self.rows.shape)} and offsets {list(self.offsets.shape)}: give [m, K] and [m], m >= 1"
-            )
-        _check_numbers(self.rows, self.offsets)
-        if self.strict is not None and (self.strict.shape != self.offsets.shape or self.strict.dtype != torch.bool):
-            raise ValueError(f"strict is {self.strict.dtype} {list(self.strict.shape)}: give a bool for each row, [m]")
-
-    @cached_property
-    def comparisons(self) -> tuple[Row, ...]:
-        """The rows in rational numbers."""
-        if self.exact is not None:
-            return self.exact
-        strict = [False] * len(self.rows) if self.strict is None else self.strict.tolist()
-        return tuple(
-            Row(tuple((k, Fraction(value)) for k, value in enumerate(row) if value != 0), Fraction(offset), edge)
-            for row, offset, edge in zip(self.rows.tolist(), self.offsets.tolist(), strict, strict=True)
-        )
-
-    @cached_property
-    def never(self) -> bool:
-        """Whether a row that does not depend on the outputs excludes them all."""
-        return any(row.never for row in self.comparisons)
-
-    def margins(self) -> tuple[Tensor, Tensor]:
-        """Rows [m, K] and offsets [m] in float64: if a row is positive, so is the exact row.
-
-        This holds except for the rounding of coefficients that have no exact multiple in float64.
-        """
-        if self.exact is None:
-            return self.rows, self.offsets
-        rows, offsets = zip(*(row.scaled(self.rows.shape[1]) for row in self.exact), strict=True)
-        return torch.tensor(rows, dtype=torch.float64), torch.tensor(offsets, dtype=torch.float64)
-
-    def contains(self, outputs: Tensor) -> Tensor:
-        """Whether outputs lie in it: [..., K] to [...], decided exactly; False for NaN and infinite outputs."""
-        outputs = outputs.detach().to(self.rows)
-        finite = torch.isfinite(outputs).all(-1)
-        values, largest = outputs @ self.rows.T + self.offsets, outputs.abs() @ self.rows.abs().T + self.offsets.abs()
-        # the rounding of the rows and of sums in any order, and a term for numbers below the range of float64
-        error = (outputs.shape[-1] + 4) * 2.0**-52 * largest + 1e-300 * (1 + outputs.abs().sum(-1, keepdim=True))
-        inside = values < 0
-        for place in (~(values.abs() > error) & finite.unsqueeze(-1)).nonzero().tolist():
-            *sample, row = place
-            inside[tuple(place)] = self.comparisons[row].contains(outputs[tuple(sample)].tolist())
-        return inside.all(-1) & finite
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Halfspaces):
-            return NotImplemented
-        edges = [[row.strict for row in one.comparisons] for one in (self, other)]
-        same = torch.equal(self.rows, other.rows) and torch.equal(self.offsets, other.offsets)
-        return same and edges[0] == edges[1]
+from ctbench.vnnlib.halfspaces import Halfspaces, check_numbers
+from ctbench.vnnlib.repairing import repaired
+from ctbench.vnnlib.variables import Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +30,11 @@ class RealBox:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One input box, and the alternatives that must not contain an output for it.
+    """A set of inputs, and the alternatives that must not contain an output for it.
 
-    The property holds for the case iff, for each alternative and every x in the box, some row has A y + b > 0, or = 0
-    if the row is strict.
+    The inputs are those of a box, with G x + h <= 0 if there are constraints. The property holds for the case iff, for
+    each alternative and every such x, some row has A y + b > 0, or = 0 if the row is strict. The rows of an alternative
+    with K + n columns are over the outputs followed by the inputs, (y, x).
 
     Raises:
         ValueError: the box is empty, there is no alternative, or shapes or dtypes differ from those below.
@@ -150,16 +44,22 @@ class Case:
     upper: Tensor  # [n] float64
     unsafe: tuple[Halfspaces, ...]
     real: RealBox | None = None  # the box before rounding; None if lower and upper are exact
+    constraints: Halfspaces | None = None  # rows over the inputs, which all inputs satisfy; None for the whole box
 
     def __post_init__(self) -> None:
         if self.lower.dim() != 1 or self.lower.shape != self.upper.shape:
             raise ValueError(f"lower is {list(self.lower.shape)}, upper {list(self.upper.shape)}: both must be [n]")
-        _check_numbers(self.lower, self.upper)
+        check_numbers(self.lower, self.upper)
         empty = (self.lower > self.upper).nonzero()
         if len(empty):
             raise ValueError(f"the box is empty: lower > upper at input {int(empty[0])}")
         if not self.unsafe:
             raise ValueError("unsafe has no alternatives: a case needs at least one")
+        if self.constraints is not None and self.constraints.rows.shape[1] != len(self.lower):
+            raise ValueError(
+                f"constraints has rows of {self.constraints.rows.shape[1]} inputs, the box has {len(self.lower)}: give "
+                f"rows over the inputs"
+            )
 
     @property
     def empty(self) -> bool:
@@ -177,42 +77,75 @@ class Case:
         return self.real is not None and bool((self.real.inside[0] > self.real.inside[1]).any())
 
     def nearest(self, x: Tensor) -> Tensor:
-        """The nearest float64 inputs of the box, [..., n] to [..., n].
+        """The nearest float64 inputs of the box, [..., n] to [..., n]; constraints do not count.
 
         If no float64 number lies between the bounds of an input, it is the number nearest to the lower bound.
         """
-        lower, upper = (corner.to(x.device) for corner in self._inside)
+        lower, upper = (corner.to(x.device) for corner in self.inside)
         return torch.minimum(torch.maximum(x, lower), upper)
 
+    def constrained(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Points of the box, [B, n], moved by about their rounding errors, and whether they satisfy the constraints.
+
+        Whether they do, [B], is decided exactly.
+        """
+        if self.constraints is None:
+            return points, torch.ones_like(points[:, 0], dtype=torch.bool)
+        lower, upper = (corner.tolist() for corner in self.inside)
+        moved = [repaired(point, lower, upper, self.constraints.comparisons) for point in points.tolist()]
+        points = points.new_tensor(moved).view_as(points)
+        return points, self.constraints.contains(points.cpu()).to(points.device)
+
     @property
-    def _inside(self) -> tuple[Tensor, Tensor]:
+    def inside(self) -> tuple[Tensor, Tensor]:
+        """The corners of the largest box of float64 numbers in it, [n] each; where there is none, the lower bound."""
         if self.real is None:
             return self.lower, self.upper
         lower, upper = self.real.inside
         return torch.where(lower > upper, self.lower, lower), torch.where(lower > upper, self.lower, upper)
 
     def includes(self, x: Tensor, *, tolerance: float = 0.0) -> bool:
-        """Whether an input [n] lies in the box, decided exactly, or outside by at most the tolerance."""
+        """Whether an input [n] lies in the box and satisfies the constraints, decided exactly.
+
+        With a tolerance each input may lie outside of the box by that much, and the rows of the constraints may be
+        violated by what such a move changes.
+        """
         if self.empty:
             return False
         if tolerance == 0:
-            return torch.equal(self.nearest(x), x)
-        return bool(((self.lower - tolerance <= x) & (x <= self.upper + tolerance)).all())
+            return torch.equal(self.nearest(x), x) and (self.constraints is None or bool(self.constraints.contains(x)))
+        inside = bool(((self.lower - tolerance <= x) & (x <= self.upper + tolerance)).all())
+        return inside and (self.constraints is None or self.constraints.is_near(x, tolerance))
 
-    def violated(self, outputs: Tensor) -> Tensor:
-        """Whether outputs are unsafe: [..., K] to [...], decided exactly. Inputs do not matter here."""
-        return torch.stack([alternative.contains(outputs) for alternative in self.unsafe]).any(0)
+    def violated(self, outputs: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Whether outputs are unsafe, [..., K] to [...], decided exactly.
+
+        The inputs, [..., n], count only in rows over outputs and inputs.
+        """
+        return torch.stack([one.contains(self._columns(one, outputs, inputs)) for one in self.unsafe]).any(0)
+
+    def _columns(self, one: Halfspaces, outputs: Tensor, inputs: Tensor | None) -> Tensor:
+        """What the columns of an alternative belong to."""
+        if one.rows.shape[1] == outputs.shape[-1]:
+            return outputs
+        if inputs is None:
+            raise ValueError("a row is about inputs and outputs: give both")
+        return torch.cat([outputs.double(), inputs.to(outputs.device).double()], dim=-1)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Case):
             return NotImplemented
         boxes = torch.equal(self.lower, other.lower) and torch.equal(self.upper, other.upper)
-        return boxes and self.empty == other.empty and self.unsafe == other.unsafe
+        same = self.empty == other.empty and self.constraints == other.constraints
+        return boxes and same and self.unsafe == other.unsafe
 
 
 @dataclass(frozen=True)
 class Property:
-    """The statement that no input in the box of a case has an unsafe output.
+    """The statement that no input of a case has an unsafe output.
+
+    If a query of VNN-LIB 2.0 declares several networks, the inputs are those of all networks, one after the other, and
+    so are the outputs.
 
     Raises:
         ValueError: there is no case, or a case has other sizes.
@@ -221,13 +154,14 @@ class Property:
     inputs: int  # n
     outputs: int  # K
     cases: tuple[Case, ...]
+    networks: tuple[Network, ...] = ()  # those that a query of VNN-LIB 2.0 declares
 
     def __post_init__(self) -> None:
         if not self.cases:
             raise ValueError("a property needs at least one case")
         for case in self.cases:
             widths = {alternative.rows.shape[1] for alternative in case.unsafe}
-            if len(case.lower) != self.inputs or widths != {self.outputs}:
+            if len(case.lower) != self.inputs or not widths <= {self.outputs, self.outputs + self.inputs}:
                 raise ValueError(
                     f"a case has {len(case.lower)} inputs and rows of {sorted(widths)} outputs; the property has "
                     f"{self.inputs} and {self.outputs}"
@@ -252,7 +186,7 @@ class Property:
                 f"{self.outputs} outputs"
             )
         x, y = x.detach().cpu().double().flatten(), y.detach().cpu().flatten()
-        return any(case.includes(x, tolerance=tolerance) and bool(case.violated(y)) for case in self.cases)
+        return any(case.includes(x, tolerance=tolerance) and bool(case.violated(y, x)) for case in self.cases)
 
 
 def robustness(lower: Tensor, upper: Tensor, y: int, classes: int) -> Property:
@@ -281,20 +215,3 @@ def robustness(lower: Tensor, upper: Tensor, y: int, classes: int) -> Property:
     unsafe = tuple(Halfspaces(row.unsqueeze(0), zero) for row in margin_rows(label, classes, torch.float64)[0])
     lower, upper = (corner.detach().cpu().double().flatten() for corner in (lower, upper))
     return Property(len(lower), classes, (Case(lower, upper, unsafe),))
-
-
-def next_double(number: float, direction: int) -> float:
-    """The next float64 number."""
-    return math.nextafter(number, direction * math.inf) + 0.0  # never -0.0
-
-
-def greatest_double_below(number: Fraction) -> float:
-    """The greatest float64 number <= `number`."""
-    nearest = float(number)
-    return nearest if Fraction(nearest) <= number else next_double(nearest, -1)
-
-
-def _check_numbers(*tensors: Tensor) -> None:
-    for tensor in tensors:
-        if tensor.dtype != torch.float64 or not bool(torch.isfinite(tensor).all()):
-            raise ValueError("the numbers of a property must be finite, and in float64")

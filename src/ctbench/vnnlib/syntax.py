@@ -7,7 +7,10 @@ from typing import NamedTuple, TypeAlias
 
 MAX_DEPTH = 300  # of parentheses within one another
 
-TOKEN = re.compile(r";[^\r\n]*|[()]|[^\s();]+")
+TOKEN = re.compile(r'[()]|"[^"]*"|\[[^\[\]()]*\]|[^\s()\[\]"]+|\S')
+_COMMENT = re.compile(r'"[^"\r\n]*"|;[^\r\n]*')
+_HEAD = re.compile(r"\s*\(\s*([^\s()\[\]\"]+)")
+SPACE = re.compile(r"\s*")
 
 
 class LocatedError(Exception):
@@ -33,32 +36,60 @@ class Form(NamedTuple):
 Expression: TypeAlias = Word | Form
 
 
-def commands_of(text: str) -> list[Form]:
-    """The forms of a text, without its comments."""
-    commands: list[Form] = []
-    open_forms: list[Form] = []
-    for token in TOKEN.finditer(text):
-        word, at = token.group(), token.start()
+def without_comments(text: str) -> str:
+    """The text with spaces in the place of comments, so that all positions stay the same."""
+    if ";" not in text:
+        return text
+    return _COMMENT.sub(lambda found: found[0] if found[0][0] == '"' else " " * len(found[0]), text)
+
+
+def read_form(text: str, at: int, depth: int = 1) -> tuple[Form, int]:
+    """The form that begins at a position with '(', and the position after it. It lies `depth` parentheses deep.
+
+    The indices of a tensor, e.g. [0,1], belong to the word before them if no space separates them.
+    """
+    open_forms = list[Form]()
+    for token in TOKEN.finditer(text, at):
+        word, place = token.group(), token.start()
         if word == "(":
-            if len(open_forms) == MAX_DEPTH:
-                raise LocatedError(f"parentheses are nested more than {MAX_DEPTH} deep", at)
-            form = Form([], at)
+            if len(open_forms) + depth > MAX_DEPTH:
+                raise LocatedError(f"parentheses are nested more than {MAX_DEPTH} deep", place)
+            form = Form([], place)
             if open_forms:
                 open_forms[-1].parts.append(form)
-            else:
-                commands.append(form)
             open_forms.append(form)
         elif word == ")":
+            form = open_forms.pop()
             if not open_forms:
-                raise LocatedError("there is a ')' without a '('", at)
-            open_forms.pop()
-        elif word[0] != ";":
-            if not open_forms:
-                raise LocatedError(f"{quoted(word)} is outside of all parentheses", at)
-            open_forms[-1].parts.append(Word(word, at))
-    if open_forms:
-        raise LocatedError("this '(' has no ')'", open_forms[0].at)
-    return commands
+                return form, token.end()
+        else:
+            parts = open_forms[-1].parts
+            last = parts[-1] if parts else None
+            if word[0] == "[" and isinstance(last, Word) and last.at + len(last.text) == place:
+                parts[-1] = Word(last.text + word, last.at)
+            else:
+                parts.append(Word(word, place))
+    raise LocatedError("this '(' has no ')'", at)
+
+
+def next_command(text: str, at: int) -> int | None:
+    """The position of the next '(' outside of all parentheses; None at the end of the text."""
+    place = SPACE.match(text, at).end()  # type: ignore[union-attr]
+    if place == len(text):
+        return None
+    if text[place] != "(":
+        token = TOKEN.match(text, place)
+        assert token is not None, "there is a character that is not a space"
+        if token[0] == ")":
+            raise LocatedError("there is a ')' without a '('", place)
+        raise LocatedError(f"{quoted(token[0])} is outside of all parentheses", place)
+    return place
+
+
+def head_of(text: str, at: int) -> tuple[str, int]:
+    """The first word of the form at a position, "" if there is no word, and the position after it."""
+    found = _HEAD.match(text, at)
+    return ("", at) if found is None else (found[1], found.end())
 
 
 def application(expression: Expression) -> tuple[str, list[Expression]]:

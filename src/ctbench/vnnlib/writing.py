@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from ctbench.files import write_whole
-from ctbench.vnnlib.property import Case, Halfspaces, Property, robustness
+from ctbench.vnnlib.halfspaces import Halfspaces
+from ctbench.vnnlib.property import Case, Property, robustness
 
 
 def write_robustness(path: Path | str, lower: Tensor, upper: Tensor, y: int, classes: int) -> None:
@@ -22,8 +24,9 @@ def write_property(path: Path | str, prop: Property) -> None:
     """Write a property atomically; the file is packed if its name ends in .gz.
 
     Numbers are written without exponents, which some readers do not support, and with enough digits to read back the
-    same float64 numbers. The written numbers differ from these by at most half a unit in the last place, and the file
-    is about the written numbers. Reading gives an equal property, except that cases with the same box become one case.
+    same float64 numbers. A query of VNN-LIB 2.0 is written as 1.0. The written numbers differ from these by at most
+    half a unit in the last place, and the file is about the written numbers. Reading gives an equal property, except
+    that cases with the same box become one case.
     """
     path = Path(path)
     content = _text(prop).encode()
@@ -31,28 +34,49 @@ def write_property(path: Path | str, prop: Property) -> None:
 
 
 def _text(prop: Property) -> str:
-    names = [f"X_{i}" for i in range(prop.inputs)] + [f"Y_{k}" for k in range(prop.outputs)]
-    lines = [f"(declare-const {name} Real)" for name in names]
+    variables = [f"X_{i}" for i in range(prop.inputs)] + [f"Y_{k}" for k in range(prop.outputs)]
+    lines, names = [f"(declare-const {variable} Real)" for variable in variables], _Names(prop.outputs)
     if len(prop.cases) == 1:
-        formulas = [*_bounds(prop.cases[0]), _disjunction(map(_conjunction, prop.cases[0].unsafe))]
+        formulas = [*_inputs(prop.cases[0]), _disjunction(_conjunction(one, names) for one in prop.cases[0].unsafe)]
     else:
-        formulas = [_disjunction(_whole(case) for case in prop.cases)]
+        formulas = [_disjunction(_whole(case, names) for case in prop.cases)]
     return "\n".join([*lines, *(f"(assert {formula})" for formula in formulas), ""])
 
 
-def _whole(case: Case) -> str:
+@dataclass(frozen=True)
+class _Names:
+    """The names of columns: first the outputs, then the inputs."""
+
+    outputs: int
+
+    def __call__(self, column: int) -> str:
+        return f"Y_{column}" if column < self.outputs else f"X_{column - self.outputs}"
+
+
+def _whole(case: Case, names: _Names) -> str:
     """A case as one formula."""
-    return f"(and {' '.join(_bounds(case))} {_disjunction(map(_conjunction, case.unsafe))})"
+    return f"(and {' '.join(_inputs(case))} {_disjunction(_conjunction(one, names) for one in case.unsafe)})"
+
+
+def _inputs(case: Case) -> Iterator[str]:
+    """What the inputs of a case satisfy."""
+    yield from _bounds(case)
+    if case.constraints is not None:
+        yield from _comparisons(case.constraints, _Names(0))
 
 
 def _disjunction(formulas: Iterable[str]) -> str:
     return "(or\n" + "".join(f"  {formula}\n" for formula in formulas) + ")"
 
 
-def _conjunction(alternative: Halfspaces) -> str:
+def _conjunction(alternative: Halfspaces, names: _Names) -> str:
+    return f"(and {' '.join(_comparisons(alternative, names))})"
+
+
+def _comparisons(alternative: Halfspaces, names: _Names) -> Iterator[str]:
     edges = [row.strict for row in alternative.comparisons]
-    rows = zip(alternative.rows.tolist(), alternative.offsets.tolist(), edges, strict=True)
-    return f"(and {' '.join(_comparison(*row) for row in rows)})"
+    for row in zip(alternative.rows.tolist(), alternative.offsets.tolist(), edges, strict=True):
+        yield _comparison(*row, names)
 
 
 def _bounds(case: Case) -> Iterator[str]:
@@ -71,10 +95,10 @@ def _excluded(case: Case) -> tuple[list[bool], list[bool]]:
     return first, second
 
 
-def _comparison(row: list[float], offset: float, strict: bool) -> str:
+def _comparison(row: list[float], offset: float, strict: bool, names: _Names) -> str:
     """<row, y> + offset <= 0, or < 0."""
     less, more = ("<", ">") if strict else ("<=", ">=")
-    coefficients = {f"Y_{k}": value for k, value in enumerate(row) if value != 0}
+    coefficients = {names(k): value for k, value in enumerate(row) if value != 0}
     if offset == 0 and sorted(coefficients.values()) == [-1.0, 1.0]:
         smaller, larger = sorted(coefficients, key=coefficients.__getitem__, reverse=True)
         return f"({more} {larger} {smaller})"

@@ -14,13 +14,22 @@ from ctbench.cli.options import (
     add_strict,
     add_timeout,
     positive,
+    radii,
     seconds,
 )
 
 
 def add_to(commands: Commands) -> None:
     command = commands.add_parser("certify", help="certify test images of a run, of weights or of an ONNX file")
-    subject.add_to(command)
+    subject.add_network_to(command)
+    command.add_argument(
+        "--eps",
+        type=radii,
+        metavar="EPS[,EPS...]",
+        help="the radius, e.g. 0.1 or 8/255, in [0, 1] pixel space (default: the recipe's); or several, e.g. "
+        "0.02,0.05,0.1: what is decided at one radius is not computed again where it follows",
+    )
+    subject.add_kind_to(command)
     add_stages(command)
     add_attack_strength(command)
     add_timeout(command)

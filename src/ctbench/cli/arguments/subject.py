@@ -8,17 +8,22 @@ from ctbench.cli.options import add_own, chosen, positive, radius
 
 
 def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options that define the subject of the command."""
+    """Add the options that define the subject of the command, at one radius."""
+    add_network_to(command)
+    command.add_argument(
+        "--eps", type=radius, help="the radius, e.g. 0.1 or 8/255, in [0, 1] pixel space (default: the recipe's)"
+    )
+    add_kind_to(command)
+
+
+def add_network_to(command: argparse.ArgumentParser) -> None:
+    """Add the argument that names the network."""
     command.add_argument(
         "subject",
         metavar="SUBJECT",
         help="a run folder, a file of weights (.safetensors, or a state dict in .pt or .pth), a .onnx file, or "
         "MODULE:FUNCTION, a Python function that takes no arguments and returns a torch module",
     )
-    command.add_argument(
-        "--eps", type=radius, help="the radius, e.g. 0.1 or 8/255, in [0, 1] pixel space (default: the recipe's)"
-    )
-    add_kind_to(command)
 
 
 def add_kind_to(command: argparse.ArgumentParser) -> None:

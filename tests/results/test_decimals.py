@@ -1,6 +1,6 @@
 import pytest
 
-from ctbench.results.radii import decimals
+from ctbench.results.decimals import decimals
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""Runs over seeds: means and intervals, bold only where no interval overlaps, and what must not be averaged."""
+
+import re
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from tests.report.test_comparison import record
+
+from ctbench import report
+from ctbench.report.grid import Bold, Grid
+from ctbench.report.groups import NOTE, Group, group_cells, grouped
+from ctbench.report.intervals import Spread
+from ctbench.results import RunFolder, jsonl
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A run of a method and a seed with this many certified samples of ten."""
+
+    def make(
+        method: str, seed: int, certified: int, /, *, samples: int = 10, eps: float = 0.1, **recipe: object
+    ) -> RunFolder:
+        run = RunFolder(tmp_path / f"{method}-{seed}-{certified}-{samples}{len(recipe)}")
+        run.path.mkdir(exist_ok=True)
+        content = {"dataset": {"name": "digits"}, "network": {"name": "cnn3"}, "method": {"name": method}, "seed": seed}
+        jsonl.write_json(run.recipe, content | recipe)
+        files = run.certification(f"linf-{eps:g}")
+        about = {"norm": "linf", "eps": eps, "dataset": "digits", "network": "cnn3", "samples": [0, samples]}
+        files.start(about, resume=False)
+        files.append([record(i, "certified" if i < certified else "unknown") for i in range(samples)])
+        return run
+
+    return make
+
+
+def groups(*runs: RunFolder, **options) -> list[Group]:
+    return grouped(report.rows([run.path for run in runs]), **options)
+
+
+def test_runs_of_a_method_are_one_group(make):
+    one, two = groups(*(make("ibp", seed, seed + 4) for seed in range(3)), make("sabr", 0, 9), make("sabr", 1, 7))
+    assert (one.label, one.runs, one.samples) == ("ibp", ("ibp-0-4-100", "ibp-1-5-100", "ibp-2-6-100"), 10)
+    assert one.certified == Spread.of([40.0, 50.0, 60.0])
+    assert one.natural == Spread.of([100.0, 100.0, 100.0])
+    assert (two.label, two.certified.mean) == ("sabr", 80.0)
+
+
+def test_the_best_is_bold_only_if_its_interval_overlaps_no_other(make):
+    clear = [*(make("ibp", seed, 2) for seed in range(3)), *(make("sabr", seed, 9) for seed in range(3))]
+    headings, (ibp, sabr) = group_cells(groups(*clear))
+    place = headings.index("certified %")
+    assert (ibp[place], sabr[place]) == ("20.00", "90.00")
+    assert (isinstance(ibp[place], Bold), isinstance(sabr[place], Bold)) == (False, True)
+    natural = headings.index("natural %")
+    assert not isinstance(sabr[natural], Bold), "a tie is not bold"
+    overlapping = [*clear[3:], make("taps", 0, 7), make("taps", 1, 10)]
+    assert not any(isinstance(cell, Bold) for line in group_cells(groups(*overlapping))[1] for cell in line)
+    single = [*clear[3:], make("taps", 0, 1)]
+    assert not any(isinstance(cell, Bold) for line in group_cells(groups(*single))[1] for cell in line)
+    alone = group_cells(groups(*clear[3:]))[1]
+    assert not any(isinstance(cell, Bold) for line in alone for cell in line)
+
+
+def test_other_settings_are_no_rivals(make):
+    runs = [*(make("ibp", seed, 2) for seed in range(2)), *(make("sabr", seed, 9, eps=0.2) for seed in range(2))]
+    assert not any(isinstance(cell, Bold) for line in group_cells(groups(*runs))[1] for cell in line)
+
+
+def test_tables_say_how_the_interval_is_made(make):
+    found = groups(*(make("ibp", seed, 2) for seed in range(2)), *(make("sabr", seed, 9) for seed in range(2)))
+    text = report.groups_markdown(found)
+    assert "| **90.00** | 0.00 | 90.00 to 90.00 |" in text
+    assert "| 20.00 | 0.00 | 20.00 to 20.00 |" in text
+    assert text.endswith(NOTE)
+    assert "Student's t" in NOTE
+    console = Console(file=StringIO(), width=300, force_terminal=True, color_system="standard")
+    console.print(report.groups_table(found))
+    assert re.search(r"\x1b\[1m *90\.00", console.file.getvalue())
+    assert not re.search(r"\x1b\[1m *20\.00", console.file.getvalue())
+
+
+def test_bold_cells_stay_bold_in_a_turned_table():
+    console = Console(file=StringIO(), width=16, force_terminal=True, color_system="standard")
+    console.print(Grid(headings=["name", "x", "y"], rows=[["first", Bold("12345678"), "1"], ["second", "2", "333333"]]))
+    assert re.search(r"\x1b\[1m *12345678", console.file.getvalue())
+
+
+def test_groups_by_a_hyper_parameter(make):
+    runs = [make("mtl_ibp", seed, seed + 3, method={"name": "mtl_ibp", "alpha": 1}) for seed in (0, 1)]
+    runs += [make("mtl_ibp", seed, seed + 5, method={"name": "mtl_ibp", "alpha": 0.5}) for seed in (0, 1)]
+    with pytest.raises(ValueError, match=r"one group, but differ in method.alpha: add it to --group-by, or to --over"):
+        groups(*runs)
+    found = groups(*runs, by=("method", "method.alpha"))
+    assert [(group.label, group.certified.mean) for group in found] == [
+        ("mtl_ibp, method.alpha 1", 35.0),
+        ("mtl_ibp, method.alpha 0.5", 55.0),
+    ]
+    assert len(groups(*runs, over=("seed", "method.alpha"))) == 1
+
+
+def test_what_must_not_be_averaged_is_refused(make, tmp_path):
+    with pytest.raises(ValueError, match=r"ibp-0-2-100 and ibp-0-3-100 both have seed 0: give each run once"):
+        groups(make("ibp", 0, 2), make("ibp", 0, 3))
+    with pytest.raises(ValueError, match=r"certified on 10 samples and ibp-1-2-80 on other ones, 8"):
+        groups(make("ibp", 3, 2), make("ibp", 1, 2, samples=8))
+    with pytest.raises(ValueError, match=r"no run has the field 'sed': choose from dataset, eps, "):
+        groups(make("ibp", 4, 2), over=("sed",))
+    with pytest.raises(ValueError, match=r"differ in epochs"):
+        groups(make("ibp", 6, 2), make("ibp", 1, 2, epochs=3))
+    unfinished = make("ibp", 5, 2)
+    files = unfinished.certification("linf-0.1")
+    files.records.write_text("".join(files.records.read_text().splitlines(keepends=True)[:4]))
+    with pytest.raises(ValueError, match=r"is certified on 4 of 10 samples: finish it"):
+        groups(unfinished)
+    new = RunFolder(tmp_path / "new")
+    new.path.mkdir()
+    jsonl.write_json(new.recipe, {})
+    with pytest.raises(ValueError, match="none of the runs has been certified"):
+        groups(new)
+
+
+def test_weights_that_were_selected_on_test_data_are_a_group_of_their_own(make):
+    found = groups(make("ibp", 0, 2), make("ibp", 1, 3, select="test"))
+    assert [group.label for group in found] == ["ibp", "ibp (selected on test data)"]
