@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -159,6 +160,14 @@ def test_records_are_read_without_the_network(succeeds, run):
     assert result.labels == ("run", "ibp", "0.05")
 
 
+def test_runs_of_one_name_are_told_apart(succeeds, run):
+    for name in ("a/run", "b/run"):
+        shutil.copytree(run, name)
+    succeeds("analyse", "a/run", "b/run", "--what", "fragmentation", "--samples", 5, "--csv", "all.csv")
+    lines = list(csv.DictReader(Path("all.csv").read_text().splitlines()))
+    assert {line["run"] for line in lines} == {"a/run", "b/run"}
+
+
 def test_weights_and_onnx_files_are_analysed(succeeds, fails, run):
     save_onnx(load_run(run).model, "net.onnx", (1, 8, 8))
     data = ("--dataset", "digits", "--eps", 0.05)
@@ -192,7 +201,20 @@ def test_generalisation_is_measured_by_the_command_of_corruptions(succeeds, fail
         ["run", "ibp", "0.05", "0", "30", place] for place in ("-", "1", "5")
     ]
     assert [path.suffix for path in sorted(Path().glob("it-generalisation-*"))] == [".csv", ".svg"]
+    by_place = {(line["quantity"], line["x"]): float(line["mean"]) for line in mine}
+    for place in ("", "1", "5"):
+        assert by_place["mean", place] == pytest.approx(
+            (by_place["fog", place] + by_place["stripe", place]) / 2, rel=1e-5
+        )
+    assert by_place["mean", "1"] != by_place["mean", "5"]
     assert "generalisation" in succeeds("list", "analyses")
+
+
+def test_generalisation_of_another_folder_is_written_there(succeeds, run):
+    some = ("--set", 'generalisation.kinds=["fog"]', "--set", "generalisation.severities=[1]")
+    succeeds("analyse", run, "--what", "generalisation", "--samples", 5, *some, "--out", "elsewhere")
+    assert (Path("elsewhere") / run.name / "corrupted" / "ours-5.jsonl").is_file()
+    assert not (run / "corrupted").exists()
 
 
 def test_generalisation_needs_the_images_of_a_run(succeeds, fails, run, tmp_path):

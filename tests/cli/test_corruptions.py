@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from ctbench import load_run
 from ctbench.analyses.corrupted_tests import CorruptedTests
 from ctbench.corruptions import corruptions
 from ctbench.datasets import MNIST
-from ctbench.results import RunFolder, jsonl
+from ctbench.results import RunFolder, jsonl, locks
+from ctbench.training.checkpoints import blueprint_of, load_network, save_network
 
 FEW = ("--samples", 30, "--kinds", "fog,stripe", "--severities", "1,5")
 
@@ -29,6 +31,12 @@ def test_corruptions_are_measured_once(succeeds, run, monkeypatch):
     assert succeeds("corruptions", run, *FEW, "--csv").startswith("run,severity,clean,fog,stripe,mean\nrun,all,0.")
 
 
+def test_another_process_that_measures_the_same_is_waited_for(fails, run):
+    path = RunFolder(run).corrupted("ours-30")
+    with locks.alone(path.with_suffix(".lock"), path):
+        assert "ours-30.jsonl: wait for it" in fails("corruptions", run, *FEW)
+
+
 def test_more_kinds_add_records(succeeds, run):
     succeeds("corruptions", run, *FEW)
     out = succeeds("corruptions", run, "--samples", 30, "--severities", 2, "--csv")
@@ -39,6 +47,11 @@ def test_more_kinds_add_records(succeeds, run):
 def test_other_settings_are_refused(succeeds, fails, run):
     succeeds("corruptions", run, *FEW)
     assert "has records under other settings (seed): move it away" in fails("corruptions", run, *FEW, "--seed", 1)
+    weights = RunFolder(run).weights
+    model = load_network(weights)
+    torch.nn.init.zeros_(next(model.parameters()))
+    save_network(model, blueprint_of(weights), weights)
+    assert "has records under other settings (weights): move it away" in fails("corruptions", run, *FEW)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +88,9 @@ def test_certify_and_attack_take_corrupted_images(succeeds, run):
     digests = [[record["digest"] for record in jsonl.read(file)] for file in (path, run / "certified/linf-0.05.jsonl")]
     assert not set(digests[0]) & set(digests[1])
     out = succeeds("attack", run, *where, "--attacks", "pgd")
-    assert out.splitlines()[-1].endswith("linf-0.05-digits+brightness-2-pgd.jsonl")
+    attacked = Path(out.splitlines()[-1])
+    assert attacked.name == "linf-0.05-digits+brightness-2-pgd.jsonl"
+    assert jsonl.read_json(attacked.with_suffix(".json"))["dataset"] == "digits+brightness-2"
 
 
 @pytest.mark.parametrize(

@@ -130,11 +130,38 @@ def test_sweep_trains_every_combination_of_values_and_passes_the_strength_of_att
 
 
 def test_sweep_passes_a_module_and_data_of_your_own_on(succeeds, tmp_path, here):
-    own = ["--model", "tests.own_members:network", "--data-from", "tests.own_members:data"]
-    with pytest.raises(AssertionError):  # there are no such functions: both commands would be given them
-        succeeds("sweep", "digits_ibp", "--out", tmp_path, *own)
-    assert here[0][here[0].index("--model") + 1] == own[1]
-    assert here[0][here[0].index("--data-from") + 1] == own[3]
+    Path("own_of_the_sweep.py").write_text(
+        "from ctbench.datasets import Data, Digits\nfrom ctbench.networks import MLP\n"
+        "def network():\n    return MLP(hidden=(9,)).build((1, 8, 8), 10)\n"
+        "def data():\n"
+        "    digits = Digits().load()\n"
+        "    return Data.of(train=digits.train[:256], test=digits.test[:7], classes=10)\n"
+    )
+    own = ["--model", "own_of_the_sweep.py:network", "--data-from", "own_of_the_sweep.py:data"]
+    out = succeeds("sweep", "digits_ibp", "--out", tmp_path, *own, "--stages", "fast", "--markdown")
+    assert [cell.strip() for cell in out.splitlines()[-1].split("|")[1:8]][-1] == "7"
+    assert [command[0] for command in here] == ["train", "certify"]
+    passed_on = (own[:2], own[2:], ("--device", "cpu"))
+    assert all(command[command.index(name) + 1] == value for command in here for name, value in passed_on)
+
+
+def test_sweep_takes_the_recipe_of_a_file(succeeds, fails, tmp_path, here):
+    for name, ratio in (("mine", 0.3), ("other", 0.6)):
+        changed = shortened("digits_sabr").with_changes([f"method.ratio={ratio}", "train_samples=100"])
+        jsonl.write_json(Path(f"{name}.json"), replace(changed, name="mine").to_json())
+    succeeds("sweep", "mine.json", "--vary", "seed=1,2", "--out", tmp_path / "out", "--samples", 3, "--stages", "fast")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mine,seed=1", "mine,seed=2"]
+    written = jsonl.read_json(tmp_path / "out" / "mine,seed=2" / "recipe.json")
+    assert (written["method"]["ratio"], written["seed"]) == (0.3, 2)
+    message = fails("sweep", "mine.json", "other.json", "--out", tmp_path / "new")
+    assert "mine.json and other.json would both be trained in the folder mine" in message
+    assert "no.json" in fails("sweep", "no.json", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_method_that_varies_after_its_field_does_not_undo_it():
+    trial = sweep.Trial("digits_ibp", varied=("method.ratio=0.9", "method=sabr"))
+    assert trial.changed().method.ratio == 0.9
 
 
 @pytest.mark.parametrize(
@@ -145,6 +172,7 @@ def test_sweep_passes_a_module_and_data_of_your_own_on(succeeds, tmp_path, here)
         (["--vary", "method.ratio=0.1,0.1"], "each of its values once"),
         (["--vary", "epochs=1", "--vary", "epochs=2"], "name each field once"),
         (["--vary", "method.ration=0.1,0.2"], "has no field 'ration'"),
+        (["--vary", "method.ratio=0.5,1/2"], "method.ratio=0.5 and digits_sabr,method.ratio=1_2 are the same recipe"),
         (["--set", "epochs=none"], "epochs"),
         (["--attack-steps", "0"], "'0' is not a whole number of 1 or more"),
     ],

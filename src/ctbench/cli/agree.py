@@ -8,6 +8,7 @@ from pathlib import Path
 from ctbench import report, zoo
 from ctbench.cli.options import check_place, wide_console
 from ctbench.results import Agreement, certification_of, compare_certifications
+from ctbench.results.runs import names_of
 
 SHOWN = 20  # indices of samples at most
 
@@ -35,8 +36,7 @@ def run(args: argparse.Namespace) -> None:
 
 def names(paths: list[Path]) -> list[str]:
     """RUN for a run folder, RUN/NAME for its file certified/NAME.jsonl; whole paths if two of these are equal."""
-    short = [_name(path.absolute()) for path in paths]
-    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+    return names_of(paths, _name)
 
 
 def _name(path: Path) -> str:

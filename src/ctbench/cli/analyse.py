@@ -18,7 +18,9 @@ from ctbench.analyses.corrupted_tests import CorruptedTests
 from ctbench.cli import subjects
 from ctbench.cli.engines import engine
 from ctbench.cli.options import check_place, wide_console
+from ctbench.cli.own import called
 from ctbench.cli.subjects import Subject
+from ctbench.datasets import Data
 from ctbench.engine import Engine
 from ctbench.files import write_whole
 from ctbench.progress import progress_bars
@@ -50,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
                     results[title].append(result)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; records are kept, and the same command continues") from None
+    results = {title: tables.told_apart(several) for title, several in results.items()}
     _show(chosen, results)
     if args.csv:
         pairs = [(title, result) for title, several in results.items() for result in several]
@@ -139,7 +142,8 @@ def _on_corrupted_images(
         )
     if samples.start:
         raise ValueError(f"{asked.name} takes the first images, not {samples.start}:{samples.stop}: give --samples N")
-    run = Run(recipe, subject.model, subject.folder)
+    source = called(args.data_from, Data) if args.data_from else args.data
+    run = Run(recipe, subject.model, subject.folder, source)
     count = None if args.samples is None else len(samples)
     result = asked(run, root=args.data, samples=count, device=args.device, place=place)
     return Result({"analysis": asked.name, **_about(subject, recipe)}, result.measurements(), subject.folder.path)

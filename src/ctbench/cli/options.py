@@ -134,20 +134,26 @@ def imported(module: str) -> ModuleType:
 
 def add_own(command: argparse.ArgumentParser) -> None:
     """Add the options that give a module and data of the user's own."""
+    add_model(command)
+    add_data_from(command)
+
+
+def add_data_from(command: argparse.ArgumentParser) -> None:
+    """Add the option that gives data of the user's own."""
+    command.add_argument(
+        "--data-from",
+        metavar="MODULE:FUNCTION",
+        help="data of your own: a function that returns ctbench.datasets.Data (see Data.of)",
+    )
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    """Add the option that gives a module of the user's own."""
     command.add_argument(
         "--model",
         metavar="MODULE:FUNCTION",
         help="a network of your own: a Python function that takes no arguments and returns a torch module; MODULE may "
         "be a path, e.g. nets/mine.py:build",
-    )
-    add_data_from(command)
-
-
-def add_data_from(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--data-from",
-        metavar="MODULE:FUNCTION",
-        help="data of your own: a function that returns ctbench.datasets.Data (see Data.of)",
     )
 
 

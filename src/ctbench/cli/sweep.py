@@ -8,17 +8,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from io import StringIO
 from itertools import product
 from pathlib import Path
 
-from ctbench.cli import failures
-from ctbench.cli.compare import show
+from ctbench.cli import compare, failures, show
 from ctbench.cli.engines import engine
 from ctbench.cli.options import strength
 from ctbench.cli.overview import Overview, Step
 from ctbench.engine import Task, TasksFailedError
-from ctbench.recipes import recipe, recipes, unknown
+from ctbench.recipes import recipes, unknown
 from ctbench.results import CertificationFiles, RunFolder
 from ctbench.results.runs import region_name
 from ctbench.training import Recipe
@@ -31,7 +31,7 @@ OF_CERTIFICATION = ("stages", "samples", "timeout", "attack_steps", "attack_rest
 
 @dataclass(frozen=True)
 class Trial:
-    """A run of a sweep: a recipe, the changes of its fields, "path=value", and those among them that vary."""
+    """A run of a sweep: a recipe or its file, the changes of its fields, "path=value", and those of them that vary."""
 
     recipe: str
     changes: tuple[str, ...] = ()
@@ -40,11 +40,16 @@ class Trial:
     @property
     def name(self) -> str:
         """The name of its run folder, e.g. "digits_sabr,method.ratio=0.4"."""
-        return ",".join((self.recipe, *self.varied)).replace("/", "_")
+        recipe = self._start.name if self.recipe.endswith(show.FILE) else self.recipe
+        return ",".join((recipe, *self.varied)).replace("/", "_")
 
     def changed(self) -> Recipe:
         """Raises ValueError: a change is not valid."""
-        return recipe(self.recipe).with_changes([*self.changes, *self.varied])
+        return self._start.with_changes([*self.changes, *self.varied])
+
+    @cached_property
+    def _start(self) -> Recipe:
+        return show.start(self.recipe)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -53,8 +58,7 @@ def run(args: argparse.Namespace) -> None:
         for name in chosen(args.recipes)
         for varied in combinations(args.varied)
     ]
-    for trial in trials:
-        trial.changed()  # raises before anything is trained, like the next line
+    check_different(trials)  # raises before anything is trained, like the next line
     stages_by_name(args.stages)
     place = engine(args.on, args.device, workers=args.jobs, apart=True)
     by_name = {trial.name: trial for trial in trials}
@@ -76,7 +80,9 @@ def run(args: argparse.Namespace) -> None:
             for name, error in failed.failures.items():
                 end(name, error)
     errors = {trial.name: ended[trial.name] for trial in trials}
-    failed_stages = show([args.out / name for name, error in errors.items() if not error], as_markdown=args.markdown)
+    failed_stages = compare.show(
+        [args.out / name for name, error in errors.items() if not error], as_markdown=args.markdown
+    )
     failures.tell(failed_stages, strict=args.strict and not any(errors.values()))
     if any(errors.values()):
         messages = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
@@ -89,7 +95,7 @@ def commands(trial: Trial, args: argparse.Namespace) -> list[list[str]]:
     changes = [f"--set={change}" for change in (*trial.changes, *trial.varied)]
     common = [f"--import={found_anywhere(module)}" for module in args.modules]
     common += [*_options(PASSED_ON, args), "--resume", "--quiet"]
-    train = ["train", trial.recipe, *changes, "--out", _absolute(folder.path)]
+    train = ["train", _recipe(trial.recipe), *changes, "--out", _absolute(folder.path)]
     certify = ["certify", _absolute(folder.path), *_options(OF_CERTIFICATION, args)]
     return [[*train, *common], [*certify, "--out", _absolute(certified.records), *common]]
 
@@ -107,6 +113,11 @@ def _options(names: Sequence[str], args: argparse.Namespace) -> list[str]:
 def found_anywhere(text: str) -> str:
     """MODULE, FILE.py, MODULE:FUNCTION or FILE.py:FUNCTION, with the absolute path of the file; else the same text."""
     return _absolute(Path(text)) if text.endswith(".py") or ".py:" in text else text
+
+
+def _recipe(name: str) -> str:
+    """The name of a recipe, or the absolute path of its file."""
+    return _absolute(Path(name)) if name.endswith(show.FILE) else name
 
 
 def _absolute(path: Path) -> str:
@@ -157,6 +168,22 @@ def files(trial: Trial, args: argparse.Namespace) -> tuple[RunFolder, Certificat
     return folder, certification(trial, folder, strength(args))
 
 
+def check_different(trials: Sequence[Trial]) -> None:
+    """Raise ValueError if a change is not valid, or if trials would have one folder, or differ only in their names."""
+    by_folder: dict[str, Trial] = {}
+    by_values: dict[tuple[str, str], Trial] = {}
+    for trial in trials:
+        other = by_folder.setdefault(trial.name, trial)
+        if other is not trial:
+            raise ValueError(
+                f"{other.recipe} and {trial.recipe} would both be trained in the folder {trial.name}: sweep one of "
+                f"them, or give a recipe another name"
+            )
+        other = by_values.setdefault((trial.recipe, trial.changed().hash), trial)
+        if other is not trial:
+            raise ValueError(f"{other.name} and {trial.name} are the same recipe: leave one of these values out")
+
+
 def certification(trial: Trial, folder: RunFolder, strength: str) -> CertificationFiles:
     """The files of its certification; attacks of another strength have their own."""
     threat = trial.changed().threat
@@ -200,7 +227,7 @@ def split(text: str) -> list[str]:
 
 
 def chosen(patterns: list[str]) -> list[str]:
-    """The recipes that match some names or patterns, each once, in the order of the patterns.
+    """The recipes that match some names or patterns, and files of recipes, each once, in the order of the patterns.
 
     Raises:
         ValueError: a pattern matches no recipe.
@@ -208,7 +235,8 @@ def chosen(patterns: list[str]) -> list[str]:
     names = recipes()
     matches: dict[str, None] = {}
     for pattern in patterns:
-        matching = [name for name in names if fnmatchcase(name, pattern)]
+        of_names = [name for name in names if fnmatchcase(name, pattern)]
+        matching = [pattern] if pattern.endswith(show.FILE) else of_names
         if not matching:
             raise ValueError(unknown(pattern))
         matches |= dict.fromkeys(matching)

@@ -170,6 +170,7 @@ class Networks:
         path = run.folder.attacked(f"{region_name(threat.name, threat.eps)}-first-{len(x)}", "+".join(attacks))
         settings = {
             "network_digest": Precisions.of(run.model, x[:1]).proof.digest(),
+            "dataset": run.recipe.dataset.title,
             "threat": repr(threat),
             "attacks": list(attacks),
         }
@@ -178,6 +179,7 @@ class Networks:
             self._begin(f"attack {run.recipe.name}", network)
             evaluation = adversarial_accuracy(run.model, x, y, threat, attacks=attacks)
             path.parent.mkdir(exist_ok=True)
+            path.unlink(missing_ok=True)  # after a kill, the next settings must not describe the records of others
             jsonl.write_json(path.with_suffix(".json"), settings)
             jsonl.rewrite(path, evaluation.records(range(len(x))))
             done = read_attacked(path)

@@ -110,7 +110,7 @@ def certify(
     records = Records() if records is None else records
     engine = engine or (Here() if workers == 1 else Local(workers=int(workers)))
     deadline = math.inf if total is None else begin + total
-    cascade = Cascade(stages=tuple(stages), timeout=timeout, replay=replay)
+    cascade = Cascade(stages=stages, timeout=timeout, replay=replay)
     job = Job.of(model, x, y, threat=threat_or_linf(threat, eps), cascade=cascade, seed=seed)
     samples = Samples(range(records.first, records.first + len(x)), x, y)
     size = engine.size()  # raises, before files are written, if there is nowhere to work

@@ -20,7 +20,9 @@ from ctbench.cli.options import (
 
 def add_to(commands: Commands) -> None:
     command = commands.add_parser("sweep", help="train and certify many recipes, and compare them")
-    command.add_argument("recipes", nargs="+", metavar="RECIPE", help="names, or patterns such as 'mnist_small_*'")
+    command.add_argument(
+        "recipes", nargs="+", metavar="RECIPE", help="names, patterns such as 'mnist_small_*', or files recipe.json"
+    )
     add_set(command)
     command.add_argument(
         "--vary",
