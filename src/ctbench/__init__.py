@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         corruptions,
         datasets,
         domains,
+        engine,
         experiments,
         graph,
         methods,

@@ -81,6 +81,8 @@ def check_labels(y: Tensor, classes: int) -> None:
         raise ValueError(f"labels must be a vector, one label per sample; these have shape {tuple(y.shape)}")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise ValueError(f"labels must be integers, these are {y.dtype}")
+    if y.is_meta:
+        raise ValueError("the labels are on the device 'meta', where tensors have no values: move them to another")
     wrong = ((y < 0) | (y >= classes)).nonzero()
     if len(wrong):
         index = int(wrong[0])

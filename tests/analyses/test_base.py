@@ -57,20 +57,20 @@ def test_samples_of_a_larger_data_set_have_their_own_places():
     study = Study.of(network("mlp"), x[3:], labels(10)[3:], first=3)
     assert MeanOfTheTest().keys(study, threat) == [(0.1, 3, 4), (0.1, 4, 8), (0.1, 8, 10)]
     whole = Study.of(network("mlp"), x, labels(10))
-    first, second = (list(MeanOfTheTest().records(s, threat)) for s in (study, whole))
+    first, second = (list(MeanOfTheTest().records(s, [threat])) for s in (study, whole))
     assert first[1].points == second[1].points
     assert first[1].digest == second[1].digest
 
 
 def test_parts_that_are_done_are_not_measured_again():
     study, threat = Study.of(network("mlp"), inputs(10), labels(10)), Linf(eps=0.1)
-    records = list(MeanOfTheTest().records(study, threat))
+    records = list(MeanOfTheTest().records(study, [threat]))
     done = {record.key: record for record in records[:2]}
-    (last,) = MeanOfTheTest().records(study, threat, done)
+    (last,) = MeanOfTheTest().records(study, [threat], done)
     assert last.key == records[2].key
     other = Study.of(network("mlp"), inputs(10), (labels(10) + 1) % 4)
     with pytest.raises(ValueError, match="the record of samples 0 to 3 is about other inputs or labels"):
-        next(MeanOfTheTest().records(other, threat, done))
+        next(MeanOfTheTest().records(other, [threat], done))
 
 
 def test_labels_are_optional_and_are_then_the_networks_answers():
@@ -82,14 +82,14 @@ def test_labels_are_optional_and_are_then_the_networks_answers():
 def test_of_parts_that_overlap_the_larger_count():
     study, threat = Study.of(network("mlp"), inputs(10), labels(10)), Linf(eps=0.1)
     few = Study.of(network("mlp"), inputs(10)[:2], labels(10)[:2])
-    both = Measurements((*Utilisation().records(few, threat), *Utilisation().records(study, threat)))
+    both = Measurements((*Utilisation().records(few, [threat]), *Utilisation().records(study, [threat])))
     assert both.samples() == 10
     assert both.values("utilisation") == Utilisation()(network("mlp"), inputs(10), eps=0.1).values("utilisation")
 
 
 def test_several_radii_have_to_be_named():
     study = Study.of(network("mlp"), inputs(10), labels(10))
-    found = Measurements(tuple(r for eps in (0.1, 0.2) for r in MeanOfTheTest().records(study, Linf(eps=eps))))
+    found = Measurements(tuple(r for eps in (0.1, 0.2) for r in MeanOfTheTest().records(study, [Linf(eps=eps)])))
     assert found.radii == [0.1, 0.2]
     with pytest.raises(ValueError, match=r"there are several radii, 0\.1, 0\.2: name one as eps"):
         found.mean("each")

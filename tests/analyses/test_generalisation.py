@@ -29,6 +29,12 @@ def clean() -> Images:
     return Images(pixels, torch.tensor([0] * 4 + [1] * 4))
 
 
+def test_corrupted_images_of_another_shape_are_refused(clean):
+    small = CorruptedSet("fog", 1, lambda: Images(clean.inputs[..., :4], clean.labels))
+    with pytest.raises(ValueError, match=r"of fog have shape \[3, 8, 4\], and the clean ones \[3, 8, 8\]"):
+        generalisation(Bright(), clean, [small])
+
+
 def test_accuracies_over_the_clean_accuracy(clean):
     sets = our_sets(clean, ["brightness", "stripe"], [1, 5])
     found = generalisation(Bright(), clean, sets, batch_size=3)

@@ -38,6 +38,8 @@ def test_agree_says_in_one_line_why_it_cannot(fails, tmp_path):
     write(tmp_path / "b", "yynn", dataset="mnist")
     assert "has dataset 'digits' and" in fails("agree", tmp_path / "a", tmp_path / "b")
     assert "there are 1 certifications" in fails("agree", tmp_path / "a")
+    same = (tmp_path / "a", tmp_path / "a" / "certified" / "linf-0.1.jsonl")
+    assert "linf-0.1.jsonl is given twice" in fails("agree", *same)
     assert "there is no run folder" in fails("agree", tmp_path / "a", tmp_path / "none")
     assert "neither a .csv nor a .json" in fails(
         "agree", tmp_path / "a", write(tmp_path / "c", "yyyy").records, "--difficulty", "hard.txt"

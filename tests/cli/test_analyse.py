@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -59,6 +60,18 @@ def test_it_prints_and_writes_what_python_measures(succeeds, run):
     }
     assert settings["options"] == {"name": "fragmentation", "draws": 50}
     assert len(settings["network_digest"]) == 64
+
+
+def test_two_workers_measure_what_one_process_measures(succeeds, run):
+    radii = ("--eps", "0.05,0.1")
+    alone = succeeds("analyse", run, *QUICK, *radii, "--out", "alone")
+    assert succeeds("analyse", run, *QUICK, *radii, "--out", "both", "--on", "local:2") == alone
+    folders = [Path(name) / "run" / "analysed" for name in ("alone", "both")]
+    for first, second in zip(*(sorted(folder.glob("*.jsonl")) for folder in folders), strict=True):
+        untimed = {"seconds": 0, "checksum": ""}
+        records = [sorted((str(record | untimed) for record in jsonl.read(path)), key=str) for path in (first, second)]
+        assert records[0] == records[1]
+        assert len(records[0]) == 2
 
 
 def test_it_continues_and_computes_nothing_twice(succeeds, run, monkeypatch):
@@ -147,6 +160,14 @@ def test_records_are_read_without_the_network(succeeds, run):
     assert result.labels == ("run", "ibp", "0.05")
 
 
+def test_runs_of_one_name_are_told_apart(succeeds, run):
+    for name in ("a/run", "b/run"):
+        shutil.copytree(run, name)
+    succeeds("analyse", "a/run", "b/run", "--what", "fragmentation", "--samples", 5, "--csv", "all.csv")
+    lines = list(csv.DictReader(Path("all.csv").read_text().splitlines()))
+    assert {line["run"] for line in lines} == {"a/run", "b/run"}
+
+
 def test_weights_and_onnx_files_are_analysed(succeeds, fails, run):
     save_onnx(load_run(run).model, "net.onnx", (1, 8, 8))
     data = ("--dataset", "digits", "--eps", 0.05)
@@ -180,7 +201,20 @@ def test_generalisation_is_measured_by_the_command_of_corruptions(succeeds, fail
         ["run", "ibp", "0.05", "0", "30", place] for place in ("-", "1", "5")
     ]
     assert [path.suffix for path in sorted(Path().glob("it-generalisation-*"))] == [".csv", ".svg"]
+    by_place = {(line["quantity"], line["x"]): float(line["mean"]) for line in mine}
+    for place in ("", "1", "5"):
+        assert by_place["mean", place] == pytest.approx(
+            (by_place["fog", place] + by_place["stripe", place]) / 2, rel=1e-5
+        )
+    assert by_place["mean", "1"] != by_place["mean", "5"]
     assert "generalisation" in succeeds("list", "analyses")
+
+
+def test_generalisation_of_another_folder_is_written_there(succeeds, run):
+    some = ("--set", 'generalisation.kinds=["fog"]', "--set", "generalisation.severities=[1]")
+    succeeds("analyse", run, "--what", "generalisation", "--samples", 5, *some, "--out", "elsewhere")
+    assert (Path("elsewhere") / run.name / "corrupted" / "ours-5.jsonl").is_file()
+    assert not (run / "corrupted").exists()
 
 
 def test_generalisation_needs_the_images_of_a_run(succeeds, fails, run, tmp_path):
@@ -238,6 +272,7 @@ def test_an_analysis_of_your_own_is_found(succeeds, fails, run, monkeypatch):
         (["--what", "nothing"], "no analysis is called 'nothing'; there are box-growth, centres, fragmentation"),
         (["--what", "states,states"], "--what is states,states: name each analysis once"),
         (["--eps", "-0.1"], "eps is -0.1: a radius must be a number >= 0"),
+        (["--eps", "0.1,0.2,0.10"], "--eps is 0.1,0.2,0.1: name each radius once"),
         (["--eps", "0.1,x"], "'x' is not a radius"),
         (["--samples", "0"], "'0' is not a whole number of 1 or more"),
         (["--samples", "1000"], "there are 359 test images"),
@@ -262,6 +297,16 @@ def test_other_places_and_settings_are_refused(succeeds, fails, run):
     assert "was made under other settings (seed was 0, now 1): choose another place (--out)" in message
     (run / "analysed" / "states.json").unlink()
     assert "states.jsonl exists, but not states.json next to it" in fails("analyse", run, "--what", "states")
+
+
+def test_a_copied_run_keeps_its_records(succeeds, run, monkeypatch):
+    first = succeeds("analyse", run, *QUICK)
+    copied = run.rename(run.with_name("moved"))
+    monkeypatch.setattr(Fragmentation, "measure", None)
+    again = succeeds("analyse", copied, *QUICK)
+    assert [row[1:] for row in rows(again)] == [row[1:] for row in rows(first)]
+    assert {row[0] for row in rows(again)} == {"moved"}
+    assert AnalysisFiles(copied / "analysed" / "fragmentation.jsonl").read_settings()["run"] == "moved"
 
 
 def test_a_figure_needs_something_to_show(succeeds, fails, run, capsys):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ctbench import load_network, load_onnx, load_run
-from ctbench.networks import CNN3
+from ctbench.networks import CNN3, MLP
 
 
 @pytest.fixture
@@ -84,3 +84,24 @@ def test_a_run_is_converted_to_onnx(succeeds, fails, run):
 
 def test_a_function_without_a_name_is_refused(fails):
     assert "write MODULE:FUNCTION or FILE.py:FUNCTION" in fails("train", "digits_ibp", "--model", "nets/mine.py")
+
+
+def test_a_run_of_your_own_module_is_converted_with_the_module(succeeds, fails, tmp_path):
+    Path("own_of_convert.py").write_text(
+        "from ctbench.networks import MLP\ndef net(): return MLP().build((1, 8, 8), 10)\n"
+    )
+    own = ("--model", "own_of_convert.py:net")
+    succeeds("train", "digits_ibp", *own, "--epochs", 1, "--set", "train_samples=128", "--out", "own", "--quiet")
+    Path("own/network.onnx").unlink()
+    for command in (("convert", "--to", "onnx"), ("certify", "--eps", 0.1, "--dataset", "digits")):
+        message = fails(command[0], "own/weights.safetensors", *command[1:])
+        assert "give the run folder and the module" in message
+        assert "--model is for the run of a module of your own" in fails(
+            command[0], "own/weights.safetensors", *own, *command[1:]
+        )
+    assert "give the run folder and the module" in fails("convert", "own", "--to", "onnx")
+    succeeds("convert", "own", "--to", "onnx", *own)
+    x = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        expected = load_run("own", model=MLP().build((1, 8, 8), 10)).model(x)
+        torch.testing.assert_close(load_onnx("own.onnx")(x), expected)

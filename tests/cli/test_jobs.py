@@ -91,6 +91,13 @@ def test_a_record_that_was_cut_short_is_told_and_can_be_made_again(capsys, run):
         (["--timeout", "None"], "'None' is not a number of seconds > 0"),
         (["--total", "nan"], "'nan' is not a number of seconds > 0"),
         (["--workers", "0"], "'0' is not a whole number of 1 or more"),
+        (["--workers", "2", "--on", "local:2"], "--on local:2 and 2 workers are two answers to one question"),
+        (
+            ["--on", "cluster"],
+            "there is no engine 'cluster': give local, local:N with N processes, ray, or ray://HOST:",
+        ),
+        (["--on", "ray://127.0.0.1:1"], "no connection to a Ray cluster at ray://127.0.0.1:1 ("),
+        (["--device", "nonsense"], "--device: there is no device 'nonsense' to compute on"),
         (["--norm", "l7"], "norm is 'l7': it must be one of first-coordinate, l1, l2, linf"),
         (["--norm", "l2", "--export", "open"], "--export writes boxes, but the norm is l2"),
     ],
@@ -101,9 +108,10 @@ def test_jobs_that_cannot_be_are_explained_in_a_line(fails, run, options, said):
 
 
 @pytest.mark.timeout(120)
-def test_two_workers_find_what_one_process_finds(succeeds, run):
+@pytest.mark.parametrize("option", [("--workers", 2), ("--on", "local:2")])
+def test_two_workers_find_what_one_process_finds(succeeds, run, option):
     alone = succeeds("certify", run, "--samples", 60, "--out", "a.jsonl")
-    both = succeeds("certify", run, "--samples", 60, "--out", "b.jsonl", "--workers", 2)
+    both = succeeds("certify", run, "--samples", 60, "--out", "b.jsonl", *option)
     assert shares(both) == shares(alone)
     parts = [jsonl.read(Path(name)) for name in ("a.jsonl", "b.jsonl")]
     verdicts = [{record["index"]: record["verdict"] for record in records} for records in parts]

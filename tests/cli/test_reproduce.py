@@ -209,3 +209,12 @@ def test_a_closed_form_writes_its_numbers_its_picture_and_whether_the_claim_hold
     with (folder / "figure-4.csv").open() as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     assert all(row["tangent"] < row["mean radius"] < row["radius"] for row in rows)
+
+
+def test_trials_run_in_other_processes(succeeds, fails, monkeypatch):
+    monkeypatch.setattr(reproduce, "TINY", ExperimentScale(seeds=1, epochs=1, test_samples=5, points=1, candidates=1))
+    assert "--on local:2 and 1 workers are two answers" in fails(*FIGURE, "--on", "local:2")
+    both = ("reproduce", "robust-accuracy", "2a", "--quiet", "--out", "both", "--on", "local:2")
+    assert succeeds(*both) == "both/robust-accuracy/tiny/2a.png\n"
+    assert succeeds(*FIGURE) == f"{FOLDER}/2a.png\n"
+    assert (Path("both/robust-accuracy/tiny") / "2a.csv").read_text() == (FOLDER / "2a.csv").read_text()

@@ -1,18 +1,15 @@
 """`ctbench sweep`: several recipes, trained, certified and compared, whatever fails."""
 
 import re
-import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from tests.cli.short import shortened
 
 from ctbench.cli import demo, main, sweep
+from ctbench.engine import Here
 from ctbench.recipes import recipe
 from ctbench.results import jsonl
 from ctbench.training import train
@@ -20,17 +17,15 @@ from ctbench.training import train
 
 @pytest.fixture
 def here(monkeypatch) -> list[list[str]]:
-    """What sweep would start as processes runs in this one, and recipes are cut short; the commands that ran."""
-    ran = list[list[str]]()
+    """What sweep would do in other processes runs in this one, and recipes are cut short; the commands that ran."""
+    ran, work = list[list[str]](), sweep.work
 
-    def run(call: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        assert call[:3] == [sys.executable, "-m", "ctbench"]
-        ran.append(call[3:])
-        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-            status = main(call[3:])
-        return subprocess.CompletedProcess(call, status, out.getvalue(), err.getvalue())
+    def noted(commands: list[list[str]]) -> Iterator[tuple[int | None, str]]:
+        ran.extend(commands)
+        return work(commands)
 
-    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(sweep, "engine", lambda *_, **__: Here())
+    monkeypatch.setattr(sweep, "work", noted)
     monkeypatch.setattr("ctbench.cli.show.recipe", shortened)
     return ran
 
@@ -71,7 +66,8 @@ def test_compare_sweep_and_demo_tell_of_stages_that_failed(capsys, run, tmp_path
     assert "error: --strict, and stages failed (interval, crown-ibp, crown, alpha-crown)" in said.err
     (tmp_path / "sweep").mkdir()
     (Path("demo") / "digits_ibp").rename(tmp_path / "sweep" / "digits_ibp")
-    monkeypatch.setattr("subprocess.run", lambda call, **_: subprocess.CompletedProcess(call, 0))
+    monkeypatch.setattr(sweep, "engine", lambda *_, **__: Here())
+    monkeypatch.setattr(sweep, "work", lambda _: iter([(None, "")]))
     for strict in (True, False):
         options = ["--strict"] if strict else []
         assert main(["sweep", "digits_ibp", "--out", str(tmp_path / "sweep"), *options]) == 2 * strict
@@ -134,11 +130,38 @@ def test_sweep_trains_every_combination_of_values_and_passes_the_strength_of_att
 
 
 def test_sweep_passes_a_module_and_data_of_your_own_on(succeeds, tmp_path, here):
-    own = ["--model", "tests.own_members:network", "--data-from", "tests.own_members:data"]
-    with pytest.raises(AssertionError):  # there are no such functions: both commands would be given them
-        succeeds("sweep", "digits_ibp", "--out", tmp_path, *own)
-    assert here[0][here[0].index("--model") + 1] == own[1]
-    assert here[0][here[0].index("--data-from") + 1] == own[3]
+    Path("own_of_the_sweep.py").write_text(
+        "from ctbench.datasets import Data, Digits\nfrom ctbench.networks import MLP\n"
+        "def network():\n    return MLP(hidden=(9,)).build((1, 8, 8), 10)\n"
+        "def data():\n"
+        "    digits = Digits().load()\n"
+        "    return Data.of(train=digits.train[:256], test=digits.test[:7], classes=10)\n"
+    )
+    own = ["--model", "own_of_the_sweep.py:network", "--data-from", "own_of_the_sweep.py:data"]
+    out = succeeds("sweep", "digits_ibp", "--out", tmp_path, *own, "--stages", "fast", "--markdown")
+    assert [cell.strip() for cell in out.splitlines()[-1].split("|")[1:8]][-1] == "7"
+    assert [command[0] for command in here] == ["train", "certify"]
+    passed_on = (own[:2], own[2:], ("--device", "cpu"))
+    assert all(command[command.index(name) + 1] == value for command in here for name, value in passed_on)
+
+
+def test_sweep_takes_the_recipe_of_a_file(succeeds, fails, tmp_path, here):
+    for name, ratio in (("mine", 0.3), ("other", 0.6)):
+        changed = shortened("digits_sabr").with_changes([f"method.ratio={ratio}", "train_samples=100"])
+        jsonl.write_json(Path(f"{name}.json"), replace(changed, name="mine").to_json())
+    succeeds("sweep", "mine.json", "--vary", "seed=1,2", "--out", tmp_path / "out", "--samples", 3, "--stages", "fast")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mine,seed=1", "mine,seed=2"]
+    written = jsonl.read_json(tmp_path / "out" / "mine,seed=2" / "recipe.json")
+    assert (written["method"]["ratio"], written["seed"]) == (0.3, 2)
+    message = fails("sweep", "mine.json", "other.json", "--out", tmp_path / "new")
+    assert "mine.json and other.json would both be trained in the folder mine" in message
+    assert "no.json" in fails("sweep", "no.json", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_method_that_varies_after_its_field_does_not_undo_it():
+    trial = sweep.Trial("digits_ibp", varied=("method.ratio=0.9", "method=sabr"))
+    assert trial.changed().method.ratio == 0.9
 
 
 @pytest.mark.parametrize(
@@ -149,6 +172,7 @@ def test_sweep_passes_a_module_and_data_of_your_own_on(succeeds, tmp_path, here)
         (["--vary", "method.ratio=0.1,0.1"], "each of its values once"),
         (["--vary", "epochs=1", "--vary", "epochs=2"], "name each field once"),
         (["--vary", "method.ration=0.1,0.2"], "has no field 'ration'"),
+        (["--vary", "method.ratio=0.5,1/2"], "method.ratio=0.5 and digits_sabr,method.ratio=1_2 are the same recipe"),
         (["--set", "epochs=none"], "epochs"),
         (["--attack-steps", "0"], "'0' is not a whole number of 1 or more"),
     ],
@@ -162,3 +186,26 @@ def test_values_are_cut_at_commas_outside_brackets():
     assert sweep.split("[1,2],3") == ["[1,2]", "3"]
     assert sweep.combinations(["a=1,2", "b=[3,4]"]) == [("a=1", "b=[3,4]"), ("a=2", "b=[3,4]")]
     assert sweep.combinations([]) == [()]
+
+
+def test_workers_find_files_from_any_folder(succeeds, here):
+    own = ["--model", "tests.own_members:network", "--data-from", "nets/mine.py:data", "--data", "sets"]
+    with pytest.raises(AssertionError):  # there are no such functions
+        succeeds("sweep", "digits_ibp", "--out", "runs", *own)
+    places = ["runs/digits_ibp", "runs/digits_ibp/certified/linf-0.1.jsonl"]
+    for command, out in zip(here, places, strict=True):
+        given = {option: command[command.index(option) + 1] for option in ("--model", "--data-from", "--data", "--out")}
+        assert given == {
+            "--model": "tests.own_members:network",
+            "--data-from": str(Path.cwd() / "nets/mine.py:data"),
+            "--data": str(Path.cwd() / "sets"),
+            "--out": str(Path.cwd() / out),
+        }
+    assert sweep.found_anywhere("mine.py") == str(Path.cwd() / "mine.py")
+
+
+def test_a_worker_tells_of_an_argument_that_is_refused():
+    begun, (place, error) = sweep.work([["train", "digits_ibp", "--device", "nonsense"]])
+    assert begun == (0, "")
+    assert place is None
+    assert "there is no device 'nonsense'" in error

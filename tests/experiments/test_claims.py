@@ -63,6 +63,11 @@ def test_a_claim_about_rows(claim, holds):
     assert claim(ROWS).holds is holds
 
 
+def test_the_smallest_value_decides():
+    rows = [{"setting": "a", "least curvature": value} for value in (0.5, 0.25)]
+    assert "of 2 values of least curvature, the smallest is 0.25" in str(Over("least curvature", 0.0)(rows))
+
+
 def test_a_claim_must_hold_in_each_group():
     finding = Less("y", {"method": "IBP"}, {"method": "SABR"})([*ROWS, *OTHER])
     assert str(finding) == (
@@ -97,6 +102,7 @@ def test_a_gap_that_widens():
         "the claim holds here: the gap in error (COAP over AT) goes from 1 to 2 as eps goes from 0.5 to 1 at a"
     )
     assert Widens("error", "eps", {"method": "AT"}, {"method": "COAP"})(GAPS).holds is False
+    assert wide([{**row, "eps": -row["eps"]} for row in GAPS]).holds is False  # from 2 to 1: above 0, but it shrinks
     narrower = [{**row, "error": -row["error"]} for row in GAPS if row["method"] == "AT"]
     assert wide([*narrower, *({**row, "error": -5.0} for row in GAPS if row["method"] == "COAP")]).holds is False
     assert wide(GAPS[:1] + GAPS[2:3]).holds is None

@@ -8,6 +8,7 @@ import pytest
 
 from ctbench.analyses.box_growth import SHARES, box_growth
 from ctbench.analyses.neurons import neuron_states
+from ctbench.attacks import Evaluation
 from ctbench.domains import coap
 from ctbench.experiments import PAPERS, NetworkFigure, NetworkOf, Networks, figures
 from ctbench.experiments.budgets import MORE, SEGMENTS, STAND_IN, keys, tiny_budgets
@@ -163,6 +164,23 @@ def test_errors_and_discrepancies_are_those_of_the_records_of_attacks(shared, tm
     assert row["discrepancy"] == pytest.approx(100 * discrepancy(wrong, labels))
     assert row["robust discrepancy"] == pytest.approx(100 * discrepancy(broken, labels))
     assert jsonl.read_json(path.with_suffix(".json"))["threat"] == "L2(eps=0.375, clip=(0.0, 1.0))"
+
+
+def test_records_of_other_attacks_are_not_described_by_the_settings_of_an_interrupted_one(tmp_path, monkeypatch):
+    """The process ends between the settings of an attack and its records."""
+    networks = Networks(scale=QUICK, folder=tmp_path)
+    result = networks.attacked(COAP)
+    (path,) = tmp_path.glob("*/attacked/*.jsonl")
+    content = jsonl.read_json(path.with_suffix(".json"))
+    assert content["dataset"] == "digits"
+    jsonl.write_json(path.with_suffix(".json"), {**content, "network_digest": "of others"})
+    jsonl.rewrite(path, [{**record, "prediction": record["label"], "attack": None} for record in jsonl.read(path)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluation, "records", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            networks.attacked(COAP)
+    assert networks.attacked(COAP) == result
+    assert result.adversarial_accuracy < 1
 
 
 def test_unstable_neurons_are_counted_after_each_epoch(shared):

@@ -49,7 +49,11 @@ def test_published_results_are_those_of_the_setting_and_the_papers(small):
     assert {row["setting"] for row in rows} == {"MNIST, eps 0.1"}
     (net,) = (row for row in rows if row["method"] == "l-infinity-distance net")
     assert (net["natural"], net["certified"], net["radius"]) == (98.93, 97.95, "small")
-    assert len(Published(Seeds())(small, [IBP])) > len(rows)
+    every = Published(Seeds())(small, [IBP])
+    assert len(every) > len(rows)
+    ibp = next(row for row in every if row["method"] == "IBP" and row.get("source") == "CTBench, Table 1")
+    errors = (ibp["standard error"], ibp["robust error"], ibp["certified error"])
+    assert errors == pytest.approx((100 - 98.87, 100 - 98.27, 100 - 98.26))
 
 
 def test_the_spread_over_seeds(small):
@@ -79,3 +83,15 @@ def test_how_well_a_quantity_estimates_another_over_all_networks_of_a_data_set(s
     assert summary["correlation with constant"] is None
     single = Estimated(Own(), "own", ("natural",))(small, networks[:1])[-1]
     assert (single["own - natural"], single["own - natural, deviation"]) == (2.0, None)
+
+
+def test_networks_without_a_quantity_do_not_take_part_in_the_summary(small):
+    @dataclass(frozen=True)
+    class Some(Table):
+        def __call__(self, networks, figure):
+            natural, own = (1.0, 2.0, 4.0, 9.0), (None, 1.0, 3.0, 5.0)
+            return [{"natural": a, "own": b, "none": None} for a, b in zip(natural, own, strict=True)]
+
+    summary = Estimated(Some(), "own", ("natural", "none"))(small, [IBP])[-1]
+    assert summary["own - natural"] == pytest.approx(-2.0)
+    assert "own - none" not in summary

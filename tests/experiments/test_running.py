@@ -1,8 +1,6 @@
 """Each trial runs once, even after interruptions, and the records are those of an uninterrupted run."""
 
-from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ctbench.engine import Here, Local, Task, TasksFailedError
 from ctbench.experiments import Measures, Trial, measure, run, running
 from ctbench.results import jsonl
 from ctbench.training import SGD
@@ -159,7 +158,7 @@ def test_no_trial_is_begun_after_the_total(trials, path, monkeypatch):
     monkeypatch.setattr(running, "time", SimpleNamespace(perf_counter=lambda: now))
     assert [record["seconds"] for record in run(trials, path, total=25)] == [10, 10, 10]
     assert len(run(trials, path, total=10)) == 4
-    assert len(run(trials, path, total=-1)) == len(run(trials, path, total=-1, jobs=2)) == 4
+    assert len(run(trials, path, total=-1)) == len(run(trials, path, total=-1, engine=Local(workers=2))) == 4
     assert len(run(trials, path)) == 8
 
 
@@ -185,28 +184,25 @@ def test_a_trial_is_measured_in_one_thread(trial, path, measured, threads):
 def test_processes_find_what_one_finds_and_end_when_they_are_interrupted(trials, path):
     endless = replace(trials[3], recipe=replace(trials[3].recipe, epochs=10**7))
     with pytest.raises(KeyboardInterrupt):
-        run([*trials[:3], endless], path, jobs=2, watch=stopping(3, KeyboardInterrupt()))
+        run([*trials[:3], endless], path, engine=Local(workers=2), watch=stopping(3, KeyboardInterrupt()))
     ordered = sorted(quantities(jsonl.read(path)), key=str)
     assert ordered == sorted(quantities(run(trials[:3], path.with_name("one.jsonl"))), key=str)
 
 
-class Broken:
-    """A pool whose processes die."""
+class Twice(Here):
+    """An engine whose worker dies after it has sent its record: so each record comes twice."""
 
-    def __init__(self, *_: object) -> None: ...
-
-    def __enter__(self) -> "Broken":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def submit(self, *_: object) -> Future:
-        future = Future()
-        future.set_exception(BrokenProcessPool("a process died"))
-        return future
+    def run(self, tasks: Iterable[Task], *, count: int | None = None) -> Generator[tuple[str, Any]]:
+        for task in tasks:
+            yield from super().run([task, task])
 
 
-def test_a_process_that_dies_is_told(trials, path, monkeypatch):
-    monkeypatch.setattr(running, "ProcessPoolExecutor", Broken)
-    with pytest.raises(ChildProcessError, match="a process died: run the rest again, with fewer jobs"):
-        run(trials, path, jobs=2)
+def test_a_record_that_comes_twice_is_written_once(trials, path, measured):
+    assert len(run(trials, path, engine=Twice())) == len(jsonl.read(path)) == len(trials)
+
+
+def test_a_trial_that_fails_is_told_and_the_others_run(trials, path):
+    wrong = replace(trials[1], measures=None)
+    with pytest.raises(TasksFailedError, match=r"1 task failed \(trial .*'AT'.*: AttributeError: .*'NoneType'"):
+        run([trials[0], wrong, *trials[2:4]], path, engine=Local(workers=2))
+    assert len(jsonl.read(path)) == 3

@@ -115,7 +115,7 @@ def test_one_run_has_no_correlation(tmp_path):
     only = result(record([Measurement({"tightness": 0.5})]), folder=certified(tmp_path / "run", 3))
     (pairs, _) = beside_accuracies([only], "tightness")
     assert pairs.correlation is None
-    assert str(pairs) == "tightness and certified accuracy at eps 0.1, 1 runs: correlation -"
+    assert str(pairs) == "tightness and certified accuracy at eps 0.1, 1 run: correlation -"
 
 
 @pytest.mark.parametrize("kind", ["bars", "lines", "histogram", "scatter"])

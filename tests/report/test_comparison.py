@@ -280,6 +280,15 @@ def test_hyper_parameters_that_differ_are_columns(tmp_path):
     assert [line.rsplit("|", 2)[1].strip() for line in lines] == ["0.001", "0.01", "0.001"]
 
 
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    for name in ("a/run", "b/run", "b/other"):
+        (tmp_path / name).mkdir(parents=True)
+        jsonl.write_json(tmp_path / name / "recipe.json", RECIPE)
+    alike = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    assert [row.run for row in report.rows(alike)] == [str(path) for path in alike]
+    assert [row.run for row in report.rows([tmp_path / "b" / "other", alike[0]])] == ["other", "run"]
+
+
 def test_a_module_of_your_own_has_the_name_of_its_class_before_it_is_certified(tmp_path):
     (tmp_path / "own").mkdir()
     given = {"name": "given", "module": "nets.mine.ResNet", "source": "0", "weights": "1"}

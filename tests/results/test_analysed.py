@@ -72,6 +72,9 @@ def test_damaged_files_are_refused(files):
     files.settings.write_text(files.settings.read_text().replace("0", "1"))
     with pytest.raises(ValueError, match="not the settings of an analysis: their checksum does not match"):
         files.read_settings()
+    files.settings.write_text("{")
+    with pytest.raises(ValueError, match=r"not a JSON file .*: restore the file, or choose another place"):
+        files.read_settings()
     files.settings.write_text("[]")
     with pytest.raises(ValueError, match="holds no settings of an analysis but list"):
         files.read_settings()
@@ -91,3 +94,14 @@ def test_means_weigh_samples():
     assert found.summary("each").error == pytest.approx(0.5**0.5)
     assert found.quantities() == ["each", "part"]
     assert found.quantities(x=0.25) == ["part"]
+
+
+def test_quantities_of_an_analysis_with_an_axis():
+    points = tuple(Measurement({"loss": x, f"only {x:g}": 0.0}, x) for x in (0.5, 1.0))
+    found = Measurements((PartRecord(eps=0.1, start=0, stop=2, digest="d", seconds=0.5, points=points),))
+    assert found.quantities() == ["loss", "only 0.5", "only 1"]
+    assert found.quantities(x=1.0) == ["loss", "only 1"]
+    with pytest.raises(ValueError, match=r"'loss' has a number at each of several places, 0\.5, 1: name one as x"):
+        found.mean("loss")
+    with pytest.raises(ValueError, match=r"there is no quantity 'gain': there are loss, only 0\.5, only 1"):
+        found.mean("gain")

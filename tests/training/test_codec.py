@@ -17,7 +17,7 @@ from ctbench.methods.pgd import PGD
 from ctbench.methods.standard import Standard
 from ctbench.networks import CNN3, CNN7, MLP
 from ctbench.recipes import recipes
-from ctbench.regions import Linf
+from ctbench.regions import L2, Linf
 from ctbench.training import SGD, SWA, Adam, ConstantRamp, LinearRamp, Recipe, Schedule, SmoothRamp, codec
 
 RECIPES = recipes()
@@ -437,6 +437,13 @@ def test_the_hash_of_a_recipe_on_all_samples_is_that_of_before(tiny):
     content = {key: value for key, value in recipe.to_json().items() if key != "train_samples"}
     assert Recipe.from_json(content) == recipe
     assert replace(recipe, train_samples=5).hash != recipe.hash
+
+
+def test_a_part_that_is_named_after_its_fields_does_not_undo_them():
+    recipe = ctbench.recipe("digits_ibp").with_changes(
+        ["method.ratio=0.9", "threat.eps=0.2", "threat=l2", "method=sabr"]
+    )
+    assert (recipe.method.ratio, recipe.threat) == (0.9, L2(eps=0.2))
 
 
 @dataclass(frozen=True, kw_only=True)

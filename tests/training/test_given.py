@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import ctbench
+from ctbench.analyses.corrupted_tests import CorruptedTests
+from ctbench.cli import main
 from ctbench.datasets import Data, Digits, GivenData
 from ctbench.networks import Architecture, Given
 from ctbench.results import jsonl
@@ -121,7 +123,7 @@ def test_a_run_is_loaded_with_its_module_or_as_a_graph(recipe, tmp_path):
     ):
         load_run(tmp_path, model=nn.Linear(2, 2))
     run.folder.exported.unlink()
-    with pytest.raises(ValueError, match=r"Net, a module of your own, and only its weights are stored: give the modul"):
+    with pytest.raises(ValueError, match=r"Net, a module of your own, and only its weights are stored: give the run f"):
         load_run(tmp_path)
     with pytest.raises(
         ValueError, match=r"were given in memory and are not stored: give them again, ctbench\.load_run"
@@ -255,6 +257,18 @@ def test_a_run_on_data_of_ones_own_is_certified_without_naming_them_again(recipe
         load_run(tmp_path / "run", data=digits(200))
     assert repr(run).startswith(f"<Run {recipe.name} in {tmp_path / 'run'}: Net, ")
     assert "\n" not in repr(run)
+
+
+def test_a_run_on_data_of_ones_own_is_tested_on_corruptions_of_them(recipe, tmp_path):
+    train(recipe, model=net(), data=digits(), out=tmp_path / "run", quiet=True)
+    fog = CorruptedTests(kinds=("fog",), severities=(1,))
+    result = fog(load_run(tmp_path / "run", data=digits()), root=tmp_path)
+    assert result.records[0].samples == len(digits().test)
+    with pytest.raises(ValueError, match=r"ctbench.load_run\(folder, data=...\)"):
+        fog(load_run(tmp_path / "run"))
+    here = ["--data-from", "tests.training.test_given:digits", "--set", 'generalisation.kinds=["fog"]']
+    assert main(["analyse", str(tmp_path / "run"), "--what", "generalisation", "--samples", "9", *here]) == 0
+    assert (tmp_path / "run" / "corrupted" / "ours-9.jsonl").is_file()
 
 
 def test_data_of_ones_own_are_refused_for_a_run_of_a_named_data_set(tiny, tmp_path):

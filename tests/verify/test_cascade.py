@@ -227,3 +227,10 @@ def test_time_is_charged_once_where_a_batch_is_halved(clock):
     found = certify(model, *right(model, 4), eps=0.01, stages=[Custom(look=look)])
     assert [record.seconds for record in found] == [0.75] * 4
     assert found.seconds_by_stage == {"clean": 0.0, "custom": 3.0}
+
+
+def test_the_names_of_stages_are_not_stages():
+    with pytest.raises(
+        ValueError, match=r"stages is 'fast': give a list of Stage objects, e.g. .*stages_by_name\('fast'\)"
+    ):
+        certify(torch.nn.Flatten(), torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), eps=0.1, stages="fast")

@@ -9,6 +9,7 @@ import torch
 from tests.small import inputs, small
 from tests.stages import Proving
 
+from ctbench.engine import Here, Local
 from ctbench.regions import L1, L2, FirstCoordinate, Linf, Threat
 from ctbench.results import CertificationFiles, Verdict
 from ctbench.results.implications import ContradictionError
@@ -120,6 +121,20 @@ def test_the_time_of_the_whole_job_ends_all_radii(problem, tmp_path):
     together = certify_radii(*problem, eps=places, total=1e-6, records=places)
     assert not any(record.finished for certification in together.values() for record in certification)
     assert all(not CertificationFiles(tmp_path / f"{eps}.jsonl").read().records for eps in places)
+
+
+def test_workers_certify_all_radii(problem, tmp_path):
+    together = {}
+    for engine in (Here(), Local(workers=2)):
+        places = {eps: Records(tmp_path / f"{engine.size()}-{eps}.jsonl") for eps in (0.05, 0.2)}
+        together[engine.size()] = certify_radii(*problem, eps=list(places), records=places, engine=engine)
+        for eps, place in places.items():
+            assert verdicts(CertificationFiles(place.path).read()) == verdicts(together[engine.size()][eps])
+    for eps in (0.05, 0.2):
+        for one, other in zip(together[1][eps], together[2][eps], strict=True):
+            assert one.verdict == other.verdict or Verdict.UNKNOWN in (one.verdict, other.verdict)
+    with pytest.raises(ValueError, match="with 2 workers: give an engine"):
+        certify_radii(*problem, eps=[0.1], engine=Here(), workers=2)
 
 
 def test_a_run_writes_to_the_files_of_its_radii(tiny, tmp_path):

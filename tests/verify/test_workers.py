@@ -1,7 +1,8 @@
-"""Several processes on one job: the records of one process, each once, whatever is killed."""
+"""Workers of one job: the records of one process, each once, whatever is killed."""
 
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -14,10 +15,11 @@ import torch
 
 from ctbench.networks import MLP
 from ctbench.results import CertificationFiles, Verdict, jsonl
-from ctbench.verify import Bound, Findings, Records, Stage, certify, workers
+from ctbench.verify import Bound, Findings, Records, Stage, certify
 
-# A job of 40 samples. Where a file "deadly" lies beside it, a process that comes to sample 20 kills itself, and where a
-# file "slow" does, every process stays in its last stage for minutes. With a file "broken" a stage raises.
+# A job of 40 samples. Where a file "deadly" lies beside it, a process that comes to sample 20 kills itself; with a file
+# "once", only the first one does. Where a file "slow" lies beside it, every process stays in its last stage for
+# minutes. With a file "broken" a stage raises.
 SCRIPT = """
 import os, signal, sys, time
 from dataclasses import dataclass
@@ -33,8 +35,12 @@ class Fate(Stage):
     title = "fate"
 
     def __call__(self, problem, generator):
-        if (HERE / "deadly").exists() and bool((problem.x == 0.5).all(1).any()):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if bool((problem.x == 0.5).all(1).any()):
+            with (HERE / "tried").open("a") as file:
+                file.write("x")
+            once = (HERE / "once").exists() and (HERE / "tried").stat().st_size == 1
+            if (HERE / "deadly").exists() or once:
+                os.kill(os.getpid(), signal.SIGKILL)
         if (HERE / "slow").exists():
             deaf = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
             said = f"{'deaf to Ctrl-C' if deaf else ''}, {torch.get_num_threads()} threads"
@@ -100,16 +106,31 @@ def finished(script: Path, *, processes: int) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_process_that_dies_is_told_of_and_loses_no_finished_record(script):
+def test_samples_of_which_every_process_dies_are_told_of_and_the_others_are_certified(script):
     script.with_name("deadly").touch()
     with call(script) as process:
         told = process.communicate()[1]
     assert process.returncode == 1
-    assert "ChildProcessError: 1 of 2 processes died (exit code -9): resume the job to certify their samples" in told
-    kept = [record["index"] for record in records(script)]
+    found = re.search(r"TasksFailedError: 1 task failed \(samples (\d+) to (\d+): 3 workers died of it", told)
+    first, last = int(found[1]), int(found[2])
+    assert first <= 20 <= last < first + 5
+    assert "the last one: exit code -9): all other results are kept; resume the job to try again" in told
+    assert script.with_name("tried").stat().st_size == 3
+    kept = {record["index"] for record in records(script)}
+    assert kept >= set(range(40)) - set(range(first, last + 1))
     assert 20 not in kept
-    assert len(kept) >= 30, "the others went on"
     finished(script, processes=2)
+
+
+@pytest.mark.timeout(120)
+def test_what_a_process_had_in_hand_when_it_died_is_done_again(script):
+    script.with_name("once").touch()
+    with call(script) as process:
+        assert process.communicate()[1] == ""
+    assert process.returncode == 0
+    assert script.with_name("tried").stat().st_size == 2
+    assert sorted(record["index"] for record in records(script)) == list(range(40))
+    finished(script, processes=1)
 
 
 @pytest.mark.timeout(120)
@@ -147,19 +168,7 @@ def test_a_stage_that_raises_in_several_processes_is_told_of_once_by_their_paren
     assert f"fate on {len(failed)} samples (RuntimeError: out of luck)" in told
 
 
-@pytest.mark.parametrize(("threads", "count", "each"), [(6, 2, 3), (7, 3, 2), (2, 3, 1)])
-def test_processes_share_the_threads(monkeypatch, threads, count, each):
-    def worker(content: bytes, given: int) -> None:
-        assert given == each
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(workers, "_Worker", worker)
-    with pytest.raises(KeyboardInterrupt):
-        next(workers.shared(None, iter(()), count))
-
-
-def test_what_cannot_be_sent_to_processes_is_refused(tmp_path):
+def test_what_cannot_be_sent_to_processes_is_refused():
     class Local(Stage):
         title = "local"
 
@@ -167,7 +176,7 @@ def test_what_cannot_be_sent_to_processes_is_refused(tmp_path):
             return Findings()
 
     model = MLP(hidden=(4,)).build((4,), 3)
-    with pytest.raises(ValueError, match=r"the job cannot be shared by 2 processes \(.*Local.*\): take one"):
+    with pytest.raises(ValueError, match=r"cannot be sent to workers \(.*Local.*\): define.*take one"):
         certify(model, torch.rand(9, 4), torch.zeros(9, dtype=torch.long), eps=0.1, stages=[Local()], workers=2)
 
 

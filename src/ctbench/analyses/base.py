@@ -14,6 +14,7 @@ import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ctbench import memory_budget
+from ctbench.engine import Engine, Here, Kept, Task
 from ctbench.graph import Graph, Precisions, freeze, trace
 from ctbench.members import members
 from ctbench.methods.base import Batch
@@ -169,6 +171,7 @@ class Analysis(ABC):
         *,
         eps: float | None = None,
         seed: int = 0,
+        engine: Engine | None = None,
     ) -> Measurements:
         """Measure a network.
 
@@ -179,13 +182,14 @@ class Analysis(ABC):
             threat: what may be done to an input, e.g. Linf(8 / 255) or L2(0.5), of one radius.
             eps: the short form of threat=Linf(eps), in [0, 1] pixel space.
             seed: of random draws.
+            engine: where the parts are measured, e.g. `ctbench.engine.Local(workers=2)`; by default in this process.
 
         Raises:
             UnsupportedLayerError: a layer has no op; the message says which layer and what to register.
             ValueError: the network, an eps, input, label or option is invalid.
         """
         study = Study.of(model, x, y, seed=seed)
-        return Measurements(tuple(self.records(study, threat_or_linf(threat, eps))))
+        return Measurements(tuple(self.records(study, [threat_or_linf(threat, eps)], engine=engine)))
 
     def keys(self, study: Study, threat: Threat) -> list[Key]:
         """The parts of a study at a radius. They begin at multiples of `size`, so that more samples add parts."""
@@ -196,30 +200,60 @@ class Analysis(ABC):
         edges = [start, *range((start // size + 1) * size, stop, size), stop]
         return [(float(threat.eps), *pair) for pair in pairwise(edges)]
 
-    @full_float32
     def records(
-        self, study: Study, threat: Threat, done: Mapping[Key, PartRecord] | None = None
+        self,
+        study: Study,
+        threats: Sequence[Threat],
+        done: Mapping[Key, PartRecord] | None = None,
+        *,
+        engine: Engine | None = None,
     ) -> Iterator[PartRecord]:
-        """The records of all parts at the radius of a threat model, as they are computed, except those that are done.
+        """The records of all parts at the radii of threat models, as they are computed, except those that are done.
+
+        Args:
+            study: the network and the inputs.
+            threats: the threat models, e.g. one at several radii.
+            done: records that are there, by their keys.
+            engine: where the parts are measured; by default in this process.
 
         Raises:
             ValueError: a record that is done is about other inputs or labels.
+            ChildProcessError: the analysis failed in workers, or they died of it; after all other parts.
         """
-        threat.check(study.x)
-        for key in self.keys(study, threat):
-            with torch.no_grad():
-                begin, part = time.perf_counter(), study.part(key[1], key[2], threat)
-                digest = part.digest()
-                if done and key in done:
-                    if done[key].digest != digest:
-                        raise ValueError(
-                            f"the record of samples {key[1]} to {key[2] - 1} is about other inputs or labels: choose "
-                            f"another place"
-                        )
-                    continue
-                points = tuple(self.measure(part))
-            seconds = time.perf_counter() - begin
-            yield PartRecord(eps=key[0], start=key[1], stop=key[2], digest=digest, seconds=seconds, points=points)
+        kept, tasks, recorded = Kept((self, study)), list[Task](), set(done or ())
+        for threat in threats:
+            threat.check(study.x)
+            for key in self.keys(study, threat):
+                if not done or key not in done:
+                    tasks.append(Task(f"samples {key[1]} to {key[2] - 1} at {key[0]:g}", _record, (threat, key), kept))
+                elif done[key].digest != _digest(study, threat, key):
+                    raise ValueError(
+                        f"the record of samples {key[1]} to {key[2] - 1} is about other inputs or labels: choose "
+                        f"another place"
+                    )
+        with closing((engine or Here()).run(tasks, count=len(tasks))) as records:
+            for _, record in records:
+                if record.key not in recorded:  # a worker may die after it has sent its record
+                    recorded.add(record.key)
+                    yield record
+
+
+@full_float32
+@torch.no_grad()
+def _digest(study: Study, threat: Threat, key: Key) -> str:
+    """The digest of the samples of a part."""
+    return study.part(key[1], key[2], threat).digest()
+
+
+@full_float32
+@torch.no_grad()
+def _record(asked: tuple[Analysis, Study], threat: Threat, key: Key) -> Iterator[PartRecord]:
+    """The task of a worker: measure a part. Yields its only record."""
+    analysis, study = asked
+    begin, part = time.perf_counter(), study.part(key[1], key[2], threat)
+    points = tuple(analysis.measure(part))
+    seconds = time.perf_counter() - begin
+    yield PartRecord(eps=key[0], start=key[1], stop=key[2], digest=part.digest(), seconds=seconds, points=points)
 
 
 def analyses() -> dict[str, type[Analysis]]:

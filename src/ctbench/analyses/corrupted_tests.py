@@ -18,9 +18,9 @@ import torch
 
 from ctbench.analyses.generalisation import CorruptedSet, accuracies, our_sets, published_sets
 from ctbench.corruptions import SEVERITIES
-from ctbench.datasets import Augmentation, Images
-from ctbench.datasets.published_corruptions import published_kind
-from ctbench.results import Generalisation, Layout, RunFolder, append_corruptions, jsonl, read_corruptions
+from ctbench.datasets import Augmentation, Data, Images
+from ctbench.datasets.published_corruptions import published_kind, published_kinds
+from ctbench.results import Generalisation, Layout, RunFolder, append_corruptions, jsonl, locks, read_corruptions
 from ctbench.results.generalisation import CLEAN
 from ctbench.training import Run
 
@@ -43,7 +43,7 @@ class CorruptedTests:
         seed: of our corruptions.
 
     Raises:
-        ValueError: there is no such source or severity.
+        ValueError: there is no such source or severity, or a corruption or severity is named twice.
     """
 
     name: ClassVar[str] = "generalisation"
@@ -60,6 +60,9 @@ class CorruptedTests:
             published_kind(self.source)
         if not self.severities or not set(self.severities) <= set(SEVERITIES):
             raise ValueError(f"severities are {self.severities}: give whole numbers from 1 to 5")
+        for name, values in (("kinds", self.kinds), ("severities", self.severities)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} are {','.join(map(str, values))}: name each once")
 
     def __call__(
         self,
@@ -75,7 +78,7 @@ class CorruptedTests:
 
         Args:
             run: the run.
-            root: the folder of the data sets, as for `Dataset.load`.
+            root: the folder of the data sets, as for `Dataset.load`; data that the run was given are in memory.
             samples: the number of images of each test set; None: all.
             device: where to compute.
             place: the run folder of the records; None is that of the run.
@@ -83,19 +86,22 @@ class CorruptedTests:
 
         Raises:
             FileNotFoundError: published images are not there.
-            ValueError: the data set has no images, or they have another shape than those of the source; or there are
-                records under other settings, e.g. of other weights.
+            ValueError: the data set has no images, or the source corrupts those of another data set or of another
+                shape; or there are records under other settings, e.g. of other weights; or another process writes
+                there.
         """
         clean = self._clean(run, root, samples)
         sets = list(self.sets(clean, run.recipe.dataset.augmentation, root=root, samples=samples))
         path = (place or run.folder).corrupted(self.source if samples is None else f"{self.source}-{samples}")
-        _start(path, self._settings(run, samples))
-        done, wanted = read_corruptions(path), [(CLEAN, None), *(one.key for one in sets)]
-        if any(key not in done for key in wanted):
-            begin()
-        for record in accuracies(run.model.to(device), clean, sets, done=done.keys()):
-            append_corruptions(path, [record])
-            done[record.key] = record
+        wanted = [(CLEAN, None), *(one.key for one in sets)]
+        with locks.alone(path.with_suffix(".lock"), path):
+            _start(path, self._settings(run, samples))
+            done = read_corruptions(path)
+            if any(key not in done for key in wanted):
+                begin()
+            for record in accuracies(run.model.to(device), clean, sets, done=done.keys()):
+                append_corruptions(path, [record])
+                done[record.key] = record
         return Generalisation(tuple(done[key] for key in wanted))
 
     def sets(
@@ -110,7 +116,15 @@ class CorruptedTests:
 
     def _clean(self, run: Run, root: Path | None, samples: int | None) -> Images:
         """The clean test images of a run."""
-        name, clean = run.recipe.dataset.name, run.recipe.dataset.load(root).test
+        name = run.recipe.dataset.name
+        published = {kind.clean.name: source for source, kind in published_kinds().items()}
+        if self.source != OURS and published.get(name, self.source) != self.source:
+            raise ValueError(
+                f"{run.folder.path} was trained on {name}, and {self.source} corrupts the images of another data set: "
+                f"take {published[name]}"
+            )
+        given = root is None or isinstance(run.source, Data)
+        clean = (run.load_data() if given else run.recipe.dataset.load(root)).test
         if not isinstance(clean, Images):
             raise ValueError(
                 f"{run.folder.path} was trained on {name}, which holds no images: corruptions are those of images, "
@@ -132,7 +146,6 @@ def _start(records: Path, settings: dict[str, Any]) -> None:
     """Write the settings, or compare them with those that are there."""
     place = records.with_suffix(".json")
     if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
         jsonl.write_json(place, settings)
     elif (before := jsonl.read_json(place)) != settings:
         different = ", ".join(name for name in settings if before.get(name) != settings[name])

@@ -8,13 +8,19 @@ from pathlib import Path
 from ctbench import report, zoo
 from ctbench.cli.options import check_place, wide_console
 from ctbench.results import Agreement, certification_of, compare_certifications
+from ctbench.results.runs import names_of
 
 SHOWN = 20  # indices of samples at most
 
 
 def run(args: argparse.Namespace) -> None:
     runs = [zoo.working_copy(run) for run in args.runs]
-    agreement = compare_certifications([certification_of(run, args.eps) for run in runs], names(runs))
+    certifications = [certification_of(run, args.eps) for run in runs]
+    places = [files.records.resolve() for files in certifications]
+    twice = next((files.records for k, files in enumerate(certifications) if places[k] in places[:k]), None)
+    if twice:
+        raise ValueError(f"{twice} is given twice: a certification agrees with itself, give each once")
+    agreement = compare_certifications(certifications, names(runs))
     if args.difficulty:
         check_place(args.difficulty)
         report.write_difficulties(agreement, args.difficulty)
@@ -30,8 +36,7 @@ def run(args: argparse.Namespace) -> None:
 
 def names(paths: list[Path]) -> list[str]:
     """RUN for a run folder, RUN/NAME for its file certified/NAME.jsonl; whole paths if two of these are equal."""
-    short = [_name(path.absolute()) for path in paths]
-    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+    return names_of(paths, _name)
 
 
 def _name(path: Path) -> str:

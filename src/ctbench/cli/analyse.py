@@ -16,8 +16,12 @@ from rich.progress import Progress
 from ctbench.analyses import Analysis, Study, analyses
 from ctbench.analyses.corrupted_tests import CorruptedTests
 from ctbench.cli import subjects
+from ctbench.cli.engines import engine
 from ctbench.cli.options import check_place, wide_console
+from ctbench.cli.own import called
 from ctbench.cli.subjects import Subject
+from ctbench.datasets import Data
+from ctbench.engine import Engine
 from ctbench.files import write_whole
 from ctbench.progress import progress_bars
 from ctbench.regions import Threat
@@ -32,19 +36,23 @@ Asked = Analysis | CorruptedTests
 
 def run(args: argparse.Namespace) -> None:
     chosen = configured(args.what.split(","), args.changes)
+    if len(set(args.eps or ())) < len(args.eps or ()):
+        raise ValueError(f"--eps is {','.join(f'{eps:g}' for eps in args.eps)}: name each radius once")
     for path in (args.csv, args.plot):
         if path:
             check_place(path)
     if args.plot and args.plot.suffix not in (".png", ".svg"):
         raise ValueError(f"--plot is {args.plot}: give a file that ends in .png or .svg")
+    place = engine(args.on, args.device)
     results: dict[str, list[Result]] = {title: [] for title in chosen}
     with progress_bars(quiet=args.quiet) as progress:
         try:
             for path in args.runs:
-                for title, result in _analysed(path, chosen, args, progress):
+                for title, result in _analysed(path, chosen, args, place, progress):
                     results[title].append(result)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; records are kept, and the same command continues") from None
+    results = {title: tables.told_apart(several) for title, several in results.items()}
     _show(chosen, results)
     if args.csv:
         pairs = [(title, result) for title, several in results.items() for result in several]
@@ -83,7 +91,7 @@ def configured(names: list[str], changes: list[str]) -> dict[str, Asked]:
 
 
 def _analysed(
-    path: str, chosen: dict[str, Asked], args: argparse.Namespace, progress: Progress
+    path: str, chosen: dict[str, Asked], args: argparse.Namespace, engine: Engine, progress: Progress
 ) -> Iterator[tuple[str, Result]]:
     """The results of all analyses of a run, by title; parts with records are not computed again."""
     first = copy.copy(args)
@@ -91,7 +99,7 @@ def _analysed(
     subject = subjects.subject(first)
     samples = subject.samples(args.samples)
     x, y = subject.images[samples.start : samples.stop]
-    study = Study.of(subject.model.to(args.device), x, y, first=samples.start, seed=args.seed)
+    study = Study.of(subject.model.to(engine.home), x, y, first=samples.start, seed=args.seed)
     threats = [replace(subject.threat, eps=eps) for eps in args.eps or [subject.threat.eps]]
     recipe = Recipe.read(subject.folder.recipe) if subject.folder.recipe.is_file() else None
     place = RunFolder(args.out / subject.folder.path.name) if args.out else subject.folder
@@ -109,7 +117,7 @@ def _analysed(
             "seed": args.seed,
         }
         files = place.analysis(title)
-        _measure(files, settings, asked, study, threats, progress, f"{subject.folder.path.name}: {title}")
+        _measure(files, settings, asked, study, threats, engine, progress, f"{subject.folder.path.name}: {title}")
         keys = {key for threat in threats for key in asked.keys(study, threat)}
         yield title, Result(settings, files.read().only(keys), subject.folder.path)
 
@@ -134,7 +142,8 @@ def _on_corrupted_images(
         )
     if samples.start:
         raise ValueError(f"{asked.name} takes the first images, not {samples.start}:{samples.stop}: give --samples N")
-    run = Run(recipe, subject.model, subject.folder)
+    source = called(args.data_from, Data) if args.data_from else args.data
+    run = Run(recipe, subject.model, subject.folder, source)
     count = None if args.samples is None else len(samples)
     result = asked(run, root=args.data, samples=count, device=args.device, place=place)
     return Result({"analysis": asked.name, **_about(subject, recipe)}, result.measurements(), subject.folder.path)
@@ -168,6 +177,7 @@ def _measure(
     asked: Analysis,
     study: Study,
     threats: list[Threat],
+    engine: Engine,
     progress: Progress,
     description: str,
 ) -> None:
@@ -176,10 +186,9 @@ def _measure(
         done = {record.key: record for record in files.start(settings).records}
         count = sum(key not in done for threat in threats for key in asked.keys(study, threat))
         task = progress.add_task(description, total=count, text="")
-        for threat in threats:
-            for record in asked.records(study, threat, done):
-                files.append(record)
-                progress.advance(task)
+        for record in asked.records(study, threats, done, engine=engine):
+            files.append(record)
+            progress.advance(task)
 
 
 def _show(chosen: dict[str, Asked], results: dict[str, list[Result]]) -> None:

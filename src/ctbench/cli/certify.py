@@ -13,6 +13,7 @@ import torch
 
 from ctbench.cli import failures, subjects
 from ctbench.cli.certified import show, show_radii
+from ctbench.cli.engines import engine
 from ctbench.cli.options import check_place, strength
 from ctbench.cli.subjects import Subject
 from ctbench.files import write_whole
@@ -34,12 +35,13 @@ def run(args: argparse.Namespace) -> None:
     timeout, samples = args.timeout or timeout_of(args.stages), subject.samples(args.samples)
     if args.export:
         check_export(args.export, subject.threat.name)
+    place = engine(args.on, args.device, workers=args.workers)
     x, y = subject.images[samples.start : samples.stop]
     files = {each.threat.eps: CertificationFiles(args.out) if args.out else each.certification for each in at_radii}
     try:
         with failures.without_warning(), _progress(len(x), quiet=args.quiet) as (on_start, on_record):
             certifications = certify_radii(
-                subject.model.to(args.device),
+                subject.model.to(place.home),
                 x,
                 y,
                 subject.threat,
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
                 total=args.total,
                 records={
                     radius: Records(
-                        place.records,
+                        each.records,
                         resume=args.resume,
                         counterexamples=args.counterexamples,
                         first=samples.start,
@@ -59,13 +61,13 @@ def run(args: argparse.Namespace) -> None:
                         on_start=partial(on_start, f"certify {radius:g}" if len(files) > 1 else "certify"),
                         on_record=on_record,
                     )
-                    for radius, place in files.items()
+                    for radius, each in files.items()
                 },
                 replay=subject.replay,
-                workers=args.workers,
+                engine=place,
             )
     except KeyboardInterrupt:
-        numbers = {place.records: len(place.read()) for place in files.values() if place.records.is_file()}
+        numbers = {each.records: len(each.read()) for each in files.values() if each.records.is_file()}
         kept = ", ".join(f"{number} records are kept in {path}" for path, number in numbers.items())
         again = "the same command with --resume continues"
         raise KeyboardInterrupt(f"interrupted; {kept or 'there are no records yet'}, and {again}") from None
@@ -75,16 +77,16 @@ def run(args: argparse.Namespace) -> None:
         show_radii(certifications, subject.threat.name)
     if args.export:
         standing = [
-            place
-            for place, record in enumerate(certifications[subject.threat.eps])
+            number
+            for number, record in enumerate(certifications[subject.threat.eps])
             if record.verdict is Verdict.UNKNOWN
         ]
         if standing:
             export(args.export, subject, samples, standing, timeout)
         else:
             print(f"no sample is open: nothing is written to {args.export}")
-    for place in files.values():
-        print(place.records)
+    for each in files.values():
+        print(each.records)
     failed = {f"eps {radius:g}" if len(files) > 1 else "": one.failures for radius, one in certifications.items()}
     failures.tell(failed, strict=args.strict, what="radius")
 

@@ -11,6 +11,7 @@ from ctbench import zoo
 from ctbench.cli import subjects
 from ctbench.cli.arguments.convert import SUFFIXES
 from ctbench.cli.options import check_place
+from ctbench.cli.own import called
 from ctbench.onnx import save_onnx
 from ctbench.results import RunFolder
 from ctbench.training import load_run, tensor_files
@@ -24,6 +25,8 @@ def run(args: argparse.Namespace) -> None:
     if not of_run and path.suffix not in tensor_files.SUFFIXES:
         suffixes = ", ".join(tensor_files.SUFFIXES)
         raise ValueError(f"{path} is neither a run folder nor a file of weights: give one of {suffixes}")
+    if args.model and not of_run:
+        raise ValueError(f"--model is for the run of a module of your own, not for {path}: give the run folder")
     if of_run and (args.network or args.to == "safetensors"):
         raise ValueError(
             f"{path} is a run, with its network and {RunFolder(path).weights}: only --to onnx, no --network"
@@ -32,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     if out.exists():
         raise ValueError(f"{out} exists already: choose another place with --out")
     check_place(out)
-    blueprint, model = _of_run(path) if of_run else _network(args)
+    blueprint, model = _of_run(path, args.model) if of_run else _network(args)
     if args.to == "onnx":
         save_onnx(model, out, blueprint.input_shape)
     else:
@@ -40,8 +43,8 @@ def run(args: argparse.Namespace) -> None:
     print(out)
 
 
-def _of_run(path: Path) -> tuple[Blueprint, nn.Module]:
-    loaded = load_run(path)
+def _of_run(path: Path, model: str | None) -> tuple[Blueprint, nn.Module]:
+    loaded = load_run(path, model=called(model, nn.Module) if model else None)
     return blueprint_of(loaded.folder.weights), loaded.model
 
 

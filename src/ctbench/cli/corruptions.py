@@ -10,6 +10,7 @@ from ctbench import report
 from ctbench.analyses.corrupted_tests import CorruptedTests
 from ctbench.cli.options import check_place, wide_console
 from ctbench.corruptions import SEVERITIES
+from ctbench.results.runs import names_of
 from ctbench.training import load_run
 
 
@@ -25,11 +26,9 @@ def run(args: argparse.Namespace) -> None:
     console = Console(stderr=True, quiet=args.quiet or not Console(stderr=True).is_terminal)
     networks = {}
     with console.status("corruptions") as status:
-        for path in args.runs:
+        for path, name in zip(args.runs, names_of(args.runs), strict=True):
             status.update(f"corruptions: {path}")
-            networks[str(path) if path.name in networks else path.name] = asked(
-                load_run(path), root=args.data, samples=args.samples, device=args.device
-            )
+            networks[name] = asked(load_run(path), root=args.data, samples=args.samples, device=args.device)
     rows = report.ratio_rows(networks, by_severity=args.by_severity)
     if args.csv:
         print(report.ratio_csv(rows), end="")

@@ -31,6 +31,17 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", type=device, default="cpu", help="the device: cpu (the default) or cuda")
 
 
+def add_engine(command: argparse.ArgumentParser) -> None:
+    """Add the options that say where the work is done; `engines.engine` reads them."""
+    command.add_argument(
+        "--on",
+        metavar="PLACE",
+        help="where to work: local (all cores, or with --device cuda all accelerators), local:N (N processes), ray "
+        "(the Ray cluster of this machine, or a new one) or ray://HOST:PORT; default: in this process",
+    )
+    command.add_argument("--device", default="cpu", help="the device of networks: cpu (the default) or cuda")
+
+
 def add_stages(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stages",
@@ -123,20 +134,26 @@ def imported(module: str) -> ModuleType:
 
 def add_own(command: argparse.ArgumentParser) -> None:
     """Add the options that give a module and data of the user's own."""
+    add_model(command)
+    add_data_from(command)
+
+
+def add_data_from(command: argparse.ArgumentParser) -> None:
+    """Add the option that gives data of the user's own."""
+    command.add_argument(
+        "--data-from",
+        metavar="MODULE:FUNCTION",
+        help="data of your own: a function that returns ctbench.datasets.Data (see Data.of)",
+    )
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    """Add the option that gives a module of the user's own."""
     command.add_argument(
         "--model",
         metavar="MODULE:FUNCTION",
         help="a network of your own: a Python function that takes no arguments and returns a torch module; MODULE may "
         "be a path, e.g. nets/mine.py:build",
-    )
-    add_data_from(command)
-
-
-def add_data_from(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--data-from",
-        metavar="MODULE:FUNCTION",
-        help="data of your own: a function that returns ctbench.datasets.Data (see Data.of)",
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from ctbench import report
+from ctbench.cli.engines import engine
 from ctbench.experiments import (
     NETWORK_SCALES,
     PAPERS,
@@ -56,6 +58,7 @@ def _of_networks(figure: NetworkFigure, args: argparse.Namespace, deadline: floa
             folder=args.out / "networks" / args.scale,
             data=args.data,
             device=args.device,
+            engine=engine(args.on, args.device),
             deadline=deadline,
             tell=lambda text: bars.update(task, text=text),
         )
@@ -100,7 +103,7 @@ def _run(figure: Figure, trials: list[Trial], folder: Path, args: argparse.Names
             return run_trials(
                 trials,
                 folder / f"{figure.experiment.name}.jsonl",
-                jobs=args.jobs,
+                engine=engine(args.on, workers=args.jobs or (None if args.on else os.cpu_count())),
                 total=total,
                 watch=lambda done, count: bars.update(task, completed=done, total=count),
             )

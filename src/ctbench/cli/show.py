@@ -20,6 +20,8 @@ from ctbench.recipes import recipe
 from ctbench.results.decimals import decimals
 from ctbench.training import Recipe
 
+FILE = ".json"  # how the name of a file with a recipe ends
+
 
 def run(args: argparse.Namespace) -> None:
     show(start(args.recipe).with_changes(changes(args)), changes(args))
@@ -27,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
 
 def start(name: str) -> Recipe:
     """The recipe of a name, or of a file recipe.json."""
-    return Recipe.read(Path(name)) if name.endswith(".json") else recipe(name)
+    return Recipe.read(Path(name)) if name.endswith(FILE) else recipe(name)
 
 
 def show(recipe: Recipe, set_by_user: Collection[str] = ()) -> None:

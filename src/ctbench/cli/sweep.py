@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
+from io import StringIO
 from itertools import product
+from pathlib import Path
 
-from ctbench.cli import failures
-from ctbench.cli.compare import show
+from ctbench.cli import compare, failures, show
+from ctbench.cli.engines import engine
 from ctbench.cli.options import strength
 from ctbench.cli.overview import Overview, Step
-from ctbench.recipes import recipe, recipes, unknown
+from ctbench.engine import Task, TasksFailedError
+from ctbench.recipes import recipes, unknown
 from ctbench.results import CertificationFiles, RunFolder
 from ctbench.results.runs import region_name
 from ctbench.training import Recipe
@@ -24,11 +26,12 @@ from ctbench.verify import stages_by_name
 
 LOOK = 0.5  # seconds between two looks at the files of the runs
 PASSED_ON = ("data", "device", "model", "data_from")  # options of training and certification
+OF_CERTIFICATION = ("stages", "samples", "timeout", "attack_steps", "attack_restarts")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A run of a sweep: a recipe, the changes of its fields, "path=value", and those among them that vary."""
+    """A run of a sweep: a recipe or its file, the changes of its fields, "path=value", and those of them that vary."""
 
     recipe: str
     changes: tuple[str, ...] = ()
@@ -37,11 +40,16 @@ class Trial:
     @property
     def name(self) -> str:
         """The name of its run folder, e.g. "digits_sabr,method.ratio=0.4"."""
-        return ",".join((self.recipe, *self.varied)).replace("/", "_")
+        recipe = self._start.name if self.recipe.endswith(show.FILE) else self.recipe
+        return ",".join((recipe, *self.varied)).replace("/", "_")
 
     def changed(self) -> Recipe:
         """Raises ValueError: a change is not valid."""
-        return recipe(self.recipe).with_changes([*self.changes, *self.varied])
+        return self._start.with_changes([*self.changes, *self.varied])
+
+    @cached_property
+    def _start(self) -> Recipe:
+        return show.start(self.recipe)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -50,55 +58,130 @@ def run(args: argparse.Namespace) -> None:
         for name in chosen(args.recipes)
         for varied in combinations(args.varied)
     ]
-    for trial in trials:
-        trial.changed()  # raises before anything is trained, like the next line
+    check_different(trials)  # raises before anything is trained, like the next line
     stages_by_name(args.stages)
-    shared = [
-        text
-        for option in PASSED_ON
-        if (value := getattr(args, option)) is not None
-        for text in (f"--{option.replace('_', '-')}", str(value))
-    ]
-    certifying = ["samples", "timeout", "attack_steps", "attack_restarts"]
-    options = ["--stages", args.stages]
-    for option in certifying:
-        if getattr(args, option):
-            options += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
-    imports = [f"--import={module}" for module in args.modules]
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // args.jobs))}
-    overview = Overview.of(len(trials), quiet=args.quiet)
+    place = engine(args.on, args.device, workers=args.jobs, apart=True)
+    by_name = {trial.name: trial for trial in trials}
+    tasks = [Task(trial.name, work, (commands(trial, args),)) for trial in trials]
+    overview, ended = Overview.of(len(trials), quiet=args.quiet), dict[str, str]()
 
-    def work(trial: Trial) -> str:
-        """Train and certify in separate processes; returns the error message, or ""."""
-        folder = RunFolder(args.out / trial.name)
-        files = certification(trial, folder, strength(args))
-        changes = [f"--set={change}" for change in (*trial.changes, *trial.varied)]
-        arguments = {
-            "train": [trial.recipe, *changes, "--out", str(folder.path)],
-            "certify": [str(folder.path), *options, "--out", str(files.records)],
-        }
-        for step in steps(trial, folder, files):
-            overview.begin(step)
-            call = [sys.executable, "-m", "ctbench", *imports, step.title, *arguments[step.title], *shared]
-            done = subprocess.run(
-                [*call, "--resume", "--quiet"], env=environment, capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                overview.end(trial.name, done.stderr.strip())
-                return done.stderr.strip()
-        overview.end(trial.name)
-        return ""
+    def end(name: str, error: str) -> None:
+        ended[name] = error
+        overview.end(name, error)
 
-    with overview.shown(), ThreadPoolExecutor(args.jobs) as pool:
-        futures = [pool.submit(work, trial) for trial in trials]
-        while wait(futures, timeout=LOOK).not_done:
-            overview.look()
-    errors = {trial.name: future.result() for trial, future in zip(trials, futures, strict=True)}
-    failed = show([args.out / name for name, error in errors.items() if not error], as_markdown=args.markdown)
-    failures.tell(failed, strict=args.strict and not any(errors.values()))
+    with overview.shown(), _looking(overview), closing(place.run(tasks, count=len(tasks))) as results:
+        try:
+            for name, (begun, error) in results:
+                if begun is None:
+                    end(name, error)
+                else:
+                    overview.begin(list(steps(by_name[name], *files(by_name[name], args)))[begun])
+        except TasksFailedError as failed:
+            for name, error in failed.failures.items():
+                end(name, error)
+    errors = {trial.name: ended[trial.name] for trial in trials}
+    failed_stages = compare.show(
+        [args.out / name for name, error in errors.items() if not error], as_markdown=args.markdown
+    )
+    failures.tell(failed_stages, strict=args.strict and not any(errors.values()))
     if any(errors.values()):
         messages = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
         raise ValueError(f"not all of the {len(trials)} recipes could be trained and certified. {messages}")
+
+
+def commands(trial: Trial, args: argparse.Namespace) -> list[list[str]]:
+    """The commands that train and certify a trial, one after the other. Workers may have another working folder."""
+    folder, certified = files(trial, args)
+    changes = [f"--set={change}" for change in (*trial.changes, *trial.varied)]
+    common = [f"--import={found_anywhere(module)}" for module in args.modules]
+    common += [*_options(PASSED_ON, args), "--resume", "--quiet"]
+    train = ["train", _recipe(trial.recipe), *changes, "--out", _absolute(folder.path)]
+    certify = ["certify", _absolute(folder.path), *_options(OF_CERTIFICATION, args)]
+    return [[*train, *common], [*certify, "--out", _absolute(certified.records), *common]]
+
+
+def _options(names: Sequence[str], args: argparse.Namespace) -> list[str]:
+    """The options with these names, if they have values, as a command takes them."""
+    texts = list[str]()
+    for name in names:
+        if (value := getattr(args, name)) is not None:
+            text = _absolute(value) if isinstance(value, Path) else found_anywhere(str(value))
+            texts += [f"--{name.replace('_', '-')}", text]
+    return texts
+
+
+def found_anywhere(text: str) -> str:
+    """MODULE, FILE.py, MODULE:FUNCTION or FILE.py:FUNCTION, with the absolute path of the file; else the same text."""
+    return _absolute(Path(text)) if text.endswith(".py") or ".py:" in text else text
+
+
+def _recipe(name: str) -> str:
+    """The name of a recipe, or the absolute path of its file."""
+    return _absolute(Path(name)) if name.endswith(show.FILE) else name
+
+
+def _absolute(path: Path) -> str:
+    return str(path.absolute())
+
+
+def work(commands: Sequence[Sequence[str]]) -> Iterator[tuple[int | None, str]]:
+    """The task of a worker: run commands one after the other.
+
+    Yields the place of each command when it begins; and at the end None, and the error message or "".
+    """
+    from ctbench.cli.main import main
+
+    for place, arguments in enumerate(commands):
+        yield place, ""
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as told:
+            try:
+                status: object = main(arguments)
+            except SystemExit as refusal:  # of an argument, e.g. a device that only the driver has
+                status = refusal.code
+        if status:
+            yield None, told.getvalue().strip()
+            return
+    yield None, ""
+
+
+@contextmanager
+def _looking(overview: Overview) -> Iterator[None]:
+    """A context in which the files of the runs are looked at from time to time."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK):
+            overview.look()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def files(trial: Trial, args: argparse.Namespace) -> tuple[RunFolder, CertificationFiles]:
+    """The run folder of a trial, and the files of its certification."""
+    folder = RunFolder(args.out / trial.name)
+    return folder, certification(trial, folder, strength(args))
+
+
+def check_different(trials: Sequence[Trial]) -> None:
+    """Raise ValueError if a change is not valid, or if trials would have one folder, or differ only in their names."""
+    by_folder: dict[str, Trial] = {}
+    by_values: dict[tuple[str, str], Trial] = {}
+    for trial in trials:
+        other = by_folder.setdefault(trial.name, trial)
+        if other is not trial:
+            raise ValueError(
+                f"{other.recipe} and {trial.recipe} would both be trained in the folder {trial.name}: sweep one of "
+                f"them, or give a recipe another name"
+            )
+        other = by_values.setdefault((trial.recipe, trial.changed().hash), trial)
+        if other is not trial:
+            raise ValueError(f"{other.name} and {trial.name} are the same recipe: leave one of these values out")
 
 
 def certification(trial: Trial, folder: RunFolder, strength: str) -> CertificationFiles:
@@ -107,10 +190,10 @@ def certification(trial: Trial, folder: RunFolder, strength: str) -> Certificati
     return folder.certification("-".join(filter(None, (region_name(threat.name, threat.eps), strength))))
 
 
-def steps(trial: Trial, folder: RunFolder, files: CertificationFiles) -> Iterator[Step]:
+def steps(trial: Trial, folder: RunFolder, certified: CertificationFiles) -> Iterator[Step]:
     """The two steps of a trial: training, whose records are epochs, and certification, whose records are samples."""
     yield Step(trial.name, "train", "epoch", folder.metrics, trial.changed().epochs)
-    yield Step(trial.name, "certify", "sample", files.records, None)
+    yield Step(trial.name, "certify", "sample", certified.records, None)
 
 
 def combinations(options: Sequence[str]) -> list[tuple[str, ...]]:
@@ -144,7 +227,7 @@ def split(text: str) -> list[str]:
 
 
 def chosen(patterns: list[str]) -> list[str]:
-    """The recipes that match some names or patterns, each once, in the order of the patterns.
+    """The recipes that match some names or patterns, and files of recipes, each once, in the order of the patterns.
 
     Raises:
         ValueError: a pattern matches no recipe.
@@ -152,7 +235,8 @@ def chosen(patterns: list[str]) -> list[str]:
     names = recipes()
     matches: dict[str, None] = {}
     for pattern in patterns:
-        matching = [name for name in names if fnmatchcase(name, pattern)]
+        of_names = [name for name in names if fnmatchcase(name, pattern)]
+        matching = [pattern] if pattern.endswith(show.FILE) else of_names
         if not matching:
             raise ValueError(unknown(pattern))
         matches |= dict.fromkeys(matching)

@@ -208,9 +208,14 @@ class TinyImageNetC(BySeverity):
         return pictures
 
 
+def published_kinds() -> dict[str, type[PublishedCorruption]]:
+    """The published corrupted data sets by name."""
+    return {kind.name: kind for kind in (MNISTC, CIFAR10C, TinyImageNetC)}
+
+
 def published_kind(source: str) -> type[PublishedCorruption]:
     """The published data set of this name. Raises ValueError if there is none."""
-    kinds = {kind.name: kind for kind in (MNISTC, CIFAR10C, TinyImageNetC)}
+    kinds = published_kinds()
     if source not in kinds:
         raise ValueError(f"no corrupted test set is called {source!r}; there are {', '.join(kinds)}")
     return kinds[source]

@@ -299,7 +299,7 @@ class Over(Grouped):
         values = [value for row in rows if (value := _number(row, self.quantity)) is not None]
         if not values:
             return _NOTHING
-        text = f"the least {self.quantity} of {len(values)} is {shortly(min(values))}"
+        text = f"of {len(values)} values of {self.quantity}, the smallest is {shortly(min(values))}"
         return Finding(min(values) > self.bound, text)
 
 

@@ -25,6 +25,7 @@ from ctbench import zoo
 from ctbench.analyses import Analysis, Study
 from ctbench.analyses.corrupted_tests import OURS, CorruptedTests
 from ctbench.attacks import adversarial_accuracy
+from ctbench.engine import Engine, Here
 from ctbench.experiments.following import Following
 from ctbench.experiments.scales import LARGE_RADII, SMALL_RADII, NetworkScale
 from ctbench.experiments.setting import ORIGINAL
@@ -99,6 +100,7 @@ class Networks:
         folder: the folder of the run folders.
         data: the folder of the data sets; None is the variable CTBENCH_DATA, or else the user's cache.
         device: where to compute.
+        engine: where samples are certified and analysed; by default in this process.
         deadline: the time (`time.perf_counter`) after which nothing new begins.
         tell: called with what begins.
     """
@@ -107,6 +109,7 @@ class Networks:
     folder: Path
     data: Path | None = None
     device: torch.device = torch.device("cpu")  # noqa: RUF009
+    engine: Engine = Here()  # noqa: RUF009
     deadline: float = math.inf
     tell: Tell = _silent
 
@@ -167,6 +170,7 @@ class Networks:
         path = run.folder.attacked(f"{region_name(threat.name, threat.eps)}-first-{len(x)}", "+".join(attacks))
         settings = {
             "network_digest": Precisions.of(run.model, x[:1]).proof.digest(),
+            "dataset": run.recipe.dataset.title,
             "threat": repr(threat),
             "attacks": list(attacks),
         }
@@ -175,6 +179,7 @@ class Networks:
             self._begin(f"attack {run.recipe.name}", network)
             evaluation = adversarial_accuracy(run.model, x, y, threat, attacks=attacks)
             path.parent.mkdir(exist_ok=True)
+            path.unlink(missing_ok=True)  # after a kill, the next settings must not describe the records of others
             jsonl.write_json(path.with_suffix(".json"), settings)
             jsonl.rewrite(path, evaluation.records(range(len(x))))
             done = read_attacked(path)
@@ -214,6 +219,7 @@ class Networks:
             run.recipe.threat,
             stages=stages_by_name(stages),
             timeout=self.scale.timeout,
+            engine=self.engine,
             total=None if math.isinf(self.deadline) else max(1.0, self.deadline - time.perf_counter()),
             records=Records(
                 files.records,
@@ -258,7 +264,7 @@ class Networks:
             done = {record.key: record for record in files.start(settings).records}
             if any(key not in done for key in keys):
                 self._begin(f"{asked.name} of {run.recipe.name}", network)
-            for record in asked.records(study, threat, done):
+            for record in asked.records(study, [threat], done, engine=self.engine):
                 files.append(record)
         return files.read().only(keys)
 

@@ -344,10 +344,11 @@ class Estimated(Table):
     def _summary(self, name: str, rows: list[Numbers]) -> Numbers:
         summary: Numbers = {"setting": f"{name}, all networks", "networks": len(rows)}
         for other in self.of:
-            estimates, values = (
-                [float(value) for row in rows if isinstance(value := row[column], int | float)]
-                for column in (self.estimate, other)
-            )
+            pairs = [(row[self.estimate], row[other]) for row in rows]
+            both = [(float(a), float(b)) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float)]
+            if not both:
+                continue
+            estimates, values = zip(*both, strict=True)
             varied = len(set(estimates)) > 1 and len(set(values)) > 1
             summary[f"correlation with {other}"] = statistics.correlation(estimates, values) if varied else None
             differences = [estimate - value for estimate, value in zip(estimates, values, strict=True)]

@@ -40,7 +40,7 @@ class Precisions(Twin[Graph]):
 
         Raises:
             UnsupportedLayerError: a layer has no op.
-            ValueError: the model is not a torch.nn.Module, or rejects inputs of this shape.
+            ValueError: the model is not a torch.nn.Module, cannot be copied, or rejects inputs of this shape.
         """
         like, model = precision(model, x), plain_network(model)
         # double precision from the start: constants rounded to single precision first would give another network
@@ -51,7 +51,10 @@ class Precisions(Twin[Graph]):
 
 def doubled(model: nn.Module) -> nn.Module:
     """A copy of a network in double precision, including tensors that are plain attributes of its modules."""
-    double = copy.deepcopy(model).double()
+    try:
+        double = copy.deepcopy(model).double()
+    except TypeError as error:  # of an attribute such as a lock or an open file
+        raise ValueError(f"the network cannot be copied ({error}): remove this attribute of its modules") from None
     for module in double.modules():
         for name, value in list(vars(module).items()):
             if isinstance(value, Tensor) and value.is_floating_point():

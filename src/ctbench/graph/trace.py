@@ -170,7 +170,8 @@ def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     attributes of its modules. A network without such tensors has those of its input x.
 
     Raises:
-        ValueError: the model is not a torch.nn.Module, or the inputs of a network without tensors are too coarse.
+        ValueError: the model is not a torch.nn.Module, or on the device "meta"; or the inputs of a network without
+            tensors are too coarse.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
@@ -178,6 +179,8 @@ def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     if own is None and x.is_floating_point() and x.dtype not in FINE:
         raise ValueError(f"the inputs are {x.dtype}, too coarse for bounds: give x.float() or x.double()")
     like = x if own is None else own
+    if any(tensor.is_meta for tensor in (like, *model.parameters(), *model.buffers())):
+        raise ValueError("the model has tensors on the device 'meta', which have no values: load its weights first")
     return torch.zeros((), dtype=like.dtype, device=like.device)
 
 

@@ -41,8 +41,8 @@ class Given(Architecture):
     def layers(self, input_shape: tuple[int, ...], classes: int) -> list[nn.Module]:
         """Raises ValueError: no file holds the code of a module."""
         raise ValueError(
-            f"the network is {self.module}, a module of your own, and only its weights are stored: give the module "
-            f"again, model=... in Python or --model MODULE:FUNCTION"
+            f"the network is {self.module}, a module of your own, and only its weights are stored: give the run folder "
+            f"and the module, ctbench.load_run(folder, model=...) in Python or --model MODULE:FUNCTION"
         )
 
 

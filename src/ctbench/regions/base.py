@@ -96,9 +96,11 @@ class Threat(ABC):
             raise ValueError(f"clip is {self.clip}: the range of the data must be (low, high) with low < high")
 
     def check(self, x: Tensor) -> None:
-        """Raise ValueError if x cannot be the centre of a region: it is not finite, or outside the data range."""
+        """Raise ValueError if x cannot be the centre of a region: it has no values, or wrong ones."""
         if not isinstance(x, Tensor):
             raise ValueError(f"the inputs are a {type(x).__name__}: give a torch tensor")
+        if x.is_meta:
+            raise ValueError("the inputs are on the device 'meta', where tensors have no values: move them to another")
         if not bool(torch.isfinite(x).all()):
             raise ValueError("the inputs hold NaN or infinite values")
         if self.clip is not None and x.numel():

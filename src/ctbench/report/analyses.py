@@ -6,13 +6,14 @@ import csv
 import io
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ctbench.report.grid import Grid
 from ctbench.results import AnalysisFiles, Certification, Measurements, RunFolder
 from ctbench.results.decimals import decimals
+from ctbench.results.runs import names_of
 
 LAYER = "layer "  # how the names of quantities of single layers begin
 MOST_PLACES = 12  # a table has no row for the places of an axis with more of them; CSV files and figures have all
@@ -76,6 +77,15 @@ def table(title: str, results: Sequence[Result], x_label: str = "x") -> Grid:
     return Grid(title=title, headings=(*HEADINGS, *([x_label] if axis else []), *names), rows=lines, texts=2)
 
 
+def told_apart(results: Sequence[Result]) -> list[Result]:
+    """The results of several runs, with whole paths as the names of the runs if two of them have the same name."""
+    if not all(result.folder for result in results):
+        return list(results)
+    names = names_of([result.folder for result in results if result.folder])
+    pairs = zip(results, names, strict=True)
+    return [replace(result, settings={**result.settings, "run": name}) for result, name in pairs]
+
+
 def _rows(result: Result) -> Iterator[tuple[tuple[str, ...], float | None, dict[str, float]]]:
     """The labels, the place and the means of each row."""
     measurements = result.measurements
@@ -130,7 +140,8 @@ class Pairs:
         """The correlation; if the quantity is an accuracy, also mean and standard deviation of the differences."""
         related = "-" if self.correlation is None else f"{self.correlation:.4f}"
         about = f"{self.quantity} and {self.accuracy} accuracy at eps {decimals(self.eps)}"
-        text = f"{about}, {len(self.runs)} runs: correlation {related}"
+        runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
+        text = f"{about}, {runs}: correlation {related}"
         if not self.quantity.endswith("accuracy"):
             return text
         apart = [value - accuracy for value, accuracy in zip(self.values, self.accuracies, strict=True)]

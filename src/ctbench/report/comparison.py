@@ -10,6 +10,7 @@ from typing import Any
 from ctbench.report.grid import Grid
 from ctbench.results import OUTCOMES, Attacked, Certification, Failure, RunFolder, Verdict, jsonl, read_attacked
 from ctbench.results.decimals import decimals
+from ctbench.results.runs import names_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,20 +95,24 @@ TEXTS = 5  # the first columns hold text, the others numbers
 def rows(folders: Iterable[Path]) -> list[Row]:
     """The rows of some run folders, in order; a run with several certifications has several rows.
 
+    They are named by the last parts of their paths, or by the whole paths if two runs would have the same name.
+
     Raises:
         FileNotFoundError: a folder does not exist, is a file, or holds neither a run nor a certification.
         ValueError: a file in it is damaged or was edited.
     """
-    return [row for path in folders for row in _rows_of(RunFolder(path))]
+    paths = [Path(path) for path in folders]
+    named = zip(paths, names_of(paths), strict=True)
+    return [row for path, name in named for row in _rows_of(RunFolder(path), name)]
 
 
-def _rows_of(folder: RunFolder) -> list[Row]:
+def _rows_of(folder: RunFolder, name: str) -> list[Row]:
     certifications = folder.certifications()
     if not certifications:
         folder.require()
     trained = _names(folder.recipe)
     about: dict[str, Any] = {
-        "run": folder.path.name,
+        "run": name,
         "method": trained["method"],
         "training_seconds": _training_seconds(folder.metrics),
         "parameters": _parameters(folder.recipe),

@@ -94,8 +94,9 @@ class Measurements:
         return sorted(places, key=lambda x: -math.inf if x is None else x)
 
     def quantities(self, eps: float | None = None, x: float | None = None) -> list[str]:
-        """The names of the quantities at a place."""
-        points = (point for record in self._at(eps) for point in record.points if point.x == x)
+        """The names of the quantities at a place; without a place, those of all places if each quantity has one."""
+        everywhere = x is None and None not in self.places(eps)
+        points = (point for record in self._at(eps) for point in record.points if everywhere or point.x == x)
         return list(dict.fromkeys(name for point in points for name in point.values))
 
     def values(self, quantity: str, eps: float | None = None, x: float | None = None) -> list[float]:
@@ -167,6 +168,9 @@ class Measurements:
                 else:
                     pairs += [(value, 1) for value in values if value is not None]
         if not known:
+            if x is None and quantity in self.quantities(eps):
+                places = ", ".join(f"{place:g}" for place in self.places(eps) if place is not None)
+                raise ValueError(f"{quantity!r} has a number at each of several places, {places}: name one as x")
             where = "" if x is None else f" at {x:g}"
             names = ", ".join(self.quantities(eps, x)) or "none"
             raise ValueError(f"there is no quantity {quantity!r}{where}: there are {names}")
@@ -221,6 +225,9 @@ class AnalysisFiles(RecordFiles):
     def start(self, settings: dict[str, Any]) -> Measurements:
         """Prepare the files for `append`; returns the existing records, from which the analysis continues.
 
+        The name of the run may differ, as a folder that was renamed or copied keeps its records; the new one is
+        written.
+
         Raises:
             ValueError: there are records that were made under other settings.
         """
@@ -228,11 +235,15 @@ class AnalysisFiles(RecordFiles):
             return Measurements(())
         if not jsonl.read(self.records):
             jsonl.write_json(self.settings, sealed(settings))
-        different = differences(self.read_settings(), json.loads(json.dumps(settings)))
+        before = self.read_settings()
+        now = json.loads(json.dumps(settings))
+        different = differences({**before, "run": now.get("run")}, {"run": None, **now})
         if different:
             raise ValueError(
                 f"{self.records} was made under other settings ({different}): choose another place (--out)"
             )
         measurements = self.read()
+        if before.get("run") != settings.get("run"):
+            jsonl.write_json(self.settings, sealed(settings))
         jsonl.rewrite(self.records, jsonl.read(self.records))  # without a record that was truncated by a kill
         return measurements

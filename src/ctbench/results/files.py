@@ -34,7 +34,10 @@ class RecordFiles:
             raise FileNotFoundError(
                 f"there is no file {self.settings}, the settings of {self.records}: keep both files together"
             )
-        settings = jsonl.read_json(self.settings)
+        try:
+            settings = jsonl.read_json(self.settings)
+        except ValueError as error:
+            raise ValueError(f"{error}: restore the file, or choose another place with --out") from None
         if not isinstance(settings, dict):
             raise ValueError(f"{self.settings} holds no settings of {self.kind} but {type(settings).__name__}")
         with jsonl.named(self.settings):

@@ -22,7 +22,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -160,6 +160,13 @@ class CertificationFiles(RecordFiles):
 def region_name(norm: str, eps: float) -> str:
     """The name of the records for a norm and a radius, e.g. "linf-0.1"."""
     return f"{norm}-{eps:.10g}"
+
+
+def names_of(paths: Sequence[Path], name: Callable[[Path], str] = lambda path: path.name) -> list[str]:
+    """A short name for each path, by default its last part; the whole paths if two different ones have one name."""
+    short = [name(path.absolute()) for path in paths]
+    alike = len(set(short)) < len({path.absolute() for path in paths})
+    return [str(path) for path in paths] if alike else short
 
 
 def latest(records: Iterable[SampleRecord]) -> list[SampleRecord]:

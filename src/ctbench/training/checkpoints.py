@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ctbench import zoo
+from ctbench import devices, zoo
 from ctbench.files import write_whole
 from ctbench.graph import unwrapped
 from ctbench.results.jsonl import named
@@ -64,16 +64,21 @@ def blueprint_of(path: Path | str) -> Blueprint:
     return codec.decode(Blueprint, json.loads(about["blueprint"]))
 
 
-def load_network(path: Path | str) -> nn.Module:
+def load_network(path: Path | str, *, device: str | torch.device = "cpu") -> nn.Module:
     """The network of a weights file that `save_network` wrote, or of "zoo:NAME" (see `ctbench.zoo`), in eval mode.
 
-    Raises the errors of `blueprint_of` and `load_weights`.
+    Args:
+        path: the file, or "zoo:NAME".
+        device: where the network is to be.
+
+    Raises the errors of `blueprint_of` and `load_weights`, and ValueError if torch cannot compute on the device.
     """
+    place = devices.available(device)
     if zoo.is_entry(path):
         path = zoo.located(path) / "weights.safetensors"
     model = blueprint_of(path).build()
     load_exactly(model, Path(path))
-    return model.eval()
+    return model.eval().to(place)
 
 
 def load_exactly(model: nn.Module, path: Path) -> None:

@@ -81,8 +81,8 @@ def change(text: str) -> tuple[str, str]:
 
 
 def changed(kind: type[T], content: Json, changes: Mapping[str, str]) -> T:
-    """The dataclass of JSON values, with other values at some paths, in their order."""
-    for path, text in changes.items():
+    """The dataclass of JSON values, with other values at some paths: a part is set before the fields in it."""
+    for path, text in sorted(changes.items(), key=lambda change: change[0].count(".")):
         _set(kind, content, path.split("."), _parse(text), path)
     return decode(kind, content)
 

@@ -86,7 +86,7 @@ class Cascade:
         deadline: the moment at which the whole job ends, on the clock of `ctbench.time_budget`.
     """
 
-    stages: tuple[Stage, ...]
+    stages: Sequence[Stage]
     timeout: float | None = None
     replay: Replay | None = None
     deadline: float = math.inf
@@ -95,6 +95,7 @@ class Cascade:
         if isinstance(self.stages, str):
             example = f"ctbench.verify.stages_by_name({self.stages!r})"
             raise ValueError(f"stages is {self.stages!r}: give a list of Stage objects, e.g. {example}")
+        object.__setattr__(self, "stages", tuple(self.stages))
         wrong = next((stage for stage in self.stages if not isinstance(stage, Stage)), None)
         if wrong is not None or not self.stages:
             shown = "an empty list" if wrong is None else repr(wrong)

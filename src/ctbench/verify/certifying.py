@@ -7,12 +7,15 @@ certify(load_run("runs/mine"))                          # on its test set, with 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import chain, takewhile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import takewhile
 from numbers import Integral, Real
 
 from torch import Tensor, nn
 
+from ctbench.engine import Engine, Here, Kept, Local, Task
 from ctbench.regions import Threat
 from ctbench.regions.box import Radii
 from ctbench.regions.lookup import threat_or_linf
@@ -21,11 +24,10 @@ from ctbench.results.failures import warn
 from ctbench.time_budget import now
 from ctbench.verify.cascade import OVER, Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
-from ctbench.verify.job import Job, Samples
+from ctbench.verify.job import Job, Samples, certify_chunk
 from ctbench.verify.records import Records
 from ctbench.verify.stages import Stage
 from ctbench.verify.trained import TrainedRun, records_of, samples_of
-from ctbench.verify.workers import shared
 
 
 def certify(
@@ -42,6 +44,7 @@ def certify(
     replay: Replay | None = None,
     seed: int = 0,
     workers: int = 1,
+    engine: Engine | None = None,
 ) -> Certification:
     """Prove for each sample that the network's answer is right on the whole region that the threat model allows.
 
@@ -65,8 +68,9 @@ def certify(
         records: where to write the records, and whom to tell; by default they are only returned.
         replay: another implementation of the network, [B, *shape] to [B, K]. It must confirm each counterexample.
         seed: the seed of the attacks.
-        workers: the number of processes. They share the samples, and torch's threads. Model, stages and replay must be
-            picklable.
+        workers: the short form of engine=Local(workers=...), processes of this machine; 1 is this process alone.
+        engine: where samples are certified, e.g. `ctbench.engine.Ray()`. Model, stages and replay must be picklable
+            unless it is this process. The records are written by this process alone.
 
     Returns:
         A record for each sample, and the accuracies.
@@ -79,7 +83,7 @@ def certify(
         UnsupportedLayerError: a layer has no op; the message says which layer and what to register.
         ValueError: a model, threat model, input, label or number is invalid, or the file of the records was made under
             other settings, of another network or of other inputs, or is being written by another process.
-        ChildProcessError: a process died; raised after the others have finished.
+        ChildProcessError: workers died three times of the same samples; raised after all others are certified.
     """
     begin = now()
     if not (isinstance(seed, Integral) and 0 <= seed < 2**31):
@@ -88,6 +92,10 @@ def certify(
         raise ValueError(f"total is {total!r}: give a number of seconds > 0, or None for no limit")
     if not (isinstance(workers, Integral) and workers >= 1):
         raise ValueError(f"workers is {workers!r}: give a whole number of processes, 1 or more")
+    if not isinstance(engine, Engine | None) or (engine is not None and workers != 1):
+        raise ValueError(
+            f"engine is {engine!r} with {workers} workers: give an engine, e.g. Local(workers=2), or workers"
+        )
     if not isinstance(records, Records | None):
         raise ValueError(f"records is {records!r}: give ctbench.Records(path), or None")
     if isinstance(model, TrainedRun):
@@ -100,21 +108,25 @@ def certify(
     if x is None or y is None:
         raise ValueError("x or y is missing: give N inputs and N labels, or a run, which has its own test set")
     records = Records() if records is None else records
+    engine = engine or (Here() if workers == 1 else Local(workers=int(workers)))
     deadline = math.inf if total is None else begin + total
-    cascade = Cascade(stages=tuple(stages), timeout=timeout, replay=replay, deadline=deadline)
+    cascade = Cascade(stages=stages, timeout=timeout, replay=replay)
     job = Job.of(model, x, y, threat=threat_or_linf(threat, eps), cascade=cascade, seed=seed)
     samples = Samples(range(records.first, records.first + len(x)), x, y)
+    size = engine.size()  # raises, before files are written, if there is nowhere to work
     with records.writing(job.settings, len(x)) as writer:
         samples.recognize({**writer.kept, **writer.again})
         by_index = dict(writer.kept)
         if records.on_start is not None:
             records.on_start(Certification.of(by_index[index] for index in samples.indices if index in by_index))
-        chunks = samples.chunks(by_index, workers)
-        in_time = takewhile(lambda _: now() < deadline, map(samples.take, chunks))
-        workers = min(workers, len(chunks))
-        parts = shared(job, in_time, workers) if workers > 1 else chain.from_iterable(map(job.records, in_time))
-        for part in parts:
-            by_index |= {record.index: record for record in writer.write(part)}
+        finished = set(by_index)
+        chunks = samples.chunks(finished, size)
+        tasks = _tasks(Kept(job), samples, chunks, finished, deadline)
+        with closing(engine.run(tasks, count=len(chunks))) as parts:
+            for _, part in parts:
+                new = writer.write([record for record in part if record.index not in finished])
+                by_index |= {record.index: record for record in new}
+                finished.update(record.index for record in new if record.finished)
     missed = Decision(reason=OVER, open=Open.JOB_OVER)
     certification = Certification.of(
         by_index[index] if index in by_index else samples.record(place, missed)
@@ -122,3 +134,18 @@ def certify(
     )
     warn(certification.failures, stacklevel=2)
     return certification
+
+
+def _tasks(
+    job: Kept, samples: Samples, chunks: list[list[int]], finished: Collection[int], deadline: float
+) -> Iterator[Task]:
+    """A task for each chunk until the deadline. A worker gets those of its samples that are not finished by then."""
+
+    def arguments(places: list[int]) -> tuple[Samples, float]:
+        missing = [place for place in places if samples.indices[place] not in finished]
+        return samples.take(missing), deadline - now()
+
+    for places in takewhile(lambda _: now() < deadline, chunks):
+        first, last = samples.indices[places[0]], samples.indices[places[-1]]
+        key = f"sample {first}" if first == last else f"samples {first} to {last}"
+        yield Task(key, certify_chunk, partial(arguments, places), job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -27,7 +27,7 @@ ROUNDING = "outward"  # how bounds that certify are rounded: records say it, bec
 NOT_FINITE = "the logits are NaN or infinite"
 TIE = "clean: another logit is as great as that of the label"
 UNDECIDED = "clean: rounding leaves open whether the prediction is right"
-SHARES = 4  # chunks for each process, at least: some chunks take longer than others
+SHARES = 4  # a chunk is at most this part of a worker's share of the samples that are left
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +42,20 @@ class Samples:
         return Samples([self.indices[place] for place in places], self.x[places], self.y[places])
 
     def chunks(self, done: Collection[int], workers: int) -> list[list[int]]:
-        """The places of the samples that are not done yet, in chunks that begin at fixed indices."""
+        """The places of the samples that are not done yet, in chunks.
+
+        For one worker they begin at fixed indices. For several, each has its part of the samples that are left, so they
+        become smaller, down to one sample: then no worker waits long for slow samples of another one.
+        """
         missing = [place for place, index in enumerate(self.indices) if index not in done]
-        size = CHUNK if workers == 1 else max(1, min(CHUNK, len(missing) // (workers * SHARES)))
-        return [list(places) for _, places in groupby(missing, lambda place: self.indices[place] // size)]
+        if workers == 1:
+            return [list(places) for _, places in groupby(missing, lambda place: self.indices[place] // CHUNK)]
+        chunks, start = list[list[int]](), 0
+        while start < len(missing):
+            size = max(1, min(CHUNK, (len(missing) - start) // (workers * SHARES)))
+            chunks.append(missing[start : start + size])
+            start += size
+        return chunks
 
     def digest(self, place: int) -> str:
         """The digest of a sample: of its input and its label."""
@@ -110,6 +120,10 @@ class Job:
             "seed": self.seed,
         }
 
+    def within(self, seconds: float) -> Job:
+        """The job if it ends this many seconds from now, on the clock of this machine."""
+        return replace(self, cascade=replace(self.cascade, deadline=now() + seconds))
+
     @full_float32
     @torch.no_grad()
     def records(self, chunk: Samples) -> Iterator[list[SampleRecord]]:
@@ -154,6 +168,12 @@ class Job:
             for sign, is_finite in zip(signs.tolist(), finite.tolist(), strict=True)
         ]
         return decisions, predictions.tolist()
+
+
+def certify_chunk(job: Job, chunk: Samples, seconds: float) -> Iterator[list[SampleRecord]]:
+    """The task of a worker: the records of a chunk, which may be empty, within this many seconds."""
+    if chunk.indices:
+        yield from job.within(seconds).records(chunk)
 
 
 def _clean_decision(sign: float, is_finite: bool) -> Decision:

@@ -55,7 +55,7 @@ def certify_radii(
         total: seconds for all samples at all radii together; None for no limit.
         records: where the records of each radius go; by default they are only returned, and those of a run go to the
             files that `ctbench certify` uses, which are resumed.
-        settings: stages, timeout, replay, seed and workers, as in `certify`.
+        settings: stages, timeout, replay, seed, workers and engine, as in `certify`.
 
     Returns:
         A certification for each radius, ascending.

@@ -91,7 +91,7 @@ def verify_property(
             or the timeout or the seed is out of range.
     """
     start = now()
-    cascade = Cascade(stages=tuple(stages), timeout=timeout)
+    cascade = Cascade(stages=stages, timeout=timeout)
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed is {seed}: it must be a whole number in [0, 2^31)")
     if not isinstance(prop, Property):

@@ -132,7 +132,7 @@ def radii(
         raise ValueError(f"total is {total!r}: give a number of seconds > 0, or None for no limit")
     records = Records() if records is None else records
     end = math.inf if total is None else now() + total
-    cascade = Cascade(stages=tuple(stages), timeout=timeout, replay=replay, deadline=end)
+    cascade = Cascade(stages=stages, timeout=timeout, replay=replay, deadline=end)
     job = Job.of(model, x, y, threat=threat, cascade=cascade, seed=seed)
     number = math.ceil(largest / tolerance * (1 - 1e-9))
     search = Search(job, Samples(range(records.first, records.first + len(x)), x, y), number)

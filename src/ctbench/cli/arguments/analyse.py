@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctbench.cli.arguments import subject
-from ctbench.cli.options import Commands, add_data, add_device, radius
+from ctbench.cli.options import Commands, add_data, add_engine, radius
 
 DEFAULT = "fragmentation,utilisation,states,tightness"
 
@@ -43,7 +43,7 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
-    add_device(command)
+    add_engine(command)
 
 
 def radii(text: str) -> list[float]:

@@ -9,7 +9,7 @@ from ctbench.cli.options import (
     Commands,
     add_attack_strength,
     add_data,
-    add_device,
+    add_engine,
     add_stages,
     add_strict,
     add_timeout,
@@ -37,7 +37,7 @@ def add_to(commands: Commands) -> None:
         "--total", type=seconds, metavar="S", help="seconds for all samples together (default: no limit)"
     )
     command.add_argument(
-        "--workers", type=positive, default=1, metavar="N", help="processes; they share torch's threads"
+        "--workers", type=positive, metavar="N", help="short for --on local:N; 1 is this process alone"
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="the records (default: in the run folder)")
     command.add_argument(
@@ -53,4 +53,4 @@ def add_to(commands: Commands) -> None:
     add_strict(command)
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
-    add_device(command)
+    add_engine(command)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ctbench.cli.arguments import subject
-from ctbench.cli.options import Commands, add_data
+from ctbench.cli.options import Commands, add_data, add_model
 
 SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx"}
 
@@ -22,6 +22,7 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("--to", required=True, choices=SUFFIXES, help="safetensors, with the network in it, or onnx")
     subject.add_network(command)
+    add_model(command)
     command.add_argument("--dataset", metavar="NAME", help="with --network: the data that the network is for")
     command.add_argument("--dataset-path", metavar="PATH", help="the path of the images, with --dataset folder")
     command.add_argument(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
-from ctbench.cli.options import Commands, add_data, add_device, positive, seconds
+from ctbench.cli.options import Commands, add_data, add_engine, positive, seconds
 
 
 def add_to(commands: Commands) -> None:
@@ -32,11 +31,13 @@ def add_to(commands: Commands) -> None:
         metavar="N",
         help="the number of seeds, of figures that have seeds (default: 2, or that of the paper)",
     )
-    command.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="trials at a time")
+    command.add_argument(
+        "--jobs", type=positive, metavar="N", help="trials at a time, in processes of this machine (default: the cores)"
+    )
     command.add_argument(
         "--total", type=seconds, default=math.inf, metavar="S", help="seconds after which no trial starts"
     )
     command.add_argument("--out", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="records and figures")
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
-    add_device(command)
+    add_engine(command)

@@ -8,7 +8,7 @@ from ctbench.cli.options import (
     Commands,
     add_attack_strength,
     add_data,
-    add_device,
+    add_engine,
     add_own,
     add_set,
     add_stages,
@@ -20,7 +20,9 @@ from ctbench.cli.options import (
 
 def add_to(commands: Commands) -> None:
     command = commands.add_parser("sweep", help="train and certify many recipes, and compare them")
-    command.add_argument("recipes", nargs="+", metavar="RECIPE", help="names, or patterns such as 'mnist_small_*'")
+    command.add_argument(
+        "recipes", nargs="+", metavar="RECIPE", help="names, patterns such as 'mnist_small_*', or files recipe.json"
+    )
     add_set(command)
     command.add_argument(
         "--vary",
@@ -33,7 +35,7 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the run folders")
     command.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="recipes at a time; they share the cores"
+        "--jobs", type=positive, metavar="N", help="recipes at a time (short for --on local:N); they share the cores"
     )
     command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
     add_stages(command)
@@ -44,4 +46,4 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_own(command)
     add_data(command)
-    add_device(command)
+    add_engine(command)

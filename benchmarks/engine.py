@@ -1,0 +1,126 @@
+"""Engines: tasks a second, one certification on each engine, and one on up to 1,000 simulated workers.
+
+CTBENCH_RUN names the run folder of a certified network, e.g. runs/mnist_small/mnist_small_sabr, and CTBENCH_DATA the
+folder of the data; without them only the first part runs. Times are worth something on an idle machine only.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from operator import attrgetter, ne
+from pathlib import Path
+
+from benchmarks._simulation import simulated
+from ctbench.engine import Engine, Here, Local, Ray, Task
+from ctbench.results import CertificationFiles, RunFolder, SampleRecord, Verdict
+from ctbench.results.runs import region_name
+from ctbench.training import load_run
+from ctbench.verify import certify
+
+TASKS = 2000
+RECORDS = 5000
+WORKERS = (1, 2, 8, 100, 1000)
+
+
+def main() -> None:
+    engines: dict[str, Engine] = {"here": Here(), "local:2": Local(workers=2)}
+    if find_spec("ray") is not None:
+        engines["ray, 2 workers"] = Ray(workers=2)
+    per_task = _tasks(engines)
+    per_record = _writing()
+    folder, data = os.environ.get("CTBENCH_RUN"), os.environ.get("CTBENCH_DATA")
+    if folder is None or data is None:
+        print("\ncertification: not run, CTBENCH_RUN names no run folder or CTBENCH_DATA no data")
+        return
+    _certification(Path(folder), Path(data), engines)
+    _simulation(Path(folder), per_task, per_record)
+
+
+def results(number: int) -> Iterator[int]:
+    """A task without work."""
+    yield from range(number)
+
+
+def _seconds(engine: Engine, tasks: int, each: int) -> float:
+    """Seconds from the first result of some tasks to the last one: so the start of workers does not count."""
+    arrivals = engine.run((Task(str(number), results, (each,)) for number in range(tasks)), count=tasks)
+    next(arrivals)
+    start = time.perf_counter()
+    assert sum(1 for _ in arrivals) == tasks * each - 1, "every task gives all its results"
+    return time.perf_counter() - start
+
+
+def _tasks(engines: dict[str, Engine]) -> float:
+    """Print the tasks a second of each engine; returns the seconds for a task of the slowest one."""
+    print(f"\n{'tasks without work':20}{'results each':>14}{'tasks/s':>10}{'results/s':>11}")
+    slowest = 0.0
+    for name, engine in engines.items():
+        for each in (1, 100):
+            tasks = TASKS if each == 1 else TASKS // 20
+            seconds = _seconds(engine, tasks, each)
+            print(f"{name:20}{each:14}{tasks / seconds:10.0f}{tasks * each / seconds:11.0f}", flush=True)
+            slowest = max(slowest, seconds / tasks if each == 1 else 0.0)
+    return slowest
+
+
+def _writing() -> float:
+    """Print the records a second of the writer; returns the seconds for a record that is written alone."""
+    record = SampleRecord(
+        index=0,
+        label=7,
+        prediction=7,
+        verdict=Verdict.CERTIFIED,
+        stage="crown",
+        bound=0.25,
+        seconds=0.5,
+        digest="0" * 16,
+    )
+    print(f"\n{'records':>10}{'at a time':>11}{'records/s':>11}")
+    taken = dict[int, float]()
+    for size in (1, 100):
+        with tempfile.TemporaryDirectory() as folder:
+            files = CertificationFiles(Path(folder) / "linf-0.1.jsonl")
+            files.start({"samples": [0, RECORDS]}, resume=False)
+            start = time.perf_counter()
+            for _ in range(RECORDS // size):
+                files.append([record] * size, counterexamples=False)
+            taken[size] = (time.perf_counter() - start) / RECORDS
+        print(f"{RECORDS:10}{size:11}{1 / taken[size]:11.0f}", flush=True)
+    return taken[1]
+
+
+def _certification(folder: Path, data: Path, engines: dict[str, Engine]) -> None:
+    """Print the time of the complete cascade on all test images, on each engine."""
+    loaded = load_run(folder)
+    x, y = loaded.recipe.dataset.load(data).test[:]
+    print(f"\n{loaded.recipe.name}, {len(x)} images, complete cascade")
+    print(f"{'engine':20}{'seconds':>10}{'here / it':>11}{'other verdicts':>16}")
+    first = dict[str, tuple[float, list[Verdict]]]()
+    for name, engine in engines.items():
+        start = time.perf_counter()
+        certification = certify(loaded.model, x, y, loaded.recipe.threat, timeout=20.0, engine=engine)
+        seconds, verdicts = time.perf_counter() - start, [record.verdict for record in certification]
+        reference = first.setdefault("here", (seconds, verdicts))
+        other = sum(map(ne, reference[1], verdicts))
+        print(f"{name:20}{seconds:10.1f}{reference[0] / seconds:11.2f}{other:16}", flush=True)
+
+
+def _simulation(folder: Path, per_task: float, per_record: float) -> None:
+    """Print the times on simulated workers, with the times per sample in the records of a run."""
+    recipe = load_run(folder).recipe
+    files = RunFolder(folder).certification(region_name(recipe.threat.name, recipe.threat.eps))
+    seconds = list(map(attrgetter("seconds"), sorted(files.read(), key=attrgetter("index"))))
+    if not seconds:
+        print(f"\nsimulation: not run, there are no records in {files.records}: certify the run first")
+        return
+    for times in (1, 100):
+        print(f"\n{times} x the {len(seconds)} samples of {files.records.name}, {sum(seconds) * times:.0f} s in all")
+        print(f"{'workers':>8}{'seconds':>10}{'ideal':>10}{'ideal / it':>12}{'driver busy':>13}{'chunks':>9}")
+        for workers in WORKERS:
+            told = simulated(seconds * times, workers, per_chunk=per_task, per_sample=per_record)
+            share = told.ideal / told.seconds
+            print(f"{workers:8}{told.seconds:10.1f}{told.ideal:10.1f}{share:12.2f}{told.driver:13.1%}{told.chunks:9}")

@@ -1,0 +1,119 @@
+"""Workers that die, and tasks that are given to them: the same for processes and for a cluster."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable
+from typing import Any, Generic, TypeVar
+
+from ctbench.engine.base import ATTEMPTS, Key, Queue, Task, TasksFailedError
+from ctbench.engine.serving import Kind, Message
+
+
+class WorkerDiedError(Exception):
+    """A worker died; the message says how."""
+
+
+class Worker(ABC):
+    """A worker that can be given one task at a time."""
+
+    task: Task | None = None
+    ready: bool = False  # whether it has started
+
+    @abstractmethod
+    def give(self, task: Task) -> None:
+        """Send a task to the worker. Raises ValueError if it cannot be sent, and WorkerDiedError."""
+
+    @abstractmethod
+    def take(self) -> Message:
+        """What the worker says next; only called if it has said something. A kept value that it needs is sent.
+
+        Raises:
+            WorkerDiedError: it has died.
+        """
+
+    @abstractmethod
+    def end(self) -> None:
+        """End the worker, whatever it does."""
+
+
+W = TypeVar("W", bound=Worker)
+
+
+class Crew(ABC, Generic[W]):
+    """The workers of one run."""
+
+    def __init__(self, size: int) -> None:
+        self.workers: list[W] = []
+        self.size = size
+        self.stillborn = 0  # workers in a row that died before they were ready
+
+    @abstractmethod
+    def hire(self) -> W:
+        """Start a worker; it says that it is ready when it is."""
+
+    @abstractmethod
+    def wait(self, workers: list[W]) -> list[W]:
+        """Those of some workers that have said something, or died; at least one."""
+
+    def run(self, tasks: Iterable[Task]) -> Generator[tuple[Key, Any]]:
+        """What `Engine.run` promises."""
+        queue = Queue(iter(tasks))
+        try:
+            for _ in range(self.size):
+                self.workers.append(self.hire())
+            while self._occupied(queue):
+                for worker in self.wait([worker for worker in self.workers if worker.task or not worker.ready]):
+                    yield from self._heard(worker, queue)
+        finally:
+            for worker in self.workers:
+                worker.end()
+        if queue.failures:
+            raise TasksFailedError(queue.failures)
+
+    def _occupied(self, queue: Queue) -> bool:
+        """Give tasks to free workers; returns whether there is something to wait for."""
+        if any(worker.ready for worker in self.workers):
+            for worker in [worker for worker in self.workers if worker.ready and worker.task is None]:
+                if (task := queue.next()) is None:
+                    return any(worker.task for worker in self.workers)
+                worker.task = task
+                try:
+                    worker.give(task)
+                except WorkerDiedError as death:
+                    self._lost(worker, queue, death)
+        return bool(self.workers)
+
+    def _heard(self, worker: W, queue: Queue) -> Generator[tuple[Key, Any]]:
+        """Take what a worker says."""
+        try:
+            kind, content = worker.take()
+        except WorkerDiedError as death:
+            self._lost(worker, queue, death)
+            return
+        if kind is Kind.READY:
+            worker.ready, self.stillborn = True, 0
+            return
+        if kind is Kind.NEEDS:
+            return
+        assert worker.task is not None, "a worker only speaks of its task"
+        if kind is Kind.RESULT:
+            yield worker.task.key, content
+            return
+        if kind is Kind.FAILED:
+            queue.failures[worker.task.key] = content
+        worker.task = None
+
+    def _lost(self, worker: W, queue: Queue, death: WorkerDiedError) -> None:
+        """Put another worker in the place of one that died. Raises ChildProcessError if no worker can start."""
+        worker.end()
+        self.workers.remove(worker)
+        if worker.task is not None:
+            queue.died(worker.task, str(death))
+        self.stillborn += not worker.ready
+        if self.stillborn >= ATTEMPTS:
+            raise ChildProcessError(
+                f"{ATTEMPTS} workers died before they could begin, the last one: {death}; a script that uses workers "
+                f"needs the line `if __name__ == '__main__':` around its work"
+            )
+        self.workers.append(self.hire())
