@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -68,6 +69,16 @@ def test_a_task_whose_worker_dies_is_done_again_and_then_given_up(tmp_path):
         (f"other {n}", 0): 1 for n in range(5)
     }
     assert list(error.value.failures) == ["always"]
+
+
+def test_a_task_of_a_module_that_workers_do_not_have_is_told(monkeypatch):
+    here = ModuleType("only_in_the_driver")
+    exec("def task(): yield 1", vars(here))
+    monkeypatch.setitem(sys.modules, here.__name__, here)
+    place = Local(workers=1)
+    tried = [Task("a", here.task, ()), Task("b", tasks.count, (1,))]
+    with pytest.raises(TasksFailedError, match=r"a worker cannot import what the task is made of: No module named"):
+        list(place.run(tried))
 
 
 def test_arguments_are_made_when_a_worker_gets_the_task(tmp_path):

@@ -184,7 +184,11 @@ def _serve(pipe: Connection, device: str | None) -> None:
     desk = Desk(device)
     pipe.send_bytes(pickle.dumps((Kind.READY, None)))
     while True:
-        function, arguments, digest = pickle.loads(pipe.recv_bytes())
+        try:
+            function, arguments, digest = pickle.loads(pipe.recv_bytes())
+        except (ImportError, AttributeError) as error:  # of a module that only the driver can import
+            pipe.send_bytes(pickle.dumps((Kind.FAILED, f"a worker cannot import what the task is made of: {error}")))
+            continue
         for message in desk.perform(function, arguments, digest, pipe.recv_bytes):
             try:
                 content = pickle.dumps(message)
