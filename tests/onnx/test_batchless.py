@@ -45,6 +45,23 @@ CASES = {
     "a column": ([one("MatMul", arr(5, 4), "x"), one("Add", "1", arr(5, 1)), one("Relu", "2")], (4, 1)),
     "rows as a batch of the file": ([one("Gemm", arr(4, 3), arr(3)), one("Relu", "1")], (2, 4)),
     "an image that gets its batch": ([one("Unsqueeze", ints(0)), one("Conv", "1", arr(2, 3, 2, 2))], (3, 5, 4)),
+    "functions of each number": (
+        [
+            one("Atan"),
+            one("Mean", "1", arr(3), arr(2, 1)),
+            one("Shrink", "2", bias=0.1, lambd=0.1),
+            one("Softplus", "3"),
+        ],
+        (2, 3),
+    ),
+    "slopes": ([one("PRelu", arr(2, 1))], (2, 3)),
+    "Softmax of a vector": ([one("Softmax")], (4,)),
+    "Softmax of rows": ([one("Softmax", axis=0), one("LogSoftmax", "1")], (2, 3)),
+    "norms": ([one("LayerNormalization", arr(3), arr(3)), one("ReduceL2", "1", axes=[0], keepdims=0)], (2, 3)),
+    "attention": (
+        [one("Transpose"), one("MatMul", "x", "1"), one("Softmax", "2"), one("MatMul", "3", "x")],
+        (4, 3),
+    ),
     "one number": ([one("Mul", arr(1)), one("Relu", "1")], (1,)),
 }
 

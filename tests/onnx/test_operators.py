@@ -206,6 +206,10 @@ CASES = {
     "Pow": ([one("Pow", scalar(2.0)), one("Pow", "1", scalar(1.5))], IMAGE, 17),
     # softmax and normalisation
     "Softmax": ([one("Softmax", axis=1)], IMAGE, 17),
+    "an old Softmax of vectors": ([one("Softmax")], VECTOR, 11),
+    "an old Softmax of the last axis": ([one("Softmax", axis=3), one("LogSoftmax", "1", axis=-1)], IMAGE, 11),
+    "an old Softmax of an axis before one of size 1": ([one("Softmax")], (1, 5, 1), 11),
+    "Softmax of the last axis": ([one("Softmax")], IMAGE, 17),
     "Softmax of vectors": ([one("Softmax")], VECTOR, 17),
     "LogSoftmax": ([one("LogSoftmax", axis=-1)], VECTOR, 17),
     "LayerNormalization": ([one("LayerNormalization", arr(6), arr(6))], IMAGE, 17),

@@ -31,6 +31,7 @@ REFUSALS = {
     "MatMul of many matrices": ([one("MatMul", arr(2, 3, 4))], PAIR, 17, "one matrix"),
     "MatMul that fits nothing": ([one("MatMul", arr(5, 4))], VECTOR, 17, r"'node1' \(MatMul\): it cannot be computed"),
     "Conv of 4 axes": ([one("Conv", arr(2, 2, 1, 1, 1, 1))], (1, 2, 3, 3, 3, 3), 17, "give 1 to 3 axes"),
+    "an old Softmax of rows without a batch": ([one("Softmax")], (4, 3, 2), 11, "goes over all axes from 2 on"),
     "an old Softmax of several axes": ([one("Softmax")], PAIR, 11, "goes over all axes from 1 on"),
     "Shrink that jumps": ([one("Shrink", lambd=1.0)], PAIR, 17, "bias equal to lambd"),
     "Pow of many exponents": ([one("Pow", arr(4))], VECTOR, 17, "must be one number"),

@@ -27,7 +27,7 @@ ELEMENTWISE = {
     *("Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu", "Where"),
 }
 # operators with an attribute "axis", and its default
-AXIS = {"Concat": 0, "Split": 0, "Gather": 0, "Softmax": -1, "LogSoftmax": -1, "ArgMax": 0}
+AXIS = {"Concat": 0, "Split": 0, "Gather": 0, "Softmax": -1, "LogSoftmax": -1, "ArgMax": 0, "LayerNormalization": -1}
 # reductions over axes, an attribute or the second input; all axes if there are none
 REDUCTIONS = frozenset(f"Reduce{name}" for name in ("Max", "Mean", "Min", "Sum", "Prod", "L1", "L2", "SumSquare"))
 
