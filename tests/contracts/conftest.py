@@ -357,6 +357,8 @@ def hard_points() -> Callable[..., Tensor]:
 
         worst = PGD(steps=steps, clean_start=True)(objective, region.take(samples), x[samples], generator)
         attacked = worst.unflatten(0, (spec.shape[1], len(x)))
-        return torch.cat([sampled[:count], corners, region.project(x)[None], attacked])
+        points = torch.cat([sampled[:count], corners, region.project(x)[None], attacked])
+        # projections on a polytope leave it by small errors: a step towards x, which lies inside, takes them back
+        return x + (1 - 1e-5) * (points - x) if isinstance(region, Polytope) else points
 
     return find

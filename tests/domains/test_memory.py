@@ -31,7 +31,8 @@ class Alive(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self.known:
+            counted = isinstance(tensor, Tensor) and not tensor.is_meta  # meta tensors have no bytes
+            if counted and tensor.untyped_storage()._cdata not in self.known:
                 storage = tensor.untyped_storage()
                 self.known.add(storage._cdata)
                 self.bytes += storage.nbytes()
