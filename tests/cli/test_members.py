@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests import own_members
 
+from ctbench.engine import Here
 from ctbench.training import load_run
 
 USER = ("--import", "tests.own_members")
@@ -86,14 +87,16 @@ def test_unknown_stages_and_attacks_are_answered_with_those_there_are(fails, run
 def test_sweep_hands_the_import_on(succeeds, monkeypatch, tmp_path):
     calls = list[list[str]]()
 
-    def remember(call, **_):
-        calls.append(call)
-        return subprocess.CompletedProcess(call, 1, stderr="stopped")
+    def remember(commands):
+        calls.extend(commands)
+        yield None, "stopped"
 
-    monkeypatch.setattr("subprocess.run", remember)
+    monkeypatch.setattr("ctbench.cli.sweep.engine", lambda *_, **__: Here())
+    monkeypatch.setattr("ctbench.cli.sweep.work", remember)
     with pytest.raises(ValueError, match="stopped"):
         succeeds("--traceback", *USER, "sweep", "digits_ibp", "--out", tmp_path / "s")
-    assert calls[0][3:6] == ["--import=tests.own_members", "train", "digits_ibp"]
+    assert [call[0] for call in calls] == ["train", "certify"]
+    assert all("--import=tests.own_members" in call for call in calls)
 
 
 MODULE = Path(own_members.__file__).read_text()

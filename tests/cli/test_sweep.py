@@ -141,7 +141,8 @@ def test_sweep_passes_a_module_and_data_of_your_own_on(succeeds, tmp_path, here)
     out = succeeds("sweep", "digits_ibp", "--out", tmp_path, *own, "--stages", "fast", "--markdown")
     assert [cell.strip() for cell in out.splitlines()[-1].split("|")[1:8]][-1] == "7"
     assert [command[0] for command in here] == ["train", "certify"]
-    passed_on = (own[:2], own[2:], ("--device", "cpu"))
+    file = Path("own_of_the_sweep.py").absolute()  # workers may have another working folder
+    passed_on = (("--model", f"{file}:network"), ("--data-from", f"{file}:data"), ("--device", "cpu"))
     assert all(command[command.index(name) + 1] == value for command in here for name, value in passed_on)
 
 
