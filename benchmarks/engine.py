@@ -121,6 +121,8 @@ def _simulation(folder: Path, per_task: float, per_record: float) -> None:
         print(f"\n{times} x the {len(seconds)} samples of {files.records.name}, {sum(seconds) * times:.0f} s in all")
         print(f"{'workers':>8}{'seconds':>10}{'ideal':>10}{'ideal / it':>12}{'driver busy':>13}{'chunks':>9}")
         for workers in WORKERS:
-            told = simulated(seconds * times, workers, per_chunk=per_task, per_sample=per_record)
-            share = told.ideal / told.seconds
-            print(f"{workers:8}{told.seconds:10.1f}{told.ideal:10.1f}{share:12.2f}{told.driver:13.1%}{told.chunks:9}")
+            simulation = simulated(seconds * times, workers, per_chunk=per_task, per_sample=per_record)
+            share = simulation.ideal / simulation.seconds
+            print(
+                f"{workers:8}{simulation.seconds:10.1f}{simulation.ideal:10.1f}{share:12.2f}{simulation.driver:13.1%}{simulation.chunks:9}"
+            )

@@ -123,8 +123,8 @@ class CorruptedTests:
                 f"{run.folder.path} was trained on {name}, and {self.source} corrupts the images of another data set: "
                 f"take {published[name]}"
             )
-        given = root is None or isinstance(run.source, Data)
-        clean = (run.load_data() if given else run.recipe.dataset.load(root)).test
+        own_data = isinstance(run.source, Data)
+        clean = (run.load_data() if root is None or own_data else run.recipe.dataset.load(root)).test
         if not isinstance(clean, Images):
             raise ValueError(
                 f"{run.folder.path} was trained on {name}, which holds no images: corruptions are those of images, "

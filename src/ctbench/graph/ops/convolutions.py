@@ -38,6 +38,30 @@ def sums_of_products(x: Tensor) -> Iterator[None]:
 SIDES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
 
+class OfImages:
+    """Torch's functions for height and width."""
+
+    @staticmethod
+    def convolve(*arguments: Any) -> Tensor:
+        return F.conv2d(*arguments)
+
+    @staticmethod
+    def spread(*arguments: Any) -> Tensor:
+        return F.conv_transpose2d(*arguments)
+
+
+class OfVolumes:
+    """Torch's functions for depth, height and width."""
+
+    @staticmethod
+    def convolve(*arguments: Any) -> Tensor:
+        return F.conv3d(*arguments)
+
+    @staticmethod
+    def spread(*arguments: Any) -> Tensor:
+        return F.conv_transpose3d(*arguments)
+
+
 class Convolution(Affine):
     """A convolution of images or of volumes; all settings have one number for each side."""
 
@@ -111,7 +135,7 @@ class Convolution(Affine):
 
 
 @dataclass(frozen=True, eq=False)
-class Conv2d(Convolution):
+class Conv2d(OfImages, Convolution):
     weight: Tensor  # [out, in / groups, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, int]
@@ -120,17 +144,9 @@ class Conv2d(Convolution):
     groups: int
     input_shape: Shape  # (channels, height, width)
 
-    @staticmethod
-    def convolve(*arguments: Any) -> Tensor:
-        return F.conv2d(*arguments)
-
-    @staticmethod
-    def spread(*arguments: Any) -> Tensor:
-        return F.conv_transpose2d(*arguments)
-
 
 @dataclass(frozen=True, eq=False)
-class Conv3d(Convolution):
+class Conv3d(OfVolumes, Convolution):
     weight: Tensor  # [out, in / groups, kernel, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, ...]
@@ -138,14 +154,6 @@ class Conv3d(Convolution):
     dilation: tuple[int, ...]
     groups: int
     input_shape: Shape  # (channels, depth, height, width)
-
-    @staticmethod
-    def convolve(*arguments: Any) -> Tensor:
-        return F.conv3d(*arguments)
-
-    @staticmethod
-    def spread(*arguments: Any) -> Tensor:
-        return F.conv_transpose3d(*arguments)
 
 
 def windows(size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape | None = None) -> Shape:
@@ -266,7 +274,7 @@ class ConvTranspose(Affine):
 
 
 @dataclass(frozen=True, eq=False)
-class ConvTranspose2d(ConvTranspose):
+class ConvTranspose2d(OfImages, ConvTranspose):
     weight: Tensor  # [in, out / groups, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, int]
@@ -275,17 +283,9 @@ class ConvTranspose2d(ConvTranspose):
     dilation: tuple[int, int]
     groups: int
 
-    @staticmethod
-    def convolve(*arguments: Any) -> Tensor:
-        return F.conv2d(*arguments)
-
-    @staticmethod
-    def spread(*arguments: Any) -> Tensor:
-        return F.conv_transpose2d(*arguments)
-
 
 @dataclass(frozen=True, eq=False)
-class ConvTranspose3d(ConvTranspose):
+class ConvTranspose3d(OfVolumes, ConvTranspose):
     weight: Tensor  # [in, out / groups, kernel, kernel, kernel]
     bias: Tensor | None  # [out]
     stride: tuple[int, ...]
@@ -293,14 +293,6 @@ class ConvTranspose3d(ConvTranspose):
     output_padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
-
-    @staticmethod
-    def convolve(*arguments: Any) -> Tensor:
-        return F.conv3d(*arguments)
-
-    @staticmethod
-    def spread(*arguments: Any) -> Tensor:
-        return F.conv_transpose3d(*arguments)
 
 
 @lower.register
