@@ -63,8 +63,8 @@ class Row:
             *(str(job.outcomes[outcome]) if job else "-" for outcome in UNKNOWN),
             ", ".join(failure.stage for failure in self.failures) or "-",
             f"{100 * self.attacked.adversarial_accuracy:.2f} of {len(self.attacked)}" if self.attacked else "-",
-            _duration(self.training_seconds),
-            _duration(job.seconds if job else None),
+            duration(self.training_seconds),
+            duration(job.seconds if job else None),
         ]
 
 
@@ -103,10 +103,11 @@ def rows(folders: Iterable[Path]) -> list[Row]:
     """
     paths = [Path(path) for path in folders]
     named = zip(paths, names_of(paths), strict=True)
-    return [row for path, name in named for row in _rows_of(RunFolder(path), name)]
+    return [row for path, name in named for row in rows_of(RunFolder(path), name)]
 
 
-def _rows_of(folder: RunFolder, name: str) -> list[Row]:
+def rows_of(folder: RunFolder, name: str) -> list[Row]:
+    """The rows of one run, with this name: one for each of its certifications in their order, or one without any."""
     certifications = folder.certifications()
     if not certifications:
         folder.require()
@@ -255,7 +256,7 @@ def _training_seconds(metrics: Path) -> float | None:
     return sum(times) if times else None
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
