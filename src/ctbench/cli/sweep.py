@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
                 end(name, error)
     errors = {trial.name: ended[trial.name] for trial in trials}
     failed_stages = compare.show(
-        [args.out / name for name, error in errors.items() if not error], as_markdown=args.markdown
+        [args.out / name for name, error in errors.items() if not error], form="markdown" if args.markdown else ""
     )
     failures.tell(failed_stages, strict=args.strict and not any(errors.values()))
     if any(errors.values()):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ctbench.report.grid import Grid
+from ctbench.report.formats import as_csv, as_latex, as_markdown
+from ctbench.report.grid import NOTHING, Grid
 from ctbench.results import OUTCOMES, Attacked, Certification, Failure, RunFolder, Verdict, jsonl, read_attacked
 from ctbench.results.decimals import decimals
 from ctbench.results.runs import names_of
@@ -192,9 +193,28 @@ def table(rows: Iterable[Row]) -> Grid:
 
 def markdown(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
-    headings, cells = with_differences(list(rows))
-    rule = ["---" if place < TEXTS else "---:" for place in range(len(headings))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *cells))
+    return as_markdown(*with_differences(list(rows)), texts=range(TEXTS))
+
+
+def latex(rows: Iterable[Row]) -> str:
+    """The rows as a LaTeX table for the package booktabs."""
+    return as_latex(*with_differences(list(rows)), texts=range(TEXTS))
+
+
+def csv_lines(rows: Iterable[Row]) -> str:
+    """The rows as CSV, with plain seconds instead of durations, and nothing where there is no value."""
+    rows = list(rows)
+    headings, cells = with_differences(rows)
+    for row, line in zip(rows, cells, strict=True):
+        line[headings.index("train")] = _plain(row.training_seconds)
+        line[headings.index("certify")] = _plain(row.certification.seconds if row.certification else None)
+        line[:] = ["" if cell == NOTHING else cell for cell in line]
+    plain = {"train": "training seconds", "certify": "certification seconds"}
+    return as_csv([plain.get(heading, heading) for heading in headings], cells)
+
+
+def _plain(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.6g}"
 
 
 def with_differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

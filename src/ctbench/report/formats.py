@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ctbench.report.grid import Bold
 
@@ -15,15 +15,15 @@ LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textascii
 }
 
 
-def as_markdown(headings: Sequence[str], rows: Cells, *, texts: int) -> str:
+def as_markdown(headings: Sequence[str], rows: Cells, *, texts: Collection[int]) -> str:
     """A Markdown table.
 
     Args:
         headings: of the columns.
         rows: a cell for each heading.
-        texts: the number of the first columns that hold texts; the others hold numbers.
+        texts: the places of the columns that hold texts; the others hold numbers.
     """
-    rule = ["---" if place < texts else "---:" for place in range(len(headings))]
+    rule = ["---" if place in texts else "---:" for place in range(len(headings))]
     lines = [_markdown(headings), rule, *map(_markdown, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -40,9 +40,9 @@ def as_csv(headings: Sequence[str], rows: Cells) -> str:
     return text.getvalue()
 
 
-def as_latex(headings: Sequence[str], rows: Cells, *, texts: int) -> str:
+def as_latex(headings: Sequence[str], rows: Cells, *, texts: Collection[int]) -> str:
     """A LaTeX table for the package booktabs."""
-    columns = "l" * texts + "r" * (len(headings) - texts)
+    columns = "".join("l" if place in texts else "r" for place in range(len(headings)))
     head, *body = (f"{' & '.join(map(_latex, line))} \\\\" for line in (headings, *rows))
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
     return "\n".join(["% needs \\usepackage{booktabs}", *lines, r"\end{tabular}"])
