@@ -17,17 +17,18 @@ protocol             "held-out": trials are compared on images held out of the t
                      test images, so that the results on them are optimistic
 compared_on          "validation" or "test": the same in one word
 objective            "certified": the highest certified accuracy;  "pareto": the front of natural and certified accuracy
-space                the values of each parameter: {"choices": [...]} or {"low", "high", "log", "whole"}. A parameter is the
-                     path of a field, "method.ratio", or several that have the same value, "method.ratio+warmup.ratio"
-settings             of the search: all other settings, e.g. "validation" (the share that is held out), "seed", "pruner",
-                     "bound" (what pruning looks at) and "epochs" (when), "trial_stages", "stages", "timeout"
+space                the values of each parameter: {"choices": [...]} or {"low", "high", "log", "whole"}. A parameter is
+                     the path of a field, "method.ratio", or several with the same value, "method.ratio+warmup.ratio"
+settings             all other settings, e.g. "validation" (the share that is held out), "seed", "pruner", "bound" (what
+                     pruning looks at) and "looks" (after which epochs), "trial_stages", "stages", "timeout"
 trials               how many trials there are to be
 chosen               null until all trials have ended; then the numbers of the chosen trials
 why                  the same in words
 importance           null, or {"evaluator", "values": {parameter: share}}, or {"evaluator": null, "reason"}
 results              one for each final run: {"trial", "seed", "folder", "samples", "natural_accuracy",
-                     "adversarial_accuracy", "certified_accuracy"} on the test set, or {"trial", "seed", "folder", "error"}
-finished             whether the results are there
+                     "adversarial_accuracy", "certified_accuracy"} on the test set, or {"trial", "seed", "folder",
+                     "error"}
+finished             whether all results are there
 
 A record of trials.jsonl:
 
