@@ -36,7 +36,7 @@ def read(path: Path) -> list[Record]:
     for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: not a JSON object ({error}): {REPAIR}") from None
         if not isinstance(record, dict):
             raise ValueError(f"{path}, line {number}: not a JSON object but {type(record).__name__}: {REPAIR}")
@@ -73,5 +73,5 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises ValueError, with the name of the file, if it is not valid JSON."""
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file ({error})") from None

@@ -137,7 +137,7 @@
     }
     const fits = (row) => {
       const words = search.value.toLowerCase().split(/\s+/).filter((word) => word);
-      const text = row.textContent.toLowerCase();
+      const text = `${row.textContent} ${row.closest(".setting").querySelector("h2").textContent}`.toLowerCase();
       return words.every((word) => text.includes(word))
         && chosen.every((select) => !select.value || row.dataset[select.dataset.fact] === select.value)
         && !(byId("remarks").checked && row.querySelector(".remark"));
