@@ -68,3 +68,9 @@ def test_the_line_around_a_front_passes_through_its_corners_from_the_left():
     )
     first, second = picture.paths[0].points
     assert picture.front == f"M{LEFT:g} {first.y:g}H{first.x:g}V{second.y:g}H{second.x:g}V{HEIGHT - BOTTOM:g}"
+
+
+def test_what_others_published_is_always_on_the_scale():
+    low, high = percents([(0.0, 0.0), (83.0, 0.0), (84.0, 0.0), (85.0, 0.0)], [60.0, 94.0])
+    assert 0 < low < 60
+    assert high > 94

@@ -118,3 +118,13 @@ def test_dominated_runs_are_faint(tmp_path):
     assert (points["ibp"].faint, points["pgd"].faint) == (False, True)
     assert points["ibp"].text == "ibp: natural 100.00 %, certified 80.00 %, on the front"
     assert points["ibp"].href == "run-best.html"
+
+
+def test_a_part_of_a_recipe_is_named_and_not_listed(tmp_path):
+    inner = ({"name": "ibp"}, {"name": "taps", "steps": 10, "scale": 1.0})
+    runs = [
+        make_run(tmp_path / one["name"], method="sabr", more={"method": {"name": "sabr", "inner": one}})
+        for one in inner
+    ]
+    (setting,) = settings(subjects(runs))
+    assert {entry.label for entry in setting.entries} == {"sabr, method.inner ibp", "sabr, method.inner taps"}

@@ -242,15 +242,20 @@ def _around(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def percents(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """A range of percents around values with half the widths of their intervals; without those far below all others."""
+def percents(values: Sequence[tuple[float, float]], others: Sequence[float] = ()) -> tuple[float, float]:
+    """A range of percents around values, without those of them that are far below the others.
+
+    Args:
+        values: at least one, with half the widths of their intervals.
+        others: values that are all inside.
+    """
     ordered = sorted(value for value, _ in values)
     median = ordered[len(ordered) // 2]
     distances = sorted(abs(value - median) for value in ordered)
     far = OFF * max(distances[len(distances) // 2], 1.0)
     near = [(value, half) for value, half in values if value >= median - far]
     low, high = min(value - half for value, half in near), max(value + half for value, half in near)
-    low, high = _around([max(0.0, low), min(100.0, high)])
+    low, high = _around([max(0.0, min(low, *others, low)), min(100.0, max(high, *others, high))])
     return max(-2.0, low), min(101.0, high)
 
 

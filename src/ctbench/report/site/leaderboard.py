@@ -167,7 +167,10 @@ def _details(parts: Sequence[Sequence[tuple[Subject, Certified]]]) -> list[str]:
         rivals = [other for other in firsts if other.method == row.method]
         paths = dict.fromkeys(path for other in rivals for path in other.parameters)
         differ = [path for path in paths if len({repr(other.parameters.get(path)) for other in rivals}) > 1]
-        fields = [f"{path} {_value(row.parameters[path])}" for path in differ if row.parameters.get(path) is not None]
+        parts_of = [path.removesuffix("name") for path in differ if path.endswith(".name")]  # each says what is in it
+        inside = [path for path in differ if path.endswith(".name") or not path.startswith(tuple(parts_of))]
+        values = {path.removesuffix(".name"): row.parameters.get(path) for path in inside}
+        fields = [f"{path} {_value(value)}" for path, value in values.items() if value is not None]
         more = f", … {len(fields) - 3} more" if len(fields) > 3 else ""
         details.append(", ".join(fields[:3]) + more)
     return details
@@ -317,8 +320,7 @@ def front_chart(setting: Setting, numbers: dict[str, int]) -> Chart | None:
         for method, points in by_method.items()
     ]
     series += [Series(name="published", kind="marks", points=tuple(others), hollow=True)] if others else []
-    shown = [*ours, *others]
-    if len(shown) < 2:
+    if len(ours) + len(others) < 2:
         return None
     return chart(
         f"front-{setting.name}",
@@ -326,8 +328,8 @@ def front_chart(setting: Setting, numbers: dict[str, int]) -> Chart | None:
         series,
         x="natural accuracy (%)",
         y="certified accuracy (%)",
-        x_range=percents([(point.x, point.spread[0] if point.spread else 0.0) for point in shown]),
-        y_range=percents([(point.y, point.spread[1] if point.spread else 0.0) for point in shown]),
+        x_range=percents([(one.x, one.spread[0] if one.spread else 0.0) for one in ours], [one.x for one in others]),
+        y_range=percents([(one.y, one.spread[1] if one.spread else 0.0) for one in ours], [one.y for one in others]),
         front=[place for place in places if not any(dominates(other, place) for other in places)],
         note=FRONT_NOTE,
     ).with_numbers(front_csv(setting))
