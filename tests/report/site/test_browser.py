@@ -190,6 +190,8 @@ def test_a_page_follows_the_system_in_light_and_dark_and_can_be_switched(page, s
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
+    page.goto((site / "index.html").as_uri())
+    assert page.locator("thead button").first.is_visible(), "headings are printed"
 
 
 def test_on_a_phone_nothing_but_tables_is_wider_than_the_screen(page, site):
@@ -201,6 +203,17 @@ def test_on_a_phone_nothing_but_tables_is_wider_than_the_screen(page, site):
     best = page.locator(".setting table >> nth=0").locator("tbody td").first.bounding_box()
     assert best is not None
     assert best["x"] + best["width"] < 390, "the certified accuracy is on the first screen"
+
+
+def test_bars_say_their_numbers(page, site):
+    page.goto((site / "agreements.html").as_uri())
+    chart = page.locator(".chart").first
+    chart.locator(".series rect").first.hover()
+    assert "certified by 0: observed" in page.locator("#tip").inner_text()
+    page.goto((site / "run-first.html").as_uri())
+    page.locator("#certification-0-title").scroll_into_view_if_needed()
+    page.locator(".stack span").first.hover()
+    assert "samples" in page.locator("#tip").inner_text()
 
 
 def test_a_hostile_name_is_text(page, site):

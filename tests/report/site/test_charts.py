@@ -18,8 +18,10 @@ def test_an_axis_places_values_and_rounds_its_ticks():
 
 
 def test_a_logarithmic_axis_has_decades():
-    axis = Axis(label="x", low=0.01, high=10.0, start=0, stop=30, log=True)
-    assert [(tick.place, tick.text) for tick in axis.ticks] == [(0, "0.01"), (10, "0.1"), (20, "1"), (30, "10")]
+    axis = Axis(label="x", low=0.001, high=10.0, start=0, stop=40, log=True)
+    assert [(tick.place, tick.text) for tick in axis.ticks] == [
+        (0, "0.001"), (10, "0.01"), (20, "0.1"), (30, "1"), (40, "10"),
+    ]  # fmt: skip
     assert axis.place(0.0) == 0  # which has no logarithm
 
 
@@ -74,3 +76,10 @@ def test_what_others_published_is_always_on_the_scale():
     low, high = percents([(0.0, 0.0), (83.0, 0.0), (84.0, 0.0), (85.0, 0.0)], [60.0, 94.0])
     assert 0 < low < 60
     assert high > 94
+
+
+def test_a_short_logarithmic_axis_has_ticks_between_decades():
+    axis = Axis(label="x", low=0.3, high=3.0, start=0, stop=10, log=True)
+    assert [tick.text for tick in axis.ticks] == ["0.5", "1", "2"]
+    picture = chart("a", "a", [marks((1e-5, 1), (1e-5, 2))], x="x", y="y", log_x=True)
+    assert picture.x.low < 1e-5 < picture.x.high

@@ -55,9 +55,12 @@ class Axis:
 
 
 def _decades(low: float, high: float) -> list[float]:
+    """Powers of ten from low to high; where these are few, also twice and five times these."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     stride = max(1, round((last - first) / 6))
-    return [10.0**power for power in range(first, last + 1, stride) if low * 0.999 <= 10.0**power <= high * 1.001]
+    factors = (1, 2, 5) if last - first <= 3 else (1,)
+    values = [float(f"{factor}e{power}") for power in range(first, last + 1, stride) for factor in factors]
+    return [value for value in values if low * 0.999 <= value <= high * 1.001]
 
 
 def _round_values(low: float, high: float) -> list[float]:
@@ -214,8 +217,8 @@ def chart(
     """
     points = [point for one in series for point in one.points]
     xs = _positive(points) if log_x else [point.x for point in points]
-    low, high = x_range or ((min(xs), max(xs)) if log_x else _around(xs))
-    across = Axis(label=x, low=low, high=high if high > low else low * 10, start=LEFT, stop=WIDTH - RIGHT, log=log_x)
+    low, high = x_range or (_around_in_decades(xs) if log_x else _around(xs))
+    across = Axis(label=x, low=low, high=high, start=LEFT, stop=WIDTH - RIGHT, log=log_x)
     low, high = y_range or _around([point.y for point in points])
     up = Axis(label=y, low=low, high=high, start=HEIGHT - BOTTOM, stop=TOP)
     paths = _labelled([_drawn(one, across, up) for one in series])
@@ -240,6 +243,13 @@ def _around(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     room = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     return low - room, high + room
+
+
+def _around_in_decades(values: Sequence[float]) -> tuple[float, float]:
+    """The same on a logarithmic axis."""
+    low, high = min(values), max(values)
+    room = (high / low) ** 0.06 if high > low else 2.0
+    return low / room, high * room
 
 
 def percents(values: Sequence[tuple[float, float]], others: Sequence[float] = ()) -> tuple[float, float]:

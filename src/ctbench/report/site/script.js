@@ -60,15 +60,16 @@
     svg.addEventListener("pointermove", (event) => {
       const matrix = svg.getScreenCTM();
       const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix.inverse());
-      let best = null, least = 26 / matrix.a;
+      let best = null, least = 26 / matrix.a, here = [];
       for (const { group, points } of series) {
         if (getComputedStyle(group).display === "none") continue;
         for (const point of points) {
           const distance = Math.hypot(point[0] - at.x, point[1] - at.y);
-          if (distance < least) [best, least] = [point, distance];
+          if (best && point[0] === best[0] && point[1] === best[1]) here.push(point[2]);
+          else if (distance < least) [best, least, here] = [point, distance, [point[2]]];
         }
       }
-      if (best) mark(svg, best); else hide();
+      if (best) mark(svg, [best[0], best[1], here.join("\n")]); else hide(); /* marks may share a place */
     });
     svg.addEventListener("pointerleave", hide);
     for (const { group, points } of series) {

@@ -17,8 +17,8 @@ from ctbench.results.decimals import decimals
 from ctbench.results.studies import front
 
 HELD_OUT = "held-out"
-CHOSEN = Remark("chosen", "trained again on the whole training set, and tested")
-ON_FRONT = Remark("front", "no other trial is at least as good in both accuracies and better in one")
+CHOSEN = Remark("chosen", "trained again on the whole training set, and tested", plain=True)
+ON_FRONT = Remark("front", "no other trial is at least as good in both accuracies and better in one", plain=True)
 TEST_DATA = (
     "Trials were compared on the test images: the results on these images are optimistic. Do not compare them with "
     "results that were chosen on held-out images."
@@ -78,7 +78,7 @@ def study_page(subject: StudySubject) -> StudyPage:
         warning="" if held_out else TEST_DATA,
         note=HELD_OUT_NOTE if held_out else "",
         facts=tuple(_facts(study)),
-        why=str(content["why"]) or "Nothing is chosen yet: trials are still to come.",
+        why=_sentence(str(content["why"])) or "Nothing is chosen yet: trials are still to come.",
         results=_results(subject, name) if study.results else None,
         trials=_trials(study, name),
         charts=tuple(_charts(study, name)),
@@ -89,6 +89,10 @@ def study_page(subject: StudySubject) -> StudyPage:
         ),
         settings=_pairs("Settings", "setting", content["settings"]),
     )
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}"
 
 
 def _facts(study: Study) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,10 @@ FindImages = Callable[[Sequence[SampleRecord]], Mapping[int, Pixels]]
 LIMITED = ("Bound(", "Falsify(")  # how the descriptions of stages begin that try each sample once
 
 
+def _no_images(records: Sequence[SampleRecord]) -> Mapping[int, Pixels]:
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Images:
     """The test images of a run.
@@ -29,7 +33,7 @@ class Images:
         lacking: why there are no images.
     """
 
-    find: FindImages = lambda records: {}
+    find: FindImages = _no_images
     classes: tuple[str, ...] = ()
     lacking: str = ""
 

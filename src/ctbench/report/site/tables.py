@@ -31,6 +31,7 @@ class Remark:
 
     word: str
     meaning: str
+    plain: bool = False  # whether it is no reason for care
 
 
 @dataclass(frozen=True, kw_only=True)
