@@ -147,9 +147,9 @@ class Path:
     line: str = ""  # of an SVG path
 
     @property
-    def tips(self) -> list[tuple[float, float, str, str]]:
-        """Place, text and link of each point."""
-        return [(point.x, point.y, point.text, point.href) for point in self.points]
+    def tips(self) -> list[tuple[float, float, str, str, float]]:
+        """Place, text and link of each point; and of a bar, half its width."""
+        return [(p.x, p.y, p.text, p.href, p.box[2] / 2 + 1 if p.box else 0.0) for p in self.points]
 
 
 @dataclass(frozen=True, kw_only=True)

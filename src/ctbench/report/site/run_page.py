@@ -103,23 +103,23 @@ def _overview(subject: Subject) -> Table:
         rows.append(
             [
                 Cell(text=one.title, links=((one.title, f"#certification-{place}"),)),
-                text(one.unfinished or len(job)),
+                percent(job.certified_accuracy),
                 percent(job.natural_accuracy),
                 percent(job.adversarial_accuracy),
-                percent(job.certified_accuracy),
                 percent(job.counts[Verdict.UNKNOWN] / max(1, len(job))),
                 percent(one.row.attacked.adversarial_accuracy if one.row.attacked else None),
+                Cell(text=one.unfinished or str(len(job)), value=len(job)),
                 Cell(text=duration(job.seconds), value=job.seconds),
             ]
         )
     headings = (
         "threat model",
-        "samples",
+        "certified %",
         "natural %",
         "adversarial %",
-        "certified %",
         "open %",
         "attacked %",
+        "samples",
         "certify",
     )
     name = f"{subject.page.removesuffix('.html')}-certifications"

@@ -64,7 +64,8 @@
       for (const { group, points } of series) {
         if (getComputedStyle(group).display === "none") continue;
         for (const point of points) {
-          const distance = Math.hypot(point[0] - at.x, point[1] - at.y);
+          const bar = point[4]; /* a bar counts over its whole height */
+          const distance = bar ? Math.max(0, Math.abs(point[0] - at.x) - bar) : Math.hypot(point[0] - at.x, point[1] - at.y);
           if (best && point[0] === best[0] && point[1] === best[1]) here.push(point[2]);
           else if (distance < least) [best, least, here] = [point, distance, [point[2]]];
         }
@@ -116,7 +117,7 @@
     for (const [column, heading] of [...table.tHead.rows[0].cells].entries()) {
       const button = document.createElement("button");
       button.type = "button";
-      button.textContent = heading.textContent;
+      button.append(...heading.childNodes);
       heading.replaceChildren(button);
       button.addEventListener("click", () => {
         const first = heading.classList.contains("number") ? "descending" : "ascending";
