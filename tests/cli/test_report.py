@@ -3,13 +3,15 @@
 import json
 import re
 import shlex
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from ctbench.cli import main, pictured
+from ctbench.cli import demo, main, pictured
 from ctbench.cli.repeating import repeated
+from ctbench.packs.archive import write
 from ctbench.results import RunFolder, jsonl
 
 
@@ -118,20 +120,50 @@ def test_bad_input_gets_one_line(fails, certified, tmp_path):
     assert not Path("x").exists()
 
 
-def test_a_pack_whose_files_are_of_wrong_types_gets_one_line(fails, certified, tmp_path):
-    from ctbench.packs.archive import write
-
-    for name, content in (
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
         ("recipe.json", b"[1]"),
-        ("metrics.jsonl", b'{"seconds": "x"}\n'),
         ("recipe.json", b"[" * 10**5),
-    ):
-        files = {name: tmp_path / name}
-        files[name].write_bytes(content)
-        rest = {path.name: path for path in (certified / "recipe.json", certified / "weights.safetensors")}
-        write(Path("bad.zip"), rest | files, {})
-        assert fails("report", "bad.zip", "--out", "x")
+        ("recipe.json", b'{"a":' * 600 + b"1" + b"}" * 600),
+        ("recipe.json", b'{"method": {"name": [1]}, "network": {"module": 5}, "seed": {"a": []}}'),
+        ("metrics.jsonl", b'{"seconds": "x"}\n'),
+        ("metrics.jsonl", b'{"seconds": 1, "epoch": "x", "loss": NaN, "eps": [1], "natural_accuracy": 1e400}\n'),
+        ("metrics.jsonl", b'{"seconds": 1, "loss": 1' + b"0" * 400 + b"}\n"),
+        ("versions.json", b'["x"]'),
+        ("attacked/linf-0.1-pgd.jsonl", b'{"label": [1], "prediction": {}, "attack": 1}\n'),
+    ],
+)
+def test_a_pack_may_hold_anything_and_gets_pages_or_one_line(capsys, certified, tmp_path, name, content):
+    place = tmp_path / "wrong"
+    place.write_bytes(content)
+    kept = {path.relative_to(certified).as_posix(): path for path in certified.rglob("*.json*") if path.is_file()}
+    if name.startswith("attacked"):
+        settings = jsonl.read_json(certified / "certified" / "linf-0.1.json")
+        jsonl.write_json(tmp_path / "attack.json", settings)
+        kept[name.replace(".jsonl", ".json")] = tmp_path / "attack.json"
+    write(Path("odd.zip"), kept | {name: place}, {})
+    status, said = main(["report", "odd.zip", "--out", "x"]), capsys.readouterr()
+    assert status in (0, 2)
+    if status:
+        assert said.err.startswith("ctbench: error: odd.zip")
+        assert said.err.count("\n") == 1
+        assert "/tmp/ctbench-report" not in said.err
+        assert not Path("x").exists()
+
+
+def test_a_report_needs_jinja2_and_the_demo_does_without(fails, succeeds, certified, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert "pip install 'ctbench[report]'" in fails("report", certified, "--out", "x")
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    demo.show_report([certified], Path("x"))
     assert not Path("x").exists()
+
+
+def test_the_demo_writes_a_report(capsys, certified):
+    demo.show_report([certified], Path("demo-report"))
+    assert capsys.readouterr().out == "pages about these runs: open demo-report/index.html in a browser\n"
+    assert Path("demo-report/run-run.html").is_file()
 
 
 def test_compare_prints_latex_and_csv(succeeds, fails, certified):

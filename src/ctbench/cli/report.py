@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctbench import zoo
 from ctbench.cli.pictured import test_images
 from ctbench.cli.repeating import repeated
-from ctbench.packs.archive import unpack
+from ctbench.packs.archive import PackError, unpack
 from ctbench.report.site import Images, StudySubject, Subject, check_out, environment, page_names, write_report
+from ctbench.report.site.run_page import run_page
 from ctbench.results import RunFolder, Study, StudyFolder
 from ctbench.results.runs import names_of
 
@@ -28,6 +29,7 @@ class Named:
     folder: RunFolder
     path: Path
     study: Path | None = None  # of a final run
+    packed: bool = False
 
 
 def run(args: argparse.Namespace) -> None:
@@ -99,19 +101,42 @@ def _named(text: str, stack: ExitStack) -> list[Named]:
         return [Named(folder=RunFolder(zoo.working_copy(text)), path=path)]
     unpacked = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ctbench-report-")))
     unpack(path, unpacked)
-    return [Named(folder=RunFolder(unpacked), path=path)]
+    return [Named(folder=RunFolder(unpacked), path=path, packed=True)]
 
 
 def _subjects(named: Sequence[Named], data: Path | None, *, with_images: bool) -> Iterator[Subject]:
     names = [_name(text) for text in names_of([each.path for each in named], _short)]
     pages = page_names(names, "run")
     for each, name, page in zip(named, names, pages, strict=True):
-        folder = each.folder
-        if not folder.certifications():
-            folder.require()
-        command, remark = repeated(folder, name, f"{page.removesuffix('.html')}-recipe.json")
-        images = test_images(folder, data) if with_images else NO_IMAGES
-        yield Subject(folder=folder, name=name, page=page, command=command, remark=remark, images=images)
+        with _naming_pack(each):
+            folder = each.folder
+            if not folder.certifications():
+                folder.require()
+            command, remark = repeated(folder, name, f"{page.removesuffix('.html')}-recipe.json")
+            images = test_images(folder, data) if with_images else NO_IMAGES
+            subject = Subject(folder=folder, name=name, page=page, command=command, remark=remark, images=images)
+            if each.packed:
+                run_page(subject)  # reads all that pages show
+        yield subject
+
+
+@contextmanager
+def _naming_pack(each: Named) -> Iterator[None]:
+    """A context in which an error about a file of a pack names the pack. Its JSON may hold anything.
+
+    Raises:
+        PackError: the pack holds something that no run has.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ArithmeticError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        if not each.packed:
+            raise
+        words = str(error).replace(str(each.folder.path), str(each.path))
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        raise PackError(
+            f"{each.path} is not a pack of a run ({kind}{words}): ctbench check says what is wrong"
+        ) from None
 
 
 def _short(path: Path) -> str:

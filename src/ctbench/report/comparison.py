@@ -154,8 +154,8 @@ def _names(recipe: Path) -> dict[str, Any]:
         )
     own = content.get("network", {}).get("module")  # of a module of your own, the class
     return (
-        {part: content.get(part, {}).get("name", "-") for part in parts}
-        | ({"network": own.rpartition(".")[2]} if own else {})
+        {part: str(content.get(part, {}).get("name", "-")) for part in parts}
+        | ({"network": str(own).rpartition(".")[2]} if own else {})
         | {"select": content.get("select", "-"), "seed": content.get("seed")}
     )
 
