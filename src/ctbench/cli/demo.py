@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
 def show_report(folders: list[Path], out: Path) -> None:
     """Write pages about the runs, and print how to look at them; or how to get what they need."""
     if find_spec("jinja2") is None:
-        print("pip install 'ctbench[report]' to also see these runs as pages: ctbench report RUN...")
+        print("pip install jinja2 to also see these runs as pages: ctbench report RUN...")
         return
     index = report.write([report.Named(folder=RunFolder(path), path=path) for path in folders], out, title=TITLE)
     print(f"pages about these runs: open {index} in a browser")

@@ -66,7 +66,7 @@ def environment() -> Environment:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
-        raise ValueError(f"jinja2 is not there ({error}): pip install 'ctbench[report]'") from None
+        raise ValueError(f"jinja2 is not there ({error}): pip install jinja2") from None
     return Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
