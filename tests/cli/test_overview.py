@@ -23,16 +23,18 @@ def rows(shown: Overview) -> list[list[str]]:
 
 
 def test_without_a_terminal_a_run_has_a_line_when_it_begins_and_when_it_ends(tmp_path):
-    shown, text = overview(terminal=False)
+    shown, text = overview(terminal=False, runs=3)
     with shown.shown():
         for title, unit in (("train", "epoch"), ("certify", "sample")):
             shown.begin(Step("a", title, unit, tmp_path / "records.jsonl", 4))
         shown.end("a")
         shown.end("b", "out of [luck]")
+        shown.end("c", result="pruned")
     assert text.getvalue().splitlines() == [
         "a: begins",
-        "a: complete after 0 s (0 at work, 1 waiting, 1 complete, 0 failed)",
-        "b: failed: out of [luck] (0 at work, 0 waiting, 1 complete, 1 failed)",
+        "a: complete after 0 s (0 at work, 2 waiting, 1 complete, 0 failed)",
+        "b: failed: out of [luck] (0 at work, 1 waiting, 1 complete, 1 failed)",
+        "c: pruned (0 at work, 0 waiting, 2 complete, 1 failed)",
     ]
 
 

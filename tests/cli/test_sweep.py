@@ -9,6 +9,7 @@ import pytest
 from tests.cli.short import shortened
 
 from ctbench.cli import demo, main, sweep
+from ctbench.cli.arguments.sweep import seeds
 from ctbench.engine import Here
 from ctbench.recipes import recipe
 from ctbench.results import jsonl
@@ -139,6 +140,64 @@ def test_sweep_trains_every_combination_of_values_and_passes_the_strength_of_att
     assert jsonl.read_json(tmp_path / trials[0] / "recipe.json")["method"]["attack"]["steps"] == 1
 
 
+def test_seeds_vary_last_and_have_a_table_of_means_that_a_dry_run_announces(succeeds, tmp_path, here):
+    command = ["sweep", "digits_sabr", "--set", "train_samples=100", "--grid", "method.ratio=0.2,0.8", "--seeds", 2]
+    command += ["--out", tmp_path / "out", "--samples", 5, "--stages", "fast"]
+    names = [f"digits_sabr,method.ratio={ratio},seed={seed}" for ratio in (0.2, 0.8) for seed in (0, 1)]
+    dry = succeeds(*command, "--dry-run")
+    assert (here, (tmp_path / "out").exists()) == ([], False)
+    assert [name in dry for name in names] == [True] * 4
+    assert "4 runs: 4 new\nthe time left is unknown until one epoch has run" in dry
+    out = succeeds(*command, "--markdown")
+    heading, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if "|" in line]
+    start = next(place for place, row in enumerate(rows) if row[0] == "method")
+    assert [row[heading.index("run")] for row in rows[:start]] == names
+    assert rows[start][:2] == ["method", "method.ratio"]
+    groups = [dict(zip(rows[start], row, strict=True)) for row in rows[start + 2 :]]
+    assert [(row["method"], row["method.ratio"], row["runs"]) for row in groups] == [
+        ("sabr", "0.2", "2"),
+        ("sabr", "0.8", "2"),
+    ]
+    assert [jsonl.read_json(tmp_path / "out" / name / "recipe.json")["seed"] for name in names] == [0, 1, 0, 1]
+    dry = succeeds(*command, "--dry-run")
+    assert dry.count("certified 5 of 5 samples") == 4
+    assert "4 runs: 4 complete\nabout 0 s of work left" in dry
+
+
+def test_a_dry_run_knows_the_pace_of_the_folder(succeeds, tmp_path, here):
+    options = ["--out", tmp_path, "--samples", 5, "--stages", "fast"]
+    succeeds("sweep", "digits_standard", "--seeds", 1, *options)
+    done = len(here)
+    out = succeeds("sweep", "digits_standard", "--seeds", 3, *options, "--dry-run")
+    assert re.search(r"seed=2 +│ new +│ +[\d.]+ s ", out)
+    assert "unknown" not in out
+    assert "3 runs: 1 complete, 2 new" in out
+    assert len(here) == done
+
+
+def test_other_certifications_of_the_runs_are_not_in_the_means(succeeds, tmp_path, here):
+    command = ["sweep", "digits_standard", "--seeds", 2, "--out", tmp_path, "--stages", "fast", "--markdown"]
+    succeeds(*command, "--samples", 3)
+    succeeds("certify", tmp_path / "digits_standard,seed=1", "--eps", 0.01, "--samples", 2, "--stages", "fast")
+    out = succeeds(*command, "--samples", 3)
+    assert len([line for line in out.splitlines() if line.startswith("| digits_standard,")]) == 3
+    assert [line.split("|")[1:8] for line in out.splitlines() if line.startswith("| standard")] == [
+        [" standard ", " digits ", " cnn3 ", " linf ", " 0.1 ", " 2 ", " 3 "]
+    ]
+
+
+def test_an_interruption_says_that_the_same_command_continues(capsys, tmp_path, here, monkeypatch):
+    def interrupted(_: object) -> Iterator[tuple[int, str]]:
+        yield 0, ""
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "work", interrupted)
+    assert main(["sweep", "digits_standard", "--out", str(tmp_path), "--quiet"]) == 130
+    assert (
+        capsys.readouterr().err == "ctbench: interrupted; finished results are kept, and the same command continues\n"
+    )
+
+
 def test_sweep_passes_a_module_and_data_of_your_own_on(succeeds, tmp_path, here):
     Path("own_of_the_sweep.py").write_text(
         "from ctbench.datasets import Data, Digits\nfrom ctbench.networks import MLP\n"
@@ -243,6 +302,11 @@ def test_values_are_cut_at_commas_outside_brackets():
     assert sweep.combinations([]) == [()]
 
 
+def test_seeds_are_a_number_of_them_or_a_list():
+    assert seeds("3") == [0, 1, 2]
+    assert seeds("7,3") == [7, 3]
+
+
 def test_workers_find_files_from_any_folder(succeeds, here):
     own = ["--model", "tests.own_members:network", "--data-from", "nets/mine.py:data", "--data", "sets"]
     with pytest.raises(AssertionError):  # there are no such functions
@@ -257,6 +321,14 @@ def test_workers_find_files_from_any_folder(succeeds, here):
             "--out": str(Path.cwd() / out),
         }
     assert sweep.found_anywhere("mine.py") == str(Path.cwd() / "mine.py")
+
+
+def test_a_worker_tells_of_an_error_at_once(monkeypatch):
+    monkeypatch.setattr("ctbench.cli.show.recipe", lambda name: 1 + name)
+    assert list(sweep.work([["train", "digits_ibp"]])) == [
+        (0, ""),
+        (None, "TypeError: unsupported operand type(s) for +: 'int' and 'str'"),
+    ]
 
 
 def test_a_worker_tells_of_an_argument_that_is_refused():

@@ -106,15 +106,15 @@ class Overview:
         if first and not self.console.is_terminal:
             self._line(f"{step.run}: begins")
 
-    def end(self, run: str, message: str = "") -> None:
-        """A run has ended, with an error if there is a message."""
+    def end(self, run: str, error: str = "", *, result: str = "complete") -> None:
+        """A run has ended, with an error or else with a result, in a word or two."""
         with self.lock:
             self.steps.pop(run, None)
-            self.ended[run] = not message
+            self.ended[run] = not error
             begun = self.begun.pop(run, None)
         after = "" if begun is None else f" after {duration(time.monotonic() - begun)}"
-        if message or not self.console.is_terminal:
-            said = f"failed{after}: {message}" if message else f"complete{after}"
+        if error or not self.console.is_terminal:
+            said = f"failed{after}: {error}" if error else f"{result}{after}"
             self._line(f"{run}: {said} ({self.counts()})")
 
     def counts(self) -> str:

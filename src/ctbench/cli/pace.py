@@ -192,12 +192,17 @@ def show_plans(plans: Sequence[Plan], pace: Pace, *, workers: int) -> None:
 def summary(plans: Sequence[Plan], pace: Pace, workers: int) -> Iterator[str]:
     """How many runs are how far, and the time left for all of them."""
     kinds = Counter(plan.kind for plan in plans)
-    yield f"{len(plans)} runs: {', '.join(f'{number} {kind}' for kind, number in kinds.items())}"
+    yield f"{_runs(len(plans))}: {', '.join(f'{number} {kind}' for kind, number in kinds.items())}"
     parts = [(pace.training(plan), pace.certification(plan)) for plan in plans]
-    times = [sum(part) for part in parts if None not in part]
+    times = [training + later for training, later in parts if training is not None and later is not None]
+    if not times:
+        yield "the time left is unknown until one epoch has run and one sample is certified"
+        return
+    at_once = f", about {duration(max(*times, sum(times) / workers))} with {workers} at a time" if workers > 1 else ""
     unknown = len(parts) - len(times)
-    besides = f", besides {unknown} runs whose time is unknown" if unknown else ""
-    if times:
-        longest = max(max(times), sum(times) / workers)
-        at_once = f", about {duration(longest)} with {workers} at a time" if workers > 1 else ""
-        yield f"about {duration(sum(times))} of work left{at_once}{besides}"
+    besides = f", besides {_runs(unknown)} whose time is unknown" if unknown else ""
+    yield f"about {duration(sum(times))} of work left{at_once}{besides}"
+
+
+def _runs(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"
