@@ -176,7 +176,7 @@ def test_a_dry_run_knows_the_pace_of_the_folder(succeeds, tmp_path, here):
 
 
 def test_other_certifications_of_the_runs_are_not_in_the_means(succeeds, tmp_path, here):
-    command = ["sweep", "digits_standard", "--seeds", 2, "--out", tmp_path, "--stages", "fast", "--markdown"]
+    command = ["sweep", "digits_standard", "--grid", "seed=0,1", "--out", tmp_path, "--stages", "fast", "--markdown"]
     succeeds(*command, "--samples", 3)
     succeeds("certify", tmp_path / "digits_standard,seed=1", "--eps", 0.01, "--samples", 2, "--stages", "fast")
     out = succeeds(*command, "--samples", 3)

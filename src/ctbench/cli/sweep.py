@@ -71,14 +71,23 @@ def run(args: argparse.Namespace) -> None:
     errors = work_off(trials, args, place)
     rows = report.rows([args.out / name for name, error in errors.items() if not error])
     compare.show_rows(rows, as_markdown=args.markdown)
-    if len(args.seeds) > 1 and rows:
-        trained = {(plan.name, plan.recipe.threat.name, plan.recipe.threat.eps) for plan in planned}
-        own = [row for row in rows if (row.run, row.norm, row.eps) in trained and row.attack == strength(args)]
-        compare.show_groups(report.grouped(own, report.separating(own)), [], as_markdown=args.markdown)
+    if len({plan.recipe.seed for plan in planned}) > 1 and rows:
+        show_means(rows, planned, args)
     failures.tell(compare.failed_stages(rows), strict=args.strict and not any(errors.values()))
     if any(errors.values()):
         messages = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
         raise ValueError(f"not all of the {len(trials)} runs could be trained and certified. {messages}")
+
+
+def show_means(rows: Sequence[report.Row], planned: Sequence[Plan], args: argparse.Namespace) -> None:
+    """Print the means over seeds; other certifications in the folders of the runs take no part."""
+    threats = {plan.name: plan.recipe.threat for plan in planned}
+    own = [
+        row
+        for row in rows
+        if (row.norm, row.eps) == (threats[row.run].name, threats[row.run].eps) and row.attack == strength(args)
+    ]
+    compare.show_groups(report.grouped(own, report.separating(own)), [], as_markdown=args.markdown)
 
 
 def work_off(trials: Sequence[Trial], args: argparse.Namespace, place: Engine) -> dict[str, str]:
