@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pooch
 import pytest
 
 from ctbench.cli import demo, main, pictured
@@ -92,9 +93,12 @@ def test_data_that_are_not_here_are_not_downloaded(certified, monkeypatch, tmp_p
     content["dataset"] = {"name": "mnist", "augmentation": content["dataset"]["augmentation"]}
     jsonl.write_json(certified / "recipe.json", content)
     monkeypatch.setenv("CTBENCH_DATA", str(tmp_path / "none"))
+    asked = list[object]()
+    monkeypatch.setattr(pooch, "retrieve", lambda *arguments, **_: asked.append(arguments))
     lacking = pictured.test_images(RunFolder(certified), None).lacking
     assert "the data set mnist is not here" in lacking
     assert str(tmp_path) not in lacking
+    assert asked == []
     assert not (tmp_path / "none").exists()
 
 

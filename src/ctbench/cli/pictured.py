@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
-from ctbench.datasets import Data
+from ctbench.datasets import Data, Dataset
 from ctbench.datasets.files import without_downloads
 from ctbench.report.site import Images
 from ctbench.report.site.subjects import Pixels
@@ -30,12 +30,18 @@ def test_images(folder: RunFolder, root: Path | None) -> Images:
         return Images(lacking="the recipe cannot be read here")
     try:
         with without_downloads():
-            data = dataset.load(root)
+            data = _loaded(dataset, root)
     except (ValueError, OSError):
         return Images(
             lacking=f"the data set {dataset.name} is not here (--data, or the variable CTBENCH_DATA, names its folder)"
         )
     return Images(find=partial(_images_of, data), classes=tuple(data.class_names))
+
+
+@lru_cache(maxsize=1)
+def _loaded(dataset: Dataset, root: Path | None) -> Data:
+    """The data of the last run; most runs of a report have the same."""
+    return dataset.load(root)
 
 
 def _images_of(data: Data, records: Sequence[SampleRecord]) -> Mapping[int, Pixels]:
