@@ -23,7 +23,8 @@ NOTE = (
     "± is half the width of a 95 % interval of the mean over seeds (Student's t): how training varies. A value is bold "
     "if its interval lies above those of all others of the table; single runs and ties are not bold."
 )
-FRONT_NOTE = "Filled: runs here; faint: another run is at least as good in both. Hollow: published, under other rules."
+FRONT_NOTE = "Faint: another run here is at least as good in both, and better in one."
+PUBLISHED_NOTE = "Hollow: published, under other rules."
 ACCURATE = ("method", "certified %", "natural %", "adversarial %", "open %")
 ABOUT = ("samples", "remarks", "runs", "network", "train", "certify a sample")
 LONGEST = 26  # letters of a label in a picture
@@ -182,7 +183,7 @@ def _value(value: Any) -> str:
 
 def leaderboard(setting: Setting) -> Table:
     """The table of our runs, the best certified accuracy first."""
-    order = sorted(setting.entries, key=lambda entry: -entry.spread("certified").mean)
+    order = sorted(setting.entries, key=lambda entry: [-entry.spread(name).mean for name in ("certified", "natural")])
     attacked = any(one.row.attacked for entry in order for _, one in entry.members)
     headings = (*ACCURATE, *(("attacked %",) if attacked else ()), *ABOUT)
     lines = [_line(entry, order, attacked=attacked) for entry in order]
@@ -331,7 +332,7 @@ def front_chart(setting: Setting, numbers: dict[str, int]) -> Chart | None:
         x_range=percents([(one.x, one.spread[0] if one.spread else 0.0) for one in ours], [one.x for one in others]),
         y_range=percents([(one.y, one.spread[1] if one.spread else 0.0) for one in ours], [one.y for one in others]),
         front=[place for place in places if not any(dominates(other, place) for other in places)],
-        note=FRONT_NOTE,
+        note=f"{FRONT_NOTE} {PUBLISHED_NOTE}" if others else FRONT_NOTE,
     ).with_numbers(front_csv(setting))
 
 

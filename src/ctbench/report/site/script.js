@@ -145,7 +145,8 @@
         && !(byId("remarks").checked && row.querySelector(".remark"));
     };
     const filter = () => {
-      document.body.classList.toggle("without-published", !byId("published").checked);
+      const published = byId("published"); /* which is there if there are any */
+      document.body.classList.toggle("without-published", published !== null && !published.checked);
       for (const section of all(".setting")) section.hidden = byId("setting").value !== "" && section.dataset.setting !== byId("setting").value;
       let shown = 0, total = 0;
       for (const row of rows) {
