@@ -1,7 +1,7 @@
 """The driver of a certification: its memory, and its CPU time for each record, with workers that answer at once.
 
 The samples have one pixel, so nearly all memory besides that of Python and torch is what the driver keeps of them. The
-time contains that of making and pickling the records, which workers otherwise do; `reading` is that of `ctbench compare`.
+time contains that of making and pickling records, which workers otherwise do; `reading` is what `ctbench compare` does.
 """
 
 from __future__ import annotations

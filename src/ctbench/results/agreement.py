@@ -161,7 +161,7 @@ class _Columns:
         settings, certification = files.read_settings(), files.open()
         size = len(certification)
         labels, certified = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.bool_)
-        digests = np.empty(size, dtype="S16")
+        digests = np.empty(size, dtype="S64")
         for place, record in enumerate(certification):
             if not record.digest:
                 raise ValueError(
