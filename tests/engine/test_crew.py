@@ -108,7 +108,7 @@ def test_a_task_that_raised_is_not_tried_again_and_its_worker_goes_on():
 
 def test_three_workers_in_a_row_that_are_not_born_end_the_run():
     crew = Scene(1, births="xxx")
-    with closing(crew), pytest.raises(ChildProcessError, match="3 workers died before they could begin.*at birth"):
+    with closing(crew), pytest.raises(ChildProcessError, match=r"3 workers died before they could begin.*at birth"):
         list(crew.run([task("a", 1)], None))
     assert len(crew.hired) == 3
     assert run(Scene(1, births="xx.xx"), task("a", 1)) == [("a", 1)]

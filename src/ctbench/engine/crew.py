@@ -83,15 +83,14 @@ class Crew(ABC, Generic[W]):
 
     def _occupied(self, queue: Queue) -> bool:
         """Give tasks to free workers; returns whether there is something to wait for."""
-        if any(worker.ready for worker in self.workers):
-            for worker in [worker for worker in self.workers if worker.ready and worker.task is None]:
-                if (task := queue.next()) is None:
-                    return any(worker.task for worker in self.workers)
-                worker.task = task
-                try:
-                    worker.give(task)
-                except WorkerDiedError as death:
-                    self._lost(worker, queue, death)
+        for worker in [worker for worker in self.workers if worker.ready and worker.task is None]:
+            if (task := queue.next()) is None:
+                return any(worker.task for worker in self.workers)
+            worker.task = task
+            try:
+                worker.give(task)
+            except WorkerDiedError as death:
+                self._lost(worker, queue, death)
         return bool(self.workers)
 
     def _heard(self, worker: W, queue: Queue) -> Generator[tuple[Key, Any]]:

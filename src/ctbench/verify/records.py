@@ -130,14 +130,12 @@ class Writer:
     def _joined(self, record: SampleRecord) -> SampleRecord:
         """A record of this attempt, after that of an earlier attempt."""
         place, record = record.index - self.records.first, replace(record, attempt=self.attempt)
-        return record if self.offsets[place] < 0 else record.after(self._stored[place])
+        return record if self.offsets[place] < 0 else record.after(self._stored(np.array([place]))[0])
 
-    @property
-    def _stored(self) -> Stored:
-        """The last records of all samples in the file."""
+    def _stored(self, places: NDArray[np.int64]) -> Stored:
+        """The last records of some samples in the file."""
         assert self.files is not None, "only what is in a file has an offset"
-        first = int(self.records.first)
-        return Stored(self.files.records, np.arange(first, first + len(self.done)), self.offsets)
+        return Stored(self.files.records, places + int(self.records.first), self.offsets[places])
 
     def improve(self, records: list[SampleRecord]) -> None:
         """Write records of samples that are undecided, even of those that are not tried again; tell nobody."""
@@ -147,14 +145,14 @@ class Writer:
     def _undecided(self, place: int) -> bool:
         record = self.held.get(place)
         if record is None and self.done[place]:
-            record = self._stored[place]
+            record = self._stored(np.array([place]))[0]
         return record is None or record.verdict is Verdict.UNKNOWN
 
     def kept(self) -> Certification:
         """The records of all samples that are done."""
         if self.records.in_memory:
             return Certification(tuple(self.held[place] for place in np.flatnonzero(self.done).tolist()))
-        return Certification(self._stored.at(self.done))
+        return Certification(self._stored(np.flatnonzero(self.done)))
 
     def certification(self, missing: Callable[[int], SampleRecord]) -> Certification:
         """The records of all samples; `missing` makes those of samples that nobody has tried, by their places."""
@@ -165,4 +163,4 @@ class Writer:
         if self.records.in_memory:
             return Certification(tuple(unfinished(place) for place in range(len(self.done))))
         offsets = np.where(self.done, self.offsets, -1)
-        return Certification(replace(self._stored, offsets=offsets, missing=unfinished))
+        return Certification(replace(self._stored(np.arange(len(self.done))), offsets=offsets, missing=unfinished))
