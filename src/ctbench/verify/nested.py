@@ -84,9 +84,9 @@ def certify_radii(
     done: dict[float, Certification] = {}
     with engine.staying() as place:
         for radius in by_halves(radii):
-            known = _Known.of(places[radius], _implied(radius, threats, done, places))
+            its = _Known.of(places[radius], _implied(radius, threats, done, places))
             left = None if total is None else max(LEAST, end - now())
-            done[radius] = certify(model, x, y, threats[radius], total=left, records=known, engine=place, **settings)
+            done[radius] = certify(model, x, y, threats[radius], total=left, records=its, engine=place, **settings)
     for radius in radii:  # a sample that was open may have been decided at a radius that came later
         known = _implied(radius, threats, done, places)
         done[radius] = _improved(done[radius], known, places[radius])
@@ -137,7 +137,7 @@ def _improved(certification: Certification, known: Iterable[SampleRecord], recor
     new = [record.after(certification[record.index - first]) for record in known if record.index in open_samples]
     if not new:
         return certification
-    offsets = None
+    offsets = list[int]()
     if records.path is not None:
         files = CertificationFiles(Path(records.path))
         with files.alone():
