@@ -156,8 +156,9 @@ def radii(
                 new = search.learn(part)
                 if files is not None:
                     files.append(new)
-                for trial in new if records.on_record is not None else ():
-                    records.on_record(trial.record)
+                if records.on_record is not None:
+                    for trial in new:
+                        records.on_record(trial.record)
     return Radii.of(search.found, largest, largest / number)
 
 
