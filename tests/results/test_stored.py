@@ -93,3 +93,10 @@ def test_a_record_of_another_radius_replaces_an_open_one_only(files):
     files.append([replace(record(7), decided_at=0.2, decided_seconds=1.0)])
     with pytest.raises(ValueError, match="sample 7 has two records"):
         files.open()
+
+
+def test_a_tally_shows_the_first_open_sample_and_counts_what_follows_from_elsewhere():
+    several = [record(index, Verdict.UNKNOWN, bound=None, reason=f"{index}", attempt=index % 2) for index in (5, 2, 9)]
+    tally = Certification.of([*several, record(3, decided_at=0.2, decided_seconds=1.0), record(4)]).tally
+    assert (tally.reasons, tally.example, tally.implied) == (3, several[1], 1)
+    assert tally.attempts == {0: 1, 1: 2}
