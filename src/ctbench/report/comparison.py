@@ -36,6 +36,11 @@ class Row:
         return f"{self.method} (selected on test data)" if self.selected_on_test else self.method
 
     @property
+    def attack(self) -> str:
+        """The strength of the attacks, if the certification has another one than that of its stages, otherwise ""."""
+        return str(self.parameters.get("attack", ""))
+
+    @property
     def failures(self) -> tuple[Failure, ...]:
         """The stages that failed."""
         return self.certification.failures if self.certification else ()

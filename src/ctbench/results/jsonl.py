@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,34 @@ def count(path: Path) -> int:
     """The number of complete records of a file, which are not looked at."""
     with path.open("rb") as file:
         return sum(line.endswith(b"\n") for line in file)
+
+
+@dataclass
+class Growing:
+    """A file of records to which another process appends. Each `read` reads only the records that are new."""
+
+    path: Path
+    records: list[Record] = field(default_factory=list)
+    inode: int = 0  # of the file whose records these are
+    end: int = 0  # the byte after the last record
+
+    def read(self) -> list[Record]:
+        """All complete records so far; an empty list if there is no file.
+
+        Raises:
+            ValueError: a line is not JSON.
+        """
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self.inode or status.st_size < self.end:  # the file was replaced by another one
+                self.records, self.inode, self.end = [], status.st_ino, 0
+            file.seek(self.end)
+            whole, line_end, _ = file.read().rpartition(b"\n")
+        self.records += [json.loads(line) for line in whole.split(b"\n") if line]
+        self.end += len(whole + line_end)
+        return self.records
 
 
 def torn(path: Path) -> int | None:
