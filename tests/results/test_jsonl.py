@@ -97,6 +97,24 @@ def test_a_damaged_json_file_is_named(tmp_path):
         jsonl.read_json(tmp_path / "a.json")
 
 
+def test_appended_records_begin_where_it_says(tmp_path):
+    path = tmp_path / "a.jsonl"
+    first, second = jsonl.append(path, [{"a": "ä"}, {"b": 2}]), jsonl.append(path, [{"c": 3}])
+    assert jsonl.append(path, []) == []
+    assert list(jsonl.lines(path)) == list(zip([*first, *second], [{"a": "ä"}, {"b": 2}, {"c": 3}], strict=True))
+
+
+def test_a_torn_line_is_removed_and_not_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    jsonl.append(path, [{"a": 1}, {"b": 2}])
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"c"')
+    assert (jsonl.count(path), jsonl.torn(path)) == (2, 3)
+    jsonl.mend(path)
+    assert path.read_bytes() == whole
+    assert (jsonl.count(path), jsonl.torn(path)) == (2, None)
+
+
 def test_a_growing_file_is_read_on_where_it_ended_and_anew_if_it_was_replaced(tmp_path):
     growing = jsonl.Growing(tmp_path / "records.jsonl")
     assert growing.read() == []

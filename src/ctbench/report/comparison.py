@@ -50,7 +50,8 @@ class Row:
         """The number of samples; of an unfinished certification also the number that is wanted, e.g. "40 of 100"."""
         if self.certification is None:
             return "-"
-        again = sum(one.verdict is Verdict.UNKNOWN and one.attempt < self.attempt for one in self.certification)
+        unknown = self.certification.tally.attempts
+        again = sum(number for attempt, number in unknown.items() if attempt < self.attempt)
         done, wanted = len(self.certification) - again, self.wanted or len(self.certification)
         return f"{done} of {wanted}" if done < wanted else str(done)
 
@@ -140,7 +141,7 @@ def rows_of(folder: RunFolder, name: str) -> list[Row]:
                 **about | {"parameters": {**about["parameters"], **stronger}},
                 **names,
                 eps=settings.get("eps"),
-                certification=files.read(),
+                certification=files.open(),
                 attacked=attacked,
                 wanted=files.wanted,
                 attempt=len(files.attempts) - 1,
