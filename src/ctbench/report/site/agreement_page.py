@@ -48,10 +48,9 @@ def _groups(subjects: Sequence[Subject]) -> Iterator[list[tuple[Subject, Certifi
     for members in settings_of(subjects).values():
         alike: dict[tuple[object, ...], dict[str, tuple[Subject, Certified]]] = {}
         for subject, one in members:
-            if len(one.records) and all(record.digest for record in one.records):
+            if one.samples and len(one.records):
                 about = tuple(repr(one.settings.get(name)) for name in SETTINGS)
-                samples = tuple((record.index, record.digest, record.label) for record in one.records)
-                alike.setdefault((about, samples), {}).setdefault(subject.page, (subject, one))
+                alike.setdefault((about, one.samples), {}).setdefault(subject.page, (subject, one))
         yield from (list(group.values()) for group in alike.values() if len(group) > 1)
 
 

@@ -12,7 +12,7 @@ from ctbench.report.site.leaderboard import Setting
 from ctbench.report.site.subjects import Subject, page_names
 from ctbench.results.decimals import decimals
 
-LEAST = 2  # points besides the natural accuracy at radius 0
+LEAST = 2  # radii, besides the natural accuracy at radius 0
 Rows = list[dict[str, Any]]
 
 
@@ -26,7 +26,7 @@ def over_radii(subjects: Sequence[Subject]) -> dict[str, Rows]:
 
 
 def _radii_of(subject: Subject) -> Rows:
-    if not subject.certified and not subject.folder.searches():
+    if len(subject.certified) < LEAST and not subject.folder.searches():
         return []
     try:
         rows = radius_rows([subject.folder.path])

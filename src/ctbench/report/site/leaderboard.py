@@ -52,8 +52,9 @@ class Entry:
         return Spread.of([100 * getattr(one.records, f"{accuracy}_accuracy") for _, one in self.members])
 
     @property
-    def samples(self) -> tuple[int, ...]:
-        return tuple(record.index for record in self.members[0][1].records)
+    def samples(self) -> int:
+        """Of each run."""
+        return len(self.members[0][1].records)
 
     def share(self, verdict: Verdict) -> float:
         counts = [one.records.counts[verdict] / max(1, len(one.records)) for _, one in self.members]
@@ -148,8 +149,7 @@ def _alike(certified: Certified) -> tuple[Any, ...]:
     row = certified.row
     effort = [repr(certified.settings.get(name)) for name in ("stages", "timeout", "attack", "selected_on")]
     recipe = repr(sorted(row.parameters.items(), key=lambda item: item[0]))
-    digests = tuple((record.index, record.digest) for record in certified.records)
-    return row.network, row.named_method, recipe, *effort, digests
+    return row.network, row.named_method, recipe, *effort, certified.records.indices.tobytes(), certified.samples
 
 
 def _by_seed(group: list[tuple[Subject, Certified]]) -> list[list[tuple[Subject, Certified]]]:
@@ -187,7 +187,7 @@ def leaderboard(setting: Setting) -> Table:
     attacked = any(one.row.attacked for entry in order for _, one in entry.members)
     headings = (*ACCURATE, *(("attacked %",) if attacked else ()), *ABOUT)
     lines = [_line(entry, order, attacked=attacked) for entry in order]
-    several = len({entry.samples for entry in order}) > 1
+    several = len({one.records.indices.tobytes() for entry in order for _, one in entry.members}) > 1
     notes = ["Rows are not all of the same samples: compare those with care."] if several else []
     notes += [NOTE] if any(len(entry.members) > 1 for entry in order) else []
     return Table(
@@ -203,7 +203,7 @@ def leaderboard(setting: Setting) -> Table:
 
 
 def _line(entry: Entry, rivals: Sequence[Entry], *, attacked: bool) -> Line:
-    row, samples = entry.row, len(entry.samples)
+    row = entry.row
     cells = [
         Cell(text=entry.method, detail=entry.detail),
         *(_mean(entry, rivals, accuracy) for accuracy in ("certified", "natural", "adversarial")),
@@ -213,7 +213,7 @@ def _line(entry: Entry, rivals: Sequence[Entry], *, attacked: bool) -> Line:
         rates = [one.row.attacked.adversarial_accuracy for _, one in entry.members if one.row.attacked]
         cells.append(percent(math.fsum(rates) / len(rates) if rates else None))
     cells += [
-        count(samples),
+        count(entry.samples),
         Cell(text=", ".join(remark.word for remark in entry.remarks) or NOTHING, remarks=entry.remarks),
         _runs(entry),
         text(row.network),
@@ -255,7 +255,7 @@ def _numbers(entry: Entry) -> dict[str, Any]:
         "network": row.network,
         "runs": " ".join(subject.name for subject, _ in entry.members),
         "seeds": len(entry.members),
-        "samples": len(entry.samples),
+        "samples": entry.samples,
     }
     for accuracy in ACCURACIES:
         spread = entry.spread(accuracy)

@@ -128,6 +128,7 @@ def _overview(subject: Subject) -> Table:
 
 def _part(subject: Subject, certified: Certified, name: str) -> Part:
     settings, place = certified.settings, subject.certified.index(certified)
+    certified = certified.in_memory()
     facts = [("samples", certified.unfinished or str(len(certified.records)))]
     facts += [(key, str(settings[key])) for key in ("threat", "timeout", "precision", "rounding") if key in settings]
     facts += [("stages", ", ".join(map(str, settings["stages"])))] if settings.get("stages") else []

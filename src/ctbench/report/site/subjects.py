@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -71,6 +72,20 @@ class Certified:
         done, wanted = len(self.records), self.row.wanted
         return f"{done} of {wanted}" if wanted is not None and done < wanted else ""
 
+    @cached_property
+    def samples(self) -> str:
+        """A digest of all samples, their inputs and their labels; "" if an input is not known."""
+        digest = hashlib.sha256()
+        for record in self.records:
+            if not record.digest:
+                return ""
+            digest.update(f"{record.index} {record.digest} {record.label}\n".encode())
+        return digest.hexdigest()
+
+    def in_memory(self) -> Certified:
+        """The same with its records in memory, for what looks at them several times."""
+        return replace(self, row=replace(self.row, certification=Certification(tuple(self.records))))
+
     @property
     def selected_on_test(self) -> bool:
         """Whether weights or hyper-parameters were chosen by their accuracy on the test images."""
@@ -119,7 +134,7 @@ class Subject:
     @cached_property
     def about(self) -> Row:
         """A row with what is known of the run."""
-        return rows_of(self.folder, self.name)[0]
+        return self.certified[0].row if self.certified else rows_of(self.folder, self.name)[0]
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
