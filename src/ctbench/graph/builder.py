@@ -118,9 +118,11 @@ class Builder:
     def is_weights_of_means(self, value: Value) -> bool:
         """Whether the rows of a value are >= 0 and sum to 1, except for a dropout, which bounds do not see."""
         at = value.index
-        while isinstance(self.nodes[at].op, Dropout):
+        while isinstance(self.nodes[at].op, Dropout | Reshape) and at not in self.weights_of_means:
             (at,) = self.nodes[at].inputs
-        return at in self.weights_of_means and self.nodes[at].shape == value.shape
+            if self.nodes[at].shape != value.shape:
+                return False
+        return at in self.weights_of_means
 
     def number(self, value: float) -> Tensor:
         """A number as a tensor of the network's precision; in double precision it is exactly the Python number."""

@@ -165,6 +165,7 @@ def times_matrix(build: Builder, path: str, x: Value, weight: Tensor, bias: Tens
 
 # ------------------------------------------------------------------------------------------------------- softmax
 
+
 def softmax(build: Builder, path: str, x: Value, dim: int, keep: Tensor | None = None) -> Value:
     """The softmax along an axis; entries where `keep`, which broadcasts to x, is false are left out, and give 0."""
     sums = _sums_of_exponentials(build, path, x, dim, keep)
