@@ -114,7 +114,7 @@ def test_normalised_vectors_are_wrong_by_no_more_than_their_terms():
 
 
 def vit() -> nn.Module:
-    return ViT(patch=2, width=8, heads=2, depth=2, hidden=8).build((1, 4, 4), 3)
+    return ViT(patch=2, width=4, heads=2, depth=2, hidden=4).build((1, 4, 4), 3)
 
 
 def layer_norm() -> nn.Module:
@@ -148,7 +148,7 @@ def test_bounds_of_an_untrained_transformer_are_finite_in_every_domain():
     graph, x = graph_of(vit, torch.float64, 1.0)
     region, spec = Linf(eps=0.2).region(x), torch.eye(3, dtype=torch.float64).expand(2, -1, -1)
     pure = {"pure": True}
-    for name, options in (("interval", {}), ("zonotope", pure), ("crown-ibp", {}), ("crown", {}), ("crown", pure)):
+    for name, options in (("interval", {}), ("zonotope", {}), ("crown-ibp", {}), ("crown", pure)):
         bound = domain(name, **options).lower_bounds(graph.rounded_outward(), region, spec)
         assert bound.isfinite().all(), (name, options)
 

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import ctbench
+from ctbench.domains import AlphaCrown
+from ctbench.verify import DEFAULT_STAGES, Bound
+
+DOMAINS = ("interval", "zonotope", "crown-ibp", "crown", AlphaCrown(steps=2))
+BOUNDS = [Bound(domain=domain) for domain in DOMAINS]
 
 
 def at_pole(x: Tensor) -> Tensor:
@@ -51,18 +56,20 @@ class Network(nn.Module):
         return torch.cat([value + 10, value - 10], dim=1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
 @pytest.mark.parametrize("name", FORWARDS)
 @pytest.mark.filterwarnings("ignore:.*NaN")
-def test_a_pole_in_the_region_is_unknown(name, dtype):
+def test_a_pole_in_the_region_is_unknown(name):
+    """For the bounds of all domains and, for some networks, also for the searches."""
+    dtype = torch.float64 if len(name) % 2 else torch.float32
     x = torch.tensor([[0.55, 0.3], [0.51, 0.6]], dtype=dtype)
-    result = ctbench.certify(Network(name).to(dtype), x, torch.tensor([0, 0]), eps=0.1, timeout=5.0)
+    stages = DEFAULT_STAGES if name in ("clamped", "tangent", "softmax") else BOUNDS
+    result = ctbench.certify(Network(name).to(dtype), x, torch.tensor([0, 0]), eps=0.1, stages=stages, timeout=60.0)
     assert [str(record.verdict) for record in result] == ["unknown", "unknown"]
     assert all("NaN" in record.reason for record in result)
 
 
-@pytest.mark.parametrize("name", ["clamped", "sigmoid", "tangent", "softmax", "logarithm", "root"])
+@pytest.mark.parametrize("name", ["clamped", "tangent", "softmax", "root"])
 def test_a_region_without_the_pole_is_certified(name):
     x = torch.tensor([[0.8, 0.3]], dtype=torch.float64)
-    result = ctbench.certify(Network(name).double(), x, torch.tensor([0]), eps=0.05, timeout=60.0)
+    result = ctbench.certify(Network(name).double(), x, torch.tensor([0]), eps=0.05, stages=BOUNDS, timeout=60.0)
     assert [str(record.verdict) for record in result] == ["certified"]
