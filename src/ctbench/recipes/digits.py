@@ -139,4 +139,4 @@ def digits_vit_ibp() -> Recipe:
 
 
 def digits_vit_sabr() -> Recipe:
-    return replace(digits_vit_ibp(), method=SABR(ratio=0.4, attack=centre_search(5, restarts=1)))
+    return replace(digits_vit_ibp(), method=SABR(ratio=0.7, attack=centre_search(5, restarts=1)))
