@@ -298,7 +298,15 @@ def plain_mccormick(graph: Graph, region: Region, spec: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "factor"), [("layer norm", 1.4), ("attention", 5.0), ("gru of 5 steps", 2.5), ("multihead", 1.08)]
+    ("name", "factor"),
+    [
+        ("layer norm", 1.4),
+        ("attention", 5.0),
+        ("gru of 5 steps", 2.5),
+        ("multihead", 1.08),
+        ("vit", 40.0),
+        ("lstm of 5 steps", 1.05),
+    ],
 )
 def test_bounds_are_tighter_than_planes_of_mccormick_over_intervals(name, factor):
     """How far bounds lie below the values at the centre, on average over 20 random networks."""
