@@ -209,7 +209,7 @@ class Relaxation:
 
         step = backward.rule(relax, self.losses)
 
-        def rule(at: int, node: Node, form: Form) -> tuple[Form, ...]:
+        def rule(at: int, node: Node, form: Form) -> backward.Shares:
             if at in free.weights:
                 signs = LinearForm(-(free.signs[at] * free.weights[at]).unsqueeze(1), 0.0)
                 form = form + rounding.begun(signs, at, self.losses)
