@@ -40,7 +40,7 @@ PASSED_ON = (  # options that are arguments of `ctbench.tune`
 def run(args: argparse.Namespace) -> None:
     recipe = show.start(args.recipe).with_changes(changes(args))
     overview = Overview.of(args.trials, quiet=args.quiet)
-    with overview.shown(), _looking(overview):
+    with overview.shown(), _looking(overview), _continued():
         study = tune(
             recipe,
             args.space,
@@ -50,6 +50,15 @@ def run(args: argparse.Namespace) -> None:
             **{name: getattr(args, name) for name in PASSED_ON},
         )
     tell(study)
+
+
+@contextmanager
+def _continued() -> Iterator[None]:
+    """A context in which an interruption says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command continues the study") from None
 
 
 class Watched:

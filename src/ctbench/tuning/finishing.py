@@ -9,10 +9,10 @@ from typing import Any
 from filelock import FileLock
 
 from ctbench.engine import Engine, Task
-from ctbench.results import RunFolder, Study, TrialRecord, jsonl
+from ctbench.results import RunFolder, Study, jsonl
 from ctbench.results.runs import region_name
 from ctbench.training import Recipe, load_run, train
-from ctbench.tuning import choosing, writing
+from ctbench.tuning import writing
 from ctbench.tuning.plan import Plan
 from ctbench.tuning.searching import Watch
 from ctbench.tuning.trial import PATIENCE, Begun, Place
@@ -22,26 +22,21 @@ from ctbench.verify.trained import about
 Final = tuple[int, int]  # the number of a trial, and a seed
 
 
-def finish(plan: Plan, trials: list[TrialRecord], engine: Engine, place: Place, watch: Watch) -> None:
-    """Choose, train and certify, and write the results. What is there already is not done again.
+def finish(plan: Plan, engine: Engine, place: Place, watch: Watch) -> None:
+    """Train and certify what a study has chosen, and write the results. What is there already is not done again.
 
     Raises:
-        ValueError: no trial is complete.
         TasksFailedError: workers died; the finished results are kept.
     """
     with FileLock(plan.folder.path / "final.lock"):  # another process may do the same: then this one finds it done
-        content = jsonl.read_json(plan.folder.study)
-        if content["finished"]:
+        study = Study.read(plan.folder.path)
+        content = dict(study.content)
+        if study.finished:
             return
-        if content["chosen"] is None:
-            chosen, why = choosing.choice(plan, trials)
-            content |= {"chosen": chosen, "why": why, "importance": choosing.importance(plan, trials)}
-            jsonl.write_json(plan.folder.study, content)  # before any test image is read
-        values = {trial.trial: trial.parameters for trial in trials}
         finals = {
-            (number, plan.recipe.seed + more): plan.final(values[number], plan.recipe.seed + more)
-            for number in content["chosen"]
-            for more in range(plan.seeds)
+            (trial.trial, seed): plan.final(trial.parameters, seed)
+            for trial in study.chosen
+            for seed in range(plan.recipe.seed, plan.recipe.seed + plan.seeds)
         }
         errors = _trained(plan, finals, engine, place, watch)
         content["results"] = [

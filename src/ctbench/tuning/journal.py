@@ -55,13 +55,12 @@ def opened(plan: Plan) -> optuna.Study:
     path = plan.folder.journal
     path.parent.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(path), lock_obj=Lock(path)))
-    return optuna.create_study(
-        study_name=NAME,
-        storage=storage,
-        directions=directions(plan),
-        pruner=pruner(plan),
-        load_if_exists=True,
-    )
+    try:
+        return optuna.load_study(study_name=NAME, storage=storage, pruner=pruner(plan))
+    except KeyError:
+        return optuna.create_study(
+            study_name=NAME, storage=storage, directions=directions(plan), pruner=pruner(plan), load_if_exists=True
+        )
 
 
 def trial(study: optuna.Study, number: int) -> optuna.trial.Trial:

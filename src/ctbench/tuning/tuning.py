@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from ctbench.engine import Engine, Here
 from ctbench.networks import Given
 from ctbench.results import Study, StudyFolder, jsonl
 from ctbench.results.files import differences
+from ctbench.time_budget import now
 from ctbench.training import Recipe
 from ctbench.tuning import writing
-from ctbench.tuning.ctbench_spaces import space as space_of
+from ctbench.tuning.ctbench_spaces import read_space
 from ctbench.tuning.plan import Objective, Plan, Protocol, Pruner
 from ctbench.tuning.space import Space
 from ctbench.tuning.trial import Begun, Outcome, Place
@@ -84,7 +84,7 @@ def tune(
         )
     plan = Plan(
         recipe=recipe,
-        space=space if isinstance(space, Space) else space_of(space, recipe),
+        space=space if isinstance(space, Space) else read_space(space, recipe),
         folder=StudyFolder(Path(out).absolute()),
         objective=objective,
         protocol=protocol,
@@ -108,10 +108,10 @@ def tune(
     wanted = trials if plan.space.size is None else min(trials, plan.space.size)
     place, engine = Place(device, None if data is None else Path(data).absolute()), engine or Here(device)
     watch = watch or _quiet
-    if not _begin(plan, wanted):
-        search = Search(plan, wanted, math.inf if total is None else time.monotonic() + total, place, watch)
-        search.run(engine)
-        finish(plan, search.ended(), engine, place, watch)
+    _begin(plan, wanted)
+    search = Search(plan, wanted, math.inf if total is None else now() + total, place, watch)
+    search.run(engine)
+    finish(plan, engine, place, watch)
     return Study.read(plan.folder.path)
 
 
@@ -119,8 +119,8 @@ def _quiet(run: str, message: Begun | Outcome) -> None:
     pass
 
 
-def _begin(plan: Plan, wanted: int) -> bool:
-    """Write study.json, or check it; returns whether the study is finished.
+def _begin(plan: Plan, wanted: int) -> None:
+    """Write study.json, or check it.
 
     Raises:
         ValueError: the folder holds another study, or the study has already chosen among another number of trials.
@@ -132,7 +132,7 @@ def _begin(plan: Plan, wanted: int) -> bool:
             if others := sorted(path.name for path in folder.path.iterdir() if path != folder.lock):
                 raise ValueError(f"{folder.path} holds other files ({', '.join(others[:3])}): choose another folder")
             jsonl.write_json(folder.study, content)
-            return False
+            return
         before = Study.read(folder.path).content
         if different := differences(*({name: each[name] for name in SAID} for each in (before, content))):
             raise ValueError(f"{folder.path} holds another study ({different}): choose another folder (--out)")
@@ -143,4 +143,3 @@ def _begin(plan: Plan, wanted: int) -> bool:
             )
         if before["chosen"] is None:
             jsonl.write_json(folder.study, {**before, "trials": wanted})
-        return bool(before["finished"])
