@@ -13,9 +13,8 @@ from ctbench.datasets import GivenData
 from ctbench.engine import Engine, Here
 from ctbench.networks import Given
 from ctbench.results import Study, StudyFolder, jsonl
-from ctbench.results.files import differences
 from ctbench.time_budget import now
-from ctbench.training import Recipe
+from ctbench.training import Recipe, codec
 from ctbench.tuning import writing
 from ctbench.tuning.ctbench_spaces import read_space
 from ctbench.tuning.plan import Objective, Plan, Protocol, Pruner
@@ -134,8 +133,12 @@ def _begin(plan: Plan, wanted: int) -> None:
             jsonl.write_json(folder.study, content)
             return
         before = Study.read(folder.path).content
-        if different := differences(*({name: each[name] for name in SAID} for each in (before, content))):
-            raise ValueError(f"{folder.path} holds another study ({different}): choose another folder (--out)")
+        was, now_said = ({name: each[name] for name in SAID} for each in (before, content))
+        if different := codec.differences(was, now_said):
+            raise ValueError(
+                f"{folder.path} holds another study (it differs in {', '.join(different)}): give the same recipe, space "
+                f"and settings, or choose another folder (--out)"
+            )
         if before["chosen"] is not None and before["trials"] != wanted:
             raise ValueError(
                 f"{folder.path} has chosen among {before['trials']} trials, and its choice has been tested: more "
