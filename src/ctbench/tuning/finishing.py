@@ -14,8 +14,7 @@ from ctbench.results.runs import region_name
 from ctbench.training import Recipe, load_run, train
 from ctbench.tuning import writing
 from ctbench.tuning.plan import Plan
-from ctbench.tuning.searching import Watch
-from ctbench.tuning.trial import PATIENCE, Begun, Place
+from ctbench.tuning.trial import PATIENCE, Begun, Place, Watch
 from ctbench.verify import Records, certify, stages_by_name
 from ctbench.verify.trained import about
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -24,9 +24,8 @@ from ctbench.tuning.journal import opened, trial
 from ctbench.tuning.plan import Plan
 from ctbench.tuning.proposing import distributions, proposal
 from ctbench.tuning.space import Value
-from ctbench.tuning.trial import Begun, Outcome, Place, Work, perform
+from ctbench.tuning.trial import Outcome, Place, Watch, Work, perform
 
-Watch = Callable[[str, Begun | Outcome], None]  # called with the name of a run, and what happens to it
 State = optuna.trial.TrialState
 STATES = {"complete": State.COMPLETE, "pruned": State.PRUNED, "failed": State.FAIL}
 POLL = 1.0  # seconds between two looks at trials that other processes have in hand

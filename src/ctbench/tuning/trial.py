@@ -5,7 +5,7 @@ An interrupted trial goes on from its files: its last epoch, the bounds in the j
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +53,9 @@ class Outcome:
     pruned_at: int | None = None
     error: str = ""
     seconds: float = 0.0
+
+
+Watch = Callable[[str, Begun | Outcome], None]  # called with the name of a run, and what happens to it
 
 
 class PrunedError(Exception):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -19,7 +18,7 @@ from ctbench.tuning import writing
 from ctbench.tuning.ctbench_spaces import read_space
 from ctbench.tuning.plan import Objective, Plan, Protocol, Pruner
 from ctbench.tuning.space import Space
-from ctbench.tuning.trial import Begun, Outcome, Place
+from ctbench.tuning.trial import Begun, Outcome, Place, Watch
 
 SAID = ("name", "recipe", "protocol", "objective", "space", "settings")  # what makes a study another one
 
@@ -46,7 +45,7 @@ def tune(
     engine: Engine | None = None,
     device: str = "cpu",
     data: str | Path | None = None,
-    watch: Any = None,
+    watch: Watch | None = None,
 ) -> Study:
     """Try values of a recipe's fields, choose by images that are held out, and test the choice once.
 
@@ -136,8 +135,8 @@ def _begin(plan: Plan, wanted: int) -> None:
         was, now_said = ({name: each[name] for name in SAID} for each in (before, content))
         if different := codec.differences(was, now_said):
             raise ValueError(
-                f"{folder.path} holds another study (it differs in {', '.join(different)}): give the same recipe, space "
-                f"and settings, or choose another folder (--out)"
+                f"{folder.path} holds another study (it differs in {', '.join(different)}): give the same recipe, "
+                f"space and settings, or choose another folder (--out)"
             )
         if before["chosen"] is not None and before["trials"] != wanted:
             raise ValueError(
