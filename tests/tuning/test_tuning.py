@@ -12,7 +12,7 @@ from ctbench.datasets import Digits
 from ctbench.results import RunFolder, Study, jsonl
 from ctbench.training import load_run
 from ctbench.training.trainer import Trainer
-from ctbench.tuning import finishing, tune
+from ctbench.tuning import choosing, finishing, searching, tune, writing
 from ctbench.tuning import trial as trials
 from ctbench.tuning.plan import Plan
 
@@ -140,12 +140,12 @@ PLACES = {
     "in the first training": (Trainer, "epoch", 2),
     "between an epoch and the look at it": (trials.Look, "__call__", 5),
     "before a comparison": (trials, "certify", 3),
-    "before the end of a trial is told": (ctbench.tuning.searching.Search, "_end", 2),
-    "when the trials are written": (ctbench.tuning.writing, "write_trials", 2),
-    "before the choice": (ctbench.tuning.choosing, "choice", 1),
+    "before the end of a trial is told": (searching.Search, "_end", 2),
+    "when the trials are written": (writing, "write_trials", 2),
+    "before the choice": (choosing, "choice", 1),
     "in the final training": (finishing, "train", 1),
     "before the test": (finishing, "certify", 1),
-    "before the results": (ctbench.tuning.writing, "write_text", 1),
+    "before the results": (writing, "write_text", 1),
 }
 
 
@@ -213,6 +213,21 @@ def test_the_folder_of_another_study_is_refused(tuned, folder, whole, changes, e
         tuned(**changes)
     assert "holds another study" in str(error.value)
     assert "choose another folder (--out)" in str(error.value)
+
+
+def test_what_a_kill_left_before_the_study_began_is_no_obstacle(tuned, folder):
+    folder.path.mkdir()
+    folder.lock.touch()
+    (folder.path / "study.json.unfinished").touch()
+    assert tuned(trials=1).finished
+
+
+def test_hyperband_looks_at_the_same_epochs(tuned, tiny):
+    study = tuned(recipe=tiny(epochs=9), trials=4, pruner="hyperband", space=("robust_weight=0:1",))
+    assert [trial for trial in study.trials if trial.state == "complete"]
+    for trial in study.trials:
+        looked = [epoch for epoch in ("2", "3", "5", "7") if int(epoch) <= (trial.pruned_at or 9)]
+        assert list(trial.bounds) == looked
 
 
 def test_a_folder_of_other_files_is_refused(tuned, folder):

@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from ctbench.datasets import GivenData
 from ctbench.engine import Engine, Here
+from ctbench.files import UNFINISHED
 from ctbench.networks import Given
 from ctbench.results import Study, StudyFolder, jsonl
 from ctbench.time_budget import now
@@ -101,7 +102,7 @@ def tune(
         from ctbench.tuning.finishing import finish
         from ctbench.tuning.searching import Search
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not there ({error}): pip install optuna, or 'ctbench[tune]'") from None
+        raise ValueError(f"{error.name} is not there ({error}): pip install optuna") from None
 
     wanted = trials if plan.space.size is None else min(trials, plan.space.size)
     place, engine = Place(device, None if data is None else Path(data).absolute()), engine or Here(device)
@@ -127,7 +128,8 @@ def _begin(plan: Plan, wanted: int) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.lock):
         if not folder.study.is_file():
-            if others := sorted(path.name for path in folder.path.iterdir() if path != folder.lock):
+            passing = (folder.lock.name, folder.study.name + UNFINISHED)  # of a process that was killed while it began
+            if others := sorted({path.name for path in folder.path.iterdir()} - {*passing}):
                 raise ValueError(f"{folder.path} holds other files ({', '.join(others[:3])}): choose another folder")
             jsonl.write_json(folder.study, content)
             return
