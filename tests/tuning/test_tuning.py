@@ -41,6 +41,7 @@ def test_a_study_chooses_by_held_out_images_and_tests_its_choice(tuned, folder):
     assert (len(compared.read()), compared.read_settings()["dataset"]) == (145, "digits-validation")
     assert compared.read().certified_accuracy == best.certified_accuracy
     assert compared.read().natural_accuracy == best.natural_accuracy
+    assert {path.name for path in (folder.path / "final").iterdir()} == {run.path.name for run in study.runs}
     assert told[0] == ("trial 0", "train")
     assert told[-2:] == [("final/" + study.runs[seed].path.name, "certify") for seed in (0, 1)]
 

@@ -9,12 +9,12 @@ from typing import Any
 from filelock import FileLock
 
 from ctbench.engine import Engine, Task
-from ctbench.results import RunFolder, Study, jsonl
+from ctbench.results import RunFolder, Study, StudyFolder, jsonl
 from ctbench.results.runs import region_name
 from ctbench.training import Recipe, load_run, train
 from ctbench.tuning import writing
 from ctbench.tuning.plan import Plan
-from ctbench.tuning.trial import PATIENCE, Begun, Place, Watch
+from ctbench.tuning.trial import Begun, Place, Watch, alone
 from ctbench.verify import Records, certify, stages_by_name
 from ctbench.verify.trained import about
 
@@ -50,7 +50,7 @@ def _trained(plan: Plan, finals: dict[Final, Recipe], engine: Engine, place: Pla
     """Train the final runs; returns the errors of those that fail."""
     names = {_name(plan, final): final for final in finals}
     tasks = [
-        Task(name, train_final, (plan.folder.final(*final), finals[final], place))
+        Task(name, train_final, (plan.folder, plan.folder.final(*final), finals[final], place))
         for name, final in names.items()
         if not plan.folder.final(*final).weights.exists()
     ]
@@ -69,10 +69,9 @@ def _name(plan: Plan, final: Final) -> str:
     return str(plan.folder.final(*final).path.relative_to(plan.folder.path))
 
 
-def train_final(folder: RunFolder, recipe: Recipe, place: Place) -> Iterator[Begun | str]:
+def train_final(study: StudyFolder, folder: RunFolder, recipe: Recipe, place: Place) -> Iterator[Begun | str]:
     """The task of a worker: train a final run; yields its error, if it diverges or its values are not valid."""
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.path.with_name(f"{folder.path.name}.worker.lock"), timeout=PATIENCE):
+    with alone(study, folder):
         yield Begun("train", folder.metrics, recipe.epochs)
         try:
             train(recipe, out=folder.path, resume=True, data=place.data, device=place.device, quiet=True)

@@ -29,7 +29,6 @@ from ctbench.tuning.trial import Outcome, Place, Watch, Work, perform
 State = optuna.trial.TrialState
 STATES = {"complete": State.COMPLETE, "pruned": State.PRUNED, "failed": State.FAIL}
 POLL = 1.0  # seconds between two looks at trials that other processes have in hand
-CLAIM = ".lock"
 TITLE = "trial "  # of the names of trials, before their numbers
 
 
@@ -126,7 +125,7 @@ class Search:
         """Take a trial in hand, unless this or another process already has."""
         if number in self.claims:
             return False
-        path = self.plan.folder.trial(number).path.with_suffix(CLAIM)
+        path = self.plan.folder.lock_of(self.plan.folder.trial(number), "driver")
         path.parent.mkdir(parents=True, exist_ok=True)
         claim = FileLock(path, timeout=0)
         try:
