@@ -8,6 +8,7 @@ import pytest
 from tests.training_runs import Killed
 
 import ctbench
+from ctbench import report
 from ctbench.datasets import Digits
 from ctbench.results import RunFolder, Study, jsonl
 from ctbench.training import load_run
@@ -37,6 +38,7 @@ def test_a_study_chooses_by_held_out_images_and_tests_its_choice(tuned, folder):
     certification, settings = tested.read(), tested.read_settings()
     assert (len(certification), settings["dataset"], "selected_on" in settings) == (9, "digits", False)
     assert certification.certified_accuracy == study.results[0]["certified_accuracy"]
+    assert report.rows([study.runs[0].path])[0].cells()[3] == "ibp"
     (compared,) = folder.trial(best.trial).certifications()
     assert (len(compared.read()), compared.read_settings()["dataset"]) == (145, "digits-validation")
     assert compared.read().certified_accuracy == best.certified_accuracy
@@ -100,6 +102,7 @@ def test_the_protocol_on_test_data_marks_all_that_it_writes(tuned, folder):
     files = [*study.runs[0].certifications(), *folder.trial(best.trial).certifications()]
     assert [each.read_settings()["selected_on"] for each in files] == ["test", "test"]
     assert files[1].records.name.startswith("test-")
+    assert report.rows([study.runs[0].path])[0].cells()[3] == "ibp (selected on test data)"
     assert len(files[1].read()) == 359
     assert "the results on these images are optimistic" in folder.text.read_text()
     assert "ctbench-test-data" in load_run(study.runs[0].path).recipe.source
