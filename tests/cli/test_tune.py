@@ -39,9 +39,9 @@ def test_tune_tells_how_trials_go_on(capsys, tmp_path):
     space = ["--space", "optimizer.lr=0.01,1e30"]
     assert main([*SHORT, *space, "--out", str(tmp_path / "study")]) == 0
     told = capsys.readouterr().err
-    assert "trial 0: train" in told
-    assert re.search(r"trial \d: certified \d+\.\d\d % of the compared images", told)
-    assert re.search(r"trial \d: failed after .* of train: TrainingDivergedError", told)
+    assert "trial 0: begins" in told
+    assert re.search(r"trial \d: certified \d+\.\d\d % after", told)
+    assert re.search(r"trial \d: failed after .*: TrainingDivergedError", told)
     assert main([*SHORT, *space, "--out", str(tmp_path / "quiet"), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 

@@ -14,7 +14,7 @@ from ctbench.results.runs import region_name
 from ctbench.training import Recipe, load_run, train
 from ctbench.tuning import writing
 from ctbench.tuning.plan import Plan
-from ctbench.tuning.trial import Begun, Place, Watch, alone
+from ctbench.tuning.trial import Begun, Outcome, Place, Watch, alone
 from ctbench.verify import Records, certify, stages_by_name
 from ctbench.verify.trained import about
 
@@ -86,6 +86,7 @@ def _result(
     folder = plan.folder.final(*final)
     entry: dict[str, Any] = {"trial": final[0], "seed": final[1], "folder": _name(plan, final)}
     if error:
+        watch(_name(plan, final), Outcome(state="failed", error=error))
         return entry | {"error": error}
     files = folder.certification(region_name(recipe.threat.name, recipe.threat.eps))
     x, y = recipe.dataset.load(place.data).test[: plan.samples]
@@ -100,6 +101,7 @@ def _result(
         records=Records(files.records, resume=True, about=about(recipe) | plan.about),
         engine=engine,
     )
+    watch(_name(plan, final), Outcome(state="complete", certified_accuracy=certification.certified_accuracy))
     return entry | {
         "samples": len(certification),
         "natural_accuracy": certification.natural_accuracy,

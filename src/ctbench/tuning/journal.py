@@ -6,7 +6,6 @@ nobody, and a line that it has not finished is removed before the next one is wr
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import optuna
@@ -16,7 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 
-from ctbench.files import naming
+from ctbench.results import jsonl
 from ctbench.tuning.plan import Plan
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -31,23 +30,11 @@ class Lock(JournalFileOpenLock):
 
     def acquire(self) -> bool:
         self.lock.acquire()
-        mend(self.journal)
+        jsonl.mend(self.journal)
         return True
 
     def release(self) -> None:
         self.lock.release()
-
-
-def mend(journal: Path) -> None:
-    """Remove a last line without a line end: the process that wrote it was killed."""
-    with naming(journal), journal.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        if not size:
-            return
-        file.seek(size - 1)
-        if file.read() != b"\n":
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def opened(plan: Plan) -> optuna.Study:

@@ -109,8 +109,9 @@ def tune(
     watch = watch or _quiet
     _begin(plan, wanted)
     search = Search(plan, wanted, math.inf if total is None else now() + total, place, watch)
-    search.run(engine)
-    finish(plan, engine, place, watch)
+    with engine.staying() as workers:
+        search.run(workers)
+        finish(plan, workers, place, watch)
     return Study.read(plan.folder.path)
 
 
