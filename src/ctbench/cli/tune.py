@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +15,6 @@ from ctbench.cli.overview import Overview, Step
 from ctbench.results import Study, StudyFolder
 from ctbench.tuning import Begun, Outcome, tune
 
-LOOK = 0.5  # seconds between two looks at the files of the runs
 PASSED_ON = (  # options that are arguments of `ctbench.tune`
     "trials",
     "total",
@@ -39,8 +37,8 @@ PASSED_ON = (  # options that are arguments of `ctbench.tune`
 
 def run(args: argparse.Namespace) -> None:
     recipe = show.start(args.recipe).with_changes(changes(args))
-    overview = Overview.of(args.trials, quiet=args.quiet)
-    with overview.shown(), _looking(overview):
+    overview = Overview.of(args.trials + args.seeds, quiet=args.quiet)
+    with overview.shown(), _continued():
         study = tune(
             recipe,
             args.space,
@@ -50,6 +48,15 @@ def run(args: argparse.Namespace) -> None:
             **{name: getattr(args, name) for name in PASSED_ON},
         )
     tell(study)
+
+
+@contextmanager
+def _continued() -> Iterator[None]:
+    """A context in which an interruption says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command continues the study") from None
 
 
 class Watched:
@@ -63,34 +70,14 @@ class Watched:
             unit = "epoch" if message.step == "train" else "sample"
             self.overview.begin(Step(name, message.step, unit, message.records, message.total))
         else:
-            self.overview.end(name, ending(message) if message.state == "failed" else "")
-            if self.overview.bars.disable and message.state != "failed":
-                self.overview.console.print(f"{name}: {ending(message)}", highlight=False, soft_wrap=True)
+            self.overview.end(name, message.error, result=ending(message))
 
 
 def ending(outcome: Outcome) -> str:
-    """How a trial ended, in words."""
+    """How a run ended without an error, in words."""
     if outcome.certified_accuracy is None:
-        return outcome.error or f"pruned after epoch {outcome.pruned_at}"
-    return f"certified {100 * outcome.certified_accuracy:.2f} % of the compared images"
-
-
-@contextmanager
-def _looking(overview: Overview) -> Iterator[None]:
-    """A context in which the files of the runs are looked at from time to time."""
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.wait(LOOK):
-            overview.look()
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+        return f"pruned after epoch {outcome.pruned_at}"
+    return f"certified {100 * outcome.certified_accuracy:.2f} %"
 
 
 def tell(study: Study) -> None:

@@ -32,7 +32,7 @@ class Withheld(Examples):
     @classmethod
     def like(cls, examples: Examples) -> Self:
         """Nothing, in the shape of some examples."""
-        return cls(examples.inputs.new_empty((0, *examples.inputs.shape[1:])), torch.empty(0, dtype=torch.int64))
+        return cls(examples.inputs.new_empty((0, *examples.inputs.shape[1:])), examples.labels.new_empty(0))
 
     def __len__(self) -> int:
         _refuse()

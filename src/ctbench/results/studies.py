@@ -8,7 +8,8 @@ trials.jsonl         a record for each trial (below);  trials.csv  the same as a
 trials/0003/         the run folder of trial 3; certified/*.jsonl in it are records of validation images, not of tests
 final/0003-seed-0/   the run folder of trial 3's recipe, trained again on the whole training set; certified/*.jsonl are
                      records of test images
-journal.jsonl        how the study goes on, for Optuna; *.lock  locks
+journal.jsonl        how the study goes on, for Optuna
+locks/, *.lock       locks of the processes that work here
 
 study.json:
 
@@ -203,6 +204,10 @@ class StudyFolder:
     @property
     def lock(self) -> Path:
         return self.path / "study.lock"
+
+    def lock_of(self, run: RunFolder, holder: str) -> Path:
+        """The lock of a run: that of the process that has it in hand ("driver"), or of its worker ("worker")."""
+        return self.path / "locks" / f"{run.path.parent.name}-{run.path.name}-{holder}.lock"
 
     def trial(self, number: int) -> RunFolder:
         """The run folder of a trial."""

@@ -6,10 +6,10 @@
 `ctbench.results.studies` describes the files of a study.
 """
 
-from ctbench.tuning.ctbench_spaces import space, spaces
+from ctbench.tuning.ctbench_spaces import read_space, spaces
 from ctbench.tuning.plan import Plan
 from ctbench.tuning.space import Choices, Range, Space
 from ctbench.tuning.trial import Begun, Outcome
 from ctbench.tuning.tuning import tune
 
-__all__ = ["Begun", "Choices", "Outcome", "Plan", "Range", "Space", "space", "spaces", "tune"]
+__all__ = ["Begun", "Choices", "Outcome", "Plan", "Range", "Space", "read_space", "spaces", "tune"]

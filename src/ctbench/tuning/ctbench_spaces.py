@@ -83,7 +83,7 @@ def _of_method(setting: Setting, recipe: Recipe) -> dict[str, tuple[str, ...]]:
     return {"method.alpha": setting.alphas} if isinstance(method, MTLIBP) else {}
 
 
-def space(options: Sequence[str], recipe: Recipe) -> Space:
+def read_space(options: Sequence[str], recipe: Recipe) -> Space:
     """The space of some options: names, and what `Space.of` takes. Raises the errors of both."""
     return Space.joined([Space.of([each]) if "=" in each or is_file(each) else named(each, recipe) for each in options])
 

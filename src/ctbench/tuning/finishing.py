@@ -9,39 +9,33 @@ from typing import Any
 from filelock import FileLock
 
 from ctbench.engine import Engine, Task
-from ctbench.results import RunFolder, Study, TrialRecord, jsonl
+from ctbench.results import RunFolder, Study, StudyFolder, jsonl
 from ctbench.results.runs import region_name
 from ctbench.training import Recipe, load_run, train
-from ctbench.tuning import choosing, writing
+from ctbench.tuning import writing
 from ctbench.tuning.plan import Plan
-from ctbench.tuning.searching import Watch
-from ctbench.tuning.trial import PATIENCE, Begun, Place
+from ctbench.tuning.trial import Begun, Outcome, Place, Watch, alone
 from ctbench.verify import Records, certify, stages_by_name
 from ctbench.verify.trained import about
 
 Final = tuple[int, int]  # the number of a trial, and a seed
 
 
-def finish(plan: Plan, trials: list[TrialRecord], engine: Engine, place: Place, watch: Watch) -> None:
-    """Choose, train and certify, and write the results. What is there already is not done again.
+def finish(plan: Plan, engine: Engine, place: Place, watch: Watch) -> None:
+    """Train and certify what a study has chosen, and write the results. What is there already is not done again.
 
     Raises:
-        ValueError: no trial is complete.
         TasksFailedError: workers died; the finished results are kept.
     """
     with FileLock(plan.folder.path / "final.lock"):  # another process may do the same: then this one finds it done
-        content = jsonl.read_json(plan.folder.study)
-        if content["finished"]:
+        study = Study.read(plan.folder.path)
+        content = dict(study.content)
+        if study.finished:
             return
-        if content["chosen"] is None:
-            chosen, why = choosing.choice(plan, trials)
-            content |= {"chosen": chosen, "why": why, "importance": choosing.importance(plan, trials)}
-            jsonl.write_json(plan.folder.study, content)  # before any test image is read
-        values = {trial.trial: trial.parameters for trial in trials}
         finals = {
-            (number, plan.recipe.seed + more): plan.final(values[number], plan.recipe.seed + more)
-            for number in content["chosen"]
-            for more in range(plan.seeds)
+            (trial.trial, seed): plan.final(trial.parameters, seed)
+            for trial in study.chosen
+            for seed in range(plan.recipe.seed, plan.recipe.seed + plan.seeds)
         }
         errors = _trained(plan, finals, engine, place, watch)
         content["results"] = [
@@ -56,7 +50,7 @@ def _trained(plan: Plan, finals: dict[Final, Recipe], engine: Engine, place: Pla
     """Train the final runs; returns the errors of those that fail."""
     names = {_name(plan, final): final for final in finals}
     tasks = [
-        Task(name, train_final, (plan.folder.final(*final), finals[final], place))
+        Task(name, train_final, (plan.folder, plan.folder.final(*final), finals[final], place))
         for name, final in names.items()
         if not plan.folder.final(*final).weights.exists()
     ]
@@ -75,10 +69,9 @@ def _name(plan: Plan, final: Final) -> str:
     return str(plan.folder.final(*final).path.relative_to(plan.folder.path))
 
 
-def train_final(folder: RunFolder, recipe: Recipe, place: Place) -> Iterator[Begun | str]:
+def train_final(study: StudyFolder, folder: RunFolder, recipe: Recipe, place: Place) -> Iterator[Begun | str]:
     """The task of a worker: train a final run; yields its error, if it diverges or its values are not valid."""
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.path.with_name(f"{folder.path.name}.worker.lock"), timeout=PATIENCE):
+    with alone(study, folder):
         yield Begun("train", folder.metrics, recipe.epochs)
         try:
             train(recipe, out=folder.path, resume=True, data=place.data, device=place.device, quiet=True)
@@ -93,6 +86,7 @@ def _result(
     folder = plan.folder.final(*final)
     entry: dict[str, Any] = {"trial": final[0], "seed": final[1], "folder": _name(plan, final)}
     if error:
+        watch(_name(plan, final), Outcome(state="failed", error=error))
         return entry | {"error": error}
     files = folder.certification(region_name(recipe.threat.name, recipe.threat.eps))
     x, y = recipe.dataset.load(place.data).test[: plan.samples]
@@ -107,6 +101,7 @@ def _result(
         records=Records(files.records, resume=True, about=about(recipe) | plan.about),
         engine=engine,
     )
+    watch(_name(plan, final), Outcome(state="complete", certified_accuracy=certification.certified_accuracy))
     return entry | {
         "samples": len(certification),
         "natural_accuracy": certification.natural_accuracy,

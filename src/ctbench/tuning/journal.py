@@ -6,7 +6,6 @@ nobody, and a line that it has not finished is removed before the next one is wr
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import optuna
@@ -16,7 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 
-from ctbench.files import naming
+from ctbench.results import jsonl
 from ctbench.tuning.plan import Plan
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -31,23 +30,11 @@ class Lock(JournalFileOpenLock):
 
     def acquire(self) -> bool:
         self.lock.acquire()
-        mend(self.journal)
+        jsonl.mend(self.journal)
         return True
 
     def release(self) -> None:
         self.lock.release()
-
-
-def mend(journal: Path) -> None:
-    """Remove a last line without a line end: the process that wrote it was killed."""
-    with naming(journal), journal.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        if not size:
-            return
-        file.seek(size - 1)
-        if file.read() != b"\n":
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def opened(plan: Plan) -> optuna.Study:
@@ -55,13 +42,12 @@ def opened(plan: Plan) -> optuna.Study:
     path = plan.folder.journal
     path.parent.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(path), lock_obj=Lock(path)))
-    return optuna.create_study(
-        study_name=NAME,
-        storage=storage,
-        directions=directions(plan),
-        pruner=pruner(plan),
-        load_if_exists=True,
-    )
+    try:
+        return optuna.load_study(study_name=NAME, storage=storage, pruner=pruner(plan))
+    except KeyError:
+        return optuna.create_study(
+            study_name=NAME, storage=storage, directions=directions(plan), pruner=pruner(plan), load_if_exists=True
+        )
 
 
 def trial(study: optuna.Study, number: int) -> optuna.trial.Trial:

@@ -25,11 +25,10 @@ def proposal(plan: Plan, trials: Sequence[optuna.trial.FrozenTrial], *, wanted: 
         trials: all its trials.
         wanted: how many there are to be.
     """
-    number, size = len(trials), plan.space.size
+    number, size, tried = len(trials), plan.space.size, [trial.params for trial in trials]
     if size is not None and size <= wanted:
         every = list(plan.space.combinations())
-        return random.Random(plan.seed).sample(every, len(every))[number]
-    tried = [trial.params for trial in trials]
+        return next(values for values in random.Random(plan.seed).sample(every, size) if values not in tried)
     for attempt in range(ATTEMPTS):
         seed = random.Random(f"{plan.seed}/{number}/{attempt}").getrandbits(32)
         values = _sampled(plan, trials, seed)

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 
 import optuna
 from filelock import FileLock, Timeout
 
 from ctbench.engine import Engine, Task
-from ctbench.results import TrialRecord
-from ctbench.tuning import writing
+from ctbench.results import TrialRecord, jsonl
+from ctbench.time_budget import now
+from ctbench.tuning import choosing, writing
 from ctbench.tuning.journal import opened, trial
 from ctbench.tuning.plan import Plan
 from ctbench.tuning.proposing import distributions, proposal
 from ctbench.tuning.space import Value
-from ctbench.tuning.trial import Begun, Outcome, Place, Work, perform
+from ctbench.tuning.trial import Outcome, Place, Watch, Work, perform
 
-Watch = Callable[[str, Begun | Outcome], None]  # called with the name of a run, and what happens to it
 State = optuna.trial.TrialState
 STATES = {"complete": State.COMPLETE, "pruned": State.PRUNED, "failed": State.FAIL}
 POLL = 1.0  # seconds between two looks at trials that other processes have in hand
-CLAIM = ".lock"
+TITLE = "trial "  # of the names of trials, before their numbers
 
 
 @dataclass(eq=False)
@@ -38,7 +39,7 @@ class Search:
     Args:
         plan: the study.
         wanted: how many trials there are to be.
-        deadline: no trial begins after it, by `time.monotonic`.
+        deadline: no trial begins after it, by `ctbench.time_budget.now`.
         place: where workers work.
         watch: hears what happens.
     """
@@ -54,23 +55,36 @@ class Search:
         self.study = opened(self.plan)
 
     def run(self, engine: Engine) -> None:
-        """Search until no trial is running and none is to begin.
+        """Search until no trial is running and none is to begin, and choose.
 
         Raises:
+            ValueError: no trial is complete.
             TasksFailedError: workers died, or could not read or write a file; these trials go on the next time.
         """
         try:
-            while self._unfinished():
-                with closing(engine.run(self._tasks(), count=self._unfinished())) as results:
+            while self._unfinished() or not self._choose():
+                tasks = self._tasks()
+                if (first := next(tasks, None)) is None:  # other processes have the rest in hand
+                    time.sleep(POLL)
+                    continue
+                with closing(engine.run(chain([first], tasks), count=self._unfinished())) as results:
                     for name, message in results:
                         if isinstance(message, Outcome):
-                            self._end(int(name.removeprefix("trial ")), message)
-                        self.watch(name, message)
-                if self._unfinished():
-                    time.sleep(POLL)
+                            self._end(int(name.removeprefix(TITLE)), message)
+                        else:
+                            self.watch(name, message)
         finally:
             for claim in self.claims.values():
                 claim.release()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the study has chosen, so that no trial begins any more."""
+        return jsonl.read_json(self.plan.folder.study)["chosen"] is not None
+
+    def _open(self) -> bool:
+        """Whether a trial may begin."""
+        return now() < self.deadline and not self.closed
 
     def _trials(self) -> list[optuna.trial.FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -78,7 +92,7 @@ class Search:
     def _unfinished(self) -> int:
         """How many trials are running, here or elsewhere, or are to begin."""
         trials = self._trials()
-        more = max(0, self.wanted - len(trials)) if time.monotonic() < self.deadline else 0
+        more = max(0, self.wanted - len(trials)) if self._open() else 0
         return sum(each.state is State.RUNNING for each in trials) + more
 
     def _tasks(self) -> Iterator[Task]:
@@ -90,7 +104,7 @@ class Search:
             except ValueError as error:  # values that do not fit together
                 self._end(number, Outcome(state="failed", error=str(error)))
                 continue
-            yield Task(f"trial {number}", perform, (work,))
+            yield Task(f"{TITLE}{number}", perform, (work,))
 
     def _claimed(self) -> tuple[int, dict[str, Value]] | None:
         """The number and the values of a trial that this process has in hand from now on."""
@@ -99,7 +113,7 @@ class Search:
             for each in trials:
                 if each.state is State.RUNNING and self._claim(each.number):
                     return each.number, each.params
-            if len(trials) >= self.wanted or time.monotonic() >= self.deadline or not self._claim(len(trials)):
+            if len(trials) >= self.wanted or not self._open() or not self._claim(len(trials)):
                 return None
             values = proposal(self.plan, trials, wanted=self.wanted)
             self.study.add_trial(
@@ -111,7 +125,7 @@ class Search:
         """Take a trial in hand, unless this or another process already has."""
         if number in self.claims:
             return False
-        path = self.plan.folder.trial(number).path.with_suffix(CLAIM)
+        path = self.plan.folder.lock_of(self.plan.folder.trial(number), "driver")
         path.parent.mkdir(parents=True, exist_ok=True)
         claim = FileLock(path, timeout=0)
         try:
@@ -132,16 +146,27 @@ class Search:
         with FileLock(self.plan.folder.lock):
             writing.write_trials(self.plan, self.records())
         self.claims.pop(number).release()
+        self.watch(f"{TITLE}{number}", outcome)
 
     def records(self) -> list[TrialRecord]:
         """The records of all trials."""
         return [record(self.plan, each) for each in self._trials()]
 
-    def ended(self) -> list[TrialRecord]:
-        """The same after the search, written to the files of the study."""
+    def _choose(self) -> bool:
+        """Write what the study chooses; returns whether it could. Not while another process has a trial in hand.
+
+        Raises:
+            ValueError: no trial is complete.
+        """
         with FileLock(self.plan.folder.lock):
-            writing.write_trials(self.plan, records := self.records())
-        return records
+            records = self.records()
+            writing.write_trials(self.plan, records)
+            if not self.closed and all(each.state != "running" for each in records):
+                chosen, why = choosing.choice(self.plan, records)
+                content = jsonl.read_json(self.plan.folder.study)
+                content |= {"chosen": chosen, "why": why, "importance": choosing.importance(self.plan, records)}
+                jsonl.write_json(self.plan.folder.study, content)
+            return self.closed
 
 
 OUTCOME = ("natural_accuracy", "certified_accuracy", "pruned_at", "error", "seconds")

@@ -22,7 +22,7 @@ from ctbench.training.codec import FRACTION
 
 # a study compares recipes at one task, and a lucky seed is no hyper-parameter
 FIXED = ("threat", "dataset", "seed", "validation", "select", "name", "source", "published", "train_samples")
-MOST = 10_000  # combinations that are all checked in advance
+MOST = 200  # combinations that are checked in advance; of more, an even part
 FILE = ".json"
 
 Value = str | float | int  # a choice is a text
@@ -141,7 +141,8 @@ class Space:
             if path.partition(".")[0] in FIXED and not path.startswith("dataset.augmentation"):
                 raise ValueError(f"{path} is the same in all trials of a study, or they could not be compared")
         checked = Space({name: values.checked(name, recipe) for name, values in self.parameters.items()})
-        for values in itertools.islice(checked.combinations(), MOST):
+        number = math.prod(len(values.ends()) for values in checked.parameters.values())
+        for values in itertools.islice(checked.combinations(), 0, None, math.ceil(number / MOST)):
             changed(recipe, values)
         return checked
 

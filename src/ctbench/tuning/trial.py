@@ -5,7 +5,8 @@ An interrupted trial goes on from its files: its last epoch, the bounds in the j
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock
 from torch import Tensor, nn
 
-from ctbench.results import RunFolder, jsonl
+from ctbench.results import RunFolder, StudyFolder, jsonl
 from ctbench.results.runs import region_name
 from ctbench.training import Recipe, checkpoints, train
 from ctbench.training.blueprint import Blueprint
@@ -55,6 +56,9 @@ class Outcome:
     seconds: float = 0.0
 
 
+Watch = Callable[[str, Begun | Outcome], None]  # called with the name of a run, and what happens to it
+
+
 class PrunedError(Exception):
     """The trial is given up after an epoch."""
 
@@ -74,6 +78,15 @@ class Place:
 
     device: str = "cpu"
     data: Path | None = None
+
+
+@contextmanager
+def alone(study: StudyFolder, run: RunFolder) -> Iterator[None]:
+    """A context in which no other worker works on a run: one whose driver was killed may still be ending."""
+    lock = study.lock_of(run, "worker")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock, timeout=PATIENCE):
+        yield
 
 
 @dataclass(frozen=True)
@@ -140,9 +153,7 @@ class Work:
 
 def perform(work: Work) -> Iterator[Begun | Outcome]:
     """The task of a worker. An error that is not the trial's own, such as a full disk, is raised: it is not its end."""
-    lock = work.folder.path.with_suffix(".worker.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock, timeout=PATIENCE):
+    with alone(work.plan.folder, work.folder):
         try:
             yield from _course(work)
         except OSError:

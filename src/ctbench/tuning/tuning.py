@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from ctbench.datasets import GivenData
 from ctbench.engine import Engine, Here
+from ctbench.files import UNFINISHED
 from ctbench.networks import Given
 from ctbench.results import Study, StudyFolder, jsonl
-from ctbench.results.files import differences
-from ctbench.training import Recipe
+from ctbench.time_budget import now
+from ctbench.training import Recipe, codec
 from ctbench.tuning import writing
-from ctbench.tuning.ctbench_spaces import space as space_of
+from ctbench.tuning.ctbench_spaces import read_space
 from ctbench.tuning.plan import Objective, Plan, Protocol, Pruner
 from ctbench.tuning.space import Space
-from ctbench.tuning.trial import Begun, Outcome, Place
+from ctbench.tuning.trial import Begun, Outcome, Place, Watch
 
 SAID = ("name", "recipe", "protocol", "objective", "space", "settings")  # what makes a study another one
 
@@ -47,7 +46,7 @@ def tune(
     engine: Engine | None = None,
     device: str = "cpu",
     data: str | Path | None = None,
-    watch: Any = None,
+    watch: Watch | None = None,
 ) -> Study:
     """Try values of a recipe's fields, choose by images that are held out, and test the choice once.
 
@@ -84,7 +83,7 @@ def tune(
         )
     plan = Plan(
         recipe=recipe,
-        space=space if isinstance(space, Space) else space_of(space, recipe),
+        space=space if isinstance(space, Space) else read_space(space, recipe),
         folder=StudyFolder(Path(out).absolute()),
         objective=objective,
         protocol=protocol,
@@ -103,15 +102,16 @@ def tune(
         from ctbench.tuning.finishing import finish
         from ctbench.tuning.searching import Search
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not there ({error}): pip install optuna, or 'ctbench[tune]'") from None
+        raise ValueError(f"{error.name} is not there ({error}): pip install optuna") from None
 
     wanted = trials if plan.space.size is None else min(trials, plan.space.size)
     place, engine = Place(device, None if data is None else Path(data).absolute()), engine or Here(device)
     watch = watch or _quiet
-    if not _begin(plan, wanted):
-        search = Search(plan, wanted, math.inf if total is None else time.monotonic() + total, place, watch)
-        search.run(engine)
-        finish(plan, search.ended(), engine, place, watch)
+    _begin(plan, wanted)
+    search = Search(plan, wanted, math.inf if total is None else now() + total, place, watch)
+    with engine.staying() as workers:
+        search.run(workers)
+        finish(plan, workers, place, watch)
     return Study.read(plan.folder.path)
 
 
@@ -119,8 +119,8 @@ def _quiet(run: str, message: Begun | Outcome) -> None:
     pass
 
 
-def _begin(plan: Plan, wanted: int) -> bool:
-    """Write study.json, or check it; returns whether the study is finished.
+def _begin(plan: Plan, wanted: int) -> None:
+    """Write study.json, or check it.
 
     Raises:
         ValueError: the folder holds another study, or the study has already chosen among another number of trials.
@@ -129,13 +129,18 @@ def _begin(plan: Plan, wanted: int) -> bool:
     folder.path.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.lock):
         if not folder.study.is_file():
-            if others := sorted(path.name for path in folder.path.iterdir() if path != folder.lock):
+            passing = (folder.lock.name, folder.study.name + UNFINISHED)  # of a process that was killed while it began
+            if others := sorted({path.name for path in folder.path.iterdir()} - {*passing}):
                 raise ValueError(f"{folder.path} holds other files ({', '.join(others[:3])}): choose another folder")
             jsonl.write_json(folder.study, content)
-            return False
+            return
         before = Study.read(folder.path).content
-        if different := differences(*({name: each[name] for name in SAID} for each in (before, content))):
-            raise ValueError(f"{folder.path} holds another study ({different}): choose another folder (--out)")
+        was, now_said = ({name: each[name] for name in SAID} for each in (before, content))
+        if different := codec.differences(was, now_said):
+            raise ValueError(
+                f"{folder.path} holds another study (it differs in {', '.join(different)}): give the same recipe, "
+                f"space and settings, or choose another folder (--out)"
+            )
         if before["chosen"] is not None and before["trials"] != wanted:
             raise ValueError(
                 f"{folder.path} has chosen among {before['trials']} trials, and its choice has been tested: more "
@@ -143,4 +148,3 @@ def _begin(plan: Plan, wanted: int) -> bool:
             )
         if before["chosen"] is None:
             jsonl.write_json(folder.study, {**before, "trials": wanted})
-        return bool(before["finished"])
