@@ -78,7 +78,7 @@ class Entry:
         """What qualifies the numbers."""
         every = [one for _, one in self.members]
         found = []
-        if any(one.selected_on_test for one in every):
+        if any(one.row.selected_on_test for one in every):
             meaning = "the weights or the hyper-parameters were chosen by their accuracy on the test images: optimistic"
             found.append(Remark("chosen on test data", meaning))
         if unfinished := [one.unfinished for one in every if one.unfinished]:
@@ -147,7 +147,7 @@ def _entries(members: Sequence[tuple[Subject, Certified]]) -> tuple[Entry, ...]:
 def _alike(certified: Certified) -> tuple[Any, ...]:
     """What runs that differ in their seeds alone have in common."""
     row = certified.row
-    effort = [repr(certified.settings.get(name)) for name in ("stages", "timeout", "attack", "selected_on")]
+    effort = [repr(certified.settings.get(name)) for name in ("stages", "timeout", "attack")]
     recipe = repr(sorted(row.parameters.items(), key=lambda item: item[0]))
     return row.network, row.named_method, recipe, *effort, certified.records.indices.tobytes(), certified.samples
 

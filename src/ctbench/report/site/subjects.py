@@ -87,11 +87,6 @@ class Certified:
         return replace(self, row=replace(self.row, certification=Certification(tuple(self.records))))
 
     @property
-    def selected_on_test(self) -> bool:
-        """Whether weights or hyper-parameters were chosen by their accuracy on the test images."""
-        return self.row.selected_on_test or self.settings.get("selected_on") == "test"
-
-    @property
     def bounds_only(self) -> bool:
         """Whether no stage searches until a sample is decided."""
         stages = self.settings.get("stages")
