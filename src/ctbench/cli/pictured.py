@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ctbench.datasets import Data, Dataset
 from ctbench.datasets.files import without_downloads
-from ctbench.report.site import Images
+from ctbench.report.site import SampleImages
 from ctbench.report.site.subjects import Pixels
 from ctbench.results import RunFolder, SampleRecord
 from ctbench.training import Recipe
 from ctbench.verify.job import Samples
 
 
-def test_images(folder: RunFolder, root: Path | None) -> Images:
+def test_images(folder: RunFolder, root: Path | None) -> SampleImages:
     """The test images of a run; those that are not here are not downloaded.
 
     Args:
@@ -23,19 +23,19 @@ def test_images(folder: RunFolder, root: Path | None) -> Images:
         root: the folder of the data sets; None: as in training.
     """
     if not folder.recipe.is_file():
-        return Images(lacking="there is no recipe that names them")
+        return SampleImages(lacking="there is no recipe that names them")
     try:
         dataset = Recipe.read(folder.recipe).dataset
     except ValueError:
-        return Images(lacking="the recipe cannot be read here")
+        return SampleImages(lacking="the recipe cannot be read here")
     try:
         with without_downloads():
             data = _loaded(dataset, root)
     except (ValueError, OSError):
-        return Images(
+        return SampleImages(
             lacking=f"the data set {dataset.name} is not here (--data, or the variable CTBENCH_DATA, names its folder)"
         )
-    return Images(find=partial(_images_of, data), classes=tuple(data.class_names))
+    return SampleImages(find=partial(_images_of, data), classes=tuple(data.class_names))
 
 
 @lru_cache(maxsize=1)

@@ -13,13 +13,13 @@ from ctbench import zoo
 from ctbench.cli.pictured import test_images
 from ctbench.cli.repeating import repeated
 from ctbench.packs.archive import PackError, unpack
-from ctbench.report.site import Images, StudySubject, Subject, check_out, environment, page_names, write_report
+from ctbench.report.site import SampleImages, StudySubject, Subject, check_out, environment, page_names, write_report
 from ctbench.report.site.run_page import run_page
 from ctbench.results import RunFolder, Study, StudyFolder
 from ctbench.results.runs import names_of
 
 PACK = ".zip"
-NO_IMAGES = Images(lacking="the report was made without them (--no-images)")
+NO_IMAGES = SampleImages(lacking="the report was made without them (--no-images)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ctbench.report.site import Images, StudySubject, Subject, page_names
+from ctbench.report.site import SampleImages, StudySubject, Subject, page_names
 from ctbench.report.site.subjects import Pixels
 from ctbench.results import Open, RunFolder, SampleRecord, Study, Verdict, jsonl
 from ctbench.results.radii import Trial
@@ -139,7 +139,7 @@ def subjects(runs: Sequence[RunFolder], names: Sequence[str] = ()) -> list[Subje
     """The runs as a report takes them."""
     names = names or [run.path.name for run in runs]
     pages = page_names(names, "run")
-    images = Images(find=find, classes=("zero", "one", "two"))
+    images = SampleImages(find=find, classes=("zero", "one", "two"))
     return [
         Subject(folder=run, name=name, page=page, command="ctbench train r", images=images)
         for run, name, page in zip(runs, names, pages, strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ctbench.report.site.subjects import Certified, Images, Pixels
+from ctbench.report.site.subjects import Certified, Pixels, SampleImages
 from ctbench.results import SampleRecord, Verdict
 
 MOST = 12  # pictures of a gallery
@@ -57,7 +57,7 @@ def png(pixels: Pixels, alt: str) -> Picture | None:
     return Picture(source=f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}", alt=alt)
 
 
-def counterexamples(certified: Certified, images: Images) -> Gallery | None:
+def counterexamples(certified: Certified, images: SampleImages) -> Gallery | None:
     """The first falsified samples with stored counterexamples; None if there are none."""
     falsified = [record for record in certified.records if record.verdict is Verdict.FALSIFIED]
     points = {record.index: _stored(certified.files.counterexamples / f"{record.index}.npy") for record in falsified}
@@ -79,7 +79,7 @@ def counterexamples(certified: Certified, images: Images) -> Gallery | None:
     )
 
 
-def _compared(record: SampleRecord, clean: Pixels | None, point: Pixels, images: Images) -> Exhibit:
+def _compared(record: SampleRecord, clean: Pixels | None, point: Pixels, images: SampleImages) -> Exhibit:
     facts = [f"label {images.class_name(record.label)}", f"found by {record.stage}"]
     pictures = [png(point, f"the counterexample of sample {record.index}")]
     if clean is not None and clean.shape == point.shape:
@@ -105,7 +105,7 @@ def _stored(path: Path) -> Pixels | None:
         return None
 
 
-def hardest(certified: Certified, images: Images) -> Gallery | None:
+def hardest(certified: Certified, images: SampleImages) -> Gallery | None:
     """The samples that are open, then those that took the longest; None if there are no records."""
     right = [record for record in certified.records if record.verdict in (Verdict.UNKNOWN, Verdict.CERTIFIED)]
     if not right:
@@ -131,7 +131,7 @@ def _hardness(record: SampleRecord) -> tuple[bool, float, float]:
     return record.verdict is not Verdict.UNKNOWN, bound, -record.seconds
 
 
-def _facts(record: SampleRecord, images: Images) -> list[str]:
+def _facts(record: SampleRecord, images: SampleImages) -> list[str]:
     bound = [] if record.bound is None else [f"margin at least {record.bound:.3g}"]
     took = f"{record.stage}, {record.seconds:.2g} s"
     return [f"label {images.class_name(record.label)}", record.outcome, took, *bound]
@@ -142,14 +142,14 @@ def _only(pixels: Pixels | None, alt: str) -> tuple[Picture, ...]:
     return () if picture is None else (picture,)
 
 
-def _lacking(shown: Sequence[SampleRecord], clean: dict[int, Pixels], images: Images) -> str:
+def _lacking(shown: Sequence[SampleRecord], clean: dict[int, Pixels], images: SampleImages) -> str:
     """Why images are missing."""
     if images.lacking or all(record.index in clean for record in shown):
         return images.lacking
     return "the test images here are not those of the records"
 
 
-def sample_gallery(title: str, note: str, records: Sequence[SampleRecord], images: Images, facts: str) -> Gallery:
+def sample_gallery(title: str, note: str, records: Sequence[SampleRecord], images: SampleImages, facts: str) -> Gallery:
     """Some samples with their labels."""
     shown = list(records)[:MOST]
     clean = dict(images.find(shown))

@@ -25,7 +25,7 @@ def _no_images(records: Sequence[SampleRecord]) -> Mapping[int, Pixels]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
+class SampleImages:
     """The test images of a run.
 
     Args:
@@ -115,7 +115,7 @@ class Subject:
     page: str
     command: str = ""
     remark: str = ""
-    images: Images = field(default_factory=Images)
+    images: SampleImages = field(default_factory=SampleImages)
 
     @cached_property
     def certified(self) -> tuple[Certified, ...]:
