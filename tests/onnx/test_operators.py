@@ -282,6 +282,55 @@ CASES = {
     "Conv 3d": ([one("Conv", arr(4, 3, 1, 2, 2), arr(4), pads=[0, 1, 0, 0, 1, 0])], (1, 3, 2, 4, 3), 17),
     "ConvTranspose 3d": ([one("ConvTranspose", arr(3, 2, 1, 2, 2), strides=[1, 2, 1])], (1, 3, 2, 4, 3), 17),
     "AveragePool 3d": ([one("AveragePool", kernel_shape=[2, 2, 1])], (1, 3, 2, 4, 3), 17),
+    # comparisons, choices, whole numbers
+    "ArgMax": ([one("ArgMax", axis=1), one("Cast", "1", to=TensorProto.FLOAT)], IMAGE, 17),
+    "ArgMax, the last one": (
+        [one("Round"), one("ArgMax", "1", axis=-1, keepdims=0, select_last_index=1)]
+        + [one("Cast", "2", to=TensorProto.FLOAT)],
+        IMAGE,
+        17,
+    ),
+    "ArgMin": ([one("ArgMin", axis=2), one("Cast", "1", to=TensorProto.FLOAT)], IMAGE, 17),
+    "OneHot": (
+        [one("ArgMax", axis=1, keepdims=0), one("OneHot", "1", np.array(3), singles(-1, 2), axis=1)],
+        IMAGE,
+        17,
+    ),
+    "OneHot from the end": (
+        [one("ArgMax", axis=1, keepdims=0), one("Neg", "1"), one("OneHot", "2", np.array(3), singles(0, 1))],
+        IMAGE,
+        17,
+    ),
+    **{
+        kind: ([one(kind, "x", scalar(0.25)), one("Cast", "1", to=TensorProto.FLOAT)], IMAGE, 17)
+        for kind in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+    },
+    "Equal": (
+        [one("Cast", to=TensorProto.INT32), one("Equal", "1", np.array(0, dtype=np.int32))]
+        + [one("Cast", "2", to=TensorProto.FLOAT)],
+        IMAGE,
+        17,
+    ),
+    **{
+        kind: (
+            [one("Greater", "x", scalar(0.0)), one("Less", "x", scalar(0.5)), one(kind, "1", "2")]
+            + [one("Cast", "3", to=TensorProto.FLOAT)],
+            IMAGE,
+            17,
+        )
+        for kind in ("And", "Or", "Xor")
+    },
+    "Not": ([one("Greater", "x", scalar(0.0)), one("Not", "1"), one("Cast", "2", to=TensorProto.FLOAT)], IMAGE, 17),
+    "Where": ([one("Greater", "x", scalar(0.0)), one("Neg"), one("Where", "1", "x", "2")], IMAGE, 17),
+    "Where by a constant": ([one("Where", arr(3, 7, 6) > 0, "x", scalar(-2.0))], IMAGE, 17),
+    "Round": ([one("Round")], IMAGE, 17),
+    "CastLike": ([one("Round"), one("CastLike", "1", scalar(0.0)), one("Relu", "2")], IMAGE, 17),
+    "a sum of whole numbers": (
+        [one("Cast", to=TensorProto.INT64), one("ReduceSum", "1", ints(1)), one("Add", "2", ints(3))]
+        + [one("Cast", "3", to=TensorProto.FLOAT)],
+        IMAGE,
+        17,
+    ),
     "Shape of all": ([one("Shape"), one("Reshape", "x", "1"), one("Relu", "2")], VECTOR, 17),
 }
 

@@ -16,6 +16,7 @@ from ctbench.graph import compositions
 from ctbench.graph.builder import REMEDY, Builder, Constant, Value
 from ctbench.graph.functions import Reading, described, dims_of_sample, hardtanh, reads
 from ctbench.graph.ops import ClampEach, Concat, Conv2d, Linear, Max, Mean, Scale, Shift, UnsupportedLayerError
+from ctbench.graph.ops.along import total
 from ctbench.graph.ops.convolutions import pair
 from ctbench.graph.ops.moves import broadcasts
 
@@ -146,8 +147,10 @@ def _mean(build: Builder, path: str, x: Value, dim: Any = None, keepdim: bool = 
 
 @reads(torch.sum, "sum")
 def _sum(build: Builder, path: str, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    count = math.prod(x.shape[d] for d in dims_of_sample(path, dim, x.shape))
-    return _mul(build, path, _mean(build, path, x, dim, keepdim), float(count))
+    dims = dims_of_sample(path, dim, x.shape)
+    for place in dims:
+        x = compositions.along(build, path, x, total(x.shape[place]), place)
+    return x if keepdim else build.move(path, lambda t: t.squeeze([d + 1 for d in dims]), x)
 
 
 @reads(torch.cat, torch.concat)

@@ -198,7 +198,7 @@ def _check_agreement(model: nn.Module, graph: Graph) -> None:
     x = torch.rand(4, *graph.input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
     x[2:] = 4 * x[2:] - 2  # inside and outside the pixel range, so that a ReLU at the input is tested on both sides
     try:
-        expected, logits = model(x.clone()), freeze(graph, x)[1]
+        expected, logits = model(x.clone()).to(x), freeze(graph, x)[1]
     except RuntimeError as error:  # from torch, if the forward was written for another batch size
         raise ValueError(f"{type(model).__name__} cannot take 4 inputs of shape {graph.input_shape}: {error}") from None
     scale = float(expected.abs().nan_to_num().max())

@@ -29,7 +29,7 @@ from ctbench.graph.ops.piecewise import (
 from ctbench.graph.ops.products import Planes, Product
 from ctbench.graph.ops.resampling import resized
 from ctbench.graph.ops.smooth import GELU, Sigmoid, SiLU, Smooth, Tanh
-from ctbench.graph.ops.steps import Floor, Sign, Step
+from ctbench.graph.ops.steps import Floor, Heaviside, Round, Sign, Step, Trunc
 
 __all__ = [
     "ELU",
@@ -62,6 +62,7 @@ __all__ = [
     "Floor",
     "Given",
     "Hardswish",
+    "Heaviside",
     "Input",
     "Kinked",
     "Known",
@@ -81,6 +82,7 @@ __all__ = [
     "Product",
     "ReLU",
     "Reshape",
+    "Round",
     "Scale",
     "ScaledConv2d",
     "Select",
@@ -98,6 +100,7 @@ __all__ = [
     "Tan",
     "Tanh",
     "TanhGELU",
+    "Trunc",
     "UnsupportedLayerError",
     "lower",
     "rearrangement",
