@@ -25,6 +25,21 @@ from ctbench.graph import freeze, trace
 from ctbench.onnx import load_onnx
 from ctbench.onnx.table import OPERATORS
 
+
+def single(name: str) -> tuple:
+    return one("Cast", name, to=TensorProto.FLOAT)
+
+
+def recurrent(kind: str, gates: int, *rest, directions: int = 1, **attributes) -> list:
+    """A recurrent operator on sequences [1, 3, 6], with hidden states of size 5."""
+    weights = (arr(directions, gates * 5, 6), arr(directions, gates * 5, 5))
+    return [
+        one("Transpose", perm=[1, 0, 2]),
+        one(kind, "1", *weights, *rest, hidden_size=5, outputs=["a"], **attributes),
+        one("Transpose", "a", perm=[2, 0, 1, 3]),
+    ]
+
+
 # name: (nodes, shape of the input, opset)
 CASES = {
     "Conv": ([one("Conv", arr(4, 3, 3, 3), arr(4))], IMAGE, 17),
@@ -127,7 +142,7 @@ CASES = {
             one("Unsqueeze", "2", ints(0)),
             ("Constant", (), {"value_ints": [-1]}),
             one("Concat", "3", "4", axis=0),
-            one("Cast", "5", to=TensorProto.FLOAT),
+            single("5"),
             one("Cast", "6", to=TensorProto.INT64),
             one("Reshape", "x", "7"),
         ],
@@ -283,14 +298,17 @@ CASES = {
     "ConvTranspose 3d": ([one("ConvTranspose", arr(3, 2, 1, 2, 2), strides=[1, 2, 1])], (1, 3, 2, 4, 3), 17),
     "AveragePool 3d": ([one("AveragePool", kernel_shape=[2, 2, 1])], (1, 3, 2, 4, 3), 17),
     # comparisons, choices, whole numbers
-    "ArgMax": ([one("ArgMax", axis=1), one("Cast", "1", to=TensorProto.FLOAT)], IMAGE, 17),
+    "ArgMax": ([one("ArgMax", axis=1), single("1")], IMAGE, 17),
     "ArgMax, the last one": (
-        [one("Round"), one("ArgMax", "1", axis=-1, keepdims=0, select_last_index=1)]
-        + [one("Cast", "2", to=TensorProto.FLOAT)],
+        [
+            one("Round"),
+            one("ArgMax", "1", axis=-1, keepdims=0, select_last_index=1),
+            single("2"),
+        ],
         IMAGE,
         17,
     ),
-    "ArgMin": ([one("ArgMin", axis=2), one("Cast", "1", to=TensorProto.FLOAT)], IMAGE, 17),
+    "ArgMin": ([one("ArgMin", axis=2), single("1")], IMAGE, 17),
     "OneHot": (
         [one("ArgMax", axis=1, keepdims=0), one("OneHot", "1", np.array(3), singles(-1, 2), axis=1)],
         IMAGE,
@@ -302,34 +320,64 @@ CASES = {
         17,
     ),
     **{
-        kind: ([one(kind, "x", scalar(0.25)), one("Cast", "1", to=TensorProto.FLOAT)], IMAGE, 17)
+        kind: ([one(kind, "x", scalar(0.25)), single("1")], IMAGE, 17)
         for kind in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
     },
     "Equal": (
-        [one("Cast", to=TensorProto.INT32), one("Equal", "1", np.array(0, dtype=np.int32))]
-        + [one("Cast", "2", to=TensorProto.FLOAT)],
+        [
+            one("Cast", to=TensorProto.INT32),
+            one("Equal", "1", np.array(0, dtype=np.int32)),
+            single("2"),
+        ],
         IMAGE,
         17,
     ),
     **{
         kind: (
-            [one("Greater", "x", scalar(0.0)), one("Less", "x", scalar(0.5)), one(kind, "1", "2")]
-            + [one("Cast", "3", to=TensorProto.FLOAT)],
+            [
+                one("Greater", "x", scalar(0.0)),
+                one("Less", "x", scalar(0.5)),
+                one(kind, "1", "2"),
+                single("3"),
+            ],
             IMAGE,
             17,
         )
         for kind in ("And", "Or", "Xor")
     },
-    "Not": ([one("Greater", "x", scalar(0.0)), one("Not", "1"), one("Cast", "2", to=TensorProto.FLOAT)], IMAGE, 17),
+    "Not": ([one("Greater", "x", scalar(0.0)), one("Not", "1"), single("2")], IMAGE, 17),
     "Where": ([one("Greater", "x", scalar(0.0)), one("Neg"), one("Where", "1", "x", "2")], IMAGE, 17),
     "Where by a constant": ([one("Where", arr(3, 7, 6) > 0, "x", scalar(-2.0))], IMAGE, 17),
     "Round": ([one("Round")], IMAGE, 17),
     "CastLike": ([one("Round"), one("CastLike", "1", scalar(0.0)), one("Relu", "2")], IMAGE, 17),
     "a sum of whole numbers": (
-        [one("Cast", to=TensorProto.INT64), one("ReduceSum", "1", ints(1)), one("Add", "2", ints(3))]
-        + [one("Cast", "3", to=TensorProto.FLOAT)],
+        [
+            one("Cast", to=TensorProto.INT64),
+            one("ReduceSum", "1", ints(1)),
+            one("Add", "2", ints(3)),
+            single("3"),
+        ],
         IMAGE,
         17,
+    ),
+    # recurrent networks
+    "RNN": (recurrent("RNN", 1), (1, 3, 6), 17),
+    "RNN of ReLUs": (recurrent("RNN", 1, arr(1, 10), activations=["Relu"], direction="reverse"), (1, 3, 6), 7),
+    "GRU": (recurrent("GRU", 3, arr(1, 30)), (1, 3, 6), 14),
+    "GRU from a state": (
+        [
+            *recurrent("GRU", 3, arr(2, 30), None, arr(2, 1, 5), directions=2, direction="bidirectional")[:2],
+            one("Transpose", "a", perm=[2, 0, 1, 3]),
+        ],
+        (1, 3, 6),
+        17,
+    ),
+    "GRU like torch's": (recurrent("GRU", 3, arr(1, 30), linear_before_reset=1), (1, 3, 6), 17),
+    "LSTM": (recurrent("LSTM", 4, arr(1, 40)), (1, 3, 6), 17),
+    "LSTM of both directions": (
+        recurrent(*("LSTM", 4, arr(2, 40), None, arr(2, 1, 5), arr(2, 1, 5)), directions=2, direction="bidirectional"),
+        (1, 3, 6),
+        22,
     ),
     "Shape of all": ([one("Shape"), one("Reshape", "x", "1"), one("Relu", "2")], VECTOR, 17),
 }

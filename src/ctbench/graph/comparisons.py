@@ -224,8 +224,7 @@ def _where(build: Builder, path: str, condition: Any, first: Any, second: Any) -
     else:
         shares = (condition, _not(build, path, condition))
     parts = [_times(build, path, share, each) for share, each in zip(shares, (first, second), strict=True)]
-    result = add(build, path, *parts)
-    return result
+    return add(build, path, *parts)
 
 
 def _times(build: Builder, path: str, share: Any, x: Any) -> Any:

@@ -170,7 +170,7 @@ _REWRITTEN: dict[str, Callable[[Operator], Operator]] = {
     "Slice": _slicing,
     "Pad": _padding,
     "MatMul": _product,
-    "Gemm": _batched,
+    **dict.fromkeys(("Gemm", "GRU", "LSTM", "RNN"), _batched),
 }
 
 

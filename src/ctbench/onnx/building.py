@@ -6,6 +6,7 @@ compute a value, the error names the operator.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -110,6 +111,12 @@ class Building:
         nodes = fx.node.map_aggregate(args, lambda a: a.node if isinstance(a, TracedValue) else a)
         examples = fx.node.map_aggregate(args, lambda a: a.example if isinstance(a, TracedValue) else a)
         return TracedValue(self.graph.call_function(function, nodes), function(*examples))
+
+    def again(self, path: str, x: TracedValue) -> TracedValue:
+        """The output of a layer that is already there."""
+        module = self.parts[path]
+        assert isinstance(module, nn.Module)
+        return TracedValue(self.graph.call_module(path, (x.node,)), module(x.example))
 
     def method(self, name: str, x: TracedValue, *args: Any) -> TracedValue:
         """The output of a method of a tensor."""
@@ -274,6 +281,10 @@ class Operator:
 
     def call(self, function: Callable[..., Any], *args: Any) -> TracedValue:
         return self.building.call(function, *args)
+
+    def at(self, x: TracedValue, axis: int, entries: slice | int | list[int]) -> TracedValue:
+        """Some entries along an axis."""
+        return self.call(operator.getitem, x, (slice(None),) * axis + (entries,))
 
     def buffer(self, index: int, constant: Tensor) -> TracedValue:
         return self.building.buffer(_clean(self.proto.input[index]), constant)

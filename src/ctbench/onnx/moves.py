@@ -6,7 +6,6 @@ Every move keeps the batch as the first axis: an operator that would mix samples
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -78,10 +77,6 @@ def _transpose(op: Operator) -> TracedValue:
 # ------------------------------------------------------------------------------ slices, joins, padding
 
 
-def _at(op: Operator, x: TracedValue, axis: int, entries: slice | int | list[int]) -> TracedValue:
-    return op.call(operator.getitem, x, (slice(None),) * axis + (entries,))
-
-
 @reads("Slice")
 def _slice(op: Operator) -> TracedValue:
     x, starts, ends = op.value(), op.setting("starts", 1), op.setting("ends", 2)
@@ -90,12 +85,12 @@ def _slice(op: Operator) -> TracedValue:
         size = x.shape[axis]
         if step < 0:
             entries = list(range(size))[slice(start, None if end < -size else end, step)]
-            x = _at(op, x, op.axis(axis, len(x.shape)), entries)
+            x = op.at(x, op.axis(axis, len(x.shape)), entries)
             continue
         begin, stop, _ = slice(start, end, step).indices(size)
         if axis % len(x.shape) == 0 and (begin, stop) == (0, 1):
             continue  # all of the batch
-        x = _at(op, x, op.axis(axis, len(x.shape)), slice(begin, stop, step))
+        x = op.at(x, op.axis(axis, len(x.shape)), slice(begin, stop, step))
     return x
 
 
@@ -107,7 +102,7 @@ def _split(op: Operator) -> list[TracedValue]:
     whole = -(-size // count)  # the last part may be smaller
     sizes = op.setting("split", 1) or [min(whole, size - whole * part) for part in range(count)]
     ends = np.cumsum(sizes).tolist()
-    return [_at(op, x, axis, slice(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
+    return [op.at(x, axis, slice(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
 
 
 @reads("Gather")
@@ -116,9 +111,9 @@ def _gather(op: Operator) -> TracedValue:
     axis = op.axis(op.attribute("axis", 0), len(x.shape))
     table = np.array(entries)
     if table.ndim < 2:
-        return _at(op, x, axis, entries)
+        return op.at(x, axis, entries)
     shape = (*x.shape[:axis], *table.shape, *x.shape[axis + 1 :])
-    return _reshaped(op, _at(op, x, axis, table.flatten().tolist()), shape)
+    return _reshaped(op, op.at(x, axis, table.flatten().tolist()), shape)
 
 
 @reads("Concat")
@@ -154,7 +149,7 @@ def _pad(op: Operator) -> TracedValue:
         for axis, (begin, end) in ends.items():
             if min(begin, end) < 0:
                 raise op.error(f"negative pads with mode {mode!r} are not supported: slice first")
-            x = _at(op, x, axis, np.pad(np.arange(x.shape[axis]), (begin, end), mode).tolist())
+            x = op.at(x, axis, np.pad(np.arange(x.shape[axis]), (begin, end), mode).tolist())
         return x
     sides = [n for axis in range(rank - 1, 0, -1) for n in ends.get(axis, (0, 0))]  # the last axis first
     value = 0.0 if filler is None else float(np.asarray(filler).reshape(()))
@@ -245,7 +240,7 @@ def _resize(op: Operator) -> TracedValue:
             if places is None:
                 raise op.error(f"coordinate_transformation_mode {kind!r} is not supported")
             entries = [min(max(rounding(place), 0), size - 1) for place in places]
-            x = _at(op, x, op.axis(axis, rank), entries)
+            x = op.at(x, op.axis(axis, rank), entries)
         return x
     modes = {3: "linear", 4: "bilinear", 5: "trilinear"}
     known = kind == "half_pixel" or (kind in ("pytorch_half_pixel", "align_corners") and min(counts[2:]) > 1)

@@ -45,7 +45,7 @@ def _gemm(op: Operator) -> TracedValue:
     bias = None if op.argument(2) is None else op.weight(2).broadcast_to(1, len(weight))[0].clone()
     alpha, beta = op.attribute("alpha", 1.0), op.attribute("beta", 1.0)
     if alpha == 1 and (bias is None or beta == 1):
-        return op.layer(_linear(weight, bias), op.value())
+        return op.layer(linear(weight, bias), op.value())
     layer = Gemm(weight.shape[1], len(weight), alpha=alpha, beta=beta, bias=bias is not None, device="meta")
     return op.layer(weighted(layer, weight, bias), op.value())
 
@@ -70,19 +70,19 @@ def _matmul(op: Operator) -> TracedValue:
         last = rank - 1
         if constant == 0 and rank > 2:
             x = op.call(torch.transpose, x, rank - 2, last)
-        return op.call(torch.squeeze, op.layer(_linear(weight.unsqueeze(0), None), x), last)
+        return op.call(torch.squeeze, op.layer(linear(weight.unsqueeze(0), None), x), last)
     if weight.dim() > rank or weight.dim() < 2 or math.prod(weight.shape[:-2]) != 1:
         raise op.error(f"the constant must be one matrix, it has shape {tuple(weight.shape)}")
     matrix = weight.flatten(0, -2)  # [rows, columns]
     if constant == 1:
-        return op.layer(_linear(matrix.T.contiguous(), None), x)
+        return op.layer(linear(matrix.T.contiguous(), None), x)
     if rank < 3:
         raise op.across("it acts across the batch (axis 0): a network must treat each sample on its own")
-    turned = op.layer(_linear(matrix, None), op.call(torch.transpose, x, rank - 2, rank - 1))
+    turned = op.layer(linear(matrix, None), op.call(torch.transpose, x, rank - 2, rank - 1))
     return op.call(torch.transpose, turned, rank - 2, rank - 1)
 
 
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
+def linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
     out, features = weight.shape
     return weighted(nn.Linear(features, out, bias is not None, device="meta"), weight, bias)
 

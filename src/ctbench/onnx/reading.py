@@ -23,7 +23,7 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from ctbench.onnx import batchless, comparisons, curves, moves, operators  # noqa: F401  they fill the table
+from ctbench.onnx import batchless, comparisons, curves, moves, operators, recurrent  # noqa: F401  they fill the table
 from ctbench.onnx.building import (
     Array,
     BatchError,
@@ -109,7 +109,8 @@ def _build(
         if unread:
             raise OnnxError(f"node '{node.name}' ({node.op_type}): '{unread[0]}' is an output that is not supported")
         op = Operator(node, [values[name] for name in node.input], building)
-        values.update(zip(node.output, _results(op, model), strict=False))
+        results = zip(node.output, _results(op, model), strict=False)
+        values.update((name, result) for name, result in results if name)  # "" stands for no output
     return building.finish(x, _output(building, returned, values))
 
 
