@@ -135,6 +135,8 @@ LAYERS = {
     "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), (2, 3, 2)),
     "bilinear with corners": (lambda: nn.Upsample((5, 4), mode="bilinear", align_corners=True), (2, 3, 2)),
     "bilinear, smaller": (lambda: nn.Upsample((2, 3), mode="bilinear"), (2, 5, 4)),
+    "bicubic": (lambda: nn.Upsample(scale_factor=1.5, mode="bicubic"), (2, 3, 5)),
+    "bicubic with corners": (lambda: nn.Upsample((2, 7), mode="bicubic", align_corners=True), (2, 5, 4)),
     "trilinear": (lambda: nn.Upsample(scale_factor=2, mode="trilinear"), (1, 2, 3, 2)),
     "average of windows rounded up": (lambda: nn.AvgPool2d(3, 2, ceil_mode=True), (2, 6, 6)),
     "average without padding": (lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False), (2, 6, 5)),

@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from ctbench.onnx.building import FLOATS, Operator, TracedValue
+from ctbench.onnx.building import FLOATS, Array, Operator, TracedValue
 from ctbench.onnx.table import reads
 
 # the operators that take whole numbers and truth values; the others are for floating point numbers
@@ -80,11 +80,13 @@ def _one_hot(op: Operator) -> TracedValue:
 
 
 @reads("Cast", "CastLike")
-def _cast(op: Operator) -> TracedValue:
+def _cast(op: Operator) -> TracedValue | Array:
     """To whole numbers, fractions are cut off. A cast between floating point types changes nothing here."""
     if op.kind == "Cast":
         return _like(op, op.value(), str(onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))))
-    like = op.argument(1)
+    x, like = op.argument(0), op.argument(1)
+    if isinstance(x, np.ndarray) and isinstance(like, TracedValue):
+        return x.astype(str(like.example.dtype).removeprefix("torch."))
     if isinstance(like, np.ndarray):
         return _like(op, op.value(), str(like.dtype))
     assert like is not None, "the inputs of CastLike are not optional"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -179,6 +178,8 @@ def _depth(op: Operator) -> TracedValue:
     x, size = op.value(), op.attribute("blocksize")
     _, channels, height, width = x.shape
     if op.kind == "SpaceToDepth":
+        if op.attribute("mode", "DCR") == "CRD":
+            return op.call(F.pixel_unshuffle, x, size)
         blocks = op.call(torch.reshape, x, (-1, channels, height // size, size, width // size, size))
         blocks = op.call(torch.permute, blocks, (0, 3, 5, 1, 2, 4))
         return op.call(torch.reshape, blocks, (-1, channels * size**2, height // size, width // size))
@@ -188,67 +189,3 @@ def _depth(op: Operator) -> TracedValue:
     blocks = op.call(torch.reshape, x, (-1, size, size, rest, height, width))
     blocks = op.call(torch.permute, blocks, (0, 3, 4, 1, 5, 2))
     return op.call(torch.reshape, blocks, (-1, rest, height * size, width * size))
-
-
-# ------------------------------------------------------------------------------------------------ resizing
-
-_ROUNDINGS = {
-    "round_prefer_floor": lambda place: math.ceil(place - Fraction(1, 2)),
-    "round_prefer_ceil": lambda place: math.floor(place + Fraction(1, 2)),
-    "floor": math.floor,
-    "ceil": math.ceil,
-}
-
-
-def _places(kind: str, size: int, count: int, scale: Fraction) -> list[Fraction] | None:
-    """Where the entries of an axis come from; None for a rule that is not supported."""
-    half, places = Fraction(1, 2), range(count)
-    if kind == "asymmetric":
-        return [at / scale for at in places]
-    if kind == "half_pixel" or (kind == "pytorch_half_pixel" and count > 1):
-        return [(at + half) / scale - half for at in places]
-    if kind == "pytorch_half_pixel":
-        return [Fraction(0)]
-    if kind == "tf_half_pixel_for_nn":
-        return [(at + half) / scale for at in places]
-    if kind == "align_corners":
-        return [Fraction(at * (size - 1), max(count - 1, 1)) for at in places]
-    return None
-
-
-@reads("Resize", "Upsample")
-def _resize(op: Operator) -> TracedValue:
-    """Nearest entries by their numbers; linear interpolation as in torch."""
-    x, old = op.value(), op.kind == "Upsample" or len(op.inputs) == 2
-    scales, sizes = op.setting("scales", 1 if old else 2), None if old else op.setting("sizes", 3)
-    rank = len(x.shape)
-    if (axes := op.attribute("axes")) is not None:
-        raise op.error(f"axes {list(axes)} are not supported: give the scales or sizes of all axes")
-    if op.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise op.error("only keep_aspect_ratio_policy 'stretch' is supported")
-    counts = sizes or [math.floor(Fraction(scale) * n) for scale, n in zip(scales, x.shape, strict=True)]
-    ratios = zip(counts, x.shape, strict=True)
-    factors = [Fraction(scale) for scale in scales] if scales else [Fraction(count, n) for count, n in ratios]
-    kind = op.attribute("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
-    mode = op.attribute("mode", "nearest")
-    if mode == "nearest":
-        rounding = _ROUNDINGS[op.attribute("nearest_mode", "floor" if old else "round_prefer_floor")]
-        for axis, (size, count, factor) in enumerate(zip(x.shape, counts, factors, strict=True)):
-            if size == count and factor == 1:
-                continue
-            places = _places(kind, size, count, factor)
-            if places is None:
-                raise op.error(f"coordinate_transformation_mode {kind!r} is not supported")
-            entries = [min(max(rounding(place), 0), size - 1) for place in places]
-            x = op.at(x, op.axis(axis, rank), entries)
-        return x
-    modes = {3: "linear", 4: "bilinear", 5: "trilinear"}
-    known = kind == "half_pixel" or (kind in ("pytorch_half_pixel", "align_corners") and min(counts[2:]) > 1)
-    channels = counts[:2] == list(x.shape[:2]) and rank in modes
-    if mode != "linear" or not known or not channels or op.attribute("antialias", 0):
-        raise op.error(
-            f"mode {mode!r} with coordinate_transformation_mode {kind!r} is not supported: use 'nearest', or 'linear' "
-            f"with 'half_pixel' or 'align_corners' for the axes after the channels"
-        )
-    scale = [float(factor) for factor in factors[2:]] if scales else None
-    return op.call(F.interpolate, x, None if scale else counts[2:], scale, modes[rank], kind == "align_corners")

@@ -71,7 +71,12 @@ def _matmul(op: Operator) -> TracedValue:
         if constant == 0 and rank > 2:
             x = op.call(torch.transpose, x, rank - 2, last)
         return op.call(torch.squeeze, op.layer(linear(weight.unsqueeze(0), None), x), last)
-    if weight.dim() > rank or weight.dim() < 2 or math.prod(weight.shape[:-2]) != 1:
+    if weight.dim() > 2 and math.prod(weight.shape[:-2]) != 1:
+        if weight.dim() > rank or (weight.dim() == rank and len(weight) > 1) or rank < 3:
+            raise op.across(f"the constant has shape {tuple(weight.shape)}: its matrices differ between samples")
+        factor = op.buffer(constant, weight[0] if weight.dim() == rank else weight)
+        return op.call(torch.matmul, *((x, factor) if constant == 1 else (factor, x)))
+    if weight.dim() > rank or weight.dim() < 2:
         raise op.error(f"the constant must be one matrix, it has shape {tuple(weight.shape)}")
     matrix = weight.flatten(0, -2)  # [rows, columns]
     if constant == 1:
@@ -94,7 +99,7 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
 _Layers = dict[int, Callable[..., nn.Module]]
 _CONV: _Layers = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _CONV_TRANSPOSE: _Layers = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_MAX_POOL: _Layers = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
+_MAX_POOL: _Layers = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _AVERAGE_POOL: _Layers = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
@@ -162,31 +167,44 @@ def _conv(op: Operator) -> TracedValue:
 def _conv_transpose(op: Operator) -> TracedValue:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
-    if not window.even or op.attribute("output_shape") or op.attribute("auto_pad", "NOTSET").startswith("SAME"):
-        raise op.error("only explicit pads that are equal on both sides are supported")
+    more = tuple(op.attribute("output_padding", (0,) * len(window.kernel)))
+    begin, end = _transposed_pads(op, window, x.shape[2:], more)
     groups = op.attribute("group", 1)
-    if len(window.kernel) not in _CONV_TRANSPOSE:
-        raise op.error("only 1 to 3 axes besides the channels are supported")
     layer = _CONV_TRANSPOSE[len(window.kernel)](
         in_channels=len(weight),
         out_channels=weight.shape[1] * groups,
         kernel_size=window.kernel,
         stride=window.stride,
-        padding=window.begin,
-        output_padding=tuple(op.attribute("output_padding", (0,) * len(window.kernel))),
+        padding=begin if begin == end else 0,
+        output_padding=more,
         dilation=window.dilation,
         groups=groups,
         device="meta",
     )
-    return op.layer(weighted(layer, weight, bias), x)
+    result = op.layer(weighted(layer, weight, bias), x)
+    if begin == end:
+        return result
+    return op.call(F.pad, result, [-n for pair in zip(begin[::-1], end[::-1], strict=True) for n in pair])
+
+
+def _transposed_pads(op: Operator, window: _Window, sizes: Shape, more: Shape) -> tuple[Shape, Shape]:
+    """What a transposed convolution cuts off before and after each axis."""
+    wanted, auto = op.attribute("output_shape"), op.attribute("auto_pad", "NOTSET")
+    if wanted is None and not auto.startswith("SAME"):
+        return window.begin, window.end
+    wanted = [n * s for n, s in zip(sizes, window.stride, strict=True)] if wanted is None else wanted[-len(sizes) :]
+    columns = zip(sizes, window.stride, window.dilation, window.kernel, more, wanted, strict=True)
+    total = [(n - 1) * s + d * (k - 1) + 1 + extra - size for n, s, d, k, extra, size in columns]
+    if min(total) < 0:
+        raise op.error(f"an output_shape {list(wanted)} beyond what the kernel reaches is not supported: pad after it")
+    less, rest = tuple(n // 2 for n in total), tuple(n - n // 2 for n in total)
+    return (less, rest) if auto == "SAME_UPPER" else (rest, less)
 
 
 @reads("MaxPool")
 def _max_pool(op: Operator) -> TracedValue:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
-    if len(window.kernel) not in _MAX_POOL:
-        raise op.error("only 1 or 2 axes besides the channels are supported")
     auto = op.attribute("auto_pad", "NOTSET")
     if auto.startswith("SAME") and any(d != 1 for d in window.dilation):
         raise op.error(f"auto_pad {auto} with dilations is not supported, as runtimes pad it differently: give pads")
