@@ -214,6 +214,7 @@ def _where(build: Builder, path: str, condition: Any, first: Any, second: Any) -
     if all(isinstance(each, int | float) for each in (first, second)) and isinstance(condition, Value):
         chosen: Value = add(build, path, multiply(build, path, condition, first - second), second)
         return chosen
+    shares: tuple[Value | Constant, Value | Constant]
     if isinstance(condition, Constant):
         mask = condition.tensor.to(build.like)
         shares = (Constant(mask, condition.name), Constant(1 - mask, condition.name))
@@ -224,7 +225,8 @@ def _where(build: Builder, path: str, condition: Any, first: Any, second: Any) -
     else:
         shares = (condition, _not(build, path, condition))
     parts = [_times(build, path, share, each) for share, each in zip(shares, (first, second), strict=True)]
-    return add(build, path, *parts)
+    total: Value = add(build, path, *parts)
+    return total
 
 
 def _times(build: Builder, path: str, share: Any, x: Any) -> Any:

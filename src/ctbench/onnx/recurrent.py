@@ -126,7 +126,9 @@ class _Step:
 
     def __call__(self, number: int, state: State) -> State:
         row = self._part(self.mine, 1, number)
-        return {"RNN": self._rnn, "GRU": self._gru, "LSTM": self._lstm}[self.op.kind](row, *state)
+        if self.op.kind == "LSTM":
+            return self._lstm(row, *state)
+        return (self._gru if self.op.kind == "GRU" else self._rnn)(row, *state)
 
     def _rnn(self, row: TracedValue, h: TracedValue) -> State:
         return (self.op.call(self.functions[0], self._add(row, self._layer("all", slice(None), h))),)

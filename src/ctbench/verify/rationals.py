@@ -216,7 +216,8 @@ def _(op: Floor | Trunc, x: Exact) -> Exact:
         size = size >> -x.exponent if x.exponent < 0 else size << x.exponent
         return -size if isinstance(op, Trunc) and number < 0 else size
 
-    return Exact(np.array([whole(n) for n in x.numbers.flat], dtype=object).reshape(x.numbers.shape), 0)
+    values = np.array([whole(int(n)) for n in x.numbers.flat] or [0], dtype=np.object_)
+    return Exact(values.reshape(tuple(x.numbers.shape)), 0)
 
 
 @_evaluated.register
