@@ -22,6 +22,7 @@ FORWARDS = {
     "less": lambda z: (z < 0.1) | (z.le(-0.4)),
     "choice of values": lambda z: torch.where(z[:, :3] > z[:, 3:], z[:, :3], 1.0),
     "choice of two values": lambda z: torch.where(z < 0, -z, 2 * z),
+    "filled": lambda z: z.masked_fill(z < 0, 0.25),
     "choice of numbers": lambda z: torch.where(z < 0, -1.0, 2.0),
     "truth values": lambda z: ((z > 0) & (z < 1)).long() + (~((z > 0) | (z < -0.5))) * 2,
     "negation": lambda z: torch.logical_not(z < 0),

@@ -229,6 +229,11 @@ def _where(build: Builder, path: str, condition: Any, first: Any, second: Any) -
     return total
 
 
+@reads(torch.masked_fill, "masked_fill")
+def _masked_fill(build: Builder, path: str, x: Any, mask: Any, value: Any) -> Value:
+    return _where(build, path, mask, value, x)
+
+
 def _times(build: Builder, path: str, share: Any, x: Any) -> Any:
     """A product, of which both factors may be constants."""
     if isinstance(share, Value) or isinstance(x, Value):

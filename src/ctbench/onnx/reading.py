@@ -262,7 +262,8 @@ def _check_operators(model: onnx.ModelProto, inputs: set[str]) -> None:
         count = f", {len(kinds)} times in the file" if len(kinds) > 1 else ""
         name = first.name or first.output[0]
         raise OnnxError(f"node '{name}' ({first.op_type}{count}): not supported: {supported}")
-    raise OnnxError(f"operators are not supported: {counted(kinds)}; the first is node '{first.name}'; {supported}")
+    name = first.name or first.output[0]
+    raise OnnxError(f"operators are not supported: {counted(kinds)}; the first is node '{name}'; {supported}")
 
 
 def _results(op: Operator, model: onnx.ModelProto) -> Sequence[TracedValue | Array]:
