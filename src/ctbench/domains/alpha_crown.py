@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ctbench import memory_budget, time_budget
-from ctbench.domains import adam, backward, crown, rounding
+from ctbench.domains import adam, backward, crown, interval, rounding
 from ctbench.domains.base import Domain
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
@@ -144,7 +144,7 @@ def tightened(
         if at in targets:
             boxes[at] = boxes[at].intersect(_box(targets[at], best[at], boxes[at]))
         elif backward.source(graph, at) in targets:
-            boxes[at] = boxes[at].intersect(backward.moved(node.op, boxes[node.inputs[0]]))
+            boxes[at] = boxes[at].intersect(interval.moved(node.op, boxes[node.inputs[0]]))
     return torch.maximum(_Search.of(graph, region, boxes, spec, {}).bounds(slopes)[-1], other), boxes
 
 
@@ -270,7 +270,7 @@ class _Search:
                 # rounding losses were computed for slopes that the old boxes allow
                 box = tightened if self.losses is None else tightened.intersect(box)
             elif backward.source(self.graph, at) in self.targets:
-                box = backward.moved(node.op, boxes[node.inputs[0]])
+                box = interval.moved(node.op, boxes[node.inputs[0]])
             boxes.append(box)
         bounds[-1] = self._back(LinearForm(self.spec, 0.0), len(boxes) - 1, boxes, slopes)
         return bounds
