@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ctbench import report, zoo
@@ -12,6 +13,12 @@ from ctbench.cli.options import check_place, wide_console
 from ctbench.report.drawings import rows_csv
 from ctbench.report.groups import NOTE
 from ctbench.results import Failure
+
+FORMS: dict[str, tuple[Callable[[list[report.Row]], str], Callable[[list[report.Group]], str]]] = {
+    "markdown": (report.markdown, report.groups_markdown),
+    "latex": (report.latex, report.groups_latex),
+    "csv": (report.csv_lines, report.groups_csv),
+}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -25,9 +32,9 @@ def run(args: argparse.Namespace) -> None:
         check_place(args.figure)
         marks = report.group_marks(groups, x, y) if groups else report.scatter_marks(rows, x, y)
     if groups:
-        show_groups(groups, [row.run for row in rows if row.certification is None], as_markdown=args.markdown)
+        show_groups(groups, [row.run for row in rows if row.certification is None], form=form(args))
     else:
-        show_rows(rows, as_markdown=args.markdown)
+        show_rows(rows, form=form(args))
     if args.pareto:
         marks = show_front(marks, x, y, args)
     if axes:
@@ -54,10 +61,15 @@ def two(axes: str, option: str) -> tuple[str, str]:
     return x, y
 
 
-def show_groups(groups: list[report.Group], left_out: list[str], *, as_markdown: bool) -> None:
+def form(args: argparse.Namespace) -> str:
+    """The form of tables: one of FORMS, or "" for a terminal."""
+    return next((name for name in FORMS if getattr(args, name)), "")
+
+
+def show_groups(groups: list[report.Group], left_out: list[str], *, form: str) -> None:
     """Print the means of groups; names the runs that were never certified."""
-    if as_markdown:
-        print(report.groups_markdown(groups))
+    if form:
+        print(FORMS[form][1](groups).rstrip("\n"))
     else:
         wide_console().print(report.groups_table(groups))
         print(NOTE)
@@ -84,17 +96,17 @@ def show_front(marks: list[report.Mark], x: str, y: str, args: argparse.Namespac
     return [mark for front in found for mark in front.marks]
 
 
-def show(folders: list[Path], *, as_markdown: bool = False) -> dict[str, list[Failure]]:
+def show(folders: list[Path], *, form: str = "") -> dict[str, list[Failure]]:
     """Print the table of some run folders; returns the failed stages of each run."""
     rows = report.rows(folders)
-    show_rows(rows, as_markdown=as_markdown)
+    show_rows(rows, form=form)
     return failed_stages(rows)
 
 
-def show_rows(rows: list[report.Row], *, as_markdown: bool) -> None:
-    """Print a row for each certification."""
-    if as_markdown:
-        print(report.markdown(rows))
+def show_rows(rows: list[report.Row], *, form: str) -> None:
+    """Print a row for each certification, in one of FORMS, or for a terminal."""
+    if form:
+        print(FORMS[form][0](rows).rstrip("\n"))
     else:
         wide_console().print(report.table(rows))
 

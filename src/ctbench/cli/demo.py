@@ -1,18 +1,24 @@
-"""`ctbench demo`: standard, PGD and IBP training on real handwritten digits, certified and compared."""
+"""`ctbench demo`: standard, PGD and IBP training on real handwritten digits, certified, compared and shown as pages."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 from rich.console import Console
 
-from ctbench.cli import failures
+from ctbench.cli import failures, report
 from ctbench.cli.compare import show
 from ctbench.recipes import recipe
+from ctbench.results import RunFolder
 from ctbench.results.decimals import decimals
 from ctbench.training import train
 from ctbench.verify import FAST_STAGES, certify
+from ctbench.verify.trained import records_of
 
+TITLE = "Three networks on handwritten digits"
 RECIPES = ("digits_standard", "digits_pgd", "digits_ibp")
 
 
@@ -26,6 +32,18 @@ def run(args: argparse.Namespace) -> None:
         threat = trained.recipe.threat
         console.print(f"[bold]{name}[/bold]: certifying {len(x)} test images at eps {decimals(threat.eps)}")
         with failures.without_warning():
-            certify(trained, x, y, stages=FAST_STAGES)
+            records = replace(records_of(trained, threat), counterexamples=True)
+            certify(trained, x, y, stages=FAST_STAGES, records=records)
         folders.append(trained.folder.path)
-    failures.tell(show(folders), strict=args.strict)
+    failed = show(folders)
+    show_report(folders, args.out.with_name(f"{args.out.name}-report"))
+    failures.tell(failed, strict=args.strict)
+
+
+def show_report(folders: list[Path], out: Path) -> None:
+    """Write pages about the runs, and print how to look at them; or how to get what they need."""
+    if find_spec("jinja2") is None:
+        print("pip install jinja2 to also see these runs as pages: ctbench report RUN...")
+        return
+    index = report.write([report.Named(folder=RunFolder(path), path=path) for path in folders], out, title=TITLE)
+    print(f"pages about these runs: open {index} in a browser")

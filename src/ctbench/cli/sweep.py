@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         return
     errors = work_off(trials, args, place)
     rows = report.rows([args.out / name for name, error in errors.items() if not error])
-    compare.show_rows(rows, as_markdown=args.markdown)
+    compare.show_rows(rows, form="markdown" if args.markdown else "")
     if len({plan.recipe.seed for plan in planned}) > 1 and rows:
         show_means(rows, planned, args)
     failures.tell(compare.failed_stages(rows), strict=args.strict and not any(errors.values()))
@@ -88,7 +88,7 @@ def show_means(rows: Sequence[report.Row], planned: Sequence[Plan], args: argpar
         for row in rows
         if (row.norm, row.eps) == (threats[row.run].name, threats[row.run].eps) and row.attack == strength(args)
     ]
-    compare.show_groups(report.grouped(own, report.separating(own)), [], as_markdown=args.markdown)
+    compare.show_groups(report.grouped(own, report.separating(own)), [], form="markdown" if args.markdown else "")
 
 
 def work_off(trials: Sequence[Trial], args: argparse.Namespace, place: Engine) -> dict[str, str]:

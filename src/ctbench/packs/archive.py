@@ -113,6 +113,17 @@ def _check(entries: list[zipfile.ZipInfo], size: int) -> None:
         raise PackError(f"it would unpack to {total} bytes from {size}, and a pack of this size has at most {most}")
 
 
+def unpack(path: Path, folder: Path) -> int:
+    """Write the files of a pack to an empty folder, and compare them with its manifest; returns their number.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PackError: it is not a pack, or a file in it was changed; the message says which.
+    """
+    extract(path, folder)
+    return compare_with_manifest(folder, read_manifest(folder))
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of an unpacked pack.
 

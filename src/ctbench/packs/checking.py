@@ -18,7 +18,7 @@ from pathlib import Path
 from ctbench import zoo
 from ctbench.datasets import Data
 from ctbench.packs import records
-from ctbench.packs.archive import DATA, MANIFEST, compare_with_manifest, extract, read_manifest
+from ctbench.packs.archive import DATA, MANIFEST, unpack
 from ctbench.packs.claims import Claim, ClaimError, claim
 from ctbench.packs.digests import about_data
 from ctbench.packs.network import load, same_as_onnx
@@ -78,9 +78,7 @@ def _without_folder(claims: Iterator[Claim], folder: Path) -> Iterator[Claim]:
 
 
 def _unpacked(path: Path, folder: Path) -> str:
-    extract(path, folder)
-    number = compare_with_manifest(folder, read_manifest(folder))
-    return f"{number} files, each with the SHA-256 in {MANIFEST}"
+    return f"{unpack(path, folder)} files, each with the SHA-256 in {MANIFEST}"
 
 
 def _has(path: Path) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ctbench.report.grid import Grid
+from ctbench.report.formats import as_csv, as_latex, as_markdown
+from ctbench.report.grid import NOTHING, Grid
 from ctbench.results import OUTCOMES, Attacked, Certification, Failure, RunFolder, Verdict, jsonl, read_attacked
 from ctbench.results.decimals import decimals
 from ctbench.results.runs import names_of
@@ -69,8 +70,8 @@ class Row:
             *(str(job.outcomes[outcome]) if job else "-" for outcome in UNKNOWN),
             ", ".join(failure.stage for failure in self.failures) or "-",
             f"{100 * self.attacked.adversarial_accuracy:.2f} of {len(self.attacked)}" if self.attacked else "-",
-            _duration(self.training_seconds),
-            _duration(job.seconds if job else None),
+            duration(self.training_seconds),
+            duration(job.seconds if job else None),
         ]
 
 
@@ -109,10 +110,11 @@ def rows(folders: Iterable[Path]) -> list[Row]:
     """
     paths = [Path(path) for path in folders]
     named = zip(paths, names_of(paths), strict=True)
-    return [row for path, name in named for row in _rows_of(RunFolder(path), name)]
+    return [row for path, name in named for row in rows_of(RunFolder(path), name)]
 
 
-def _rows_of(folder: RunFolder, name: str) -> list[Row]:
+def rows_of(folder: RunFolder, name: str) -> list[Row]:
+    """The rows of one run, with this name: one for each of its certifications in their order, or one without any."""
     certifications = folder.certifications()
     if not certifications:
         folder.require()
@@ -159,8 +161,8 @@ def _names(recipe: Path) -> dict[str, Any]:
         )
     own = content.get("network", {}).get("module")  # of a module of your own, the class
     return (
-        {part: content.get(part, {}).get("name", "-") for part in parts}
-        | ({"network": own.rpartition(".")[2]} if own else {})
+        {part: str(content.get(part, {}).get("name", "-")) for part in parts}
+        | ({"network": str(own).rpartition(".")[2]} if own else {})
         | {"select": content.get("select", "-"), "seed": content.get("seed")}
     )
 
@@ -198,9 +200,28 @@ def table(rows: Iterable[Row]) -> Grid:
 
 def markdown(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
-    headings, cells = with_differences(list(rows))
-    rule = ["---" if place < TEXTS else "---:" for place in range(len(headings))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *cells))
+    return as_markdown(*with_differences(list(rows)), texts=range(TEXTS))
+
+
+def latex(rows: Iterable[Row]) -> str:
+    """The rows as a LaTeX table for the package booktabs."""
+    return as_latex(*with_differences(list(rows)), texts=range(TEXTS))
+
+
+def csv_lines(rows: Iterable[Row]) -> str:
+    """The rows as CSV, with plain seconds instead of durations, and nothing where there is no value."""
+    rows = list(rows)
+    headings, cells = with_differences(rows)
+    for row, line in zip(rows, cells, strict=True):
+        line[headings.index("train")] = _plain(row.training_seconds)
+        line[headings.index("certify")] = _plain(row.certification.seconds if row.certification else None)
+        line[:] = ["" if cell == NOTHING else cell for cell in line]
+    plain = {"train": "training seconds", "certify": "certification seconds"}
+    return as_csv([plain.get(heading, heading) for heading in headings], cells)
+
+
+def _plain(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.6g}"
 
 
 def with_differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -262,7 +283,7 @@ def _training_seconds(metrics: Path) -> float | None:
     return sum(times) if times else None
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"

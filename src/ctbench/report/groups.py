@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctbench.report.comparison import Row, shown_radius
+from ctbench.report.drawings import rows_csv
+from ctbench.report.formats import as_latex, as_markdown
 from ctbench.report.grid import Bold, Grid
 from ctbench.report.intervals import Spread
 
@@ -194,7 +196,30 @@ def groups_table(groups: Sequence[Group]) -> Grid:
 def groups_markdown(groups: Sequence[Group]) -> str:
     """The groups as a Markdown table, with how to read it."""
     headings, cells = group_cells(groups)
-    rule = ["---"] * (len(headings) - 3 * len(ACCURACIES)) + ["---:"] * 3 * len(ACCURACIES)
-    marked = [[f"**{cell}**" if isinstance(cell, Bold) else cell for cell in line] for line in cells]
-    lines = [f"| {' | '.join(line)} |" for line in (headings, rule, *marked)]
-    return "\n".join([*lines, "", NOTE])
+    return f"{as_markdown(headings, cells, texts=_texts(headings))}\n\n{NOTE}"
+
+
+def groups_latex(groups: Sequence[Group]) -> str:
+    """The groups as a LaTeX table for the package booktabs."""
+    headings, cells = group_cells(groups)
+    return as_latex(headings, cells, texts=_texts(headings))
+
+
+def groups_csv(groups: Sequence[Group]) -> str:
+    """The groups as CSV, with the ends of each interval, and nothing where there is no value."""
+    rows = []
+    for group in groups:
+        row: dict[str, Any] = dict(group.by) | {
+            name: getattr(group, name) for name in ("dataset", "network", "norm", "eps")
+        }
+        row |= {"runs": len(group.runs), "samples": group.samples}
+        for name in ACCURACIES:
+            spread: Spread = getattr(group, name)
+            low, high = spread.interval or (None, None)
+            row |= {f"{name} %": spread.mean, f"{name} s": spread.deviation, f"{name} from": low, f"{name} to": high}
+        rows.append(row)
+    return rows_csv(rows)
+
+
+def _texts(headings: Sequence[str]) -> range:
+    return range(len(headings) - 3 * len(ACCURACIES))

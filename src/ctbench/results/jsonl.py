@@ -55,7 +55,7 @@ def parsed(line: bytes) -> Record:
     """The record of a line. Raises ValueError if it is not one."""
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not a JSON object ({error}): {REPAIR}") from None
     if not isinstance(record, dict):
         raise ValueError(f"not a JSON object but {type(record).__name__}: {REPAIR}")
@@ -135,5 +135,5 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises ValueError, with the name of the file, if it is not valid JSON."""
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file ({error})") from None

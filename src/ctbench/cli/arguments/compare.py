@@ -10,7 +10,10 @@ from ctbench.cli.options import Commands, names, percents
 def add_to(commands: Commands) -> None:
     command = commands.add_parser("compare", help="show a table of several runs")
     command.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
-    command.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    form.add_argument("--latex", action="store_true", help="print a LaTeX table, for the package booktabs")
+    form.add_argument("--csv", action="store_true", help="print CSV")
     command.add_argument(
         "--group-by",
         type=names,

@@ -1,0 +1,183 @@
+"""`ctbench report`."""
+
+import json
+import re
+import shlex
+import sys
+import zipfile
+from pathlib import Path
+
+import pooch
+import pytest
+
+from ctbench.cli import demo, main, pictured
+from ctbench.cli.repeating import repeated
+from ctbench.packs.archive import write
+from ctbench.results import RunFolder, jsonl
+
+
+@pytest.fixture
+def certified(succeeds, run) -> Path:
+    """A run that was certified on twenty samples, with its counterexamples."""
+    succeeds("certify", run, "--samples", 20, "--stages", "fast", "--eps", "0.1", "--counterexamples", "--timeout", 30)
+    return run
+
+
+def test_report_writes_pages_about_runs_and_packs(succeeds, certified, tmp_path):
+    succeeds("pack", certified, "-o", tmp_path / "packed.zip")
+    out = succeeds("report", certified, tmp_path / "packed.zip", "--title", "My & runs", "--out", "pages")
+    assert out == "pages/index.html: a browser opens this file\n"
+    pages = {path.name for path in Path("pages").glob("*.html")}
+    assert pages == {"index.html", "curves.html", "agreements.html", "run-run.html", "run-packed.html"}
+    assert "<title>My &amp; runs</title>" in Path("pages/index.html").read_text()
+    for name in ("run-run.html", "run-packed.html"):
+        words = Path("pages", name).read_text()
+        falsified = sum(
+            record.verdict == "falsified" for record in RunFolder(certified).certification("linf-0.1").read()
+        )
+        assert words.count('alt="the counterexample of sample') == min(falsified, 12) > 0
+        assert words.count('alt="the difference') == min(falsified, 12)
+        assert "No test images" not in words
+    assert (
+        "--no-images"
+        in Path(succeeds("report", certified, "--no-images", "--out", "bare").split(":")[0])
+        .with_name("run-run.html")
+        .read_text()
+    )
+
+
+def test_the_command_of_a_page_repeats_the_records(succeeds, certified, tmp_path):
+    succeeds("report", certified, "--out", "pages")
+    page = Path("pages/run-run.html").read_text()
+    command = re.search(r"<pre class=\"command\"><code>(.*?)</code>", page, re.DOTALL)
+    assert command is not None
+    (Path("run-run-recipe.json")).write_bytes(Path("pages/files/run-run-recipe.json").read_bytes())
+    for step in command[1].replace("&amp;", "&").replace("\\\n", " ").split("&&"):
+        assert main(shlex.split(step)[1:]) == 0, step
+    first, again = (RunFolder(path).certification("linf-0.1") for path in (certified, Path("runs/run")))
+    assert again.read_settings() == first.read_settings()
+    assert [record.verdict for record in again.read()] == [record.verdict for record in first.read()]
+    assert again.counterexamples.is_dir()
+
+
+def test_a_recipe_of_the_package_is_repeated_by_its_name(tmp_path, run):
+    from ctbench.recipes import recipe
+
+    for changes, start in (
+        ([], "ctbench train digits_ibp --out runs/x"),
+        (["seed=3"], "ctbench train digits_ibp --seed 3 --out runs/x"),
+        (["epochs=3"], "ctbench train r.json --out runs/x"),
+    ):
+        jsonl.write_json(
+            run / "recipe.json", json.loads(json.dumps(recipe("digits_ibp").with_changes(changes).to_json()))
+        )
+        assert repeated(RunFolder(run), "x", "r.json") == (start, "")
+    (run / "recipe.json").write_text("{}")
+    command, remark = repeated(RunFolder(run), "x", "r.json")
+    assert command == ""
+    assert "cannot be read here" in remark
+    assert str(run) not in remark
+
+
+def test_images_of_other_data_are_not_shown(certified):
+    records = list(RunFolder(certified).certification("linf-0.1").read())
+    images = pictured.test_images(RunFolder(certified), None)
+    assert images.find(records).keys() == {record.index for record in records}
+    object.__setattr__(records[3], "digest", "0" * 16)
+    object.__setattr__(records[4], "index", 10**6)
+    assert images.find(records).keys() == {record.index for record in records} - {3, 10**6}
+
+
+def test_data_that_are_not_here_are_not_downloaded(certified, monkeypatch, tmp_path):
+    content = jsonl.read_json(certified / "recipe.json")
+    content["dataset"] = {"name": "mnist", "augmentation": content["dataset"]["augmentation"]}
+    jsonl.write_json(certified / "recipe.json", content)
+    monkeypatch.setenv("CTBENCH_DATA", str(tmp_path / "none"))
+    asked = list[object]()
+    monkeypatch.setattr(pooch, "retrieve", lambda *arguments, **_: asked.append(arguments))
+    lacking = pictured.test_images(RunFolder(certified), None).lacking
+    assert "the data set mnist is not here" in lacking
+    assert str(tmp_path) not in lacking
+    assert asked == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_bad_input_gets_one_line(fails, certified, tmp_path):
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("")
+    assert "mine holds notes.txt" in fails("report", certified, "--out", "mine")
+    assert "are required: RUN|PACK|STUDY" in fails("report")
+    assert "there is no run folder nowhere" in fails("report", "nowhere", "--out", "x")
+    assert "is given twice" in fails("report", certified, certified, "--out", "x")
+    assert "there is no file nowhere.zip" in fails("report", "nowhere.zip", "--out", "x")
+    for name, written in (("../evil.json", b"{}"), ("recipe.json", b"{}")):
+        with zipfile.ZipFile("bad.zip", "w") as archive:
+            archive.writestr(name, written)
+        assert re.search(
+            r"no pack has a file of this name|this is not a pack", fails("report", "bad.zip", "--out", "x")
+        )
+    Path("bad.zip").write_bytes(b"no zip")
+    assert "not a ZIP file" in fails("report", "bad.zip", "--out", "x")
+    files = RunFolder(certified).certification("linf-0.1")
+    files.records.write_text(files.records.read_text().replace('"certified"', '"falsified"', 1))
+    assert "not the record of a certified sample" in fails("report", certified, "--out", "x")
+    assert not Path("x").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("recipe.json", b"[1]"),
+        ("recipe.json", b"[" * 10**5),
+        ("recipe.json", b'{"a":' * 600 + b"1" + b"}" * 600),
+        ("recipe.json", b'{"method": {"name": [1]}, "network": {"module": 5}, "seed": {"a": []}}'),
+        ("metrics.jsonl", b'{"seconds": "x"}\n'),
+        ("metrics.jsonl", b'{"seconds": 1, "epoch": "x", "loss": NaN, "eps": [1], "natural_accuracy": 1e400}\n'),
+        ("metrics.jsonl", b'{"seconds": 1, "loss": 1' + b"0" * 400 + b"}\n"),
+        ("versions.json", b'["x"]'),
+        ("attacked/linf-0.1-pgd.jsonl", b'{"label": [1], "prediction": {}, "attack": 1}\n'),
+    ],
+)
+def test_a_pack_may_hold_anything_and_gets_pages_or_one_line(capsys, certified, tmp_path, name, content):
+    place = tmp_path / "wrong"
+    place.write_bytes(content)
+    kept = {path.relative_to(certified).as_posix(): path for path in certified.rglob("*.json*") if path.is_file()}
+    if name.startswith("attacked"):
+        settings = jsonl.read_json(certified / "certified" / "linf-0.1.json")
+        jsonl.write_json(tmp_path / "attack.json", settings)
+        kept[name.replace(".jsonl", ".json")] = tmp_path / "attack.json"
+    write(Path("odd.zip"), kept | {name: place}, {})
+    status, said = main(["report", "odd.zip", "--out", "x"]), capsys.readouterr()
+    assert status in (0, 2)
+    if status:
+        assert said.err.startswith("ctbench: error: odd.zip")
+        assert said.err.count("\n") == 1
+        assert "/tmp/ctbench-report" not in said.err
+        assert not Path("x").exists()
+
+
+def test_a_report_needs_jinja2_and_the_demo_does_without(fails, succeeds, certified, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert "pip install jinja2" in fails("report", certified, "--out", "x")
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    demo.show_report([certified], Path("x"))
+    assert not Path("x").exists()
+
+
+def test_the_demo_writes_a_report(capsys, certified):
+    demo.show_report([certified], Path("demo-report"))
+    assert capsys.readouterr().out == "pages about these runs: open demo-report/index.html in a browser\n"
+    assert Path("demo-report/run-run.html").is_file()
+
+
+def test_compare_prints_latex_and_csv(succeeds, fails, certified):
+    latex = succeeds("compare", certified, "--latex")
+    assert r"\begin{tabular}{lllllrrrrrrrrrrr" in latex
+    assert r"natural \%" in latex
+    head, line = succeeds("compare", certified, "--csv").splitlines()
+    cells = dict(zip(head.split(","), line.split(","), strict=True))
+    assert float(cells["certification seconds"]) > 0
+    assert cells["attacked %"] == ""
+    assert succeeds("compare", certified, "--csv", "--group-by", "method").splitlines()[0].startswith("method,dataset,")
+    assert r"\toprule" in succeeds("compare", certified, "--latex", "--group-by", "method")
+    assert "not allowed with" in fails("compare", certified, "--latex", "--csv")

@@ -1,0 +1,130 @@
+"""The tables of the leaderboard."""
+
+import csv
+import io
+
+from tests.report.site.runs import make_run, subjects
+
+from ctbench.report.site.leaderboard import colours, front_chart, leaderboard, published_table, settings
+
+NO_SEARCH = {"stages": ["Bound(domain=Interval())", "Falsify(attack=PGD())"]}
+
+
+def cells(table, heading: str) -> list[str]:
+    return [line.cells[table.headings.index(heading)].text for line in table.lines]
+
+
+def test_runs_that_differ_in_their_seeds_are_one_row_with_an_interval(tmp_path):
+    runs = [
+        make_run(tmp_path / f"ibp-{seed}", "c" * good + "f" * (10 - good), seed=seed)
+        for seed, good in enumerate((6, 8))
+    ]
+    other = make_run(tmp_path / "sabr", "cccffffffm", method="sabr")
+    (setting,) = settings(subjects([*runs, other]))
+    table = leaderboard(setting)
+    assert cells(table, "method") == ["ibp", "sabr"]
+    assert cells(table, "certified %") == ["70.00 ± 127.06", "30.00"]  # 12.706 * 10 of two seeds
+    assert cells(table, "runs") == ["2 seeds", "sabr"]
+    assert table.lines[0].cells[table.headings.index("runs")].links == (
+        ("seed 0", "run-ibp-0.html"), ("seed 1", "run-ibp-1.html"),
+    )  # fmt: skip
+    first, second = csv.DictReader(io.StringIO(table.csv))
+    assert (first["certified %"], first["seeds"], second["certified ±"]) == ("70", "2", "")
+
+
+def test_only_an_interval_above_all_others_is_bold(tmp_path):
+    methods = {"a": (8, 8, 8), "b": (5, 5, 5), "c": (8,)}
+    runs = [
+        make_run(tmp_path / f"{method}-{seed}", "c" * good + "f" * (10 - good), method=method, seed=seed)
+        for method, goods in methods.items()
+        for seed, good in enumerate(goods)
+    ]
+    bold = {}
+    for left_out in ("c", "none"):
+        shown = [run for run in runs if not run.path.name.startswith(left_out)]
+        (setting,) = settings(subjects(shown))
+        table = leaderboard(setting)
+        place = table.headings.index("certified %")
+        bold[left_out] = [line.cells[0].text for line in table.lines if line.cells[place].bold]
+    assert bold == {"c": ["a"], "none": []}  # a single run as good has no interval, so nothing is above it
+
+
+def test_runs_with_other_recipes_samples_or_effort_are_not_averaged(tmp_path):
+    runs = [
+        make_run(tmp_path / "a", seed=0),
+        make_run(tmp_path / "b", seed=1, more={"epochs": 5}),
+        make_run(tmp_path / "c", "ccc", seed=2),
+        make_run(tmp_path / "d", seed=3, settings={"timeout": 9.0}),
+        make_run(tmp_path / "e", seed=0),  # the same seed as a
+    ]
+    (setting,) = settings(subjects(runs))
+    assert sorted(len(entry.members) for entry in setting.entries) == [1, 1, 1, 1, 1]
+    assert "not all of the same samples" in leaderboard(setting).note
+
+
+def test_each_data_set_norm_and_radius_has_its_own_table(tmp_path):
+    runs = [
+        make_run(tmp_path / "a", eps=0.2),
+        make_run(tmp_path / "b", eps=0.1),
+        make_run(tmp_path / "c", dataset="mnist"),
+    ]
+    assert [setting.title for setting in settings(subjects(runs))] == [
+        "digits, linf, eps 0.1", "digits, linf, eps 0.2", "mnist, linf, eps 0.1",
+    ]  # fmt: skip
+
+
+def remarks(run) -> list[str]:
+    (setting,) = settings(subjects([run]))
+    return [remark.word for remark in setting.entries[0].remarks]
+
+
+def test_remarks_qualify_rows(tmp_path):
+    assert remarks(make_run(tmp_path / "fine", "ccccccffum")) == []
+    assert remarks(make_run(tmp_path / "late", "cccccctfum")) == ["timeouts"]
+    assert remarks(make_run(tmp_path / "bounds", settings=NO_SEARCH)) == ["incomplete verifier"]
+    assert remarks(make_run(tmp_path / "part", settings={"samples": [0, 20]})) == ["unfinished"]
+    assert remarks(make_run(tmp_path / "test", more={"select": "test"})) == ["chosen on test data"]
+    assert remarks(make_run(tmp_path / "tuned", settings={"selected_on": "test"})) == ["chosen on test data"]
+
+
+def test_published_results_are_in_another_table_and_hollow(tmp_path):
+    runs = [
+        make_run(tmp_path / "a", dataset="mnist"),
+        make_run(tmp_path / "b", "ccccccccfm", dataset="mnist", method="sabr"),
+    ]
+    shown = subjects(runs)
+    (setting,) = settings(shown)
+    table = published_table(setting)
+    assert table is not None
+    assert table.kind == "published"
+    assert "CTBench, Table 1" in cells(table, "printed in")
+    assert set(cells(leaderboard(setting), "method")) == {"ibp", "sabr"}
+    picture = front_chart(setting, colours(shown))
+    assert picture is not None
+    assert [path.hollow for path in picture.paths] == [False, False, True]
+    assert all("published" in point.text for point in picture.paths[-1].points)
+    digits = settings(subjects([make_run(tmp_path / "c")]))[0]
+    assert published_table(digits) is None
+
+
+def test_dominated_runs_are_faint(tmp_path):
+    shown = subjects(
+        [make_run(tmp_path / "best", "ccccccccff"), make_run(tmp_path / "worse", "ccccfffffm", method="pgd")]
+    )
+    (setting,) = settings(shown)
+    picture = front_chart(setting, colours(shown))
+    assert picture is not None
+    points = {point.label: point for path in picture.paths for point in path.points}
+    assert (points["ibp"].faint, points["pgd"].faint) == (False, True)
+    assert points["ibp"].text == "ibp: natural 100.00 %, certified 80.00 %, on the front"
+    assert points["ibp"].href == "run-best.html"
+
+
+def test_a_part_of_a_recipe_is_named_and_not_listed(tmp_path):
+    inner = ({"name": "ibp"}, {"name": "taps", "steps": 10, "scale": 1.0})
+    runs = [
+        make_run(tmp_path / one["name"], method="sabr", more={"method": {"name": "sabr", "inner": one}})
+        for one in inner
+    ]
+    (setting,) = settings(subjects(runs))
+    assert {entry.label for entry in setting.entries} == {"sabr, method.inner ibp", "sabr, method.inner taps"}
