@@ -207,8 +207,9 @@ def forward(node: Node, *inputs: Box) -> Box:
     return _image(node.op, *inputs)
 
 
-def moved(op: Affine, box: Box) -> Box:
+def moved(op: Op, box: Box) -> Box:
     """The box of a node that only moves entries. Ends that are known are copied: those of a centre may be rounded."""
+    assert isinstance(op, Affine), "moves are affine"
     if "lower" in vars(box):
         return Box(op(box.lower), op(box.upper))
     return Box.around(op(box.center), op.magnitude(box.radius))
