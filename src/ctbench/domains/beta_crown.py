@@ -7,9 +7,9 @@ Shi et al. 2024, "Neural network verification with branch-and-bound for general 
         CROWN's bound of  <c, f(x)> - sum_j w_j z_j,   plus   sum_j (l_j if w_j > 0 else u_j) w_j
 
 with alpha the free slopes (see `envelopes`) and z_j the pre-activations with a known range. w_j is at least 0 if there
-is no u_j, and at most 0 if there is no l_j. For a ReLU, l_j or u_j is 0, and w_j is beta times the known sign. The range
+is no u_j, and at most 0 if there is no l_j. For a ReLU, l_j or u_j is 0, and w_j is beta times the known sign. A range
 also makes the lines of the ops after it tighter: those of a ReLU become exact. Pairs of ReLUs may have multipliers of
-their own (see `pairs`). Any values of all these numbers are sound, so the ascent may end at any step and the best bound
+their own (see `pairs`). Any values of these numbers are sound, so the ascent may end at any step, and the best bound
 counts.
 
     inner = beta_crown.clipped(graph, beta_crown.needed(graph, boxes), free)

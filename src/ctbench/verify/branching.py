@@ -1,10 +1,10 @@
 """What branch and bound splits: the range of one neuron of each sub-problem, chosen by trial.
 
 De Palma et al. 2021, "Improved branch and bound for neural network verification" (filtered smart branching), for any
-activation as in Shi et al. 2024 (GenBaB). Two rankings of the neurons give the candidates. The first one is how much the
-relaxations after a neuron lose at the point where the bound is taken; the second one is the distance between their
-lines, in the coefficients of the bound. Both halves of each candidate are bounded without optimisation. The candidate
-whose lower half has the highest bound is split.
+activation as in Shi et al. 2024 (GenBaB). Two rankings of the neurons give the candidates: how much the relaxations
+after a neuron lose at the point where the bound is taken, and the distance between their lines, in the coefficients of
+the bound. Both halves of each candidate are bounded without optimisation. The candidate whose lower half has the
+highest bound is split.
 
 A neuron before a ReLU is split at 0, and a neuron before another function with kinks at one of them. A neuron before a
 smooth function or in a product is split at its value at that point, or at the middle of its range.

@@ -9,12 +9,12 @@ with the bounds of CROWN (Zhang et al. 2018) on every box:
         falsified if a centre, or the point at which the lowest form is least, has a negative margin
         halve each open box at the coordinate i of the largest (c_i / sum c + 1/16) width_i / whole_i
 
-with c_i = (s_i / sum s + g_i / sum g) whole_i, whole_i the width of the region, s_i the sum of |a_i| over the open margins, <a, x> + c the form that bounds a margin, and g_i the speed at which
-the interval bounds of these margins fall as the radius grows. A coordinate that hardly counts in the forms may be the
-one that makes them loose. g sees such a coordinate, unless a saturated ReLU hides it; by s alone it is never halved. The
-1/16 lets every coordinate be halved at last. Smaller boxes make every op tighter,
-so this takes all ops that CROWN takes: tanh, sigmoid and maxima, not only ReLU. Its time is exponential in the number
-of inputs.
+with whole_i the width of the region, and c_i = (s_i / sum s + g_i / sum g) whole_i: s_i is the sum of |a_i| over the
+open margins, <a, x> + c the form that bounds a margin, and g_i the speed at which the interval bounds of these margins
+fall as the radius grows. A coordinate that hardly counts in the forms may be the one that makes them loose; g sees it,
+unless saturated ReLUs hide it from both. The 1/16 lets every coordinate be halved at last. Smaller boxes make every op
+tighter, so this takes all ops that CROWN takes: tanh, sigmoid and maxima, not only ReLU. Its time is exponential in the
+number of inputs.
 """
 
 from __future__ import annotations
@@ -250,9 +250,9 @@ def best_mean(forms: LinearForm, box: Box, shape: Shape) -> Tensor:
     The forms are those of entries [n, *shape]; each of `shape` has weights of its own, [N, n, *shape], which sum to 1.
     The ascent multiplies weights by exponentials of the values at the point where the mean is least.
     """
-    a = forms.coefficients.flatten(2).unflatten(1, shape).flatten(2, -2).movedim(1, 2)  # [N, outputs, n, inputs]
+    a = forms.coefficients.flatten(2).unflatten(1, (shape[0], -1)).movedim(1, 2)  # [N, outputs, n, inputs]
     constant = (forms.constant + a.new_zeros(())).expand(len(a), -1)
-    at_center = constant.unflatten(1, shape).flatten(2).mT + (a @ box.center.flatten(1)[:, None, :, None]).squeeze(-1)
+    at_center = constant.unflatten(1, (shape[0], -1)).mT + (a @ box.center.flatten(1)[:, None, :, None]).squeeze(-1)
     radius = box.radius.flatten(1)[:, None, None, :]
     weights = torch.softmax(torch.zeros_like(at_center), dim=-1)
     best_weights = torch.zeros_like(weights)
@@ -269,7 +269,7 @@ def best_mean(forms: LinearForm, box: Box, shape: Shape) -> Tensor:
         if step:
             spread = (values - least.unsqueeze(-1)).abs().amax(-1, keepdim=True).clamp(min=torch.finfo(a.dtype).tiny)
             weights = torch.softmax(weights.log() + (2 / step**0.5) * (values - least.unsqueeze(-1)) / spread, dim=-1)
-    return best_weights.mT.unflatten(2, shape[1:]) if len(shape) > 1 else best_weights.mT.squeeze(2)
+    return best_weights.mT.reshape(len(a), *shape)
 
 
 def widening(graph: Graph, box: Box, spec: Tensor) -> Tensor:
