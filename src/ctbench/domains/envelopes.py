@@ -8,7 +8,7 @@
     maximum               none                                   fixed planes
 
 Slopes are moved into the range of f' on the box (`admitted`). Any of them are sound, because the op computes offsets.
-If an entry of the box is narrowed, its lines are computed again alone (`put`).
+If one entry of a box is narrowed, its lines alone are computed again (`put`).
 """
 
 from __future__ import annotations
@@ -72,8 +72,12 @@ class Lined(Envelope):
         """What lies around the entries `here` [N, 1] if they are in a box of their own, [N, 1]."""
 
     def put(self, change: Callable[..., Tensor], other: Self) -> Self:
-        """The envelope with one entry of each sub-problem from another: `change(image, value=...)` puts [N, 1]."""
-        pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}  # type: ignore[arg-type]
+        """The envelope with one entry of each sub-problem from another: `change(image, value=...)` puts [N, 1].
+
+        Ranges of slopes stay as they are: it is for slopes that are admitted by both.
+        """
+        names = [field.name for field in fields(self) if field.name not in ("least", "greatest")]  # type: ignore[arg-type]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         changed = {name: change(old, value=new) for name, (old, new) in pairs.items() if isinstance(old, Tensor)}
         return replace(self, **changed)  # type: ignore[type-var]
 

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from ctbench.domains import backward, beta_crown
+from ctbench.domains.backward import Relaxed
 from ctbench.domains.beta_crown import Bounds, ByNode, Multipliers, Relaxation
-from ctbench.domains.envelopes import Boxes, Lined
-from ctbench.graph import Graph, Lines, Op, walk_forward
+from ctbench.domains.envelopes import Boxes, Fixed, Lined
+from ctbench.graph import Affine, Graph, Lines, Op, walk_forward
 from ctbench.graph.ops import Planes, Smooth
 from ctbench.graph.ops.piecewise import Kinked
 from ctbench.regions import Box
@@ -107,25 +108,21 @@ class Scores:
         losses = {at: torch.zeros_like(values[at]) for at in readers}
         heights = dict(losses)
         for reader, a in bounds.relaxed.items():
-            node, envelope = graph.nodes[reader], relaxation.around[reader]
-            around = envelope.around(free.of(reader))
+            inputs, envelope = graph.nodes[reader].inputs, relaxation.around[reader]
+            if isinstance(envelope, Fixed):
+                continue
+            around, is_lined = envelope.around(free.of(reader)), isinstance(envelope, Lined)
+            below, above = _between(around, [values[i] for i in inputs])
+            lost = a.clamp(min=0) * (values[reader] - below) + a.clamp(max=0) * (values[reader] - above)
+            low, high = _between(around, [in_middle[i] if is_lined else inner[i].center for i in inputs])
+            height = a.abs() * (high - low) + TINY
             if isinstance(envelope, Lined):
-                (at,) = node.inputs
-                assert isinstance(around, Lines)
-                below, above = _at(around, values[at])
-                lost = a.clamp(min=0) * (values[reader] - below) + a.clamp(max=0) * (values[reader] - above)
-                low, high = _at(around, in_middle[at])
-                height = a.abs() * (high - low) + TINY
-                losses[at] = losses[at] + torch.where(envelope.is_open, lost, 0.0)
-                heights[at] = heights[at] + torch.where(envelope.is_open, height, 0.0)
-            elif isinstance(around, Planes):
-                x, y = (values[i] for i in node.inputs)
-                below, above = _of_planes(around, x, y)
-                lost = a.clamp(min=0) * (values[reader] - below) + a.clamp(max=0) * (values[reader] - above)
-                low, high = _of_planes(around, *(inner[i].center for i in node.inputs))
-                for factor in node.inputs:
-                    losses = _added(graph, factor, losses, lost)
-                    heights = _added(graph, factor, heights, a.abs() * (high - low) + TINY)
+                lost, height = (torch.where(envelope.is_open, score, 0.0) for score in (lost, height))
+            for i in inputs:
+                losses, heights = (
+                    _added(graph, i, scores, score, moves=not is_lined)
+                    for scores, score in ((losses, lost), (heights, height))
+                )
         can = {at: _is_inside(in_middle[at], inner[at]) & _is_inside(at_points[at], inner[at]) for at in readers}
         columns: list[ByNode] = [
             losses,
@@ -167,25 +164,26 @@ def _is_inside(value: Tensor, box: Box) -> Tensor:
     return (box.lower < value) & (value < box.upper) & (box.upper - box.lower < WIDEST)
 
 
-def _at(lines: Lines, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The values of both lines."""
-    below = lines.lower_slope * z
-    return (
-        below if lines.lower_offset is None else below + lines.lower_offset,
-        lines.upper_slope * z + lines.upper_offset,
-    )
-
-
-def _of_planes(planes: Planes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The values of both planes."""
-    parts = zip(_at(planes.first, x), _at(planes.second, y), strict=True)
-    below, above = (first + second for first, second in parts)
+def _between(around: Relaxed, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The values of both lines, or of both planes, at the inputs of an op."""
+    lines = around if isinstance(around, Planes) else (around,)
+    below = sum(_below(line, z) for line, z in zip(lines, inputs, strict=True))
+    above = sum(line.upper_slope * z + line.upper_offset for line, z in zip(lines, inputs, strict=True))
+    assert isinstance(below, Tensor)
+    assert isinstance(above, Tensor)
     return below, above
 
 
-def _added(graph: Graph, at: int, scores: ByNode, score: Tensor) -> ByNode:
-    """The scores with those of the entries of node `at` added, at the node that its entries come from."""
-    while at != backward.source(graph, at):
-        score = graph.nodes[at].op.adjoint(score.unsqueeze(1)).squeeze(1)  # type: ignore[attr-defined]
+def _below(lines: Lines, z: Tensor) -> Tensor:
+    below = lines.lower_slope * z
+    return below if lines.lower_offset is None else below + lines.lower_offset
+
+
+def _added(graph: Graph, at: int, scores: ByNode, score: Tensor, *, moves: bool) -> ByNode:
+    """The scores with those of the entries of node `at`, or if it `moves` entries, of the node that they come from."""
+    while moves and at != backward.source(graph, at):
+        op = graph.nodes[at].op
+        assert isinstance(op, Affine)
+        score = op.adjoint(score.unsqueeze(1)).squeeze(1)
         (at,) = graph.nodes[at].inputs
     return scores | {at: scores[at] + score}
