@@ -6,9 +6,9 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
-from ctbench.verify.job import Samples
+from ctbench.verify.job import chunks
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ def simulated(seconds: Sequence[float], workers: int, *, per_chunk: float, per_s
         per_sample: seconds of the driver for each record, including the writing.
     """
     count = len(seconds)
-    chunks = Samples(range(count), torch.empty(count), torch.empty(count)).chunks(set(), workers)
-    free = [(0.0, 0)] * min(workers, len(chunks))  # when each worker ends its chunk, and the records that it has then
+    parts = list(chunks(np.arange(count), workers))
+    free = [(0.0, 0)] * min(workers, len(parts))  # when each worker ends its chunk, and the records that it has then
     heapq.heapify(free)
     driver = busy = 0.0
-    for chunk in chunks:
+    for chunk in parts:
         end, records = heapq.heappop(free)
         cost = per_chunk + records * per_sample
         driver, busy = max(driver, end) + cost, busy + cost
@@ -45,4 +45,4 @@ def simulated(seconds: Sequence[float], workers: int, *, per_chunk: float, per_s
     while free:
         end, records = heapq.heappop(free)
         driver, busy = max(driver, end) + records * per_sample, busy + records * per_sample
-    return Simulated(driver, sum(seconds) / workers, busy / driver if driver else 0.0, len(chunks))
+    return Simulated(driver, sum(seconds) / workers, busy / driver if driver else 0.0, len(parts))

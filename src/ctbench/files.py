@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,11 +21,11 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically: no reader ever sees a part of the content."""
+def write_whole(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file atomically: no reader ever sees a part of the content, which may come in pieces."""
     unfinished = path.with_name(path.name + UNFINISHED)
     with naming(unfinished), unfinished.open("wb") as file:
-        file.write(content)
+        file.writelines([content] if isinstance(content, bytes) else content)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

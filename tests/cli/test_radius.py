@@ -27,6 +27,8 @@ def test_radius_finds_radii_and_goes_on(succeeds, fails, run):
     assert "exists already" in fails("radius", run, "--samples", 10, "--tolerance", 0.02)
     succeeds("radius", run, "--samples", 12, "--tolerance", 0.02, "--resume")
     assert len(files.read()) == 12
+    elsewhere = succeeds("radius", run, "--samples", 10, "--tolerance", 0.02, "--on", "local:1", "--out", "on.jsonl")
+    assert elsewhere.splitlines()[:-1] == out.splitlines()[:-1]
     assert files.read().samples[:10] == found.samples
 
 

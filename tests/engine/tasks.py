@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -49,3 +49,19 @@ def surroundings() -> Iterator[tuple[int, str, str]]:
 
 def unsendable() -> Iterator[object]:
     yield lambda: None
+
+
+def printing() -> Iterator[int]:
+    print("hello", flush=True)
+    yield 1
+
+
+class Unloadable:
+    """It can be pickled, but not loaded."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return no_room, ()
+
+
+def no_room() -> None:
+    raise OverflowError("no room")

@@ -77,7 +77,7 @@ def test_a_task_of_a_module_that_workers_do_not_have_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, here.__name__, here)
     place = Local(workers=1)
     tried = [Task("a", here.task, ()), Task("b", tasks.count, (1,))]
-    with pytest.raises(TasksFailedError, match=r"a worker cannot import what the task is made of: No module named"):
+    with pytest.raises(TasksFailedError, match=r"a worker cannot load the task: ModuleNotFoundError: No module named"):
         list(place.run(tried))
 
 
@@ -142,6 +142,52 @@ def test_tasks_are_taken_one_by_one_as_workers_become_free(tmp_path):
 def test_no_worker_is_started_without_work(monkeypatch):
     monkeypatch.setattr("multiprocessing.get_context", lambda *_: pytest.fail("a process"))
     assert list(Local(workers=4).run([], count=0)) == []
+
+
+def test_workers_stay_for_several_runs_and_only_those_of_a_broken_run_are_replaced(tmp_path):
+    kept, never = Kept(torch.ones(3)), str(tmp_path / "never")
+
+    def added(count: int) -> dict[int, int]:
+        """The addresses of the kept value, by process."""
+        return {
+            value[1]: value[2] for _, value in place.run([Task(str(n), tasks.added, (n,), kept) for n in range(count)])
+        }
+
+    with Local(workers=1).staying() as place:
+        first = added(2)
+        assert added(1) == first, "the same process, which has kept the value"
+        with closing(place.run([Task("a", tasks.waiting, (never,))])) as results:
+            assert next(results)[1] in first
+        assert not any(map(alive, first))
+        second = added(1)
+        assert second.keys() != first.keys()
+        with pytest.raises(TasksFailedError, match="out of luck"):
+            list(place.run([Task("wrong", tasks.wrong)]))
+        assert added(1) == second
+        with pytest.raises(ZeroDivisionError):
+            list(place.run(Task(str(1 // n), tasks.count, (1,)) for n in (1, 0)))
+        third = added(1)
+    assert not any(map(alive, [*second, *third]))
+
+
+def test_what_tasks_print_is_no_result(capfd):
+    assert list(Local(workers=1).run([Task("a", tasks.printing)])) == [("a", 1)]
+    assert capfd.readouterr().out == "hello\n"
+
+
+def test_a_value_that_a_worker_cannot_load_fails_its_task_only():
+    several = [
+        Task("bad", tasks.added, (1,), Kept(tasks.Unloadable())),
+        Task("worse", tasks.count, (tasks.Unloadable(),)),
+    ]
+    results = list[tuple[str, object]]()
+    with pytest.raises(TasksFailedError) as error:
+        results.extend(Local(workers=1).run([*several, Task("a", tasks.count, (1,))]))
+    assert results == [("a", 0)]
+    assert error.value.failures == {
+        "bad": "OverflowError: no room",
+        "worse": "a worker cannot load the task: OverflowError: no room",
+    }
 
 
 def test_workers_that_cannot_start_are_told_of(monkeypatch):

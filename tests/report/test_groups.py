@@ -9,7 +9,7 @@ from tests.report.test_comparison import record
 
 from ctbench import report
 from ctbench.report.grid import Bold, Grid
-from ctbench.report.groups import NOTE, Group, group_cells, grouped
+from ctbench.report.groups import NOTE, Group, group_cells, grouped, separating
 from ctbench.report.intervals import Spread
 from ctbench.results import RunFolder, jsonl
 
@@ -97,6 +97,22 @@ def test_groups_by_a_hyper_parameter(make):
         ("mtl_ibp, method.alpha 0.5", 55.0),
     ]
     assert len(groups(*runs, over=("seed", "method.alpha"))) == 1
+
+
+def test_rows_are_separated_by_the_method_and_by_what_differs_within_one(make):
+    lr = {"optimizer": {"lr": 0.1}}
+    runs = [make("ibp", seed, seed + 4, **lr) for seed in range(2)] + [make("sabr", 0, 9, optimizer={"lr": 0.2})]
+    rows = report.rows([run.path for run in runs])
+    assert separating(rows) == ("method",), "methods may differ in other fields, and runs of one in the seed"
+    other = make("ibp", 0, 6, **lr, l1=0.5, swa={"every": 2})
+    rows = report.rows([run.path for run in (*runs, other)])
+    assert separating(rows) == ("method", "l1", "swa.every")
+    assert [group.runs for group in grouped(rows, separating(rows))] == [
+        ("ibp-0-4-101", "ibp-1-5-101"),
+        ("sabr-0-9-101",),
+        ("ibp-0-6-103",),
+    ]
+    assert separating(rows, over=("l1", "swa.every")) == ("method",)
 
 
 def test_what_must_not_be_averaged_is_refused(make, tmp_path):

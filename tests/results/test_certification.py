@@ -11,7 +11,8 @@ import pytest
 from filelock import FileLock, Timeout
 
 from ctbench.results import Certification, CertificationFiles, RunFolder, SampleRecord, Verdict, jsonl
-from ctbench.results.runs import extends, latest
+from ctbench.results.runs import extends
+from ctbench.results.stored import latest
 
 SOURCE = Path(__file__).parents[2] / "src" / "ctbench"
 
@@ -94,11 +95,10 @@ def test_a_later_attempt_replaces_only_unknown_records():
     assert SampleRecord.from_json(joined.to_json()) == joined
     assert record(3, "unknown", bound=None).after(earlier).bound == -0.25
     assert record(3, "falsified", "pgd", bound=None).after(earlier).bound is None
-    assert latest([earlier, later]) == [later]
-    with pytest.raises(ValueError, match="sample 3 has two records"):
-        Certification.of(latest([later, replace(earlier, attempt=2)]))
-    with pytest.raises(ValueError, match="sample 3 has two records"):
-        Certification.of(latest([earlier, replace(later, attempt=0)]))
+    assert [each.tolist() for each in latest(enumerate([earlier, later]), Path("a"))] == [[3], [1]]
+    for others in ([later, replace(earlier, attempt=2)], [earlier, replace(later, attempt=0)]):
+        with pytest.raises(ValueError, match="a: sample 3 has two records"):
+            latest(enumerate(others), Path("a"))
 
 
 BEFORE = {"stages": ["a", "b"], "timeout": 10.0, "eps": 0.1}
@@ -200,7 +200,7 @@ def test_records_that_lack_a_field_are_refused(missing):
 
 def test_files_begin_with_settings_and_no_record(tmp_path):
     files = CertificationFiles(tmp_path / "new" / "linf.jsonl")
-    assert files.start({"eps": 0.1}, resume=False) == {}
+    assert list(files.start({"eps": 0.1}, resume=False)) == []
     assert files.read_settings() == {"eps": 0.1}
     assert json.loads(files.settings.read_text()).keys() == {"eps", "checksum"}
     assert files.records.read_bytes() == b""
@@ -212,7 +212,7 @@ def test_resuming_gives_the_whole_records_and_drops_a_torn_one(tmp_path):
     files.append(RECORDS[:3])
     with files.records.open("a") as file:
         file.write('{"index": 4, "label"')
-    assert files.start({"eps": 0.1}, resume=True) == {r.index: r for r in RECORDS[:3]}
+    assert list(files.start({"eps": 0.1}, resume=True)) == sorted(RECORDS[:3], key=lambda r: r.index)
     files.append([RECORDS[4]])
     assert files.read() == Certification.of([*RECORDS[:3], RECORDS[4]])
 
@@ -374,7 +374,7 @@ def test_parts_are_merged_into_one_file(tmp_path):
     certification = merged.merge(parts)
     assert certification == merged.read() == Certification.of(RECORDS[:5])
     assert merged.read_settings() == {"eps": 0.1, "norm": "linf"}
-    assert merged.start({"eps": 0.1, "norm": "linf"}, resume=True).keys() == {0, 1, 2, 3, 4}
+    assert merged.start({"eps": 0.1, "norm": "linf"}, resume=True).indices.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_parts_that_do_not_belong_together_are_not_merged(tmp_path):

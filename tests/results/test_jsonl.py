@@ -95,3 +95,38 @@ def test_a_damaged_json_file_is_named(tmp_path):
     (tmp_path / "a.json").write_text('{"name": ')
     with pytest.raises(ValueError, match=r"a\.json is not a JSON file"):
         jsonl.read_json(tmp_path / "a.json")
+
+
+def test_appended_records_begin_where_it_says(tmp_path):
+    path = tmp_path / "a.jsonl"
+    first, second = jsonl.append(path, [{"a": "ä"}, {"b": 2}]), jsonl.append(path, [{"c": 3}])
+    assert jsonl.append(path, []) == []
+    assert list(jsonl.lines(path)) == list(zip([*first, *second], [{"a": "ä"}, {"b": 2}, {"c": 3}], strict=True))
+
+
+def test_a_torn_line_is_removed_and_not_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    jsonl.append(path, [{"a": 1}, {"b": 2}])
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"c"')
+    assert (jsonl.count(path), jsonl.torn(path)) == (2, 3)
+    jsonl.mend(path)
+    assert path.read_bytes() == whole
+    assert (jsonl.count(path), jsonl.torn(path)) == (2, None)
+
+
+def test_a_growing_file_is_read_on_where_it_ended_and_anew_if_it_was_replaced(tmp_path):
+    growing = jsonl.Growing(tmp_path / "records.jsonl")
+    assert growing.read() == []
+    jsonl.append(growing.path, [{"a": 1}, {"a": 2}])
+    with growing.path.open("a") as file:
+        file.write('{"a": ')
+    assert growing.read() == [{"a": 1}, {"a": 2}]
+    with growing.path.open("a") as file:
+        file.write("3}\n")
+    growing.records.append({"kept": True})  # what was read is not read again
+    assert growing.read() == [{"a": 1}, {"a": 2}, {"kept": True}, {"a": 3}]
+    jsonl.rewrite(growing.path, [{"b": number} for number in range(9)])
+    assert growing.read() == [{"b": number} for number in range(9)]
+    growing.path.write_text('{"c": 1}\n')  # the same file, cut
+    assert growing.read() == [{"c": 1}]

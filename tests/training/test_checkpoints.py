@@ -13,7 +13,7 @@ from torch import nn
 from ctbench.networks import CNN3, MLP
 from ctbench.training import load_network, load_weights
 from ctbench.training.blueprint import Blueprint
-from ctbench.training.checkpoints import load_state, restore, save_network, save_state
+from ctbench.training.checkpoints import epochs_done, load_state, restore, save_network, save_state
 
 SMALL = Blueprint(network=CNN3(width=2), input_shape=(1, 8, 8), classes=10, mean=(0.2,), std=(0.5,))
 
@@ -160,6 +160,18 @@ def test_a_state_comes_back_whole(tmp_path):
     for index, entries in before.items():
         assert entries.keys() == after[index].keys() == {"step", "exp_avg", "exp_avg_sq"}
         assert all(torch.equal(value, after[index][key]) for key, value in entries.items())
+
+
+def test_the_epochs_of_a_state_are_read_without_its_tensors(tmp_path, saved, monkeypatch):
+    path = tmp_path / "state.safetensors"
+    save_state(path, *optimized(), 7, "hash")
+    monkeypatch.setattr("ctbench.training.tensor_files.read", lambda _: pytest.fail("tensors are read"))
+    assert epochs_done(path) == 7
+    with pytest.raises(ValueError, match="is not the state of a run"):
+        epochs_done(saved[0])
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ValueError, match=r"state.safetensors is damaged or not a safetensors file"):
+        epochs_done(path)
 
 
 def test_weights_alone_are_no_state(saved):

@@ -1,5 +1,6 @@
 """Certification at several radii: what follows is not computed, and the verdicts are those of single certifications."""
 
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from ctbench.regions import L1, L2, FirstCoordinate, Linf, Threat
 from ctbench.results import CertificationFiles, Verdict
 from ctbench.results.implications import ContradictionError
 from ctbench.training import train
-from ctbench.verify import DEFAULT_STAGES, Bound, Findings, Records, certify, certify_radii
+from ctbench.verify import DEFAULT_STAGES, FAST_STAGES, Bound, Falsify, Findings, Records, certify, certify_radii
 
 RADII = (0.01, 0.05, 0.08, 0.12, 0.2, 0.3, 0.4)
 
@@ -67,6 +68,36 @@ def test_an_open_sample_is_decided_by_a_radius_that_comes_later(problem, tmp_pat
         assert CertificationFiles(tmp_path / f"{eps}.jsonl").read() == certification
     tried = [record for record in together[0.2] if record.right]
     assert all((record.decided_at, record.seconds > 0) == (0.3, True) for record in tried)
+
+
+@pytest.mark.parametrize("first", [0, 50])
+def test_records_may_stay_in_their_files(problem, tmp_path, first):
+    """Verdicts that follow replace open samples in the files as in memory; a second job adds nothing."""
+
+    def places(**more) -> dict[float, Records]:
+        return {eps: Records(tmp_path / f"{eps}.jsonl", first=first, in_memory=False, **more) for eps in RADII}
+
+    stages = [Bound(domain="interval"), Falsify()]
+    inside = certify_radii(*problem, eps=RADII, stages=stages, records={eps: Records(first=first) for eps in RADII})
+    stored = certify_radii(*problem, eps=RADII, stages=stages, records=places())
+    for eps in RADII:
+        assert verdicts(stored[eps]) == verdicts(inside[eps])
+        assert [record.decided_at for record in stored[eps]] == [record.decided_at for record in inside[eps]]
+        assert CertificationFiles(tmp_path / f"{eps}.jsonl").read() == stored[eps]
+    assert any(record.decided_at is not None for each in stored.values() for record in each)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
+    assert certify_radii(*problem, eps=RADII, stages=stages, records=places(resume=True)) == stored
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
+
+
+def test_all_radii_are_certified_by_the_same_workers(problem, monkeypatch):
+    hired = list[str]()
+    crews = sys.modules["ctbench.engine.local"]
+    start = crews._Processes.hire
+    monkeypatch.setattr(crews._Processes, "hire", lambda crew: hired.append("one") or start(crew))
+    together = certify_radii(*problem, eps=(0.05, 0.1, 0.2), stages=FAST_STAGES, workers=2)
+    assert len(hired) == 2
+    assert [len(one) for one in together.values()] == [25] * 3
 
 
 def test_a_job_goes_on_from_its_files(problem, tmp_path):

@@ -6,11 +6,14 @@ import pytest
 import torch
 from tests.small import inputs, linear, small
 
+from ctbench.engine import Here, Local
 from ctbench.regions import L2, FirstCoordinate, Linf
 from ctbench.results import Verdict, jsonl
 from ctbench.results.radii import RadiusFiles
-from ctbench.verify import Bound, Falsify, Records, certify, radii
-from ctbench.verify.radius_search import Bracket
+from ctbench.verify import DEFAULT_STAGES, Bound, Falsify, Records, certify, radii
+from ctbench.verify.cascade import Cascade
+from ctbench.verify.job import Job, Samples
+from ctbench.verify.radius_search import Bracket, Search, search_chunk
 
 PLANE = linear([[1.0, 1.0], [0.0, 0.0]], [-1.0, 0.0])  # z_0 - z_1 = x_0 + x_1 - 1
 POINTS = torch.tensor([[0.7, 0.5], [0.8, 0.8], [0.55, 0.5], [0.2, 0.1]])
@@ -105,6 +108,37 @@ def test_the_time_of_the_job_ends_the_search(problem, tmp_path):
     assert jsonl.read(tmp_path / "linf.jsonl") == []
 
 
+def brackets(found) -> list[tuple[int, float | None, float | None]]:
+    return [(sample.index, sample.certified, sample.falsified) for sample in found]
+
+
+@pytest.mark.parametrize("place", [Here(), Local(workers=1), Local(workers=2)], ids=str)
+def test_the_radii_are_the_same_wherever_samples_are_searched(tmp_path, place):
+    """Counterexamples of a plane do not depend on chance; the file holds each trial once."""
+    files, told = RadiusFiles(tmp_path / "linf.jsonl"), []
+    stages = [Bound(domain="interval"), Bound(domain="crown"), Falsify()]
+    alone = radii(PLANE, POINTS, LABELS, Linf(0.4), tolerance=0.01, stages=stages)
+    records = Records(files.records, on_record=told.append)
+    found = radii(PLANE, POINTS, LABELS, Linf(0.4), tolerance=0.01, stages=stages, records=records, engine=place)
+    assert brackets(found) == brackets(alone)
+    assert files.read() == found
+    trials = [(trial.eps, trial.record.index) for trial in files.trials()]
+    assert len(trials) == len(set(trials)) == len(told) == sum(sample.trials for sample in alone)
+
+
+def test_a_task_that_begins_again_makes_only_the_missing_trials(problem):
+    job = Job.of(*problem, threat=Linf(0.4), cascade=Cascade(stages=DEFAULT_STAGES, timeout=60.0), seed=0)
+    samples = Samples(range(12), *problem[1:])
+    whole = [trial for part in search_chunk(job, samples, 8, [], math.inf) for trial in part]
+    rest = [trial for part in search_chunk(job, samples, 8, whole[:20], math.inf) for trial in part]
+    assert sorted((t.eps, t.record.index) for t in whole[:20] + rest) == sorted((t.eps, t.record.index) for t in whole)
+    search = Search(job, samples, 8)
+    assert search.learn(whole) == whole
+    assert search.learn(whole[3:5]) == []
+    assert list(search.missing()) == []
+    assert list(search_chunk(job, samples, 8, [], 0.0)) == []
+
+
 @pytest.mark.parametrize(
     ("threat", "more", "message"),
     [
@@ -115,6 +149,7 @@ def test_the_time_of_the_job_ends_the_search(problem, tmp_path):
         (Linf(0.1), {"tolerance": 0.2}, "tolerance is 0.2: give a number > 0 and at most the largest radius, 0.1"),
         (Linf(0.1), {"tolerance": math.nan}, "tolerance is nan"),
         (Linf(0.1), {"total": -1}, "total is -1"),
+        (Linf(0.1), {"workers": 0}, "workers is 0: give a whole number of processes"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(problem, threat, more, message):

@@ -87,9 +87,10 @@ def _proved(files: CertificationFiles, settings: dict[str, Any], samples: Sample
         raise ValueError(
             f"{files.records} proves nothing about this attack ({', '.join(different)} differ): certify this network"
         )
-    records = {record.index: record for record in files.read()}
-    samples.recognize(records)
-    certified = {index for index, record in records.items() if record.verdict is Verdict.CERTIFIED}
+    records = [record for record in files.open() if record.index in samples.indices]
+    for record in records:
+        samples.recognize(record)
+    certified = {record.index for record in records if record.verdict is Verdict.CERTIFIED}
     return [place for place, index in enumerate(samples.indices) if index in certified]
 
 

@@ -13,7 +13,7 @@ from ctbench.results.decimals import decimals
 
 def show(certification: Certification, norm: str, eps: float) -> None:
     """Print the accuracies, and the verdicts and seconds of each stage, with a column for each reason of "unknown"."""
-    finished = Certification.of(record for record in certification if record.finished)
+    finished = certification.finished
     decided, seconds = finished.outcomes_by_stage, certification.seconds_by_stage
     rows = [
         [stage, *(str(decided.get(stage, {}).get(outcome, 0)) for outcome in OUTCOMES), f"{seconds.get(stage, 0):.1f}"]
@@ -31,14 +31,14 @@ def show(certification: Certification, norm: str, eps: float) -> None:
         soft_wrap=True,
     )
     if len(finished):
-        wrong = [record.verdict is Verdict.MISCLASSIFIED for record in finished]
-        falsified = [record.verdict in (Verdict.MISCLASSIFIED, Verdict.FALSIFIED) for record in finished]
-        unproved = [record.verdict is not Verdict.CERTIFIED for record in finished]
-        labels = [record.label for record in finished]
+        kinds = list(finished.tally.kinds.elements())
+        wrong = [kind.verdict is Verdict.MISCLASSIFIED for kind in kinds]
+        falsified = [kind.verdict in (Verdict.MISCLASSIFIED, Verdict.FALSIFIED) for kind in kinds]
+        unproved = [kind.verdict is not Verdict.CERTIFIED for kind in kinds]
+        labels = [kind.label for kind in kinds]
         print(fairness.summary(labels, {"natural": wrong, "adversarial": falsified, "certified": unproved}))
-    explained = [record for record in finished if record.reason]
-    if explained:
-        print(f"{len(explained)} samples stayed open, e.g. sample {explained[0].index}: {explained[0].reason}")
+    if (example := finished.tally.example) is not None:
+        print(f"{finished.tally.reasons} samples stayed open, e.g. sample {example.index}: {example.reason}")
     if len(certification) > len(finished):
         print(
             f"{len(certification) - len(finished)} more samples were not decided in time: --resume continues with them"
@@ -49,15 +49,14 @@ def show_radii(certifications: Mapping[float, Certification], norm: str) -> None
     """Print a row for each radius: the accuracies, what is unknown, and how much was known from other radii."""
     rows = []
     for eps, certification in certifications.items():
-        finished = Certification.of(record for record in certification if record.finished)
+        finished = certification.finished
         shares = (finished.natural_accuracy, finished.adversarial_accuracy, finished.certified_accuracy)
-        implied = sum(record.decided_at is not None for record in finished)
-        counts = (finished.counts[Verdict.UNKNOWN], implied)
+        counts = (finished.counts[Verdict.UNKNOWN], finished.tally.implied)
         cells = [*(f"{100 * share:.2f}" for share in shares), *map(str, counts), f"{certification.seconds:.1f}"]
         rows.append([decimals(eps), str(len(finished)), *cells])
     headings = ("eps", "samples", "natural %", "adversarial %", "certified %", "unknown", "by other radii", "seconds")
     wide_console().print(Grid(headings=headings, rows=rows, title=norm))
-    missed = {eps: sum(not record.finished for record in one) for eps, one in certifications.items()}
+    missed = {eps: len(one) - len(one.finished) for eps, one in certifications.items()}
     if any(missed.values()):
         numbers = ", ".join(f"{number} at eps {eps:g}" for eps, number in missed.items() if number)
         print(f"not decided in time: {numbers} more samples; --resume continues with them")

@@ -21,7 +21,7 @@ from ctbench.graph import precision
 from ctbench.onnx import save_onnx
 from ctbench.progress import progress_bars
 from ctbench.regions import Linf
-from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
+from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, jsonl
 from ctbench.verify import Records, certify_radii, stages_by_name, timeout_of, with_attack, write_robustness
 
 
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
                         | ({"attack": strength(args)} if strength(args) else {}),
                         on_start=partial(on_start, f"certify {radius:g}" if len(files) > 1 else "certify"),
                         on_record=on_record,
+                        in_memory=False,
                     )
                     for radius, each in files.items()
                 },
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
                 engine=place,
             )
     except KeyboardInterrupt:
-        numbers = {each.records: len(each.read()) for each in files.values() if each.records.is_file()}
+        numbers = {each.records: jsonl.count(each.records) for each in files.values() if each.records.is_file()}
         kept = ", ".join(f"{number} records are kept in {path}" for path, number in numbers.items())
         again = "the same command with --resume continues"
         raise KeyboardInterrupt(f"interrupted; {kept or 'there are no records yet'}, and {again}") from None

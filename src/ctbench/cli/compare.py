@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     if axes:
         report.draw_scatter(marks, x, y, args.figure, front=bool(args.pareto))
         print(args.figure)
-    failures.tell(_failures(rows), strict=False)
+    failures.tell(failed_stages(rows), strict=False)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -88,7 +88,7 @@ def show(folders: list[Path], *, as_markdown: bool = False) -> dict[str, list[Fa
     """Print the table of some run folders; returns the failed stages of each run."""
     rows = report.rows(folders)
     show_rows(rows, as_markdown=as_markdown)
-    return _failures(rows)
+    return failed_stages(rows)
 
 
 def show_rows(rows: list[report.Row], *, as_markdown: bool) -> None:
@@ -99,7 +99,8 @@ def show_rows(rows: list[report.Row], *, as_markdown: bool) -> None:
         wide_console().print(report.table(rows))
 
 
-def _failures(rows: list[report.Row]) -> dict[str, list[Failure]]:
+def failed_stages(rows: list[report.Row]) -> dict[str, list[Failure]]:
+    """The failed stages of each run, by its name."""
     failed: dict[str, list[Failure]] = {}
     for row in rows:
         failed.setdefault(row.run, []).extend(row.failures)

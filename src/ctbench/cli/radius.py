@@ -6,6 +6,7 @@ import argparse
 import statistics
 
 from ctbench.cli import subjects
+from ctbench.cli.engines import engine
 from ctbench.cli.options import wide_console
 from ctbench.progress import progress_bars
 from ctbench.report import Grid
@@ -21,6 +22,7 @@ def run(args: argparse.Namespace) -> None:
     subject = subjects.subject(args)
     threat = twice(subject.threat) if args.eps is None else subject.threat
     samples = subject.samples(args.samples)
+    place = engine(args.on, args.device)
     x, y = subject.images[samples.start : samples.stop]
     files = RadiusFiles(args.out) if args.out else subject.folder.radii(subject.at(threat.eps).name)
     with progress_bars(quiet=args.quiet) as bars:
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
 
         try:
             radii(
-                subject.model.to(args.device),
+                subject.model.to(place.home),
                 x,
                 y,
                 threat,
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
                     on_record=on_record,
                 ),
                 replay=subject.replay,
+                engine=place,
             )
         except KeyboardInterrupt:
             kept = f"the trials are kept in {files.records}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import threading
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -13,18 +13,20 @@ from io import StringIO
 from itertools import product
 from pathlib import Path
 
+from ctbench import report
 from ctbench.cli import compare, failures, show
 from ctbench.cli.engines import engine
-from ctbench.cli.options import strength
+from ctbench.cli.options import attack_strength, check_place, strength
 from ctbench.cli.overview import Overview, Step
-from ctbench.engine import Task, TasksFailedError
+from ctbench.cli.pace import Pace, Plan, show_plans
+from ctbench.engine import Engine, Local, Task, TasksFailedError
 from ctbench.recipes import recipes, unknown
 from ctbench.results import CertificationFiles, RunFolder
-from ctbench.results.runs import region_name
+from ctbench.results.runs import effort, region_name
 from ctbench.training import Recipe
-from ctbench.verify import stages_by_name
+from ctbench.training.runs import check_folder
+from ctbench.verify import stages_by_name, timeout_of, with_attack
 
-LOOK = 0.5  # seconds between two looks at the files of the runs
 PASSED_ON = ("data", "device", "model", "data_from")  # options of training and certification
 OF_CERTIFICATION = ("stages", "samples", "timeout", "attack_steps", "attack_restarts")
 
@@ -56,20 +58,49 @@ def run(args: argparse.Namespace) -> None:
     trials = [
         Trial(name, tuple(args.changes), varied)
         for name in chosen(args.recipes)
-        for varied in combinations(args.varied)
+        for varied in combinations(fields(args))
     ]
-    check_different(trials)  # raises before anything is trained, like the next line
-    stages_by_name(args.stages)
+    check(trials, args)  # raises before anything is trained, like the next lines
+    planned = plans(trials, args)
+    for plan in planned:
+        plan.check()
     place = engine(args.on, args.device, workers=args.jobs, apart=True)
-    by_name = {trial.name: trial for trial in trials}
+    if args.dry_run:
+        show_plans(planned, Pace.of(args.out), workers=place.size() if isinstance(place, Local) else 1)
+        return
+    errors = work_off(trials, args, place)
+    rows = report.rows([args.out / name for name, error in errors.items() if not error])
+    compare.show_rows(rows, as_markdown=args.markdown)
+    if len({plan.recipe.seed for plan in planned}) > 1 and rows:
+        show_means(rows, planned, args)
+    failures.tell(compare.failed_stages(rows), strict=args.strict and not any(errors.values()))
+    if any(errors.values()):
+        messages = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
+        raise ValueError(f"not all of the {len(trials)} runs could be trained and certified. {messages}")
+
+
+def show_means(rows: Sequence[report.Row], planned: Sequence[Plan], args: argparse.Namespace) -> None:
+    """Print the means over seeds; other certifications in the folders of the runs take no part."""
+    threats = {plan.name: plan.recipe.threat for plan in planned}
+    own = [
+        row
+        for row in rows
+        if (row.norm, row.eps) == (threats[row.run].name, threats[row.run].eps) and row.attack == strength(args)
+    ]
+    compare.show_groups(report.grouped(own, report.separating(own)), [], as_markdown=args.markdown)
+
+
+def work_off(trials: Sequence[Trial], args: argparse.Namespace, place: Engine) -> dict[str, str]:
+    """Train and certify the trials; returns the error of each, or "", by their names."""
+    by_name, ended = {trial.name: trial for trial in trials}, dict[str, str]()
     tasks = [Task(trial.name, work, (commands(trial, args),)) for trial in trials]
-    overview, ended = Overview.of(len(trials), quiet=args.quiet), dict[str, str]()
+    overview = Overview.of(len(trials), quiet=args.quiet)
 
     def end(name: str, error: str) -> None:
         ended[name] = error
         overview.end(name, error)
 
-    with overview.shown(), _looking(overview), closing(place.run(tasks, count=len(tasks))) as results:
+    with overview.shown(), closing(place.run(tasks, count=len(tasks))) as results:
         try:
             for name, (begun, error) in results:
                 if begun is None:
@@ -79,14 +110,9 @@ def run(args: argparse.Namespace) -> None:
         except TasksFailedError as failed:
             for name, error in failed.failures.items():
                 end(name, error)
-    errors = {trial.name: ended[trial.name] for trial in trials}
-    failed_stages = compare.show(
-        [args.out / name for name, error in errors.items() if not error], as_markdown=args.markdown
-    )
-    failures.tell(failed_stages, strict=args.strict and not any(errors.values()))
-    if any(errors.values()):
-        messages = "; ".join(f"{name}: {error}" for name, error in errors.items() if error)
-        raise ValueError(f"not all of the {len(trials)} recipes could be trained and certified. {messages}")
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; finished results are kept, and the same command continues") from None
+    return {trial.name: ended[trial.name] for trial in trials}
 
 
 def commands(trial: Trial, args: argparse.Namespace) -> list[list[str]]:
@@ -138,28 +164,13 @@ def work(commands: Sequence[Sequence[str]]) -> Iterator[tuple[int | None, str]]:
                 status: object = main(arguments)
             except SystemExit as refusal:  # of an argument, e.g. a device that only the driver has
                 status = refusal.code
+            except Exception as error:  # the driver shows it now, not after all other runs
+                status = f"{type(error).__name__}: {error}"
+                print(status, file=sys.stderr)
         if status:
             yield None, told.getvalue().strip()
             return
     yield None, ""
-
-
-@contextmanager
-def _looking(overview: Overview) -> Iterator[None]:
-    """A context in which the files of the runs are looked at from time to time."""
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.wait(LOOK):
-            overview.look()
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def files(trial: Trial, args: argparse.Namespace) -> tuple[RunFolder, CertificationFiles]:
@@ -168,10 +179,31 @@ def files(trial: Trial, args: argparse.Namespace) -> tuple[RunFolder, Certificat
     return folder, certification(trial, folder, strength(args))
 
 
+def plans(trials: Sequence[Trial], args: argparse.Namespace) -> list[Plan]:
+    """The trials as `pace` takes them. Raises ValueError if a stage is unknown."""
+    stages = with_attack(stages_by_name(args.stages), **attack_strength(args))
+    how = effort({"stages": [repr(stage) for stage in stages], "timeout": args.timeout or timeout_of(args.stages)})
+    return [Plan(trial.name, trial.changed(), *files(trial, args), how, args.samples) for trial in trials]
+
+
+def check(trials: Sequence[Trial], args: argparse.Namespace) -> None:
+    """Raise an error if a trial cannot be trained.
+
+    Raises:
+        ValueError: a change is not valid, trials are the same run, or a folder holds another run.
+        OSError: the folders cannot be made.
+    """
+    check_place(args.out / "run")
+    check_different(trials)
+    if not (args.model or args.data_from):  # whose digests are part of the recipe
+        for trial in trials:
+            check_folder(RunFolder(args.out / trial.name), trial.changed(), resume=True)
+
+
 def check_different(trials: Sequence[Trial]) -> None:
     """Raise ValueError if a change is not valid, or if trials would have one folder, or differ only in their names."""
     by_folder: dict[str, Trial] = {}
-    by_values: dict[tuple[str, str], Trial] = {}
+    by_hash: dict[str, Trial] = {}
     for trial in trials:
         other = by_folder.setdefault(trial.name, trial)
         if other is not trial:
@@ -179,9 +211,11 @@ def check_different(trials: Sequence[Trial]) -> None:
                 f"{other.recipe} and {trial.recipe} would both be trained in the folder {trial.name}: sweep one of "
                 f"them, or give a recipe another name"
             )
-        other = by_values.setdefault((trial.recipe, trial.changed().hash), trial)
+        other = by_hash.setdefault(trial.changed().hash, trial)
         if other is not trial:
-            raise ValueError(f"{other.name} and {trial.name} are the same recipe: leave one of these values out")
+            raise ValueError(
+                f"{other.name} and {trial.name} are the same run: leave one of these values or recipes out"
+            )
 
 
 def certification(trial: Trial, folder: RunFolder, strength: str) -> CertificationFiles:
@@ -196,22 +230,37 @@ def steps(trial: Trial, folder: RunFolder, certified: CertificationFiles) -> Ite
     yield Step(trial.name, "certify", "sample", certified.records, None)
 
 
+def fields(args: argparse.Namespace) -> list[str]:
+    """The fields that vary, each with its values: "path=value,value,...".
+
+    Raises:
+        ValueError: a field is named twice.
+    """
+    seeds = [f"seed={','.join(map(str, args.seeds))}"] if args.seeds else []
+    fixed = {change.partition("=")[0] for change in args.changes}
+    paths = [*fixed, *(option.partition("=")[0] for option in [*args.grid, *seeds])]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"{path} is given twice by --set, --grid and --seeds: name each field once")
+    return [*args.grid, *seeds]
+
+
 def combinations(options: Sequence[str]) -> list[tuple[str, ...]]:
     """All combinations of the values of some fields, each as changes: "a=1,2" and "b=3" are (a=1, b=3), (a=2, b=3).
 
     Raises:
-        ValueError: an option has not the form PATH=VALUE,VALUE,..., or names a field or a value twice.
+        ValueError: an option has not the form PATH=VALUE,VALUE,..., or names a value twice.
     """
-    fields: dict[str, list[str]] = {}
+    choices = list[list[str]]()
     for option in options:
         path, equals, text = option.partition("=")
         values = split(text)
         if not equals or not path or not all(values):
-            raise ValueError(f"--vary {option!r}: write PATH=VALUE,VALUE,..., e.g. method.ratio=0.1,0.4")
-        if path in fields or len(set(values)) < len(values):
-            raise ValueError(f"--vary {option!r}: name each field once, and each of its values once")
-        fields[path] = values
-    return list(product(*([f"{path}={value}" for value in values] for path, values in fields.items())))
+            raise ValueError(f"--grid {option!r}: write PATH=VALUE,VALUE,..., e.g. method.ratio=0.1,0.4")
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise ValueError(f"--grid {option!r}: {twice[0]} is there twice, name each value once")
+        choices.append([f"{path}={value}" for value in values])
+    return list(product(*choices))
 
 
 def split(text: str) -> list[str]:

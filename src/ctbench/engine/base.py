@@ -13,6 +13,7 @@ import pickle
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
@@ -130,6 +131,11 @@ class Engine(ABC):
             ChildProcessError: no worker can start.
             ValueError: a task or its value cannot be sent to workers, or there are too few resources.
         """
+
+    @contextmanager
+    def staying(self) -> Iterator[Engine]:
+        """A context with an engine like this one, whose workers stay until its end, for one run after the other."""
+        yield self
 
 
 @dataclass(frozen=True)

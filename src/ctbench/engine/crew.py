@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ctbench.engine.base import ATTEMPTS, Key, Queue, Task, TasksFailedError
+from ctbench.engine.base import ATTEMPTS, Engine, Key, Queue, Task, TasksFailedError
 from ctbench.engine.serving import Kind, Message
 
 
@@ -41,7 +43,7 @@ W = TypeVar("W", bound=Worker)
 
 
 class Crew(ABC, Generic[W]):
-    """The workers of one run."""
+    """Workers. They start when a run needs them, and stay until the crew is closed."""
 
     def __init__(self, size: int) -> None:
         self.workers: list[W] = []
@@ -56,32 +58,39 @@ class Crew(ABC, Generic[W]):
     def wait(self, workers: list[W]) -> list[W]:
         """Those of some workers that have said something, or died; at least one."""
 
-    def run(self, tasks: Iterable[Task]) -> Generator[tuple[Key, Any]]:
+    def run(self, tasks: Iterable[Task], count: int | None) -> Generator[tuple[Key, Any]]:
         """What `Engine.run` promises."""
         queue = Queue(iter(tasks))
         try:
-            for _ in range(self.size):
+            while len(self.workers) < (self.size if count is None else min(self.size, count)):
                 self.workers.append(self.hire())
             while self._occupied(queue):
                 for worker in self.wait([worker for worker in self.workers if worker.task or not worker.ready]):
                     yield from self._heard(worker, queue)
         finally:
-            for worker in self.workers:
-                worker.end()
+            self._end([worker for worker in self.workers if worker.task])  # of a run that was broken off
         if queue.failures:
             raise TasksFailedError(queue.failures)
 
+    def close(self) -> None:
+        """End all workers."""
+        self._end(self.workers)
+
+    def _end(self, workers: list[W]) -> None:
+        for worker in workers:
+            worker.end()
+        self.workers = [worker for worker in self.workers if worker not in workers]
+
     def _occupied(self, queue: Queue) -> bool:
         """Give tasks to free workers; returns whether there is something to wait for."""
-        if any(worker.ready for worker in self.workers):
-            for worker in [worker for worker in self.workers if worker.ready and worker.task is None]:
-                if (task := queue.next()) is None:
-                    return any(worker.task for worker in self.workers)
-                worker.task = task
-                try:
-                    worker.give(task)
-                except WorkerDiedError as death:
-                    self._lost(worker, queue, death)
+        for worker in [worker for worker in self.workers if worker.ready and worker.task is None]:
+            if (task := queue.next()) is None:
+                return any(worker.task for worker in self.workers)
+            worker.task = task
+            try:
+                worker.give(task)
+            except WorkerDiedError as death:
+                self._lost(worker, queue, death)
         return bool(self.workers)
 
     def _heard(self, worker: W, queue: Queue) -> Generator[tuple[Key, Any]]:
@@ -117,3 +126,38 @@ class Crew(ABC, Generic[W]):
                 f"needs the line `if __name__ == '__main__':` around its work"
             )
         self.workers.append(self.hire())
+
+
+class Employer(Engine):
+    """An engine with a crew."""
+
+    @abstractmethod
+    def crew(self, size: int) -> Crew[Any]:
+        """A crew of at most this many workers; none has started yet."""
+
+    def run(self, tasks: Iterable[Task], *, count: int | None = None) -> Generator[tuple[Key, Any]]:
+        with closing(self.crew(self.size() if count is None else min(self.size(), count))) as crew:
+            yield from crew.run(tasks, count)
+
+    @contextmanager
+    def staying(self) -> Iterator[Engine]:
+        with closing(self.crew(self.size())) as crew:
+            yield _Staying(self, crew)
+
+
+@dataclass(frozen=True)
+class _Staying(Engine):
+    """An engine whose crew stays."""
+
+    engine: Engine
+    crew: Crew[Any]
+
+    @property
+    def home(self) -> str | None:
+        return self.engine.home
+
+    def size(self) -> int:
+        return self.crew.size
+
+    def run(self, tasks: Iterable[Task], *, count: int | None = None) -> Generator[tuple[Key, Any]]:
+        return self.crew.run(tasks, count)

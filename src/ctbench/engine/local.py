@@ -7,24 +7,24 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any
 
-from ctbench.engine.base import Engine, Key, Task
-from ctbench.engine.crew import Crew, Worker, WorkerDiedError
+from ctbench.engine.base import Task
+from ctbench.engine.crew import Crew, Employer, Worker, WorkerDiedError
 from ctbench.engine.serving import Desk, Kind, Message
 from ctbench.memory import keep_freed_memory
 from ctbench.watchdog import exit_with_parent
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+GOODBYE = 10.0  # seconds in which a process that has closed its pipe must end
 
 
 @dataclass(frozen=True, kw_only=True)
-class Local(Engine):
+class Local(Employer):
     """Processes of this machine.
 
     A process that starts imports the script of its driver: so a script that uses this engine needs the line
@@ -56,9 +56,8 @@ class Local(Engine):
             return self.workers
         return len(accelerators()) if self.device == "cuda" else cores()
 
-    def run(self, tasks: Iterable[Task], *, count: int | None = None) -> Generator[tuple[Key, Any]]:
-        size = self.size() if count is None else min(self.size(), count)
-        return _Processes(size, self.device).run(tasks)
+    def crew(self, size: int) -> Crew[_Process]:
+        return _Processes(size, self.device)
 
 
 def cores() -> int:
@@ -143,11 +142,11 @@ class _Process(Worker):
         return message
 
     def _death(self) -> str:
-        self.process.join()
-        return f"exit code {self.process.exitcode}"
+        self.process.join(GOODBYE)
+        return "it closed its pipe" if self.process.exitcode is None else f"exit code {self.process.exitcode}"
 
     def end(self) -> None:
-        self.process.terminate()
+        self.process.kill()
         self.process.join()
         self.pipe.close()
 
@@ -186,13 +185,17 @@ def _serve(pipe: Connection, device: str | None) -> None:
     while True:
         try:
             function, arguments, digest = pickle.loads(pipe.recv_bytes())
-        except (ImportError, AttributeError) as error:  # of a module that only the driver can import
-            pipe.send_bytes(pickle.dumps((Kind.FAILED, f"a worker cannot import what the task is made of: {error}")))
+        except EOFError:
+            return  # the driver has ended
+        except Exception as error:  # of a module that only the driver can import, or of a value's own code
+            pipe.send_bytes(
+                pickle.dumps((Kind.FAILED, f"a worker cannot load the task: {type(error).__name__}: {error}"))
+            )
             continue
         for message in desk.perform(function, arguments, digest, pipe.recv_bytes):
             try:
                 content = pickle.dumps(message)
-            except (pickle.PicklingError, AttributeError, TypeError) as error:
+            except Exception as error:
                 pipe.send_bytes(pickle.dumps((Kind.FAILED, f"its result cannot be sent to the driver: {error}")))
                 break
             pipe.send_bytes(content)

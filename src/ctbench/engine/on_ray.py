@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +19,8 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from ctbench.engine.base import Engine, Kept, Key, Task, digest_of
-from ctbench.engine.crew import Crew, Worker, WorkerDiedError
+from ctbench.engine.base import Kept, Task, digest_of
+from ctbench.engine.crew import Crew, Employer, Worker, WorkerDiedError
 from ctbench.engine.serving import Kind, Message
 
 CLIENT = "ray://"
@@ -29,7 +29,7 @@ INHERITED = ("CTBENCH_DATA", "OMP_WAIT_POLICY")  # variables of the environment 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ray(Engine):
+class Ray(Employer):
     """A Ray cluster.
 
     Args:
@@ -84,9 +84,8 @@ class Ray(Engine):
             )
         return self.workers or room
 
-    def run(self, tasks: Iterable[Task], *, count: int | None = None) -> Generator[tuple[Key, Any]]:
-        size = self.size() if count is None else min(self.size(), count)
-        return _Actors(connected(self.address), size, self).run(tasks)
+    def crew(self, size: int) -> Crew[_Actor]:
+        return _Actors(connected(self.address), size, self)
 
 
 def _listed(resources: Mapping[str, float]) -> str:
@@ -208,7 +207,10 @@ class _Actor(Worker):
             kind, content = self.ray.get(self.reference)
         except self.ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
-            return Kind.FAILED, f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+            told = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+            if not self.ready:
+                raise WorkerDiedError(told) from None
+            return Kind.FAILED, told
         except self.ray.exceptions.RayError as error:
             raise WorkerDiedError(str(error).strip().partition("\n")[0]) from None
         if kind == "refused":

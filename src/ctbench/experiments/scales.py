@@ -110,7 +110,7 @@ SMALL_NETWORKS = NetworkScale(
         Setting(label="MNIST, eps 0.1", prefix="mnist_small"), Setting(label="MNIST, eps 0.3", prefix="mnist_small_03")
     )
     | small_budgets(),
-    sweep=("epochs=5", "ramp.end=3", "optimizer.milestones=[4]"),
+    sweep=("train_samples=20000", "epochs=5", "ramp.end=3", "optimizer.milestones=[4]"),
     deep=('network={"name": "cnn5", "width": 4, "hidden": 64}',),
     splits=(0, 1, 2, 3, 4),
     samples=1000,

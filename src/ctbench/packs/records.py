@@ -90,7 +90,7 @@ class _Check:
         missing = sorted(set(wanted) - set(indices))
         if missing:
             raise ClaimError(f"it lacks {len(missing)} of {len(wanted)} samples, e.g. sample {missing[0]}")
-        self.subject.check_inputs(certification.records)
+        self.subject.check_inputs(tuple(certification))
         self.certification = certification
         total = len(self.subject.data.test)
         rates = (certification.natural_accuracy, certification.adversarial_accuracy, certification.certified_accuracy)
@@ -100,7 +100,7 @@ class _Check:
 
     def predictions(self) -> str:
         """Whether the network is right at the clean inputs where the records say it, and wrong where they say that."""
-        for record, sign, predicted in self.subject.signs(self.certification.records):
+        for record, sign, predicted in self.subject.signs(tuple(self.certification)):
             wrong = record.verdict is Verdict.MISCLASSIFIED
             if (sign < 0 and (not wrong or record.right)) or (sign > 0 and wrong):
                 raise ClaimError(

@@ -6,7 +6,7 @@ from ctbench.report.figures import Panel, Plot, Point, as_csv, draw, points
 from ctbench.report.fronts import Front, front_rows, front_table, fronts, group_marks
 from ctbench.report.generalisation import Ratios, draw_heat_map, ratio_csv, ratio_markdown, ratio_rows, ratio_table
 from ctbench.report.grid import Grid
-from ctbench.report.groups import Group, grouped, groups_markdown, groups_table
+from ctbench.report.groups import Group, grouped, groups_markdown, groups_table, separating
 from ctbench.report.scatter import Mark, draw_scatter, scatter_marks
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "ratio_table",
     "rows",
     "scatter_marks",
+    "separating",
     "table",
     "write_difficulties",
 ]

@@ -57,7 +57,7 @@ class Result:
             about = files.read_settings()
             same = all(about.get(name) == self.settings.get(name) for name in ("network_digest", "norm"))
             if same and about.get("eps") == eps:
-                certifications.append(files.read())
+                certifications.append(files.open())
         return max(certifications, key=len, default=None)
 
 

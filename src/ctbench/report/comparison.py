@@ -36,6 +36,11 @@ class Row:
         return f"{self.method} (selected on test data)" if self.selected_on_test else self.method
 
     @property
+    def attack(self) -> str:
+        """The strength of the attacks, if the certification has another one than that of its stages, otherwise ""."""
+        return str(self.parameters.get("attack", ""))
+
+    @property
     def failures(self) -> tuple[Failure, ...]:
         """The stages that failed."""
         return self.certification.failures if self.certification else ()
@@ -44,7 +49,8 @@ class Row:
         """The number of samples; of an unfinished certification also the number that is wanted, e.g. "40 of 100"."""
         if self.certification is None:
             return "-"
-        again = sum(one.verdict is Verdict.UNKNOWN and one.attempt < self.attempt for one in self.certification)
+        unknown = self.certification.tally.attempts
+        again = sum(number for attempt, number in unknown.items() if attempt < self.attempt)
         done, wanted = len(self.certification) - again, self.wanted or len(self.certification)
         return f"{done} of {wanted}" if done < wanted else str(done)
 
@@ -133,7 +139,7 @@ def _rows_of(folder: RunFolder, name: str) -> list[Row]:
                 **about | {"parameters": {**about["parameters"], **stronger}},
                 **names,
                 eps=settings.get("eps"),
-                certification=files.read(),
+                certification=files.open(),
                 attacked=attacked,
                 wanted=files.wanted,
                 attempt=len(files.attempts) - 1,

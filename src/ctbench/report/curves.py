@@ -10,8 +10,11 @@ robust accuracy, and "adversarial" is the share that is right and was not falsif
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ctbench.report.drawings import Curves
 from ctbench.results import Certification, CertificationFiles, Radii, RunFolder, SampleRecord, Verdict
@@ -42,7 +45,7 @@ def _radii_of(folder: RunFolder) -> Rows:
         settings = files.read_settings()
         if isinstance(settings["eps"], int | float):  # not a radius for each feature
             setting = settings.get("dataset", "-"), settings.get("norm", "-")
-            groups.setdefault(setting, {})[settings["eps"]] = files.read()
+            groups.setdefault(setting, {})[settings["eps"]] = files.open()
     rows = [row for setting, group in groups.items() for row in _of_certifications(folder, *setting, group)]
     for search in folder.searches():
         settings = search.read_settings()
@@ -57,11 +60,11 @@ def _radii_of(folder: RunFolder) -> Rows:
 
 def _of_certifications(folder: RunFolder, dataset: str, norm: str, group: dict[float, Certification]) -> Rows:
     """A row for each radius, on the samples that all of them have in common."""
-    common = set[int].intersection(*({record.index for record in one} for one in group.values()))
-    if not common:
+    common = reduce(np.intersect1d, (one.indices for one in group.values()))
+    if not len(common):
         radii = ", ".join(f"{eps:g}" for eps in sorted(group))
         raise ValueError(f"the certifications of {folder.path} at {norm} {radii} have no sample in common")
-    chosen = {eps: Certification.of(r for r in one if r.index in common) for eps, one in sorted(group.items())}
+    chosen = {eps: one.only(common) for eps, one in sorted(group.items())}
     about = {"run": folder.path.name, "setting": f"{dataset}, {norm}"}
     first = next(iter(chosen.values()))
     points = {eps: (one.certified_accuracy, one.adversarial_accuracy) for eps, one in chosen.items()}
@@ -107,19 +110,22 @@ def _times_of(folder: RunFolder, eps: float | None) -> Rows:
 
 
 def _over_time(folder: RunFolder, files: CertificationFiles) -> Iterator[dict[str, Any]]:
-    settings, records = files.read_settings(), files.read()
+    settings, records = files.read_settings(), files.open()
     radius = settings["eps"] if isinstance(settings["eps"], int | float) else "by feature"
     about = {"run": folder.path.name, "setting": f"{settings.get('dataset', '-')}, {settings.get('norm')} eps {radius}"}
-    decided = sorted((_seconds(record), record.verdict) for record in records if record.verdict is not Verdict.UNKNOWN)
-    proved = wrong = 0
+    decided = np.fromiter(
+        ((_seconds(r), r.verdict is Verdict.CERTIFIED) for r in records if r.verdict is not Verdict.UNKNOWN),
+        dtype=[("seconds", np.float64), ("proved", np.bool_)],
+    )
+    decided.sort(order="seconds")
+    proved = np.cumsum(decided["proved"])
     stride = max(1, len(decided) // MOST)
-    for number, (seconds, verdict) in enumerate(decided, start=1):
-        proved += verdict is Verdict.CERTIFIED
-        wrong += verdict in (Verdict.FALSIFIED, Verdict.MISCLASSIFIED)
+    for number in range(1, len(decided) + 1):
         if number % stride == 0 or number == len(decided):
-            shares = {"certified": proved / len(records), "adversarial": 1 - wrong / len(records)}
+            right = int(proved[number - 1])
+            shares = {"certified": right / len(records), "adversarial": 1 - (number - right) / len(records)}
             percents = {name: 100 * share for name, share in shares.items()}
-            yield {**about, "seconds": seconds, **percents, "samples": len(records)}
+            yield {**about, "seconds": float(decided["seconds"][number - 1]), **percents, "samples": len(records)}
 
 
 def _seconds(record: SampleRecord) -> float:

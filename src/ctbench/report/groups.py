@@ -70,9 +70,30 @@ def grouped(rows: Iterable[Row], by: Sequence[str] = ("method",), over: Sequence
             raise ValueError(f"no run has the field {name!r}: choose from {', '.join(known)}")
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in certified:
-        setting = (row.dataset, row.network, row.norm, repr(row.eps))
-        groups.setdefault((*setting, *(_text(row, name) for name in by)), []).append(row)
+        groups.setdefault((*_setting(row), *(_text(row, name) for name in by)), []).append(row)
     return [_group(members, by, over) for members in groups.values()]
+
+
+def separating(rows: Iterable[Row], over: Sequence[str] = ("seed",)) -> tuple[str, ...]:
+    """The fields to group rows by, so that those of a group differ in `over` alone.
+
+    They are the method, and each field in which rows of one method and setting differ.
+    """
+    by, firsts = {"method": None}, dict[tuple[Any, ...], Row]()
+    for row in rows:
+        first = firsts.setdefault((*_setting(row), row.named_method), row)
+        by |= dict.fromkeys(_differences(first, row, over))
+    return tuple(by)
+
+
+def _setting(row: Row) -> tuple[Any, ...]:
+    return row.dataset, row.network, row.norm, repr(row.eps)
+
+
+def _differences(first: Row, other: Row, over: Sequence[str]) -> list[str]:
+    """The hyper-parameters, without those of `over`, in which two rows differ."""
+    names = (first.parameters.keys() | other.parameters.keys()) - {*over}
+    return sorted(name for name in names if first.parameters.get(name) != other.parameters.get(name))
 
 
 def _value(row: Row, name: str) -> Any:
@@ -96,8 +117,7 @@ def _group(rows: list[Row], by: Sequence[str], over: Sequence[str]) -> Group:
                 f"leave it out"
             )
     for other in rows[1:]:
-        names = (first.parameters.keys() | other.parameters.keys()) - {*over}
-        different = sorted(name for name in names if first.parameters.get(name) != other.parameters.get(name))
+        different = _differences(first, other, over)
         if first.named_method != other.named_method and "method" not in over:
             different.insert(0, "method")
         if different:

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctbench.results.certification import Certification
 from ctbench.results.decimals import decimals
 from ctbench.results.runs import CertificationFiles, RunFolder
 from ctbench.results.verdicts import Verdict
@@ -130,29 +129,47 @@ def compare_certifications(files: Sequence[CertificationFiles], names: Sequence[
         ValueError: there are fewer than two, one is damaged, or they differ in data set, norm, eps, threat model or
             samples; the message names the first difference.
     """
-    contents = [_read(each) for each in files]
-    for (first, (settings, records)), (other, (its, others)) in pairwise(zip(files, contents, strict=True)):
-        _check_same_settings(first, settings, other, its)
-        _check_same_samples(first, records, other, others)
-    records = contents[0][1] if contents else Certification(())
+    contents = [_Columns.of(each) for each in files]
+    for one, other in pairwise(contents):
+        _check_same_settings(one.files, one.settings, other.files, other.settings)
+        _check_same_samples(one, other)
+    none = np.empty(0, dtype=np.int64)
+    indices, labels = (contents[0].indices, contents[0].labels) if contents else (none, none)
     return Agreement(
         names=tuple(names or [str(each.records) for each in files]),
-        indices=tuple(record.index for record in records),
-        labels=tuple(record.label for record in records),
-        certified=np.array([[record.verdict is Verdict.CERTIFIED for record in each] for _, each in contents]),
+        indices=tuple(indices.tolist()),
+        labels=tuple(labels.tolist()),
+        certified=np.array([each.certified for each in contents]),
     )
 
 
-def _read(files: CertificationFiles) -> tuple[dict[str, Any], Certification]:
-    if not files.records.is_file():
-        raise FileNotFoundError(f"there is no file {files.records}")
-    settings, records = files.read_settings(), files.read()
-    undigested = next((record.index for record in records if not record.digest), None)
-    if undigested is not None:
-        raise ValueError(
-            f"{files.records}: sample {undigested} has no digest, so its input is not known: certify it again"
-        )
-    return settings, records
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """What is compared of a certification."""
+
+    files: CertificationFiles
+    settings: dict[str, Any]
+    indices: NDArray[np.int64]  # [N]
+    labels: NDArray[np.int64]  # [N]
+    digests: NDArray[np.bytes_]  # [N]
+    certified: NDArray[np.bool_]  # [N]
+
+    @classmethod
+    def of(cls, files: CertificationFiles) -> _Columns:
+        if not files.records.is_file():
+            raise FileNotFoundError(f"there is no file {files.records}")
+        settings, certification = files.read_settings(), files.open()
+        size = len(certification)
+        labels, certified = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.bool_)
+        digests = np.empty(size, dtype="S64")
+        for place, record in enumerate(certification):
+            if not record.digest:
+                raise ValueError(
+                    f"{files.records}: sample {record.index} has no digest, so its input is not known: certify it again"
+                )
+            labels[place], digests[place] = record.label, record.digest.encode()
+            certified[place] = record.verdict is Verdict.CERTIFIED
+        return cls(files, settings, certification.indices, labels, digests, certified)
 
 
 def _check_same_settings(
@@ -166,22 +183,19 @@ def _check_same_settings(
             )
 
 
-def _check_same_samples(
-    first: CertificationFiles, records: Certification, other: CertificationFiles, others: Certification
-) -> None:
-    digests, its = ({record.index: (record.digest, record.label) for record in each} for each in (records, others))
-    lacking = min(digests.keys() ^ its.keys(), default=None)
-    if lacking is not None:
-        place = other if lacking in digests else first
+def _check_same_samples(one: _Columns, other: _Columns) -> None:
+    lacking = np.setxor1d(one.indices, other.indices, assume_unique=True)
+    if len(lacking):
+        place = other if lacking[0] in one.indices else one
         raise ValueError(
-            f"{first.records} has {len(digests)} samples and {other.records} has {len(its)}; {place.records} lacks "
-            f"sample {lacking}: certify the same samples"
+            f"{one.files.records} has {len(one.indices)} samples and {other.files.records} has {len(other.indices)}; "
+            f"{place.files.records} lacks sample {lacking[0]}: certify the same samples"
         )
-    different = next((index for index, digest in digests.items() if digest != its[index]), None)
-    if different is not None:
+    different = np.flatnonzero((one.digests != other.digests) | (one.labels != other.labels))
+    if len(different):
         raise ValueError(
-            f"sample {different} has another input or label in {first.records} than in {other.records}: give "
-            "certifications of the same data"
+            f"sample {one.indices[different[0]]} has another input or label in {one.files.records} than in "
+            f"{other.files.records}: give certifications of the same data"
         )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from ctbench.results.verdicts import OUTCOMES, Open, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
+
+    from ctbench.results.stored import Stored
 
 Key = TypeVar("Key")
 COMPACT = ("label", "prediction", "verdict", "open", "stage", "bound", "seconds")  # columns of `to_pandas`
@@ -124,11 +128,68 @@ def _why_open(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"open": Open.TIME} if stage is None else {"failed": {stage: reason.removeprefix(f"{stage}: ")}}
 
 
+class Kind(NamedTuple):
+    """What records that count alike have in common."""
+
+    label: int
+    stage: str
+    verdict: Verdict
+    outcome: str
+    right: bool
+    finished: bool
+
+    @classmethod
+    def of(cls, record: SampleRecord) -> Kind:
+        return cls(record.label, record.stage, record.verdict, record.outcome, record.right, record.finished)
+
+
+@dataclass
+class Tally:
+    """All that is counted of records, in one pass."""
+
+    kinds: Counter[Kind] = field(default_factory=Counter)
+    seconds: float = 0.0
+    by_stage: Counter[str] = field(default_factory=Counter)  # seconds
+    implied: int = 0  # records that follow from another radius
+    attempts: Counter[int] = field(default_factory=Counter)  # unknown records, by their attempt
+    reasons: int = 0  # finished records with a reason in words
+    example: SampleRecord | None = None  # the first of these
+    failures: tuple[Failure, ...] = ()
+
+    @classmethod
+    def of(cls, records: Iterable[SampleRecord]) -> Tally:
+        tally = cls()
+        tally.failures = by_stage(tally._counted(record).failed for record in records)
+        return tally
+
+    def _counted(self, record: SampleRecord) -> SampleRecord:
+        self.kinds[Kind.of(record)] += 1
+        self.seconds += record.seconds
+        self.by_stage.update(record.stage_seconds)
+        self.implied += record.decided_at is not None
+        self.attempts[record.attempt] += record.verdict is Verdict.UNKNOWN
+        if record.reason and record.finished:
+            self.reasons, self.example = self.reasons + 1, self.example or record
+        return record
+
+    def grouped(self, key: Callable[[Kind], Key]) -> Counter[Key]:
+        """The number of records by any property of their kinds, in the order of the first ones."""
+        counts = Counter[Key]()
+        for kind, number in self.kinds.items():
+            counts[key(kind)] += number
+        return counts
+
+
 @dataclass(frozen=True, repr=False)
 class Certification:
-    """The records of a set of samples, in the order of their indices."""
+    """The records of a set of samples, in the order of their indices.
 
-    records: tuple[SampleRecord, ...]
+    Args:
+        records: in memory, or in their file (`CertificationFiles.open`), from where they are read in each pass over
+            them. All accuracies and numbers are counted together, in one pass.
+    """
+
+    records: tuple[SampleRecord, ...] | Stored
 
     @classmethod
     def of(cls, records: Iterable[SampleRecord]) -> Certification:
@@ -153,62 +214,88 @@ class Certification:
         return self.records[position]
 
     @property
+    def indices(self) -> NDArray[np.int64]:
+        """The indices of the samples, [N]."""
+        if isinstance(self.records, tuple):
+            return np.array([record.index for record in self.records], dtype=np.int64)
+        return self.records.indices
+
+    @property
+    def finished(self) -> Certification:
+        """The records of the samples that had their time."""
+        if isinstance(self.records, tuple):
+            return Certification(tuple(record for record in self.records if record.finished))
+        stored = self.records.offsets >= 0
+        return self if stored.all() else Certification(self.records.at(stored))
+
+    def only(self, indices: NDArray[np.int64]) -> Certification:
+        """The records of some samples."""
+        positions = np.flatnonzero(np.isin(self.indices, indices))
+        if len(positions) == len(self):
+            return self
+        if isinstance(self.records, tuple):
+            return Certification(tuple(self.records[position] for position in positions))
+        return Certification(self.records.at(positions))
+
+    @cached_property
+    def tally(self) -> Tally:
+        """What is counted of the records."""
+        return Tally.of(self.records)
+
+    @property
     def counts(self) -> dict[Verdict, int]:
         """The number of samples with each verdict."""
-        counts = Counter(record.verdict for record in self.records)
+        counts = self.tally.grouped(attrgetter("verdict"))
         return {verdict: counts[verdict] for verdict in Verdict}
 
     @property
     def stages(self) -> dict[str, dict[Verdict, int]]:
         """The number of samples that each stage decided, by verdict; open samples count for the last stage."""
-        return self._by_stage(lambda record: record.verdict)
+        return self._by_stage(attrgetter("verdict"))
 
     @property
     def outcomes(self) -> dict[str, int]:
         """The number of samples with each of OUTCOMES: the verdicts, with "unknown" divided by its reason."""
-        counts = Counter(record.outcome for record in self.records)
+        counts = self.tally.grouped(attrgetter("outcome"))
         return {outcome: counts[outcome] for outcome in (*OUTCOMES, *(counts.keys() - set(OUTCOMES)))}
 
     @property
     def outcomes_by_stage(self) -> dict[str, dict[str, int]]:
         """The same for each stage, like `stages`."""
-        return self._by_stage(lambda record: record.outcome)
+        return self._by_stage(attrgetter("outcome"))
 
     @property
     def failures(self) -> tuple[Failure, ...]:
         """The stages that failed, even on samples that later stages decided."""
-        return by_stage(record.failed for record in self.records)
+        return self.tally.failures
 
     @property
     def natural_accuracy(self) -> float:
         """The share of samples that are right at the clean input."""
-        return self._share(record.right for record in self.records)
+        return self._share(lambda kind: kind.right)
 
     @property
     def adversarial_accuracy(self) -> float:
         """The share of samples that are right, and that no attack falsified."""
-        return self._share(record.right and record.verdict is not Verdict.FALSIFIED for record in self.records)
+        return self._share(lambda kind: kind.right and kind.verdict is not Verdict.FALSIFIED)
 
     @property
     def certified_accuracy(self) -> float:
         """The share of samples that are proved right over their whole region."""
-        return self._share(record.verdict is Verdict.CERTIFIED for record in self.records)
+        return self._share(lambda kind: kind.verdict is Verdict.CERTIFIED)
 
     @property
     def seconds(self) -> float:
-        return sum(record.seconds for record in self.records)
+        return self.tally.seconds
 
     @property
     def seconds_by_stage(self) -> dict[str, float]:
         """The seconds of each stage, in the order of the stages."""
-        seconds: Counter[str] = Counter()
-        for record in self.records:
-            seconds.update(record.stage_seconds)
-        return dict(seconds)
+        return dict(self.tally.by_stage)
 
     def by_class(self) -> dict[int, Certification]:
         """The certification of the samples of each class, by its label, ascending."""
-        labels = sorted({record.label for record in self.records})
+        labels = sorted(self.tally.grouped(attrgetter("label")))
         return {label: Certification(tuple(r for r in self.records if r.label == label)) for label in labels}
 
     def summary(self) -> str:
@@ -218,11 +305,13 @@ class Certification:
             stages = {stage: counts[outcome] for stage, counts in self.outcomes_by_stage.items() if outcome in counts}
             if count:
                 lines.append(f"  {outcome:<22} {count:>6}   {_listed(stages, '{}')}".rstrip())
-        if self.records:
+        if len(self):
             lines.append(
                 f"  {'seconds':<22} {self.seconds:>6.1f}   {_listed(self.seconds_by_stage, '{:.1f}')}".rstrip()
             )
-            certified = {label: part.certified_accuracy for label, part in self.by_class().items()}
+            each = self.tally.grouped(lambda kind: (kind.label, kind.verdict is Verdict.CERTIFIED))
+            labels = sorted({label for label, _ in each})
+            certified = {label: each[label, True] / (each[label, True] + each[label, False]) for label in labels}
             worst, best = (choose(certified, key=certified.__getitem__) for choose in (min, max))
             extremes = f"{worst} ({100 * certified[worst]:.2f} %) to {best} ({100 * certified[best]:.2f} %)"
             lines.append(f"  certified by class, from class {extremes}")
@@ -249,12 +338,12 @@ class Certification:
         table = pd.json_normalize(self.to_dicts())
         return table if details or not len(table) else table.set_index("index")[[*COMPACT]]
 
-    def _by_stage(self, kind: Callable[[SampleRecord], Key]) -> dict[str, dict[Key, int]]:
-        """The number of records of each kind, by stage."""
-        counters: dict[str, Counter[Key]] = {}
-        for record in self.records:
-            counters.setdefault(record.stage, Counter())[kind(record)] += 1
-        return {stage: dict(counts) for stage, counts in counters.items()}
+    def _by_stage(self, key: Callable[[Kind], Key]) -> dict[str, dict[Key, int]]:
+        """The number of records by stage and by another property of their kinds."""
+        stages: dict[str, dict[Key, int]] = {}
+        for (stage, group), number in self.tally.grouped(lambda kind: (kind.stage, key(kind))).items():
+            stages.setdefault(stage, {})[group] = number
+        return stages
 
     def _accuracies(self) -> str:
         """The number of samples and the accuracies, e.g. "100 samples: natural 97.00 %, ..."."""
@@ -266,8 +355,8 @@ class Certification:
         samples = f"{len(self)} sample{'' if len(self) == 1 else 's'}"
         return f"{samples}: {', '.join(f'{name} {100 * share:.2f} %' for name, share in shares.items())}"
 
-    def _share(self, chosen: Iterable[bool]) -> float:
-        return sum(chosen) / len(self.records) if self.records else 0.0
+    def _share(self, chosen: Callable[[Kind], bool]) -> float:
+        return self.tally.grouped(chosen)[True] / len(self) if len(self) else 0.0
 
 
 def _listed(numbers: Mapping[str, float], form: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,11 +26,12 @@ class Failure:
 
 def by_stage(failed: Iterable[Mapping[str, str]]) -> tuple[Failure, ...]:
     """The stages that failed, in the order of their first failure; `failed` has messages by stage for each sample."""
-    messages: dict[str, list[str]] = {}
-    for sample in failed:
-        for stage, message in sample.items():
-            messages.setdefault(stage, []).append(message)
-    return tuple(Failure(stage, len(texts), texts[0]) for stage, texts in messages.items())
+    first, samples = dict[str, str](), Counter[str]()
+    for messages in failed:
+        for stage, message in messages.items():
+            first.setdefault(stage, message)
+            samples[stage] += 1
+    return tuple(Failure(stage, samples[stage], message) for stage, message in first.items())
 
 
 def warn(failed: Sequence[Failure], *, stacklevel: int) -> None:

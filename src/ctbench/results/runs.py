@@ -22,7 +22,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,10 +33,10 @@ from ctbench.files import write_whole
 from ctbench.results import jsonl
 from ctbench.results.analysed import AnalysisFiles
 from ctbench.results.certification import Certification, SampleRecord
-from ctbench.results.checking import EARLIER, check_seal, check_settings, sealed
+from ctbench.results.checking import EARLIER, check_settings, sealed
 from ctbench.results.files import RecordFiles, differences
 from ctbench.results.radii import RadiusFiles
-from ctbench.results.verdicts import Verdict
+from ctbench.results.stored import Stored, checked, latest
 
 SAMPLES = "samples"  # of settings: the range of samples that were to be certified, [start, stop]
 EFFORT = ("stages", "timeout")  # the settings that another attempt at unknown samples may raise
@@ -60,13 +60,26 @@ class CertificationFiles(RecordFiles):
             ValueError: a line is not a record, a record contradicts itself or was edited, or a sample has two records
                 of one attempt, or one after its verdict; the message names the file.
         """
-        records = []
-        for number, record in enumerate(jsonl.read(self.records), start=1):
+        records = [record for _, record in self._lines()]
+        return Certification(tuple(records[place] for place in latest(enumerate(records), self.records)[1]))
+
+    def open(self) -> Certification:
+        """The same, but the records stay in the file: each takes 8 bytes of memory, and is read when it is asked for.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        return Certification(self._stored())
+
+    def _stored(self) -> Stored:
+        return Stored(self.records, *latest(self._lines(), self.records))
+
+    def _lines(self) -> Iterator[tuple[int, SampleRecord]]:
+        """All records, also those that were replaced, each with its first byte."""
+        for number, (offset, content) in enumerate(jsonl.lines(self.records), start=1):
             with jsonl.named(f"{self.records}, line {number}"):
-                records.append(SampleRecord.from_json(record))
-                check_seal(record)
-        with jsonl.named(self.records):
-            return Certification.of(latest(records))
+                record = checked(content)
+            yield offset, record
 
     @property
     def wanted(self) -> int | None:
@@ -83,18 +96,21 @@ class CertificationFiles(RecordFiles):
     def _check(self, settings: Mapping[str, Any]) -> None:
         check_settings(settings)
 
-    def append(self, records: Sequence[SampleRecord], *, counterexamples: bool = False) -> None:
-        """Add records. With `counterexamples` their points are written first, so that no record lacks its point."""
+    def append(self, records: Sequence[SampleRecord], *, counterexamples: bool = False) -> list[int]:
+        """Add records; returns where they begin in the file.
+
+        With `counterexamples` their points are written first, so that no record lacks its point.
+        """
         for record in records:
             if counterexamples and record.counterexample is not None:
                 self.counterexamples.mkdir(exist_ok=True)
                 content = io.BytesIO()
                 np.save(content, record.counterexample)
                 write_whole(self.counterexamples / f"{record.index}.npy", content.getvalue())
-        jsonl.append(self.records, map(_sealed, records))
+        return jsonl.append(self.records, map(_sealed, records))
 
-    def start(self, settings: dict[str, Any], *, resume: bool) -> dict[int, SampleRecord]:
-        """Prepare the files for `append`; returns the existing records by index.
+    def start(self, settings: dict[str, Any], *, resume: bool) -> Stored:
+        """Prepare the files for `append`; returns the existing records, which stay in the file.
 
         More thorough settings (`extends`) begin another attempt, at the samples that are unknown: they are written, and
         those of earlier attempts with them.
@@ -103,7 +119,7 @@ class CertificationFiles(RecordFiles):
             ValueError: there are records and `resume` is off, or they were written under other settings.
         """
         if self._begin(settings):
-            return {}
+            return self._stored()
         if not resume:
             raise ValueError(f"{self.records} exists already: resume it (--resume), or choose another place (--out)")
         before, now = self.read_settings(), json.loads(json.dumps(settings))
@@ -114,12 +130,11 @@ class CertificationFiles(RecordFiles):
                 f"{self.records} was made under other settings ({different}): choose another place, or resume with "
                 f"the same stages, or more, and no less time"
             )
-        done = {record.index: record for record in self.read()}
+        done = self._stored()
         attempts = [*(earlier or []), effort(before)] if different else earlier
         more = {name: value for name, value in ((SAMPLES, samples), (EARLIER, attempts)) if value is not None}
         jsonl.write_json(self.settings, sealed({**now, **more}))
-        # a record truncated by a kill must not be joined with the next record
-        jsonl.rewrite(self.records, jsonl.read(self.records))
+        jsonl.mend(self.records)
         return done
 
     def merge(self, parts: Sequence[CertificationFiles]) -> Certification:
@@ -132,29 +147,32 @@ class CertificationFiles(RecordFiles):
         """
         if self.records.exists() and self.settings.exists():
             raise ValueError(f"{self.records} exists already: merge into a new file")
-        missing = next((part.records for part in parts if not part.records.is_file()), None)
+        missing = next((each.records for each in parts if not each.records.is_file()), None)
         if missing is not None:
             raise FileNotFoundError(f"there is no file {missing}: check the path")
-        settings = [part.read_settings() for part in parts]
+        settings = [each.read_settings() for each in parts]
         samples = joined([its.pop(SAMPLES, None) for its in settings])
-        for part, its in zip(parts, settings, strict=True):
+        for each, its in zip(parts, settings, strict=True):
             different = differences(settings[0], its)
             if different:
-                raise ValueError(f"{part.records} was made under other settings than {parts[0].records} ({different})")
-        by_index: dict[int, tuple[Path, SampleRecord]] = {}
-        for part in parts:
-            for record in part.read():
-                if record.index in by_index:
-                    raise ValueError(
-                        f"sample {record.index} has two records, in {by_index[record.index][0]} and in {part.records}: "
-                        f"merge parts that have no sample in common"
-                    )
-                by_index[record.index] = part.records, record
-        merged = Certification.of(record for _, record in by_index.values())
+                raise ValueError(f"{each.records} was made under other settings than {parts[0].records} ({different})")
+        contents = [each.open() for each in parts]
+        indices = np.concatenate([content.indices for content in contents])
+        part = np.repeat(np.arange(len(parts)), [len(content) for content in contents])
+        position = np.concatenate([np.arange(len(content)) for content in contents])
+        order = np.argsort(indices, kind="stable")
+        twice = np.flatnonzero(np.diff(indices[order]) == 0)
+        if len(twice):
+            first, second = (parts[part[order[at]]].records for at in (twice[0], twice[0] + 1))
+            raise ValueError(
+                f"sample {indices[order[twice[0]]]} has two records, in {first} and in {second}: merge parts that have "
+                f"no sample in common"
+            )
+        merged = (contents[part[at]][position[at]] for at in order)
         with self.alone():
             self.start(settings[0] if samples is None else {**settings[0], SAMPLES: samples}, resume=False)
             jsonl.rewrite(self.records, map(_sealed, merged))
-        return merged
+        return self.open()
 
 
 def region_name(norm: str, eps: float) -> str:
@@ -167,19 +185,6 @@ def names_of(paths: Sequence[Path], name: Callable[[Path], str] = lambda path: p
     short = [name(path.absolute()) for path in paths]
     alike = len(set(short)) < len({path.absolute() for path in paths})
     return [str(path) for path in paths] if alike else short
-
-
-def latest(records: Iterable[SampleRecord]) -> list[SampleRecord]:
-    """The records without those of unknown samples that a later attempt, or another radius, has decided."""
-    last: dict[int, SampleRecord] = {}
-    others = list[SampleRecord]()
-    for record in records:
-        before, elsewhere = last.get(record.index), record.decided_at is not None
-        if before is None or (before.verdict is Verdict.UNKNOWN and (before.attempt < record.attempt or elsewhere)):
-            last[record.index] = record
-        else:
-            others.append(record)
-    return [*last.values(), *others]
 
 
 def joined(ranges: Sequence[list[int] | None]) -> list[int] | None:

@@ -166,6 +166,18 @@ def load_state(path: Path) -> State:
     return State(epochs_done, parts["model"], parts["optimizer"], made_of, parts["average"], best)
 
 
+def epochs_done(path: Path) -> int:
+    """The number of whole epochs after which a state was written; its tensors are not read.
+
+    Raises:
+        ValueError: the file is damaged, or is not the state of a run.
+    """
+    about = tensor_files.metadata(path)
+    if not about.get("epochs_done", "").isdecimal():
+        raise ValueError(f"{path} is not the state of a run")
+    return int(about["epochs_done"])
+
+
 def restore(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
     """Load a state into a network and its optimiser."""
     _fit(model, state.model, path)

@@ -121,7 +121,7 @@ def train(
         raise ValueError(f"data is a {type(data).__name__}: give ctbench.datasets.Data.of(...), or a folder")
     device = devices.available(device)
     folder = RunFolder(Path(out) if out is not None else default_folder(recipe))
-    _check_folder(folder, recipe, resume)
+    check_folder(folder, recipe, resume=resume)
     if processes.first:
         _set_damaged_weights_aside(folder)
     processes.wait()
@@ -136,7 +136,7 @@ def train(
     with algorithms(deterministic=deterministic):
         trainer = Trainer(recipe, folder, model, loaded, device, compiled=compiled, processes=processes)
     with locks.alone(folder.lock, folder.path) if processes.first else nullcontext():
-        _check_folder(folder, recipe, resume)  # another process may have trained here in the meantime
+        check_folder(folder, recipe, resume=resume)  # another process may have trained here in the meantime
         if folder.weights.exists():
             return load_run(folder.path, model=model, data=data, device=device)
         processes.wait()  # until each process has seen the folder as it was
@@ -279,7 +279,7 @@ def _set_damaged_weights_aside(folder: RunFolder) -> None:
         warnings.warn(f"{folder.weights} was damaged: it is restored from {folder.state.name}", stacklevel=3)
 
 
-def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
+def check_folder(folder: RunFolder, recipe: Recipe, *, resume: bool) -> None:
     """Raise ValueError unless the folder is free, or `resume` is True and it holds this recipe's run."""
     if not folder.recipe.exists():
         if folder.path.exists() and any(not _passing(file, folder) for file in folder.path.iterdir()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,24 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or is not a safetensors file.
     """
+    with _opened(path) as file:
+        names = file.keys()  # the handle itself cannot be iterated over
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file. Raises the errors of `read`."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; an error that it raises becomes one that names the file."""
     _require(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            names = file.keys()  # the handle itself cannot be iterated over
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            yield file
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from None
 

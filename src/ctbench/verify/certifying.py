@@ -7,12 +7,14 @@ certify(load_run("runs/mine"))                          # on its test set, with 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import takewhile
 from numbers import Integral, Real
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctbench.engine import Engine, Here, Kept, Local, Task
@@ -24,7 +26,7 @@ from ctbench.results.failures import warn
 from ctbench.time_budget import now
 from ctbench.verify.cascade import OVER, Cascade, Decision, Replay
 from ctbench.verify.defaults import DEFAULT_STAGES
-from ctbench.verify.job import Job, Samples, certify_chunk
+from ctbench.verify.job import Job, Samples, certify_chunk, chunks
 from ctbench.verify.records import Records
 from ctbench.verify.stages import Stage
 from ctbench.verify.trained import TrainedRun, records_of, samples_of
@@ -90,12 +92,7 @@ def certify(
         raise ValueError(f"seed is {seed!r}: it must be a whole number in [0, 2^31)")
     if total is not None and not (isinstance(total, Real) and 0 < total < math.inf):
         raise ValueError(f"total is {total!r}: give a number of seconds > 0, or None for no limit")
-    if not (isinstance(workers, Integral) and workers >= 1):
-        raise ValueError(f"workers is {workers!r}: give a whole number of processes, 1 or more")
-    if not isinstance(engine, Engine | None) or (engine is not None and workers != 1):
-        raise ValueError(
-            f"engine is {engine!r} with {workers} workers: give an engine, e.g. Local(workers=2), or workers"
-        )
+    engine = engine_of(workers, engine)
     if not isinstance(records, Records | None):
         raise ValueError(f"records is {records!r}: give ctbench.Records(path), or None")
     if isinstance(model, TrainedRun):
@@ -108,44 +105,46 @@ def certify(
     if x is None or y is None:
         raise ValueError("x or y is missing: give N inputs and N labels, or a run, which has its own test set")
     records = Records() if records is None else records
-    engine = engine or (Here() if workers == 1 else Local(workers=int(workers)))
     deadline = math.inf if total is None else begin + total
     cascade = Cascade(stages=stages, timeout=timeout, replay=replay)
     job = Job.of(model, x, y, threat=threat_or_linf(threat, eps), cascade=cascade, seed=seed)
     samples = Samples(range(records.first, records.first + len(x)), x, y)
     size = engine.size()  # raises, before files are written, if there is nowhere to work
-    with records.writing(job.settings, len(x)) as writer:
-        samples.recognize({**writer.kept, **writer.again})
-        by_index = dict(writer.kept)
+    with records.writing(job.settings, len(x), samples.recognize) as writer:
         if records.on_start is not None:
-            records.on_start(Certification.of(by_index[index] for index in samples.indices if index in by_index))
-        finished = set(by_index)
-        chunks = samples.chunks(finished, size)
-        tasks = _tasks(Kept(job), samples, chunks, finished, deadline)
-        with closing(engine.run(tasks, count=len(chunks))) as parts:
+            records.on_start(writer.kept())
+        missing = np.flatnonzero(~writer.done)
+        with closing(
+            engine.run(_tasks(Kept(job), samples, writer.done, missing, size, deadline), count=len(missing))
+        ) as parts:
             for _, part in parts:
-                new = writer.write([record for record in part if record.index not in finished])
-                by_index |= {record.index: record for record in new}
-                finished.update(record.index for record in new if record.finished)
-    missed = Decision(reason=OVER, open=Open.JOB_OVER)
-    certification = Certification.of(
-        by_index[index] if index in by_index else samples.record(place, missed)
-        for place, index in enumerate(samples.indices)
-    )
+                writer.write(part)
+        missed = Decision(reason=OVER, open=Open.JOB_OVER)
+        certification = writer.certification(lambda place: samples.record(place, missed))
     warn(certification.failures, stacklevel=2)
     return certification
 
 
+def engine_of(workers: int, engine: Engine | None) -> Engine:
+    """The engine that one of the two arguments of `certify` means. Raises ValueError if they are invalid, or both."""
+    if not (isinstance(workers, Integral) and workers >= 1):
+        raise ValueError(f"workers is {workers!r}: give a whole number of processes, 1 or more")
+    if not isinstance(engine, Engine | None) or (engine is not None and workers != 1):
+        raise ValueError(
+            f"engine is {engine!r} with {workers} workers: give an engine, e.g. Local(workers=2), or workers"
+        )
+    return engine or (Here() if workers == 1 else Local(workers=int(workers)))
+
+
 def _tasks(
-    job: Kept, samples: Samples, chunks: list[list[int]], finished: Collection[int], deadline: float
+    job: Kept, samples: Samples, done: NDArray[np.bool_], missing: NDArray[np.int64], workers: int, deadline: float
 ) -> Iterator[Task]:
-    """A task for each chunk until the deadline. A worker gets those of its samples that are not finished by then."""
+    """A task for each chunk until the deadline. A worker gets those of its samples that are not done by then."""
+    first = samples.indices[0]
 
-    def arguments(places: list[int]) -> tuple[Samples, float]:
-        missing = [place for place in places if samples.indices[place] not in finished]
-        return samples.take(missing), deadline - now()
+    def arguments(chunk: list[int]) -> tuple[Samples, float]:
+        return samples.take([index - first for index in chunk if not done[index - first]]), deadline - now()
 
-    for places in takewhile(lambda _: now() < deadline, chunks):
-        first, last = samples.indices[places[0]], samples.indices[places[-1]]
-        key = f"sample {first}" if first == last else f"samples {first} to {last}"
-        yield Task(key, certify_chunk, partial(arguments, places), job)
+    for chunk in takewhile(lambda _: now() < deadline, chunks(missing + first, workers)):
+        key = f"sample {chunk[0]}" if len(chunk) == 1 else f"samples {chunk[0]} to {chunk[-1]}"
+        yield Task(key, certify_chunk, partial(arguments, chunk), job)

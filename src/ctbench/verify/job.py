@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctbench.graph import Precisions
@@ -41,32 +42,16 @@ class Samples:
     def take(self, places: list[int]) -> Samples:
         return Samples([self.indices[place] for place in places], self.x[places], self.y[places])
 
-    def chunks(self, done: Collection[int], workers: int) -> list[list[int]]:
-        """The places of the samples that are not done yet, in chunks.
-
-        For one worker they begin at fixed indices. For several, each has its part of the samples that are left, so they
-        become smaller, down to one sample: then no worker waits long for slow samples of another one.
-        """
-        missing = [place for place, index in enumerate(self.indices) if index not in done]
-        if workers == 1:
-            return [list(places) for _, places in groupby(missing, lambda place: self.indices[place] // CHUNK)]
-        chunks, start = list[list[int]](), 0
-        while start < len(missing):
-            size = max(1, min(CHUNK, (len(missing) - start) // (workers * SHARES)))
-            chunks.append(missing[start : start + size])
-            start += size
-        return chunks
-
     def digest(self, place: int) -> str:
         """The digest of a sample: of its input and its label."""
         content = self.x[place].double().cpu().contiguous().numpy().tobytes()
         return hashlib.sha256(content + str(int(self.y[place])).encode()).hexdigest()[:16]
 
-    def recognize(self, done: Mapping[int, SampleRecord]) -> None:
-        """Raise ValueError if a record is about another input or label than the sample in its place."""
-        for place, index in enumerate(self.indices):
-            if index in done and (done[index].digest, done[index].label) != (self.digest(place), int(self.y[place])):
-                raise ValueError(f"the record of sample {index} is about another input or label: choose other files")
+    def recognize(self, record: SampleRecord) -> None:
+        """Raise ValueError if a record is about another input or label than the sample with its index."""
+        place = self.indices.index(record.index)
+        if (record.digest, record.label) != (self.digest(place), int(self.y[place])):
+            raise ValueError(f"the record of sample {record.index} is about another input or label: choose other files")
 
     def record(self, place: int, decision: Decision, prediction: int = -1) -> SampleRecord:
         """The record of a decision about a sample."""
@@ -85,6 +70,27 @@ class Samples:
             counterexample=None if decision.witness is None else decision.witness.cpu().numpy(),
             failed=dict(decision.failed),
         )
+
+
+def chunks(missing: NDArray[np.int64], workers: int) -> Iterator[list[int]]:
+    """Samples in chunks.
+
+    For one worker they begin at fixed indices. For several, each has its part of the samples that are left, so they
+    become smaller, down to one sample: then no worker waits long for slow samples of another one.
+
+    Args:
+        missing: the indices of the samples that are not done yet, ascending, [N].
+        workers: the number of workers.
+    """
+    if workers == 1:
+        starts = np.flatnonzero(np.diff(missing // CHUNK)) + 1
+        yield from (chunk.tolist() for chunk in np.split(missing, starts) if len(chunk))
+        return
+    start = 0
+    while start < len(missing):
+        size = max(1, min(CHUNK, (len(missing) - start) // (workers * SHARES)))
+        yield missing[start : start + size].tolist()
+        start += size
 
 
 @dataclass(frozen=True, eq=False)

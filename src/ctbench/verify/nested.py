@@ -11,9 +11,10 @@ the other radius.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from itertools import islice
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from torch import Tensor, nn
 from ctbench.regions import Linf, Threat
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
 from ctbench.results.implications import by_halves, implied
+from ctbench.results.stored import Stored
 from ctbench.time_budget import now
-from ctbench.verify.certifying import certify
+from ctbench.verify.certifying import certify, engine_of
 from ctbench.verify.records import Records, Writer
 from ctbench.verify.trained import TrainedRun, records_of, samples_of
 
 LEAST = 1e-9  # seconds: the time of the whole job is over at once
+TOGETHER = 1000  # records that are written at once
 
 
 def certify_radii(
@@ -77,13 +80,13 @@ def certify_radii(
     threats = {radius: replace(threat or Linf(radius), eps=radius) for radius in radii}
     places = {radius: (records or {}).get(radius, Records()) for radius in radii}
     end = math.inf if total is None else now() + total
+    engine = engine_of(settings.pop("workers", 1), settings.pop("engine", None))
     done: dict[float, Certification] = {}
-    for radius in by_halves(radii):
-        known = _implied(radius, threats, done, places)
-        left = None if total is None else max(LEAST, end - now())
-        done[radius] = certify(
-            model, x, y, threats[radius], total=left, records=_Known.of(places[radius], known), **settings
-        )
+    with engine.staying() as place:
+        for radius in by_halves(radii):
+            its = _Known.of(places[radius], _implied(radius, threats, done, places))
+            left = None if total is None else max(LEAST, end - now())
+            done[radius] = certify(model, x, y, threats[radius], total=left, records=its, engine=place, **settings)
     for radius in radii:  # a sample that was open may have been decided at a radius that came later
         known = _implied(radius, threats, done, places)
         done[radius] = _improved(done[radius], known, places[radius])
@@ -108,14 +111,14 @@ def _implied(
     threats: Mapping[float, Threat],
     done: Mapping[float, Certification],
     places: Mapping[float, Records],
-) -> dict[int, SampleRecord]:
-    """The records at a radius that follow from those at other radii, with their counterexamples."""
+) -> Iterator[SampleRecord]:
+    """The records at a radius that follow from those at other radii, with their counterexamples, sample by sample."""
     related = _related(threats[radius], threats, done)
-    known = implied(radius, {eps: {record.index: record for record in done[eps]} for eps in related})
-    for index, record in known.items():
-        if record.verdict is Verdict.FALSIFIED and record.counterexample is None:
-            known[index] = replace(record, counterexample=_stored(record, places))
-    return known
+    for several in zip(*(done[eps] for eps in related), strict=True):
+        at_radii = {eps: {record.index: record} for eps, record in zip(related, several, strict=True)}
+        for record in implied(radius, at_radii).values():
+            lost = record.verdict is Verdict.FALSIFIED and record.counterexample is None
+            yield replace(record, counterexample=_stored(record, places)) if lost else record
 
 
 def _stored(record: SampleRecord, places: Mapping[float, Records]) -> Any:
@@ -127,39 +130,41 @@ def _stored(record: SampleRecord, places: Mapping[float, Records]) -> Any:
     return np.load(path, allow_pickle=False) if path.is_file() else None
 
 
-def _improved(certification: Certification, known: Mapping[int, SampleRecord], records: Records) -> Certification:
+def _improved(certification: Certification, known: Iterable[SampleRecord], records: Records) -> Certification:
     """The certification with verdicts that are known in place of open samples; they are also written."""
-    open_samples = {record.index: record for record in certification if record.verdict is Verdict.UNKNOWN}
-    new = {index: record.after(open_samples[index]) for index, record in known.items() if index in open_samples}
+    first = int(records.first)
+    open_samples = {record.index for record in certification if record.verdict is Verdict.UNKNOWN}
+    new = [record.after(certification[record.index - first]) for record in known if record.index in open_samples]
     if not new:
         return certification
+    offsets = list[int]()
     if records.path is not None:
         files = CertificationFiles(Path(records.path))
         with files.alone():
             attempt = len(files.attempts) - 1
-            new = {index: replace(record, attempt=attempt) for index, record in new.items()}
-            files.append(list(new.values()), counterexamples=records.counterexamples)
-    return Certification.of(new.get(record.index, record) for record in certification)
+            new = [replace(record, attempt=attempt) for record in new]
+            offsets = files.append(new, counterexamples=records.counterexamples)
+    by_place = {record.index - first: record for record in new}
+    if isinstance(certification.records, Stored):
+        changed = certification.records.offsets.copy()
+        changed[list(by_place)] = offsets
+        return Certification(replace(certification.records, offsets=changed))
+    return Certification(tuple(by_place.get(place, record) for place, record in enumerate(certification)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Known(Records):
     """Records of which some are known before anything is computed. They are written first, and count as kept."""
 
-    known: Mapping[int, SampleRecord] = field(default_factory=dict)
+    known: Iterator[SampleRecord] = field(default_factory=lambda: iter(()))
 
     @classmethod
-    def of(cls, records: Records, known: Mapping[int, SampleRecord]) -> _Known:
+    def of(cls, records: Records, known: Iterator[SampleRecord]) -> _Known:
         return cls(**{each.name: getattr(records, each.name) for each in fields(Records)}, known=known)
 
     @contextmanager
-    def writing(self, settings: Any, number: int) -> Iterator[Writer]:
-        with super().writing(settings, number) as writer:
-            decided = {index for index, old in writer.kept.items() if old.verdict is not Verdict.UNKNOWN}
-            silent = replace(writer, records=replace(self, on_record=None))  # on_start tells of them
-            new = [
-                record.after(writer.kept[index]) if index in writer.kept else record
-                for index, record in self.known.items()
-                if index not in decided
-            ]
-            yield replace(writer, kept={**writer.kept, **{record.index: record for record in silent.write(new)}})
+    def writing(self, settings: Any, number: int, recognize: Any) -> Iterator[Writer]:
+        with super().writing(settings, number, recognize) as writer:
+            while several := list(islice(self.known, TOGETHER)):
+                writer.improve(several)
+            yield writer

@@ -3,30 +3,35 @@
 radii(model, x, y, Linf(0.2), tolerance=0.001).samples[0].certified
 
 The radii that are tried are eps k / n for k = 1 ... n, where eps is that of the threat model and eps / n is at most the
-tolerance. So samples share radii, and each trial is a certification of all samples that are to be tried there.
+tolerance. So the samples of a chunk share radii, and those that are to be tried at one radius are certified together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, takewhile
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ctbench.engine import Engine, Kept, Task
 from ctbench.regions import Threat
-from ctbench.results import SampleRecord, Verdict
+from ctbench.results import Verdict
 from ctbench.results.radii import SAMPLES, Radii, RadiusFiles, Trial
 from ctbench.results.runs import region_name
 from ctbench.time_budget import now
-from ctbench.verify import job as jobs
 from ctbench.verify.cascade import Cascade, Replay
+from ctbench.verify.certifying import engine_of
 from ctbench.verify.defaults import DEFAULT_STAGES
-from ctbench.verify.job import Job, Samples
+from ctbench.verify.job import Job, Samples, chunks
 from ctbench.verify.records import Records
 from ctbench.verify.stages import Stage
 from ctbench.verify.trained import TrainedRun, about, samples_of
@@ -84,6 +89,8 @@ def radii(
     records: Records | None = None,
     replay: Replay | None = None,
     seed: int = 0,
+    workers: int = 1,
+    engine: Engine | None = None,
 ) -> Radii:
     """Find for each sample the largest radius that is certified and the smallest one that is falsified.
 
@@ -101,6 +108,7 @@ def radii(
         tolerance: the distance between radii that are tried, at most, in [0, 1] pixel space; None: a 64th of the
             largest.
         stages, timeout, replay, seed: as in `certify`, for each trial of a sample.
+        workers, engine: where samples are searched, as in `certify`. All trials of a sample are made by one worker.
         total: seconds for all samples together; None for no limit. The radii are then those that were found by then.
         records: where the trials are written, and whom to tell; by default they are only kept in memory.
 
@@ -110,6 +118,7 @@ def radii(
     Raises:
         UnsupportedLayerError: a layer has no op.
         ContradictionError: a sample is certified at a radius, and falsified at a smaller one: an error of ctbench.
+        ChildProcessError: workers died three times of the same samples; raised when all others have their radii.
         ValueError: an argument is invalid, the regions are not known to be nested, or the file of the records was made
             under other settings, of another network or of other inputs, or is being written by another process.
     """
@@ -131,20 +140,45 @@ def radii(
     if total is not None and not (isinstance(total, Real) and 0 < total < math.inf):
         raise ValueError(f"total is {total!r}: give a number of seconds > 0, or None for no limit")
     records = Records() if records is None else records
+    engine = engine_of(workers, engine)
     end = math.inf if total is None else now() + total
-    cascade = Cascade(stages=stages, timeout=timeout, replay=replay, deadline=end)
+    cascade = Cascade(stages=stages, timeout=timeout, replay=replay)
     job = Job.of(model, x, y, threat=threat, cascade=cascade, seed=seed)
     number = math.ceil(largest / tolerance * (1 - 1e-9))
     search = Search(job, Samples(range(records.first, records.first + len(x)), x, y), number)
     settings = {**records.about, **job.settings(), "largest": largest, "tolerance": largest / number}
+    size = engine.size()  # raises, before files are written, if there is nowhere to work
     with _trials(records, settings, len(x)) as (files, trials):
         search.resume(trials)
-        for trial in search.trials():
-            if files is not None:
-                files.append([trial])
-            if records.on_record is not None:
-                records.on_record(trial.record)
+        missing = search.missing()
+        with closing(engine.run(_tasks(search, chunks(missing, size), end), count=len(missing))) as parts:
+            for _, part in parts:
+                new = search.learn(part)
+                if files is not None:
+                    files.append(new)
+                if records.on_record is not None:
+                    for trial in new:
+                        records.on_record(trial.record)
     return Radii.of(search.found, largest, largest / number)
+
+
+def _tasks(search: Search, parts: Iterable[list[int]], end: float) -> Iterator[Task]:
+    """A task for each chunk of samples until the end. A worker gets the trials that were made by then."""
+    job, first = Kept(search.job), search.samples.indices[0]
+
+    def arguments(indices: list[int]) -> tuple[Samples, int, list[Trial], float]:
+        trials = [trial for index in indices for trial in search.made.get(index, ())]
+        return search.samples.take([index - first for index in indices]), search.number, trials, end - now()
+
+    for indices in takewhile(lambda _: now() < end, parts):
+        yield Task(f"samples {indices[0]} to {indices[-1]}", search_chunk, partial(arguments, indices), job)
+
+
+def search_chunk(job: Job, samples: Samples, number: int, trials: list[Trial], seconds: float) -> Iterator[list[Trial]]:
+    """The task of a worker: the trials of some samples that are missing, within this many seconds."""
+    search = Search(job.within(seconds), samples, number)
+    search.learn(trials)
+    yield from search.trials()
 
 
 def twice(threat: Threat) -> Threat:
@@ -180,16 +214,22 @@ def _trials(
 
 @dataclass
 class Search:
-    """The bisections of all samples."""
+    """The bisections of some samples."""
 
     job: Job
     samples: Samples
     number: int  # of radii
-    found: list[Trial] = field(default_factory=list)
-    brackets: dict[int, Bracket] = field(default_factory=dict)  # by the place of the sample
+    made: dict[int, list[Trial]] = field(default_factory=dict)  # by the index of the sample
+    brackets: dict[int, Bracket] = field(default_factory=dict)  # the same
 
     def __post_init__(self) -> None:
-        self.brackets = {place: Bracket(self.number + 1) for place in range(len(self.samples.indices))}
+        self.brackets = {index: Bracket(self.number + 1) for index in self.samples.indices}
+        self.numbers = {self.eps(radius): radius for radius in range(1, self.number + 1)}
+
+    @property
+    def found(self) -> Iterator[Trial]:
+        """All trials."""
+        return chain.from_iterable(self.made.values())
 
     def eps(self, radius: int) -> float:
         """The radius with a number from 1 to n."""
@@ -201,46 +241,50 @@ class Search:
         Raises:
             ValueError: a trial is about another input, or at another radius.
         """
-        places = {index: place for place, index in enumerate(self.samples.indices)}
-        numbers = {self.eps(radius): radius for radius in range(1, self.number + 1)}
-        by_eps: dict[float, dict[int, SampleRecord]] = {}
         for trial in trials:
-            if trial.eps not in numbers:
+            if trial.eps not in self.numbers:
                 raise ValueError(f"a trial of sample {trial.record.index} is at eps {trial.eps!r}: choose other files")
-            by_eps.setdefault(trial.eps, {})[trial.record.index] = trial.record
-            if trial.record.index in places:
-                self._learn(places[trial.record.index], numbers[trial.eps], trial)
-        for records in by_eps.values():
-            self.samples.recognize(records)
+            if trial.record.index in self.brackets:
+                self.samples.recognize(trial.record)
+        self.learn(trials)
 
-    def trials(self) -> Iterator[Trial]:
+    def missing(self) -> NDArray[np.int64]:
+        """The indices of the samples that need more trials."""
+        return np.array([index for index, bracket in self.brackets.items() if bracket.next() is not None], dtype=int)
+
+    def learn(self, trials: list[Trial]) -> list[Trial]:
+        """Take in trials; returns those that are new."""
+        return [trial for trial in trials if self._learn(trial)]
+
+    def _learn(self, trial: Trial) -> bool:
+        before = self.made.setdefault(trial.record.index, [])
+        if any(trial.eps == other.eps for other in before):  # made again, because a worker died
+            return False
+        before.append(trial)
+        if trial.record.index in self.brackets:
+            self.brackets[trial.record.index].learn(self.numbers[trial.eps], trial.record.verdict)
+        return True
+
+    def trials(self) -> Iterator[list[Trial]]:
         """All trials that are missing, as they are made."""
         while waiting := self._waiting():
-            for radius, places in waiting.items():
+            for radius, indices in waiting.items():
                 job = replace(self.job, threat=replace(self.job.threat, eps=self.eps(radius)))
-                for start in range(0, len(places), jobs.CHUNK):
-                    if now() >= self.job.cascade.deadline:
-                        return
-                    chunk = places[start : start + jobs.CHUNK]
-                    yield from self._tried(job, radius, chunk)
+                if now() >= self.job.cascade.deadline:
+                    return
+                for records in job.records(self._taken(indices)):
+                    new = [Trial(self.eps(radius), record) for record in records if record.finished]
+                    self.learn(new)
+                    yield new
 
     def _waiting(self) -> dict[int, list[int]]:
-        """The places of the samples that are to be tried at each radius, ascending."""
+        """The samples that are to be tried at each radius, ascending."""
         waiting: dict[int, list[int]] = {}
-        for place, bracket in self.brackets.items():
+        for index, bracket in self.brackets.items():
             if (radius := bracket.next()) is not None:
-                waiting.setdefault(radius, []).append(place)
+                waiting.setdefault(radius, []).append(index)
         return dict(sorted(waiting.items()))
 
-    def _tried(self, job: Job, radius: int, places: list[int]) -> Iterator[Trial]:
-        by_index = {self.samples.indices[place]: place for place in places}
-        for records in job.records(self.samples.take(places)):
-            for record in records:
-                if record.finished:
-                    trial = Trial(self.eps(radius), record)
-                    self._learn(by_index[record.index], radius, trial)
-                    yield trial
-
-    def _learn(self, place: int, radius: int, trial: Trial) -> None:
-        self.brackets[place].learn(radius, trial.record.verdict)
-        self.found.append(trial)
+    def _taken(self, indices: list[int]) -> Samples:
+        chosen = set(indices)
+        return self.samples.take([place for place, index in enumerate(self.samples.indices) if index in chosen])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctbench.cli.arguments import subject
-from ctbench.cli.options import Commands, add_data, add_device, add_stages, add_timeout, radius, seconds
+from ctbench.cli.options import Commands, add_data, add_engine, add_stages, add_timeout, radius, seconds
 
 
 def add_to(commands: Commands) -> None:
@@ -36,4 +36,4 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--resume", action="store_true", help="keep the trials that exist, and make the missing ones")
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_data(command)
-    add_device(command)
+    add_engine(command)

@@ -1,0 +1,112 @@
+"""Sweeps whose workers and drivers are killed at random points: nothing is lost, and nothing is done twice."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.engine.test_engines import alive
+
+from ctbench.recipes import recipe
+from ctbench.results import RunFolder, jsonl
+from ctbench.training import train
+
+EPOCHS, SAMPLES = 12, 13
+CHANGES = ["network.width=2", f"epochs={EPOCHS}", "train_samples=400", "batch_size=100"]
+RUNS = {f"digits_ibp,shi={shi},seed={seed}": [f"shi={shi}", f"seed={seed}"] for shi in (0, 0.5) for seed in (0, 1)}
+RECORDS = len(RUNS) * (EPOCHS + SAMPLES)
+COMMAND = ["sweep", "digits_ibp", "--grid", "shi=0,0.5", "--seeds", 2, "--samples", SAMPLES, "--stages", "fast"]
+COMMAND += ["--jobs", 2, *(f"--set={change}" for change in CHANGES)]
+
+Snapshot = tuple[dict[Path, list[bytes]], dict[Path, int]]  # records, and when weights were written
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds workers in /proc")
+
+
+@contextmanager
+def sweeping(out: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "ctbench", *map(str, COMMAND), "--out", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()
+
+
+def workers(driver: int) -> list[int]:
+    """The processes of a driver that are at work, without the helper of multiprocessing."""
+    children = Path(f"/proc/{driver}/task/{driver}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def written(out: Path) -> dict[Path, list[bytes]]:
+    """The whole lines of all files of records."""
+    files = [*out.glob("*/metrics.jsonl"), *out.glob("*/certified/*.jsonl")]
+    return {path: path.read_bytes().rpartition(b"\n")[0].split(b"\n") for path in files}
+
+
+def kept(out: Path) -> dict[Path, list[bytes]]:
+    """The records that must stay: all, except the last epoch of a training, whose state may not be written yet."""
+    return {path: lines[:-1] if path.name == "metrics.jsonl" else lines for path, lines in written(out).items()}
+
+
+def complete(out: Path) -> dict[Path, int]:
+    """The weights of complete runs, and when they were written."""
+    return {path: path.stat().st_mtime_ns for path in out.glob("*/weights.safetensors")}
+
+
+def kill_at(number: int, driver: subprocess.Popen[str], out: Path, chance: random.Random, *, worker: bool) -> Snapshot:
+    """Kill the driver or a worker somewhat after there are this many records; returns what there was before."""
+    while sum(map(len, written(out).values())) < number:
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.01)
+    time.sleep(chance.random() / 20)
+    crew, before = workers(driver.pid), (kept(out), complete(out))
+    os.kill(chance.choice(crew) if worker else driver.pid, signal.SIGKILL)
+    if not worker:
+        driver.communicate()
+        while any(map(alive, crew)):
+            time.sleep(0.01)
+    return before
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> dict[str, bytes]:
+    """The weights of each run, trained by itself."""
+    out = tmp_path_factory.mktemp("alone")
+    for name, changes in RUNS.items():
+        train(recipe("digits_ibp").with_changes([*CHANGES, *changes]), out=out / name, quiet=True)
+    return {name: RunFolder(out / name).weights.read_bytes() for name in RUNS}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [0])
+def test_whatever_is_killed_no_run_is_lost_none_is_trained_twice_and_the_weights_are_the_same(
+    tmp_path, uninterrupted, seed
+):
+    chance, before = random.Random(seed), list[Snapshot]()
+    first = chance.randrange(1, RECORDS // 2)
+    with sweeping(tmp_path) as driver:
+        before.append(kill_at(first, driver, tmp_path, chance, worker=True))
+        before.append(kill_at(chance.randrange(first, RECORDS - 5), driver, tmp_path, chance, worker=False))
+    with sweeping(tmp_path) as driver:
+        table, said = driver.communicate()
+        assert driver.returncode == 0, said
+    records, weights = written(tmp_path), complete(tmp_path)
+    for kept_before, weights_before in before:
+        assert all(records[path][: len(lines)] == lines for path, lines in kept_before.items())
+        assert weights_before.items() <= weights.items()
+    assert {path.parent.name: path.read_bytes() for path in weights} == uninterrupted
+    numbers = [len({record.get("epoch", record.get("index")) for record in jsonl.read(path)}) for path in records]
+    assert sorted(numbers) == sorted(map(len, records.values())) == [EPOCHS] * 4 + [SAMPLES] * 4
+    assert all(name in table for name in RUNS)
+    assert "not all" not in said
