@@ -41,7 +41,7 @@ from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
 
 LEAST_SHARE = 1 / 16  # of a coordinate, whatever its influence
-SMALL = 2**10  # values of a network, of which more boxes are bounded at once: their calls cost more than their sums
+FEWEST, AT_ONCE = 256, 2**18  # boxes of large networks, and values in the boxes of small ones, where calls cost most
 MOST_ENTRIES = 64  # of a maximum at the output, of which means are searched for
 MEAN_STEPS = 12  # of that search
 
@@ -55,8 +55,8 @@ class InputSplit(Stage):
     Args:
         inputs: networks with more inputs than this are left open, and so are regions that are neither boxes nor
             polytopes.
-        batch_subproblems: boxes that are bounded at once on a CPU; more if the network has fewer than 512 values, and
-            on another device according to its memory. If there is not enough memory, it is halved.
+        batch_subproblems: boxes that are bounded at once on a CPU, but at most 256 if the network has more than 1,024
+            values; another device takes more according to its memory. If there is not enough memory, it is halved.
         max_subproblems: boxes that are bounded for a sample before it is given up.
         share: the share of a sample's time that the stage may take, in (0, 1].
     """
@@ -65,7 +65,7 @@ class InputSplit(Stage):
     proves: ClassVar[bool] = True
     batch_size: int = 16
     inputs: int = 20
-    batch_subproblems: int = 256
+    batch_subproblems: int = 1024
     max_subproblems: int = 100_000
     share: float = 0.5
 
@@ -91,7 +91,8 @@ class InputSplit(Stage):
         counts, falsified = torch.zeros_like(lowest), torch.zeros_like(lowest, dtype=torch.bool)
         frontier, witness = Boxes.whole(proof), proof.x.clone()
         values = sum(math.prod(node.shape) for node in proof.net.nodes)
-        size = memory_budget.grown(self.batch_subproblems, proof.x.device, self.memory) * max(1, SMALL // values)
+        most = min(self.batch_subproblems, max(FEWEST, AT_ONCE // values))
+        size = memory_budget.grown(most, proof.x.device, self.memory)
         inner, losses = crown.bounded(proof.net, proof.region)
         assert losses is not None, "what double precision proves is rounded outward"
         while len(frontier):
