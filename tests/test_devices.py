@@ -57,10 +57,13 @@ def test_tensors_without_values_are_one_clear_error(part, call):
         call(model, x, y, eps=0.1)
 
 
-@pytest.mark.parametrize("command", ["train", "certify", "attack", "analyse", "corruptions", "reproduce", "sweep"])
+@pytest.mark.parametrize(
+    "command", ["train", "certify", "attack", "analyse", "corruptions", "reproduce", "sweep", "tune"]
+)
 @pytest.mark.parametrize("name", ABSENT)
 def test_every_command_says_it(command, name, capsys):
     subjects = {"sweep": ["digits_ibp", "--out", "runs"], "reproduce": ["sabr", "table-2"]}
+    subjects["tune"] = ["digits_ibp", "--space", "l1=0,1", "--trials", "1", "--out", "runs"]
     try:
         status: object = main([command, *subjects.get(command, ["zoo:mnist_small_ibp"]), "--device", name])
     except SystemExit as refusal:  # of the argument

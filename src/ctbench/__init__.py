@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         results,
         specification,
         training,
+        tuning,
         verify,
         vnnlib,
         zoo,

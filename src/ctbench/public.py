@@ -8,6 +8,7 @@ from ctbench.recipes import recipe
 from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Segments
 from ctbench.results import Certification, Radii, SampleRecord, StageFailedWarning, Verdict
 from ctbench.training import Recipe, Run, load_network, load_run, load_weights, train
+from ctbench.tuning import tune
 from ctbench.verify import Records, certify, certify_radii, radii, read_vnnlib, verify_property, write_robustness
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "recipe",
     "save_onnx",
     "train",
+    "tune",
     "verify_property",
     "write_robustness",
 ]

@@ -7,7 +7,7 @@ import torch
 from tests import simulated_device
 from tests.contracts import conftest as examples
 from tests.contracts import ops as op_examples
-from tests.contracts import test_attacks, test_methods
+from tests.contracts import test_attacks, test_curves, test_methods, test_products
 from tests.instances import limited
 from tests.kinds import ours
 from tests.simulated_device import counted, memory_limit
@@ -136,6 +136,63 @@ def test_elementwise_ops(name):
             if other is not None:
                 same(one, other)
     assert torch.equal(away.exact(*ends).cpu(), op.exact(lower, upper))
+
+
+@pytest.mark.parametrize("name", op_examples.FUNCTIONS)
+def test_affine_ops_of_functions(name):
+    op, shape = op_examples.FUNCTIONS[name]
+    away, x = op.map(lambda tensor: at("sim", tensor)), torch.rand(2, *shape, dtype=torch.float64)
+    y = op(x)
+    a = torch.rand(2, 3, *y.shape[1:], dtype=torch.float64)
+    pairs = [(away(at("sim", x)), y), (away.magnitude(at("sim", x)), op.magnitude(x))]
+    for found, expected in [*pairs, (away.adjoint(at("sim", a)), op.adjoint(a))]:
+        same(found, expected)
+
+
+@pytest.mark.parametrize("name", sorted({*op_examples.CURVES} - {"mish", "gelu with tanh"}))  # these search for slopes
+def test_functions_of_one_variable(name):
+    op = op_examples.CURVES[name].op
+    ends = test_curves.intervals(name, torch.float64, 5)
+    away = tuple(at("sim", end) for end in ends)
+    slopes = op.slopes(*ends)
+    pairs = [(op.image(*away), op.image(*ends)), (op.slopes(*away), slopes)]
+    pairs.append((op.lines(*away, *(at("sim", slope) for slope in slopes)), op.lines(*ends, *slopes)))
+    for found, expected in pairs:
+        for one, other in zip(found, expected, strict=True):
+            same(one, other, 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("network", "domain"),
+    [
+        ("vit", "interval"),
+        ("vit", "crown-ibp"),
+        ("attention", "zonotope"),
+        ("multihead", "crown"),
+        ("group norm", "alpha-crown"),
+        ("log softmax", "crown"),
+    ],
+)
+def test_networks_with_products(network, domain):
+    model, _, x = test_products.build(network)
+    options = {"steps": 1} if domain == "alpha-crown" else {}
+    away, expected = (
+        ctbench.bounds(
+            at(device, model), at(device, x), threat("linf", 0.02, clip=None), domain=domain, **options
+        ).lower
+        for device in ("sim", "cpu")
+    )
+    same(away.detach(), expected.detach(), 1e-7)
+
+
+@pytest.mark.parametrize("domain", ["interval", "crown-ibp"])
+def test_recurrent_networks(domain):
+    """Torch's fused cells do not run on the simulated device, so the graph is moved there."""
+    _, graph, x = test_products.build("cells")
+    spec, region = test_products.specification(x), threat("linf", 0.02, clip=None).region
+    away = graph.detach().map(lambda tensor: at("sim", tensor))
+    bounds = ctbench.domains.domain(domain).lower_bounds
+    same(bounds(away, region(at("sim", x)), at("sim", spec)), bounds(graph.detach(), region(x), spec), 1e-7)
 
 
 @pytest.mark.parametrize("name", examples.REGIONS)

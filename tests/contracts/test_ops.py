@@ -5,10 +5,23 @@ import torch
 from tests.contracts.ops import AFFINE, CURVES, ELEMENTWISE, LAYERS, OPS, build, rand
 
 from ctbench.graph import Affine, Elementwise, Op, lower
-from ctbench.graph.ops import Add, BatchNorm, Concat, Conv2d, Dropout, Input, Known, Max, Product, Reshape
+from ctbench.graph.ops import (
+    Add,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Dropout,
+    Input,
+    Known,
+    Max,
+    MeanOfRows,
+    Normalised,
+    Product,
+    Reshape,
+)
 
 # neither affine nor elementwise, or known only on some numbers: see test_maximum, test_products and tests/graph
-BY_THEMSELVES = {Input, Add, Concat, Conv2d, Max, Product, Known, BatchNorm, Dropout}
+BY_THEMSELVES = {Input, Add, Concat, Conv2d, Max, Product, Known, MeanOfRows, Normalised, BatchNorm, Dropout}
 
 
 def subclasses(kind: type) -> set[type]:

@@ -11,6 +11,7 @@ from ctbench.attacks import PGD
 from ctbench.domains import backward, domain, interval, rounding, zonotope
 from ctbench.graph import Graph, freeze, trace, walk_forward
 from ctbench.graph.ops import Known, Product
+from ctbench.networks import ViT
 from ctbench.regions import L1, L2, Box, Linf, Region
 
 PLACES = (0.0, 1e-300, 1e-9, 0.3, 1.0, 7.0, 1e6)
@@ -125,6 +126,23 @@ class Recurrent(nn.Module):
         return self.head(self.layer(x)[0][:, -1])
 
 
+class Steps(nn.Module):
+    """Five steps of two features, and a recurrent layer."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.layer, self.head = kind(2, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x.flatten(1)[:, :10].unflatten(1, (5, 2)))[0][:, -1])
+
+
+def vit() -> nn.Module:
+    """Four patches of three values."""
+    network = ViT(patch=1, width=8, heads=2, hidden=8)
+    return nn.Sequential(nn.Unflatten(2, (2, 2)), *network.layers((3, 2, 2), 3))
+
+
 class Cells(nn.Module):
     """Cells called step by step, with their states."""
 
@@ -166,6 +184,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "gru": lambda: Recurrent(nn.GRU),
     "lstm": lambda: Recurrent(nn.LSTM, bidirectional=True),
     "cells": Cells,
+    "vit": vit,
+    "gru of 5 steps": lambda: Steps(nn.GRU),
+    "lstm of 5 steps": lambda: Steps(nn.LSTM),
 }
 SHAPE = (3, 4)
 REGIONS: dict[str, Callable[[Tensor, float], Region]] = {
@@ -277,7 +298,15 @@ def plain_mccormick(graph: Graph, region: Region, spec: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "factor"), [("layer norm", 1.1), ("attention", 3.0), ("gru", 1.3), ("multihead", 1.02)]
+    ("name", "factor"),
+    [
+        ("layer norm", 1.4),
+        ("attention", 5.0),
+        ("gru of 5 steps", 2.5),
+        ("multihead", 1.08),
+        ("vit", 40.0),
+        ("lstm of 5 steps", 1.05),
+    ],
 )
 def test_bounds_are_tighter_than_planes_of_mccormick_over_intervals(name, factor):
     """How far bounds lie below the values at the centre, on average over 20 random networks."""

@@ -24,13 +24,14 @@ from ctbench.networks import architectures
 from ctbench.recipes import recipes
 from ctbench.regions import threats
 from ctbench.results.decimals import decimals
+from ctbench.tuning import spaces
 from ctbench.verify import stage_types
 
 NARROW = 140  # characters of a terminal in which columns would be too narrow to read
 
 
 def run(args: argparse.Namespace) -> None:
-    list_kind = {"recipes": _recipes, "figures": _figures}.get(args.kind)
+    list_kind = {"recipes": _recipes, "figures": _figures, "spaces": _spaces}.get(args.kind)
     entries = list_kind() if list_kind else _members(args.kind)
     heading, *entries = entries
     if args.pattern is not None:
@@ -77,6 +78,11 @@ def _figures() -> list[tuple[str, ...]]:
     shown = [(paper, figure) for paper in PAPERS for figure in figures(paper).values()]
     entries = [(paper, figure.number, figure.records, figure.claim) for paper, figure in shown]
     return [("paper", "figure", "records", "claim"), *entries]
+
+
+def _spaces() -> list[tuple[str, ...]]:
+    """Headings, then one row per space of `ctbench tune`."""
+    return [("name", "about"), *spaces().items()]
 
 
 def _members(kind: str) -> list[tuple[str, ...]]:

@@ -30,6 +30,7 @@ from ctbench.cli.arguments import (
     show,
     sweep,
     train,
+    tune,
     vnncomp,
 )
 from ctbench.cli.options import imported
@@ -53,6 +54,7 @@ COMMANDS = {  # the arguments of each command; what it does is in the module of 
     "convert": convert,
     "corruptions": corruptions,
     "sweep": sweep,
+    "tune": tune,
     "reproduce": reproduce,
     "listing": listing,
     "demo": demo,

@@ -25,6 +25,7 @@ from ctbench.results import CertificationFiles, RunFolder
 from ctbench.results.runs import effort, region_name
 from ctbench.training import Recipe
 from ctbench.training.runs import check_folder
+from ctbench.tuning.space import split
 from ctbench.verify import stages_by_name, timeout_of, with_attack
 
 PASSED_ON = ("data", "device", "model", "data_from")  # options of training and certification
@@ -261,18 +262,6 @@ def combinations(options: Sequence[str]) -> list[tuple[str, ...]]:
             raise ValueError(f"--grid {option!r}: {twice[0]} is there twice, name each value once")
         choices.append([f"{path}={value}" for value in values])
     return list(product(*choices))
-
-
-def split(text: str) -> list[str]:
-    """The parts between commas that are not in brackets: "[1,2],3" has two."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "[{") - (character in "]}")
-        if character == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
 
 
 def chosen(patterns: list[str]) -> list[str]:

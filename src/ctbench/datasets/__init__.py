@@ -13,6 +13,7 @@ from ctbench.datasets.corrupted import Corrupted, corrupt, corrupted
 from ctbench.datasets.digits import Digits
 from ctbench.datasets.folder import Folder
 from ctbench.datasets.given import GivenData
+from ctbench.datasets.held_out import HeldOut, Withheld, WithheldError
 from ctbench.datasets.mnist import MNIST
 from ctbench.datasets.published_corruptions import (
     CIFAR10C,
@@ -38,6 +39,7 @@ __all__ = [
     "Examples",
     "Folder",
     "GivenData",
+    "HeldOut",
     "Images",
     "PublishedCorruption",
     "Separable",
@@ -45,6 +47,8 @@ __all__ = [
     "TinyImageNet",
     "TinyImageNetC",
     "Vectors",
+    "Withheld",
+    "WithheldError",
     "corrupt",
     "corrupted",
     "datasets",

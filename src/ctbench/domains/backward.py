@@ -24,11 +24,12 @@ from ctbench.domains.rounding import Losses
 from ctbench.domains.unsupported import no_rule
 from ctbench.domains.window_form import WindowForm
 from ctbench.graph import Affine, BackwardRule, Elementwise, Graph, Lines, Node, Op, walk_backward
-from ctbench.graph.ops import Add, Concat, Max, Planes, Product, Reshape, Select, Shape
+from ctbench.graph.ops import Add, Concat, Max, Planes, Product, Refined, Reshape, Select, Shape
 from ctbench.regions import Box, Region
 
 # the position of a relaxed node, the node and a form over it, to a form over each of its inputs
 Relax = Callable[[int, Node, Form], tuple[Form, ...]]
+Shares = tuple[Form | None, ...]  # a form over each input of a node; None is 0
 
 # ------------------------------------------------------------------------------------------------- the way back
 
@@ -47,33 +48,38 @@ def rule(relax: Relax, losses: Losses | None) -> BackwardRule[Form]:
     return lambda at, node, form: shares(at, node, rounding.through(form, at, losses), relax)
 
 
-def shares(at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+def shares(at: int, node: Node, form: Form, relax: Relax) -> Shares:
     """The forms over the inputs of a node whose sum is, or bounds, a form over the node."""
     return _shares(node.op, at, node, form, relax)
 
 
 @singledispatch
-def _shares(op: Op, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+def _shares(op: Op, at: int, node: Node, form: Form, relax: Relax) -> Shares:
     raise no_rule("CROWN", op)
 
 
 @_shares.register
-def _(op: Affine, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+def _(op: Affine, at: int, node: Node, form: Form, relax: Relax) -> Shares:
     return (form.through(op),)
 
 
 @_shares.register
-def _(op: Elementwise | Max | Product, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+def _(op: Elementwise | Max | Product, at: int, node: Node, form: Form, relax: Relax) -> Shares:
     return relax(at, node, form)
 
 
 @_shares.register
-def _(op: Add, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+def _(op: Add, at: int, node: Node, form: Form, relax: Relax) -> Shares:
     return form, form.without_constant()  # the constant belongs to the sum: count it once
 
 
 @_shares.register
-def _(op: Concat, at: int, node: Node, form: Form, relax: Relax) -> tuple[Form, ...]:
+def _(op: Refined, at: int, node: Node, form: Form, relax: Relax) -> Shares:
+    return form, *(None for _ in node.inputs[1:])
+
+
+@_shares.register
+def _(op: Concat, at: int, node: Node, form: Form, relax: Relax) -> Shares:
     form = form.dense()
     first, *others = op.split(form.coefficients)
     return replace(form, coefficients=first), *(replace(form.without_constant(), coefficients=part) for part in others)

@@ -280,7 +280,7 @@ class Relaxation:
 
         step = backward.rule(relax, self.losses)
 
-        def rule(at: int, node: Node, form: Form) -> tuple[Form, ...]:
+        def rule(at: int, node: Node, form: Form) -> backward.Shares:
             return step(at, node, form + self._ranges(at, free) if at in free.weights else form)
 
         end = len(self.graph.nodes) - 1

@@ -45,7 +45,7 @@ from ctbench.domains.relaxations import parallel
 from ctbench.domains.unsupported import no_rule
 from ctbench.domains.zonotope import Band, by_row
 from ctbench.graph import Affine, Graph, Op
-from ctbench.graph.ops import Add, Concat
+from ctbench.graph.ops import Add, Concat, Refined
 from ctbench.regions import Box, L2Ball, Region
 
 
@@ -175,6 +175,11 @@ def _image(op: Op, *sketches: Sketch) -> Sketch:
 @_image.register
 def _(op: Affine, z: Sketch) -> Sketch:
     return Sketch(op(z.center), by_row(op.linear, z.sums), z.projections)
+
+
+@_image.register
+def _(op: Refined, z: Sketch, *others: Sketch) -> Sketch:
+    return z
 
 
 @_image.register

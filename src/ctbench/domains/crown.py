@@ -26,6 +26,7 @@ from ctbench.domains import interval, rounding
 from ctbench.domains.backward import (
     Relax,
     Relaxed,
+    Shares,
     all_lines,
     back_to_input,
     by_lines,
@@ -46,6 +47,7 @@ from ctbench.domains.rounding import Loss, Losses
 from ctbench.domains.window_form import WindowForm
 from ctbench.graph import Graph, Node, backward_steps, walk_backward
 from ctbench.graph.ops import Max
+from ctbench.graph.ops.refined import FACTS
 from ctbench.regions import Ball, Box, L2Ball, Polytope, Region
 
 LIVE_COPIES = 10  # copies of the coefficients in memory while a form passes through a layer
@@ -167,7 +169,7 @@ class Crown(Domain):
                     refined = _refine(
                         graph, region, at, wanted, lines, charged, memory, one_slope=one_slope, select=select
                     )
-                    box = refined if self.pure else box.intersect(refined)
+                    box = refined if self.pure and not isinstance(node.op, FACTS) else box.intersect(refined)
             boxes.append(box)
             ready = (each for each in graph.readers(at) if graph.nodes[each].op.relaxed)
             lines |= {
@@ -236,9 +238,9 @@ def _widest(graph: Graph, form: Form, relax: Relax, at: int) -> int:
     """The largest number of coefficients of a form on its way back from node `at`."""
     widths = [form.width]
 
-    def measured(at: int, node: Node, form: Form) -> tuple[Form, ...]:
+    def measured(at: int, node: Node, form: Form) -> Shares:
         parts = shares(at, node, form, relax)
-        widths.extend(part.width for part in parts)
+        widths.extend(part.width for part in parts if part is not None)
         return parts
 
     walk_backward(graph, measured, form, at)

@@ -29,7 +29,7 @@ from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.rounding import Losses
 from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
-from ctbench.graph.ops import Add, Concat, Conv2d, Linear, Max, Product, Reshape, Scale, Shift
+from ctbench.graph.ops import Add, Concat, Conv2d, Linear, Max, Product, Refined, Reshape, Scale, Shift
 from ctbench.regions import Box, L2Ball, Region
 
 # the last layer is merged once per distinct set of forms if at least this many samples share a set on average, and if
@@ -145,7 +145,7 @@ class _Reached:
 
     def widened(self, loss: rounding.Loss) -> _Reached:
         """The set, larger by its rounding errors."""
-        ellipsoid = self.ellipsoid and replace(self.ellipsoid, error=self.ellipsoid.error + loss.box)
+        ellipsoid = self.ellipsoid and replace(self.ellipsoid, error=self.ellipsoid.error + loss.below)
         return _Reached(rounding.widened(self.box, loss), ellipsoid)
 
 
@@ -225,6 +225,11 @@ def _(op: Elementwise, box: Box) -> Box:
 @_image.register
 def _(op: Product, first: Box, second: Box) -> Box:
     return Box(*op.image((first.lower, first.upper), (second.lower, second.upper)))
+
+
+@_image.register
+def _(op: Refined, box: Box, *others: Box) -> Box:
+    return box.intersect(Box(*op.around(*((other.lower, other.upper) for other in others))))
 
 
 @_image.register

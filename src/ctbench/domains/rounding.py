@@ -9,8 +9,8 @@ order, blocked, vectorised and with fused products. In every order, a sum of n p
 Errors may all have one sign, so the errors are added, not their squares. Every node y of a graph has a loss, a bound of
 its rounding errors, with |x| from boxes of the inputs of the node over the whole region:
 
-    box       the error of an end of its interval:   affine   gamma_n (|W| |x| + |b|)
-                                                     f(x)     a few u |f|, and the error of libm
+    below,    the errors of the ends of its interval:  affine   gamma_n (|W| |x| + |b|)
+    above                                              f(x)     a few u |f|, and the error of libm, at each end
     step      the error of one step backward of a linear form <a, y> + c, for each unit of |a|. The computed
               coefficients are taken as they are; the error is their difference from W^T a (or from the lines):
                   |<fl(W^T a) - W^T a, x>|  <=  gamma_m <|a|, |W| |x|>,      the sum for the offset <a, b> likewise
@@ -42,13 +42,18 @@ from ctbench.graph.ops import (
     Add,
     AlongAxis,
     AvgPool2d,
+    Clamp,
+    ClampEach,
     Concat,
     Convolution,
     ConvTranspose,
+    Known,
     Linear,
     Max,
     Mean,
     Product,
+    Refined,
+    ReLU,
     Reshape,
     Scale,
     Select,
@@ -69,7 +74,9 @@ MOST = 1e270  # the largest error: if it is exceeded, sums may have overflowed
 class Loss:
     """A bound of the rounding errors at one node, for each of B samples."""
 
-    box: Tensor  # [B, *node]: how far a computed end of its interval may lie inside the exact interval
+    # [B, *node]: how far the computed lower and upper ends of its interval may lie inside the exact interval
+    below: Tensor
+    above: Tensor
     # [B, *node]: the loss of a form in its step through the node, for each unit of |coefficient|; None if it is part of
     # the loss of the op that reads the node
     step: Tensor | None
@@ -79,16 +86,18 @@ class Loss:
 
     def take(self, samples: Tensor) -> Loss:
         step = None if self.step is None else self.step[samples]
-        return Loss(self.box[samples], step, self.start[samples], self.minimum[samples], self.floor[samples])
+        below, above = self.below[samples], self.above[samples]
+        return Loss(below, above, step, self.start[samples], self.minimum[samples], self.floor[samples])
 
     @classmethod
     def joined(cls, parts: Sequence[Loss]) -> Loss:
         """The losses of the samples of several batches."""
         steps = [part.step for part in parts if part.step is not None]
-        box, start, minimum, floor = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ("box", "start", "minimum", "floor")
+        below, above, start, minimum, floor = (
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("below", "above", "start", "minimum", "floor")
         )
-        return cls(box, torch.cat(steps) if steps else None, start, minimum, floor)
+        return cls(below, above, torch.cat(steps) if steps else None, start, minimum, floor)
 
 
 Losses = Sequence[Loss]  # by the position of the node; None for a graph that is not outward
@@ -114,7 +123,8 @@ def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, 
         # the minimum over a region that is not a box takes a few sums over the input
         sums = 1 if isinstance(region, Box) else 4
         minimum = sums * minimum + 4 * UNIT * MORE * reach
-        return Loss(_in_range(4 * UNIT * reach + VANISHED), None, minimum, minimum, _floor(reach))
+        box = _in_range(4 * UNIT * reach + VANISHED)
+        return Loss(box, box, None, minimum, minimum, _floor(reach))
     inputs = [greatest(boxes[i]) for i in node.inputs]
     floor = _floor(*inputs, reach)
     if isinstance(node.op, Elementwise):
@@ -124,13 +134,13 @@ def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, 
         # planes: sums over the entries, offsets from their ends, and the sum over the coefficients of the forms
         entries = inputs[0].shape[1]
         step = UNIT * (size + 2 * entries + 4 * MORE) * 3 * (inputs[0].sum(1) + reach)
-        return Loss(box, step, step, minimum, floor)
+        return Loss(box, box, step, step, minimum, floor)
     if isinstance(node.op, Product):
         # planes p x + q y + t with |p| <= |y| and |q| <= |x|: two terms of at most |x| |y|, and |t| <= 3 |x| |y|
         step = UNIT * (size + 4 * MORE) * 8 * inputs[0] * inputs[1] + 2 * box
-        return Loss(box, step, step, minimum, floor)
+        return Loss(box, box, step, step, minimum, floor)
     start = box + UNIT * MORE * reach
-    return Loss(box, None if _is_charged_later(graph, at) else start, start, minimum, floor)
+    return Loss(box, box, None if _is_charged_later(graph, at) else start, start, minimum, floor)
 
 
 def _relaxed(graph: Graph, at: int, boxes: Sequence[Box], before: Losses, minimum: Tensor, floor: Tensor) -> Loss:
@@ -139,11 +149,23 @@ def _relaxed(graph: Graph, at: int, boxes: Sequence[Box], before: Losses, minimu
     assert isinstance(op, Elementwise)
     read = boxes[source]
     reach, steepest = _image(op, read)
-    box = _in_range(UNIT * MORE * reach + op.error(read.lower, read.upper) + MORE * VANISHED)
-    step = UNIT * (size + 4 * MORE) * (reach + steepest * greatest(read)) + 2 * box
+    error = UNIT * MORE * reach + op.error(read.lower, read.upper) + MORE * VANISHED
+    step = _in_range(UNIT * (size + 4 * MORE) * (reach + steepest * greatest(read)) + 2 * error)
     if _is_charged_later(graph, source):
         step = step + steepest * before[source].start * (1 + 1e-9)
-    return Loss(box, step, step, minimum, floor)
+    return Loss(*_errors_of_ends(op, read), step, step, minimum, floor)
+
+
+def _errors_of_ends(op: Elementwise, read: Box) -> tuple[Tensor, Tensor]:
+    first, last = op.image(read.lower, read.upper)
+    if isinstance(op, Known | Clamp | ClampEach | ReLU):  # ends that are cut off are not rounded
+        return torch.zeros_like(first), torch.zeros_like(last)
+    errors = op.image_errors(read.lower, read.upper)
+    below, above = (
+        _in_range(UNIT * MORE * end.abs() + error + MORE * VANISHED)
+        for end, error in zip((first, last), errors, strict=True)
+    )
+    return below, above
 
 
 def _image(op: Elementwise, read: Box) -> tuple[Tensor, Tensor]:
@@ -161,9 +183,9 @@ def _is_charged_later(graph: Graph, at: int) -> bool:
 
 def widened(box: Box, loss: Loss) -> Box:
     """The box of a node, widened by its loss."""
-    if "center" in vars(box):
-        return Box.around(box.center, box.radius + loss.box)
-    return Box(box.lower - loss.box, box.upper + loss.box)
+    if "center" in vars(box) and loss.below is loss.above:
+        return Box.around(box.center, box.radius + loss.below)
+    return Box(box.lower - loss.below, box.upper + loss.above)
 
 
 def through(form: Form, at: int, losses: Losses | None) -> Form:
@@ -221,6 +243,8 @@ def of_op(node: Node, box: Box, sizes: list[Tensor], terms: int) -> Tensor:
         reach, steepest = _image(node.op, box)
         reach = reach + steepest * (greatest(box) + sizes[0])
         return _in_range(4 * UNIT * MORE * reach + 2 * node.op.error(box.lower, box.upper) + MORE * VANISHED)
+    if isinstance(node.op, Refined):  # the same zonotope
+        return torch.zeros_like(sizes[0])
     return _value(node.op, node.shape, *sizes)
 
 
@@ -247,6 +271,9 @@ def _value(op: Op, shape: Shape, *inputs: Tensor) -> Tensor:
         return _in_range(4 * UNIT * op(*inputs) + VANISHED)
     if isinstance(op, Product):
         return _in_range(UNIT * MORE * inputs[0] * inputs[1] + MORE * VANISHED)
+    if isinstance(op, Refined):
+        terms, sums = op.terms(*inputs[1:])
+        return _in_range(UNIT * (terms + MORE) * sums + MORE * VANISHED * (1 + terms))
     if isinstance(op, Affine):
         return _affine(op, shape, inputs[0])
     raise TypeError(f"there is no rounding error for {type(op).__name__}: derive the op from Affine or Elementwise")

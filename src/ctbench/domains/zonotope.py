@@ -36,7 +36,8 @@ from ctbench.domains.relaxations import parallel
 from ctbench.domains.rounding import Loss
 from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Affine, Elementwise, Graph, Op
-from ctbench.graph.ops import Add, Concat, Max, Product
+from ctbench.graph.ops import Add, Concat, Max, Product, Refined
+from ctbench.graph.ops.refined import FACTS
 from ctbench.regions import Box, Region
 
 NO_TERM = -1  # the term of rows that pad a sample with fewer error terms
@@ -112,7 +113,8 @@ class Zonotope(Domain):
                     rounding.of_op(node, pre_activation, [each.size for each in inputs], zonotope.terms.shape[1])
                 )
             zonotopes.append(zonotope.folded(self.fold))
-            boxes.append(zonotopes[at].box if self.pure else zonotopes[at].box.intersect(box))
+            alone = self.pure and not isinstance(node.op, FACTS)
+            boxes.append(zonotopes[at].box if alone else zonotopes[at].box.intersect(box))
             first += math.prod(node.shape)
         return zonotopes, boxes if inner is None else inner
 
@@ -253,6 +255,11 @@ def _(op: Product, band: Band | None, first: int, x: ZonotopeSet, y: ZonotopeSet
         torch.cat([terms, new], dim=1),
         x.center.abs() * y.radius + y.center.abs() * x.radius,
     )
+
+
+@_image.register
+def _(op: Refined, band: Band | None, first: int, z: ZonotopeSet, *others: ZonotopeSet) -> ZonotopeSet:
+    return z
 
 
 @_image.register

@@ -55,6 +55,7 @@ class Builder:
         self.nodes = [Node("input", Input(), (), input_shape)]
         self.storages = [0]  # the storage of each node
         self.overwritten: set[int] = set()  # nodes with memory that a later layer has overwritten
+        self.weights_of_means: set[int] = set()  # nodes whose rows, along the last axis, are >= 0 and sum to 1
 
     @property
     def input(self) -> Value:
@@ -113,6 +114,15 @@ class Builder:
         self.nodes.append(Node(path, self._on_device(op), tuple(value.index for value in inputs), shape))
         self.storages.append(storage)
         return Value(index, shape if any(value.shape for value in inputs) else (), storage)
+
+    def is_weights_of_means(self, value: Value) -> bool:
+        """Whether the rows of a value are >= 0 and sum to 1, except for a dropout, which bounds do not see."""
+        at = value.index
+        while isinstance(self.nodes[at].op, Dropout | Reshape) and at not in self.weights_of_means:
+            (at,) = self.nodes[at].inputs
+            if self.nodes[at].shape != value.shape:
+                return False
+        return at in self.weights_of_means
 
     def number(self, value: float) -> Tensor:
         """A number as a tensor of the network's precision; in double precision it is exactly the Python number."""

@@ -29,6 +29,8 @@ from ctbench.graph.ops import (
     Linear,
     Log,
     Mean,
+    MeanOfRows,
+    Normalised,
     Power,
     Product,
     Scale,
@@ -37,6 +39,7 @@ from ctbench.graph.ops import (
 )
 from ctbench.graph.ops.along import Weights, centred, differences, total
 from ctbench.graph.ops.base import UnsupportedLayerError
+from ctbench.graph.ops.curves import CAP
 
 # ------------------------------------------------------------------------------------------------------- shapes
 
@@ -149,7 +152,10 @@ def matmul(build: Builder, path: str, first: Value, second: Value) -> Value:
     rank = len(first.shape)
     rows = unsqueezed(build, path, first, rank - 1)  # [..., m, 1, k]
     columns = unsqueezed(build, path, swapped(build, path, second, -1, -2), rank - 2)  # [..., 1, n, k]
-    return summed(build, path, product(build, path, rows, columns), rank)
+    result = summed(build, path, product(build, path, rows, columns), rank)
+    if build.is_weights_of_means(first):
+        return build.append(path, MeanOfRows(), result, first, second)
+    return result
 
 
 def times_matrix(build: Builder, path: str, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
@@ -159,16 +165,15 @@ def times_matrix(build: Builder, path: str, x: Value, weight: Tensor, bias: Tens
 
 # ------------------------------------------------------------------------------------------------------- softmax
 
-# A term above exp(CAP) makes a softmax smaller than 5e-18, whatever its size. So terms are cut off there: this changes
-# the softmax by less than the error that bounds of a reciprocal allow for, 64 2^-52, and no sum overflows.
-CAP = 40.0
-
 
 def softmax(build: Builder, path: str, x: Value, dim: int, keep: Tensor | None = None) -> Value:
     """The softmax along an axis; entries where `keep`, which broadcasts to x, is false are left out, and give 0."""
     sums = _sums_of_exponentials(build, path, x, dim, keep)
     result = power(build, path, sums, -1.0)
-    return result if keep is None else masked(build, path, result, keep)
+    result = result if keep is None else masked(build, path, result, keep)
+    if dim == len(x.shape) - 1 and (keep is None or bool(keep.any(-1).all())):
+        build.weights_of_means.add(result.index)
+    return result
 
 
 def log_softmax(build: Builder, path: str, x: Value, dim: int) -> Value:
@@ -222,10 +227,10 @@ def variance(build: Builder, path: str, x: Value, dims: Sequence[int], correctio
     flat = build.move(path, lambda t: t.permute(order).reshape(len(t), *shape, count), x)
     last = len(shape)
     squares = power(build, path, along(build, path, flat, centred(count), last), 2.0)
-    result = build.append(path, Known(0.0, math.inf), mean(build, path, squares, [last]))
+    result = mean(build, path, squares, [last])
+    result = scaled(build, path, result, count / (count - correction)) if correction else result
     kept = tuple(1 if dim in dims else size for dim, size in enumerate(x.shape))
-    result = reshaped(build, path, result, kept)
-    return result if not correction else scaled(build, path, result, count / (count - correction))
+    return reshaped(build, path, build.append(path, Known(0.0, math.inf), result), kept)
 
 
 def normalised(build: Builder, path: str, x: Value, eps: float, *, center: bool = True) -> Value:
@@ -235,7 +240,8 @@ def normalised(build: Builder, path: str, x: Value, eps: float, *, center: bool 
     squares = shifted(build, path, mean(build, path, power(build, path, moved, 2.0), [last]), eps)
     factor = power(build, path, build.append(path, Known(eps, math.inf), squares), -0.5)
     most = math.sqrt(size - 1 if center else size) * (1 + 2.0**-50)
-    return build.append(path, Known(-most, most), product(build, path, moved, factor))
+    result = build.append(path, Known(-most, most), product(build, path, moved, factor))
+    return build.append(path, Normalised(eps), result, moved)
 
 
 def unit_vectors(build: Builder, path: str, x: Value, dim: int, eps: float) -> Value:

@@ -106,13 +106,14 @@ def walk_forward(graph: Graph, rule: Callable[..., State], start: State) -> list
     return states
 
 
-BackwardRule = Callable[[int, Node, Carried], tuple[Carried, ...]]
+BackwardRule = Callable[[int, Node, Carried], tuple[Carried | None, ...]]
 
 
 def walk_backward(graph: Graph, rule: BackwardRule[Carried], form: Carried, at: int = -1) -> Carried:
     """Carry a form from node `at` back to the input.
 
-    rule(at, node, form) gives the share of each input of the node at position `at`; shares of one node add up.
+    rule(at, node, form) gives the share of each input of the node at position `at`; shares of one node add up. An
+    input without a share has None.
     """
     *_, last = backward_steps(graph, rule, form, at)
     return last[0]
@@ -130,7 +131,8 @@ def backward_steps(
         yield forms
         node = graph.nodes[at]
         for source, share in zip(node.inputs, rule(at, node, forms.pop(at)), strict=True):
-            forms[source] = forms[source] + share if source in forms else share
+            if share is not None:
+                forms[source] = forms[source] + share if source in forms else share
     yield forms
 
 

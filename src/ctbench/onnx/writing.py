@@ -333,9 +333,10 @@ for _kind in _SAME_NAME:
     node_of.register(_kind, lambda op, writer: writer.node(type(op).__name__, *writer.inputs))
 
 
-@node_of.register
-def _(op: graph_ops.Known, writer: NodeWriter) -> str:
-    return writer.node("Identity", *writer.inputs)
+@node_of.register(graph_ops.Known)
+@node_of.register(graph_ops.Refined)
+def _(op: graph_ops.Known | graph_ops.Refined, writer: NodeWriter) -> str:
+    return writer.node("Identity", writer.inputs[0])
 
 
 @node_of.register

@@ -132,11 +132,12 @@ def _rows_of(folder: RunFolder, name: str) -> list[Row]:
     for files in certifications:
         settings = files.read_settings()
         names = {part: settings.get(part, "-") for part in ("dataset", "network", "norm")}
+        selected = about["selected_on_test"] or settings.get("selected_on") == "test"  # as of a study, by its settings
         stronger = {"attack": settings["attack"]} if "attack" in settings else {}  # of --attack-steps, -restarts
         attacked = _attacked(folder, settings, names["dataset"] if trained["dataset"] == "-" else trained["dataset"])
         rows.append(
             Row(
-                **about | {"parameters": {**about["parameters"], **stronger}},
+                **about | {"parameters": {**about["parameters"], **stronger}, "selected_on_test": selected},
                 **names,
                 eps=settings.get("eps"),
                 certification=files.open(),

@@ -9,6 +9,7 @@ from ctbench.results.generalisation import CorruptionRecord, Generalisation, app
 from ctbench.results.published import Published, PublishedResult, published_result, published_results
 from ctbench.results.radii import Radii, RadiusFiles, SampleRadius
 from ctbench.results.runs import CertificationFiles, RunFolder
+from ctbench.results.studies import Study, StudyFolder, TrialRecord
 from ctbench.results.verdicts import OUTCOMES, Open, Verdict
 
 __all__ = [
@@ -34,7 +35,10 @@ __all__ = [
     "SampleRadius",
     "SampleRecord",
     "StageFailedWarning",
+    "Study",
+    "StudyFolder",
     "Summary",
+    "TrialRecord",
     "Verdict",
     "append_corruptions",
     "certification_of",

@@ -15,6 +15,7 @@ KINDS = (
     "analyses",
     "corruptions",
     "figures",
+    "spaces",
 )
 
 

@@ -27,6 +27,7 @@ from ctbench.graph.ops.piecewise import (
     Softshrink,
 )
 from ctbench.graph.ops.products import Planes, Product
+from ctbench.graph.ops.refined import MeanOfRows, Normalised, Refined
 from ctbench.graph.ops.resampling import resized
 from ctbench.graph.ops.smooth import GELU, Sigmoid, SiLU, Smooth, Tanh
 from ctbench.graph.ops.steps import Floor, Sign, Step
@@ -71,7 +72,9 @@ __all__ = [
     "Log",
     "Max",
     "Mean",
+    "MeanOfRows",
     "Mish",
+    "Normalised",
     "Op",
     "PReLU",
     "PiecewiseLinear",
@@ -80,6 +83,7 @@ __all__ = [
     "Power",
     "Product",
     "ReLU",
+    "Refined",
     "Reshape",
     "Scale",
     "ScaledConv2d",

@@ -146,6 +146,11 @@ class Elementwise(Op):
         """
         return 64 * EPSILON * (1 + torch.maximum(lower.abs(), upper.abs()))
 
+    def image_errors(self, lower: Tensor, upper: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Bounds of the errors of both ends of the image, besides a few units in the last place of each end."""
+        error = self.error(lower, upper)
+        return error, error
+
     def exact(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Whether f is a line on [l, u], so that tighter bounds of the input would change nothing."""
         least, greatest = self.slopes(lower, upper)

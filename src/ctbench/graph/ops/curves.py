@@ -26,6 +26,10 @@ from torch import Tensor
 from ctbench.graph.ops.base import EPSILON
 from ctbench.graph.ops.smooth import Smooth
 
+# A term above exp(CAP) makes a softmax smaller than CUT, whatever its size: so a softmax cuts its terms off there, and
+# no sum of them overflows. The bounds of a reciprocal allow for this change
+CAP, CUT = 40.0, 2.0**-57
+
 NEAREST = (
     2.0**-20
 )  # slopes of a root at points below this share of the upper end are not used: they are nearly infinite
@@ -70,6 +74,15 @@ class Curve(Smooth):
         return torch.where(rising, tangent, chord), torch.where(rising, chord, tangent)
 
 
+class Precise(Curve):
+    """A function that torch computes to a few units in the last place of its value, which is least or greatest at exact
+    points: ends of [l, u], or 0.
+    """
+
+    def image_errors(self, lower: Tensor, upper: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        return 0.0, 0.0
+
+
 class Increasing(Curve):
     """A function that increases, and is defined everywhere."""
 
@@ -81,7 +94,7 @@ class Increasing(Curve):
 
 
 @dataclass(frozen=True)
-class Exp(Increasing):
+class Exp(Precise, Increasing):
     """exp(z)."""
 
     convex: ClassVar[bool] = True
@@ -98,7 +111,7 @@ class Exp(Increasing):
 
 
 @dataclass(frozen=True)
-class CappedExp(Increasing):
+class CappedExp(Precise, Increasing):
     """exp(min(z, cap)): where only the reciprocal of a sum of such terms matters, it differs by at most exp(-cap)."""
 
     cap: float
@@ -144,7 +157,7 @@ class Log(Curve):
 
 
 @dataclass(frozen=True)
-class Power(Curve):
+class Power(Precise):
     """z^p. A whole p > 0 takes all numbers, a whole p < 0 all but 0, another p > 0 takes z >= 0, and p < 0 takes z > 0.
 
     So the square root is p = 1/2, the reciprocal p = -1, and the reciprocal of a square root p = -1/2.
@@ -184,6 +197,10 @@ class Power(Curve):
                 torch.where(lower < 0, lower, torch.maximum(lower, nearest)), torch.maximum(upper, nearest)
             )
         return super().slopes(lower, upper)
+
+    def image_errors(self, lower: Tensor, upper: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        # a softmax is the reciprocal of sums whose terms are cut off at exp(CAP): this changes it by less than CUT
+        return (CUT, CUT) if self.exponent == -1 else (0.0, 0.0)
 
     def error(self, lower: Tensor, upper: Tensor) -> Tensor | float:
         return super().error(lower, upper) * (

@@ -1,0 +1,155 @@
+"""The files of a study that others read: see `ctbench.results.studies`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ctbench.files import write_whole
+from ctbench.results import Study, StudyFolder, TrialRecord, jsonl
+from ctbench.tuning.plan import Plan
+
+MARKS = {
+    "held-out": "Trials were compared on images held out of the training set; the test images were certified once, by "
+    "the final runs.",
+    "ctbench-test-data": "**Trials were compared on the test images, the protocol of CTBench: the results on these "
+    "images are optimistic.**",
+}
+
+
+def begun(plan: Plan, trials: int) -> dict[str, Any]:
+    """The content of study.json before there is a choice."""
+    return plan.to_json() | {
+        "trials": trials,
+        "chosen": None,
+        "why": "",
+        "importance": None,
+        "results": [],
+        "finished": False,
+    }
+
+
+def write_trials(plan: Plan, records: Sequence[TrialRecord]) -> None:
+    """Write trials.jsonl and trials.csv."""
+    jsonl.rewrite(plan.folder.trials, (record.to_json() for record in records))
+    rows = [_row(record) for record in records]
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(plan.folder.table, text.getvalue().encode())
+
+
+def _row(record: TrialRecord) -> dict[str, Any]:
+    """A record as a row: parameters and bounds have columns of their own."""
+    row = record.to_json()
+    parameters, bounds = row.pop("parameters"), row.pop("bounds")
+    columns: dict[str, Any] = {f"bound after epoch {epoch}": value for epoch, value in bounds.items()}
+    return {**row, **parameters, **columns}
+
+
+def write_text(study: Study) -> None:
+    """Write study.md."""
+    write_whole(StudyFolder(study.path).text, text(study).encode())
+
+
+def text(study: Study) -> str:
+    """A study to read, in Markdown."""
+    content = study.content
+    lines = [
+        f"# A study of {content['name']}",
+        "",
+        f"Protocol: `{study.protocol}`. {MARKS[study.protocol]}",
+        "",
+        f"Objective: {study.objective}. {_counted(study)}",
+        "",
+        "## Chosen",
+        "",
+        f"{content['why'] or 'Nothing yet: trials are still to come.'}",
+        "",
+        *_table(_results(study)),
+        "",
+        f"## Trials ({content['compared_on']} images)",
+        "",
+        *_table([_shown(trial) for trial in study.trials]),
+        "",
+        "## Importance of parameters",
+        "",
+        *_importance(content["importance"]),
+        "",
+        "## Settings",
+        "",
+        *_table([{"parameter": name, "values": _values(values)} for name, values in content["space"].items()]),
+        "",
+        *_table([{"setting": name, "value": str(value)} for name, value in content["settings"].items()]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _counted(study: Study) -> str:
+    states = [trial.state for trial in study.trials]
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    return f"{len(states)} of {study.content['trials']} trials: {', '.join(counts) or 'none has begun'}."
+
+
+def _results(study: Study) -> list[dict[str, str]]:
+    """A row for each final run."""
+    rows = []
+    for result in study.results:
+        row = {"run": result["folder"], "trial": str(result["trial"]), "seed": str(result["seed"])}
+        if "error" in result:
+            rows.append(row | {"result": result["error"]})
+            continue
+        accuracies = {
+            f"{kind} %": _percent(result[f"{kind}_accuracy"]) for kind in ("natural", "adversarial", "certified")
+        }
+        rows.append(row | {"test images": str(result["samples"])} | accuracies)
+    return rows
+
+
+def _shown(trial: TrialRecord) -> dict[str, str]:
+    """A row for a trial."""
+    ending = f"pruned after epoch {trial.pruned_at}" if trial.pruned_at else trial.error or trial.state
+    bounds = ", ".join(f"{epoch}: {_percent(value)}" for epoch, value in trial.bounds.items())
+    return {
+        "trial": str(trial.trial),
+        **{
+            name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in trial.parameters.items()
+        },
+        "natural %": _percent(trial.natural_accuracy),
+        "certified %": _percent(trial.certified_accuracy),
+        "bound % after epoch": bounds,
+        "end": ending,
+        "seconds": f"{trial.seconds:.1f}",
+    }
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f}"
+
+
+def _importance(content: Mapping[str, Any] | None) -> list[str]:
+    if content is None:
+        return ["Not yet known."]
+    if content["evaluator"] is None:
+        return [f"Not computed: {content['reason']}."]
+    rows = [{"parameter": name, "share": f"{share:.2f}"} for name, share in content["values"].items()]
+    return [f"By {content['evaluator']}, for certified accuracy.", "", *_table(rows)]
+
+
+def _values(values: Mapping[str, Any]) -> str:
+    if "choices" in values:
+        return ", ".join(values["choices"])
+    kinds = [kind for kind, named in (("logarithmic", values["log"]), ("whole numbers", values["whole"])) if named]
+    return f"{values['low']:g} to {values['high']:g}" + (f" ({', '.join(kinds)})" if kinds else "")
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Rows as a table in Markdown; a row may lack columns."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if not columns:
+        return ["None."]
+    cells = [columns, ["---"] * len(columns), *([row.get(name, "") for name in columns] for row in rows)]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells]
