@@ -27,6 +27,7 @@ from ctbench.graph.ops import (
     Floor,
     Given,
     Hardswish,
+    Heaviside,
     LeakyReLU,
     Log,
     Mean,
@@ -34,6 +35,7 @@ from ctbench.graph.ops import (
     Power,
     PReLU,
     ReLU,
+    Round,
     Scale,
     ScaledConv2d,
     Shape,
@@ -48,6 +50,7 @@ from ctbench.graph.ops import (
     Tan,
     Tanh,
     TanhGELU,
+    Trunc,
     along,
 )
 from ctbench.networks import Normalize
@@ -132,6 +135,8 @@ LAYERS = {
     "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), (2, 3, 2)),
     "bilinear with corners": (lambda: nn.Upsample((5, 4), mode="bilinear", align_corners=True), (2, 3, 2)),
     "bilinear, smaller": (lambda: nn.Upsample((2, 3), mode="bilinear"), (2, 5, 4)),
+    "bicubic": (lambda: nn.Upsample(scale_factor=1.5, mode="bicubic"), (2, 3, 5)),
+    "bicubic with corners": (lambda: nn.Upsample((2, 7), mode="bicubic", align_corners=True), (2, 5, 4)),
     "trilinear": (lambda: nn.Upsample(scale_factor=2, mode="trilinear"), (1, 2, 3, 2)),
     "average of windows rounded up": (lambda: nn.AvgPool2d(3, 2, ceil_mode=True), (2, 6, 6)),
     "average without padding": (lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False), (2, 6, 5)),
@@ -270,6 +275,9 @@ CURVES = {
     "mish": CurveExample(Mish(), lambda z: z * mpmath.tanh(_softplus(z)), (-30, 30), (-2.256, 1.49, -1.19)),
     "gelu with tanh": CurveExample(TanhGELU(), _tanh_gelu, (-15, 15), (-1.4185, 1.4185, -0.75)),
     "sign": CurveExample(Sign(), mpmath.sign, (-4, 5), (0,)),
+    "heaviside": CurveExample(Heaviside(), lambda z: int(z >= 0), (-4, 5), (0,)),
+    "trunc": CurveExample(Trunc(), lambda z: mpmath.sign(z) * mpmath.floor(abs(z)), (-4, 5), (-3, -2, -1, 1, 2, 3, 4)),
+    "round": CurveExample(Round(), mpmath.nint, (-4, 5), (-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5)),
     "floor": CurveExample(Floor(), mpmath.floor, (-4, 5), (-2, -1, 0, 1, 2)),
     "softshrink": CurveExample(
         Softshrink(0.5), lambda z: z - mpmath.sign(z) * min(abs(z), mpmath.mpf(0.5)), (-4, 4), (-0.5, 0.5)

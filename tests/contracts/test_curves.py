@@ -11,7 +11,7 @@ from tests.contracts.ops import CURVES
 from torch import Tensor
 
 from ctbench.graph import Elementwise
-from ctbench.graph.ops import Exp, Floor, Log, Power, Sign, Sin, Step, Tan
+from ctbench.graph.ops import Exp, Floor, Heaviside, Log, Power, Round, Sign, Sin, Step, Tan, Trunc
 
 SHARES = (0.0, 1e-9, 0.01, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.99, 1 - 1e-9, 1.0)
 every_curve = pytest.mark.parametrize("name", CURVES)
@@ -93,7 +93,9 @@ def test_lines_touch_the_function(name, dtype):
     lower, upper = intervals(name, dtype, 60)
     least, greatest = op.slopes(lower, upper)
     shares = torch.linspace(0, 1, 2001, dtype=torch.float64).unsqueeze(1)
-    points = (lower.double() + shares * (upper.double() - lower.double())).clamp(lower.double(), upper.double())
+    places = torch.tensor(CURVES[name].places, dtype=torch.float64).view(-1, 1).expand(-1, len(lower))
+    points = lower.double() + shares * (upper.double() - lower.double())
+    points = torch.cat([points, places - 1e-12, places + 1e-12]).clamp(lower.double(), upper.double())
     for share in (0.0, 0.35, 1.0):
         slope = least + share * (greatest - least)
         lines = op.lines(lower, upper, slope, slope)
@@ -156,7 +158,7 @@ def test_gradients_of_lines_are_finite(name):
         (Exp(), 0.0, math.inf),
         (Sin(), 0.0, math.inf),
         (Sign(), -math.inf, 1.0),
-        (Floor(), -math.inf, 1.0),
+        *((op, -math.inf, 1.0) for op in (Floor(), Heaviside(), Trunc(), Round())),
     ],
     ids=str,
 )

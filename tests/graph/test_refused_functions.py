@@ -71,7 +71,11 @@ REFUSED = {
     "a matrix of three axes": (lambda m, x: x @ m.table[0].expand(4, 8, 8), "'matmul' is the product of a value"),
     "digamma": (lambda m, x: torch.digamma(x), r"'digamma' \(call_function digamma\) is not supported" + REGISTER),
     "F.conv1d": (lambda m, x: F.conv1d(x[:, 0], m.pair), r"conv1d\) with parameter 'pair' of the network \(Reads\)"),
-    "where": (lambda m, x: torch.where(x > 0, x, 0.0), r"'gt' .* is not supported" + REGISTER),
+    "several": (
+        lambda m, x: torch.acos(torch.asin(torch.acos(x))),
+        r"'acos' .* is not supported \(all that are missing: acos 2x, asin 1x\)" + REGISTER,
+    ),
+    "arccos": (lambda m, x: torch.acos(x), r"'acos' .* is not supported" + REGISTER),
     "**=": (lambda m, x: operator.ipow(1 * x, 2), r"'ipow' \(call_function ipow\) is not supported" + REGISTER),
     "//=": (lambda m, x: operator.ifloordiv(1 * x, 2), r"'ifloordiv' .* is not supported" + REGISTER),
     "%=": (lambda m, x: operator.imod(1 * x, 2), r"'imod' .* is not supported" + REGISTER),

@@ -25,6 +25,21 @@ from ctbench.graph import freeze, trace
 from ctbench.onnx import load_onnx
 from ctbench.onnx.table import OPERATORS
 
+
+def single(name: str) -> tuple:
+    return one("Cast", name, to=TensorProto.FLOAT)
+
+
+def recurrent(kind: str, gates: int, *rest, directions: int = 1, **attributes) -> list:
+    """A recurrent operator on sequences [1, 3, 6], with hidden states of size 5."""
+    weights = (arr(directions, gates * 5, 6), arr(directions, gates * 5, 5))
+    return [
+        one("Transpose", perm=[1, 0, 2]),
+        one(kind, "1", *weights, *rest, hidden_size=5, outputs=["a"], **attributes),
+        one("Transpose", "a", perm=[2, 0, 1, 3]),
+    ]
+
+
 # name: (nodes, shape of the input, opset)
 CASES = {
     "Conv": ([one("Conv", arr(4, 3, 3, 3), arr(4))], IMAGE, 17),
@@ -42,6 +57,13 @@ CASES = {
         17,
     ),
     "ConvTranspose group": ([one("ConvTranspose", arr(3, 2, 2, 3), group=3, dilations=[2, 1])], IMAGE, 17),
+    "ConvTranspose uneven": ([one("ConvTranspose", arr(3, 2, 3), pads=[0, 1])], SIGNAL, 17),
+    "ConvTranspose SAME_UPPER": (
+        [one("ConvTranspose", arr(3, 2, 3, 2), auto_pad="SAME_UPPER", strides=[2, 1])],
+        IMAGE,
+        17,
+    ),
+    "ConvTranspose to a size": ([one("ConvTranspose", arr(3, 2, 3), output_shape=[18], strides=[2])], SIGNAL, 17),
     "ConvTranspose 1d": ([one("ConvTranspose", arr(3, 2, 3), arr(2), strides=[2])], SIGNAL, 17),
     "Gemm": ([one("Gemm", arr(4, 5), arr(5))], VECTOR, 17),
     "Gemm transB alpha beta": ([one("Gemm", arr(5, 4), arr(1, 5), transB=1, alpha=0.5, beta=-2.0)], VECTOR, 17),
@@ -76,6 +98,9 @@ CASES = {
     "MaxPool padded": ([one("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], IMAGE, 17),
     "MaxPool ceil": ([one("MaxPool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)], IMAGE, 17),
     "MaxPool dilated": ([one("MaxPool", kernel_shape=[2, 2], dilations=[3, 2])], IMAGE, 17),
+    "MaxPool 3d": ([one("MaxPool", kernel_shape=[2, 2, 1], pads=[1, 0, 0, 1, 1, 0])], (1, 3, 2, 4, 3), 17),
+    "MatMul by matrices": ([one("MatMul", arr(3, 6, 2))], IMAGE, 17),
+    "MatMul by matrices from the left": ([one("MatMul", arr(1, 3, 4, 7), "x")], IMAGE, 17),
     "MaxPool 1d": ([one("MaxPool", kernel_shape=[3])], SIGNAL, 17),
     "AveragePool": ([one("AveragePool", kernel_shape=[2, 3], strides=[2, 1])], IMAGE, 17),
     "AveragePool padded": ([one("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])], IMAGE, 17),
@@ -127,7 +152,7 @@ CASES = {
             one("Unsqueeze", "2", ints(0)),
             ("Constant", (), {"value_ints": [-1]}),
             one("Concat", "3", "4", axis=0),
-            one("Cast", "5", to=TensorProto.FLOAT),
+            single("5"),
             one("Cast", "6", to=TensorProto.INT64),
             one("Reshape", "x", "7"),
         ],
@@ -267,6 +292,13 @@ CASES = {
         IMAGE,
         17,
     ),
+    "Resize by cubes": ([one("Resize", "x", None, singles(1, 1, 2, 1.5), mode="cubic")], IMAGE, 17),
+    "Resize by cubes inside": (
+        [one("Resize", "x", None, singles(1, 1, 0.8, 2), mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1)],
+        IMAGE,
+        17,
+    ),
+    "Resize of some axes": ([one("Resize", "x", None, singles(2, 0.5), axes=[3, 2], mode="linear")], IMAGE, 18),
     "Upsample": ([one("Upsample", singles(1, 1, 2, 3))], IMAGE, 9),
     "Concat with a constant": ([one("Concat", arr(1, 2, 7, 6), "x", arr(1, 1, 7, 6), axis=1)], IMAGE, 17),
     "Slice backwards": ([one("Slice", ints(-1), ints(-99), ints(2), ints(-1))], IMAGE, 17),
@@ -282,6 +314,88 @@ CASES = {
     "Conv 3d": ([one("Conv", arr(4, 3, 1, 2, 2), arr(4), pads=[0, 1, 0, 0, 1, 0])], (1, 3, 2, 4, 3), 17),
     "ConvTranspose 3d": ([one("ConvTranspose", arr(3, 2, 1, 2, 2), strides=[1, 2, 1])], (1, 3, 2, 4, 3), 17),
     "AveragePool 3d": ([one("AveragePool", kernel_shape=[2, 2, 1])], (1, 3, 2, 4, 3), 17),
+    # comparisons, choices, whole numbers
+    "ArgMax": ([one("ArgMax", axis=1), single("1")], IMAGE, 17),
+    "ArgMax, the last one": (
+        [
+            one("Round"),
+            one("ArgMax", "1", axis=-1, keepdims=0, select_last_index=1),
+            single("2"),
+        ],
+        IMAGE,
+        17,
+    ),
+    "ArgMin": ([one("ArgMin", axis=2), single("1")], IMAGE, 17),
+    "OneHot": (
+        [one("ArgMax", axis=1, keepdims=0), one("OneHot", "1", np.array(3), singles(-1, 2), axis=1)],
+        IMAGE,
+        17,
+    ),
+    "OneHot from the end": (
+        [one("ArgMax", axis=1, keepdims=0), one("Neg", "1"), one("OneHot", "2", np.array(3), singles(0, 1))],
+        IMAGE,
+        17,
+    ),
+    **{
+        kind: ([one(kind, "x", scalar(0.25)), single("1")], IMAGE, 17)
+        for kind in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+    },
+    "Equal": (
+        [
+            one("Cast", to=TensorProto.INT32),
+            one("Equal", "1", np.array(0, dtype=np.int32)),
+            single("2"),
+        ],
+        IMAGE,
+        17,
+    ),
+    **{
+        kind: (
+            [
+                one("Greater", "x", scalar(0.0)),
+                one("Less", "x", scalar(0.5)),
+                one(kind, "1", "2"),
+                single("3"),
+            ],
+            IMAGE,
+            17,
+        )
+        for kind in ("And", "Or", "Xor")
+    },
+    "Not": ([one("Greater", "x", scalar(0.0)), one("Not", "1"), single("2")], IMAGE, 17),
+    "Where": ([one("Greater", "x", scalar(0.0)), one("Neg"), one("Where", "1", "x", "2")], IMAGE, 17),
+    "Where by a constant": ([one("Where", arr(3, 7, 6) > 0, "x", scalar(-2.0))], IMAGE, 17),
+    "Round": ([one("Round")], IMAGE, 17),
+    "CastLike": ([one("Round"), one("CastLike", "1", scalar(0.0)), one("Relu", "2")], IMAGE, 17),
+    "a sum of whole numbers": (
+        [
+            one("Cast", to=TensorProto.INT64),
+            one("ReduceSum", "1", ints(1)),
+            one("Add", "2", ints(3)),
+            single("3"),
+        ],
+        IMAGE,
+        17,
+    ),
+    # recurrent networks
+    "RNN": (recurrent("RNN", 1), (1, 3, 6), 17),
+    "RNN of ReLUs": (recurrent("RNN", 1, arr(1, 10), activations=["Relu"], direction="reverse"), (1, 3, 6), 7),
+    "GRU": (recurrent("GRU", 3, arr(1, 30)), (1, 3, 6), 14),
+    "GRU from a state": (
+        [
+            *recurrent("GRU", 3, arr(2, 30), None, arr(2, 1, 5), directions=2, direction="bidirectional")[:2],
+            one("Transpose", "a", perm=[2, 0, 1, 3]),
+        ],
+        (1, 3, 6),
+        17,
+    ),
+    "GRU like torch's": (recurrent("GRU", 3, arr(1, 30), linear_before_reset=1), (1, 3, 6), 17),
+    "LSTM": (recurrent("LSTM", 4, arr(1, 40)), (1, 3, 6), 17),
+    "LSTM of both directions": (
+        recurrent(*("LSTM", 4, arr(2, 40), None, arr(2, 1, 5), arr(2, 1, 5)), directions=2, direction="bidirectional"),
+        (1, 3, 6),
+        22,
+    ),
     "Shape of all": ([one("Shape"), one("Reshape", "x", "1"), one("Relu", "2")], VECTOR, 17),
 }
 

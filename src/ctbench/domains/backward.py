@@ -177,11 +177,6 @@ def relaxed_readers(graph: Graph) -> dict[int, list[Op]]:
     return readers
 
 
-def moved(op: Op, box: Box) -> Box:
-    """The box of a node that only moves entries: exact, and without the rounding of a centre."""
-    return Box(op(box.lower), op(box.upper))
-
-
 def exact_by_intervals(graph: Graph, at: int, region: Region) -> bool:
     """Whether intervals are exact for a node: from a box, only affine ops, of which at most one mixes coordinates."""
     mixing = 0

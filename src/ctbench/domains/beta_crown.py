@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 
 from ctbench import time_budget
-from ctbench.domains import adam, backward, envelopes, pairs, rounding
+from ctbench.domains import adam, backward, envelopes, interval, pairs, rounding
 from ctbench.domains.envelopes import Boxes, Envelope, Free, Lined, ProductPlanes
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.pairs import Pairs
 from ctbench.domains.rounding import Losses
-from ctbench.graph import Elementwise, Graph, Lines, Node, walk_backward
+from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, walk_backward
 from ctbench.graph.ops import Product, ReLU
 from ctbench.regions import Box, Region
 
@@ -82,7 +82,9 @@ def _moved(graph: Graph, at: int, source: int, box: Box) -> Box:
     """The box of node `at`, which has the entries of another node, from a box of that node."""
     if at == source:
         return box
-    return backward.moved(graph.nodes[at].op, _moved(graph, graph.nodes[at].inputs[0], source, box))
+    op, (before,) = graph.nodes[at].op, graph.nodes[at].inputs
+    assert isinstance(op, Affine)
+    return interval.moved(op, _moved(graph, before, source, box))
 
 
 @dataclass(frozen=True, eq=False)

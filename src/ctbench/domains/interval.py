@@ -29,7 +29,7 @@ from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.rounding import Losses
 from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
-from ctbench.graph.ops import Add, Concat, Conv2d, Linear, Max, Product, Refined, Reshape, Scale, Shift
+from ctbench.graph.ops import Add, Concat, Conv2d, Linear, Max, Product, Refined, Reshape, Scale, Select, Shift
 from ctbench.regions import Box, L2Ball, Region
 
 # the last layer is merged once per distinct set of forms if at least this many samples share a set on average, and if
@@ -207,6 +207,13 @@ def forward(node: Node, *inputs: Box) -> Box:
     return _image(node.op, *inputs)
 
 
+def moved(op: Affine, box: Box) -> Box:
+    """The box of a node that only moves entries. Ends that are known are copied: those of a centre may be rounded."""
+    if "lower" in vars(box):
+        return Box(op(box.lower), op(box.upper))
+    return Box.around(op(box.center), op.magnitude(box.radius))
+
+
 @singledispatch
 def _image(op: Op, *inputs: Box) -> Box:
     raise no_rule("interval", op)
@@ -215,6 +222,11 @@ def _image(op: Op, *inputs: Box) -> Box:
 @_image.register
 def _(op: Affine, box: Box) -> Box:
     return Box.around(op(box.center), op.magnitude(box.radius))
+
+
+@_image.register
+def _(op: Reshape | Select, box: Box) -> Box:
+    return moved(op, box)
 
 
 @_image.register

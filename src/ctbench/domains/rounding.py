@@ -123,8 +123,9 @@ def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, 
         # the minimum over a region that is not a box takes a few sums over the input
         sums = 1 if isinstance(region, Box) else 4
         minimum = sums * minimum + 4 * UNIT * MORE * reach
-        box = _in_range(4 * UNIT * reach + VANISHED)
-        return Loss(box, box, None, minimum, minimum, _floor(reach))
+        # a single number is its own centre; 0 times NaN is NaN
+        ends = _in_range(4 * UNIT * reach + VANISHED) * (own.lower != own.upper)
+        return Loss(ends, ends, None, minimum, minimum, _floor(reach))
     inputs = [greatest(boxes[i]) for i in node.inputs]
     floor = _floor(*inputs, reach)
     if isinstance(node.op, Elementwise):
@@ -140,6 +141,8 @@ def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, 
         step = UNIT * (size + 4 * MORE) * 8 * inputs[0] * inputs[1] + 2 * box
         return Loss(box, box, step, step, minimum, floor)
     start = box + UNIT * MORE * reach
+    if isinstance(node.op, Reshape | Select):  # the ends are copied
+        box = torch.zeros_like(box)
     return Loss(box, box, None if _is_charged_later(graph, at) else start, start, minimum, floor)
 
 

@@ -16,6 +16,7 @@ from ctbench.graph import compositions
 from ctbench.graph.builder import REMEDY, Builder, Constant, Value
 from ctbench.graph.functions import Reading, described, dims_of_sample, hardtanh, reads
 from ctbench.graph.ops import ClampEach, Concat, Conv2d, Linear, Max, Mean, Scale, Shift, UnsupportedLayerError
+from ctbench.graph.ops.along import total
 from ctbench.graph.ops.convolutions import pair
 from ctbench.graph.ops.moves import broadcasts
 
@@ -146,8 +147,10 @@ def _mean(build: Builder, path: str, x: Value, dim: Any = None, keepdim: bool = 
 
 @reads(torch.sum, "sum")
 def _sum(build: Builder, path: str, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    count = math.prod(x.shape[d] for d in dims_of_sample(path, dim, x.shape))
-    return _mul(build, path, _mean(build, path, x, dim, keepdim), float(count))
+    dims = dims_of_sample(path, dim, x.shape)
+    for place in dims:
+        x = compositions.along(build, path, x, total(x.shape[place]), place)
+    return x if keepdim else build.move(path, lambda t: t.squeeze([d + 1 for d in dims]), x)
 
 
 @reads(torch.cat, torch.concat)
@@ -241,18 +244,39 @@ def _linear(build: Builder, path: str, x: Value, weight: Constant, bias: Constan
 def _matmul(build: Builder, path: str, x: Any, weight: Any) -> Value:
     if isinstance(x, Value) and isinstance(weight, Value):
         return compositions.matmul(build, path, x, weight)
-    if isinstance(x, Constant) and isinstance(weight, Value) and x.tensor.dim() == 2 and len(weight.shape) > 1:
+    if isinstance(x, Constant) and isinstance(weight, Value) and x.tensor.dim() > 1 and len(weight.shape) > 1:
         turned = compositions.swapped(build, path, weight, -1, -2)
-        return compositions.swapped(build, path, build.append(path, Linear(x.tensor, None), turned), -1, -2)
-    if not (isinstance(x, Value) and isinstance(weight, Constant) and weight.tensor.dim() in (1, 2)):
+        return compositions.swapped(build, path, _times(build, path, turned, x.tensor), -1, -2)
+    if not (isinstance(x, Value) and isinstance(weight, Constant)):
         raise UnsupportedLayerError(
             f"'{path}' is the product of {described(x)} and {described(weight)}, which is not supported: give two "
-            f"values, or a value and a constant with one or two dimensions"
+            f"values, or a value and a constant"
         )
     if weight.tensor.dim() == 1:
         column = build.append(path, Linear(weight.tensor.unsqueeze(0), None), x)
         return compositions.squeezed(build, path, column, len(x.shape) - 1)
-    return build.append(path, Linear(weight.tensor.T, None), x)
+    return _times(build, path, x, weight.tensor.mT)
+
+
+def _times(build: Builder, path: str, x: Value, weight: Tensor) -> Value:
+    """x W^T, for a matrix W [..., out, in], or one for each matrix x of a sample."""
+    if weight.dim() > len(x.shape) and len(weight) == 1:
+        weight = weight[0]
+    if weight.dim() == 2:
+        return build.append(path, Linear(weight, None), x)
+    if weight.dim() > len(x.shape) or len(x.shape) < 2:
+        raise UnsupportedLayerError(
+            f"'{path}' multiplies values of shape {x.shape} by {tuple(weight.shape)} numbers: matrices must not differ "
+            f"between the samples of a batch"
+        )
+    rank = len(x.shape)
+    rows = compositions.unsqueezed(build, path, x, rank - 1)  # [..., m, 1, k]
+    shape = (*torch.broadcast_shapes(x.shape[:-2], weight.shape[:-2]), x.shape[-2], weight.shape[-2], x.shape[-1])
+    factors = weight.unsqueeze(-3).expand(*weight.shape[:-2], 1, *weight.shape[-2:])
+    factors = factors.view((1,) * (len(shape) - factors.dim()) + tuple(factors.shape))
+    products = Scale(factors, torch.zeros_like(factors))
+    expanded = compositions.expanded(build, path, rows, tuple(shape))
+    return compositions.summed(build, path, build.append(path, products, expanded), rank)
 
 
 @reads(F.conv2d)

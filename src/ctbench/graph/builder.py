@@ -56,15 +56,22 @@ class Builder:
         self.storages = [0]  # the storage of each node
         self.overwritten: set[int] = set()  # nodes with memory that a later layer has overwritten
         self.weights_of_means: set[int] = set()  # nodes whose rows, along the last axis, are >= 0 and sum to 1
+        # softmaxes, by their nodes: the value that one was computed from, and its axis
+        self.softmaxes = dict[int, tuple[Value, int]]()
 
     @property
     def input(self) -> Value:
         return Value(0, self.nodes[0].shape, 0)
 
     def graph(self, result: Value) -> Graph:
-        """The graph with this value as its output."""
+        """The graph with this value as its output, without the nodes that it does not depend on."""
         self._check_intact(result, "output")
-        return Graph(tuple(self.nodes[: result.index + 1]), open=self.open)
+        needed = {0, result.index}
+        for at in range(result.index, 0, -1):
+            needed.update(self.nodes[at].inputs if at in needed else ())
+        place = {at: number for number, at in enumerate(sorted(needed))}
+        nodes = (replace(self.nodes[at], inputs=tuple(place[i] for i in self.nodes[at].inputs)) for at in place)
+        return Graph(tuple(nodes), open=self.open)
 
     def layer(self, path: str, module: nn.Module, value: Value) -> Value:
         """Append the ops that a layer is lowered to."""

@@ -79,16 +79,19 @@ def _dropout(p: float = 0.5, training: bool = True, inplace: bool = False) -> nn
     return nn.Dropout(p, inplace)
 
 
-def _max_pool2d(
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> nn.Module:
-    # the layer takes its last two arguments in reverse order
-    return nn.MaxPool2d(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
+def _max_pool(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def made(
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> nn.Module:
+        # the layer takes its last two arguments in reverse order
+        return layer(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
+
+    return made
 
 
 _LAYERS: dict[Callable[..., nn.Module], tuple[Any, ...]] = {
@@ -108,7 +111,9 @@ _LAYERS: dict[Callable[..., nn.Module], tuple[Any, ...]] = {
     nn.AdaptiveAvgPool2d: (F.adaptive_avg_pool2d,),
     nn.AdaptiveAvgPool3d: (F.adaptive_avg_pool3d,),
     _upsample: (F.interpolate,),
-    _max_pool2d: (F.max_pool2d,),
+    _max_pool(nn.MaxPool1d): (F.max_pool1d,),
+    _max_pool(nn.MaxPool2d): (F.max_pool2d,),
+    _max_pool(nn.MaxPool3d): (F.max_pool3d,),
     _dropout: (F.dropout,),
 }
 for _layer, _targets in _LAYERS.items():

@@ -242,14 +242,20 @@ def _einsum(build: Builder, path: str, equation: str, *operands: Any) -> Value:
 def _softmax(
     build: Builder, path: str, x: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
 ) -> Value:
-    return compose.softmax(build, path, x, _one_dim(path, dim, x.shape))
+    place = _one_dim(path, dim, x.shape)
+    result = compose.softmax(build, path, x, place)
+    build.softmaxes[result.index] = (x, place)
+    return result
 
 
 @reads(torch.log_softmax, F.log_softmax, "log_softmax")
 def _log_softmax(
     build: Builder, path: str, x: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
 ) -> Value:
-    return compose.log_softmax(build, path, x, _one_dim(path, dim, x.shape))
+    place = _one_dim(path, dim, x.shape)
+    result = compose.log_softmax(build, path, x, place)
+    build.softmaxes[result.index] = (x, place)
+    return result
 
 
 def _one_dim(path: str, dim: int | None, shape: Shape) -> int:

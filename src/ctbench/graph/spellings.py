@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ctbench.graph import arithmetic, nonlinear  # noqa: F401  they fill the table
+from ctbench.graph import arithmetic, comparisons, nonlinear  # noqa: F401  they fill the table
 from ctbench.graph.builder import Builder, Constant, Value
 from ctbench.graph.functions import READINGS, Reading, reads
 from ctbench.graph.ops import UnsupportedLayerError
@@ -90,8 +90,10 @@ reads(torch.min, "min")(_extreme(READINGS[torch.minimum], READINGS.get(torch.ami
 
 @reads("to", "type_as", "float", "double")
 def _cast(build: Builder, path: str, x: Any, *args: Any, **kwargs: Any) -> Any:
-    """Another type or device: in exact arithmetic the value stays the same."""
+    """Another type or device. In exact arithmetic, another floating point type changes nothing."""
     kinds = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.dtype)]
-    if any(not kind.is_floating_point for kind in kinds):
-        raise UnsupportedLayerError(f"'{path}' converts values to {kinds[0]}: keep them floating point numbers")
-    return x
+    if not kinds or kinds[0].is_floating_point:
+        return x
+    if kinds[0] not in (torch.bool, torch.int32, torch.int64):
+        raise UnsupportedLayerError(f"'{path}' converts values to {kinds[0]}: give torch.int64 or torch.bool")
+    return (comparisons.truth if kinds[0] is torch.bool else comparisons.whole)(build, path, x)

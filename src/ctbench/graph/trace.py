@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -198,7 +199,7 @@ def _check_agreement(model: nn.Module, graph: Graph) -> None:
     x = torch.rand(4, *graph.input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
     x[2:] = 4 * x[2:] - 2  # inside and outside the pixel range, so that a ReLU at the input is tested on both sides
     try:
-        expected, logits = model(x.clone()), freeze(graph, x)[1]
+        expected, logits = model(x.clone()).to(x), freeze(graph, x)[1]
     except RuntimeError as error:  # from torch, if the forward was written for another batch size
         raise ValueError(f"{type(model).__name__} cannot take 4 inputs of shape {graph.input_shape}: {error}") from None
     scale = float(expected.abs().nan_to_num().max())
@@ -249,6 +250,16 @@ def _choice(result: Any) -> str:
     if not names:
         return ""
     return f": choose one with ctbench.networks.Selected(model, output={names[0]!r})"
+
+
+def _others(node: fx.Node) -> str:
+    """All functions without a reading, with their numbers, if there are others than that of a node."""
+    calls = (each for each in node.graph.nodes if each.op in ("call_function", "call_method"))
+    unread = [each.target for each in calls if each.target not in _ARITHMETIC and spellings.find(each.target) is None]
+    kinds = Counter(str(getattr(target, "__name__", target)) for target in unread if not isinstance(target, type))
+    if len(kinds) < 2:
+        return ""
+    return f" (all that are missing: {', '.join(f'{kind} {count}x' for kind, count in kinds.most_common())})"
 
 
 # Arithmetic on sizes, which is evaluated immediately.
@@ -372,7 +383,9 @@ class _Reader:
         operands = f" with {', '.join(constants)}" if constants else ""
         reading = spellings.find(target)
         if reading is None:
-            raise UnsupportedLayerError(f"'{path}' ({node.op} {name}){operands} is not supported: {REMEDY}")
+            raise UnsupportedLayerError(
+                f"'{path}' ({node.op} {name}){operands} is not supported{_others(node)}: {REMEDY}"
+            )
         return self._read(reading, path, f"{name}{operands}", args, kwargs)
 
     def _read(self, reading: Reading, path: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

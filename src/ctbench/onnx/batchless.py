@@ -20,14 +20,17 @@ from ctbench.onnx.table import OPERATORS
 
 # operators that treat each number on its own, with operands that broadcast
 ELEMENTWISE = {
-    *("Abs", "Add", "Atan", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout"),
-    *("Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu"),
-    *("Log", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Reciprocal"),
-    *("Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt"),
-    *("Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu", "Where"),
+    *("Abs", "Add", "And", "Atan", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout"),
+    *("Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish"),
+    *("Identity", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "Not"),
+    *("Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Softplus"),
+    *("Softsign", "Sqrt", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor"),
 }
 # operators with an attribute "axis", and its default
-AXIS = {"Concat": 0, "Split": 0, "Gather": 0, "Softmax": -1, "LogSoftmax": -1, "ArgMax": 0, "LayerNormalization": -1}
+AXIS = {
+    **{"ArgMax": 0, "ArgMin": 0, "Concat": 0, "Gather": 0, "LayerNormalization": -1, "LogSoftmax": -1},
+    **{"OneHot": -1, "Softmax": -1, "Split": 0},
+}
 # reductions over axes, an attribute or the second input; all axes if there are none
 REDUCTIONS = frozenset(f"Reduce{name}" for name in ("Max", "Mean", "Min", "Sum", "Prod", "L1", "L2", "SumSquare"))
 
@@ -112,7 +115,7 @@ def _rank(op: Operator) -> int:
 
 def _moved(op: Operator, axes: Sequence[int]) -> list[int]:
     """Axes of the file, counted with a batch axis before them."""
-    rank = _rank(op)
+    rank = _rank(op) + (op.kind == "OneHot")  # whose output has one axis more
     wrong = [axis for axis in axes if not -rank <= axis < rank]
     if wrong:
         raise op.error(f"axis {wrong[0]} does not exist in a tensor of {rank} axes")
@@ -167,7 +170,7 @@ _REWRITTEN: dict[str, Callable[[Operator], Operator]] = {
     "Slice": _slicing,
     "Pad": _padding,
     "MatMul": _product,
-    "Gemm": _batched,
+    **dict.fromkeys(("Gemm", "GRU", "LSTM", "RNN"), _batched),
 }
 
 

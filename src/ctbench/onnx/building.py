@@ -6,9 +6,10 @@ compute a value, the error names the operator.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -110,6 +111,24 @@ class Building:
         nodes = fx.node.map_aggregate(args, lambda a: a.node if isinstance(a, TracedValue) else a)
         examples = fx.node.map_aggregate(args, lambda a: a.example if isinstance(a, TracedValue) else a)
         return TracedValue(self.graph.call_function(function, nodes), function(*examples))
+
+    def again(self, path: str, x: TracedValue) -> TracedValue:
+        """The output of a layer that is already there."""
+        module = self.parts[path]
+        assert isinstance(module, nn.Module)
+        return TracedValue(self.graph.call_module(path, (x.node,)), module(x.example))
+
+    def method(self, name: str, x: TracedValue, *args: Any) -> TracedValue:
+        """The output of a method of a tensor."""
+        result = getattr(x.example, name)(*args)
+        return replace(x, node=self.graph.call_method(name, (x.node, *args)), example=result)
+
+    def floating(self, x: TracedValue) -> TracedValue:
+        """Whole numbers and truth values as numbers in the precision of the network."""
+        if x.example.is_floating_point():
+            return x
+        first = next(iter(self.graph.nodes))
+        return replace(x, node=self.graph.call_method("type_as", (x.node, first)), example=x.example.to(self.dtype))
 
     def buffer(self, path: str, constant: Tensor) -> TracedValue:
         """A constant as an argument of a function; it is the same for all samples of a batch."""
@@ -216,7 +235,7 @@ class Operator:
     def _operand(self, index: int, rank: int) -> TracedValue:
         if isinstance(value := self.argument(index), TracedValue):
             return value
-        constant = self.weight(index)
+        constant = self._number(index)
         if constant.dim() > rank:
             raise self.across(f"a constant of shape {tuple(constant.shape)} has more axes than the value")
         if constant.dim() == rank and len(constant) != 1:
@@ -224,6 +243,15 @@ class Operator:
                 f"a constant of shape {tuple(constant.shape)} differs within a batch: its first size must be 1"
             )
         return self.buffer(index, constant[0] if constant.dim() == rank else constant)
+
+    def _number(self, index: int) -> Tensor:
+        """A constant operand: whole numbers and truth values stay as they are next to a value of that kind."""
+        constant, kinds = self.constant(index), {x.example.dtype for x in self.inputs if isinstance(x, TracedValue)}
+        if constant is not None and constant.dtype.kind == "b":
+            return torch.tensor(np.asarray(constant))
+        if constant is None or constant.dtype.kind not in "iu" or any(kind.is_floating_point for kind in kinds):
+            return self.weight(index)
+        return torch.tensor(np.asarray(constant, dtype=np.int64))
 
     @property
     def softmax_axis(self) -> int:
@@ -253,6 +281,10 @@ class Operator:
 
     def call(self, function: Callable[..., Any], *args: Any) -> TracedValue:
         return self.building.call(function, *args)
+
+    def at(self, x: TracedValue, axis: int, entries: slice | int | list[int]) -> TracedValue:
+        """Some entries along an axis."""
+        return self.call(operator.getitem, x, (slice(None),) * axis + (entries,))
 
     def buffer(self, index: int, constant: Tensor) -> TracedValue:
         return self.building.buffer(_clean(self.proto.input[index]), constant)

@@ -86,7 +86,7 @@ def _shrink(op: Operator) -> TracedValue:
 def _pow(op: Operator) -> TracedValue:
     exponent = op.constant(1)
     if exponent is None or exponent.size != 1:
-        raise op.error("the exponent must be one number")
+        raise op.error("the exponent must be one number: split the value, and join the powers by Concat")
     return op.call(torch.pow, op.value(), float(exponent.reshape(())))
 
 

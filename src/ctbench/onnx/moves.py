@@ -6,9 +6,7 @@ Every move keeps the batch as the first axis: an operator that would mix samples
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -78,10 +76,6 @@ def _transpose(op: Operator) -> TracedValue:
 # ------------------------------------------------------------------------------ slices, joins, padding
 
 
-def _at(op: Operator, x: TracedValue, axis: int, entries: slice | int | list[int]) -> TracedValue:
-    return op.call(operator.getitem, x, (slice(None),) * axis + (entries,))
-
-
 @reads("Slice")
 def _slice(op: Operator) -> TracedValue:
     x, starts, ends = op.value(), op.setting("starts", 1), op.setting("ends", 2)
@@ -90,12 +84,12 @@ def _slice(op: Operator) -> TracedValue:
         size = x.shape[axis]
         if step < 0:
             entries = list(range(size))[slice(start, None if end < -size else end, step)]
-            x = _at(op, x, op.axis(axis, len(x.shape)), entries)
+            x = op.at(x, op.axis(axis, len(x.shape)), entries)
             continue
         begin, stop, _ = slice(start, end, step).indices(size)
         if axis % len(x.shape) == 0 and (begin, stop) == (0, 1):
             continue  # all of the batch
-        x = _at(op, x, op.axis(axis, len(x.shape)), slice(begin, stop, step))
+        x = op.at(x, op.axis(axis, len(x.shape)), slice(begin, stop, step))
     return x
 
 
@@ -107,7 +101,7 @@ def _split(op: Operator) -> list[TracedValue]:
     whole = -(-size // count)  # the last part may be smaller
     sizes = op.setting("split", 1) or [min(whole, size - whole * part) for part in range(count)]
     ends = np.cumsum(sizes).tolist()
-    return [_at(op, x, axis, slice(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
+    return [op.at(x, axis, slice(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
 
 
 @reads("Gather")
@@ -116,9 +110,9 @@ def _gather(op: Operator) -> TracedValue:
     axis = op.axis(op.attribute("axis", 0), len(x.shape))
     table = np.array(entries)
     if table.ndim < 2:
-        return _at(op, x, axis, entries)
+        return op.at(x, axis, entries)
     shape = (*x.shape[:axis], *table.shape, *x.shape[axis + 1 :])
-    return _reshaped(op, _at(op, x, axis, table.flatten().tolist()), shape)
+    return _reshaped(op, op.at(x, axis, table.flatten().tolist()), shape)
 
 
 @reads("Concat")
@@ -154,7 +148,7 @@ def _pad(op: Operator) -> TracedValue:
         for axis, (begin, end) in ends.items():
             if min(begin, end) < 0:
                 raise op.error(f"negative pads with mode {mode!r} are not supported: slice first")
-            x = _at(op, x, axis, np.pad(np.arange(x.shape[axis]), (begin, end), mode).tolist())
+            x = op.at(x, axis, np.pad(np.arange(x.shape[axis]), (begin, end), mode).tolist())
         return x
     sides = [n for axis in range(rank - 1, 0, -1) for n in ends.get(axis, (0, 0))]  # the last axis first
     value = 0.0 if filler is None else float(np.asarray(filler).reshape(()))
@@ -184,6 +178,8 @@ def _depth(op: Operator) -> TracedValue:
     x, size = op.value(), op.attribute("blocksize")
     _, channels, height, width = x.shape
     if op.kind == "SpaceToDepth":
+        if op.attribute("mode", "DCR") == "CRD":
+            return op.call(F.pixel_unshuffle, x, size)
         blocks = op.call(torch.reshape, x, (-1, channels, height // size, size, width // size, size))
         blocks = op.call(torch.permute, blocks, (0, 3, 5, 1, 2, 4))
         return op.call(torch.reshape, blocks, (-1, channels * size**2, height // size, width // size))
@@ -193,67 +189,3 @@ def _depth(op: Operator) -> TracedValue:
     blocks = op.call(torch.reshape, x, (-1, size, size, rest, height, width))
     blocks = op.call(torch.permute, blocks, (0, 3, 4, 1, 5, 2))
     return op.call(torch.reshape, blocks, (-1, rest, height * size, width * size))
-
-
-# ------------------------------------------------------------------------------------------------ resizing
-
-_ROUNDINGS = {
-    "round_prefer_floor": lambda place: math.ceil(place - Fraction(1, 2)),
-    "round_prefer_ceil": lambda place: math.floor(place + Fraction(1, 2)),
-    "floor": math.floor,
-    "ceil": math.ceil,
-}
-
-
-def _places(kind: str, size: int, count: int, scale: Fraction) -> list[Fraction] | None:
-    """Where the entries of an axis come from; None for a rule that is not supported."""
-    half, places = Fraction(1, 2), range(count)
-    if kind == "asymmetric":
-        return [at / scale for at in places]
-    if kind == "half_pixel" or (kind == "pytorch_half_pixel" and count > 1):
-        return [(at + half) / scale - half for at in places]
-    if kind == "pytorch_half_pixel":
-        return [Fraction(0)]
-    if kind == "tf_half_pixel_for_nn":
-        return [(at + half) / scale for at in places]
-    if kind == "align_corners":
-        return [Fraction(at * (size - 1), max(count - 1, 1)) for at in places]
-    return None
-
-
-@reads("Resize", "Upsample")
-def _resize(op: Operator) -> TracedValue:
-    """Nearest entries by their numbers; linear interpolation as in torch."""
-    x, old = op.value(), op.kind == "Upsample" or len(op.inputs) == 2
-    scales, sizes = op.setting("scales", 1 if old else 2), None if old else op.setting("sizes", 3)
-    rank = len(x.shape)
-    if (axes := op.attribute("axes")) is not None:
-        raise op.error(f"axes {list(axes)} are not supported: give the scales or sizes of all axes")
-    if op.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise op.error("only keep_aspect_ratio_policy 'stretch' is supported")
-    counts = sizes or [math.floor(Fraction(scale) * n) for scale, n in zip(scales, x.shape, strict=True)]
-    ratios = zip(counts, x.shape, strict=True)
-    factors = [Fraction(scale) for scale in scales] if scales else [Fraction(count, n) for count, n in ratios]
-    kind = op.attribute("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
-    mode = op.attribute("mode", "nearest")
-    if mode == "nearest":
-        rounding = _ROUNDINGS[op.attribute("nearest_mode", "floor" if old else "round_prefer_floor")]
-        for axis, (size, count, factor) in enumerate(zip(x.shape, counts, factors, strict=True)):
-            if size == count and factor == 1:
-                continue
-            places = _places(kind, size, count, factor)
-            if places is None:
-                raise op.error(f"coordinate_transformation_mode {kind!r} is not supported")
-            entries = [min(max(rounding(place), 0), size - 1) for place in places]
-            x = _at(op, x, op.axis(axis, rank), entries)
-        return x
-    modes = {3: "linear", 4: "bilinear", 5: "trilinear"}
-    known = kind == "half_pixel" or (kind in ("pytorch_half_pixel", "align_corners") and min(counts[2:]) > 1)
-    channels = counts[:2] == list(x.shape[:2]) and rank in modes
-    if mode != "linear" or not known or not channels or op.attribute("antialias", 0):
-        raise op.error(
-            f"mode {mode!r} with coordinate_transformation_mode {kind!r} is not supported: use 'nearest', or 'linear' "
-            f"with 'half_pixel' or 'align_corners' for the axes after the channels"
-        )
-    scale = [float(factor) for factor in factors[2:]] if scales else None
-    return op.call(F.interpolate, x, None if scale else counts[2:], scale, modes[rank], kind == "align_corners")

@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.onnx.building import FLOATS, Array, Operator, Shape, TracedValue
+from ctbench.onnx.building import Array, Operator, Shape, TracedValue
 from ctbench.onnx.gemm import Gemm
 from ctbench.onnx.table import reads
 
@@ -46,7 +45,7 @@ def _gemm(op: Operator) -> TracedValue:
     bias = None if op.argument(2) is None else op.weight(2).broadcast_to(1, len(weight))[0].clone()
     alpha, beta = op.attribute("alpha", 1.0), op.attribute("beta", 1.0)
     if alpha == 1 and (bias is None or beta == 1):
-        return op.layer(_linear(weight, bias), op.value())
+        return op.layer(linear(weight, bias), op.value())
     layer = Gemm(weight.shape[1], len(weight), alpha=alpha, beta=beta, bias=bias is not None, device="meta")
     return op.layer(weighted(layer, weight, bias), op.value())
 
@@ -71,19 +70,24 @@ def _matmul(op: Operator) -> TracedValue:
         last = rank - 1
         if constant == 0 and rank > 2:
             x = op.call(torch.transpose, x, rank - 2, last)
-        return op.call(torch.squeeze, op.layer(_linear(weight.unsqueeze(0), None), x), last)
-    if weight.dim() > rank or weight.dim() < 2 or math.prod(weight.shape[:-2]) != 1:
+        return op.call(torch.squeeze, op.layer(linear(weight.unsqueeze(0), None), x), last)
+    if weight.dim() > 2 and math.prod(weight.shape[:-2]) != 1:
+        if weight.dim() > rank or (weight.dim() == rank and len(weight) > 1) or rank < 3:
+            raise op.across(f"the constant has shape {tuple(weight.shape)}: its matrices differ between samples")
+        factor = op.buffer(constant, weight[0] if weight.dim() == rank else weight)
+        return op.call(torch.matmul, *((x, factor) if constant == 1 else (factor, x)))
+    if weight.dim() > rank or weight.dim() < 2:
         raise op.error(f"the constant must be one matrix, it has shape {tuple(weight.shape)}")
     matrix = weight.flatten(0, -2)  # [rows, columns]
     if constant == 1:
-        return op.layer(_linear(matrix.T.contiguous(), None), x)
+        return op.layer(linear(matrix.T.contiguous(), None), x)
     if rank < 3:
         raise op.across("it acts across the batch (axis 0): a network must treat each sample on its own")
-    turned = op.layer(_linear(matrix, None), op.call(torch.transpose, x, rank - 2, rank - 1))
+    turned = op.layer(linear(matrix, None), op.call(torch.transpose, x, rank - 2, rank - 1))
     return op.call(torch.transpose, turned, rank - 2, rank - 1)
 
 
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
+def linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
     out, features = weight.shape
     return weighted(nn.Linear(features, out, bias is not None, device="meta"), weight, bias)
 
@@ -95,7 +99,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
 _Layers = dict[int, Callable[..., nn.Module]]
 _CONV: _Layers = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _CONV_TRANSPOSE: _Layers = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_MAX_POOL: _Layers = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
+_MAX_POOL: _Layers = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _AVERAGE_POOL: _Layers = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
@@ -163,31 +167,44 @@ def _conv(op: Operator) -> TracedValue:
 def _conv_transpose(op: Operator) -> TracedValue:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
     window = _window(op, weight.shape[2:], x.shape[2:])
-    if not window.even or op.attribute("output_shape") or op.attribute("auto_pad", "NOTSET").startswith("SAME"):
-        raise op.error("only explicit pads that are equal on both sides are supported")
+    more = tuple(op.attribute("output_padding", (0,) * len(window.kernel)))
+    begin, end = _transposed_pads(op, window, x.shape[2:], more)
     groups = op.attribute("group", 1)
-    if len(window.kernel) not in _CONV_TRANSPOSE:
-        raise op.error("only 1 to 3 axes besides the channels are supported")
     layer = _CONV_TRANSPOSE[len(window.kernel)](
         in_channels=len(weight),
         out_channels=weight.shape[1] * groups,
         kernel_size=window.kernel,
         stride=window.stride,
-        padding=window.begin,
-        output_padding=tuple(op.attribute("output_padding", (0,) * len(window.kernel))),
+        padding=begin if begin == end else 0,
+        output_padding=more,
         dilation=window.dilation,
         groups=groups,
         device="meta",
     )
-    return op.layer(weighted(layer, weight, bias), x)
+    result = op.layer(weighted(layer, weight, bias), x)
+    if begin == end:
+        return result
+    return op.call(F.pad, result, [-n for pair in zip(begin[::-1], end[::-1], strict=True) for n in pair])
+
+
+def _transposed_pads(op: Operator, window: _Window, sizes: Shape, more: Shape) -> tuple[Shape, Shape]:
+    """What a transposed convolution cuts off before and after each axis."""
+    wanted, auto = op.attribute("output_shape"), op.attribute("auto_pad", "NOTSET")
+    if wanted is None and not auto.startswith("SAME"):
+        return window.begin, window.end
+    wanted = [n * s for n, s in zip(sizes, window.stride, strict=True)] if wanted is None else wanted[-len(sizes) :]
+    columns = zip(sizes, window.stride, window.dilation, window.kernel, more, wanted, strict=True)
+    total = [(n - 1) * s + d * (k - 1) + 1 + extra - size for n, s, d, k, extra, size in columns]
+    if min(total) < 0:
+        raise op.error(f"an output_shape {list(wanted)} beyond what the kernel reaches is not supported: pad after it")
+    less, rest = tuple(n // 2 for n in total), tuple(n - n // 2 for n in total)
+    return (less, rest) if auto == "SAME_UPPER" else (rest, less)
 
 
 @reads("MaxPool")
 def _max_pool(op: Operator) -> TracedValue:
     x = op.value()
     window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
-    if len(window.kernel) not in _MAX_POOL:
-        raise op.error("only 1 or 2 axes besides the channels are supported")
     auto = op.attribute("auto_pad", "NOTSET")
     if auto.startswith("SAME") and any(d != 1 for d in window.dilation):
         raise op.error(f"auto_pad {auto} with dilations is not supported, as runtimes pad it differently: give pads")
@@ -344,15 +361,6 @@ def _sum(op: Operator) -> TracedValue:
 def _identity(op: Operator) -> TracedValue:
     if len(op.inputs) > 2 and (training := op.constant(2)) is not None and bool(training):
         raise op.error("the node is in training mode: export the network in eval mode")
-    return op.value()
-
-
-@reads("Cast")
-def _cast(op: Operator) -> TracedValue:
-    """A cast between floating point types: in exact arithmetic it changes nothing."""
-    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to")))
-    if dtype not in FLOATS:
-        raise op.error(f"a network of {op.value().example.dtype} cannot continue in {dtype}: convert it to float32")
     return op.value()
 
 

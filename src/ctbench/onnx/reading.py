@@ -23,7 +23,7 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from ctbench.onnx import batchless, curves, moves, operators  # noqa: F401  they fill the table
+from ctbench.onnx import batchless, comparisons, curves, moves, operators, recurrent, resizing  # noqa: F401  they fill the table
 from ctbench.onnx.building import (
     Array,
     BatchError,
@@ -109,7 +109,8 @@ def _build(
         if unread:
             raise OnnxError(f"node '{node.name}' ({node.op_type}): '{unread[0]}' is an output that is not supported")
         op = Operator(node, [values[name] for name in node.input], building)
-        values.update(zip(node.output, _results(op, model), strict=False))
+        results = zip(node.output, _results(op, model), strict=False)
+        values.update((name, result) for name, result in results if name)  # "" stands for no output
     return building.finish(x, _output(building, returned, values))
 
 
@@ -212,7 +213,7 @@ def _output(building: Building, returned: Sequence[onnx.ValueInfoProto], values:
         if not isinstance(value, TracedValue):
             raise OnnxError(f"the output '{info.name}' does not depend on the input")
         _check_output(info, value.shape)
-        parts.append(value)
+        parts.append(building.floating(value))
     if len(parts) == 1:
         return parts[0]
     flat = [building.call(torch.flatten, part, 1) if part.example.dim() != 2 else part for part in parts]
@@ -261,7 +262,8 @@ def _check_operators(model: onnx.ModelProto, inputs: set[str]) -> None:
         count = f", {len(kinds)} times in the file" if len(kinds) > 1 else ""
         name = first.name or first.output[0]
         raise OnnxError(f"node '{name}' ({first.op_type}{count}): not supported: {supported}")
-    raise OnnxError(f"operators are not supported: {counted(kinds)}; the first is node '{first.name}'; {supported}")
+    name = first.name or first.output[0]
+    raise OnnxError(f"operators are not supported: {counted(kinds)}; the first is node '{name}'; {supported}")
 
 
 def _results(op: Operator, model: onnx.ModelProto) -> Sequence[TracedValue | Array]:
@@ -270,6 +272,8 @@ def _results(op: Operator, model: onnx.ModelProto) -> Sequence[TracedValue | Arr
     try:
         if not traced:
             return _fold(op, model)
+        if op.kind not in comparisons.FOR_ANY_KIND and not all(x.example.is_floating_point() for x in traced):
+            raise op.error("it takes whole numbers or truth values of the network: cast them to float32 before it")
         if op.kind == "Size":
             return [np.array(int(np.prod(traced[0].shape, dtype=int)), dtype=np.int64)]
         if op.kind == "Shape" or all(value.batched for value in traced):

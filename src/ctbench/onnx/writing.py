@@ -325,9 +325,22 @@ def _(op: graph_ops.SiLU, writer: NodeWriter) -> str:
     return writer.node("Mul", *writer.inputs, writer.node("Sigmoid", *writer.inputs))
 
 
+@node_of.register
+def _(op: graph_ops.Heaviside, writer: NodeWriter) -> str:
+    zero = writer.constant("zero", torch.tensor(0.0, dtype=writer.dtype))
+    return writer.node("Cast", writer.node("GreaterOrEqual", *writer.inputs, zero), to=_TYPES[writer.dtype])
+
+
+@node_of.register
+def _(op: graph_ops.Trunc, writer: NodeWriter) -> str:
+    """The sign of x times the floor of |x|."""
+    size = writer.node("Floor", writer.node("Abs", *writer.inputs))
+    return writer.node("Mul", writer.node("Sign", *writer.inputs), size)
+
+
 _SAME_NAME = (
     *(graph_ops.Atan, graph_ops.Cos, graph_ops.Erf, graph_ops.Exp, graph_ops.Floor, graph_ops.Log, graph_ops.Sign),
-    *(graph_ops.Sin, graph_ops.Softplus, graph_ops.Softsign, graph_ops.Tan),
+    *(graph_ops.Round, graph_ops.Sin, graph_ops.Softplus, graph_ops.Softsign, graph_ops.Tan),
 )
 for _kind in _SAME_NAME:
     node_of.register(_kind, lambda op, writer: writer.node(type(op).__name__, *writer.inputs))

@@ -21,6 +21,7 @@ from ctbench.regions import Box, Region, Threat
 from ctbench.specification import margin_rows
 from ctbench.time_budget import Budget
 from ctbench.verify import rationals
+from ctbench.verify.common_shift import without_common_shift
 
 
 class Rule(Protocol):
@@ -56,6 +57,7 @@ class Problem:
     @classmethod
     def of_labels(cls, net: Graph, x: Tensor, y: Tensor, threat: Threat, *, double: Problem | None = None) -> Problem:
         """The problem that the network says y, [B], everywhere in the threat model's region around x."""
+        net = without_common_shift(net)
         return cls(net, x, threat.region(x), margin_rows(y, net.classes, dtype=x.dtype), double)
 
     def __len__(self) -> int:

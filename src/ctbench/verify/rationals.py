@@ -22,9 +22,12 @@ from ctbench.graph import Graph, Op
 from ctbench.graph.ops import (
     Abs,
     Add,
+    AlongAxis,
     Clamp,
     Concat,
     Conv2d,
+    Floor,
+    Heaviside,
     LeakyReLU,
     Linear,
     Max,
@@ -33,6 +36,7 @@ from ctbench.graph.ops import (
     Scale,
     Select,
     Shift,
+    Trunc,
 )
 from ctbench.onnx.gemm import RoundedLinear
 
@@ -126,7 +130,7 @@ def affordable(graph: Graph) -> int:
 
 
 def _products(op: Op, size: int) -> int:
-    if isinstance(op, Linear):
+    if isinstance(op, Linear | AlongAxis):
         return size * op.weight.shape[1]
     return size * op.weight[0].numel() if isinstance(op, Conv2d) else size
 
@@ -198,6 +202,31 @@ def _(op: ReLU, x: Exact) -> Exact:
 @_evaluated.register
 def _(op: Abs, x: Exact) -> Exact:
     return x.moved(np.abs)
+
+
+@_evaluated.register
+def _(op: Heaviside, x: Exact) -> Exact:
+    return Exact(np.where(x.numbers >= 0, 1, 0).astype(object), 0)
+
+
+@_evaluated.register
+def _(op: Floor | Trunc, x: Exact) -> Exact:
+    def whole(number: int) -> int:
+        size = abs(number) if isinstance(op, Trunc) else number
+        size = size >> -x.exponent if x.exponent < 0 else size << x.exponent
+        return -size if isinstance(op, Trunc) and number < 0 else size
+
+    values = np.array([whole(int(n)) for n in x.numbers.flat] or [0], dtype=np.object_)
+    return Exact(values.reshape(tuple(x.numbers.shape)), 0)
+
+
+@_evaluated.register
+def _(op: AlongAxis, x: Exact) -> Exact:
+    if not torch.equal(op.weight, op.weight.round()):
+        raise NoExactValueError("the weights of a mean or an interpolation are rounded")
+    weight = Exact.of(op.weight.T)
+    moved = np.dot(np.moveaxis(x.numbers, op.dim, -1), weight.numbers)
+    return Exact(np.moveaxis(moved, -1, op.dim), x.exponent + weight.exponent)
 
 
 @_evaluated.register

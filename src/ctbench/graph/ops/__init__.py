@@ -30,7 +30,7 @@ from ctbench.graph.ops.products import Planes, Product
 from ctbench.graph.ops.refined import MeanOfRows, Normalised, Refined
 from ctbench.graph.ops.resampling import resized
 from ctbench.graph.ops.smooth import GELU, Sigmoid, SiLU, Smooth, Tanh
-from ctbench.graph.ops.steps import Floor, Sign, Step
+from ctbench.graph.ops.steps import Floor, Heaviside, Round, Sign, Step, Trunc
 
 __all__ = [
     "ELU",
@@ -63,6 +63,7 @@ __all__ = [
     "Floor",
     "Given",
     "Hardswish",
+    "Heaviside",
     "Input",
     "Kinked",
     "Known",
@@ -85,6 +86,7 @@ __all__ = [
     "ReLU",
     "Refined",
     "Reshape",
+    "Round",
     "Scale",
     "ScaledConv2d",
     "Select",
@@ -102,6 +104,7 @@ __all__ = [
     "Tan",
     "Tanh",
     "TanhGELU",
+    "Trunc",
     "UnsupportedLayerError",
     "lower",
     "rearrangement",

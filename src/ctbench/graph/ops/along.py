@@ -123,6 +123,40 @@ def interpolated(size: int, count: int, scale: Fraction, *, align_corners: bool 
     return rows
 
 
+CUBIC = Fraction(-3, 4)  # torch's coefficient of cubic interpolation
+
+
+def resampled(
+    places: Sequence[Fraction], size: int, *, cubic: Fraction | None = None, inside: bool = False
+) -> list[dict[int, Fraction]]:
+    """Interpolation at some places of a side, which is continued beyond its ends by its outermost entries.
+
+    It is linear or, with the coefficient `cubic`, that of Keys 1981, "Cubic convolution interpolation for digital image
+    processing". With `inside`, entries beyond the ends have the weight 0, and the others sum up to 1.
+    """
+    rows = list[dict[int, Fraction]]()
+    for place in places:
+        first, row = math.floor(place), dict[int, Fraction]()
+        for at in range(first - 1, first + 3):
+            weight = _weight(abs(place - at), cubic)
+            if inside and not 0 <= at < size:
+                continue
+            entry = min(max(at, 0), size - 1)
+            row[entry] = row.get(entry, Fraction(0)) + weight
+        whole = sum(row.values()) if inside else Fraction(1)
+        rows.append({at: weight / whole for at, weight in row.items() if weight})
+    return rows
+
+
+def _weight(distance: Fraction, cubic: Fraction | None) -> Fraction:
+    """The weight of an entry in this distance."""
+    if cubic is None:
+        return max(1 - distance, Fraction(0))
+    if distance <= 1:
+        return (cubic + 2) * distance**3 - (cubic + 3) * distance**2 + 1
+    return cubic * (distance**3 - 5 * distance**2 + 8 * distance - 4) if distance < 2 else Fraction(0)
+
+
 def window_means(size: int, count: int, kernel: int, stride: int, padding: int, *, padded: bool) -> Weights:
     """The means of windows: with `padded`, zeros of the padding count as entries, but not what lies beyond it."""
     rows = list[dict[int, Fraction]]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench.graph.ops.base import Lines, Op, Shape, UnsupportedLayerError, lower
-from ctbench.graph.ops.convolutions import pair
+from ctbench.graph.ops.convolutions import SIDES
 from ctbench.graph.ops.moves import Select
 
 
@@ -93,27 +94,36 @@ class Max(Op):
         return Lines(below, None, above, torch.where(flat, highest, offset) + 0 * highest)
 
 
-@lower.register
-def _(module: nn.MaxPool2d, shape: Shape) -> Op | Sequence[Op]:
+@lower.register(nn.MaxPool2d)
+@lower.register(nn.MaxPool3d)
+def _(module: nn.MaxPool2d | nn.MaxPool3d, shape: Shape) -> Op | Sequence[Op]:
+    """The entries of each window, and their maximum: along each side, a window has places of its own."""
+    sides, pool = (2, F.max_pool2d) if isinstance(module, nn.MaxPool2d) else (3, F.max_pool3d)
     if module.return_indices:
-        raise UnsupportedLayerError("MaxPool2d with return_indices=True is not supported: use only the values")
-    if len(shape) != 3:
-        raise ValueError(f"the layer takes (channels, height, width), its input has shape {shape}")
+        raise UnsupportedLayerError(f"MaxPool{sides}d with return_indices=True is not supported: use only the values")
+    if len(shape) != sides + 1:
+        raise ValueError(f"the layer takes (channels, {SIDES[sides]}), its input has shape {shape}")
     settings = (module.kernel_size, module.stride, module.padding, module.dilation)
-    kernel, stride, padding, dilation = (pair(setting) for setting in settings)
+    kernel, stride, padding, dilation = (_of_sides(setting, sides) for setting in settings)
     try:
-        count = F.max_pool2d(torch.zeros(1, *shape), kernel, stride, padding, dilation, module.ceil_mode).shape[2:]
+        count = pool(torch.zeros(1, *shape), kernel, stride, padding, dilation, module.ceil_mode).shape[2:]
     except RuntimeError as error:  # from torch, if the windows do not fit
         raise ValueError(f"the windows do not fit inputs of shape {shape} ({error})") from None
-    sides = zip(shape[1:], count, kernel, stride, padding, dilation, strict=True)
-    (rows, inner_rows), (columns, inner_columns) = (_places(*side) for side in sides)
-    channels, height, width = shape
-    channel = torch.arange(channels).view(1, -1, 1, 1) * (height * width)
-    place = rows[:, None, :, None] * width + columns[None, :, None, :]  # [kernel, kernel, out, out]
-    index = channel + place.flatten(0, 1).unsqueeze(1)
-    inner = inner_rows[:, None, :, None] & inner_columns[None, :, None, :]
-    repeats = None if bool(inner.all()) else ~inner.flatten(0, 1).unsqueeze(1)
+    axes = [_places(*side) for side in zip(shape[1:], count, kernel, stride, padding, dilation, strict=True)]
+    place, is_inside = torch.zeros((), dtype=torch.int64), torch.ones((), dtype=torch.bool)
+    for number, (at, inside) in enumerate(axes):
+        axis = [1] * (2 * sides)  # the kernel's sides, then those of the output
+        axis[number], axis[sides + number] = at.shape
+        place = place * shape[1 + number] + at.view(axis)
+        is_inside = is_inside & inside.view(axis)
+    channel = torch.arange(shape[0]).view(1, -1, *[1] * sides) * math.prod(shape[1:])
+    index = channel + place.flatten(0, sides - 1).unsqueeze(1)
+    repeats = None if bool(is_inside.all()) else ~is_inside.flatten(0, sides - 1).unsqueeze(1)
     return Select(index, shape), Max(repeats)
+
+
+def _of_sides(setting: int | tuple[int, ...], sides: int) -> tuple[int, ...]:
+    return (setting,) * sides if isinstance(setting, int) else tuple(setting)
 
 
 def _places(size: int, count: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[Tensor, Tensor]:

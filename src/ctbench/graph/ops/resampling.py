@@ -14,13 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench.graph.ops.activations import scaled
-from ctbench.graph.ops.along import Weights, along, interpolated, window_means
+from ctbench.graph.ops.along import CUBIC, Weights, along, interpolated, resampled, window_means
 from ctbench.graph.ops.averages import AdaptiveAvgPool2d, AvgPool2d
 from ctbench.graph.ops.base import Op, Shape, UnsupportedLayerError, lower
 from ctbench.graph.ops.convolutions import Conv3d, ConvTranspose2d, ConvTranspose3d
 from ctbench.graph.ops.moves import Reshape, rearrangement
 
-LINEAR = {"linear": 1, "bilinear": 2, "trilinear": 3}  # the modes of interpolation, and how many sides they have
+SIDES_OF = {
+    "linear": 1,
+    "bilinear": 2,
+    "trilinear": 3,
+    "bicubic": 2,
+}  # the modes of interpolation, and how many sides they have
 
 
 def numbers(value: Any, sides: int) -> tuple[Any, ...]:
@@ -60,10 +65,10 @@ def resized(
 
     if mode in ("nearest", "nearest-exact"):
         return rearrangement(resize, shape)
-    if LINEAR.get(mode) != sides:
+    if SIDES_OF.get(mode) != sides:
         raise UnsupportedLayerError(
             f"interpolation with mode={mode!r} of values of shape {shape} is not supported: use 'nearest', "
-            f"'nearest-exact', or 'linear', 'bilinear' or 'trilinear' for one, two or three sides"
+            f"'nearest-exact', 'linear', 'bilinear' or 'trilinear' for one, two or three sides, or 'bicubic' for two"
         )
     counts = tuple(resize(torch.zeros(1, *shape)).shape[2:])
     factors = numbers(scale_factor, sides)
@@ -75,7 +80,11 @@ def resized(
             scale = 1 / Fraction(factor)
         else:
             scale = Fraction(n, count)
-        maps.append((dim, interpolated(n, count, scale, align_corners=bool(align_corners))))
+        if mode == "bicubic":
+            begin = Fraction(0) if align_corners else (scale - 1) / 2
+            maps.append((dim, resampled([begin + part * scale for part in range(count)], n, cubic=CUBIC)))
+        else:
+            maps.append((dim, interpolated(n, count, scale, align_corners=bool(align_corners))))
     return along(maps, shape)
 
 

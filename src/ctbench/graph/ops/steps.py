@@ -1,4 +1,4 @@
-"""Step functions: the sign, and the greatest whole number below.
+"""Step functions: the sign, whether a number is negative, and roundings to whole numbers.
 
 Such a function jumps, so a line around it has to pass both ends of every jump: f(z) - s z is extremal at an end of
 [l, u], or on one side of the first or of the last jump inside it. f' is 0 except at jumps, and as slopes count those of
@@ -78,6 +78,20 @@ class Sign(Step):
 
 
 @dataclass(frozen=True)
+class Heaviside(Step):
+    """1 for z >= 0, otherwise 0. Its gradient is that of a sigmoid, which tells attacks the way to the jump."""
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        smooth = torch.sigmoid(x)
+        return (x >= 0).to(x.dtype) + (smooth - smooth.detach()) + 0 * x.detach()
+
+    def jumps(self, lower: Tensor, upper: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+        place = torch.minimum(upper, lower.clamp(min=0))
+        above = (place >= 0).to(place.dtype)
+        return ((place, torch.where((place == 0) & (lower < 0), 0.0, above), above),)
+
+
+@dataclass(frozen=True)
 class Floor(Step):
     """The greatest whole number that is not above z."""
 
@@ -94,3 +108,49 @@ class Floor(Step):
             return torch.where(there, number, lower), torch.where(there, value - 1, value), value
 
         return jump(first), jump(last)
+
+
+@dataclass(frozen=True)
+class Trunc(Step):
+    """z without its fraction: the whole numbers from 0 on below, and from 0 down above."""
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.trunc(x) + 0 * x
+
+    def jumps(self, lower: Tensor, upper: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+        # there is no jump at 0: the first and the last one of each sign
+        first, last = torch.ceil(lower), torch.floor(upper)
+        negative = (first.clamp(max=-1), last.clamp(max=-1), (torch.ceil(upper) - 1).clamp(max=-1))
+        positive = (first.clamp(min=1), last.clamp(min=1), (torch.floor(lower) + 1).clamp(min=1))
+
+        def jump(number: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            is_there = (lower <= number) & (number <= upper)
+            place = torch.where(is_there, number, lower)
+            value = torch.trunc(place)
+            below = torch.where(is_there & (number > 0) & (lower < number), number - 1, value)
+            above = torch.where(is_there & (number < 0) & (number < upper), number + 1, value)
+            return place, below, above
+
+        return tuple(jump(number) for number in (*negative, *positive))
+
+
+@dataclass(frozen=True)
+class Round(Step):
+    """The nearest whole number; the even one if two are as near."""
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.round(x) + 0 * x
+
+    def jumps(self, lower: Tensor, upper: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+        def jump(number: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            place = number + 0.5  # between this number and the next one
+            is_there = (lower <= place) & (place <= upper)
+            place = torch.where(is_there, place, lower)
+            value = torch.round(place)
+            below = torch.where(is_there & (lower < place), number, value)
+            above = torch.where(is_there & (place < upper), number + 1, value)
+            return place, below, above
+
+        first, last = torch.ceil(lower - 0.5), torch.floor(upper - 0.5)
+        # the next ones: at an end of [l, u], one side of a jump lies outside. And 1/2 - 2^-54 - 1/2 is rounded
+        return jump(first), jump(first + 1), jump(last), jump(last - 1)
