@@ -11,12 +11,14 @@ from tests.planted import KINDS, spiked
 from torch import Tensor, nn
 
 from ctbench.domains import crown
-from ctbench.graph import freeze, trace
+from ctbench.domains.linear_form import LinearForm
+from ctbench.graph import Node, freeze, trace
+from ctbench.graph.ops import Max, Reshape
 from ctbench.regions import L2, Box, Linf, Threat
 from ctbench.results import Open, Verdict
 from ctbench.time_budget import Budget
 from ctbench.verify import Bound, Problem, certify
-from ctbench.verify.input_split import InputSplit
+from ctbench.verify.input_split import Boxes, InputSplit, best_mean, crown_forms
 from ctbench.verify.worst_case import worst_case
 
 GENERATOR = torch.Generator()
@@ -299,3 +301,57 @@ def test_what_cannot_be_is_an_error():
         InputSplit(batch_subproblems=0, max_subproblems=5)
     with pytest.raises(ValueError, match="max_subproblems is 0"):
         InputSplit(max_subproblems=0)
+
+
+@torch.no_grad()
+def test_a_coordinate_that_seems_not_to_matter_is_halved_at_last():
+    """x_2 only matters where relu(x_1) is open, so its influence may be 0 everywhere that is looked at."""
+    whole = Box(torch.zeros(1, 2).double(), torch.tensor([[1.0, 8.0]]).double())
+    boxes = Boxes(torch.zeros(1, dtype=torch.long), whole, torch.full((1, 1), -1.0).double())
+    places = []
+    for _ in range(12):
+        place, _ = boxes.place(torch.tensor([[1.0, 0.0]]).double(), whole)
+        places.append(place.item())
+        boxes = boxes.halves(place).take(torch.tensor([0]))
+    assert places[:4] == [0] * 4
+    assert places.count(1) >= 3
+
+
+@torch.no_grad()
+def test_the_best_mean_of_a_maximum():
+    """x - 0.1 and 0.2 - x: neither is positive on [0, 1], and their mean is."""
+    forms = LinearForm(
+        torch.tensor([[[1.0], [-1.0], [3.0], [0.0]]]).double(), torch.tensor([[-0.1, 0.2, 1.0, -2.0]]).double()
+    )
+    box = Box(torch.zeros(1, 1).double(), torch.ones(1, 1).double())
+    weights = best_mean(LinearForm(forms.coefficients[:, :2], forms.constant[:, :2]), box, (2,))
+    torch.testing.assert_close(weights, torch.full((1, 2), 0.5).double(), atol=0.05, rtol=0)
+    alone = best_mean(LinearForm(forms.coefficients[:, 2:], forms.constant[:, 2:]), box, (2,))
+    assert alone.tolist() == [[1.0, 0.0]]
+    both = best_mean(forms, box, (2, 2))
+    assert both.shape == (1, 2, 2)
+    torch.testing.assert_close(both.sum(1), torch.ones(1, 2).double())
+
+
+@pytest.mark.parametrize("seed", range(5))
+@torch.no_grad()
+def test_bounds_of_a_maximum_at_the_output_hold(seed):
+    torch.manual_seed(seed)
+    graph = trace(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 6)), (2,))
+    x = torch.zeros(3, 2).double()
+    graph = freeze(graph, x.float())[0].detach().to(torch.float64)
+    ends = (
+        Node("rows", Reshape((6,), (3, 2)), (len(graph.nodes) - 1,), (3, 2)),
+        Node("most", Max(), (len(graph.nodes),), (2,)),
+    )
+    graph = replace(graph, nodes=graph.nodes + ends)
+    region = Linf(eps=1.0, clip=None).region(x + torch.rand(3, 2))
+    spec = torch.eye(2).double().expand(3, 2, 2)
+    around = crown.bounded(graph.rounded_outward(), region)
+    forms = crown_forms(graph.rounded_outward(), region, spec, around)
+    points = region.sample(4000, torch.Generator().manual_seed(0))
+    values = graph(points.flatten(0, 1)).view(4000, 3, 2)
+    bound = forms.minimum(region)
+    assert (bound <= values.amin(0)).all()
+    line = (forms.coefficients.unsqueeze(0) @ points.unsqueeze(-1)).squeeze(-1) + forms.constant
+    assert (line <= values).all()

@@ -25,8 +25,9 @@ from ctbench.domains.base import Domain
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
 from ctbench.domains.rounding import Losses
-from ctbench.graph import Elementwise, Graph, Lines, Node, Twin
+from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Twin
 from ctbench.graph.ops import Max, Planes, Product
+from ctbench.graph.ops.curves import Curve
 from ctbench.regions import Box, Region
 
 KEPT = 8  # tensors as large as the coefficients, per node: slopes, the moments of Adam, and tensors for gradients
@@ -144,6 +145,7 @@ def tightened(
         if at in targets:
             boxes[at] = boxes[at].intersect(_box(targets[at], best[at], boxes[at]))
         elif backward.source(graph, at) in targets:
+            assert isinstance(node.op, Affine)
             boxes[at] = boxes[at].intersect(interval.moved(node.op, boxes[node.inputs[0]]))
     return torch.maximum(_Search.of(graph, region, boxes, spec, {}).bounds(slopes)[-1], other), boxes
 
@@ -260,6 +262,7 @@ class _Search:
         Missing slopes are added, with the adaptive values.
         """
         boxes, bounds = list[Box](), dict[int, Tensor]()
+        readers = backward.relaxed_readers(self.graph)
         for at, node in enumerate(self.graph.nodes):
             box = self.base[at]
             if at in self.targets:
@@ -267,9 +270,12 @@ class _Search:
                 bounds[at] = self._back(form, at, boxes, slopes)
                 # without an intersection with the old box: if the old box is better, slopes would get no gradient
                 tightened = _box(self.targets[at], bounds[at], box)
-                # rounding losses were computed for slopes that the old boxes allow
-                box = tightened if self.losses is None else tightened.intersect(box)
+                # but rounding losses were computed for slopes that the old boxes allow, and curves such as a logarithm
+                # may not be defined beyond them
+                inside = self.losses is not None or any(isinstance(op, Curve) for op in readers[at])
+                box = tightened.intersect(box) if inside else tightened
             elif backward.source(self.graph, at) in self.targets:
+                assert isinstance(node.op, Affine)
                 box = interval.moved(node.op, boxes[node.inputs[0]])
             boxes.append(box)
         bounds[-1] = self._back(LinearForm(self.spec, 0.0), len(boxes) - 1, boxes, slopes)

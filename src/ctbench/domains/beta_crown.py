@@ -1,81 +1,116 @@
-"""beta-CROWN: CROWN with fixed signs of some pre-activations. Wang et al. 2021, "Beta-CROWN: efficient bound
-propagation with per-neuron split constraints for neural network robustness verification".
+"""beta-CROWN: CROWN with known ranges of some pre-activations. Wang et al. 2021, "Beta-CROWN: efficient bound
+propagation with per-neuron split constraints for neural network robustness verification"; for ranges of any activation,
+Shi et al. 2024, "Neural network verification with branch-and-bound for general nonlinearities" (GenBaB).
 
-    min of <c, f(x)> over x in the region with s_j z_j >= 0   >=   max over alpha in [0, 1] and beta >= 0 of
+    min of <c, f(x)> over x in the region with l_j <= z_j <= u_j   >=   max over alpha and w of
 
-        CROWN's bound of  <c, f(x)> - sum_j beta_j s_j z_j
+        CROWN's bound of  <c, f(x)> - sum_j w_j z_j,   plus   sum_j (l_j if w_j > 0 else u_j) w_j
 
-with alpha the free slopes and z_j the pre-activations with a fixed sign s_j (1 or -1). A fixed sign also makes the ReLU
-after it linear. Pairs of ReLUs may have multipliers of their own (see `pairs`). Any values of these multipliers are
-sound, so the ascent may end at any step and the best bound counts.
+with alpha the free slopes (see `envelopes`) and z_j the pre-activations with a known range. w_j is at least 0 if there
+is no u_j, and at most 0 if there is no l_j. For a ReLU, l_j or u_j is 0, and w_j is beta times the known sign. A range
+also makes the lines of the ops after it tighter: those of a ReLU become exact. Pairs of ReLUs may have multipliers of
+their own (see `pairs`). Any values of these numbers are sound, so the ascent may end at any step, and the best bound
+counts.
 
-    inner = beta_crown.clipped(beta_crown.needed(graph, boxes), free.signs)
+    inner = beta_crown.clipped(graph, beta_crown.needed(graph, boxes), free)
     best, free = beta_crown.ascend(graph, region, spec, inner, free, steps=10)
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ctbench import time_budget
-from ctbench.domains import adam, backward, pairs, rounding
-from ctbench.domains.backward import Relaxed
+from ctbench.domains import adam, backward, envelopes, interval, pairs, rounding
+from ctbench.domains.envelopes import Boxes, Envelope, Free, Lined, ProductPlanes
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.pairs import Pairs
-from ctbench.domains.relaxations import adaptive
 from ctbench.domains.rounding import Losses
-from ctbench.graph import Graph, Lines, Node, walk_backward
-from ctbench.graph.ops import Planes, ReLU
+from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, walk_backward
+from ctbench.graph.ops import Product, ReLU
 from ctbench.regions import Box, Region
 
-ByNode = dict[int, Tensor]  # [N, *node] each, by the position of the node that a ReLU reads
-Boxes = dict[int, Box]  # of every node that a relaxed op reads, by its position
+ByNode = dict[int, Tensor]  # [N, *node] each, by position
 
 
-def split_nodes(graph: Graph) -> list[int]:
-    """The nodes with entries whose signs can be fixed: the nodes that a ReLU reads, except the input."""
-    return sorted({node.inputs[0] for node in graph.nodes if isinstance(node.op, ReLU)} - {0})
+def split_readers(graph: Graph) -> dict[int, list[int]]:
+    """The nodes with entries whose ranges can be split, in order, and the relaxed ops that are tighter then.
+
+    These are the nodes that functions of one value read, and those that the factors of products come from.
+    """
+    readers = dict[int, list[int]]()
+    for reader, node in enumerate(graph.nodes):
+        if isinstance(node.op, Elementwise):
+            readers.setdefault(node.inputs[0], []).append(reader)
+        if isinstance(node.op, Product):
+            for at in {backward.source(graph, factor) for factor in node.inputs}:
+                readers.setdefault(at, []).append(reader)
+    return dict(sorted(readers.items()))
 
 
 def needed(graph: Graph, boxes: list[Box]) -> Boxes:
-    """The boxes that relaxations need, from the boxes of all nodes."""
-    return {at: boxes[at] for at in sorted({i for node in graph.nodes if node.op.relaxed for i in node.inputs})}
+    """The boxes that relaxations need, and those of the nodes that can be split, from the boxes of all nodes."""
+    read = {i for node in graph.nodes if node.op.relaxed for i in node.inputs}
+    return {at: boxes[at] for at in sorted(read.union(split_readers(graph)))}
 
 
-def clipped(inner: Boxes, signs: ByNode) -> Boxes:
-    """The boxes without negative values where the sign is 1, and without positive values where it is -1."""
+def clipped(graph: Graph, inner: Boxes, free: Multipliers) -> Boxes:
+    """The boxes within the known ranges; a node that only moves entries has those of the node they come from."""
     boxes = dict(inner)
-    for at, sign in signs.items():
-        box = inner[at]
-        lower = torch.where(sign > 0, box.lower.clamp(min=0), box.lower)
-        boxes[at] = Box(lower, torch.where(sign < 0, box.upper.clamp(max=0), box.upper))
-    return boxes
+    for at, floor in free.floors.items():
+        boxes[at] = Box(torch.maximum(inner[at].lower, floor), torch.minimum(inner[at].upper, free.ceilings[at]))
+    return _carried(graph, boxes)
+
+
+def _carried(graph: Graph, boxes: Boxes) -> Boxes:
+    """The boxes, where those of nodes that only move entries lie within those of the nodes they come from."""
+    result = dict(boxes)
+    for at, box in boxes.items():
+        source = backward.source(graph, at)
+        if source != at and source in boxes:
+            result[at] = box.intersect(_moved(graph, at, source, boxes[source]))
+    return result
+
+
+def _moved(graph: Graph, at: int, source: int, box: Box) -> Box:
+    """The box of node `at`, which has the entries of another node, from a box of that node."""
+    if at == source:
+        return box
+    op, (before,) = graph.nodes[at].op, graph.nodes[at].inputs
+    assert isinstance(op, Affine)
+    return interval.moved(op, _moved(graph, before, source, box))
 
 
 @dataclass(frozen=True, eq=False)
 class Multipliers:
-    """The multipliers of N bounds, and the fixed signs."""
+    """The multipliers of N bounds, and the known ranges."""
 
-    slopes: ByNode  # alpha, in [0, 1]
-    weights: ByNode  # beta, at least 0; no effect where no sign is fixed
-    signs: ByNode  # s: 1 or -1 where it is fixed, otherwise 0; int8
+    below: ByNode  # alpha, the free slopes below an op, by its position; of a product, the shares of its planes
+    above: ByNode  # likewise above it, if they are free
+    weights: ByNode  # w, by the position of a node that can be split; 0 where no range is known
+    floors: ByNode  # l, -inf where it is not known
+    ceilings: ByNode  # u, inf where it is not known
     shares: ByNode = field(default_factory=dict)  # w, the shares of the coefficients that go to pairs: [N, P, 2]
     tilts: ByNode = field(default_factory=dict)  # t, the slopes of the pairs
 
     @classmethod
     def begin(cls, graph: Graph, inner: Boxes) -> Multipliers:
-        """Adaptive slopes, and no fixed sign."""
-        nodes = {at: inner[at] for at in split_nodes(graph)}
-        return cls(
-            {at: (box.upper > -box.lower).to(box.lower.dtype) for at, box in nodes.items()},
-            {at: torch.zeros_like(box.lower) for at, box in nodes.items()},
-            {at: torch.zeros_like(box.lower, dtype=torch.int8) for at, box in nodes.items()},
-        )
+        """The slopes with the smallest areas, and no known range."""
+        relaxed = (at for at, node in enumerate(graph.nodes) if node.op.relaxed)
+        free = {at: envelopes.begin(graph.nodes[at], inner) for at in relaxed}
+        images = {at: torch.zeros_like(inner[at].lower) for at in split_readers(graph)}
+        floors, ceilings = ({at: image + end for at, image in images.items()} for end in (-torch.inf, torch.inf))
+        return cls(*_columns(free), images, floors, ceilings)
+
+    def of(self, at: int) -> Free:
+        """The free numbers of an op."""
+        return tuple(part[at] for part in (self.below, self.above) if at in part)
 
     @property
     def free(self) -> list[Tensor]:
@@ -83,10 +118,19 @@ class Multipliers:
         return [value for part in self._free() for value in part.values()]
 
     def with_free(self, values: list[Tensor]) -> Multipliers:
-        """The same signs with other multipliers, in the order of `free`."""
+        """The same ranges with other multipliers, in the order of `free`."""
         rest = iter(values)
-        slopes, weights, shares, tilts = ({at: next(rest) for at in part} for part in self._free())
-        return replace(self, slopes=slopes, weights=weights, shares=shares, tilts=tilts)
+        below, above, weights, shares, tilts = ({at: next(rest) for at in part} for part in self._free())
+        return replace(self, below=below, above=above, weights=weights, shares=shares, tilts=tilts)
+
+    def with_slopes(self, free: dict[int, Free]) -> Multipliers:
+        """With other free numbers of ops, by their positions."""
+        below, above = _columns(free)
+        return replace(self, below=self.below | below, above=self.above | above)
+
+    def with_range(self, place: Tensor, low: Tensor, high: Tensor) -> Multipliers:
+        """With one more known range in each sub-problem: of the entry at a place [N] (see `put`), [N] each."""
+        return replace(self, floors=put(self.floors, place, low), ceilings=put(self.ceilings, place, high))
 
     def with_pairs(self, chosen: dict[int, Pairs]) -> Multipliers:
         """With initial multipliers for the pairs of each of the N bounds."""
@@ -98,6 +142,10 @@ class Multipliers:
         """The multipliers after `change`."""
         return self.with_free([change(value) for value in self.free])
 
+    def to(self, dtype: torch.dtype) -> Multipliers:
+        """The same multipliers and ranges in another precision."""
+        return Multipliers(*({at: value.to(dtype) for at, value in part.items()} for part in self._parts()))
+
     def take(self, chosen: Tensor) -> Multipliers:
         return Multipliers(*({at: value[chosen] for at, value in part.items()} for part in self._parts()))
 
@@ -105,24 +153,42 @@ class Multipliers:
         pairs = zip(self._parts(), other._parts(), strict=True)
         return Multipliers(*({at: torch.cat([a[at], b[at]]) for at in a} for a, b in pairs))
 
-    def _free(self) -> tuple[ByNode, ByNode, ByNode, ByNode]:
-        return self.slopes, self.weights, self.shares, self.tilts
+    def _free(self) -> tuple[ByNode, ...]:
+        return self.below, self.above, self.weights, self.shares, self.tilts
 
     def _parts(self) -> tuple[ByNode, ...]:
-        return self.slopes, self.weights, self.signs, self.shares, self.tilts
+        return self.below, self.above, self.weights, self.floors, self.ceilings, self.shares, self.tilts
+
+
+def _columns(free: dict[int, Free]) -> tuple[ByNode, ByNode]:
+    """The free numbers below and above ops."""
+    below, above = ({at: part[i] for at, part in free.items() if len(part) > i} for i in (0, 1))
+    return below, above
+
+
+def places(images: ByNode, place: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Where a place [N] is, which counts the entries of all nodes in order: for each node, the index of an entry, and
+    whether that is the place, [N, 1] each."""
+    start = 0
+    for at in sorted(images):
+        size = math.prod(images[at].shape[1:])
+        here = (place - start).clamp(0, size - 1).unsqueeze(1)
+        yield at, here, ((place >= start) & (place < start + size)).unsqueeze(1)
+        start += size
 
 
 def put(images: ByNode, place: Tensor, value: Tensor) -> ByNode:
-    """The images with one entry changed per sub-problem: its place [N] counts the entries of all nodes, in order."""
-    changed, start = dict[int, Tensor](), 0
-    for at in sorted(images):
-        flat = images[at].flatten(1)
-        here = (place - start).clamp(0, flat.shape[1] - 1).unsqueeze(1)
-        there = ((place >= start) & (place < start + flat.shape[1])).unsqueeze(1)
-        entry = torch.where(there, value.to(flat.dtype).unsqueeze(1), flat.gather(1, here))
-        changed[at] = flat.scatter(1, here, entry).view_as(images[at])
-        start += flat.shape[1]
-    return changed
+    """The images with one entry changed per sub-problem, at its place [N] (see `places`)."""
+    return {
+        at: _put(images[at], here, there, value.to(images[at].dtype).unsqueeze(1))
+        for at, here, there in places(images, place)
+    }
+
+
+def _put(image: Tensor, here: Tensor, there: Tensor, value: Tensor) -> Tensor:
+    """An image [N, *node] with other values [N, 1] of the entries `here`, where they are `there`."""
+    flat = image.flatten(1)
+    return flat.scatter(1, here, torch.where(there, value, flat.gather(1, here))).view_as(image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +197,7 @@ class Bounds:
 
     values: Tensor  # [N]
     form: LinearForm  # over the input, [N, 1, *shape]
-    relaxed: dict[int, Tensor] = field(
-        default_factory=dict
-    )  # coefficients of each ReLU's output, [N, *node], by position
+    relaxed: ByNode = field(default_factory=dict)  # coefficients of the output of each relaxed op, by its position
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,91 +205,120 @@ class Relaxation:
     """The relaxation of a network over the clipped boxes of N sub-problems, without the multipliers."""
 
     graph: Graph
-    least: ByNode  # the range of the free slopes of the line below a ReLU
-    greatest: ByNode
-    upper_slope: ByNode  # of the line above a ReLU
-    upper_offset: ByNode
-    others: dict[int, Relaxed]  # of all other relaxed nodes, by their positions
+    around: dict[int, Envelope]  # by the position of the relaxed op
+    weights: dict[int, tuple[Tensor, Tensor]]  # the least and the greatest weight w that the known ranges allow
     pairs: dict[int, Pairs]
+    ends_at_zero: frozenset[int]  # the nodes that only ReLUs read: w z is at least 0 there
     losses: Losses | None = None  # of an outward graph
 
     @classmethod
-    def of(cls, graph: Graph, inner: Boxes, chosen: dict[int, Pairs], losses: Losses | None = None) -> Relaxation:
-        cut = {at: part.within(inner[at]) for at, part in chosen.items()}
-        relu, relaxation = ReLU(), cls(graph, {}, {}, {}, {}, {}, cut, losses)
-        for at in split_nodes(graph):
-            lower, upper = inner[at].lower, inner[at].upper
-            relaxation.least[at], relaxation.greatest[at] = relu.slopes(lower, upper)
-            chord = relu.chord(lower, upper)
-            lines = relu.lines(lower, upper, chord, chord)
-            relaxation.upper_slope[at], relaxation.upper_offset[at] = lines.upper_slope, lines.upper_offset
-        for at, node in enumerate(graph.nodes):
-            if node.op.relaxed and not relaxation._can_split(node):
-                relaxation.others[at] = backward.lines_of(node, inner, adaptive)
-        return relaxation
-
-    def _can_split(self, node: Node) -> bool:
-        return isinstance(node.op, ReLU) and node.inputs[0] in self.upper_slope
+    def of(
+        cls,
+        graph: Graph,
+        inner: Boxes,
+        free: Multipliers,
+        chosen: dict[int, Pairs],
+        losses: Losses | None = None,
+        whole: Boxes | None = None,
+    ) -> Relaxation:
+        relaxed = (at for at, node in enumerate(graph.nodes) if node.op.relaxed)
+        around = {at: envelopes.envelope(graph.nodes[at], inner, whole) for at in relaxed}
+        ends_at_zero = frozenset(
+            at for at, each in split_readers(graph).items() if all(isinstance(graph.nodes[i].op, ReLU) for i in each)
+        )
+        weights = {at: _signs(floor, free.ceilings[at], at in ends_at_zero) for at, floor in free.floors.items()}
+        couples = {at: part.within(inner[at]) for at, part in chosen.items()}
+        return cls(graph, around, weights, couples, ends_at_zero, losses)
 
     def admitted(self, free: Multipliers) -> Multipliers:
-        """The multipliers, with slopes moved into their ranges, and weights to 0 if they are negative."""
-        slopes = {at: slope.clamp(self.least[at], self.greatest[at]) for at, slope in free.slopes.items()}
-        return replace(free, slopes=slopes, weights={at: weight.clamp(min=0) for at, weight in free.weights.items()})
+        """The multipliers, with slopes and weights moved into their ranges."""
+        weights = {at: weight.clamp(*self.weights[at]) for at, weight in free.weights.items()}
+        slopes = {at: around.admitted(free.of(at)) for at, around in self.around.items()}
+        return replace(free.with_slopes(slopes), weights=weights)
 
     def take(self, chosen: Tensor) -> Relaxation:
-        def part(images: ByNode) -> ByNode:
-            return {at: image[chosen] for at, image in images.items()}
-
-        others = {at: _taken(lines, chosen) for at, lines in self.others.items()}
+        around = {at: each.take(chosen) for at, each in self.around.items()}
+        weights = {at: (least[chosen], greatest[chosen]) for at, (least, greatest) in self.weights.items()}
         couples = {at: each.take(chosen) for at, each in self.pairs.items()}
-        slopes = part(self.least), part(self.greatest), part(self.upper_slope)
         lost = None if self.losses is None else [loss.take(chosen) for loss in self.losses]
-        return Relaxation(self.graph, *slopes, part(self.upper_offset), others, couples, lost)
+        return Relaxation(self.graph, around, weights, couples, self.ends_at_zero, lost)
 
-    def split(self, free: Multipliers, place: Tensor, positive: Tensor) -> tuple[Relaxation, Multipliers]:
-        """The relaxation with one more fixed sign: the entry at a place [N] (see `put`) is `positive` [N] or not."""
-        relaxation = replace(
-            self,
-            upper_slope=put(self.upper_slope, place, positive),
-            upper_offset=put(self.upper_offset, place, torch.zeros_like(positive)),
-        )
-        return relaxation, replace(free, slopes=put(free.slopes, place, positive))
+    def split(
+        self, inner: Boxes, free: Multipliers, place: Tensor, low: Tensor, high: Tensor
+    ) -> tuple[Relaxation, Multipliers]:
+        """The relaxation where the entry at a place [N] (see `put`) is in [low, high], [N] each, with slopes for it.
+
+        `inner` are the boxes of this relaxation. Weights stay as they are.
+        """
+        entry, around, slopes = Box(low.unsqueeze(1), high.unsqueeze(1)), dict(self.around), dict[int, Free]()
+        readers = split_readers(self.graph)
+        for at, here, there in places(free.weights, place):
+            spot = functools.partial(_put, here=here, there=there)
+            for reader in readers[at]:
+                before, numbers = self.around[reader], free.of(reader)
+                if isinstance(before, Lined):
+                    alone = before.alone(entry, here)
+                    own = alone.admitted(tuple(value.flatten(1).gather(1, here) for value in numbers))
+                    around[reader] = before.put(spot, alone)
+                    slopes[reader] = tuple(spot(old, value=new) for old, new in zip(numbers, own, strict=True))
+        products = [at for at, each in around.items() if isinstance(each, ProductPlanes)]
+        if products:
+            boxes = clipped(self.graph, inner, free.with_range(place, low, high))
+            around |= {at: envelopes.envelope(self.graph.nodes[at], boxes) for at in products}
+        return replace(self, around=around), free.with_slopes(slopes)
 
     def bounds(self, region: Region, spec: Tensor, free: Multipliers) -> Bounds:
         """The bounds of N forms, spec [N, *output], over N regions, for admitted multipliers."""
         relaxed = dict[int, Tensor]()
-        others = backward.by_lines(self.others)
 
         def relax(at: int, node: Node, form: Form) -> tuple[Form, ...]:
-            if not self._can_split(node):
-                return others(at, node, form)
-            (read,) = node.inputs
             relaxed[at] = form.dense().coefficients.squeeze(1)
-            lines = Lines(free.slopes[read], None, self.upper_slope[read], self.upper_offset[read])
-            if read not in free.shares:
-                return (form.relaxed(lines),)
+            lines, read = self.around[at].around(free.of(at)), node.inputs[0]
+            if read not in free.shares or not isinstance(node.op, ReLU):
+                return backward.by_lines({at: lines})(at, node, form)
+            assert isinstance(lines, Lines)
             losses = None if self.losses is None else (self.losses[read], self.losses[at])
             return (pairs.relaxed(form, lines, self.pairs[read], free.shares[read], free.tilts[read], losses),)
 
         step = backward.rule(relax, self.losses)
 
         def rule(at: int, node: Node, form: Form) -> backward.Shares:
-            if at in free.weights:
-                signs = LinearForm(-(free.signs[at] * free.weights[at]).unsqueeze(1), 0.0)
-                form = form + rounding.begun(signs, at, self.losses)
-            return step(at, node, form)
+            return step(at, node, form + self._ranges(at, free) if at in free.weights else form)
 
         end = len(self.graph.nodes) - 1
         start = rounding.begun(LinearForm(spec.unsqueeze(1), 0.0), end, self.losses)
-        last = rounding.ended(walk_backward(self.graph, rule, start), 0, self.losses).dense()
+        last = walk_backward(self.graph, rule, start)
+        last = last + self._ranges(0, free) if 0 in free.weights else last
+        last = rounding.ended(last, 0, self.losses).dense()
         return Bounds(last.minimum(region).squeeze(1), last, relaxed)
 
+    def _ranges(self, at: int, free: Multipliers) -> Form:
+        """A form of a node that is at most 0 where its known ranges hold: <-w, z> + sum (l if w > 0 else u) w."""
+        weight = free.weights[at]
+        if at in self.ends_at_zero:
+            return rounding.begun(LinearForm(-weight.unsqueeze(1), 0.0), at, self.losses)
+        terms = (weight * _edges(weight.detach(), free.floors[at], free.ceilings[at])).flatten(1)
+        constant = terms.sum(1, keepdim=True)
+        if self.losses is not None:
+            constant = constant - rounding.of_sum(terms) - self.losses[at].floor
+        return rounding.begun(LinearForm(-weight.unsqueeze(1), constant), at, self.losses)
 
-def _taken(lines: Relaxed, chosen: Tensor) -> Relaxed:
-    """The lines of some sub-problems."""
-    if isinstance(lines, Planes):
-        return Planes(*(_taken(part, chosen) for part in lines))  # type: ignore[arg-type]
-    return Lines(*(None if line is None else line[chosen] for line in lines))  # type: ignore[arg-type]
+
+def _signs(floor: Tensor, ceiling: Tensor, ends_at_zero: bool) -> tuple[Tensor, Tensor]:
+    """The least and the greatest weight of entries with these ranges."""
+    below, above = (0.0, 0.0) if ends_at_zero else (-torch.finfo(floor.dtype).max, torch.finfo(floor.dtype).max)
+    none = torch.zeros_like(floor)
+    return torch.where(ceiling <= above, -torch.inf, none), torch.where(floor >= below, torch.inf, none)
+
+
+def _edges(weight: Tensor, floor: Tensor, ceiling: Tensor) -> Tensor:
+    """The end of the range that a weight is about: the lower one if it is positive, and the upper one if negative.
+
+    At 0 it is the middle: a gradient that increases the bound if the value lies outside the range.
+    """
+    low = torch.where(floor.isinf(), torch.where(ceiling.isinf(), 0.0, ceiling), floor)
+    high = torch.where(ceiling.isinf(), low, ceiling)
+    return torch.where(weight > 0, low, torch.where(weight < 0, high, (low + high) / 2))
 
 
 def bounds_at(
@@ -236,6 +329,7 @@ def bounds_at(
     free: Multipliers,
     chosen: dict[int, Pairs] | None = None,
     losses: Losses | None = None,
+    whole: Boxes | None = None,
 ) -> Bounds:
     """The bounds of N forms over N regions, for these multipliers.
 
@@ -245,9 +339,11 @@ def bounds_at(
         free: the multipliers.
         chosen: the pairs that the multipliers have parts for.
         losses: those of an outward graph, over the boxes before they were clipped.
+        whole: these boxes, if there are losses.
     """
     assert graph.outward == (losses is not None)
-    relaxation = Relaxation.of(graph, inner, chosen or {}, losses)
+    assert (whole is None) == (losses is None)
+    relaxation = Relaxation.of(graph, inner, free, chosen or {}, losses, whole)
     return relaxation.bounds(region, spec, relaxation.admitted(free))
 
 
@@ -285,13 +381,13 @@ def ascend(
     Raises:
         OutOfTime: before a step, if the time of a `time_budget.until` around it is over.
     """
-    relaxation = Relaxation.of(graph.rounded_outward(False), inner, chosen or {})
+    relaxation = Relaxation.of(graph.rounded_outward(False), inner, free, chosen or {})
     now = relaxation.admitted(free)
     kept = now.map(torch.clone)
     moments = [(torch.zeros_like(value), torch.zeros_like(value)) for value in now.free]
     best = torch.full_like(spec.flatten(1)[:, 0], -torch.inf)
     on = torch.arange(len(best), device=best.device)  # the positions of the unfinished bounds
-    rates = [slope_rate] * len(now.slopes) + [weight_rate] * len(now.weights)
+    rates = [slope_rate] * (len(now.below) + len(now.above)) + [weight_rate] * len(now.weights)
     rates += [pair_rate] * (len(now.shares) + len(now.tilts))
     for step in range(1, steps + 2):
         time_budget.check()

@@ -1,15 +1,17 @@
-"""Branch and bound on the signs of pre-activations, for ReLU networks.
+"""Branch and bound on the ranges of pre-activations: the signs of a ReLU's input, or any values between two numbers.
 
 Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification", with the bounds of Wang et al.
-2021 (beta-CROWN; `subproblems`), and a filtered choice of what to split (De Palma et al. 2021; `branching`):
+2021 (beta-CROWN; `subproblems`), a filtered choice of what to split (De Palma et al. 2021; `branching`), and ranges of
+any activation, and of the factors of products, as in Shi et al. 2024, "Neural network verification with
+branch-and-bound for general nonlinearities" (GenBaB):
 
     until no sub-problem is open:
         take the sub-problems with the lowest bounds, of all samples and margins together
         falsified if the point that minimises a bound, or one near it, has a negative margin
-        split each on the sign of one neuron, and bound both halves
+        split each at a value of one neuron (0 for a ReLU), which belongs to both halves, and bound these
         keep the halves whose bounds are not positive
 
-A sub-problem is a margin of a sample, and the signs that are known in it. Bounds are searched for in the network's
+A sub-problem is a margin of a sample, and the ranges that are known in it. Bounds are searched for in the network's
 precision; a sub-problem is closed by the bound that the same free numbers give in double precision.
 """
 
@@ -129,11 +131,11 @@ class BranchAndBound(Stage):
         )
 
     def _split(self, part: Subproblems, root: Root, state: SearchState) -> Subproblems:
-        """Split sub-problems, each on the sign of one neuron; returns the halves that stay open."""
+        """Split sub-problems, each at a value of one neuron; returns the halves that stay open."""
         choice = branching.choose(root, part, self.candidates)
         state.try_points(part.sample, root.attacked(part, choice.points))
         leaves = root.leaves(part.take(~choice.is_splittable))
-        halves = branching.halves(part.take(choice.is_splittable), choice.neuron[choice.is_splittable])
+        halves = branching.halves(part, choice)
         halves = root.proved(root.ascend(halves, self.steps))
         is_closed = is_positive(halves.bound)
         state.close(leaves)

@@ -7,18 +7,20 @@ with the bounds of CROWN (Zhang et al. 2018) on every box:
         take the boxes with the lowest bounds, of all samples together
         bound their margins by CROWN, with inner boxes of their own; a box is closed if all margins are positive
         falsified if a centre, or the point at which the lowest form is least, has a negative margin
-        halve each open box at the coordinate i of the largest (s_i / sum s + g_i / sum g) width_i
+        halve each open box at the coordinate i of the largest (c_i / sum c + 1/16) width_i / whole_i
 
-with s_i the sum of |a_i| over the open margins, <a, x> + c the form that bounds a margin, and g_i the speed at which
-the interval bounds of these margins fall as the radius grows. A coordinate that hardly counts in the forms may be the
-one that makes them loose. g sees such a coordinate; by s alone it is never halved. Smaller boxes make every op tighter,
-so this takes all ops that CROWN takes: tanh, sigmoid and maxima, not only ReLU. Its time is exponential in the number
-of inputs.
+with whole_i the width of the region, and c_i = (s_i / sum s + g_i / sum g) whole_i: s_i is the sum of |a_i| over the
+open margins, <a, x> + c the form that bounds a margin, and g_i the speed at which the interval bounds of these margins
+fall as the radius grows. A coordinate that hardly counts in the forms may be the one that makes them loose; g sees it,
+unless saturated ReLUs hide it from both. The 1/16 lets every coordinate be halved at last. Smaller boxes make every op
+tighter, so this takes all ops that CROWN takes: tanh, sigmoid and maxima, not only ReLU. Its time is exponential in the
+number of inputs.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -28,13 +30,20 @@ from torch import Tensor
 
 from ctbench import memory_budget
 from ctbench.domains import backward, crown, interval
+from ctbench.domains.backward import Relaxed
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.rounding import Losses
-from ctbench.graph import Graph
+from ctbench.graph import Graph, Lines
+from ctbench.graph.ops import Max, Shape
 from ctbench.regions import Box, Polytope, Region
 from ctbench.time_budget import OutOfTime
 from ctbench.verify.problem import Findings, Problem
 from ctbench.verify.stages import Stage
+
+LEAST_SHARE = 1 / 16  # of a coordinate, whatever its influence
+FEWEST, AT_ONCE = 256, 2**18  # boxes of large networks, and values in the boxes of small ones, where calls cost most
+MOST_ENTRIES = 64  # of a maximum at the output, of which means are searched for
+MEAN_STEPS = 12  # of that search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +55,8 @@ class InputSplit(Stage):
     Args:
         inputs: networks with more inputs than this are left open, and so are regions that are neither boxes nor
             polytopes.
-        batch_subproblems: boxes that are bounded at once on a CPU; another device takes more according to its memory.
-            If there is not enough memory, it is halved.
+        batch_subproblems: boxes that are bounded at once on a CPU, but at most 256 if the network has more than 1,024
+            values; another device takes more according to its memory. If there is not enough memory, it is halved.
         max_subproblems: boxes that are bounded for a sample before it is given up.
         share: the share of a sample's time that the stage may take, in (0, 1].
     """
@@ -56,7 +65,7 @@ class InputSplit(Stage):
     proves: ClassVar[bool] = True
     batch_size: int = 16
     inputs: int = 20
-    batch_subproblems: int = 256
+    batch_subproblems: int = 1024
     max_subproblems: int = 100_000
     share: float = 0.5
 
@@ -81,7 +90,9 @@ class InputSplit(Stage):
         lowest = proof.x.new_full((len(proof),), torch.inf)
         counts, falsified = torch.zeros_like(lowest), torch.zeros_like(lowest, dtype=torch.bool)
         frontier, witness = Boxes.whole(proof), proof.x.clone()
-        size = memory_budget.grown(self.batch_subproblems, proof.x.device, self.memory)
+        values = sum(math.prod(node.shape) for node in proof.net.nodes)
+        most = min(self.batch_subproblems, max(FEWEST, AT_ONCE // values))
+        size = memory_budget.grown(most, proof.x.device, self.memory)
         inner, losses = crown.bounded(proof.net, proof.region)
         assert losses is not None, "what double precision proves is rounded outward"
         while len(frontier):
@@ -105,7 +116,7 @@ class InputSplit(Stage):
                 points, is_counterexample = owners.counterexamples(owners.region.project(points))
                 samples = part.sample[is_counterexample]
                 falsified[samples], witness[samples] = True, points[is_counterexample]
-            place, is_divisible = part.place(influence)
+            place, is_divisible = part.place(influence, proof.region.hull)
             is_halved = is_divisible & (part.least <= 0)  # not NaN: no half would mend it
             lowest = part.take(~is_halved).lowest(lowest)
             frontier = rest.join(part.take(is_halved).halves(place[is_halved]))
@@ -164,13 +175,17 @@ class Boxes:
         others = torch.ones_like(self.sample, dtype=torch.bool).index_fill(0, chosen, False)
         return self.take(chosen), self.take(others)
 
-    def place(self, influence: Tensor) -> tuple[Tensor, Tensor]:
-        """The coordinate to halve each box at, [N], by the influence of each, [N, n]; and whether there is one, [N]."""
+    def place(self, influence: Tensor, regions: Box) -> tuple[Tensor, Tensor]:
+        """The coordinate to halve each box at, [N], by the influence of each, [N, n]; and whether there is one, [N].
+
+        `regions` are the boxes of all samples.
+        """
         box = self.box
         # the middle of two neighbouring numbers is one of them
         width = torch.where((box.lower < box.center) & (box.center < box.upper), box.upper - box.lower, 0.0).flatten(1)
-        change = influence * width
-        return torch.where(change.amax(1, keepdim=True) > 0, change, width).argmax(1), width.amax(1) > 0
+        whole = (regions.upper - regions.lower).flatten(1)[self.sample]
+        share = width / torch.where(whole > 0, whole, 1.0)
+        return ((F.normalize(influence * whole, p=1) + LEAST_SHARE) * share).argmax(1), width.amax(1) > 0
 
     def halves(self, place: Tensor) -> Boxes:
         """Both halves of each box."""
@@ -207,10 +222,55 @@ def bounded(part: Boxes, problem: Problem, around: tuple[list[Box], Losses]) -> 
 
 
 def crown_forms(graph: Graph, box: Box, spec: Tensor, around: tuple[list[Box], Losses]) -> LinearForm:
-    """The forms of the input by which CROWN bounds the forms `spec` of the output, with inner boxes of its own."""
+    """The forms of the input by which CROWN bounds the forms `spec` of the output, with inner boxes of its own.
+
+    If the output is a maximum, its bound is the best mean of its entries, with weights for each box: better than one
+    entry alone where different entries are positive in different parts of the box.
+    """
     inner, losses = crown.bounded(graph, box, around=around)
-    relax = backward.by_lines(backward.all_lines(graph, inner))
-    return backward.back_to_input(graph, LinearForm(spec, 0.0), relax, losses).dense()
+    lines, end = backward.all_lines(graph, inner), graph.nodes[-1]
+    if isinstance(end.op, Max) and math.prod(graph.nodes[end.inputs[0]].shape) <= MOST_ENTRIES:
+        outer = lines[len(graph.nodes) - 1]
+        assert isinstance(outer, Lines)
+        weights = best_mean(entry_forms(graph, box, end.inputs[0], lines), box, graph.nodes[end.inputs[0]].shape)
+        lines[len(graph.nodes) - 1] = outer._replace(lower_slope=weights)
+    return backward.back_to_input(graph, LinearForm(spec, 0.0), backward.by_lines(lines), losses).dense()
+
+
+def entry_forms(graph: Graph, box: Box, at: int, lines: dict[int, Relaxed]) -> LinearForm:
+    """Forms of the input that bound each entry of node `at` from below: [N, entries, *input], not rounded outward."""
+    shape = graph.nodes[at].shape
+    every = torch.eye(math.prod(shape), dtype=box.lower.dtype, device=box.lower.device).view(1, -1, *shape)
+    start = LinearForm(every.expand(len(box.lower), *[-1] * (len(shape) + 1)), 0.0)
+    return backward.back_to_input(graph.rounded_outward(False), start, backward.by_lines(lines), None, at).dense()
+
+
+def best_mean(forms: LinearForm, box: Box, shape: Shape) -> Tensor:
+    """Weights of the mean of some forms that has a large minimum over each box: at least that of the best form alone.
+
+    The forms are those of entries [n, *shape]; each of `shape` has weights of its own, [N, n, *shape], which sum to 1.
+    The ascent multiplies weights by exponentials of the values at the point where the mean is least.
+    """
+    a = forms.coefficients.flatten(2).unflatten(1, (shape[0], -1)).movedim(1, 2)  # [N, outputs, n, inputs]
+    constant = (forms.constant + a.new_zeros(())).expand(len(a), -1)
+    at_center = constant.unflatten(1, (shape[0], -1)).mT + (a @ box.center.flatten(1)[:, None, :, None]).squeeze(-1)
+    radius = box.radius.flatten(1)[:, None, None, :]
+    weights = torch.softmax(torch.zeros_like(at_center), dim=-1)
+    best_weights = torch.zeros_like(weights)
+    best = torch.full_like(weights[..., 0], -torch.inf)
+    alone = at_center - (a.abs() * radius).sum(-1)
+    single = F.one_hot(alone.argmax(-1), weights.shape[-1]).to(weights.dtype)
+    for step in range(MEAN_STEPS + 1):
+        tried = weights if step else single
+        mean = (tried.unsqueeze(-2) @ a).squeeze(-2)  # [N, outputs, inputs]
+        values = at_center - (a * (mean.sign() * radius.squeeze(2)).unsqueeze(-2)).sum(-1)
+        least = (tried * values).sum(-1)
+        better = least > best
+        best, best_weights = torch.where(better, least, best), torch.where(better.unsqueeze(-1), tried, best_weights)
+        if step:
+            spread = (values - least.unsqueeze(-1)).abs().amax(-1, keepdim=True).clamp(min=torch.finfo(a.dtype).tiny)
+            weights = torch.softmax(weights.log() + (2 / step**0.5) * (values - least.unsqueeze(-1)) / spread, dim=-1)
+    return best_weights.mT.reshape(len(a), *shape)
 
 
 def widening(graph: Graph, box: Box, spec: Tensor) -> Tensor:

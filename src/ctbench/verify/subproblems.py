@@ -1,6 +1,6 @@
 """The sub-problems of branch and bound: what they share, how they are bounded, and how they are attacked.
 
-A sub-problem is a margin of a sample, with signs of pre-activations that are known. Free numbers are searched in the
+A sub-problem is a margin of a sample, with ranges of pre-activations that are known. Free numbers are searched in the
 network's precision. A sub-problem is closed by the bound that these numbers give in double precision, rounded outward,
 over boxes that were computed in double precision as well.
 """
@@ -15,7 +15,8 @@ from torch import Tensor
 from ctbench import memory_budget
 from ctbench.domains import alpha_crown, beta_crown, crown, pairs, rounding
 from ctbench.domains.alpha_crown import Forms
-from ctbench.domains.beta_crown import Bounds, Boxes, Multipliers
+from ctbench.domains.beta_crown import Bounds, Multipliers
+from ctbench.domains.envelopes import Boxes
 from ctbench.domains.pairs import Pairs
 from ctbench.domains.rounding import Loss
 from ctbench.graph import Graph, Twin
@@ -24,18 +25,18 @@ from ctbench.verify.problem import Problem
 
 ROOT_RATE, ROOT_DECAY = 0.5, 0.8  # of the ascent at the root: few steps go far
 ROOT_SHARE = 1 / 4  # of a sample's time, after which no step begins at the root
-LEAF_STEPS = 100  # of the optimisation where all signs are known
+LEAF_STEPS = 100  # of the optimisation where nothing is left to split
 MOVES = (0.5, 0.25, 0.125)  # the steps of the attack on the point where a bound is taken, in radii
 
 
 @dataclass(frozen=True, eq=False)
 class Subproblems:
-    """N sub-problems: a margin of a sample each, with the signs that are known and a lower bound."""
+    """N sub-problems: a margin of a sample each, with the ranges that are known and a lower bound."""
 
     sample: Tensor  # [N]
     row: Tensor  # [N]: the margin, by its place in the sample's specification
     bound: Tensor  # [N], in double precision
-    free: Multipliers  # the known signs, and the free numbers of the bounds
+    free: Multipliers  # the known ranges, and the free numbers of the bounds
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -88,10 +89,13 @@ class Setting:
         """The margins, [N, *output]."""
         return self.problem.spec[part.sample, part.row]
 
+    def whole(self, part: Subproblems) -> Boxes:
+        """The boxes over the whole region of each sub-problem's sample."""
+        return {at: box.take(part.sample) for at, box in self.boxes.items()}
+
     def inner(self, part: Subproblems) -> Boxes:
-        """The boxes, clipped by the known signs."""
-        boxes = {at: box.take(part.sample) for at, box in self.boxes.items()}
-        return beta_crown.clipped(boxes, part.free.signs)
+        """The boxes within the known ranges."""
+        return beta_crown.clipped(self.graph, self.whole(part), part.free)
 
     def pairs_of(self, part: Subproblems) -> dict[int, Pairs]:
         """The pairs of each sub-problem's sample."""
@@ -100,10 +104,17 @@ class Setting:
     def bounds(self, part: Subproblems) -> Bounds:
         """The bounds that the free numbers give."""
         spec = self.spec(part)
-        free = part.free.map(lambda value: value.to(spec.dtype))
+        free, whole = part.free.to(spec.dtype), self.whole(part)
         losses = None if self.losses is None else [loss.take(part.sample) for loss in self.losses]
         return beta_crown.bounds_at(
-            self.graph, self.region(part), spec, self.inner(part), free, self.pairs_of(part), losses
+            self.graph,
+            self.region(part),
+            spec,
+            beta_crown.clipped(self.graph, whole, free),
+            free,
+            self.pairs_of(part),
+            losses,
+            None if losses is None else whole,
         )
 
 
