@@ -4,7 +4,7 @@ import torch
 from tests.contracts.conftest import SHAPE, Clipped, Dense, Residual, Sorted, cnn, mlp, pooled
 from torch import nn
 
-from ctbench.analyses import Part, Study
+from ctbench.analyses import NetworkOnInputs, Part
 from ctbench.regions import Linf, Threat
 
 
@@ -55,4 +55,4 @@ def labels(count: int = 6) -> torch.Tensor:
 
 
 def part(model: nn.Module, x: torch.Tensor, y: torch.Tensor | None = None, *, threat: Threat | None = None) -> Part:
-    return Study.of(model, x, y).part(0, len(x), threat or Linf(eps=0.1))
+    return NetworkOnInputs.of(model, x, y).part(0, len(x), threat or Linf(eps=0.1))

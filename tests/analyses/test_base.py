@@ -8,7 +8,7 @@ import torch
 from tests.analyses.networks import inputs, labels, network
 from tests.kinds import ours
 
-from ctbench.analyses import Analysis, Study, Utilisation, analyses, analysis, measurement
+from ctbench.analyses import Analysis, NetworkOnInputs, Utilisation, analyses, analysis, measurement
 from ctbench.regions import Linf
 from ctbench.results import Measurements
 
@@ -54,42 +54,42 @@ def test_numbers_of_samples_and_of_parts():
 
 def test_samples_of_a_larger_data_set_have_their_own_places():
     x, threat = inputs(10), Linf(eps=0.1)
-    study = Study.of(network("mlp"), x[3:], labels(10)[3:], first=3)
-    assert MeanOfTheTest().keys(study, threat) == [(0.1, 3, 4), (0.1, 4, 8), (0.1, 8, 10)]
-    whole = Study.of(network("mlp"), x, labels(10))
-    first, second = (list(MeanOfTheTest().records(s, [threat])) for s in (study, whole))
+    pair = NetworkOnInputs.of(network("mlp"), x[3:], labels(10)[3:], first=3)
+    assert MeanOfTheTest().keys(pair, threat) == [(0.1, 3, 4), (0.1, 4, 8), (0.1, 8, 10)]
+    whole = NetworkOnInputs.of(network("mlp"), x, labels(10))
+    first, second = (list(MeanOfTheTest().records(s, [threat])) for s in (pair, whole))
     assert first[1].points == second[1].points
     assert first[1].digest == second[1].digest
 
 
 def test_parts_that_are_done_are_not_measured_again():
-    study, threat = Study.of(network("mlp"), inputs(10), labels(10)), Linf(eps=0.1)
-    records = list(MeanOfTheTest().records(study, [threat]))
+    pair, threat = NetworkOnInputs.of(network("mlp"), inputs(10), labels(10)), Linf(eps=0.1)
+    records = list(MeanOfTheTest().records(pair, [threat]))
     done = {record.key: record for record in records[:2]}
-    (last,) = MeanOfTheTest().records(study, [threat], done)
+    (last,) = MeanOfTheTest().records(pair, [threat], done)
     assert last.key == records[2].key
-    other = Study.of(network("mlp"), inputs(10), (labels(10) + 1) % 4)
+    other = NetworkOnInputs.of(network("mlp"), inputs(10), (labels(10) + 1) % 4)
     with pytest.raises(ValueError, match="the record of samples 0 to 3 is about other inputs or labels"):
         next(MeanOfTheTest().records(other, [threat], done))
 
 
 def test_labels_are_optional_and_are_then_the_networks_answers():
     model, x = network("mlp"), inputs()
-    study = Study.of(model, x)
-    assert torch.equal(study.part(0, 6, Linf(eps=0.1)).y, model(x).argmax(1))
+    pair = NetworkOnInputs.of(model, x)
+    assert torch.equal(pair.part(0, 6, Linf(eps=0.1)).y, model(x).argmax(1))
 
 
 def test_of_parts_that_overlap_the_larger_count():
-    study, threat = Study.of(network("mlp"), inputs(10), labels(10)), Linf(eps=0.1)
-    few = Study.of(network("mlp"), inputs(10)[:2], labels(10)[:2])
-    both = Measurements((*Utilisation().records(few, [threat]), *Utilisation().records(study, [threat])))
+    pair, threat = NetworkOnInputs.of(network("mlp"), inputs(10), labels(10)), Linf(eps=0.1)
+    few = NetworkOnInputs.of(network("mlp"), inputs(10)[:2], labels(10)[:2])
+    both = Measurements((*Utilisation().records(few, [threat]), *Utilisation().records(pair, [threat])))
     assert both.samples() == 10
     assert both.values("utilisation") == Utilisation()(network("mlp"), inputs(10), eps=0.1).values("utilisation")
 
 
 def test_several_radii_have_to_be_named():
-    study = Study.of(network("mlp"), inputs(10), labels(10))
-    found = Measurements(tuple(r for eps in (0.1, 0.2) for r in MeanOfTheTest().records(study, [Linf(eps=eps)])))
+    pair = NetworkOnInputs.of(network("mlp"), inputs(10), labels(10))
+    found = Measurements(tuple(r for eps in (0.1, 0.2) for r in MeanOfTheTest().records(pair, [Linf(eps=eps)])))
     assert found.radii == [0.1, 0.2]
     with pytest.raises(ValueError, match=r"there are several radii, 0\.1, 0\.2: name one as eps"):
         found.mean("each")
@@ -102,9 +102,9 @@ def test_several_radii_have_to_be_named():
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="seed is -1"):
-        Study.of(network("mlp"), inputs(), seed=-1)
+        NetworkOnInputs.of(network("mlp"), inputs(), seed=-1)
     with pytest.raises(ValueError, match="label 9 of sample 0 is out of range"):
-        Study.of(network("mlp"), inputs(1), torch.tensor([9]))
+        NetworkOnInputs.of(network("mlp"), inputs(1), torch.tensor([9]))
     with pytest.raises(ValueError, match="the inputs lie in"):
         Utilisation()(network("mlp"), 2 * inputs(), eps=0.1)
     with pytest.raises(ValueError, match="given is neither a threat model nor eps"):

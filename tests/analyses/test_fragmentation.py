@@ -6,7 +6,7 @@ from tests.analyses.networks import NETWORKS, inputs, network
 from torch import nn
 
 import ctbench
-from ctbench.analyses import Fragmentation, Study, fragmentation
+from ctbench.analyses import Fragmentation, NetworkOnInputs, fragmentation
 from ctbench.regions import L2, Linf
 
 
@@ -74,10 +74,10 @@ def test_layers_weigh_as_many_neurons_as_they_have():
 
 def test_parts_have_records_of_their_own():
     model, x = network("mlp"), inputs(300)
-    study = Study.of(model, x)
-    records = list(Fragmentation().records(study, [Linf(eps=0.1)]))
+    pair = NetworkOnInputs.of(model, x)
+    records = list(Fragmentation().records(pair, [Linf(eps=0.1)]))
     assert [(record.start, record.stop) for record in records] == [(0, 256), (256, 300)]
-    shifted = Study.of(model, x[256:], first=256)
+    shifted = NetworkOnInputs.of(model, x[256:], first=256)
     (again,) = Fragmentation().records(shifted, [Linf(eps=0.1)])
     assert again.points == records[1].points
 

@@ -11,7 +11,7 @@ from tests import simulated_device
 from tests.analyses.networks import inputs, labels, network
 from tests.kinds import ours
 
-from ctbench.analyses import Analysis, Study, analyses
+from ctbench.analyses import Analysis, NetworkOnInputs, analyses
 from ctbench.methods.ibp import IBP
 from ctbench.regions import Linf
 from ctbench.results import Measurement, PartRecord
@@ -30,10 +30,10 @@ def example(name: str) -> Analysis:
 @pytest.mark.parametrize("of", ["mlp", "cnn", "residual"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_numbers_are_finite_and_records_are_read_again(name, of, dtype):
-    study = Study.of(network(of).to(dtype), inputs(3).to(dtype), labels(3))
+    pair = NetworkOnInputs.of(network(of).to(dtype), inputs(3).to(dtype), labels(3))
     asked, threat = example(name), Linf(0.02)
-    records = list(asked.records(study, [threat]))
-    assert [record.key for record in records] == asked.keys(study, threat)
+    records = list(asked.records(pair, [threat]))
+    assert [record.key for record in records] == asked.keys(pair, threat)
     for record in records:
         assert PartRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
         assert record.points
@@ -43,7 +43,7 @@ def test_numbers_are_finite_and_records_are_read_again(name, of, dtype):
                 numbers = [values] if isinstance(values, float) else [value for value in values if value is not None]
                 assert all(math.isfinite(number) for number in numbers)
                 assert isinstance(values, float) or len(values) == 3
-    again = [dataclasses.replace(record, seconds=0.0) for record in asked.records(study, [threat])]
+    again = [dataclasses.replace(record, seconds=0.0) for record in asked.records(pair, [threat])]
     assert again == [dataclasses.replace(record, seconds=0.0) for record in records]
 
 
@@ -51,7 +51,7 @@ def test_numbers_are_finite_and_records_are_read_again(name, of, dtype):
 def test_numbers_on_another_device_are_the_same(name):
     def points(device: str) -> list[tuple[Measurement, ...]]:
         model, x, y = network("cnn").double().to(device), inputs(3).double().to(device), labels(3).to(device)
-        return [record.points for record in example(name).records(Study.of(model, x, y), [Linf(0.02)])]
+        return [record.points for record in example(name).records(NetworkOnInputs.of(model, x, y), [Linf(0.02)])]
 
     here, away = points("cpu"), points(simulated_device.NAME)
     assert [len(each) for each in away] == [len(each) for each in here]

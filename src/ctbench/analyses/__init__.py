@@ -9,7 +9,7 @@ To add one, write a file in this package, or code of your own, with a dataclass 
 `ctbench analyse RUN --what NAME` finds it.
 """
 
-from ctbench.analyses.base import Analysis, Part, Study, Where, analyses, analysis, measurement
+from ctbench.analyses.base import Analysis, NetworkOnInputs, Part, Where, analyses, analysis, measurement
 from ctbench.analyses.box_growth import BoxGrowth, Centres, box_growth, centres
 from ctbench.analyses.fragmentation import Fragmentation, fragmentation
 from ctbench.analyses.gradient_alignment import GradientAlignment, gradient_alignment
@@ -28,11 +28,11 @@ __all__ = [
     "GradientAlignment",
     "LossErrors",
     "LossGrowth",
+    "NetworkOnInputs",
     "OwnAccuracy",
     "Part",
     "ProductGradients",
     "States",
-    "Study",
     "Tightness",
     "Utilisation",
     "Where",

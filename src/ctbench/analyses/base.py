@@ -46,7 +46,7 @@ class Where(TypedDict, total=False):
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class NetworkOnInputs:
     """A network and labelled inputs that analyses share.
 
     Args:
@@ -68,7 +68,9 @@ class Study:
 
     @classmethod
     @full_float32
-    def of(cls, model: nn.Module, x: Tensor, y: Tensor | None = None, *, first: int = 0, seed: int = 0) -> Study:
+    def of(
+        cls, model: nn.Module, x: Tensor, y: Tensor | None = None, *, first: int = 0, seed: int = 0
+    ) -> NetworkOnInputs:
         """Raises UnsupportedLayerError or ValueError if the network, inputs or labels are not suitable."""
         check_samples(x, x.new_zeros(len(x)) if y is None else y)
         if not 0 <= seed < 2**31:
@@ -90,7 +92,7 @@ class Study:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some samples of a study, at one radius."""
+    """Some of these inputs, at one radius."""
 
     model: nn.Module
     graph: Graph  # the trace of the network
@@ -188,21 +190,21 @@ class Analysis(ABC):
             UnsupportedLayerError: a layer has no op; the message says which layer and what to register.
             ValueError: the network, an eps, input, label or option is invalid.
         """
-        study = Study.of(model, x, y, seed=seed)
-        return Measurements(tuple(self.records(study, [threat_or_linf(threat, eps)], engine=engine)))
+        pair = NetworkOnInputs.of(model, x, y, seed=seed)
+        return Measurements(tuple(self.records(pair, [threat_or_linf(threat, eps)], engine=engine)))
 
-    def keys(self, study: Study, threat: Threat) -> list[Key]:
-        """The parts of a study at a radius. They begin at multiples of `size`, so that more samples add parts."""
+    def keys(self, pair: NetworkOnInputs, threat: Threat) -> list[Key]:
+        """The parts of the inputs at a radius. They begin at multiples of `size`, so that more samples add parts."""
         if not isinstance(threat.eps, int | float):
             raise ValueError(f"eps is {threat.eps!r}: an analysis takes one radius for all features")
-        start, stop = study.first, study.first + len(study.x)
+        start, stop = pair.first, pair.first + len(pair.x)
         size = self.size or stop
         edges = [start, *range((start // size + 1) * size, stop, size), stop]
         return [(float(threat.eps), *pair) for pair in pairwise(edges)]
 
     def records(
         self,
-        study: Study,
+        pair: NetworkOnInputs,
         threats: Sequence[Threat],
         done: Mapping[Key, PartRecord] | None = None,
         *,
@@ -211,7 +213,7 @@ class Analysis(ABC):
         """The records of all parts at the radii of threat models, as they are computed, except those that are done.
 
         Args:
-            study: the network and the inputs.
+            pair: the network and the inputs.
             threats: the threat models, e.g. one at several radii.
             done: records that are there, by their keys.
             engine: where the parts are measured; by default in this process.
@@ -220,13 +222,13 @@ class Analysis(ABC):
             ValueError: a record that is done is about other inputs or labels.
             ChildProcessError: the analysis failed in workers, or they died of it; after all other parts.
         """
-        kept, tasks, recorded = Kept((self, study)), list[Task](), set(done or ())
+        kept, tasks, recorded = Kept((self, pair)), list[Task](), set(done or ())
         for threat in threats:
-            threat.check(study.x)
-            for key in self.keys(study, threat):
+            threat.check(pair.x)
+            for key in self.keys(pair, threat):
                 if not done or key not in done:
                     tasks.append(Task(f"samples {key[1]} to {key[2] - 1} at {key[0]:g}", _record, (threat, key), kept))
-                elif done[key].digest != _digest(study, threat, key):
+                elif done[key].digest != _digest(pair, threat, key):
                     raise ValueError(
                         f"the record of samples {key[1]} to {key[2] - 1} is about other inputs or labels: choose "
                         f"another place"
@@ -240,17 +242,17 @@ class Analysis(ABC):
 
 @full_float32
 @torch.no_grad()
-def _digest(study: Study, threat: Threat, key: Key) -> str:
+def _digest(pair: NetworkOnInputs, threat: Threat, key: Key) -> str:
     """The digest of the samples of a part."""
-    return study.part(key[1], key[2], threat).digest()
+    return pair.part(key[1], key[2], threat).digest()
 
 
 @full_float32
 @torch.no_grad()
-def _record(asked: tuple[Analysis, Study], threat: Threat, key: Key) -> Iterator[PartRecord]:
+def _record(asked: tuple[Analysis, NetworkOnInputs], threat: Threat, key: Key) -> Iterator[PartRecord]:
     """The task of a worker: measure a part. Yields its only record."""
-    analysis, study = asked
-    begin, part = time.perf_counter(), study.part(key[1], key[2], threat)
+    analysis, pair = asked
+    begin, part = time.perf_counter(), pair.part(key[1], key[2], threat)
     points = tuple(analysis.measure(part))
     seconds = time.perf_counter() - begin
     yield PartRecord(eps=key[0], start=key[1], stop=key[2], digest=part.digest(), seconds=seconds, points=points)

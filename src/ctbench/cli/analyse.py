@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from ctbench.analyses import Analysis, Study, analyses
+from ctbench.analyses import Analysis, NetworkOnInputs, analyses
 from ctbench.analyses.corrupted_tests import CorruptedTests
 from ctbench.cli import subjects
 from ctbench.cli.engines import engine
@@ -99,7 +99,7 @@ def _analysed(
     subject = subjects.subject(first)
     samples = subject.samples(args.samples)
     x, y = subject.images[samples.start : samples.stop]
-    study = Study.of(subject.model.to(engine.home), x, y, first=samples.start, seed=args.seed)
+    pair = NetworkOnInputs.of(subject.model.to(engine.home), x, y, first=samples.start, seed=args.seed)
     threats = [replace(subject.threat, eps=eps) for eps in args.eps or [subject.threat.eps]]
     recipe = Recipe.read(subject.folder.recipe) if subject.folder.recipe.is_file() else None
     place = RunFolder(args.out / subject.folder.path.name) if args.out else subject.folder
@@ -112,13 +112,13 @@ def _analysed(
             "analysis": asked.name,
             "options": codec.encode(asked),
             **_about(subject, recipe),
-            "network_digest": study.precisions.proof.digest(),
-            "precision": str(study.precisions.like.dtype),
+            "network_digest": pair.precisions.proof.digest(),
+            "precision": str(pair.precisions.like.dtype),
             "seed": args.seed,
         }
         files = place.analysis(title)
-        _measure(files, settings, asked, study, threats, engine, progress, f"{subject.folder.path.name}: {title}")
-        keys = {key for threat in threats for key in asked.keys(study, threat)}
+        _measure(files, settings, asked, pair, threats, engine, progress, f"{subject.folder.path.name}: {title}")
+        keys = {key for threat in threats for key in asked.keys(pair, threat)}
         yield title, Result(settings, files.read().only(keys), subject.folder.path)
 
 
@@ -175,7 +175,7 @@ def _measure(
     files: AnalysisFiles,
     settings: dict[str, Any],
     asked: Analysis,
-    study: Study,
+    pair: NetworkOnInputs,
     threats: list[Threat],
     engine: Engine,
     progress: Progress,
@@ -184,9 +184,9 @@ def _measure(
     """Append the records that are missing."""
     with files.alone():
         done = {record.key: record for record in files.start(settings).records}
-        count = sum(key not in done for threat in threats for key in asked.keys(study, threat))
+        count = sum(key not in done for threat in threats for key in asked.keys(pair, threat))
         task = progress.add_task(description, total=count, text="")
-        for record in asked.records(study, threats, done, engine=engine):
+        for record in asked.records(pair, threats, done, engine=engine):
             files.append(record)
             progress.advance(task)
 

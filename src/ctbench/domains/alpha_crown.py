@@ -25,7 +25,7 @@ from ctbench.domains.base import Domain
 from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import adaptive
 from ctbench.domains.rounding import Losses
-from ctbench.graph import Affine, Elementwise, Graph, Lines, Node, Twin
+from ctbench.graph import Elementwise, Graph, Lines, Node, Twin
 from ctbench.graph.ops import Max, Planes, Product
 from ctbench.graph.ops.curves import Curve
 from ctbench.regions import Box, Region
@@ -145,7 +145,6 @@ def tightened(
         if at in targets:
             boxes[at] = boxes[at].intersect(_box(targets[at], best[at], boxes[at]))
         elif backward.source(graph, at) in targets:
-            assert isinstance(node.op, Affine)
             boxes[at] = boxes[at].intersect(interval.moved(node.op, boxes[node.inputs[0]]))
     return torch.maximum(_Search.of(graph, region, boxes, spec, {}).bounds(slopes)[-1], other), boxes
 
@@ -275,7 +274,6 @@ class _Search:
                 inside = self.losses is not None or any(isinstance(op, Curve) for op in readers[at])
                 box = tightened.intersect(box) if inside else tightened
             elif backward.source(self.graph, at) in self.targets:
-                assert isinstance(node.op, Affine)
                 box = interval.moved(node.op, boxes[node.inputs[0]])
             boxes.append(box)
         bounds[-1] = self._back(LinearForm(self.spec, 0.0), len(boxes) - 1, boxes, slopes)

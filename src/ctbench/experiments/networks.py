@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ctbench import zoo
-from ctbench.analyses import Analysis, Study
+from ctbench.analyses import Analysis, NetworkOnInputs
 from ctbench.analyses.corrupted_tests import OURS, CorruptedTests
 from ctbench.attacks import adversarial_accuracy
 from ctbench.engine import Engine, Here
@@ -247,24 +247,24 @@ class Networks:
             asked = replace(asked, method=run.recipe.method)  # type: ignore[call-arg]
         threat = replace(run.recipe.threat, eps=run.recipe.threat.eps if eps is None else eps)
         x, y = self.images(run, samples)
-        study = Study.of(run.model, x, y)
+        pair = NetworkOnInputs.of(run.model, x, y)
         settings = {
             "analysis": asked.name,
             "options": codec.encode(asked),
             "dataset": run.recipe.dataset.name,
             "norm": threat.name,
             "threat": repr(replace(threat, eps=0.0)),
-            "network_digest": study.precisions.proof.digest(),
-            "precision": str(study.precisions.like.dtype),
+            "network_digest": pair.precisions.proof.digest(),
+            "precision": str(pair.precisions.like.dtype),
         }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         files: AnalysisFiles = run.folder.analysis(f"{asked.name}-{digest}")
-        keys = asked.keys(study, threat)
+        keys = asked.keys(pair, threat)
         with files.alone():
             done = {record.key: record for record in files.start(settings).records}
             if any(key not in done for key in keys):
                 self._begin(f"{asked.name} of {run.recipe.name}", network)
-            for record in asked.records(study, [threat], done, engine=self.engine):
+            for record in asked.records(pair, [threat], done, engine=self.engine):
                 files.append(record)
         return files.read().only(keys)
 
