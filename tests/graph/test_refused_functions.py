@@ -68,7 +68,6 @@ REFUSED = {
         "'matmul' is a product of values of shapes",
     ),
     "x * x of other ranks": (lambda m, x: x * x[:, 0], "broadcast samples across the batch: give both the same number"),
-    "a matrix of three axes": (lambda m, x: x @ m.table[0].expand(4, 8, 8), "'matmul' is the product of a value"),
     "digamma": (lambda m, x: torch.digamma(x), r"'digamma' \(call_function digamma\) is not supported" + REGISTER),
     "F.conv1d": (lambda m, x: F.conv1d(x[:, 0], m.pair), r"conv1d\) with parameter 'pair' of the network \(Reads\)"),
     "several": (
