@@ -1,5 +1,6 @@
 """Bounds of outward graphs hold in exact arithmetic, where plain ones do not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -226,6 +227,56 @@ def test_a_form_that_begins_before_a_relaxation_is_charged_for_its_own_layer():
             if charged_later:
                 reader = losses[at + 1]
                 assert (reader.step >= losses[at].start * (boxes[at].upper > 0)).all()
+
+
+class Applied(nn.Module):
+    """A function of each entry."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+
+FUNCTIONS = [torch.exp, torch.sqrt, torch.floor, torch.reciprocal, torch.tanh, torch.log, torch.relu]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_a_part_of_a_region_loses_as_much_as_alone(function):
+    """exp(90) loses more than exp(1), the lower end of the whole; the floor has steeper lines on a part."""
+    x = torch.ones(1, 200, dtype=torch.float64)
+    graph = outward(Applied(function), x)
+    parts = Box(*(100 * torch.rand(2, 1, 200, dtype=torch.float64).clamp(min=0.01)).sort(0).values)
+    around = crown.bounded(graph, Box(0.5 * x, 101 * x))
+    (_, mine), (_, alone) = crown.bounded(graph, parts, around=around), crown.bounded(graph, parts)
+    for name in ("below", "above", "step"):  # but for the ends of its input
+        assert (getattr(mine[1], name) >= (1 - 1e-9) * getattr(alone[1], name)).all()
+
+
+def test_lines_are_at_most_as_steep_as_rounding_was_bounded_for(monkeypatch):
+    """alpha-CROWN tightens boxes that it has losses for: the lines of a step would be steeper there."""
+    torch.manual_seed(0)
+    x, original, seen = torch.rand(4, 3, dtype=torch.float64), alpha_crown._lines, []
+    graph = outward(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 6), Applied(torch.floor)), x)
+    region, spec = Linf(eps=0.3).region(x), torch.eye(6, dtype=torch.float64).expand(4, -1, -1)
+    wide = interval.boxes(graph, region)
+    op, read = graph.nodes[-1].op, wide[-2]
+    limits = op.slopes(read.lower, read.upper)
+
+    def lines(each, form, *rest):
+        result = original(each, form, *rest)
+        if each == op:
+            least, greatest = (form.view(limit) for limit in limits)
+            seen.append([(slope >= least) & (slope <= greatest) for slope in (result.lower_slope, result.upper_slope)])
+        return result
+
+    monkeypatch.setattr(alpha_crown, "_lines", lines)
+    alpha_crown.AlphaCrown(intermediate=True, steps=0).lower_bounds(graph, region, spec, inner=wide)
+    searched, proved = seen[:1], seen[1:2]
+    assert not all(bool(each.all()) for each in searched[0])  # without losses they are steeper
+    assert all(bool(each.all()) for each in proved[0])
 
 
 def test_graphs_that_are_not_outward_have_no_losses():

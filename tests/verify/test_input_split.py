@@ -331,6 +331,8 @@ def test_the_best_mean_of_a_maximum():
     both = best_mean(forms, box, (2, 2))
     assert both.shape == (1, 2, 2)
     torch.testing.assert_close(both.sum(1), torch.ones(1, 2).double())
+    lost = best_mean(LinearForm(torch.nan * forms.coefficients, forms.constant), box, (4,))
+    assert lost.sum() == 1  # otherwise a maximum would be at least 0
 
 
 @pytest.mark.parametrize("seed", range(5))
