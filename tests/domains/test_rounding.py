@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from ctbench.domains import alpha_crown, coap, crown, crown_ibp, interval, rounding, zonotope
-from ctbench.graph import Graph, freeze, trace
+from ctbench.domains import alpha_crown, coap, crown, crown_ibp, envelopes, interval, rounding, zonotope
+from ctbench.graph import Graph, Node, freeze, trace
 from ctbench.graph.ops import (
     GELU,
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
     ConvTranspose2d,
+    Floor,
     Linear,
     Mean,
     Reshape,
@@ -277,6 +278,26 @@ def test_lines_are_at_most_as_steep_as_rounding_was_bounded_for(monkeypatch):
     searched, proved = seen[:1], seen[1:2]
     assert not all(bool(each.all()) for each in searched[0])  # without losses they are steeper
     assert all(bool(each.all()) for each in proved[0])
+
+
+def test_lines_of_sub_problems_are_at_most_as_steep_as_rounding_was_bounded_for():
+    """A step has steeper lines on a part of a range; the losses of a proof are those of the whole range."""
+    node = Node("floor", Floor(), (0,), (1,))
+    whole, part = (Box(*torch.tensor([[[900 - r]], [[900 + r]]], dtype=torch.float64)) for r in (100.0, 1e-3))
+    _, steepest = node.op.slopes(whole.lower, whole.upper)
+    assert (envelopes.envelope(node, {0: part}).greatest > 100 * steepest).all()
+    assert (envelopes.envelope(node, {0: part}, {0: whole}).greatest == steepest).all()
+
+
+@pytest.mark.parametrize("name", ["interval", "crown", "zonotope"])
+def test_bounds_of_a_softmax_hold_where_its_terms_are_cut_off(name):
+    """exp(100) is cut off at exp(40), so 1 / (1 + exp(100)) is computed as 4e-18."""
+    x = torch.tensor([[0.0, 100.0]], dtype=torch.float64)
+    graph = outward(nn.Softmax(1), x)
+    spec = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]], dtype=torch.float64)
+    low, high = DOMAINS[name].lower_bounds(graph, Box(x, x), spec)[0].tolist()
+    with mpmath.workdps(50):
+        assert low <= 1 / (1 + mpmath.exp(100)) <= -high
 
 
 def test_graphs_that_are_not_outward_have_no_losses():
