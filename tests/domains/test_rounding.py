@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ctbench.domains import alpha_crown, coap, crown, crown_ibp, envelopes, interval, rounding, zonotope
+from ctbench.domains.beta_crown import Multipliers, Relaxation
 from ctbench.graph import Graph, Node, freeze, trace
 from ctbench.graph.ops import (
     GELU,
@@ -287,6 +288,26 @@ def test_lines_of_sub_problems_are_at_most_as_steep_as_rounding_was_bounded_for(
     _, steepest = node.op.slopes(whole.lower, whole.upper)
     assert (envelopes.envelope(node, {0: part}).greatest > 100 * steepest).all()
     assert (envelopes.envelope(node, {0: part}, {0: whole}).greatest == steepest).all()
+
+
+def test_the_constant_of_known_ranges_is_rounded_down():
+    """sum (l if w > 0 else u) w, where large terms cancel; the losses of what comes before and after are set to 0."""
+    x, count = torch.rand(1, 3, dtype=torch.float64), 300
+    graph = outward(nn.Sequential(nn.Linear(3, 50), nn.Tanh(), nn.Linear(50, 1)), x)
+    zero = [
+        replace(each, start=0 * each.start, floor=0 * each.floor)
+        for each in rounding.losses(graph, Box(x, x), interval.boxes(graph, Box(x, x)))
+    ]
+    weight, floor = torch.randn(2, count, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ends = torch.where(weight > 0, floor, floor + 1)
+    shift = (weight * ends)[:, 1:].sum(1) / weight[:, 0]
+    floor[:, 0] = -shift - (weight[:, 0] < 0).to(shift)
+    free = Multipliers({}, {}, {1: weight}, {1: floor}, {1: floor + 1})
+    computed = Relaxation(graph, {}, {}, {}, frozenset(), zero)._ranges(1, free).constant[:, 0].tolist()
+    ends = torch.where(weight > 0, floor, floor + 1)
+    for constant, *rows in zip(computed, weight.tolist(), ends.tolist(), strict=True):
+        exact = sum(Fraction(w) * Fraction(end) for w, end in zip(*rows, strict=True))
+        assert Fraction(constant) <= exact < Fraction(constant) + Fraction(1e-10)
 
 
 @pytest.mark.parametrize("name", ["interval", "crown", "zonotope"])
