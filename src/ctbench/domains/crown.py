@@ -158,7 +158,7 @@ class Crown(Domain):
         for at, node in enumerate(graph.nodes):
             box = interval.forward(node, *(boxes[i] for i in node.inputs)) if at else region.hull
             if graph.outward:
-                # f and f' may be larger on a part than at an end of the whole, or than the slopes that are used there
+                # exp(90) loses more than exp(0), the lower end of a whole; and a root or a step is steeper on a part
                 if around is None or isinstance(node.op, Elementwise):
                     losses.append(rounding.loss(graph, at, box, boxes, losses, region))
                 else:
