@@ -257,6 +257,15 @@ def test_a_part_of_a_region_loses_as_much_as_alone(function):
         assert (getattr(mine[1], name) >= (1 - 1e-9) * getattr(alone[1], name)).all()
 
 
+def test_each_end_loses_its_own_error():
+    """Of [exp(0), exp(50)], the upper end loses 10^21 times as much as the lower one."""
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    graph, region = outward(Applied(torch.exp), x), Box(x, x + 50)
+    lost = rounding.losses(graph, region, interval.boxes(graph, region))[1]
+    assert rounding.UNIT <= lost.below.item() < 1e-13
+    assert lost.above.item() >= rounding.UNIT * 5e21
+
+
 def test_lines_are_at_most_as_steep_as_rounding_was_bounded_for(monkeypatch):
     """alpha-CROWN tightens boxes that it has losses for: the lines of a step would be steeper there."""
     torch.manual_seed(0)

@@ -243,3 +243,13 @@ def test_a_sum_that_overflows_certifies_nothing():
         for stage in (Bound(domain="interval"), Bound(domain="crown")):
             found = certify(model, x, torch.tensor([0]), eps=1e-3, stages=[stage])
             assert found[0].verdict is not Verdict.CERTIFIED
+
+
+def test_fractions_are_cut_off_toward_zero():
+    class Cut(nn.Module):
+        def forward(self, x):
+            return torch.trunc(x)
+
+    x = torch.tensor([[-2.5, 2.5, -0.75]], dtype=torch.float64)
+    graph = freeze(trace(Cut(), (3,)), x)[0]
+    assert rationals.forms(graph, x[0], torch.eye(3, dtype=torch.float64)) == [-2, 2, 0]
