@@ -290,6 +290,24 @@ def test_lines_are_at_most_as_steep_as_rounding_was_bounded_for(monkeypatch):
     assert all(bool(each.all()) for each in proved[0])
 
 
+def test_boxes_stay_inside_those_that_rounding_was_bounded_for(monkeypatch):
+    torch.manual_seed(0)
+    x, original, inside = torch.rand(4, 3, dtype=torch.float64), alpha_crown._lines, []
+    graph = outward(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 2)), x)
+    region, narrow = Linf(eps=0.3).region(x), interval.boxes(graph, Linf(eps=0.1).region(x))
+
+    def lines(op, form, box, whole, *rest):
+        if whole is not None:
+            inside.append(bool(((box.lower >= whole.lower) & (box.upper <= whole.upper)).all()))
+        return original(op, form, box, whole, *rest)
+
+    monkeypatch.setattr(alpha_crown, "_lines", lines)
+    spec = torch.eye(2, dtype=torch.float64).expand(4, -1, -1)
+    alpha_crown.AlphaCrown(intermediate=True, steps=0).lower_bounds(graph, region, spec, inner=narrow)
+    assert inside
+    assert all(inside)
+
+
 def test_lines_of_sub_problems_are_at_most_as_steep_as_rounding_was_bounded_for():
     """A step has steeper lines on a part of a range; the losses of a proof are those of the whole range."""
     node = Node("floor", Floor(), (0,), (1,))
