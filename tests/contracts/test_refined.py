@@ -6,6 +6,7 @@ from itertools import product
 import mpmath
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ctbench
@@ -191,3 +192,19 @@ def test_a_box_of_one_point_is_the_point():
     for box, value in zip(interval.boxes(graph, Box(x, x))[-1:], [graph(x)], strict=True):
         torch.testing.assert_close(box.center, value)
         assert (box.radius < 1e-9).all()
+
+
+def test_rows_that_are_not_weights_are_no_means():
+    """Halves of rows of a softmax do not sum to 1; a query that sees no key has the output 0."""
+
+    class Halved(nn.Module):
+        def forward(self, x):
+            return torch.softmax(x, -1).reshape(-1, 8, 2) @ x.reshape(-1, 2, 8)
+
+    class Blind(nn.Module):
+        def forward(self, x):
+            seen = torch.tensor([[True] * 4] * 3 + [[False] * 4])
+            return F.scaled_dot_product_attention(x, x, x, attn_mask=seen)
+
+    for model in (Halved(), Blind()):
+        assert not any(isinstance(node.op, MeanOfRows) for node in trace(model, (4, 4)).nodes)

@@ -1,5 +1,6 @@
 """Bounds of outward graphs hold in exact arithmetic, where plain ones do not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -9,14 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from ctbench.domains import alpha_crown, coap, crown, crown_ibp, interval, rounding, zonotope
-from ctbench.graph import Graph, freeze, trace
+from ctbench.domains import alpha_crown, coap, crown, crown_ibp, envelopes, interval, rounding, zonotope
+from ctbench.domains.beta_crown import Multipliers, Relaxation
+from ctbench.graph import Graph, Node, freeze, trace
 from ctbench.graph.ops import (
     GELU,
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
     ConvTranspose2d,
+    Floor,
     Linear,
     Mean,
     Reshape,
@@ -226,6 +229,123 @@ def test_a_form_that_begins_before_a_relaxation_is_charged_for_its_own_layer():
             if charged_later:
                 reader = losses[at + 1]
                 assert (reader.step >= losses[at].start * (boxes[at].upper > 0)).all()
+
+
+class Applied(nn.Module):
+    """A function of each entry."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+
+FUNCTIONS = [torch.exp, torch.sqrt, torch.floor, torch.reciprocal, torch.tanh, torch.log, torch.relu]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_a_part_of_a_region_loses_as_much_as_alone(function):
+    """exp(90) loses more than exp(1), the lower end of the whole; the floor has steeper lines on a part."""
+    x = torch.ones(1, 200, dtype=torch.float64)
+    graph = outward(Applied(function), x)
+    parts = Box(*(100 * torch.rand(2, 1, 200, dtype=torch.float64).clamp(min=0.01)).sort(0).values)
+    around = crown.bounded(graph, Box(0.5 * x, 101 * x))
+    (_, mine), (_, alone) = crown.bounded(graph, parts, around=around), crown.bounded(graph, parts)
+    for name in ("below", "above", "step"):  # but for the ends of its input
+        assert (getattr(mine[1], name) >= (1 - 1e-9) * getattr(alone[1], name)).all()
+
+
+def test_each_end_loses_its_own_error():
+    """Of [exp(0), exp(50)], the upper end loses 10^21 times as much as the lower one."""
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    graph, region = outward(Applied(torch.exp), x), Box(x, x + 50)
+    lost = rounding.losses(graph, region, interval.boxes(graph, region))[1]
+    assert rounding.UNIT <= lost.below.item() < 1e-13
+    assert lost.above.item() >= rounding.UNIT * 5e21
+
+
+def test_lines_are_at_most_as_steep_as_rounding_was_bounded_for(monkeypatch):
+    """alpha-CROWN tightens boxes that it has losses for: the lines of a step would be steeper there."""
+    torch.manual_seed(0)
+    x, original, seen = torch.rand(4, 3, dtype=torch.float64), alpha_crown._lines, []
+    graph = outward(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 6), Applied(torch.floor)), x)
+    region, spec = Linf(eps=0.3).region(x), torch.eye(6, dtype=torch.float64).expand(4, -1, -1)
+    wide = interval.boxes(graph, region)
+    op, read = graph.nodes[-1].op, wide[-2]
+    limits = op.slopes(read.lower, read.upper)
+
+    def lines(each, form, *rest):
+        result = original(each, form, *rest)
+        if each == op:
+            least, greatest = (form.view(limit) for limit in limits)
+            seen.append([(slope >= least) & (slope <= greatest) for slope in (result.lower_slope, result.upper_slope)])
+        return result
+
+    monkeypatch.setattr(alpha_crown, "_lines", lines)
+    alpha_crown.AlphaCrown(intermediate=True, steps=0).lower_bounds(graph, region, spec, inner=wide)
+    searched, proved = seen[:1], seen[1:2]
+    assert not all(bool(each.all()) for each in searched[0])  # without losses they are steeper
+    assert all(bool(each.all()) for each in proved[0])
+
+
+def test_boxes_stay_inside_those_that_rounding_was_bounded_for(monkeypatch):
+    torch.manual_seed(0)
+    x, original, inside = torch.rand(4, 3, dtype=torch.float64), alpha_crown._lines, []
+    graph = outward(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 2)), x)
+    region, narrow = Linf(eps=0.3).region(x), interval.boxes(graph, Linf(eps=0.1).region(x))
+
+    def lines(op, form, box, whole, *rest):
+        if whole is not None:
+            inside.append(bool(((box.lower >= whole.lower) & (box.upper <= whole.upper)).all()))
+        return original(op, form, box, whole, *rest)
+
+    monkeypatch.setattr(alpha_crown, "_lines", lines)
+    spec = torch.eye(2, dtype=torch.float64).expand(4, -1, -1)
+    alpha_crown.AlphaCrown(intermediate=True, steps=0).lower_bounds(graph, region, spec, inner=narrow)
+    assert inside
+    assert all(inside)
+
+
+def test_lines_of_sub_problems_are_at_most_as_steep_as_rounding_was_bounded_for():
+    """A step has steeper lines on a part of a range; the losses of a proof are those of the whole range."""
+    node = Node("floor", Floor(), (0,), (1,))
+    whole, part = (Box(*torch.tensor([[[900 - r]], [[900 + r]]], dtype=torch.float64)) for r in (100.0, 1e-3))
+    _, steepest = node.op.slopes(whole.lower, whole.upper)
+    assert (envelopes.envelope(node, {0: part}).greatest > 100 * steepest).all()
+    assert (envelopes.envelope(node, {0: part}, {0: whole}).greatest == steepest).all()
+
+
+def test_the_constant_of_known_ranges_is_rounded_down():
+    """sum (l if w > 0 else u) w, where large terms cancel; the losses of what comes before and after are set to 0."""
+    x, count = torch.rand(1, 3, dtype=torch.float64), 300
+    graph = outward(nn.Sequential(nn.Linear(3, 50), nn.Tanh(), nn.Linear(50, 1)), x)
+    zero = [
+        replace(each, start=0 * each.start, floor=0 * each.floor)
+        for each in rounding.losses(graph, Box(x, x), interval.boxes(graph, Box(x, x)))
+    ]
+    weight, floor = torch.randn(2, count, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ends = torch.where(weight > 0, floor, floor + 1)
+    shift = (weight * ends)[:, 1:].sum(1) / weight[:, 0]
+    floor[:, 0] = -shift - (weight[:, 0] < 0).to(shift)
+    free = Multipliers({}, {}, {1: weight}, {1: floor}, {1: floor + 1})
+    computed = Relaxation(graph, {}, {}, {}, frozenset(), zero)._ranges(1, free).constant[:, 0].tolist()
+    ends = torch.where(weight > 0, floor, floor + 1)
+    for constant, *rows in zip(computed, weight.tolist(), ends.tolist(), strict=True):
+        exact = sum(Fraction(w) * Fraction(end) for w, end in zip(*rows, strict=True))
+        assert Fraction(constant) <= exact < Fraction(constant) + Fraction(1e-10)
+
+
+@pytest.mark.parametrize("name", ["interval", "crown", "zonotope"])
+def test_bounds_of_a_softmax_hold_where_its_terms_are_cut_off(name):
+    """exp(100) is cut off at exp(40), so 1 / (1 + exp(100)) is computed as 4e-18."""
+    x = torch.tensor([[0.0, 100.0]], dtype=torch.float64)
+    graph = outward(nn.Softmax(1), x)
+    spec = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]], dtype=torch.float64)
+    low, high = DOMAINS[name].lower_bounds(graph, Box(x, x), spec)[0].tolist()
+    with mpmath.workdps(50):
+        assert low <= 1 / (1 + mpmath.exp(100)) <= -high
 
 
 def test_graphs_that_are_not_outward_have_no_losses():

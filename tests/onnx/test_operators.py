@@ -21,7 +21,8 @@ from tests.onnx.nodes import (
 )
 from torch import nn
 
-from ctbench.graph import freeze, trace
+from ctbench.graph import Precisions, freeze, trace
+from ctbench.graph.ops import AlongAxis
 from ctbench.onnx import load_onnx
 from ctbench.onnx.table import OPERATORS
 
@@ -429,3 +430,13 @@ def test_the_graph_of_an_operator(name, write):
     graph, output = freeze(trace(model, shape[1:]), x)
     torch.testing.assert_close(output, model(x), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(graph(x[:2]), model(x[:2]), rtol=1e-10, atol=1e-10)
+
+
+def test_a_proof_has_the_weights_of_an_interpolation_in_double_precision(write):
+    """1/3 in single precision would be the weight of another network."""
+    path = write(one("Resize", "x", None, singles(1, 1, 3, 1), mode="linear"), shape=IMAGE, opset=17)
+    model = nn.Sequential(load_onnx(path), nn.Flatten(), nn.LazyLinear(2))
+    twin = Precisions.of(model, model(torch.zeros(1, *IMAGE[1:])).new_zeros(1, *IMAGE[1:]))
+    for graph, third in ((twin.search, float(np.float32(1 / 3))), (twin.proof, 1 / 3)):
+        (weight,) = (node.op.weight for node in graph.nodes if isinstance(node.op, AlongAxis))
+        assert weight[2].double().tolist()[:2] == [pytest.approx(2 / 3, rel=1e-7), third]

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from ctbench.graph import freeze, trace
-from ctbench.graph.ops import Linear
+from ctbench.graph import Graph, Node, freeze, trace
+from ctbench.graph.ops import AlongAxis, Input, Linear
 from ctbench.regions import Linf
 from ctbench.verify.common_shift import without_common_shift
 from ctbench.verify.problem import Problem
@@ -32,3 +32,10 @@ def test_other_ends_are_kept():
     for net in (Weighted(), nn.Sequential(nn.Linear(3, 3), nn.Softmax(1)).double()):
         graph = freeze(trace(net, (3,)), x)[0]
         assert without_common_shift(graph) is graph
+
+
+def test_a_shift_that_is_only_equal_after_rounding_is_kept():
+    """1e-20 x_0 and x_1 - x_0 are not x_0 and x_1 less x_0: 1e-20 - 1 is rounded to -1."""
+    weight = torch.tensor([[1e-20, 0.0], [-1.0, 1.0]], dtype=torch.float64)
+    graph = Graph((Node("input", Input(), (), (2,)), Node("last", AlongAxis(weight, 0), (0,), (2,))))
+    assert without_common_shift(graph) is graph

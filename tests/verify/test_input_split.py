@@ -317,6 +317,19 @@ def test_a_coordinate_that_seems_not_to_matter_is_halved_at_last():
     assert places.count(1) >= 3
 
 
+def test_both_halves_cover_a_box():
+    lower, width = torch.rand(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    boxes, place = Boxes(torch.arange(5), Box(lower, lower + width), torch.zeros(5, 1)), torch.tensor([0, 1, 2, 0, 1])
+    halves = boxes.halves(place).box
+    lowers, uppers = halves.lower.view(2, 5, 3), halves.upper.view(2, 5, 3)  # of the parts below, and above
+    here = F.one_hot(place, 3).bool()
+    assert torch.equal(lowers[0], lower)
+    assert torch.equal(uppers[1], lower + width)
+    assert torch.equal(uppers[0][here], lowers[1][here])
+    assert torch.equal(uppers[0][~here], (lower + width)[~here])
+    assert torch.equal(lowers[1][~here], lower[~here])
+
+
 @torch.no_grad()
 def test_the_best_mean_of_a_maximum():
     """x - 0.1 and 0.2 - x: neither is positive on [0, 1], and their mean is."""
@@ -331,6 +344,8 @@ def test_the_best_mean_of_a_maximum():
     both = best_mean(forms, box, (2, 2))
     assert both.shape == (1, 2, 2)
     torch.testing.assert_close(both.sum(1), torch.ones(1, 2).double())
+    lost = best_mean(LinearForm(torch.nan * forms.coefficients, forms.constant), box, (4,))
+    assert lost.sum() == 1  # otherwise a maximum would be at least 0
 
 
 @pytest.mark.parametrize("seed", range(5))

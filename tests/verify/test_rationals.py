@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ctbench import certify
-from ctbench.graph import freeze, trace
-from ctbench.graph.ops import Concat, Max, Select
+from ctbench.graph import Graph, Node, freeze, trace
+from ctbench.graph.ops import AlongAxis, Concat, Input, Max, Select
 from ctbench.onnx.gemm import Gemm
 from ctbench.regions import L2, Linf
 from ctbench.results import Verdict
@@ -243,3 +243,20 @@ def test_a_sum_that_overflows_certifies_nothing():
         for stage in (Bound(domain="interval"), Bound(domain="crown")):
             found = certify(model, x, torch.tensor([0]), eps=1e-3, stages=[stage])
             assert found[0].verdict is not Verdict.CERTIFIED
+
+
+def test_fractions_are_cut_off_toward_zero():
+    class Cut(nn.Module):
+        def forward(self, x):
+            return torch.trunc(x)
+
+    x = torch.tensor([[-2.5, 2.5, -0.75]], dtype=torch.float64)
+    graph = freeze(trace(Cut(), (3,)), x)[0]
+    assert rationals.forms(graph, x[0], torch.eye(3, dtype=torch.float64)) == [-2, 2, 0]
+
+
+def test_thirds_have_no_exact_value():
+    weight = torch.full((1, 3), 1 / 3, dtype=torch.float64)
+    graph = Graph((Node("input", Input(), (), (3,)), Node("mean", AlongAxis(weight, 0), (0,), (1,))))
+    with pytest.raises(rationals.NoExactValueError, match="rounded"):
+        rationals.forms(graph, torch.ones(3, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64))

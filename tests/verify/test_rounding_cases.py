@@ -12,7 +12,11 @@ from tests.exact import ExactNetwork
 from tests.instances import STAGES, Instances
 from torch import Tensor, nn
 
+from ctbench.domains import alpha_crown, crown, interval
+from ctbench.graph import Precisions
+from ctbench.regions import L1, L2, Linf
 from ctbench.results import Verdict
+from ctbench.verify import Problem
 
 PROVING = sorted(STAGES.keys() - {"falsify"})
 LABEL = torch.tensor([0])
@@ -234,3 +238,33 @@ def test_no_program_of_a_small_region_certifies_a_negative_margin(stage):
     cases = narrow((1.0,) * 4, 4, 18, 1e-4)
     assert cases.least[0].margin < 0
     assert verdict(cases, stage) is not Verdict.CERTIFIED
+
+
+# ------------------------------------------------------------------------------- radii below the distance of numbers
+
+
+class Steps(nn.Module):
+    """The margin floor(x_1) - 1/2: positive at 1, and negative just below it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.floor(x) * torch.tensor([1.0, 0.0]).to(x) + torch.tensor([0.0, 0.5]).to(x)
+
+
+@pytest.mark.parametrize("threat", [Linf(1e-20, clip=None), Linf((1e-20, 0.1), clip=(0, 2)), L2(1e-20), L1(1e-20)])
+def test_a_radius_that_double_precision_does_not_see_proves_nothing(threat):
+    x = torch.ones(1, 2, dtype=torch.float64)
+    net = Precisions.of(Steps().double(), x).proof
+    if isinstance(threat, Linf):
+        with pytest.raises(ValueError, match="eps is 1e-20 where x is 1: double precision has no other number"):
+            Problem.of_labels(net, x, LABEL, threat)
+        return
+    problem = Problem.of_labels(net, x, LABEL, threat)
+    for domain in (interval, crown, alpha_crown):
+        assert not bool((domain.lower_bounds(problem.net, problem.region, problem.spec) > 0).any())
+
+
+def test_a_fixed_number_is_that_number():
+    x = torch.ones(1, 2, dtype=torch.float64)
+    net = Precisions.of(Steps().double(), x).proof
+    problem = Problem.of_labels(net, x, LABEL, Linf((0.0, 0.1)))
+    assert crown.lower_bounds(problem.net, problem.region, problem.spec).item() == pytest.approx(0.5)

@@ -291,7 +291,8 @@ class _Search:
                 planes = _planes(node.op, form, (box, inner[node.inputs[1]]), slopes, key)
                 return form.between(planes.first), form.without_constant().between(planes.second)
             assert isinstance(node.op, Elementwise)
-            return (form.between(_lines(node.op, form, box, slopes, key)),)
+            whole = None if self.losses is None else self.base[node.inputs[0]]
+            return (form.between(_lines(node.op, form, box, whole, slopes, key)),)
 
         return backward.back_to_input(self.graph, form, relax, self.losses, at).minimum(self.region)
 
@@ -315,13 +316,13 @@ def _targets(graph: Graph, region: Region, base: list[Box]) -> dict[int, Tensor]
     return targets
 
 
-def _lines(op: Elementwise, form: Form, box: Box, slopes: dict[Key, Tensor], key: Key) -> Lines:
-    """The lines of an op with the slopes of a form."""
-    least, greatest = (form.view(slope) for slope in op.slopes(box.lower, box.upper))
+def _lines(op: Elementwise, form: Form, box: Box, whole: Box | None, slopes: dict[Key, Tensor], key: Key) -> Lines:
+    """The lines of an op with the slopes of a form; `whole` is the box for which rounding was bounded."""
+    least, greatest = (form.view(slope) for slope in backward.slopes_within(op, box, whole))
     if key not in slopes:
         width = torch.where(greatest > least, greatest - least, 1.0)
         tightest = op.tightest(box.lower, box.upper)
-        shares = [(form.view(slope) - least) / width for slope in tightest[: 1 if op.convex else 2]]
+        shares = [((form.view(slope) - least) / width).clamp(0, 1) for slope in tightest[: 1 if op.convex else 2]]
         start = torch.stack([share.expand(form.coefficients.shape) for share in shares])
         slopes[key] = start.reshape(len(start), len(start[0]), form.count, form.width).detach().requires_grad_()
     share = slopes[key].view(len(slopes[key]), *form.coefficients.shape)

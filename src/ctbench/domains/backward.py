@@ -107,6 +107,19 @@ def lines_of(node: Node, boxes: list[Box] | dict[int, Box], slope: SlopeRule) ->
     )
 
 
+def slopes_within(op: Elementwise, box: Box, whole: Box | None) -> tuple[Tensor, Tensor]:
+    """The least and the greatest slope over a box.
+
+    If rounding was bounded for a `whole` box around it, these are also slopes over that one: those of a step or of a
+    root may be steeper on a part.
+    """
+    least, greatest = op.slopes(box.lower, box.upper)
+    if whole is None:
+        return least, greatest
+    limits = op.slopes(whole.lower, whole.upper)
+    return least.clamp(*limits), greatest.clamp(*limits)
+
+
 def ends(box: Box) -> tuple[Tensor, Tensor]:
     return box.lower, box.upper
 

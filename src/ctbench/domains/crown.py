@@ -45,7 +45,7 @@ from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.relaxations import SlopeRule, adaptive, check_rule, parallel, rule_name
 from ctbench.domains.rounding import Loss, Losses
 from ctbench.domains.window_form import WindowForm
-from ctbench.graph import Graph, Node, backward_steps, walk_backward
+from ctbench.graph import Elementwise, Graph, Node, backward_steps, walk_backward
 from ctbench.graph.ops import Max
 from ctbench.graph.ops.refined import FACTS
 from ctbench.regions import Ball, Box, L2Ball, Polytope, Region
@@ -158,7 +158,11 @@ class Crown(Domain):
         for at, node in enumerate(graph.nodes):
             box = interval.forward(node, *(boxes[i] for i in node.inputs)) if at else region.hull
             if graph.outward:
-                losses.append(rounding.loss(graph, at, box, boxes, losses, region) if around is None else around[1][at])
+                # exp(90) loses more than exp(0), the lower end of a whole; and a root or a step is steeper on a part
+                if around is None or isinstance(node.op, Elementwise):
+                    losses.append(rounding.loss(graph, at, box, boxes, losses, region))
+                else:
+                    losses.append(around[1][at])
                 box = rounding.widened(box, losses[at])
                 box = box if around is None else box.intersect(around[0][at])
             box = box if intervals is None else box.intersect(intervals[at])

@@ -119,10 +119,7 @@ class CurveLines(Lined):
     @classmethod
     def of(cls, op: Elementwise, box: Box, whole: Box | None = None) -> CurveLines:
         """Lines over a box. Their slopes are also slopes over the `whole` box, for which rounding was bounded."""
-        least, greatest = op.slopes(box.lower, box.upper)
-        if whole is not None:
-            limits = op.slopes(whole.lower, whole.upper)
-            least, greatest = least.clamp(*limits), greatest.clamp(*limits)
+        least, greatest = backward.slopes_within(op, box, whole)
         chord = op.chord(box.lower, box.upper) if op.convex else None
         return cls(op, box.lower, box.upper, least, greatest, chord)
 

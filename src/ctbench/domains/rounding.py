@@ -60,7 +60,7 @@ from ctbench.graph.ops import (
     Shape,
     Shift,
 )
-from ctbench.regions import Box, Region
+from ctbench.regions import Box, Polytope, Region
 from ctbench.regions.base import inner
 
 UNIT = 1.01 * 2.0**-53  # the unit roundoff, and 1 / (1 - n u) for sums of up to 10^13 terms
@@ -123,8 +123,10 @@ def loss(graph: Graph, at: int, own: Box, boxes: Sequence[Box], before: Losses, 
         # the minimum over a region that is not a box takes a few sums over the input
         sums = 1 if isinstance(region, Box) else 4
         minimum = sums * minimum + 4 * UNIT * MORE * reach
-        # a single number is its own centre; 0 times NaN is NaN
-        ends = _in_range(4 * UNIT * reach + VANISHED) * (own.lower != own.upper)
+        # the ends are rounded inward, and their centre and radius are rounded again; 0 times NaN is NaN
+        ends = _in_range(8 * UNIT * reach + VANISHED)
+        if isinstance(region, Box | Polytope):  # a single number is its own centre; of a ball it may be the hull
+            ends = ends * (own.lower != own.upper)
         return Loss(ends, ends, None, minimum, minimum, _floor(reach))
     inputs = [greatest(boxes[i]) for i in node.inputs]
     floor = _floor(*inputs, reach)

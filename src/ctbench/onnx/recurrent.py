@@ -125,7 +125,7 @@ class _Step:
         return cls(op, rows, r.shape[1], (r, theirs), _functions(op, place, count), {})
 
     def __call__(self, number: int, state: State) -> State:
-        row = self._part(self.mine, 1, number)
+        row = self.op.at(self.mine, 1, number)
         if self.op.kind == "LSTM":
             return self._lstm(row, *state)
         return (self._gru if self.op.kind == "GRU" else self._rnn)(row, *state)
@@ -161,11 +161,8 @@ class _Step:
     def _multiply(self, first: TracedValue, second: TracedValue) -> TracedValue:
         return self.op.call(torch.mul, first, second)
 
-    def _part(self, x: TracedValue, axis: int, entries: slice | int) -> TracedValue:
-        return self.op.at(x, axis, entries)
-
     def _gate(self, x: TracedValue, number: int) -> TracedValue:
-        return self._part(x, 2, slice(number * self.hidden, (number + 1) * self.hidden))
+        return self.op.at(x, 2, slice(number * self.hidden, (number + 1) * self.hidden))
 
     def _layer(self, name: str, rows: slice, x: TracedValue) -> TracedValue:
         """R h + c for some rows; all steps share the layer."""

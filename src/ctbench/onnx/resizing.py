@@ -20,17 +20,19 @@ from ctbench.onnx.table import reads
 
 
 class Resampling(nn.Module):
-    """y = M x along an axis of batches [B, *shape], for a constant matrix M."""
+    """y = M x along an axis of batches [B, *shape], for a constant matrix M, whose entries are rounded fractions.
 
-    matrix: Tensor  # [out, in], in double precision before the first conversion
+    M is not a buffer: it stays in double precision, so a proof does not start from a matrix in single precision.
+    """
+
+    matrix: Tensor  # [out, in], in double precision
 
     def __init__(self, matrix: Tensor, axis: int) -> None:
         super().__init__()
-        self.register_buffer("matrix", matrix)
-        self.axis = axis
+        self.matrix, self.axis = matrix, axis
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.movedim(self.axis, -1) @ self.matrix.T).movedim(-1, self.axis)
+        return (x.movedim(self.axis, -1) @ self.matrix.T.to(x)).movedim(-1, self.axis)
 
     def extra_repr(self) -> str:
         return f"{list(self.matrix.shape)}, axis={self.axis}"
@@ -80,8 +82,7 @@ def _resampled(
         return op.at(x, axis, [min(max(rounding(place), 0), size - 1) for place in places])
     cubic = Fraction(op.attribute("cubic_coeff_a", -0.75)) if mode == "cubic" else None
     rows = resampled(places, size, cubic=cubic, inside=bool(op.attribute("exclude_outside", 0)))
-    weights = AlongAxis.of(rows, size, axis - 1).weight
-    return op.layer(Resampling(weights.to(x.example.dtype), axis), x)
+    return op.layer(Resampling(AlongAxis.of(rows, size, axis - 1).weight, axis), x)
 
 
 def _sizes(op: Operator, shape: Shape, old: bool) -> tuple[list[int], list[Fraction]]:

@@ -25,8 +25,10 @@ def _before(graph: Graph) -> int | None:
     """The node that the last node adds one number to."""
     last = graph.nodes[-1]
     if isinstance(last.op, AlongAxis) and len(last.shape) == 1 and last.op.weight.shape[0] == last.op.weight.shape[1]:
-        extra = last.op.weight - torch.eye(*last.op.weight.shape).to(last.op.weight)
-        return last.inputs[0] if bool((extra == extra[:1]).all()) else None
+        weight = last.op.weight
+        extra = weight - torch.eye(*weight.shape, dtype=weight.dtype, device=weight.device)
+        is_exact = (weight == weight.round()).all()  # 1e-20 - 1 is rounded to -1
+        return last.inputs[0] if bool(is_exact & (extra == extra[:1]).all()) else None
     if isinstance(last.op, Add) and len(last.shape) == 1:
         for kept, added in (last.inputs, last.inputs[::-1]):
             op = graph.nodes[added].op

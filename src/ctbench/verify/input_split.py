@@ -256,10 +256,9 @@ def best_mean(forms: LinearForm, box: Box, shape: Shape) -> Tensor:
     at_center = constant.unflatten(1, (shape[0], -1)).mT + (a @ box.center.flatten(1)[:, None, :, None]).squeeze(-1)
     radius = box.radius.flatten(1)[:, None, None, :]
     weights = torch.softmax(torch.zeros_like(at_center), dim=-1)
-    best_weights = torch.zeros_like(weights)
-    best = torch.full_like(weights[..., 0], -torch.inf)
     alone = at_center - (a.abs() * radius).sum(-1)
     single = F.one_hot(alone.argmax(-1), weights.shape[-1]).to(weights.dtype)
+    best, best_weights = torch.full_like(weights[..., 0], -torch.inf), single  # also if all minima are NaN
     for step in range(MEAN_STEPS + 1):
         tried = weights if step else single
         mean = (tried.unsqueeze(-2) @ a).squeeze(-2)  # [N, outputs, inputs]

@@ -18,6 +18,7 @@ from torch import Tensor
 from ctbench.domains import interval, rounding
 from ctbench.graph import Graph
 from ctbench.regions import Box, Region, Threat
+from ctbench.regions.box import Radii
 from ctbench.specification import margin_rows
 from ctbench.time_budget import Budget
 from ctbench.verify import rationals
@@ -38,6 +39,19 @@ SMALLEST = 2.0**-1074  # the smallest positive number of double precision
 EXACTLY = 8  # points that are decided in whole numbers, of all that may be counterexamples: one of them is enough
 
 
+def _check_width(x: Tensor, eps: Radii, box: Box) -> None:
+    """Raise ValueError if a box with a radius is a single point: what is proved there says nothing of the numbers
+    around it."""
+    radii = torch.as_tensor(eps, dtype=x.dtype, device=x.device).expand_as(x)
+    places = ((box.lower == box.upper) & (radii > 0)).nonzero()
+    if len(places):
+        place = tuple(places[0].tolist())
+        raise ValueError(
+            f"eps is {radii[place].item():g} where x is {x[place].item():g}: double precision has no other number this "
+            f"near, give a larger eps, or 0"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Show for each sample that its margins are positive on its whole region.
@@ -56,9 +70,15 @@ class Problem:
 
     @classmethod
     def of_labels(cls, net: Graph, x: Tensor, y: Tensor, threat: Threat, *, double: Problem | None = None) -> Problem:
-        """The problem that the network says y, [B], everywhere in the threat model's region around x."""
-        net = without_common_shift(net)
-        return cls(net, x, threat.region(x), margin_rows(y, net.classes, dtype=x.dtype), double)
+        """The problem that the network says y, [B], everywhere in the threat model's region around x.
+
+        Raises:
+            ValueError: in double precision, eps > 0 is so small that a box is a single point.
+        """
+        net, region = without_common_shift(net), threat.region(x)
+        if isinstance(region, Box) and x.dtype == torch.float64:
+            _check_width(x, threat.eps, region)
+        return cls(net, x, region, margin_rows(y, net.classes, dtype=x.dtype), double)
 
     def __len__(self) -> int:
         return len(self.x)

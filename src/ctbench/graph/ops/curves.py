@@ -30,9 +30,8 @@ from ctbench.graph.ops.smooth import Smooth
 # no sum of them overflows. The bounds of a reciprocal allow for this change
 CAP, CUT = 40.0, 2.0**-57
 
-NEAREST = (
-    2.0**-20
-)  # slopes of a root at points below this share of the upper end are not used: they are nearly infinite
+# slopes of a root at points below this share of the upper end are not used: they are nearly infinite
+NEAREST = 2.0**-20
 
 
 class Curve(Smooth):
@@ -203,9 +202,8 @@ class Power(Precise):
         return (CUT, CUT) if self.exponent == -1 else (0.0, 0.0)
 
     def error(self, lower: Tensor, upper: Tensor) -> Tensor | float:
-        return super().error(lower, upper) * (
-            1 + 1 / abs(self.exponent - 1)
-        )  # the root of the slope has this condition
+        condition = 1 + 1 / abs(self.exponent - 1)  # of the root of the slope
+        return super().error(lower, upper) * condition
 
     def stationary(self, lower: Tensor, upper: Tensor, slope: Tensor) -> Sequence[Tensor]:
         size = torch.pow((slope / self.exponent).abs(), 1 / (self.exponent - 1))

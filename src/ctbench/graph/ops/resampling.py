@@ -20,12 +20,8 @@ from ctbench.graph.ops.base import Op, Shape, UnsupportedLayerError, lower
 from ctbench.graph.ops.convolutions import Conv3d, ConvTranspose2d, ConvTranspose3d
 from ctbench.graph.ops.moves import Reshape, rearrangement
 
-SIDES_OF = {
-    "linear": 1,
-    "bilinear": 2,
-    "trilinear": 3,
-    "bicubic": 2,
-}  # the modes of interpolation, and how many sides they have
+# the modes of interpolation, and how many sides they have
+SIDES_OF = {"linear": 1, "bilinear": 2, "trilinear": 3, "bicubic": 2}
 
 
 def numbers(value: Any, sides: int) -> tuple[Any, ...]:
