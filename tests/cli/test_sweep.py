@@ -336,3 +336,14 @@ def test_a_worker_tells_of_an_argument_that_is_refused():
     assert begun == (0, "")
     assert place is None
     assert "there is no device 'nonsense'" in error
+
+
+@pytest.mark.parametrize("command", ["sweep", "tune"])
+def test_a_folder_of_images_that_workers_of_ray_would_not_find_is_refused(fails, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    options = ["--set", "dataset=folder", "--set", "dataset.path=pictures", "--out", tmp_path / "runs", "--on", "ray"]
+    options += ["--dry-run"] if command == "sweep" else ["--space", "l1=0,1", "--trials", "1"]
+    said = fails(command, "digits_ibp", *options, "--data", tmp_path / "data")
+    assert f"give the absolute path, e.g. {tmp_path / 'pictures'}" in said
+    assert not (tmp_path / "runs").exists()

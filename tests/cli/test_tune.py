@@ -6,9 +6,11 @@ import sys
 import pytest
 from tests.cli.short import TINY
 
+import ctbench.tuning
 from ctbench.cli import main, tune
 from ctbench.engine import Here
 from ctbench.results import Study, jsonl
+from ctbench.tuning import Outcome
 
 SHORT = ["tune", "digits_ibp", *TINY, "--set", "shi=0", "--trials", "2", "--samples", "9"]
 SHORT += ["--stages", "interval", "--trial-stages", "interval", "--bound", "interval"]
@@ -44,6 +46,25 @@ def test_tune_tells_how_trials_go_on(capsys, tmp_path):
     assert re.search(r"trial \d: failed after .*: TrainingDivergedError", told)
     assert main([*SHORT, *space, "--out", str(tmp_path / "quiet"), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_no_run_of_a_front_or_of_a_study_that_goes_on_waits_longer_than_it_does(capsys, tmp_path, monkeypatch):
+    front = [*SHORT, *SPACE, "--objective", "pareto", "--out", str(tmp_path / "study")]
+    begin = tune.Watched.__call__
+
+    def interrupted(self, name, message):
+        begin(self, name, message)
+        if name == "trial 0" and isinstance(message, Outcome):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune.Watched, "__call__", interrupted)
+        assert main(front) == 130
+    assert "(0 at work, 2 waiting, 1 complete, 0 failed)" in capsys.readouterr().err
+    monkeypatch.setattr("ctbench.tuning.choosing.choice", lambda *_: ([0, 1], "both"))
+    assert main(front) == 0
+    counts = re.findall(r"\((\d+) at work, (-?\d+) waiting, (\d+) complete", capsys.readouterr().err)
+    assert counts == [("0", "1", "1"), ("1", "0", "2"), ("0", "0", "3")]  # trial 1, and two final runs
 
 
 def test_tune_marks_the_protocol_on_test_data(succeeds, tmp_path):
@@ -100,6 +121,7 @@ def test_tune_refuses_the_folder_of_another_study(fails, succeeds, tmp_path):
 def test_tune_without_optuna_says_what_to_install(fails, tmp_path, monkeypatch):
     for module in ("finishing", "searching", "journal", "proposing", "choosing"):
         monkeypatch.delitem(sys.modules, f"ctbench.tuning.{module}", raising=False)
+        monkeypatch.delattr(ctbench.tuning, module, raising=False)  # undone with it: both are one module again
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert "pip install optuna" in fails(*SHORT, *SPACE, "--out", tmp_path / "new")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -158,6 +159,16 @@ def test_an_error_in_the_driver_ends_the_workers_with_a_task_and_the_others_stay
         crew.close()
         assert all(worker.is_ended for worker in crew.hired)
         assert len(crew.hired) == 3
+
+
+def test_a_failure_is_told_at_once_and_not_at_the_end():
+    told = list[str]()
+    failing = [replace(task("a", *ends), on_failure=told.append) for ends in (("fail",), ("die",))]
+    results = Scene(1).run([*failing, task("b", 2)], None)
+    assert next(results) == ("b", 2)
+    assert told == ["oh", "3 workers died of it, the last one: in the middle"]
+    with pytest.raises(TasksFailedError):
+        list(results)
 
 
 def test_no_more_workers_are_hired_than_there_are_tasks():

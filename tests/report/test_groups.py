@@ -80,6 +80,14 @@ def test_tables_say_how_the_interval_is_made(make):
     assert not re.search(r"\x1b\[1m *20\.00", console.file.getvalue())
 
 
+def test_intervals_of_accuracies_end_at_0_and_100_percent(make):
+    found = groups(make("ibp", 0, 1), make("ibp", 1, 9))
+    assert found[0].certified.interval[0] < 0
+    assert found[0].certified.interval[1] > 100
+    assert "0.00 to 100.00" in report.groups_markdown(found)
+    assert report.groups_csv(found).splitlines()[1].endswith(",0,100")
+
+
 def test_bold_cells_stay_bold_in_a_turned_table():
     console = Console(file=StringIO(), width=16, force_terminal=True, color_system="standard")
     console.print(Grid(headings=["name", "x", "y"], rows=[["first", Bold("12345678"), "1"], ["second", "2", "333333"]]))

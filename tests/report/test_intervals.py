@@ -32,6 +32,14 @@ def test_a_spread_is_mean_deviation_and_interval():
     assert spread.interval == pytest.approx((spread.mean - spread.half, spread.mean + spread.half))
 
 
+def test_the_part_of_an_interval_between_two_numbers():
+    low, high, inside = Spread.of([1.0, 9.0]), Spread.of([99.0, 91.0]), Spread.of([50.0, 50.1])
+    assert low.within(0, 100) == (0, low.interval[1])
+    assert high.within(0, 100) == (high.interval[0], 100)
+    assert inside.within(0, 100) == inside.interval
+    assert Spread.of([99.0]).within(0, 100) is None
+
+
 def test_a_single_number_has_no_interval_and_is_above_nothing():
     single, pair = Spread.of([99.0]), Spread.of([50.0, 50.1])
     assert (single.mean, single.deviation, single.interval) == (99.0, None, None)

@@ -72,7 +72,7 @@ def test_a_field_is_named_once():
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("[1]", "is no space"),
+        ("[1]", "is not a space"),
         ("{", "is not a JSON file"),
         ('{"l1": 3}', "l1 is 3: give a list"),
         ('{"l1": []}', "'l1'"),

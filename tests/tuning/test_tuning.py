@@ -305,3 +305,19 @@ def test_a_final_run_that_diverges_is_a_result(tuned, monkeypatch):
     assert study.finished
     assert study.results[0]["error"] == "TrainingDivergedError: the loss is nan"
     assert "the loss is nan" in (study.path / "study.md").read_text()
+
+
+def test_a_refused_folder_is_left_as_it_is(tuned, folder):
+    folder.path.mkdir(parents=True)
+    (folder.path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds other files \(notes.txt\)"):
+        tuned()
+    assert [path.name for path in folder.path.iterdir()] == ["notes.txt"]
+
+
+def test_a_damaged_line_of_the_journal_is_named(tuned, folder, tiny):
+    tuned()
+    lines = folder.journal.read_text().splitlines()
+    folder.journal.write_text("\n".join([*lines[:2], "garbage", *lines[3:]]) + "\n")
+    with pytest.raises(ValueError, match=r"journal.jsonl, line 3: not a JSON object"):
+        tuned()

@@ -26,6 +26,7 @@ from ctbench.verify import Records, certify_radii, stages_by_name, timeout_of, w
 
 
 def run(args: argparse.Namespace) -> None:
+    place = engine(args.on, args.device, workers=args.workers)  # before data are read
     eps = args.eps or [None]
     subject = subjects.subject(argparse.Namespace(**{**vars(args), "eps": eps[0]}))
     stages = with_attack(stages_by_name(args.stages), steps=args.attack_steps, restarts=args.attack_restarts)
@@ -35,7 +36,6 @@ def run(args: argparse.Namespace) -> None:
     timeout, samples = args.timeout or timeout_of(args.stages), subject.samples(args.samples)
     if args.export:
         check_export(args.export, subject.threat.name)
-    place = engine(args.on, args.device, workers=args.workers)
     x, y = subject.images[samples.start : samples.stop]
     files = {each.threat.eps: CertificationFiles(args.out) if args.out else each.certification for each in at_radii}
     try:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ctbench import engine as engines
 from ctbench.cli.options import device as available
+from ctbench.datasets import Dataset
+from ctbench.datasets.corrupted import Corrupted
+from ctbench.datasets.files import data_root
+from ctbench.datasets.folder import Folder
 from ctbench.engine import Engine, Here, Local, Ray
 from ctbench.engine.local import accelerators
+
+
+def check_paths(place: Engine, dataset: Dataset, data: Path | None) -> None:
+    """Raise ValueError if workers with another working folder would not find the images of a data set."""
+    if isinstance(dataset, Corrupted):
+        check_paths(place, dataset.base, data)
+    elif isinstance(dataset, Folder) and isinstance(place, Ray):
+        root, path = data_root(data), Path(dataset.path)
+        if not (path.is_absolute() or (root / path).exists()):
+            raise ValueError(
+                f"dataset.path is {dataset.path!r}, which is not in the data folder {root}: workers of Ray have "
+                f"another working folder, so give the absolute path, e.g. {path.absolute()}"
+            )
 
 
 def engine(on: str | None, device: str = "cpu", *, workers: int | None = None, apart: bool = False) -> Engine:

@@ -71,12 +71,12 @@ class Step:
         return files.wanted, files.read_settings().get("eps")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Overview:
     """The steps of several runs.
 
     Args:
-        runs: the number of runs.
+        runs: the number of runs, as far as it is known.
         console: of the table, or of lines where it is no terminal.
     """
 
@@ -97,12 +97,14 @@ class Overview:
             return nullcontext()
         return Live(get_renderable=self.table, console=self.console, refresh_per_second=LOOKS, transient=True)
 
-    def begin(self, step: Step) -> None:
-        """A run begins a step."""
+    def begin(self, step: Step, *, unfinished: int | None = None) -> None:
+        """A run begins a step. If `unfinished` is given, this many runs have not ended, with this one."""
         with self.lock:
             first = step.run not in self.steps
             self.steps[step.run] = step
             self.begun.setdefault(step.run, time.monotonic())
+            if unfinished is not None:
+                self.runs = unfinished + len(self.ended)
         if first and not self.console.is_terminal:
             self._line(f"{step.run}: begins")
 

@@ -19,10 +19,10 @@ ROWS = 8  # radii of the printed curve
 
 
 def run(args: argparse.Namespace) -> None:
+    place = engine(args.on, args.device)  # before data are read
     subject = subjects.subject(args)
     threat = twice(subject.threat) if args.eps is None else subject.threat
     samples = subject.samples(args.samples)
-    place = engine(args.on, args.device)
     x, y = subject.images[samples.start : samples.stop]
     files = RadiusFiles(args.out) if args.out else subject.folder.radii(subject.at(threat.eps).name)
     with progress_bars(quiet=args.quiet) as bars:

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from io import StringIO
 from itertools import product
 from pathlib import Path
 
 from ctbench import report
 from ctbench.cli import compare, failures, show
-from ctbench.cli.engines import engine
+from ctbench.cli.engines import check_paths, engine
 from ctbench.cli.options import attack_strength, check_place, strength
 from ctbench.cli.overview import Overview, Step
 from ctbench.cli.pace import Pace, Plan, show_plans
@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> None:
     for plan in planned:
         plan.check()
     place = engine(args.on, args.device, workers=args.jobs, apart=True)
+    for plan in planned:
+        check_paths(place, plan.recipe.dataset, args.data)
     if args.dry_run:
         show_plans(planned, Pace.of(args.out), workers=place.size() if isinstance(place, Local) else 1)
         return
@@ -94,13 +96,13 @@ def show_means(rows: Sequence[report.Row], planned: Sequence[Plan], args: argpar
 def work_off(trials: Sequence[Trial], args: argparse.Namespace, place: Engine) -> dict[str, str]:
     """Train and certify the trials; returns the error of each, or "", by their names."""
     by_name, ended = {trial.name: trial for trial in trials}, dict[str, str]()
-    tasks = [Task(trial.name, work, (commands(trial, args),)) for trial in trials]
     overview = Overview.of(len(trials), quiet=args.quiet)
 
     def end(name: str, error: str) -> None:
         ended[name] = error
         overview.end(name, error)
 
+    tasks = [Task(trial.name, work, (commands(trial, args),), on_failure=partial(end, trial.name)) for trial in trials]
     with overview.shown(), closing(place.run(tasks, count=len(tasks))) as results:
         try:
             for name, (begun, error) in results:
@@ -108,9 +110,8 @@ def work_off(trials: Sequence[Trial], args: argparse.Namespace, place: Engine) -
                     end(name, error)
                 else:
                     overview.begin(list(steps(by_name[name], *files(by_name[name], args)))[begun])
-        except TasksFailedError as failed:
-            for name, error in failed.failures.items():
-                end(name, error)
+        except TasksFailedError:
+            pass  # `end` has heard of each
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; finished results are kept, and the same command continues") from None
     return {trial.name: ended[trial.name] for trial in trials}

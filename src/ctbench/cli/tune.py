@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.table import Table
 
 from ctbench.cli import show
-from ctbench.cli.engines import engine
+from ctbench.cli.engines import check_paths, engine
 from ctbench.cli.options import changes, wide_console
 from ctbench.cli.overview import Overview, Step
 from ctbench.results import Study, StudyFolder
@@ -37,13 +37,15 @@ PASSED_ON = (  # options that are arguments of `ctbench.tune`
 
 def run(args: argparse.Namespace) -> None:
     recipe = show.start(args.recipe).with_changes(changes(args))
+    place = engine(args.on, args.device, apart=True)
+    check_paths(place, recipe.dataset, args.data)
     overview = Overview.of(args.trials + args.seeds, quiet=args.quiet)
     with overview.shown(), _continued():
         study = tune(
             recipe,
             args.space,
             seed=args.search_seed,
-            engine=engine(args.on, args.device, apart=True),
+            engine=place,
             watch=Watched(overview),
             **{name: getattr(args, name) for name in PASSED_ON},
         )
@@ -68,7 +70,8 @@ class Watched:
     def __call__(self, name: str, message: Begun | Outcome) -> None:
         if isinstance(message, Begun):
             unit = "epoch" if message.step == "train" else "sample"
-            self.overview.begin(Step(name, message.step, unit, message.records, message.total))
+            step = Step(name, message.step, unit, message.records, message.total)
+            self.overview.begin(step, unfinished=message.unfinished)
         else:
             self.overview.end(name, message.error, result=ending(message))
 

@@ -92,12 +92,15 @@ class Task:
         arguments: picklable values; or a function that makes them. It is called in the driver each time that a worker
             gets the task: so what an earlier worker did before it died need not be done again.
         kept: a value that tasks share.
+        on_failure: called in the driver with the error, as soon as the task has raised one or three workers have died
+            of it. `Here` does not call it: its errors are raised.
     """
 
     key: Key
     function: Callable[..., Iterator[Any]]
     arguments: Arguments | Callable[[], Arguments] = ()
     kept: Kept | None = None
+    on_failure: Callable[[str], object] | None = None
 
     def current(self) -> Arguments:
         """The arguments now."""
@@ -182,4 +185,10 @@ class Queue:
         if self.deaths[task.key] < ATTEMPTS:
             self.again.append(task)
         else:
-            self.failures[task.key] = f"{ATTEMPTS} workers died of it, the last one: {how}"
+            self.failed(task, f"{ATTEMPTS} workers died of it, the last one: {how}")
+
+    def failed(self, task: Task, error: str) -> None:
+        """A task has failed for good."""
+        self.failures[task.key] = error
+        if task.on_failure is not None:
+            task.on_failure(error)

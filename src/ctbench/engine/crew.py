@@ -110,7 +110,7 @@ class Crew(ABC, Generic[W]):
             yield worker.task.key, content
             return
         if kind is Kind.FAILED:
-            queue.failures[worker.task.key] = content
+            queue.failed(worker.task, content)
         worker.task = None
 
     def _lost(self, worker: W, queue: Queue, death: WorkerDiedError) -> None:

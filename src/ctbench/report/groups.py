@@ -21,8 +21,8 @@ from ctbench.report.intervals import Spread
 ACCURACIES = ("natural", "adversarial", "certified")
 OWN = ("run", "dataset", "network", "norm", "eps", "seed")  # what a row has besides the fields of its recipe
 NOTE = (
-    "95 %: mean +- t s / sqrt(n) over the n runs, with Student's t of n - 1 degrees of freedom; it says how training "
-    "varies. Bold: the best of its setting, if its interval overlaps no other."
+    "95 %: mean +- t s / sqrt(n) over the n runs, with Student's t of n - 1 degrees of freedom, cut off at 0 and "
+    "100 %; it says how training varies. Bold: the best of its setting, if its interval overlaps no other."
 )
 
 
@@ -180,7 +180,7 @@ def _cells(group: Group, groups: Sequence[Group]) -> list[str]:
         spread: Spread = getattr(group, name)
         best = bool(rivals) and all(spread.is_above(getattr(other, name)) for other in rivals)
         mean = f"{spread.mean:.2f}"
-        ends = spread.interval
+        ends = spread.within(0, 100)
         cells.append(Bold(mean) if best else mean)
         cells.append("-" if spread.deviation is None else f"{spread.deviation:.2f}")
         cells.append("-" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}")
@@ -215,7 +215,7 @@ def groups_csv(groups: Sequence[Group]) -> str:
         row |= {"runs": len(group.runs), "samples": group.samples}
         for name in ACCURACIES:
             spread: Spread = getattr(group, name)
-            low, high = spread.interval or (None, None)
+            low, high = spread.within(0, 100) or (None, None)
             row |= {f"{name} %": spread.mean, f"{name} s": spread.deviation, f"{name} from": low, f"{name} to": high}
         rows.append(row)
     return rows_csv(rows)

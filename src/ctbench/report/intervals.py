@@ -40,6 +40,14 @@ class Spread:
         """The ends of the interval; None for a single number."""
         return None if self.half is None else (self.mean - self.half, self.mean + self.half)
 
+    def within(self, low: float, high: float) -> tuple[float, float] | None:
+        """The ends of the part of the interval between two numbers; None for a single number.
+
+        If the true mean lies between them, this part holds it exactly as often as the whole interval.
+        """
+        ends = self.interval
+        return None if ends is None else (max(low, ends[0]), min(high, ends[1]))
+
     def is_above(self, other: Spread) -> bool:
         """Whether the interval lies above that of the other; False if one of them has none."""
         mine, its = self.interval, other.interval

@@ -136,4 +136,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not a JSON file ({error})") from None
+        raise ValueError(f"{path} is not a JSON file ({error}): restore it from a copy, or give another one") from None

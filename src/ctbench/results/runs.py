@@ -296,4 +296,7 @@ class RunFolder:
         if not self.path.is_dir():
             raise FileNotFoundError(f"there is no run folder {self.path}: check the path")
         if not self.recipe.is_file():
-            raise FileNotFoundError(f"{self.path} is not a run folder: it has no {self.recipe.name}")
+            recipes = [*self.path.glob(f"final/*/{self.recipe.name}"), *self.path.glob(f"*/{self.recipe.name}")]
+            runs_inside = sorted(path.parent for path in recipes)
+            runs = f"the runs in it, e.g. {runs_inside[0]}" if runs_inside else "the folder that ctbench train made"
+            raise FileNotFoundError(f"{self.path} is not a run folder: it has no {self.recipe.name}; give {runs}")

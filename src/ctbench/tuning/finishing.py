@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from filelock import FileLock
@@ -39,8 +40,8 @@ def finish(plan: Plan, engine: Engine, place: Place, watch: Watch) -> None:
         }
         errors = _trained(plan, finals, engine, place, watch)
         content["results"] = [
-            _result(plan, final, recipe, errors.get(final, ""), engine, place, watch)
-            for final, recipe in finals.items()
+            _result(plan, final, recipe, errors.get(final, ""), engine, place, watch, unfinished=len(finals) - number)
+            for number, (final, recipe) in enumerate(finals.items())
         ]
         jsonl.write_json(plan.folder.study, content | {"finished": True})
         writing.write_text(Study.read(plan.folder.path))
@@ -59,7 +60,7 @@ def _trained(plan: Plan, finals: dict[Final, Recipe], engine: Engine, place: Pla
         with closing(engine.run(tasks, count=len(tasks))) as results:
             for name, message in results:
                 if isinstance(message, Begun):
-                    watch(name, message)
+                    watch(name, replace(message, unfinished=len(finals)))
                 else:
                     errors[names[name]] = message
     return errors
@@ -80,7 +81,15 @@ def train_final(study: StudyFolder, folder: RunFolder, recipe: Recipe, place: Pl
 
 
 def _result(
-    plan: Plan, final: Final, recipe: Recipe, error: str, engine: Engine, place: Place, watch: Watch
+    plan: Plan,
+    final: Final,
+    recipe: Recipe,
+    error: str,
+    engine: Engine,
+    place: Place,
+    watch: Watch,
+    *,
+    unfinished: int,
 ) -> dict[str, Any]:
     """The entry of study.json for a final run: certify its test images."""
     folder = plan.folder.final(*final)
@@ -90,7 +99,7 @@ def _result(
         return entry | {"error": error}
     files = folder.certification(region_name(recipe.threat.name, recipe.threat.eps))
     x, y = recipe.dataset.load(place.data).test[: plan.samples]
-    watch(_name(plan, final), Begun("certify", files.records, len(x)))
+    watch(_name(plan, final), Begun("certify", files.records, len(x), unfinished))
     certification = certify(
         load_run(folder.path).model.to(engine.home),
         x,

@@ -6,6 +6,7 @@ nobody, and a line that it has not finished is removed before the next one is wr
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import optuna
@@ -38,10 +39,18 @@ class Lock(JournalFileOpenLock):
 
 
 def opened(plan: Plan) -> optuna.Study:
-    """The study in the journal of a plan's folder; it is created if there is none."""
+    """The study in the journal of a plan's folder; it is created if there is none.
+
+    Raises:
+        ValueError: a line of the journal is not JSON.
+    """
     path = plan.folder.journal
     path.parent.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=Lock(path)))
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path), lock_obj=Lock(path)))
+    except json.JSONDecodeError:
+        jsonl.read(path)  # names the line
+        raise
     try:
         return optuna.load_study(study_name=NAME, storage=storage, pruner=pruner(plan))
     except KeyError:

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import optuna
@@ -72,7 +72,7 @@ class Search:
                         if isinstance(message, Outcome):
                             self._end(int(name.removeprefix(TITLE)), message)
                         else:
-                            self.watch(name, message)
+                            self.watch(name, replace(message, unfinished=self._unfinished() + self.plan.seeds))
         finally:
             for claim in self.claims.values():
                 claim.release()

@@ -206,7 +206,9 @@ def _of_file(path: Path) -> dict[str, Choices | Range]:
     """The parameters of a JSON file: {"PATH": [A, B], "PATH": "LOW:HIGH:log"}."""
     content = jsonl.read_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f'{path} is no space: write an object such as {{"method.ratio": [0.1, 0.4], "l1": "0:1e-4"}}')
+        raise ValueError(
+            f'{path} is not a space: write an object such as {{"method.ratio": [0.1, 0.4], "l1": "0:1e-4"}}'
+        )
     entries: dict[str, Choices | Range] = {}
     for name, values in content.items():
         with jsonl.named(path):

@@ -37,11 +37,13 @@ class Begun:
         step: "train" or "certify".
         records: the file that grows by a line for each epoch or sample.
         total: how many lines there are in the end.
+        unfinished: how many runs of the study have not ended, with this one, as far as is known.
     """
 
     step: Literal["train", "certify"]
     records: Path
     total: int
+    unfinished: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,6 +119,12 @@ def _quiet(run: str, message: Begun | Outcome) -> None:
     pass
 
 
+def _check_own(folder: StudyFolder, others: set[str]) -> None:
+    """Raise ValueError if a folder without a study holds other files."""
+    if others:
+        raise ValueError(f"{folder.path} holds other files ({', '.join(sorted(others)[:3])}): choose another folder")
+
+
 def _begin(plan: Plan, wanted: int) -> None:
     """Write study.json, or check it.
 
@@ -127,11 +133,13 @@ def _begin(plan: Plan, wanted: int) -> None:
     """
     folder, content = plan.folder, writing.begun(plan, wanted)
     folder.path.mkdir(parents=True, exist_ok=True)
+    names = {path.name for path in folder.path.iterdir()}
+    if not names & {folder.lock.name, folder.study.name}:  # no process has begun: nothing is left in another folder
+        _check_own(folder, names)
     with FileLock(folder.lock):
         if not folder.study.is_file():
             passing = (folder.lock.name, folder.study.name + UNFINISHED)  # of a process that was killed while it began
-            if others := sorted({path.name for path in folder.path.iterdir()} - {*passing}):
-                raise ValueError(f"{folder.path} holds other files ({', '.join(others[:3])}): choose another folder")
+            _check_own(folder, {path.name for path in folder.path.iterdir()} - {*passing})
             jsonl.write_json(folder.study, content)
             return
         before = Study.read(folder.path).content

@@ -83,9 +83,15 @@ def text(study: Study) -> str:
         "",
         *_table([{"parameter": name, "values": _values(values)} for name, values in content["space"].items()]),
         "",
-        *_table([{"setting": name, "value": str(value)} for name, value in content["settings"].items()]),
+        *_table([_setting(name, value) for name, value in content["settings"].items()]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _setting(name: str, value: object) -> dict[str, str]:
+    """The row of a setting, in the words of the options of `ctbench tune`."""
+    option = "search_seed" if name == "seed" else name
+    return {"setting": option, "value": "all" if name == "samples" and value is None else str(value)}
 
 
 def _counted(study: Study) -> str:

@@ -266,7 +266,7 @@ def percents(values: Sequence[tuple[float, float]], others: Sequence[float] = ()
     near = [(value, half) for value, half in values if value >= median - far]
     low, high = min(value - half for value, half in near), max(value + half for value, half in near)
     low, high = _around([max(0.0, min(low, *others, low)), min(100.0, max(high, *others, high))])
-    return max(-2.0, low), min(101.0, high)
+    return max(-2.0, -0.08 * high, low), min(101.0, high)  # no marks of the scale below 0 or above 100
 
 
 def _drawn(series: Series, x: Axis, y: Axis) -> Path:
