@@ -25,6 +25,7 @@ from ctbench.engine.serving import Kind, Message
 
 CLIENT = "ray://"
 CONNECT = 5.0  # seconds in which the address of a cluster must answer
+SLOW = "Initialization failure"  # what Ray Client's server says if its process for a driver did not start in time
 INHERITED = ("CTBENCH_DATA", "OMP_WAIT_POLICY")  # variables of the environment that workers get from the driver
 
 
@@ -114,17 +115,29 @@ def connected(address: str | None) -> ModuleType:
             warnings.simplefilter("ignore")  # the error says the same
             if address is not None:
                 _check_listening(address)
-                ray.init(address, **quiet)
+                _init_at(ray, address, quiet)
             else:
                 _init_near(ray, quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "of this machine" if address is None else f"at {address}"
-        reason = str(error).strip().partition("\n")[0]
+        first, _, rest = str(error).strip().partition("\n")
+        reason = f"{first} {rest.strip().partition(chr(10))[0]}".strip() if first.endswith(":") else first
         raise ConnectionError(
             f"no connection to a Ray cluster {where} ({reason}): start one with `ray start --head`, give its address, "
             f"and if it has an authentication token, the same one (RAY_AUTH_TOKEN_PATH)"
         ) from None
     return ray
+
+
+def _init_at(ray: ModuleType, address: str, quiet: Mapping[str, Any]) -> None:
+    """Connect to an address. A busy Ray Client server may start its process for this driver too late: try again."""
+    for last in (False, False, True):
+        try:
+            ray.init(address, **quiet)
+            return
+        except ConnectionError as error:
+            if last or SLOW not in str(error):
+                raise
 
 
 def _init_near(ray: ModuleType, quiet: Mapping[str, Any]) -> None:
