@@ -201,7 +201,7 @@ def _truths(build: Builder, path: str, first: Any, second: Any) -> list[Value]:
     def one(x: Any) -> Value:
         if isinstance(x, Value):
             return truth(build, path, x)
-        constant = x.tensor.bool() if isinstance(x, Constant) else torch.tensor(bool(x))
+        constant = x.tensor.bool() if isinstance(x, Constant) else torch.tensor(bool(x), device=build.like.device)
         return compose.given(build, path, constant.expand(1, *like.shape)[0].to(build.like), like)
 
     return [one(first), one(second)]
@@ -274,7 +274,7 @@ def first_greatest(build: Builder, path: str, x: Value, dim: int) -> Value:
             f"supported; leave out the choice, and compare the entries in the property"
         )
     if size == 1:
-        return compose.given(build, path, torch.ones(x.shape).to(build.like), x)
+        return compose.given(build, path, build.like.new_ones(x.shape), x)
     pairs = [(first, later) for later in range(size) for first in range(later)]
     duels = compose.along(build, path, x, [{i: Fraction(1), j: Fraction(-1)} for i, j in pairs], dim)
     won = build.append(path, Heaviside(), duels)  # whether the first entry of a pair reaches the other one
@@ -284,7 +284,7 @@ def first_greatest(build: Builder, path: str, x: Value, dim: int) -> Value:
     ]
     # a later entry wins 1 - won, once for each entry before it
     shape = [size if axis == dim else 1 for axis in range(len(x.shape))]
-    more = torch.arange(size, dtype=build.like.dtype).view(shape) - (size - 2)
+    more = torch.arange(size, dtype=build.like.dtype, device=build.like.device).view(shape) - (size - 2)
     won = build.append(path, Shift(more), compose.along(build, path, won, signs, dim))
     return won if size == 2 else build.append(path, ReLU(), won)
 
@@ -313,5 +313,5 @@ def _one_hot(build: Builder, path: str, x: Value, num_classes: int = -1) -> Valu
     if not is_whole(build, x):
         raise UnsupportedLayerError(f"'{path}' takes numbers that may not be whole: give those of argmax")
     rows = build.move(path, lambda t: t.unsqueeze(-1).expand(*t.shape, num_classes), x, copies=True)
-    numbers = torch.arange(num_classes, dtype=build.like.dtype)
+    numbers = torch.arange(num_classes, dtype=build.like.dtype, device=build.like.device)
     return _is_zero(build, path, build.append(path, Shift(-numbers.view([1] * len(x.shape) + [-1])), rows))
