@@ -59,10 +59,10 @@ def _settings(folder: RunFolder) -> list[dict[str, Any]]:
 
 def _named(recipe: Recipe, recipe_file: str) -> str:
     """The recipe for a command: a name and a seed if it is one of this package, or the file."""
-    known = recipe_of(recipe.name) if recipe.name in recipes() else None
-    if known is None or replace(known, seed=recipe.seed) != recipe:
+    of_package = recipe_of(recipe.name) if recipe.name in recipes() else None
+    if of_package is None or replace(of_package, seed=recipe.seed) != recipe:
         return shlex.quote(recipe_file)
-    return recipe.name if known.seed == recipe.seed else f"{recipe.name} --seed {recipe.seed}"
+    return recipe.name if of_package.seed == recipe.seed else f"{recipe.name} --seed {recipe.seed}"
 
 
 def _certify(files: CertificationFiles, out: str, recipe: Recipe) -> str:
@@ -108,8 +108,8 @@ def _stages(descriptions: Sequence[str], strength: Mapping[str, int]) -> str | N
         if _described(name, strength) == list(descriptions):
             return name
     names = {_described(name, {})[0]: name for name in (*domains(), *stage_types()) if _is_complete(name)}
-    found = [names.get(description) for description in descriptions]
-    return None if None in found or strength else ",".join(name for name in found if name)
+    chosen = [names.get(description) for description in descriptions]
+    return None if None in chosen or strength else ",".join(name for name in chosen if name)
 
 
 def _described(name: str, strength: Mapping[str, int]) -> list[str]:

@@ -220,10 +220,10 @@ class _Actor(Worker):
             kind, content = self.ray.get(self.reference)
         except self.ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
-            told = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+            message = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
             if not self.ready:
-                raise WorkerDiedError(told) from None
-            return Kind.FAILED, told
+                raise WorkerDiedError(message) from None
+            return Kind.FAILED, message
         except self.ray.exceptions.RayError as error:
             raise WorkerDiedError(str(error).strip().partition("\n")[0]) from None
         if kind == "refused":

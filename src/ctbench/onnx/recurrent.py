@@ -91,13 +91,13 @@ def _start(op: Operator, x: TracedValue, place: int) -> State:
     """The states before the first step: zeros, unless the file gives them."""
 
     def one(index: int) -> TracedValue:
-        given = op.argument(index)
+        initial = op.argument(index)
         at = (slice(None), slice(None), place) if op.attribute("layout", 0) else (slice(None), place)
-        if isinstance(given, TracedValue):
-            return op.call(operator.getitem, given, at)
+        if isinstance(initial, TracedValue):
+            return op.call(operator.getitem, initial, at)
         first = op.at(x, 1, 0)  # [B, N, features]
         zeros = op.call(F.pad, first, (hidden, -first.shape[-1]))
-        if given is None:
+        if initial is None:
             return zeros
         return op.call(torch.add, zeros, op.buffer(index, op.weight(index)[at[1:]].clone()))
 

@@ -330,7 +330,7 @@ def _front(corners: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
 def _labelled(paths: Sequence[Path]) -> list[Path]:
     """The series with labels where there is room for them; the others have their text alone."""
     taken = [_around_mark(point) for path in paths for point in path.points if path.kind != "bars"]
-    found = []
+    labelled = []
     for path in paths:
         points = []
         for point in path.points:
@@ -338,8 +338,8 @@ def _labelled(paths: Sequence[Path]) -> list[Path]:
             points.append(drawn)
             if drawn.label:
                 taken.append(_around_label(drawn))
-        found.append(replace(path, points=tuple(points)))
-    return found
+        labelled.append(replace(path, points=tuple(points)))
+    return labelled
 
 
 def _around_mark(point: Drawn) -> Box:

@@ -77,20 +77,20 @@ class Entry:
     def remarks(self) -> tuple[Remark, ...]:
         """What qualifies the numbers."""
         every = [one for _, one in self.members]
-        found = []
+        remarks = []
         if any(one.row.selected_on_test for one in every):
             meaning = "the weights or the hyper-parameters were chosen by their accuracy on the test images: optimistic"
-            found.append(Remark("chosen on test data", meaning))
+            remarks.append(Remark("chosen on test data", meaning))
         if unfinished := [one.unfinished for one in every if one.unfinished]:
-            found.append(Remark("unfinished", f"certified on {', '.join(unfinished)} samples so far"))
+            remarks.append(Remark("unfinished", f"certified on {', '.join(unfinished)} samples so far"))
         if any(one.bounds_only for one in every):
             meaning = "no stage searched until each sample was decided: a complete verifier may certify more"
-            found.append(Remark("incomplete verifier", meaning))
+            remarks.append(Remark("incomplete verifier", meaning))
         if late := sum(one.out_of_time for one in every):
-            found.append(Remark("timeouts", f"{late} samples ran out of time, so they do not count as certified"))
+            remarks.append(Remark("timeouts", f"{late} samples ran out of time, so they do not count as certified"))
         if failed := dict.fromkeys(failure.stage for one in every for failure in one.records.failures):
-            found.append(Remark("errors", f"stages failed on samples: {', '.join(failed)}"))
-        return tuple(found)
+            remarks.append(Remark("errors", f"stages failed on samples: {', '.join(failed)}"))
+        return tuple(remarks)
 
 
 @dataclass(frozen=True, kw_only=True)
