@@ -15,12 +15,12 @@ from typing import ClassVar
 import torch
 
 from ctbench.corruptions import Corruption, corruption
-from ctbench.datasets.augmentation import Augmentation
 from ctbench.datasets.base import Data, Dataset, Examples, Images
+from ctbench.datasets.derived import Derived
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corrupted(Dataset):
+class Corrupted(Derived):
     """A data set of images whose test images are corrupted; training images and their augmentation are its own.
 
     Args:
@@ -33,14 +33,8 @@ class Corrupted(Dataset):
     """
 
     name: ClassVar[str] = "corrupted"
-    base: Dataset
     corruption: Corruption
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.augmentation not in (Augmentation(), self.base.augmentation):
-            raise ValueError(f"augmentation is {self.augmentation}: set that of the base, {self.base.name}, instead")
-        object.__setattr__(self, "augmentation", self.base.augmentation)
 
     @property
     def title(self) -> str:

@@ -14,8 +14,8 @@ from typing import ClassVar, NoReturn, Self
 
 import torch
 
-from ctbench.datasets.augmentation import Augmentation
-from ctbench.datasets.base import Data, Dataset, Examples, Index, stratified_split
+from ctbench.datasets.base import Data, Examples, Index, stratified_split
+from ctbench.datasets.derived import Derived
 
 
 class WithheldError(ValueError):
@@ -55,7 +55,7 @@ def _refuse() -> NoReturn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut(Dataset):
+class HeldOut(Derived):
     """A data set with `Withheld` test images, and a part of its training images held out.
 
     Args:
@@ -69,14 +69,8 @@ class HeldOut(Dataset):
 
     name: ClassVar[str] = "held-out"
     record_only: ClassVar[bool] = True
-    base: Dataset
     share: float
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.augmentation not in (Augmentation(), self.base.augmentation):
-            raise ValueError(f"augmentation is {self.augmentation}: set that of the base, {self.base.name}, instead")
-        object.__setattr__(self, "augmentation", self.base.augmentation)
 
     @property
     def title(self) -> str:
