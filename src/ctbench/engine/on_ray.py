@@ -220,10 +220,10 @@ class _Actor(Worker):
             kind, content = self.ray.get(self.reference)
         except self.ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
-            message = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+            reason = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
             if not self.ready:
-                raise WorkerDiedError(message) from None
-            return Kind.FAILED, message
+                raise WorkerDiedError(reason) from None
+            return Kind.FAILED, reason
         except self.ray.exceptions.RayError as error:
             raise WorkerDiedError(str(error).strip().partition("\n")[0]) from None
         if kind == "refused":
