@@ -28,7 +28,7 @@ from ctbench.graph.ops.curves import Curve, Increasing
 from ctbench.graph.ops.linear import Scale
 from ctbench.graph.ops.moves import Shift
 from ctbench.graph.ops.piecewise import Clamp
-from ctbench.graph.ops.smooth import GELU
+from ctbench.graph.ops.smooth import GELU, Searched
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ _TANH_GELU_INFLECTION = 1.4185040088907884
 
 
 @dataclass(frozen=True)
-class Mish(Curve):
+class Mish(Searched, Curve):
     """z tanh(log(1 + exp(z)))."""
 
     inflections: ClassVar[tuple[float, ...]] = _MISH_INFLECTIONS
@@ -133,9 +133,14 @@ class Mish(Curve):
         inner = torch.tanh(F.softplus(x))
         return inner + x * torch.sigmoid(x) * (1 - inner.square())
 
+    def curvature(self, x: Tensor) -> Tensor:
+        inner, share = torch.tanh(F.softplus(x)), torch.sigmoid(x)
+        steepness = share * (1 - inner.square())  # of `inner`
+        return steepness * (2 + x * (1 - share - 2 * share * inner))
+
 
 @dataclass(frozen=True)
-class TanhGELU(Curve):
+class TanhGELU(Searched, Curve):
     """z (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) / 2."""
 
     inflections: ClassVar[tuple[float, ...]] = (-_TANH_GELU_INFLECTION, _TANH_GELU_INFLECTION)
@@ -149,6 +154,12 @@ class TanhGELU(Curve):
         scale = math.sqrt(2 / math.pi)
         inner = torch.tanh(scale * (x + 0.044715 * x.pow(3)))
         return (1 + inner) / 2 + x / 2 * (1 - inner.square()) * scale * (1 + 3 * 0.044715 * x.square())
+
+    def curvature(self, x: Tensor) -> Tensor:
+        scale = math.sqrt(2 / math.pi)
+        inner = torch.tanh(scale * (x + 0.044715 * x.pow(3)))
+        first, second = scale * (1 + 3 * 0.044715 * x.square()), scale * 6 * 0.044715 * x  # derivatives of its argument
+        return (1 - inner.square()) * (first + x / 2 * second - x * inner * first.square())
 
 
 # -------------------------------------------------------------------------------------------------------- layers
