@@ -28,7 +28,7 @@ from ctbench.graph.ops.curves import Curve, Increasing
 from ctbench.graph.ops.linear import Scale
 from ctbench.graph.ops.moves import Shift
 from ctbench.graph.ops.piecewise import Clamp
-from ctbench.graph.ops.smooth import GELU, Searched
+from ctbench.graph.ops.smooth import GELU
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ _TANH_GELU_INFLECTION = 1.4185040088907884
 
 
 @dataclass(frozen=True)
-class Mish(Searched, Curve):
+class Mish(Curve):
     """z tanh(log(1 + exp(z)))."""
 
     inflections: ClassVar[tuple[float, ...]] = _MISH_INFLECTIONS
@@ -140,7 +140,7 @@ class Mish(Searched, Curve):
 
 
 @dataclass(frozen=True)
-class TanhGELU(Searched, Curve):
+class TanhGELU(Curve):
     """z (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) / 2."""
 
     inflections: ClassVar[tuple[float, ...]] = (-_TANH_GELU_INFLECTION, _TANH_GELU_INFLECTION)

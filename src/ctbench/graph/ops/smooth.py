@@ -36,6 +36,13 @@ class Smooth(Elementwise):
     def derivative(self, x: Tensor) -> Tensor:
         """f'(x)."""
 
+    def curvature(self, x: Tensor) -> Tensor:
+        """f''(x), to a few digits: on it depends only how fast stationary points are found."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            steepness = self.derivative(x)
+        return torch.autograd.grad(steepness.sum(), x)[0] if steepness.requires_grad else torch.zeros_like(x)
+
     def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         first, last = self.derivative(lower), self.derivative(upper)
         least, greatest = torch.minimum(first, last), torch.maximum(first, last)
@@ -77,45 +84,8 @@ class Smooth(Elementwise):
             highest, greatest = torch.where(value > greatest, point, highest), torch.maximum(value, greatest)
         return lowest, highest
 
-    @abstractmethod
     def stationary(self, lower: Tensor, upper: Tensor, slope: Tensor) -> Sequence[Tensor]:
         """A point of [l, u] on each branch of f': the one with f' = slope, if there is one."""
-
-    def tightest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        # the area is smallest for the line that is best at the middle: it touches f there, or on both sides of it. So
-        # over both halves of [l, u], the least distance from the line below to f is 0. The slope for which both are
-        # equal is a root, and a step of Newton towards it takes the slope of the line through both points of contact
-        lower, upper = lower.detach(), upper.detach()
-        middle, (least, greatest) = (lower + upper) / 2, self.slopes(lower, upper)
-        halves, width, rounding = (
-            (torch.stack([lower, middle]), torch.stack([middle, upper])),
-            upper - lower,
-            self.error,
-        )
-        enough = NEARLY * (greatest - least) * width + rounding(lower, upper) / 32 * _unit(lower) / EPSILON
-        slope = torch.clamp(self.derivative(middle), least, greatest).expand(2, *middle.shape)  # below, and above
-        for _ in range(ENVELOPE_STEPS):
-            below, above = self.touching(*halves, slope.unsqueeze(1))
-            left, right = torch.stack([below[0], above[1]]).unbind(1)
-            gain, run = self(right) - self(left) - slope * (right - left), right - left
-            is_open = gain.abs() > enough
-            if not bool(is_open.any()):
-                break
-            least, greatest = torch.where(gain > 0, slope, least), torch.where(gain > 0, greatest, slope)
-            step = slope + gain / run
-            inside = (step > least) & (step < greatest)
-            slope = torch.where(is_open, torch.where(inside, step, (least + greatest) / 2), slope)
-        return slope[0], slope[1]
-
-
-class Searched(Smooth):
-    """A smooth function whose stationary points have no closed form: a search finds them."""
-
-    @abstractmethod
-    def curvature(self, x: Tensor) -> Tensor:
-        """f''(x), to a few digits."""
-
-    def stationary(self, lower: Tensor, upper: Tensor, slope: Tensor) -> Sequence[Tensor]:
         ends = torch.stack([_within(lower, upper, place) for place in (-self.tails, *self.inflections, self.tails)])
         ends = ends.view(len(ends), *[1] * (slope.dim() - lower.dim()), *lower.shape)  # [branches + 1, ..., *lower]
         excess = self.derivative(ends) - slope
@@ -144,6 +114,32 @@ class Searched(Smooth):
                 closer = torch.where((newton > begin) & (newton < end), newton, closer)
             point = torch.where(is_open, closer, point)
         return point
+
+    def tightest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        # the area is smallest for the line that is best at the middle: it touches f there, or on both sides of it. So
+        # over both halves of [l, u], the least distance from the line below to f is 0. The slope for which both are
+        # equal is a root, and a step of Newton towards it takes the slope of the line through both points of contact
+        lower, upper = lower.detach(), upper.detach()
+        middle, (least, greatest) = (lower + upper) / 2, self.slopes(lower, upper)
+        halves, width, rounding = (
+            (torch.stack([lower, middle]), torch.stack([middle, upper])),
+            upper - lower,
+            self.error,
+        )
+        enough = NEARLY * (greatest - least) * width + rounding(lower, upper) / 32 * _unit(lower) / EPSILON
+        slope = torch.clamp(self.derivative(middle), least, greatest).expand(2, *middle.shape)  # below, and above
+        for _ in range(ENVELOPE_STEPS):
+            below, above = self.touching(*halves, slope.unsqueeze(1))
+            left, right = torch.stack([below[0], above[1]]).unbind(1)
+            gain, run = self(right) - self(left) - slope * (right - left), right - left
+            is_open = gain.abs() > enough
+            if not bool(is_open.any()):
+                break
+            least, greatest = torch.where(gain > 0, slope, least), torch.where(gain > 0, greatest, slope)
+            step = slope + gain / run
+            inside = (step > least) & (step < greatest)
+            slope = torch.where(is_open, torch.where(inside, step, (least + greatest) / 2), slope)
+        return slope[0], slope[1]
 
 
 def _unit(like: Tensor) -> float:
@@ -204,7 +200,7 @@ class Tanh(Monotone):
 
 
 @dataclass(frozen=True)
-class GELU(Searched):
+class GELU(Smooth):
     """z Phi(z) with the normal distribution function Phi."""
 
     inflections: ClassVar[tuple[float, ...]] = (-math.sqrt(2), math.sqrt(2))
@@ -225,7 +221,7 @@ _SILU_INFLECTION = 2.3993572805154675
 
 
 @dataclass(frozen=True)
-class SiLU(Searched):
+class SiLU(Smooth):
     """z sigmoid(z)."""
 
     inflections: ClassVar[tuple[float, ...]] = (-_SILU_INFLECTION, _SILU_INFLECTION)
