@@ -42,6 +42,6 @@ def test_a_shape_is_that_of_the_arguments_at_the_call():
             parts = [x, x]
             both = torch.cat(parts, 1)
             parts.append(x)
-            return both.reshape(-1, both.shape[1] // 2, 2)
+            return both[:, : both.shape[1] // 2]
 
-    assert trace(Growing(), (3,)).nodes[-1].shape == (3, 2)
+    assert trace(Growing(), (3,)).nodes[-1].shape == (3,)
