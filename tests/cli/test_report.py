@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from ctbench.cli import demo, main, pictured
 from ctbench.cli.repeating import repeated
 from ctbench.packs.archive import write
 from ctbench.results import RunFolder, jsonl
+from ctbench.results.checking import sealed
 
 
 @pytest.fixture
@@ -44,6 +46,49 @@ def test_report_writes_pages_about_runs_and_packs(succeeds, certified, tmp_path)
         .with_name("run-run.html")
         .read_text()
     )
+
+
+def test_a_report_shows_what_was_analysed_and_tested_on_corrupted_images(succeeds, certified):
+    other = Path("runs/other")
+    shutil.copytree(certified, other)
+    for path in (certified, other):
+        succeeds("analyse", path, "--what", "fragmentation,box-growth", "--eps", "0.1", "--samples", 20)
+        succeeds("corruptions", path, "--samples", 20, "--kinds", "fog", "--severities", "1,5")
+    succeeds("report", certified, other, "--out", "pages")
+    page, compared = Path("pages/run-run.html").read_text(), Path("pages/analyses.html").read_text()
+    assert '<h3 id="run-run-analysis-fragmentation">fragmentation</h3>' in page
+    assert "The share of neurons that switch in the region" in page
+    assert "Unstable neurons (share)" in page
+    assert '<h2 id="analysis-box-growth-digits-at-0.1">box-growth: digits, linf eps 0.1</h2>' in compared
+    assert "Corrupted images: digits, ours-20" in compared
+    assert Path("pages/files/run-run-analysis-fragmentation.csv").read_text().startswith("analysis,run,method")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"eps": "x"},
+        {"eps": [0.1]},
+        {"points": [{"x": "y", "values": {"a": 1.0}}, {"x": 1.0, "values": {"a": 1.0}}]},
+        {"points": [{"x": None, "values": {"a": "x", "b": [], "c": {}}}]},
+        {"points": [{"x": None, "values": {"layer 1: a": 1e400, "layer 2: a": 1.0}}]},
+        {"points": [5]},
+        {"start": "x"},
+        {"start": 10**400},
+    ],
+)
+def test_a_pack_with_an_analysis_of_anything_gets_pages_or_one_line(capsys, certified, tmp_path, change):
+    record = {"eps": 0.1, "start": 0, "stop": 2, "digest": "d", "seconds": 1.0, "points": []} | change
+    jsonl.append(tmp_path / "own.jsonl", [sealed(record)])
+    jsonl.write_json(tmp_path / "own.json", sealed({"analysis": [1], "options": 5, "dataset": {}, "train_eps": "x"}))
+    kept = {path.relative_to(certified).as_posix(): path for path in certified.rglob("*.json*") if path.is_file()}
+    write(Path("odd.zip"), kept | {f"analysed/{name}": tmp_path / name for name in ("own.json", "own.jsonl")}, {})
+    status, said = main(["report", "odd.zip", "--out", "x"]), capsys.readouterr()
+    assert status in (0, 2)
+    if status:
+        assert said.err.startswith("ctbench: error: odd.zip")
+        assert said.err.count("\n") == 1
+        assert not Path("x").exists()
 
 
 def test_the_command_of_a_page_repeats_the_records(succeeds, certified, tmp_path):

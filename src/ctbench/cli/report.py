@@ -10,10 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctbench import zoo
+from ctbench.cli.analyse import kinds
+from ctbench.cli.listing import about
 from ctbench.cli.pictured import test_images
 from ctbench.cli.repeating import repeated
 from ctbench.packs.archive import PackError, unpack
-from ctbench.report.site import SampleImages, StudySubject, Subject, check_out, environment, page_names, write_report
+from ctbench.report.site import (
+    AnalysisView,
+    SampleImages,
+    StudySubject,
+    Subject,
+    check_out,
+    environment,
+    page_names,
+    write_report,
+)
 from ctbench.report.site.run_page import run_page
 from ctbench.results import RunFolder, Study, StudyFolder
 from ctbench.results.runs import names_of
@@ -106,7 +117,7 @@ def _named(text: str, stack: ExitStack) -> list[Named]:
 
 def _subjects(named: Sequence[Named], data: Path | None, *, with_images: bool) -> Iterator[Subject]:
     names = [_name(text) for text in names_of([each.path for each in named], _short)]
-    pages = page_names(names, "run")
+    pages, views = page_names(names, "run"), _views()
     for each, name, page in zip(named, names, pages, strict=True):
         with _naming_pack(each):
             folder = each.folder
@@ -114,10 +125,17 @@ def _subjects(named: Sequence[Named], data: Path | None, *, with_images: bool) -
                 folder.require()
             command, remark = repeated(folder, name, f"{page.removesuffix('.html')}-recipe.json")
             images = test_images(folder, data) if with_images else NO_IMAGES
-            subject = Subject(folder=folder, name=name, page=page, command=command, remark=remark, images=images)
+            subject = Subject(
+                folder=folder, name=name, page=page, command=command, remark=remark, images=images, views=views
+            )
             if each.packed:
                 run_page(subject)  # reads all that pages show
         yield subject
+
+
+def _views() -> dict[str, AnalysisView]:
+    """How to show the analyses of this package, and those of imported modules."""
+    return {name: AnalysisView(about=about(kind), layout=kind.layout) for name, kind in kinds().items()}
 
 
 @contextmanager
