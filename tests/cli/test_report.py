@@ -26,17 +26,18 @@ def certified(succeeds, run) -> Path:
 
 
 def test_report_writes_pages_about_runs_and_packs(succeeds, certified, tmp_path):
-    succeeds("pack", certified, "-o", tmp_path / "packed.zip")
+    succeeds("train", certified / "recipe.json", "--seed", 1, "--out", "other", "--quiet")
+    succeeds("certify", "other", "--samples", 20, "--stages", "fast", "--eps", "0.1", "--counterexamples")
+    succeeds("pack", "other", "-o", tmp_path / "packed.zip")
     out = succeeds("report", certified, tmp_path / "packed.zip", "--title", "My & runs", "--out", "pages")
     assert out == "pages/index.html: a browser opens this file\n"
     pages = {path.name for path in Path("pages").glob("*.html")}
     assert pages == {"index.html", "curves.html", "agreements.html", "run-run.html", "run-packed.html"}
     assert "<title>My &amp; runs</title>" in Path("pages/index.html").read_text()
-    for name in ("run-run.html", "run-packed.html"):
+    for name, folder in (("run-run.html", certified), ("run-packed.html", Path("other"))):
         words = Path("pages", name).read_text()
-        falsified = sum(
-            record.verdict == "falsified" for record in RunFolder(certified).certification("linf-0.1").read()
-        )
+        records = RunFolder(folder).certification("linf-0.1").read()
+        falsified = sum(record.verdict == "falsified" for record in records)
         assert words.count('alt="the counterexample of sample') == min(falsified, 12) > 0
         assert words.count('alt="the difference') == min(falsified, 12)
         assert "No test images" not in words
@@ -46,6 +47,32 @@ def test_report_writes_pages_about_runs_and_packs(succeeds, certified, tmp_path)
         .with_name("run-run.html")
         .read_text()
     )
+
+
+def test_a_run_and_its_pack_are_shown_once(succeeds, fails, certified):
+    succeeds("pack", certified, "-o", "one.zip")
+    shutil.copyfile("one.zip", "two.zip")
+    said = succeeds("report", "one.zip", certified, "two.zip", "--out", "pages").splitlines()
+    assert said == [
+        f"one.zip is a pack of the run {certified}, which is shown once",
+        f"two.zip is a pack of the run {certified}, which is shown once",
+        "pages/index.html: a browser opens this file",
+    ]
+    assert {path.name for path in Path("pages").glob("run-*.html")} == {"run-run.html"}
+    assert re.search(r"also given as</dt><dd>one\.zip, two\.zip<", Path("pages/run-run.html").read_text())
+    assert "two.zip is a pack of the run one.zip" in succeeds("report", "one.zip", "two.zip", "--out", "pages")
+    assert {path.name for path in Path("pages").glob("run-*.html")} == {"run-one.html"}
+    assert "is given twice" in fails("report", certified, "one.zip", "one.zip", "--out", "pages")
+
+
+def test_a_pack_with_other_records_or_another_recipe(succeeds, certified):
+    succeeds("pack", certified, "-o", "one.zip")
+    succeeds("certify", certified, "--samples", 30, "--stages", "fast", "--eps", "0.1", "--resume", "--counterexamples")
+    said = succeeds("report", certified, "one.zip", "--out", "pages")
+    assert "shown once; its own records in certified/linf-0.1.json, certified/linf-0.1.jsonl are not shown" in said
+    jsonl.write_json(certified / "recipe.json", jsonl.read_json(certified / "recipe.json") | {"source": "another"})
+    assert "pack of" not in succeeds("report", certified, "one.zip", "--out", "pages")
+    assert {path.name for path in Path("pages").glob("run-*.html")} == {"run-run.html", "run-one.html"}
 
 
 def test_a_report_shows_what_was_analysed_and_tested_on_corrupted_images(succeeds, certified):

@@ -107,6 +107,8 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str]]:
         shown = [f"{key} {versions[key]}" for key in ("ctbench", "torch", "python", "device") if key in versions]
         if shown:
             yield "made with", ", ".join(shown)
+    if subject.also:
+        yield "also given as", ", ".join(subject.also)
 
 
 def _overview(subject: Subject) -> Table:

@@ -110,6 +110,7 @@ class Subject:
         remark: what is to be said of the command, or why there is none.
         images: its test images.
         views: how to show analyses, by their names.
+        also: the names of packs of the same run that were given as well.
     """
 
     folder: RunFolder
@@ -119,6 +120,7 @@ class Subject:
     remark: str = ""
     images: SampleImages = field(default_factory=SampleImages)
     views: Mapping[str, AnalysisView] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
     @cached_property
     def certified(self) -> tuple[Certified, ...]:
