@@ -11,9 +11,12 @@ from pathlib import Path
 from ctbench import zoo
 from ctbench.cli.analyse import kinds
 from ctbench.cli.listing import about
+from ctbench.cli.options import check_out_folder
+from ctbench.cli.own import called
 from ctbench.cli.pictured import test_images
 from ctbench.cli.repeating import repeated
 from ctbench.cli.same_runs import Named, check_once, once, told
+from ctbench.datasets import Data
 from ctbench.packs.archive import PackError, unpack
 from ctbench.report.site import (
     AnalysisView,
@@ -36,13 +39,13 @@ NO_IMAGES = SampleImages(lacking="the report was made without them (--no-images)
 def run(args: argparse.Namespace) -> None:
     environment()
     check_out(args.out)
+    check_out_folder(args.out)
+    data = called(args.data_from, Data) if args.data_from else args.data
     with ExitStack() as stack:
         given = [each for text in args.subjects for each in _named(text, stack)]
         named = once(given)
         studies = [Study.read(text) for text in args.subjects if StudyFolder(Path(text)).study.is_file()]
-        index = write(
-            named, args.out, studies=studies, title=args.title, data=args.data, with_images=not args.no_images
-        )
+        index = write(named, args.out, studies=studies, title=args.title, data=data, with_images=not args.no_images)
         for sentence in told(given, named):
             print(sentence)
     print(f"{index}: a browser opens this file")
@@ -54,7 +57,7 @@ def write(
     *,
     studies: Sequence[Study] = (),
     title: str,
-    data: Path | None = None,
+    data: Path | Data | None = None,
     with_images: bool = True,
 ) -> Path:
     """Write a report about runs and studies; returns its first page.
@@ -100,7 +103,7 @@ def _named(text: str, stack: ExitStack) -> list[Named]:
     return [Named(folder=RunFolder(unpacked), path=path, packed=True)]
 
 
-def _subjects(named: Sequence[Named], data: Path | None, *, with_images: bool) -> Iterator[Subject]:
+def _subjects(named: Sequence[Named], data: Path | Data | None, *, with_images: bool) -> Iterator[Subject]:
     names = [_name(text) for text in names_of([each.path for each in named], _short)]
     pages, views = page_names(names, "run"), _views()
     for each, name, page in zip(named, names, pages, strict=True):
