@@ -217,6 +217,8 @@ def _getattr(build: Builder, path: str, x: Any, attribute: str) -> Any:
         return len(_sizes(x))
     if attribute in ("T", "mT") and isinstance(x, Constant):
         return moved(path, x, getattr(x.tensor, attribute))
+    if attribute in ("values", "indices") and isinstance(x, Sequence):
+        return getattr(x, attribute)
     raise UnsupportedLayerError(f"'{path}' asks for .{attribute} of {described(x)}, which a graph does not have")
 
 

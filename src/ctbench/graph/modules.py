@@ -95,6 +95,18 @@ def _cosine(build: Builder, path: str, module: nn.CosineSimilarity, first: Any, 
     return READINGS[nn.functional.cosine_similarity](build, path, first, second, module.dim, module.eps)  # type: ignore[no-any-return]
 
 
+@reads_module(nn.PairwiseDistance)
+def _distance(build: Builder, path: str, module: nn.PairwiseDistance, first: Any, second: Any) -> Value:
+    settings = (module.norm, module.eps, module.keepdim)
+    return READINGS[nn.functional.pairwise_distance](build, path, first, second, *settings)  # type: ignore[no-any-return]
+
+
+@reads_module(nn.LocalResponseNorm)
+def _local_response_norm(build: Builder, path: str, module: nn.LocalResponseNorm, x: Value) -> Value:
+    settings = (module.size, module.alpha, module.beta, module.k)
+    return READINGS[nn.functional.local_response_norm](build, path, x, *settings)  # type: ignore[no-any-return]
+
+
 # ------------------------------------------------------------------------------------- attention and transformers
 
 
