@@ -213,7 +213,7 @@ def _where(build: Builder, path: str, condition: Any, first: Any, second: Any) -
     add, multiply = READINGS[torch.add], READINGS[torch.mul]
     if all(isinstance(each, int | float) for each in (first, second)):
         # torch makes tensors of both numbers, in its default type and not in that of the network
-        first, second = (Constant(torch.tensor(each, device="cpu"), repr(each)) for each in (first, second))
+        first, second = (Constant(torch.tensor(each, device=build.like.device), repr(each)) for each in (first, second))
     shares: tuple[Value | Constant, Value | Constant]
     if isinstance(condition, Constant):
         mask = condition.tensor.to(build.like)
