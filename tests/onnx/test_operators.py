@@ -77,6 +77,7 @@ CASES = {
     "MatMul from the left, 4 axes": ([one("MatMul", arr(5, 7), "x")], IMAGE, 17),
     "BatchNormalization": ([one("BatchNormalization", *STATISTICS, epsilon=0.1)], IMAGE, 17),
     "BatchNormalization of vectors": ([one("BatchNormalization", *STATISTICS)], (1, 3), 9),
+    "BatchNormalization of volumes": ([one("BatchNormalization", *STATISTICS)], (1, 3, 2, 2, 2), 15),
     "BatchNormalization of signals": ([one("BatchNormalization", *STATISTICS)], SIGNAL, 15),
     "Relu": ([one("Relu")], IMAGE, 17),
     "LeakyRelu": ([one("LeakyRelu")], VECTOR, 17),
@@ -268,6 +269,8 @@ CASES = {
     "HardSigmoid alpha beta": ([one("HardSigmoid", alpha=0.25, beta=0.75)], IMAGE, 17),
     "Selu alpha gamma": ([one("Selu", alpha=0.5, gamma=2.0)], IMAGE, 17),
     "PRelu": ([one("PRelu", arr(3, 1, 1))], IMAGE, 17),
+    "PRelu of each entry": ([one("PRelu", arr(3, 7, 6))], IMAGE, 17),
+    "PRelu of columns": ([one("PRelu", arr(6))], IMAGE, 17),
     "PRelu of one slope": ([one("PRelu", arr(1))], IMAGE, 17),
     "Shrink": ([one("Shrink", lambd=0.25, bias=0.25)], IMAGE, 17),
     "Pow": ([one("Pow", scalar(2.0)), one("Pow", "1", scalar(1.5))], IMAGE, 17),
@@ -302,6 +305,23 @@ CASES = {
     "LpNormalization": ([one("LpNormalization"), one("LpNormalization", "1", axis=1, p=1)], IMAGE, 17),
     "LRN": ([one("LRN", size=3, alpha=0.5, beta=0.5, bias=2.0)], IMAGE, 17),
     "Pow of exponents of their own": ([one("Abs"), one("Pow", "1", singles(0, 1, 2, 3, 2, 0.5))], IMAGE, 17),
+    "Pow of two values, as its message says": (
+        [
+            *(one("Abs"), one("Add", "1", scalar(0.5)), one("Log", "2"), one("Mul", "x", "3"), one("Exp", "4")),
+        ],
+        IMAGE,
+        17,
+    ),
+    "MaxPool SAME with dilations, as its message says": (
+        [one("MaxPool", kernel_shape=[3, 3], dilations=[2, 2], pads=[2, 2, 2, 2])],
+        IMAGE,
+        17,
+    ),
+    "Pad with negative pads, as its message says": (
+        [one("Slice", ints(1), ints(99), ints(3)), one("Pad", "1", ints(0, 0, 0, 0, 0, 0, 0, 2), mode="edge")],
+        IMAGE,
+        17,
+    ),
     "Pow of a constant": ([one("Pow", positive(1, 3, 1, 1), "x")], IMAGE, 17),
     "TopK": ([one("TopK", ints(2), axis=2, outputs=["a", "b"]), one("Relu", "a")], IMAGE, 17),
     "TopK of the smallest": ([one("TopK", ints(4), largest=0, outputs=["a", "b"]), one("Relu", "a")], IMAGE, 17),
@@ -314,6 +334,11 @@ CASES = {
     "Sum with a constant": ([one("Sum", "x", arr(1, 3, 1, 1), "x")], IMAGE, 17),
     "GlobalMaxPool": ([one("GlobalMaxPool")], IMAGE, 17),
     "CumSum": ([one("CumSum", np.array(2))], IMAGE, 17),
+    "CumSum without itself": (
+        [one("CumSum", np.array(1), exclusive=1), one("CumSum", "1", np.array(3), exclusive=1, reverse=1)],
+        IMAGE,
+        17,
+    ),
     "CumSum in reverse": ([one("CumSum", np.array(-1), reverse=1)], IMAGE, 17),
     # moves
     "Expand": ([one("Unsqueeze", ints(1)), one("Expand", "1", ints(1, 2, 3, 7, 6))], IMAGE, 17),

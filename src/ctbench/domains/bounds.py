@@ -54,8 +54,8 @@ def bounds(
 
     The network is bounded in eval mode (running statistics), in any mode. Gradients reach its parameters and x. Bounds
     are computed in the precision of the network. Those of a network in double precision are rounded outward, and hold
-    in the exact arithmetic of its weights. In single precision they have ordinary rounding errors. An infinite bound says
-    nothing: a value may overflow, or may not be defined, e.g. a logarithm of numbers that may be negative.
+    in the exact arithmetic of its weights. In single precision they have ordinary rounding errors. An infinite
+    bound says nothing: a value may overflow, or may not be defined, e.g. a logarithm of what may be negative.
 
     Args:
         model: any network of supported layers, normalisation inside.

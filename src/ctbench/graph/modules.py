@@ -74,7 +74,10 @@ def _group_norm(build: Builder, path: str, module: nn.GroupNorm, x: Value) -> Va
 @reads_module(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 def _instance_norm(build: Builder, path: str, module: Any, x: Value) -> Value:
     if module.track_running_stats:
-        raise UnsupportedLayerError(f"layer '{path}' normalises by running statistics: set track_running_stats=False")
+        raise UnsupportedLayerError(
+            f"layer '{path}' ({type(module).__name__}) normalises by running statistics: use a batch norm with its "
+            f"state, which computes the same in eval mode"
+        )
     return group_norm(build, path, x, x.shape[0], module.weight, module.bias, module.eps)
 
 

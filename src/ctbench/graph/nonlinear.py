@@ -126,8 +126,8 @@ def _exponential(build: Builder, path: str, base: Constant | float, x: Value) ->
     value, constant, name = told_apart(build, path, base, x)
     if constant.requires_grad or not bool((constant > 0).all()):
         raise UnsupportedLayerError(
-            f"'{path}' is a power of {name}, which must be a positive number or a tensor of positive numbers without "
-            f"gradient; write torch.exp(x * torch.log(b)) for a parameter b > 0"
+            f"'{path}' is a power of {name}: give positive numbers without gradient; of a parameter b, store the "
+            f"logarithm, and write torch.exp(x * log_b)"
         )
     factor = constant.double().log().to(constant.dtype)
     zeros = torch.zeros_like(factor)  # the factor is rounded
@@ -342,7 +342,9 @@ def _instance_norm(
     eps: float = 1e-5,
 ) -> Value:
     if not use_input_stats:
-        raise UnsupportedLayerError(f"'{path}' normalises by running statistics: use a batch norm")
+        raise UnsupportedLayerError(
+            f"'{path}' normalises by running statistics: use a layer such as nn.BatchNorm2d, with these statistics"
+        )
     return group_norm(build, path, x, x.shape[0], _constant(weight), _constant(bias), eps)
 
 
@@ -393,6 +395,9 @@ def mask(path: str, given: Any, causal: bool, rows: int, columns: int, like: Ten
         raise UnsupportedLayerError(f"'{path}' has a mask that depends on the input: give a constant mask")
     if tensor.is_floating_point():
         if not bool(((tensor == 0) | (tensor == -math.inf)).all()):
-            raise UnsupportedLayerError(f"'{path}' adds numbers to its scores: add them before, or give 0 and -inf")
+            raise UnsupportedLayerError(
+                f"'{path}' adds numbers to its scores: give 0 and -inf, or write it as "
+                f"torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(d) + mask, -1) @ v"
+            )
         tensor = tensor == 0
     return tensor[0] if tensor.dim() > 3 and len(tensor) == 1 else tensor

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ctbench.graph import arithmetic, comparisons, nonlinear, orders, reductions  # noqa: F401  they fill the table
 from ctbench.graph.builder import Builder, Constant, Value
-from ctbench.graph.functions import READINGS, Reading, reads
+from ctbench.graph.functions import READINGS, Reading, described, reads
 from ctbench.graph.ops import UnsupportedLayerError
 from ctbench.graph.orders import Ordered
 
@@ -35,7 +35,9 @@ def _in_place(reading: Reading) -> Reading:
 
     def writing(build: Builder, path: str, first: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(first, Value):
-            raise UnsupportedLayerError(f"'{path}' writes into a constant: write a = f(a) for the in-place form")
+            raise UnsupportedLayerError(
+                f"'{path}' writes into {described(first)}: compute it before the forward, and store it as a buffer"
+            )
         return build.written(reading(build, path, first, *args, **kwargs), first)
 
     return writing

@@ -68,7 +68,8 @@ def _prelu(op: Operator) -> TracedValue:
     x, slope = op.value(), op.weight(1)
     channels = (1,) * (len(x.shape) - 2)
     if slope.numel() != 1 and tuple(slope.shape) not in ((x.shape[1], *channels), (1, x.shape[1], *channels)):
-        raise op.error(f"slopes of shape {tuple(slope.shape)} are not supported: give one, or one for each channel")
+        negative, slopes = op.call(F.relu, op.call(torch.neg, x)), op.operands()[1]  # torch has slopes of channels only
+        return op.call(torch.sub, op.call(F.relu, x), op.call(torch.mul, negative, slopes))
     layer = nn.PReLU(slope.numel(), device="meta")
     layer.weight = nn.Parameter(slope.flatten())
     return op.layer(layer, x)

@@ -167,10 +167,10 @@ def _batch_normalization(op: Operator) -> TracedValue:
     if not op.attribute("spatial", 1):
         raise op.error("spatial=0 is not supported: export with one mean and variance per channel")
     rank = len(x.shape)
-    if rank not in (2, 3, 4):
-        raise op.error(f"inputs of {rank} axes are not supported: give 2 to 4")
+    if rank not in (2, 3, 4, 5):
+        raise op.error(f"inputs of {rank} axes are not supported: give 2 to 5")
     scale, shift, mean, variance = (op.weight(index) for index in range(1, 5))
-    kind = nn.BatchNorm2d if rank == 4 else nn.BatchNorm1d
+    kind = {4: nn.BatchNorm2d, 5: nn.BatchNorm3d}.get(rank, nn.BatchNorm1d)
     momentum = 1 - op.attribute("momentum", 0.9)  # ONNX weighs the old statistics, torch the new ones
     layer = kind(len(scale), op.attribute("epsilon", single(1e-5)), momentum, device="meta")
     layer.running_mean, layer.running_var = mean, variance

@@ -73,11 +73,11 @@ def _joined(op: Operator) -> TracedValue:
 def _cumsum(op: Operator) -> TracedValue:
     x = op.value()
     axis = op.axis(int(np.asarray(op.constant(1)).reshape(())), len(x.shape))
-    if op.attribute("exclusive", 0):
-        raise op.error("exclusive=1 is not supported: subtract the input from the sum")
-    if not op.attribute("reverse", 0):
-        return op.call(torch.cumsum, x, axis)
-    return op.call(torch.flip, op.call(torch.cumsum, op.call(torch.flip, x, [axis]), axis), [axis])
+    if op.attribute("reverse", 0):
+        sums = op.call(torch.flip, op.call(torch.cumsum, op.call(torch.flip, x, [axis]), axis), [axis])
+    else:
+        sums = op.call(torch.cumsum, x, axis)
+    return op.call(torch.sub, sums, x) if op.attribute("exclusive", 0) else sums
 
 
 @reads("Einsum")

@@ -108,11 +108,12 @@ def _max_pool(op: Operator) -> TracedValue:
     auto = op.attribute("auto_pad", "NOTSET")
     if auto.startswith("SAME") and window.dilated:
         raise op.error(f"auto_pad {auto} with dilations is not supported, as runtimes pad it differently: give pads")
-    if not window.even and window.dilated:
+    fits = window.even and all(2 * pad <= size for pad, size in zip(window.begin, window.kernel, strict=True))
+    if not fits and window.dilated:
         return _greatest(op, x, window)
-    if not window.even:  # every window that reaches beyond an edge also holds the entry at the edge
+    if not fits:  # every window that reaches beyond an edge also holds the entry at the edge
         x = _edge_padded(op, x, window.begin, window.end)
-    padding = window.begin if window.even else 0
+    padding = window.begin if fits else 0
     layer = _MAX_POOL[len(window.kernel)](
         window.kernel, window.stride, padding, window.dilation, ceil_mode=window.rounds_up
     )
