@@ -186,7 +186,7 @@ def test_an_unsupported_layer_is_named_with_its_path_type_and_remedy():
     [
         (lambda m, x: m.second(torch.digamma(x.flatten(1))), r"'digamma' .* is not supported: .*lower\.register"),
         (
-            lambda m, x: 2 ** m.second(x.flatten(1)),
+            lambda m, x: m.second(x.flatten(1)) ** m.second(x.flatten(1)),
             r"'pow_1' is a power of a value of the network with the exponent a value of the network",
         ),
         (lambda m, x: m.second(x.view(5, 6)), r"'view' .* \(2, 3\), .* write -1 or x\.size\(0\) for its size"),
