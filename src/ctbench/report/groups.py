@@ -156,7 +156,7 @@ def _group(rows: list[Row], by: Sequence[str], over: Sequence[str]) -> Group:
 
 def _samples(row: Row) -> list[int]:
     assert row.certification is not None, "only certified rows are grouped"
-    return [record.index for record in row.certification]
+    return list(row.certification.indices.tolist())
 
 
 def _percent(row: Row, name: str) -> float:

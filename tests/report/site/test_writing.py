@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.report.site.runs import certify, make_run, make_study, search, study_
 
 from ctbench.report.site import write_report
 from ctbench.results import RunFolder, jsonl
+from ctbench.results.studies import Hindsight, TestedTrial
 
 NASTY = "<script>alert(1)</script>"
 
@@ -169,6 +171,17 @@ def test_the_page_of_a_study(tmp_path, protocol, warned):
     assert trials[0] == "trial,remarks,end,natural %,certified %,method.alpha,time"
     assert trials[2] == '1,"chosen, front",complete,85,85,0.3,3'
     assert trials[3].startswith("2,-,pruned after epoch 2,-,-,0.5")
+
+
+def test_the_page_of_a_study_that_looked_back(tmp_path):
+    study = make_study(tmp_path / "study")
+    tested = (TestedTrial(0, 10, 0.9, 0.75), TestedTrial(1, 10, 0.8, 0.625))
+    write_report(
+        [], tmp_path / "site", studies=[study_subject(replace(study, hindsight=Hindsight("fast", 60.0, tested)))]
+    )
+    assert 'id="hindsight"' in (tmp_path / "site" / "study-my-study.html").read_text()
+    rows = (tmp_path / "site" / "files" / "study-my-study-hindsight.csv").read_text().splitlines()
+    assert rows[1:] == ["0,best on test,70,75,90,5", "1,chosen,85,62.5,80,-22.5"]
 
 
 def test_a_study_that_goes_on_has_a_page(tmp_path):
