@@ -21,7 +21,7 @@ from tests.exact import ExactNetwork, Least, Skip, ball, rationals
 from tests.kinds import ours
 from torch import Tensor, nn
 
-from ctbench.domains import domains
+from ctbench.domains import Zonotope, domains
 from ctbench.results import SampleRecord, Verdict
 from ctbench.verify import DEFAULT_STAGES, FAST_STAGES, Bound, BranchAndBound, Falsify, InputSplit, Milp, Stage, certify
 
@@ -39,6 +39,7 @@ BOUNDS: Mapping[str, tuple[Stage, ...]] = {name: (Bound(domain=name),) for name 
 SEARCHES: Mapping[str, tuple[Stage, ...]] = {
     "falsify": (Falsify(),),
     "input-split": limited([InputSplit()]),
+    "input-split-zonotope": limited([InputSplit(inner=Zonotope(fold=2))]),
     "branch-and-bound": limited([BranchAndBound(pairs=0)]),
     "pairs": limited([BranchAndBound(pairs=100, root_steps=1)]),
     "milp": (Milp(),),

@@ -62,6 +62,10 @@ def test_other_settings_are_refused(succeeds, fails, run):
         (("--kinds", "fog,stripe,fog"), "kinds are fog,stripe,fog: name each once"),
         (("--kinds", "snow"), "no corruption is called 'snow'"),
         (("--source", "svhn-c"), "no corrupted test set is called 'svhn-c'; there are mnist-c, "),
+        (
+            ("--source", "mnist-c", "--severities", "2"),
+            "severities are (2,), but mnist-c has one alone: leave them out",
+        ),
         (("--source", "mnist-c", "--kinds", "fog"), "mnist_c or mnist_c.zip is neither in"),
     ],
 )

@@ -37,6 +37,11 @@ def test_tune_chooses_tests_and_tells(succeeds, tmp_path):
     assert "optimistic" not in said[0]
 
 
+def test_tune_tells_what_a_choice_by_test_images_would_have_given(succeeds, tmp_path):
+    said = succeeds(*SHORT, *SPACE, "--out", tmp_path / "study", "--hindsight", "--quiet")
+    assert re.search(r"By test images, trial \d would", said)
+
+
 def test_tune_tells_how_trials_go_on(capsys, tmp_path):
     space = ["--space", "optimizer.lr=0.01,1e30"]
     assert main([*SHORT, *space, "--out", str(tmp_path / "study")]) == 0

@@ -10,12 +10,14 @@ from tests.training_runs import Killed
 import ctbench
 from ctbench import report
 from ctbench.datasets import Digits
-from ctbench.results import RunFolder, Study, jsonl
+from ctbench.results import CertificationFiles, RunFolder, Study, jsonl
+from ctbench.results.studies import Hindsight, TestedTrial
 from ctbench.training import load_run
 from ctbench.training.trainer import Trainer
-from ctbench.tuning import choosing, finishing, searching, tune, writing
+from ctbench.tuning import choosing, finishing, hindsight, searching, tune, writing
 from ctbench.tuning import trial as trials
 from ctbench.tuning.plan import Plan
+from ctbench.verify import stages_by_name
 
 
 def test_a_study_chooses_by_held_out_images_and_tests_its_choice(tuned, folder):
@@ -62,6 +64,50 @@ def test_a_study_is_written_to_be_read(tuned, folder):
     assert study.content["importance"]["evaluator"] is None
     assert "complete trials are too few: PED-ANOVA needs 10" in text
     assert Study.read(folder.path) == study
+
+
+def test_a_study_looks_back_at_its_trials_on_the_test_images(tuned, folder, monkeypatch):
+    before = tuned(pruner="none")
+    assert (before.hindsight, folder.hindsight.exists()) == (None, False)
+    study = tuned(pruner="none", hindsight=True)  # the same command may ask for it later
+    assert (study.content, study.trials) == (before.content, before.trials)
+    test = Digits().load().test[:9]
+    for tested, trial in zip(study.hindsight.trials, study.trials, strict=True):
+        run = load_run(folder.trial(trial.trial).path)
+        expected = ctbench.certify(run.model, *test, run.recipe.threat, stages=stages_by_name("interval"))
+        assert (tested.trial, tested.samples) == (trial.trial, 9)
+        assert tested.certified_accuracy == expected.certified_accuracy
+        assert tested.natural_accuracy == expected.natural_accuracy
+        assert CertificationFiles(folder.hindsight_of(trial.trial)).read_settings()["selected_on"] == "test"
+    assert "In hindsight" in folder.text.read_text()
+    monkeypatch.setattr(hindsight, "certify", None)
+    assert tuned(pruner="none", hindsight=True) == study  # what is there is not done again
+
+
+def test_hindsight_says_what_a_choice_by_test_images_would_have_given(tuned):
+    study = tuned(pruner="none", trials=2)
+    (chosen,) = study.chosen
+    other = 1 - chosen.trial
+    ours, best = (TestedTrial(number, 9, 0.9, share) for number, share in ((chosen.trial, 0.25), (other, 0.5)))
+    looked_back = replace(study, hindsight=Hindsight("interval", 60.0, (ours, best)))
+    said = writing.text(looked_back)
+    assert f"trial {other} would have been chosen: its certified accuracy on them is 50.00 %" in said
+    assert f"that of trial {chosen.trial} 25.00 %" in said
+    equal = replace(best, certified_accuracy=0.25, natural_accuracy=0.8)
+    looked_back = replace(study, hindsight=Hindsight("interval", 60.0, (ours, equal)))
+    assert f"trial {chosen.trial} would also have been chosen" in writing.text(looked_back)
+
+
+def test_a_study_on_test_data_needs_no_hindsight(tuned):
+    with pytest.raises(ValueError, match="hindsight is for trials that are compared on held-out images"):
+        tuned(protocol="ctbench-test-data", hindsight=True)
+
+
+def test_a_damaged_hindsight_is_named(tuned, folder):
+    tuned(trials=1)
+    jsonl.write_json(folder.hindsight, {"stages": "interval", "trials": []})
+    with pytest.raises(ValueError, match=r"hindsight.json holds.*timeout"):
+        Study.read(folder.path)
 
 
 def test_a_trial_that_reads_test_images_fails(tuned, monkeypatch):
@@ -188,6 +234,37 @@ def test_a_finished_study_is_only_read(tuned, folder, monkeypatch):
     monkeypatch.setattr("ctbench.tuning.finishing.train", None)
     assert tuned() == study
     assert {path: path.read_bytes() for path in folder.path.rglob("*.json*")} == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda lines: [*lines[:1], "garbage\n", *lines[2:]], 2),
+        (lambda lines: [*lines[:2], lines[2].replace("complete", "failed").replace("pruned", "failed")], 3),
+        (lambda lines: lines[:2], 3),
+        (lambda lines: [*lines[:2], lines[2].rstrip()], 3),
+        (lambda lines: [*lines, lines[2]], 4),
+        (lambda lines: [*lines, '{"trial": 3'], 4),
+        (lambda lines: [], 1),
+    ],
+)
+def test_damaged_trials_of_a_finished_study_are_named_and_not_written_again(tuned, folder, damage, line):
+    tuned()
+    folder.trials.write_text("".join(damage(folder.trials.read_text().splitlines(keepends=True))))
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=rf"trials\.jsonl, line {line}: ") as error:
+        tuned()
+    assert "\n" not in str(error.value)
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_study_without_its_journal_loses_no_trial(tuned, folder):
+    tuned()
+    folder.journal.unlink()
+    before = folder.trials.read_bytes()
+    with pytest.raises(ValueError, match=r"trials\.jsonl, line 1: not as the study left it, by journal\.jsonl"):
+        tuned()
+    assert folder.trials.read_bytes() == before
 
 
 def test_a_study_goes_on_with_more_trials_until_it_has_chosen(tuned, folder, monkeypatch):

@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from tests.planted import KINDS, spiked
 from torch import Tensor, nn
 
-from ctbench.domains import crown
+from ctbench.domains import COAP, Zonotope, crown
 from ctbench.domains.linear_form import LinearForm
 from ctbench.graph import Node, freeze, trace
 from ctbench.graph.ops import Max, Reshape
 from ctbench.regions import L2, Box, Linf, Threat
 from ctbench.results import Open, Verdict
 from ctbench.time_budget import Budget
-from ctbench.verify import Bound, Problem, certify
+from ctbench.verify import DEFAULT_STAGES, Bound, Problem, certify
+from ctbench.verify.defaults import FORWARD_SPLIT
 from ctbench.verify.input_split import Boxes, InputSplit, best_mean, crown_forms
 from ctbench.verify.worst_case import worst_case
 
@@ -88,11 +89,15 @@ def least_on_a_grid(given: Problem, side: int) -> Tensor:
     return given.margins(box.lower + shares * (box.upper - box.lower)).amin((0, 2))
 
 
+FORWARD = InputSplit(inner=Zonotope(fold=3))
+
+
+@pytest.mark.parametrize("stage", [InputSplit(), FORWARD], ids=lambda stage: stage.title)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", NETWORKS)
-def test_it_decides_as_a_fine_grid(name, seed):
+def test_it_decides_as_a_fine_grid(name, seed, stage):
     given = problem(name, 2, seed=seed)
-    proved, falsified, bound = certified(given, InputSplit())
+    proved, falsified, bound = certified(given, stage)
     least = least_on_a_grid(given, 301)
     assert bool((bound <= least + ROUNDING).all())
     assert bool((proved | falsified).all())
@@ -110,11 +115,13 @@ def test_the_grids_see_both_answers_and_crown_alone_does_not():
     assert hard >= 5
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", ["relu", "convolution"])
-def test_it_decides_as_an_exact_solver(name, seed):
+@pytest.mark.parametrize(
+    ("name", "seed", "stage"),
+    [(name, seed, InputSplit()) for name in ("relu", "convolution") for seed in range(3)] + [("relu", 0, FORWARD)],
+)
+def test_it_decides_as_an_exact_solver(name, seed, stage):
     given = problem(name, 4, seed=seed)
-    proved, falsified, bound = certified(given, InputSplit())
+    proved, falsified, bound = certified(given, stage)
     inner, labels = crown.boxes(given.net, given.region), given.net(given.x).argmax(1).tolist()
     for index, label in enumerate(labels):
         one = torch.tensor([index])
@@ -211,6 +218,7 @@ def test_networks_with_many_inputs_and_other_regions_stay_open():
     for given, stage in (
         (problem("relu", 4), InputSplit(inputs=3)),
         (problem("relu", 2, threat=L2), InputSplit()),
+        (problem("relu", 4), InputSplit(least_values=36)),  # 4 + 8 + 8 + 6 + 6 + 3 values
     ):
         found = stage(given, GENERATOR)
         assert (found.bound, found.witness) == (None, None)
@@ -301,6 +309,22 @@ def test_what_cannot_be_is_an_error():
         InputSplit(batch_subproblems=0, max_subproblems=5)
     with pytest.raises(ValueError, match="max_subproblems is 0"):
         InputSplit(max_subproblems=0)
+    with pytest.raises(ValueError, match="give a sound domain"):
+        InputSplit(inner=COAP(projections=3))
+
+
+def test_a_large_network_with_few_inputs_is_split_by_passes_forward():
+    """Before CROWN bounds its neurons one by one. One value less, and it is CROWN's."""
+    large, small = (
+        Problem.of_labels(freeze(trace(model, (2,)), x)[0].detach(), x, torch.zeros(1, dtype=torch.long), Linf(eps=0.1))
+        for model, x in (
+            (nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2)).double(), torch.rand(1, 2).double())
+            for width in (2**16 - 2, 2**16 - 3)
+        )
+    )
+    titles = [stage.title for stage in DEFAULT_STAGES]
+    assert titles.index(FORWARD_SPLIT.title) < titles.index("crown")
+    assert (FORWARD_SPLIT.applies(large), FORWARD_SPLIT.applies(small)) == (True, False)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ import torch
 from ctbench.analyses.generalisation import CorruptedSet, accuracies, our_sets, published_sets
 from ctbench.corruptions import SEVERITIES
 from ctbench.datasets import Augmentation, Data, Images
-from ctbench.datasets.published_corruptions import published_kind, published_kinds
+from ctbench.datasets.published_corruptions import BySeverity, published_kind, published_kinds
 from ctbench.results import Generalisation, Layout, RunFolder, append_corruptions, jsonl, locks, read_corruptions
 from ctbench.results.generalisation import CLEAN
 from ctbench.training import Run
@@ -39,7 +39,7 @@ class CorruptedTests:
         source: "ours", our corruptions of the run's test images; or published images: "mnist-c", "cifar10-c" or
             "tinyimagenet-c".
         kinds: the corruptions; by default all of the source.
-        severities: from 1 to 5; MNIST-C has none.
+        severities: from 1 to 5; MNIST-C has one alone: leave them out.
         seed: of our corruptions.
 
     Raises:
@@ -56,8 +56,9 @@ class CorruptedTests:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.source != OURS:
-            published_kind(self.source)
+        has_severities = self.source == OURS or issubclass(published_kind(self.source), BySeverity)
+        if not has_severities and self.severities != SEVERITIES:
+            raise ValueError(f"severities are {self.severities}, but {self.source} has one alone: leave them out")
         if not self.severities or not set(self.severities) <= set(SEVERITIES):
             raise ValueError(f"severities are {self.severities}: give whole numbers from 1 to 5")
         for name, values in (("kinds", self.kinds), ("severities", self.severities)):

@@ -13,7 +13,7 @@ from ctbench.cli.engines import check_paths, engine
 from ctbench.cli.options import changes, wide_console
 from ctbench.cli.overview import Overview, Step
 from ctbench.results import Study, StudyFolder
-from ctbench.tuning import Begun, Outcome, tune
+from ctbench.tuning import Begun, Outcome, tune, writing
 
 PASSED_ON = (  # options that are arguments of `ctbench.tune`
     "trials",
@@ -29,6 +29,7 @@ PASSED_ON = (  # options that are arguments of `ctbench.tune`
     "timeout",
     "samples",
     "seeds",
+    "hindsight",
     "device",
     "data",
     "out",
@@ -98,4 +99,6 @@ def tell(study: Study) -> None:
     wide_console().print(table)
     if study.content["compared_on"] == "test":
         print("trials were compared on the test images (--protocol ctbench-test-data): these accuracies are optimistic")
+    if study.hindsight is not None and len(study.chosen) == 1:
+        print(writing.in_hindsight(study))
     print(folder.text)

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench import memory_budget
+from ctbench import memory_budget, time_budget
 from ctbench.domains import interval, rounding
 from ctbench.domains.backward import positions
 from ctbench.domains.base import Domain
@@ -102,6 +102,7 @@ class Zonotope(Domain):
         begin = ZonotopeSet.of(start).widened(torch.zeros_like(start.lower)) if graph.outward else ZonotopeSet.of(start)
         zonotopes, boxes, first = [begin.folded(self.fold)], [start], math.prod(graph.input_shape)
         for at, node in enumerate(graph.nodes[1:], 1):
+            time_budget.check()
             inputs, read = [zonotopes[i] for i in node.inputs], [boxes[i] for i in node.inputs]
             pre_activation = (boxes if inner is None else inner)[node.inputs[0]]
             band = Band.around(node.op, pre_activation) if isinstance(node.op, Elementwise | Max) else None

@@ -8,6 +8,8 @@ trials.jsonl         a record for each trial (below);  trials.csv  the same as a
 trials/0003/         the run folder of trial 3; certified/*.jsonl in it are records of validation images, not of tests
 final/0003-seed-0/   the run folder of trial 3's recipe, trained again on the whole training set; certified/*.jsonl are
                      records of test images
+hindsight.json       how all complete trials do on the test images, found after the end (below); hindsight/*.jsonl are
+                     the records
 journal.jsonl        how the study goes on, for Optuna
 locks/, *.lock       locks of the processes that work here
 
@@ -42,6 +44,11 @@ bounds               {epoch: the certified accuracy by the bound for pruning, af
 pruned_at            the epoch after which it was pruned, or null
 error                why it failed, or ""
 seconds              of training and certification
+
+hindsight.json:
+
+stages, timeout      those of the certifications
+trials               one for each complete trial: {"trial", "samples", "natural_accuracy", "certified_accuracy"}
 """
 
 from __future__ import annotations
@@ -94,6 +101,46 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
+class TestedTrial:
+    """A trial on the test images; the fields are those of hindsight.json, which the module describes."""
+
+    __test__ = False  # not a class of tests
+
+    trial: int
+    samples: int
+    natural_accuracy: float
+    certified_accuracy: float
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """How the complete trials of a study do on the test images, to see what a choice by these would have given."""
+
+    stages: str
+    timeout: float
+    trials: tuple[TestedTrial, ...]
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Self:
+        """Raises ValueError if it is not the content of hindsight.json."""
+        try:
+            return cls(content["stages"], content["timeout"], tuple(TestedTrial(**each) for each in content["trials"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"not what hindsight.json holds ({error}): delete it, and run ctbench tune again"
+            ) from None
+
+    def of_trial(self, number: int) -> TestedTrial:
+        """The accuracies of a trial on the test images."""
+        return next(each for each in self.trials if each.trial == number)
+
+    @property
+    def best(self) -> TestedTrial:
+        """What a choice by certified accuracy on the test images takes, with the same rule for equal ones."""
+        return max(self.trials, key=lambda each: (each.certified_accuracy, each.natural_accuracy, -each.trial))
+
+
+@dataclass(frozen=True)
 class Study:
     """A study in a folder: its trials, and the content of study.json.
 
@@ -104,6 +151,7 @@ class Study:
     path: Path
     content: Mapping[str, Any]
     trials: tuple[TrialRecord, ...]
+    hindsight: Hindsight | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -124,7 +172,8 @@ class Study:
         for number, record in enumerate(jsonl.read(folder.trials), start=1):
             with jsonl.named(f"{folder.trials}, line {number}"):
                 trials.append(TrialRecord.from_json(record))
-        return cls(folder.path, content, tuple(trials))
+        hindsight = Hindsight.of(jsonl.read_json(folder.hindsight)) if folder.hindsight.exists() else None
+        return cls(folder.path, content, tuple(trials), hindsight)
 
     def __repr__(self) -> str:
         return f"<Study of {self.content['name']} in {self.path}: {len(self.trials)} trials, {self.protocol}>"
@@ -196,6 +245,14 @@ class StudyFolder:
     @property
     def table(self) -> Path:
         return self.path / "trials.csv"
+
+    @property
+    def hindsight(self) -> Path:
+        return self.path / "hindsight.json"
+
+    def hindsight_of(self, number: int) -> Path:
+        """The records of a trial's certification on the test images."""
+        return self.path / "hindsight" / f"{number:04d}.jsonl"
 
     @property
     def journal(self) -> Path:

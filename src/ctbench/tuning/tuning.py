@@ -44,6 +44,7 @@ def tune(
     seeds: int = 1,
     seed: int = 0,
     engine: Engine | None = None,
+    hindsight: bool = False,
     device: str = "cpu",
     data: str | Path | None = None,
     watch: Watch | None = None,
@@ -63,6 +64,8 @@ def tune(
         total: seconds after which no trial begins; those that have begun end. None for no limit.
         objective, protocol, validation, pruner, prune_after, bound, trial_stages, stages, timeout, samples, seeds,
             seed: see `ctbench.tuning.Plan`.
+        hindsight: after the end, also certify all complete trials on the test images, to see what a choice by these
+            would have given (`Study.hindsight`). Nothing of the study depends on it.
         engine: where trials run, e.g. `ctbench.engine.Local(workers=4)`; None is this process.
         device: the device of networks.
         data: the folder of the data sets; None is the CTBENCH_DATA variable, else the user's cache.
@@ -98,8 +101,13 @@ def tune(
         seeds=seeds,
         seed=seed,
     )
+    if hindsight and plan.compared_on == "test":
+        raise ValueError(
+            "hindsight is for trials that are compared on held-out images: these are compared on test images"
+        )
     try:
         from ctbench.tuning.finishing import finish
+        from ctbench.tuning.hindsight import look_back
         from ctbench.tuning.searching import Search
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not there ({error}): pip install optuna") from None
@@ -112,6 +120,8 @@ def tune(
     with engine.staying() as workers:
         search.run(workers)
         finish(plan, workers, place, watch)
+        if hindsight:
+            look_back(plan, workers, place, watch)
     return Study.read(plan.folder.path)
 
 

@@ -75,6 +75,7 @@ def text(study: Study) -> str:
         "",
         *_table([_shown(trial) for trial in study.trials]),
         "",
+        *_hindsight(study),
         "## Importance of parameters",
         "",
         *_importance(content["importance"]),
@@ -113,6 +114,37 @@ def _results(study: Study) -> list[dict[str, str]]:
         }
         rows.append(row | {"test images": str(result["samples"])} | accuracies)
     return rows
+
+
+def in_hindsight(study: Study) -> str:
+    """What a choice by test images would have given, in a sentence. The study has looked back, and chosen one trial."""
+    assert study.hindsight is not None, "the study has not looked back"
+    (chosen,) = study.chosen
+    best, ours = study.hindsight.best, study.hindsight.of_trial(chosen.trial)
+    if best.trial == ours.trial:
+        return f"By test images, trial {best.trial} would also have been chosen."
+    return (
+        f"By test images, trial {best.trial} would have been chosen: its certified accuracy on them is "
+        f"{_percent(best.certified_accuracy)} %, that of trial {ours.trial} {_percent(ours.certified_accuracy)} %."
+    )
+
+
+def _hindsight(study: Study) -> list[str]:
+    """How the trials do on the test images, if the study has looked back."""
+    if study.hindsight is None:
+        return []
+    about = "All complete trials, certified on the test images after the end of the study. Nothing was chosen by this."
+    rows = [
+        {
+            "trial": str(each.trial),
+            "test images": str(each.samples),
+            "natural %": _percent(each.natural_accuracy),
+            "certified %": _percent(each.certified_accuracy),
+        }
+        for each in study.hindsight.trials
+    ]
+    sentence = [in_hindsight(study), ""] if len(study.chosen) == 1 else []
+    return ["## In hindsight: trials on the test images", "", about, "", *sentence, *_table(rows), ""]
 
 
 def _shown(trial: TrialRecord) -> dict[str, str]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctbench import memory_budget
-from ctbench.domains import backward, crown, interval
+from ctbench.domains import Crown, Domain, backward, interval, rounding
 from ctbench.domains.backward import Relaxed
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.rounding import Losses
@@ -55,6 +55,9 @@ class InputSplit(Stage):
     Args:
         inputs: networks with more inputs than this are left open, and so are regions that are neither boxes nor
             polytopes.
+        inner: the domain of the inner boxes. Those of CROWN take a pass back for each unstable neuron; those of a
+            zonotope take one pass forward, which large networks can afford.
+        least_values: networks with fewer values than this, in all nodes together, are left open.
         batch_subproblems: boxes that are bounded at once on a CPU, but at most 256 if the network has more than 1,024
             values; another device takes more according to its memory. If there is not enough memory, it is halved.
         max_subproblems: boxes that are bounded for a sample before it is given up.
@@ -65,6 +68,8 @@ class InputSplit(Stage):
     proves: ClassVar[bool] = True
     batch_size: int = 16
     inputs: int = 20
+    inner: Domain = field(default_factory=Crown)
+    least_values: int = 0
     batch_subproblems: int = 1024
     max_subproblems: int = 100_000
     share: float = 0.5
@@ -75,30 +80,34 @@ class InputSplit(Stage):
                 f"batch_subproblems is {self.batch_subproblems} and max_subproblems is {self.max_subproblems}: "
                 f"give whole numbers >= 1"
             )
+        if not (isinstance(self.inner, Domain) and self.inner.sound):
+            raise ValueError(f"inner is {self.inner!r}: give a sound domain, e.g. Zonotope(fold=500)")
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}: it is a share of a sample's time, give a number in (0, 1]")
 
     @property
     def title(self) -> str:
-        return "input-split"
+        return "input-split" if isinstance(self.inner, Crown) else f"input-split-{self.inner.name}"
+
+    def applies(self, problem: Problem) -> bool:
+        few = math.prod(problem.net.input_shape) <= self.inputs
+        return few and isinstance(problem.region, Box | Polytope) and values(problem.net) >= self.least_values
 
     def __call__(self, problem: Problem, generator: torch.Generator) -> Findings:
         proof = problem.proof
-        if proof.x[0].numel() > self.inputs or not isinstance(proof.region, Box | Polytope):
+        if not self.applies(proof):
             return Findings()
         budget = problem.allotted(self.share)
         lowest = proof.x.new_full((len(proof),), torch.inf)
         counts, falsified = torch.zeros_like(lowest), torch.zeros_like(lowest, dtype=torch.bool)
         frontier, witness = Boxes.whole(proof), proof.x.clone()
-        values = sum(math.prod(node.shape) for node in proof.net.nodes)
-        most = min(self.batch_subproblems, max(FEWEST, AT_ONCE // values))
+        most = min(self.batch_subproblems, max(FEWEST, AT_ONCE // values(proof.net)))
         size = memory_budget.grown(most, proof.x.device, self.memory)
-        inner, losses = crown.bounded(proof.net, proof.region)
-        assert losses is not None, "what double precision proves is rounded outward"
+        around = inner_boxes(self.inner, proof.net, proof.region)
         while len(frontier):
             part, rest = frontier.worst(size)
             try:
-                bound = functools.partial(bounded, part, proof, (inner, losses))
+                bound = functools.partial(bounded, part, proof, around, self.inner)
                 result = memory_budget.attempt(bound, last=len(part) == 1)
             except OutOfTime:
                 if bool(frontier.least.isneginf().any()):
@@ -195,10 +204,34 @@ class Boxes:
         return replace(self, box=below).join(replace(self, box=above))
 
 
-def bounded(part: Boxes, problem: Problem, around: tuple[list[Box], Losses]) -> tuple[Boxes, Tensor, Tensor]:
+def values(graph: Graph) -> int:
+    """The number of values in all nodes."""
+    return sum(math.prod(node.shape) for node in graph.nodes)
+
+
+def inner_boxes(
+    domain: Domain, graph: Graph, region: Region, around: tuple[list[Box], Losses] | None = None
+) -> tuple[list[Box], Losses]:
+    """The boxes of all nodes of an outward graph, and their rounding losses.
+
+    `around` has those of regions that contain these, if they are known: the boxes lie inside.
+    """
+    if isinstance(domain, Crown):
+        boxes, losses = domain.bounded(graph, region, around=around)
+    else:
+        boxes = domain.boxes(graph, region)
+        boxes = boxes if around is None else [box.intersect(outer) for box, outer in zip(boxes, around[0], strict=True)]
+        losses = rounding.losses(graph, region, boxes)
+    assert losses is not None, "what double precision proves is rounded outward"
+    return boxes, losses
+
+
+def bounded(
+    part: Boxes, problem: Problem, around: tuple[list[Box], Losses], domain: Domain
+) -> tuple[Boxes, Tensor, Tensor]:
     """Boxes with the bounds of CROWN, if these are better, and what its forms say.
 
-    `around` has inner boxes and losses over the whole regions of the samples.
+    `around` has inner boxes and losses over the whole regions of the samples. `domain` bounds those of the parts.
 
     Returns:
         The boxes; how much each coordinate counts in the open margins, [N, n]; and the points at which the lowest forms
@@ -210,7 +243,7 @@ def bounded(part: Boxes, problem: Problem, around: tuple[list[Box], Losses]) -> 
     spec = problem.spec[part.sample.unsqueeze(1), rows]
     boxes, losses = around
     own = [box.take(part.sample) for box in boxes], [loss.take(part.sample) for loss in losses]
-    form = crown_forms(problem.net, part.box, spec, own)
+    form = crown_forms(problem.net, part.box, spec, inner_boxes(domain, problem.net, part.box, own))
     bounds = torch.maximum(part.bounds.gather(1, rows), form.minimum(part.region(problem)))
     a, is_open = form.coefficients.flatten(2), (~(bounds > 0)).to(spec.dtype).unsqueeze(2)
     slopes = (a.abs() * is_open).sum(1)
@@ -221,13 +254,13 @@ def bounded(part: Boxes, problem: Problem, around: tuple[list[Box], Losses]) -> 
     return replace(part, bounds=part.bounds.scatter(1, rows, bounds)), influence, corner
 
 
-def crown_forms(graph: Graph, box: Box, spec: Tensor, around: tuple[list[Box], Losses]) -> LinearForm:
-    """The forms of the input by which CROWN bounds the forms `spec` of the output, with inner boxes of its own.
+def crown_forms(graph: Graph, box: Box, spec: Tensor, own: tuple[list[Box], Losses]) -> LinearForm:
+    """The forms of the input by which CROWN bounds the forms `spec` of the output, with inner boxes and their losses.
 
     If the output is a maximum, its bound is the best mean of its entries, with weights for each box: better than one
     entry alone where different entries are positive in different parts of the box.
     """
-    inner, losses = crown.bounded(graph, box, around=around)
+    inner, losses = own
     lines, end = backward.all_lines(graph, inner), graph.nodes[-1]
     if isinstance(end.op, Max) and math.prod(graph.nodes[end.inputs[0]].shape) <= MOST_ENTRIES:
         outer = lines[len(graph.nodes) - 1]

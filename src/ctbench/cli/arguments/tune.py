@@ -79,6 +79,11 @@ def add_to(commands: Commands) -> None:
     command.add_argument(
         "--search-seed", type=whole, default=0, metavar="N", help="the seed of the search and of what is held out"
     )
+    command.add_argument(
+        "--hindsight",
+        action="store_true",
+        help="at the end, also certify all trials on the test images, to see what a choice by these would have given",
+    )
     command.add_argument("--samples", type=positive, metavar="N", help="certify only the first N test images")
     add_stages(command)
     add_timeout(command)

@@ -14,10 +14,11 @@ from ctbench.report.site.subjects import slug
 from ctbench.report.site.tables import Cell, Line, Remark, Table, percent, table, text
 from ctbench.results import Study, TrialRecord
 from ctbench.results.decimals import decimals
-from ctbench.results.studies import front
+from ctbench.results.studies import Hindsight, front
 
 HELD_OUT = "held-out"
 CHOSEN = Remark("chosen", "trained again on the whole training set, and tested", plain=True)
+BY_TEST = Remark("best on test", "what a choice by test images would have taken", plain=True)
 ON_FRONT = Remark("front", "no other trial is at least as good in both accuracies and better in one", plain=True)
 TEST_DATA = (
     "Trials were compared on the test images: the results on these images are optimistic. Do not compare them with "
@@ -55,6 +56,7 @@ class StudyPage:
     results: Table | None
     trials: Table
     charts: tuple[Chart, ...]
+    hindsight: Table | None
     importance: Table | None
     unimportant: str  # why there is no importance
     space: Table
@@ -63,7 +65,7 @@ class StudyPage:
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables that have files."""
-        return tuple(each for each in (self.results, self.trials, self.importance) if each is not None)
+        return tuple(each for each in (self.results, self.trials, self.hindsight, self.importance) if each is not None)
 
 
 def study_page(subject: StudySubject) -> StudyPage:
@@ -82,6 +84,7 @@ def study_page(subject: StudySubject) -> StudyPage:
         results=_results(subject, name) if study.results else None,
         trials=_trials(study, name),
         charts=tuple(_charts(study, name)),
+        hindsight=_hindsight(study, study.hindsight, name) if study.hindsight else None,
         importance=_importance(values, str(importance["evaluator"]), name) if values else None,
         unimportant="" if values else f"Not computed: {importance.get('reason', 'there are no values')}.",
         space=_pairs(
@@ -189,6 +192,39 @@ def _results(subject: StudySubject, name: str) -> Table:
         texts=range(2),
         name=f"{name}-results",
         note=note,
+    )
+
+
+def _hindsight(study: Study, hindsight: Hindsight, name: str) -> Table:
+    """The complete trials on the compared images and on the test images, with what each choice takes."""
+    chosen, trials = set(study.content["chosen"] or ()), {trial.trial: trial for trial in study.trials}
+    rows = []
+    for tested in hindsight.trials:
+        remarks = [CHOSEN] if tested.trial in chosen else []
+        remarks += [BY_TEST] if tested is hindsight.best else []
+        before = trials[tested.trial].certified_accuracy
+        rows.append(
+            [
+                Cell(text=str(tested.trial), value=tested.trial),
+                Cell(text=", ".join(one.word for one in remarks) or NOTHING, remarks=tuple(remarks)),
+                *(percent(share) for share in (before, tested.certified_accuracy, tested.natural_accuracy)),
+                _difference(before, tested.certified_accuracy),
+            ]
+        )
+    return table(
+        "In hindsight: the trials on the test images",
+        (
+            "trial",
+            "remarks",
+            "certified %, validation",
+            "certified %, test",
+            "natural %, test",
+            "certified: difference",
+        ),
+        rows,
+        texts=[1],
+        name=f"{name}-hindsight",
+        note="Certified on the test images after the end of the study, by the stages that compared the trials.",
     )
 
 
