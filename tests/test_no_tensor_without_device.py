@@ -44,6 +44,7 @@ ON_THE_CPU = {
     "onnx/operators.py": FILE,
     "onnx/recurrent.py": FILE,
     "onnx/replaying.py": FILE,
+    "onnx/windows.py": FILE,
     "onnx/writing.py": FILE,
     "verify/integer_program.py": "integer programs are built and solved by the CPU, of a copy of the network there",
     "verify/milp.py": "integer programs are built and solved by the CPU, of a copy of the network there",

@@ -66,6 +66,12 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return module
 
 
+def volume_norm(channels: int) -> nn.BatchNorm3d:
+    module = nn.BatchNorm3d(channels)
+    module.load_state_dict(batch_norm(channels).state_dict())
+    return module
+
+
 def rand(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64)
 
@@ -92,6 +98,16 @@ LAYERS = {
     "conv with replication": (lambda: nn.Conv2d(2, 3, 3, 2, padding=2, padding_mode="replicate"), (2, 4, 5)),
     "conv in a circle": (lambda: nn.Conv2d(2, 3, 3, padding="same", padding_mode="circular"), (2, 4, 5)),
     "conv of sequences": (lambda: nn.Conv1d(2, 3, 3, stride=2, padding=1, bias=False), (2, 8)),
+    "conv of sequences with same padding": (lambda: nn.Conv1d(2, 3, 4, padding="same"), (2, 6)),
+    "conv of sequences with reflection": (
+        lambda: nn.Conv1d(2, 3, 3, 2, padding=2, padding_mode="reflect"),
+        (2, 6),
+    ),
+    "conv of volumes in a circle": (
+        lambda: nn.Conv3d(1, 2, 2, padding=(1, 0, 1), padding_mode="circular"),
+        (1, 3, 2, 2),
+    ),
+    "batch norm of volumes": (lambda: volume_norm(3), (3, 2, 1, 2)),
     "conv of sequences with options": (lambda: nn.Conv1d(4, 6, 2, dilation=3, groups=2), (4, 7)),
     "transposed conv": (lambda: nn.ConvTranspose2d(2, 3, 3), (2, 4, 5)),
     "transposed conv without bias": (lambda: nn.ConvTranspose2d(2, 3, 2, stride=2, bias=False), (2, 4, 5)),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench.attacks import PGD
@@ -165,6 +166,28 @@ def encoder(**options: object) -> nn.Module:
     return nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 3))
 
 
+class Reduced(nn.Module):
+    """A function of eight values as a layer before the last one."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.layer, self.head = function, nn.Linear(12, 8), nn.LazyLinear(3)
+        self.head(function(self.layer(torch.zeros(1, 12))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.function(self.layer(x.flatten(1))))
+
+
+def norms(z: Tensor) -> Tensor:
+    z = z.unflatten(1, (2, 4))
+    return torch.cat([z.norm(dim=2), z.norm(1, 2), torch.linalg.vector_norm(z, 3, 1), z.norm(math.inf, 1)], 1)
+
+
+def powers(z: Tensor) -> Tensor:
+    exponents = torch.tensor([2.0, 3, 0.5, 1, -1, 2, 0, 1.5], device=z.device)
+    return torch.cat([(z.abs() + 0.3) ** exponents, 2**z, F.normalize(z, p=1), z.logsumexp(1, True)], 1)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "layer norm": lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3)),
     "group norm": lambda: nn.Sequential(
@@ -185,6 +208,13 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "lstm": lambda: Recurrent(nn.LSTM, bidirectional=True),
     "cells": Cells,
     "vit": vit,
+    "products along axes": lambda: Reduced(lambda z: torch.cat([z.prod(1, True), z.unflatten(1, (2, 4)).prod(1)], 1)),
+    "norms": lambda: Reduced(norms),
+    "powers": lambda: Reduced(powers),
+    "local response norm": lambda: nn.Sequential(
+        nn.Conv1d(3, 5, 2), nn.LocalResponseNorm(3, alpha=0.5), nn.Flatten(), nn.Linear(15, 3)
+    ),
+    "sorted values": lambda: Reduced(lambda z: torch.cat([z.topk(3, 1)[0], z.sort(1).values[:, :2]], 1)),
     "gru of 5 steps": lambda: Steps(nn.GRU),
     "lstm of 5 steps": lambda: Steps(nn.LSTM),
 }

@@ -218,6 +218,36 @@ def test_large_batches_are_cut_to_fit_the_memory(domain, norm, monkeypatch):
         assert parts == expected
 
 
+class Curve(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function, self.head = function, nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.function(x))
+
+
+@pytest.mark.parametrize("domain", ["interval", "zonotope", "crown-ibp", "crown", "alpha-crown"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("function", [torch.exp, torch.square, torch.log, torch.sqrt, torch.reciprocal])
+def test_where_nothing_is_known_bounds_are_infinite(function, dtype, domain):
+    """Values overflow, or leave the numbers for which a function is defined; no bound is NaN, and none is wrong."""
+    model = Curve(function).to(dtype)
+    end = 1e200 if dtype == torch.float64 else 1e30
+    lower, upper = torch.tensor([[-1.0, 0.0, -2.0]], dtype=dtype), torch.tensor([[end, 1.0, 800.0]], dtype=dtype)
+    low, high = bounds(model, Box(lower, upper), domain=domain)
+    margins = margin_bounds(model, Box(lower, upper), torch.tensor([1]), domain=domain)
+    assert not (low.isnan() | high.isnan()).any()
+    assert not margins.isnan().any()
+    assert margins[0, 1] == 0
+    assert (margins < torch.inf).all()
+    points = lower + torch.rand(200, 3, dtype=dtype) * torch.tensor([5.0, 1.0, 5.0], dtype=dtype)
+    values = model(points)
+    known = values.isfinite().all(1)
+    assert known.any()
+    assert ((values >= low - 1e-3 * low.abs()) & (values <= high + 1e-3 * high.abs()))[known].all()
+
+
 # -------------------------------------------------------------------------------------------------------- errors
 
 
@@ -247,6 +277,7 @@ def test_large_batches_are_cut_to_fit_the_memory(domain, norm, monkeypatch):
         ({"eps": 0.1, "slope": "parallel"}, "slope is 'parallel': give a rule"),
         ({"eps": 0.1, "domain": "alpha-crown", "steps": -1}, "steps=-1"),
         ({"x": X[0], "eps": 0.1}, r"the inputs have the shape \[3\]: give a batch"),
+        ({"eps": 0.1, "clip": None}, r"clip belongs to the threat model: give e.g. Linf\(0.1, clip=None\)"),
         ({"eps": 0.1, "steps": 3}, "crown takes no steps; it takes slope"),
         ({"eps": 0.1, "domain": "interval", "slope": zero}, "interval takes no slope; it takes no options"),
         ({"eps": 0.1, "domain": "zonotope", "fold": 0}, "fold is 0"),

@@ -99,8 +99,26 @@ PRODUCTS = {
     "minimum of a constant": lambda m, x: torch.minimum(m.std, x),
     "clamp between tensors": lambda m, x: x.clamp(-m.std, m.std),
     "cat with a constant": lambda m, x: torch.cat([m.with_batch.expand(x.size(0), -1, -1, -1), x], 1),
+    "torch.prod": lambda m, x: torch.prod(x, 1),
+    "prod": lambda m, x: x.prod(-1, keepdim=True) + x.prod(2, True),
+    "torch.logsumexp": lambda m, x: torch.logsumexp(x, (1, 3)),
+    "logsumexp": lambda m, x: x.logsumexp(2, True),
+    "powers with exponents of their own": lambda m, x: (x.abs() + 0.1) ** torch.tensor([0.0, 1, 2, -1, 2, 0.5, 1, 3]),
+    "powers that broadcast": lambda m, x: torch.pow(x.abs().sum(1, True) + 0.1, m.std),
+    "a number to the power": lambda m, x: 2**x + torch.pow(0.5, x),
+    "a constant to the power": lambda m, x: m.std**x,
     "torch.cumsum": lambda m, x: torch.cumsum(x, 2),
     "cumsum": lambda m, x: x.cumsum(dim=-1),
+}
+SORTED = {
+    "torch.topk": lambda m, x: torch.topk(x, 3, 3)[0],
+    "topk": lambda m, x: x.topk(2, dim=1, largest=False).values,
+    "topk of one": lambda m, x: x.topk(1)[0],
+    "torch.sort": lambda m, x: torch.sort(x, descending=True).values,
+    "sort": lambda m, x: x.sort(2)[0],
+    "torch.amin": lambda m, x: torch.amin(x, (1, 2)),
+    "amin": lambda m, x: x.amin(-1, True),
+    "greatest values": lambda m, x: x.max(1).values + torch.min(x, 1, True)[0].squeeze(1),
 }
 RESAMPLED = {
     "F.avg_pool1d": lambda m, x: F.avg_pool1d(x.flatten(2), 3, 2, 1, count_include_pad=False),
@@ -121,6 +139,14 @@ NORMS = {
     "torch.var": lambda m, x: torch.var(x, (2, 3)),
     "var": lambda m, x: x.var(dim=(1, 3), unbiased=False, keepdim=True) * x,
     "var with correction": lambda m, x: x.var(1, correction=0),
+    "torch.norm": lambda m, x: torch.norm(x, 3, (1, 3)),
+    "norm": lambda m, x: x.norm(dim=1, keepdim=True) + x.flatten(2).norm(float("inf"), -1).view(-1, 4, 1, 1),
+    "torch.linalg.vector_norm": lambda m, x: torch.linalg.vector_norm(x, 1, (2, 3)),
+    "torch.linalg.norm": lambda m, x: torch.linalg.norm(x, dim=(2, 3)) + torch.linalg.norm(x[:, :, 0], 0.5, 2),
+    "F.pairwise_distance": lambda m, x: F.pairwise_distance(x, 2 * x.flip(1), p=4),
+    "F.normalize by another norm": lambda m, x: F.normalize(x, p=1, dim=2) + F.normalize(x, math.inf),
+    "F.local_response_norm": lambda m, x: F.local_response_norm(x, 2, 0.5, k=0.75),
+    "F.local_response_norm over three": lambda m, x: F.local_response_norm(x, 3, beta=0.5),
     "torch.std": lambda m, x: torch.std(x, -1),
     "std": lambda m, x: x.std(dim=1, keepdim=True) + x,
     "F.normalize": lambda m, x: F.normalize(x, dim=1),
@@ -147,4 +173,4 @@ NORMS = {
 if hasattr(F, "rms_norm"):
     NORMS["F.rms_norm"] = lambda m, x: F.rms_norm(x, (8,), m.row, 1e-6)
 ROUNDED = {"F.hardsigmoid"}  # torch's gradient is rounded to single precision
-EXAMPLES = CURVES | PRODUCTS | RESAMPLED | NORMS
+EXAMPLES = CURVES | PRODUCTS | SORTED | RESAMPLED | NORMS

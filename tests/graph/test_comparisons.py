@@ -15,6 +15,9 @@ from ctbench.vnnlib import parse_vnnlib
 FORWARDS = {
     "argmax": lambda z: z.argmax(1, keepdim=True),
     "argmin of rows": lambda z: torch.argmin(z.view(-1, 2, 3), 2),
+    "places of the greatest": lambda z: z.topk(3, 1).indices,
+    "an order": lambda z: torch.sort(z.view(-1, 2, 3), 2)[1],
+    "place of the greatest": lambda z: torch.max(z, 1, keepdim=True)[1] + 10 * z.min(1, True).indices,
     "one hot": lambda z: F.one_hot(z.argmax(1), 6),
     "one hot of two": lambda z: F.one_hot(z[:, :2].argmax(1), 2),
     "greater or equal": lambda z: (z >= 0.2).float(),
@@ -23,7 +26,7 @@ FORWARDS = {
     "choice of values": lambda z: torch.where(z[:, :3] > z[:, 3:], z[:, :3], 1.0),
     "choice of two values": lambda z: torch.where(z < 0, -z, 2 * z),
     "filled": lambda z: z.masked_fill(z < 0, 0.25),
-    "choice of numbers": lambda z: torch.where(z < 0, -1.0, 2.0),
+    "choice of numbers": lambda z: torch.where(z < 0, 0.1, 0.3) * z + torch.where(z < 0.5, 1, 2),
     "truth values": lambda z: ((z > 0) & (z < 1)).long() + (~((z > 0) | (z < -0.5))) * 2,
     "negation": lambda z: torch.logical_not(z < 0),
     "whole numbers and truth values": lambda z: (3 * z).long().bool(),

@@ -196,6 +196,7 @@ EXAMPLES = {
     "t": lambda m, x: x @ m.weight.t(),
     "torch.t": lambda m, x: x @ torch.t(m.weight),
     "T": lambda m, x: x @ m.weight.T,
+    "mT of values": lambda m, x: x.mT @ m.matrix[:6],
     "mT": lambda m, x: x @ m.weight.mT,
     "sizes of a weight": lambda m, x: x[..., : m.weight.shape[0]] * m.weight.size(1) * m.weight.dim() * m.bias.ndim,
     "torch.max": lambda m, x: torch.max(x, -x),

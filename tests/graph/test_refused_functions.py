@@ -92,7 +92,10 @@ REFUSED = {
         lambda m, x: F.max_pool2d(x, 2, return_indices=True)[0],
         "max_pool2d_with_indices" + REGISTER,
     ),
-    "T": (lambda m, x: x[:, 0].mT, "asks for .mT of a value of the network"),
+    "T": (
+        lambda m, x: x[:, 0].T,
+        r"asks for .T of a value of the network, .*: it has .shape, .ndim, .dtype, .device and",
+    ),
     "infinite padding": (
         lambda m, x: F.pad(x, (1, 1), value=-math.inf),
         "'pad' .* pads with values that are not finite",

@@ -1,5 +1,6 @@
 """Files without a batch axis, or with operators that act on it: the module computes what ONNX Runtime computes."""
 
+import numpy as np
 import pytest
 import torch
 from tests.onnx.nodes import VECTOR, arr, assert_close, ints, one
@@ -55,6 +56,11 @@ CASES = {
         (2, 3),
     ),
     "slopes": ([one("PRelu", arr(2, 1))], (2, 3)),
+    "slopes of each number": ([one("PRelu", arr(2, 3))], (2, 3)),
+    "powers of each number": ([one("Abs"), one("Pow", "1", np.array([2, 1, 0.5], dtype=np.float32))], (3,)),
+    "products and norms": ([one("ReduceProd", axes=[1]), one("ReduceLogSumExp", "1")], (2, 3)),
+    "a unit vector": ([one("LpNormalization", axis=0)], (4,)),
+    "the greatest of a vector": ([one("TopK", ints(2), outputs=["a", "b"]), one("Relu", "a")], (5,)),
     "Softmax of a vector": ([one("Softmax")], (4,)),
     "Softmax of rows": ([one("Softmax", axis=0), one("LogSoftmax", "1")], (2, 3)),
     "norms": ([one("LayerNormalization", arr(3), arr(3)), one("ReduceL2", "1", axes=[0], keepdims=0)], (2, 3)),

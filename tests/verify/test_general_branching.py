@@ -15,6 +15,7 @@ from ctbench.graph.ops import ReLU, Sigmoid
 from ctbench.regions import Box, Linf
 from ctbench.time_budget import Budget
 from ctbench.verify import BranchAndBound, Findings, Problem, branching, subproblems
+from ctbench.verify.maxima import without_maxima
 from ctbench.verify.subproblems import Root, Subproblems
 
 GENERATOR = torch.Generator()
@@ -50,6 +51,17 @@ def mlp(activation: Callable[[], nn.Module]) -> nn.Module:
     return nn.Sequential(nn.Linear(INPUTS, 5), activation(), nn.Linear(5, 4), activation(), nn.Linear(4, 3))
 
 
+class Greatest(nn.Module):
+    """The greatest of groups of activated values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(INPUTS, 9), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x)).unflatten(1, (3, 3)).amax(1))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], float]] = {  # and by how much weights are larger than usual
     "relu": (lambda: mlp(nn.ReLU), 2.0),
     "leaky relu": (lambda: mlp(lambda: nn.LeakyReLU(0.1)), 2.0),
@@ -61,6 +73,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], float]] = {  # and by how muc
     "exponential": (lambda: mlp(lambda: Apply(lambda x: torch.exp(x / 4))), 2.5),
     "square": (lambda: mlp(lambda: Apply(torch.square)), 1.3),
     "products": (Gated, 2.0),
+    "maxima": (Greatest, 2.0),
     "activated input": (lambda: nn.Sequential(nn.Sigmoid(), nn.Linear(INPUTS, 5), nn.Tanh(), nn.Linear(5, 3)), 4.0),
 }
 each_network = pytest.mark.parametrize("name", NETWORKS)
@@ -76,7 +89,7 @@ def problem(name: str, *, eps: float, samples: int = 4, seed: int = 0) -> Proble
         parameter *= size
     x = torch.rand(samples, INPUTS, dtype=torch.float64)
     graph = freeze(trace(model, (INPUTS,)), x)[0].detach()
-    return Problem.of_labels(graph, x, graph(x).argmax(1), Linf(eps=eps, clip=None))
+    return without_maxima(Problem.of_labels(graph, x, graph(x).argmax(1), Linf(eps=eps, clip=None)))
 
 
 def grid(region: Box, count: int = 41) -> Tensor:

@@ -54,7 +54,8 @@ def bounds(
 
     The network is bounded in eval mode (running statistics), in any mode. Gradients reach its parameters and x. Bounds
     are computed in the precision of the network. Those of a network in double precision are rounded outward, and hold
-    in the exact arithmetic of its weights. In single precision they have ordinary rounding errors.
+    in the exact arithmetic of its weights. In single precision they have ordinary rounding errors. An infinite
+    bound says nothing: a value may overflow, or may not be defined, e.g. a logarithm of what may be negative.
 
     Args:
         model: any network of supported layers, normalisation inside.
@@ -78,7 +79,7 @@ def bounds(
     """
     graph, region = _prepared(model, _region(model, x, threat, eps))
     like = region.hull.lower
-    method = _Method(find_domain(domain, **options), memory, like.device)
+    method = _Method(_domain(domain, options), memory, like.device)
     spec = every_output(len(like), graph.classes, like=like)
     both = method.lower_bounds(graph, region, torch.cat([spec, -spec], dim=1))
     return LogitBounds(both[:, : graph.classes], -both[:, graph.classes :])
@@ -96,7 +97,7 @@ def margin_bounds(
     memory: int | None = None,
     **options: Any,
 ) -> Tensor:
-    """Lower bounds of the margins z_y - z_k over the region, [B, K], 0 at k = y.
+    """Lower bounds of the margins z_y - z_k over the region, [B, K], 0 at k = y; -inf where nothing is known.
 
     y are labels, [B] integers; the other arguments are those of `bounds`.
 
@@ -105,13 +106,20 @@ def margin_bounds(
     """
     graph, region = _prepared(model, _region(model, x, threat, eps))
     like = region.hull.lower
-    method = _Method(find_domain(domain, **options), memory, like.device)
+    method = _Method(_domain(domain, options), memory, like.device)
     check_labels(y, graph.classes)
     if len(y) != len(like):
         raise ValueError(f"there are {len(y)} labels for {len(like)} inputs: give one label per input")
     y = y.long()
     rows = method.lower_bounds(graph, region, margin_rows(y, graph.classes, dtype=like.dtype))
     return like.new_zeros(len(y), graph.classes).scatter(1, wrong_classes(y, graph.classes), rows)
+
+
+def _domain(domain: str | Domain, options: dict[str, Any]) -> Domain:
+    """The domain of the arguments."""
+    if "clip" in options:
+        raise ValueError("clip belongs to the threat model: give e.g. Linf(0.1, clip=None) in place of eps and clip")
+    return find_domain(domain, **options)
 
 
 def _region(model: nn.Module, x: Tensor | Region, threat: Threat | None, eps: Radii | None) -> Region:
@@ -152,7 +160,8 @@ class _Method:
         size = max(1, self.memory // (self.domain.footprint(graph, spec.shape[1]) * spec.element_size()))
         parts = self._parts(_Part(self, graph, region, spec), len(spec), size)
         bound = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return torch.where(bound == torch.inf, torch.nan, bound)  # an overflow, which proves nothing
+        # an overflow, or a logarithm, a root or a quotient that may not be defined: nothing is known
+        return torch.where(bound < torch.inf, bound, -torch.inf)
 
     def _parts(self, compute: _Part, count: int, size: int) -> list[Tensor]:
         """The bounds of all samples, in parts of at most `size` samples."""

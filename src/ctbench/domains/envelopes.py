@@ -5,10 +5,10 @@
     another convex one    the slope below                        the tightest line of this slope, and the chord
     any other curve       the slopes below and above             the tightest lines of these slopes
     product               two shares in [0, 1]                   planes between those of McCormick
-    maximum               none                                   fixed planes
 
 Slopes are moved into the range of f' on the box (`admitted`). Any of them are sound, because the op computes offsets.
-If one entry of a box is narrowed, its lines alone are computed again (`put`).
+If one entry of a box is narrowed, its lines alone are computed again (`put`). A maximum has none of these: branch and
+bound writes it with ReLUs (`verify.maxima`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch import Tensor
 
 from ctbench.domains import backward
 from ctbench.domains.backward import Relaxed
-from ctbench.domains.relaxations import adaptive
+from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Elementwise, Lines, Node
-from ctbench.graph.ops import Planes, Product, ReLU
+from ctbench.graph.ops import Product, ReLU
 from ctbench.regions import Box
 
 Free = tuple[Tensor, ...]  # the free numbers of an op: none, those below, or those below and above
@@ -149,22 +149,6 @@ class ProductPlanes(Envelope):
         return self.op.planes(first, second, *free)
 
 
-@dataclass(frozen=True, eq=False)
-class Fixed(Envelope):
-    """Planes around a maximum, without free numbers."""
-
-    lines: Lines
-
-    def admitted(self, free: Free) -> Free:
-        return free
-
-    def around(self, free: Free) -> Relaxed:
-        return self.lines
-
-    def take(self, chosen: Tensor) -> Fixed:
-        return Fixed(Lines(*(None if line is None else line[chosen] for line in self.lines)))  # type: ignore[arg-type]
-
-
 def lined(op: Elementwise, box: Box, whole: Box | None = None) -> ReLULines | CurveLines:
     """What lies around a function of one value."""
     return ReLULines.of(op, box) if isinstance(op, ReLU) else CurveLines.of(op, box, whole)
@@ -175,12 +159,10 @@ def envelope(node: Node, boxes: Boxes, whole: Boxes | None = None) -> Envelope:
     box = boxes[node.inputs[0]]
     if isinstance(node.op, Elementwise):
         return lined(node.op, box, None if whole is None else whole[node.inputs[0]])
-    if isinstance(node.op, Product):
-        other = boxes[node.inputs[1]]
-        return ProductPlanes(node.op, box.lower, box.upper, other.lower, other.upper)
-    around = backward.lines_of(node, boxes, adaptive)
-    assert not isinstance(around, Planes)
-    return Fixed(around)
+    if not isinstance(node.op, Product):
+        raise no_rule("beta-CROWN", node.op)
+    other = boxes[node.inputs[1]]
+    return ProductPlanes(node.op, box.lower, box.upper, other.lower, other.upper)
 
 
 def begin(node: Node, boxes: Boxes) -> Free:
@@ -189,5 +171,5 @@ def begin(node: Node, boxes: Boxes) -> Free:
     if isinstance(node.op, Product):
         return torch.full_like(box.lower, 0.5), torch.full_like(box.lower, 0.5)
     if not isinstance(node.op, Elementwise):
-        return ()
+        raise no_rule("beta-CROWN", node.op)
     return node.op.tightest(box.lower, box.upper)[: 1 if node.op.convex else 2]

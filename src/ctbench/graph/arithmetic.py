@@ -99,8 +99,7 @@ def told_apart(build: Builder, path: str, first: Any, second: Any) -> tuple[Valu
         constant = build.number(other)
     else:
         raise UnsupportedLayerError(
-            f"'{path}' joins {described(first)} with {described(second)}: two values can be added and subtracted, "
-            f"and a product needs a constant; for anything else {REMEDY}"
+            f"'{path}' joins {described(first)} with {described(second)}: give numbers, tensors or values"
         )
     rank, name = len(value.shape), described(other)
     if not bool(constant.isfinite().all()):

@@ -153,10 +153,10 @@ def _eq(build: Builder, path: str, first: Any, second: Any) -> Value:
         raise UnsupportedLayerError(
             f"'{path}' asks whether numbers are equal that may not be whole: compare them by >= or <=, or round them"
         )
-    return _is_zero(build, path, difference)
+    return is_zero(build, path, difference)
 
 
-def _is_zero(build: Builder, path: str, x: Value) -> Value:
+def is_zero(build: Builder, path: str, x: Value) -> Value:
     """max(0, 1 - |x|)."""
     return build.append(path, ReLU(), _not(build, path, build.append(path, Abs(), x)))
 
@@ -211,9 +211,9 @@ def _truths(build: Builder, path: str, first: Any, second: Any) -> list[Value]:
 def _where(build: Builder, path: str, condition: Any, first: Any, second: Any) -> Value:
     """second + condition (first - second)."""
     add, multiply = READINGS[torch.add], READINGS[torch.mul]
-    if all(isinstance(each, int | float) for each in (first, second)) and isinstance(condition, Value):
-        chosen: Value = add(build, path, multiply(build, path, condition, first - second), second)
-        return chosen
+    if all(isinstance(each, int | float) for each in (first, second)):
+        # torch makes tensors of both numbers, in its default type and not in that of the network
+        first, second = (Constant(torch.tensor(each, device=build.like.device), repr(each)) for each in (first, second))
     shares: tuple[Value | Constant, Value | Constant]
     if isinstance(condition, Constant):
         mask = condition.tensor.to(build.like)
@@ -265,19 +265,25 @@ def before_softmax(build: Builder, path: str, x: Value, dim: int) -> Value:
     return replace(build.chain(path, moves, source), shape=x.shape)
 
 
+def compared_in_pairs(build: Builder, path: str, x: Value, dim: int) -> tuple[list[tuple[int, int]], Value]:
+    """Pairs of places along an axis, and for each pair whether its first entry reaches the other one, 1 or 0."""
+    size = x.shape[dim]
+    if size > MOST_ENTRIES:
+        raise UnsupportedLayerError(
+            f"'{path}' orders {size} entries, which are compared in pairs: at most {MOST_ENTRIES} are supported; leave "
+            f"out the choice, and compare the entries in the property"
+        )
+    pairs = [(first, later) for later in range(size) for first in range(later)]
+    duels = compose.along(build, path, x, [{i: Fraction(1), j: Fraction(-1)} for i, j in pairs], dim)
+    return pairs, build.append(path, Heaviside(), duels)
+
+
 def first_greatest(build: Builder, path: str, x: Value, dim: int) -> Value:
     """1 for the first greatest entry along an axis, and 0 for the others, in the shape of x."""
     x, size = before_softmax(build, path, x, dim), x.shape[dim]
-    if size > MOST_ENTRIES:
-        raise UnsupportedLayerError(
-            f"'{path}' chooses the greatest of {size} entries, which are compared in pairs: at most {MOST_ENTRIES} are "
-            f"supported; leave out the choice, and compare the entries in the property"
-        )
     if size == 1:
         return compose.given(build, path, build.like.new_ones(x.shape), x)
-    pairs = [(first, later) for later in range(size) for first in range(later)]
-    duels = compose.along(build, path, x, [{i: Fraction(1), j: Fraction(-1)} for i, j in pairs], dim)
-    won = build.append(path, Heaviside(), duels)  # whether the first entry of a pair reaches the other one
+    pairs, won = compared_in_pairs(build, path, x, dim)
     signs = [
         {place: Fraction(1 if i == entry else -1) for place, (i, j) in enumerate(pairs) if entry in (i, j)}
         for entry in range(size)
@@ -314,4 +320,4 @@ def _one_hot(build: Builder, path: str, x: Value, num_classes: int = -1) -> Valu
         raise UnsupportedLayerError(f"'{path}' takes numbers that may not be whole: give those of argmax")
     rows = build.move(path, lambda t: t.unsqueeze(-1).expand(*t.shape, num_classes), x, copies=True)
     numbers = torch.arange(num_classes, dtype=build.like.dtype, device=build.like.device)
-    return _is_zero(build, path, build.append(path, Shift(-numbers.view([1] * len(x.shape) + [-1])), rows))
+    return is_zero(build, path, build.append(path, Shift(-numbers.view([1] * len(x.shape) + [-1])), rows))

@@ -22,7 +22,6 @@ from ctbench.graph.ops import (
     Affine,
     AlongAxis,
     CappedExp,
-    Clamp,
     Exp,
     Given,
     Known,
@@ -242,15 +241,6 @@ def normalised(build: Builder, path: str, x: Value, eps: float, *, center: bool 
     most = math.sqrt(size - 1 if center else size) * (1 + 2.0**-50)
     result = build.append(path, Known(-most, most), product(build, path, moved, factor))
     return build.append(path, Normalised(eps), result, moved)
-
-
-def unit_vectors(build: Builder, path: str, x: Value, dim: int, eps: float) -> Value:
-    """x / max(|x|, eps), with the length |x| along an axis: its entries lie in [-1, 1]."""
-    squares = along(build, path, power(build, path, x, 2.0), total(x.shape[dim]), dim)
-    squares = build.append(path, Known(0.0, math.inf), squares)
-    length = build.append(path, Clamp(eps, math.inf), build.append(path, Power(0.5), squares))
-    most = 1 + 2.0**-50
-    return build.append(path, Known(-most, most), quotient(build, path, x, length))
 
 
 def rescaled(build: Builder, path: str, x: Value, weight: Tensor | None, bias: Tensor | None) -> Value:

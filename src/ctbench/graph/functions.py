@@ -215,9 +215,16 @@ def _getattr(build: Builder, path: str, x: Any, attribute: str) -> Any:
         return _sizes(x)
     if attribute == "ndim":
         return len(_sizes(x))
+    if attribute == "mT" and isinstance(x, Value):
+        return build.move(path, lambda tensor: tensor.mT, x)
     if attribute in ("T", "mT") and isinstance(x, Constant):
         return moved(path, x, getattr(x.tensor, attribute))
-    raise UnsupportedLayerError(f"'{path}' asks for .{attribute} of {described(x)}, which a graph does not have")
+    if attribute in ("values", "indices") and isinstance(x, Sequence):
+        return getattr(x, attribute)
+    raise UnsupportedLayerError(
+        f"'{path}' asks for .{attribute} of {described(x)}, which a graph does not have: it has .shape, .ndim, "
+        f".dtype, .device and .mT"
+    )
 
 
 @reads("dim")

@@ -74,7 +74,10 @@ def _group_norm(build: Builder, path: str, module: nn.GroupNorm, x: Value) -> Va
 @reads_module(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 def _instance_norm(build: Builder, path: str, module: Any, x: Value) -> Value:
     if module.track_running_stats:
-        raise UnsupportedLayerError(f"layer '{path}' normalises by running statistics: set track_running_stats=False")
+        raise UnsupportedLayerError(
+            f"layer '{path}' ({type(module).__name__}) normalises by running statistics: use a batch norm with its "
+            f"state, which computes the same in eval mode"
+        )
     return group_norm(build, path, x, x.shape[0], module.weight, module.bias, module.eps)
 
 
@@ -93,6 +96,18 @@ def _glu(build: Builder, path: str, module: nn.GLU, x: Value) -> Value:
 @reads_module(nn.CosineSimilarity)
 def _cosine(build: Builder, path: str, module: nn.CosineSimilarity, first: Any, second: Any) -> Value:
     return READINGS[nn.functional.cosine_similarity](build, path, first, second, module.dim, module.eps)  # type: ignore[no-any-return]
+
+
+@reads_module(nn.PairwiseDistance)
+def _distance(build: Builder, path: str, module: nn.PairwiseDistance, first: Any, second: Any) -> Value:
+    settings = (module.norm, module.eps, module.keepdim)
+    return READINGS[nn.functional.pairwise_distance](build, path, first, second, *settings)  # type: ignore[no-any-return]
+
+
+@reads_module(nn.LocalResponseNorm)
+def _local_response_norm(build: Builder, path: str, module: nn.LocalResponseNorm, x: Value) -> Value:
+    settings = (module.size, module.alpha, module.beta, module.k)
+    return READINGS[nn.functional.local_response_norm](build, path, x, *settings)  # type: ignore[no-any-return]
 
 
 # ------------------------------------------------------------------------------------- attention and transformers

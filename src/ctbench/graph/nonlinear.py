@@ -24,6 +24,7 @@ from ctbench.graph.builder import Builder, Constant, Value
 from ctbench.graph.functions import as_layer, described, dims_of_sample, moved, reads
 from ctbench.graph.ops import (
     Atan,
+    Concat,
     Cos,
     Elementwise,
     Erf,
@@ -93,11 +94,44 @@ for _layer, _targets in _LAYERS.items():
 def _pow(build: Builder, path: str, x: Any, exponent: Any) -> Value:
     if isinstance(exponent, Constant) and exponent.tensor.numel() == 1 and not exponent.tensor.requires_grad:
         exponent = exponent.tensor.item()
-    if not isinstance(x, Value) or not isinstance(exponent, int | float):
+    if isinstance(x, Value) and isinstance(exponent, int | float):
+        return compose.power(build, path, x, exponent)
+    if isinstance(x, Value) and isinstance(exponent, Constant) and not exponent.tensor.requires_grad:
+        value, exponents, _ = told_apart(build, path, x, exponent)
+        return _powers(build, path, value, exponents.expand(value.shape or (1,)))
+    if isinstance(exponent, Value) and isinstance(x, Constant | int | float):
+        return _exponential(build, path, x, exponent)
+    raise UnsupportedLayerError(
+        f"'{path}' is a power of {described(x)} with the exponent {described(exponent)}: one of them must be a number "
+        f"or a tensor without gradient; write torch.exp(y * torch.log(x)) for x ** y with x > 0"
+    )
+
+
+def _powers(build: Builder, path: str, x: Value, exponents: Tensor) -> Value:
+    """Powers with an exponent for each entry, [*shape]: the entries of one exponent at a time, put back in order."""
+    flat, numbers = compose.reshaped(build, path, x, (exponents.numel(),)), exponents.flatten().tolist()
+    order, parts = list[int](), list[Value]()
+    for number in sorted(set(numbers)):
+        places = [place for place, each in enumerate(numbers) if each == number]
+        entries = build.move(path, lambda t, places=places: t[:, places], flat, copies=True)  # type: ignore[misc]
+        parts.append(compose.power(build, path, entries, number))
+        order += places
+    joined = build.append(path, Concat(0, tuple(part.shape[0] for part in parts)), *parts)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return compose.reshaped(build, path, build.move(path, lambda t: t[:, back], joined, copies=True), x.shape)
+
+
+def _exponential(build: Builder, path: str, base: Constant | float, x: Value) -> Value:
+    """b^x = exp(x log b), for constants b > 0."""
+    value, constant, name = told_apart(build, path, base, x)
+    if constant.requires_grad or not bool((constant > 0).all()):
         raise UnsupportedLayerError(
-            f"'{path}' is a power with the exponent {described(exponent)}: give a value of the network and a number"
+            f"'{path}' is a power of {name}: give positive numbers without gradient; of a parameter b, store the "
+            f"logarithm, and write torch.exp(x * log_b)"
         )
-    return compose.power(build, path, x, exponent)
+    factor = constant.double().log().to(constant.dtype)
+    zeros = torch.zeros_like(factor)  # the factor is rounded
+    return build.append(path, Exp(), build.append(path, Scale(factor, zeros, zeros), value))
 
 
 @reads(torch.ceil, "ceil")
@@ -156,28 +190,6 @@ def _var(
 @reads(torch.std, "std")
 def _std(build: Builder, path: str, *args: Any, **kwargs: Any) -> Value:
     return compose.power(build, path, _var(build, path, *args, **kwargs), 0.5)
-
-
-@reads(F.normalize)
-def _normalize(
-    build: Builder, path: str, x: Value, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
-) -> Value:
-    if p != 2:
-        raise UnsupportedLayerError(f"'{path}' normalises by the norm p={p:g}: only p=2 is supported")
-    (place,) = dims_of_sample(path, dim, x.shape)
-    return compose.unit_vectors(build, path, x, place, eps)
-
-
-@reads(F.cosine_similarity, torch.cosine_similarity)
-def _cosine(build: Builder, path: str, first: Any, second: Any, dim: int = 1, eps: float = 1e-8) -> Value:
-    like = first if isinstance(first, Value) else second
-    sides = [
-        side if isinstance(side, Value) else compose.given(build, path, side.tensor[0].to(build.like), like)
-        for side in (first, second)
-    ]
-    (place,) = dims_of_sample(path, dim, sides[0].shape)
-    units = [compose.unit_vectors(build, path, side, place, eps) for side in sides]
-    return compose.summed(build, path, compose.product(build, path, *units), place)
 
 
 @reads(F.glu)
@@ -330,7 +342,9 @@ def _instance_norm(
     eps: float = 1e-5,
 ) -> Value:
     if not use_input_stats:
-        raise UnsupportedLayerError(f"'{path}' normalises by running statistics: use a batch norm")
+        raise UnsupportedLayerError(
+            f"'{path}' normalises by running statistics: use a layer such as nn.BatchNorm2d, with these statistics"
+        )
     return group_norm(build, path, x, x.shape[0], _constant(weight), _constant(bias), eps)
 
 
@@ -381,6 +395,9 @@ def mask(path: str, given: Any, causal: bool, rows: int, columns: int, like: Ten
         raise UnsupportedLayerError(f"'{path}' has a mask that depends on the input: give a constant mask")
     if tensor.is_floating_point():
         if not bool(((tensor == 0) | (tensor == -math.inf)).all()):
-            raise UnsupportedLayerError(f"'{path}' adds numbers to its scores: add them before, or give 0 and -inf")
+            raise UnsupportedLayerError(
+                f"'{path}' adds numbers to its scores: give 0 and -inf, or write it as "
+                f"torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(d) + mask, -1) @ v"
+            )
         tensor = tensor == 0
     return tensor[0] if tensor.dim() > 3 and len(tensor) == 1 else tensor

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ctbench.graph import arithmetic, comparisons, nonlinear  # noqa: F401  they fill the table
+from ctbench.graph import arithmetic, comparisons, nonlinear, orders, reductions  # noqa: F401  they fill the table
 from ctbench.graph.builder import Builder, Constant, Value
-from ctbench.graph.functions import READINGS, Reading, reads
+from ctbench.graph.functions import READINGS, Reading, described, reads
 from ctbench.graph.ops import UnsupportedLayerError
+from ctbench.graph.orders import Ordered
 
 
 def find(target: Any) -> Reading | None:
@@ -34,7 +35,9 @@ def _in_place(reading: Reading) -> Reading:
 
     def writing(build: Builder, path: str, first: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(first, Value):
-            raise UnsupportedLayerError(f"'{path}' writes into a constant: write a = f(a) for the in-place form")
+            raise UnsupportedLayerError(
+                f"'{path}' writes into {described(first)}: compute it before the forward, and store it as a buffer"
+            )
         return build.written(reading(build, path, first, *args, **kwargs), first)
 
     return writing
@@ -68,24 +71,37 @@ READINGS[torch.divide] = READINGS["divide"] = READINGS[torch.true_divide] = READ
 READINGS[torch.negative] = READINGS["negative"] = READINGS[torch.neg]
 
 
-def _extreme(pairwise: Reading, reduction: Reading | None, sign: float) -> Reading:
+def _extreme(pairwise: Reading, sign: float) -> Reading:
+    """The extreme of two tensors, or of the entries along a dimension, with its place."""
+
     def reading(build: Builder, path: str, x: Any, *args: Any, **kwargs: Any) -> Any:
         other = args[0] if args else kwargs.get("other", kwargs.get("dim"))
-        if isinstance(other, int):  # the values and their places; only the values can be read
-            dim, keepdim = other, bool(kwargs.get("keepdim", args[1] if len(args) > 1 else False))
-            if reduction is not None:
-                return reduction(build, path, x, dim, keepdim), None
-            turned = READINGS[torch.amax](build, path, READINGS[torch.neg](build, path, x), dim, keepdim)
-            return READINGS[torch.neg](build, path, turned), None
         if other is None:
             raise UnsupportedLayerError(f"'{path}' takes the extreme of all samples: name the dimension")
-        return pairwise(build, path, x, other)
+        if not isinstance(other, int):
+            return pairwise(build, path, x, other)
+        keepdim = bool(kwargs.get("keepdim", args[1] if len(args) > 1 else False))
+        choice = READINGS[torch.argmax if sign > 0 else torch.argmin]
+        values = _extreme_entries(build, path, x, other, keepdim, sign)
+        return Ordered(values, lambda: choice(build, path, x, other, keepdim))
 
     return reading
 
 
-reads(torch.max, "max")(_extreme(READINGS[torch.maximum], READINGS[torch.amax], 1.0))
-reads(torch.min, "min")(_extreme(READINGS[torch.minimum], READINGS.get(torch.amin), -1.0))
+def _extreme_entries(build: Builder, path: str, x: Value, dim: Any, keepdim: bool, sign: float) -> Value:
+    negative = READINGS[torch.neg]
+    turned = x if sign > 0 else negative(build, path, x)
+    result: Value = READINGS[torch.amax](build, path, turned, dim, keepdim)
+    return result if sign > 0 else negative(build, path, result)
+
+
+@reads(torch.amin, "amin")
+def _amin(build: Builder, path: str, x: Value, dim: Any, keepdim: bool = False) -> Value:
+    return _extreme_entries(build, path, x, dim, keepdim, -1.0)
+
+
+reads(torch.max, "max")(_extreme(READINGS[torch.maximum], 1.0))
+reads(torch.min, "min")(_extreme(READINGS[torch.minimum], -1.0))
 
 
 @reads("to", "type_as", "float", "double")

@@ -142,7 +142,7 @@ def _check_plain(model: nn.Module) -> None:
 def _check_statistics(model: nn.Module) -> None:
     """Raise ValueError if the running statistics of a batch norm are NaN or infinite, or a variance is negative."""
     for path, module in model.named_modules():
-        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             continue
         for name, least in (("running_mean", -torch.inf), ("running_var", 0.0)):
             statistic = getattr(module, name)

@@ -29,10 +29,12 @@ ELEMENTWISE = {
 # operators with an attribute "axis", and its default
 AXIS = {
     **{"ArgMax": 0, "ArgMin": 0, "Concat": 0, "Gather": 0, "LayerNormalization": -1, "LogSoftmax": -1},
-    **{"OneHot": -1, "Softmax": -1, "Split": 0},
+    **{"LpNormalization": -1, "OneHot": -1, "Softmax": -1, "Split": 0, "TopK": -1},
 }
 # reductions over axes, an attribute or the second input; all axes if there are none
-REDUCTIONS = frozenset(f"Reduce{name}" for name in ("Max", "Mean", "Min", "Sum", "Prod", "L1", "L2", "SumSquare"))
+REDUCTIONS = frozenset(
+    f"Reduce{name}" for name in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
+)
 
 Result = list[TracedValue | Array]
 

@@ -68,7 +68,8 @@ def _prelu(op: Operator) -> TracedValue:
     x, slope = op.value(), op.weight(1)
     channels = (1,) * (len(x.shape) - 2)
     if slope.numel() != 1 and tuple(slope.shape) not in ((x.shape[1], *channels), (1, x.shape[1], *channels)):
-        raise op.error(f"slopes of shape {tuple(slope.shape)} are not supported: give one, or one for each channel")
+        negative, slopes = op.call(F.relu, op.call(torch.neg, x)), op.operands()[1]  # torch has slopes of channels only
+        return op.call(torch.sub, op.call(F.relu, x), op.call(torch.mul, negative, slopes))
     layer = nn.PReLU(slope.numel(), device="meta")
     layer.weight = nn.Parameter(slope.flatten())
     return op.layer(layer, x)
@@ -84,10 +85,12 @@ def _shrink(op: Operator) -> TracedValue:
 
 @reads("Pow")
 def _pow(op: Operator) -> TracedValue:
-    exponent = op.constant(1)
-    if exponent is None or exponent.size != 1:
-        raise op.error("the exponent must be one number: split the value, and join the powers by Concat")
-    return op.call(torch.pow, op.value(), float(exponent.reshape(())))
+    exponent = op.argument(1)
+    if isinstance(exponent, np.ndarray) and exponent.size == 1:
+        return op.call(torch.pow, op.value(), float(exponent.reshape(())))
+    if all(isinstance(each, TracedValue) for each in op.inputs):
+        raise op.error("the power of two values is not supported: write it as Exp(Mul(y, Log(x))), for x > 0")
+    return op.call(torch.pow, *op.operands())
 
 
 # ----------------------------------------------------------------------------------------- softmax, normalisation
@@ -103,6 +106,15 @@ def _softmax(op: Operator) -> TracedValue:
             f"in opset {op.building.opset} it goes over all axes from {axis} on: export with opset 13 or newer"
         )
     return op.call(torch.softmax if op.kind == "Softmax" else torch.log_softmax, x, axis)
+
+
+@reads("LRN")
+def _local_response_normalization(op: Operator) -> TracedValue:
+    x, size = op.value(), op.attribute("size")
+    if size % 2 == 0:  # ONNX and torch begin such a window at different channels
+        raise op.error(f"size {size} is not supported, nor is it by runtimes: give an odd size")
+    alpha, beta, bias = op.attribute("alpha", single(1e-4)), op.attribute("beta", 0.75), op.attribute("bias", 1.0)
+    return op.call(F.local_response_norm, x, size, alpha, beta, bias)
 
 
 @reads("LayerNormalization")
@@ -132,58 +144,3 @@ def _group_normalization(op: Operator) -> TracedValue:
     scale, shift = scale.repeat_interleave(repeats), shift.repeat_interleave(repeats)
     layer = nn.GroupNorm(groups, x.shape[1], op.attribute("epsilon", single(1e-5)), device="meta")
     return op.layer(weighted(layer, scale, shift), x)
-
-
-# ----------------------------------------------------------------------------------------- sums, maxima, products
-
-
-@reads("ReduceSum", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare")
-def _reduce(op: Operator) -> TracedValue:
-    x, axes = op.value(), op.setting("axes", 1)
-    if not axes and op.attribute("noop_with_empty_axes", 0):
-        return x
-    axes = [op.axis(axis, len(x.shape)) for axis in axes or range(len(x.shape))]
-    kept = bool(op.attribute("keepdims", 1))
-    if op.kind == "ReduceMin":
-        return op.call(torch.neg, op.call(torch.amax, op.call(torch.neg, x), axes, kept))
-    if op.kind == "ReduceL1":
-        x = op.call(torch.abs, x)
-    elif op.kind != "ReduceSum":
-        x = op.call(torch.square, x)
-    total = op.call(torch.sum, x, axes, kept)
-    return op.call(torch.sqrt, total) if op.kind == "ReduceL2" else total
-
-
-@reads("Max", "Min", "Mean")
-def _joined(op: Operator) -> TracedValue:
-    """Of several values and constants, entry by entry."""
-    functions: dict[str, Callable[..., Tensor]] = {"Max": torch.maximum, "Min": torch.minimum, "Mean": torch.add}
-    first, *others = op.operands()
-    for other in others:
-        first = op.call(functions[op.kind], first, other)
-    return op.call(torch.div, first, float(len(op.inputs))) if op.kind == "Mean" else first
-
-
-@reads("GlobalMaxPool")
-def _global_max_pool(op: Operator) -> TracedValue:
-    return op.call(torch.amax, op.value(), list(range(2, len(op.value().shape))), True)
-
-
-@reads("CumSum")
-def _cumsum(op: Operator) -> TracedValue:
-    x = op.value()
-    axis = op.axis(int(np.asarray(op.constant(1)).reshape(())), len(x.shape))
-    if op.attribute("exclusive", 0):
-        raise op.error("exclusive=1 is not supported: subtract the input from the sum")
-    if not op.attribute("reverse", 0):
-        return op.call(torch.cumsum, x, axis)
-    return op.call(torch.flip, op.call(torch.cumsum, op.call(torch.flip, x, [axis]), axis), [axis])
-
-
-@reads("Einsum")
-def _einsum(op: Operator) -> TracedValue:
-    values = [
-        part if isinstance(part, TracedValue) else op.buffer(index, op.weight(index))
-        for index, part in enumerate(op.inputs)
-    ]
-    return op.call(torch.einsum, op.attribute("equation"), *values)

@@ -7,9 +7,7 @@ include the batch dimension of 1 of a file for one sample, and results keep the 
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from ctbench.onnx.building import Array, Operator, Shape, TracedValue
 from ctbench.onnx.gemm import Gemm
 from ctbench.onnx.table import reads
+from ctbench.onnx.windows import Layers, Window
 
 
 def single(number: float) -> float:
@@ -92,61 +91,17 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
     return weighted(nn.Linear(features, out, bias is not None, device="meta"), weight, bias)
 
 
-# ----------------------------------------------------------------------------------- convolution and pooling
+# ----------------------------------------------------------------------------------------------- convolution
 
 
-# The layer by the number of axes of the kernel.
-_Layers = dict[int, Callable[..., nn.Module]]
-_CONV: _Layers = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_CONV_TRANSPOSE: _Layers = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_MAX_POOL: _Layers = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_AVERAGE_POOL: _Layers = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A sliding window over the axes after the channels, with one number for each axis."""
-
-    kernel: Shape
-    stride: Shape
-    dilation: Shape
-    begin: Shape  # the padding before the first entry
-    end: Shape  # the padding after the last entry
-
-    @property
-    def even(self) -> bool:
-        return self.begin == self.end
-
-    @property
-    def sides(self) -> list[int]:
-        """The paddings in the order of F.pad: the last axis first."""
-        return [n for pair in zip(self.begin[::-1], self.end[::-1], strict=True) for n in pair]
-
-
-def _window(op: Operator, kernel: Sequence[int], sizes: Shape) -> _Window:
-    count = len(kernel)
-    if len(sizes) != count or count not in (1, 2, 3):
-        raise op.error(f"a kernel {list(kernel)} for {len(sizes)} axes is not supported: give 1 to 3 axes of each")
-    ones = (1,) * count
-    stride, dilation = tuple(op.attribute("strides", ones)), tuple(op.attribute("dilations", ones))
-    auto = op.attribute("auto_pad", "NOTSET")
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        missing = [
-            max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
-            for n, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)
-        ]
-        less, more = tuple(n // 2 for n in missing), tuple(n - n // 2 for n in missing)
-        begin, end = (less, more) if auto == "SAME_UPPER" else (more, less)
-    else:
-        pads = tuple(op.attribute("pads", (0,) * 2 * count)) if auto == "NOTSET" else (0,) * 2 * count
-        begin, end = pads[:count], pads[count:]
-    return _Window(tuple(kernel), stride, dilation, begin, end)
+_CONV: Layers = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_CONV_TRANSPOSE: Layers = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 @reads("Conv")
 def _conv(op: Operator) -> TracedValue:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
-    window = _window(op, weight.shape[2:], x.shape[2:])
+    window = Window.of(op, weight.shape[2:], x.shape[2:])
     if not window.even:
         x = op.call(F.pad, x, window.sides)
     groups = op.attribute("group", 1)
@@ -166,7 +121,7 @@ def _conv(op: Operator) -> TracedValue:
 @reads("ConvTranspose")
 def _conv_transpose(op: Operator) -> TracedValue:
     x, weight, bias = op.value(), op.weight(1), None if op.argument(2) is None else op.weight(2)
-    window = _window(op, weight.shape[2:], x.shape[2:])
+    window = Window.of(op, weight.shape[2:], x.shape[2:])
     more = tuple(op.attribute("output_padding", (0,) * len(window.kernel)))
     begin, end = _transposed_pads(op, window, x.shape[2:], more)
     groups = op.attribute("group", 1)
@@ -187,7 +142,7 @@ def _conv_transpose(op: Operator) -> TracedValue:
     return op.call(F.pad, result, [-n for pair in zip(begin[::-1], end[::-1], strict=True) for n in pair])
 
 
-def _transposed_pads(op: Operator, window: _Window, sizes: Shape, more: Shape) -> tuple[Shape, Shape]:
+def _transposed_pads(op: Operator, window: Window, sizes: Shape, more: Shape) -> tuple[Shape, Shape]:
     """What a transposed convolution cuts off before and after each axis."""
     wanted, auto = op.attribute("output_shape"), op.attribute("auto_pad", "NOTSET")
     if wanted is None and not auto.startswith("SAME"):
@@ -201,65 +156,6 @@ def _transposed_pads(op: Operator, window: _Window, sizes: Shape, more: Shape) -
     return (less, rest) if auto == "SAME_UPPER" else (rest, less)
 
 
-@reads("MaxPool")
-def _max_pool(op: Operator) -> TracedValue:
-    x = op.value()
-    window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
-    auto = op.attribute("auto_pad", "NOTSET")
-    if auto.startswith("SAME") and any(d != 1 for d in window.dilation):
-        raise op.error(f"auto_pad {auto} with dilations is not supported, as runtimes pad it differently: give pads")
-    if not window.even:  # every window that reaches beyond an edge also holds the entry at the edge
-        if any(d != 1 for d in window.dilation):
-            raise op.error("pads that differ before and after are not supported with dilations")
-        x = edge_padded(op, x, window.begin, window.end)
-    padding = window.begin if window.even else 0
-    layer = _MAX_POOL[len(window.kernel)](
-        window.kernel, window.stride, padding, window.dilation, ceil_mode=bool(op.attribute("ceil_mode", 0))
-    )
-    return op.layer(layer, x)
-
-
-def edge_padded(op: Operator, x: TracedValue, begin: Shape, end: Shape) -> TracedValue:
-    """The value with its outermost entries repeated along the last axes."""
-    for axis, (before, after) in enumerate(zip(begin, end, strict=True), len(x.shape) - len(begin)):
-        if before or after:
-            entries = np.pad(np.arange(x.shape[axis]), (before, after), "edge").tolist()
-            x = op.call(operator.getitem, x, (slice(None),) * axis + (entries,))
-    return x
-
-
-@reads("AveragePool")
-def _average_pool(op: Operator) -> TracedValue:
-    x = op.value()
-    window = _window(op, op.attribute("kernel_shape"), x.shape[2:])
-    padded, counted = any(window.begin + window.end), bool(op.attribute("count_include_pad", 0))
-    if any(d != 1 for d in window.dilation) or op.attribute("ceil_mode", 0):
-        raise op.error("dilations and ceil_mode are not supported: export with dilations 1 and ceil_mode 0")
-    if not window.even:
-        if not counted:
-            raise op.error("pads that differ before and after are not supported without count_include_pad=1")
-        x = op.call(F.pad, x, window.sides)
-    layer = _AVERAGE_POOL[len(window.kernel)](
-        window.kernel, window.stride, window.begin if window.even else 0, count_include_pad=counted or not padded
-    )
-    return op.layer(layer, x)
-
-
-@reads("GlobalAveragePool")
-def _global_average_pool(op: Operator) -> TracedValue:
-    return op.call(torch.mean, op.value(), list(range(2, len(op.value().shape))), True)
-
-
-@reads("ReduceMean", "ReduceMax")
-def _reduce(op: Operator) -> TracedValue:
-    x, axes = op.value(), op.setting("axes", 1)
-    if not axes and op.attribute("noop_with_empty_axes", 0):
-        return x
-    function = torch.mean if op.kind == "ReduceMean" else torch.amax
-    axes = [op.axis(axis, len(x.shape)) for axis in axes or range(len(x.shape))]
-    return op.call(function, x, axes, bool(op.attribute("keepdims", 1)))
-
-
 # --------------------------------------------------------------------------------- normalisation, activations
 
 
@@ -271,10 +167,10 @@ def _batch_normalization(op: Operator) -> TracedValue:
     if not op.attribute("spatial", 1):
         raise op.error("spatial=0 is not supported: export with one mean and variance per channel")
     rank = len(x.shape)
-    if rank not in (2, 3, 4):
-        raise op.error(f"inputs of {rank} axes are not supported: give 2 to 4")
+    if rank not in (2, 3, 4, 5):
+        raise op.error(f"inputs of {rank} axes are not supported: give 2 to 5")
     scale, shift, mean, variance = (op.weight(index) for index in range(1, 5))
-    kind = nn.BatchNorm2d if rank == 4 else nn.BatchNorm1d
+    kind = {4: nn.BatchNorm2d, 5: nn.BatchNorm3d}.get(rank, nn.BatchNorm1d)
     momentum = 1 - op.attribute("momentum", 0.9)  # ONNX weighs the old statistics, torch the new ones
     layer = kind(len(scale), op.attribute("epsilon", single(1e-5)), momentum, device="meta")
     layer.running_mean, layer.running_var = mean, variance

@@ -23,7 +23,17 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from ctbench.onnx import batchless, comparisons, curves, moves, operators, recurrent, resizing  # noqa: F401  they fill the table
+from ctbench.onnx import (  # noqa: F401  they fill the table
+    batchless,
+    comparisons,
+    curves,
+    moves,
+    operators,
+    recurrent,
+    reductions,
+    resizing,
+    windows,
+)
 from ctbench.onnx.building import (
     Array,
     BatchError,

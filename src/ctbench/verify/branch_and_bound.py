@@ -28,6 +28,7 @@ from torch import Tensor
 from ctbench import memory_budget
 from ctbench.time_budget import Budget, OutOfTime
 from ctbench.verify import branching, subproblems
+from ctbench.verify.maxima import without_maxima
 from ctbench.verify.problem import Findings, Problem, checked
 from ctbench.verify.raised import Raised
 from ctbench.verify.stages import Stage
@@ -91,7 +92,7 @@ class BranchAndBound(Stage):
         scale = memory_budget.scale(problem.x.device, self.memory)
         max_elements = max(1, int(scale * self.max_elements))
         memory = memory_budget.of(problem.x.device, self.memory)
-        root, lowest, frontier = subproblems.begin(problem, self.root_steps, max_elements, memory)
+        root, lowest, frontier = subproblems.begin(without_maxima(problem), self.root_steps, max_elements, memory)
         state = SearchState(problem.proof, lowest, budget)
         state.charge(torch.arange(len(problem), device=problem.x.device))
         values = sum(math.prod(node.shape) for node in problem.net.nodes)

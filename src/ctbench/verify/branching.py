@@ -21,7 +21,7 @@ from torch import Tensor
 from ctbench.domains import backward, beta_crown
 from ctbench.domains.backward import Relaxed
 from ctbench.domains.beta_crown import Bounds, ByNode, Multipliers, Relaxation
-from ctbench.domains.envelopes import Boxes, Fixed, Lined
+from ctbench.domains.envelopes import Boxes, Lined
 from ctbench.graph import Affine, Graph, Lines, Op, walk_forward
 from ctbench.graph.ops import Planes, Smooth
 from ctbench.graph.ops.piecewise import Kinked
@@ -109,8 +109,6 @@ class Scores:
         heights = dict(losses)
         for reader, a in bounds.relaxed.items():
             inputs, envelope = graph.nodes[reader].inputs, relaxation.around[reader]
-            if isinstance(envelope, Fixed):
-                continue
             around, is_lined = envelope.around(free.of(reader)), isinstance(envelope, Lined)
             below, above = _between(around, [values[i] for i in inputs])
             lost = a.clamp(min=0) * (values[reader] - below) + a.clamp(max=0) * (values[reader] - above)

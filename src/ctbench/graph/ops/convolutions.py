@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.graph.ops.base import Affine, Op, Shape, UnsupportedLayerError, lower
+from ctbench.graph.ops.base import Affine, Op, Shape, lower
 from ctbench.graph.ops.moves import Reshape, rearrangement
 
 FOURIER = ("cuda",)  # devices that may compute convolutions in double precision by Fourier transforms
@@ -179,30 +179,33 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, shape: Shape, weight: Tensor, *s
 
 @lower.register
 def _(module: nn.Conv2d, shape: Shape) -> Op | Sequence[Op]:
-    left, right, top, bottom = module._reversed_padding_repeated_twice  # also for "same" and "valid"
-    if module.padding_mode == "zeros" and (not isinstance(module.padding, str) or (left, top) == (right, bottom)):
-        padding = (top, left) if isinstance(module.padding, str) else module.padding
-        return _convolution(module, shape, module.weight, module.stride, padding, module.dilation)
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    padded = rearrangement(lambda x: F.pad(x, (left, right, top, bottom), mode=mode), shape)
-    shape = padded[-1].shape(shape)
-    return *padded, _convolution(module, shape, module.weight, module.stride, (0, 0), module.dilation)
+    before, padding = padded(module, shape)
+    shape = before[-1].shape(shape) if before else shape
+    return *before, _convolution(module, shape, module.weight, module.stride, padding, module.dilation)
 
 
 @lower.register
 def _(module: nn.Conv1d, shape: Shape) -> Op | Sequence[Op]:
-    if isinstance(module.padding, str) or module.padding_mode != "zeros":
-        raise UnsupportedLayerError(
-            f"Conv1d with padding={module.padding!r}, padding_mode={module.padding_mode!r} is not supported: "
-            f"give the zeros to pad as numbers"
-        )
     if len(shape) != 2:
         raise ValueError(f"the layer takes (channels, length), its input has shape {shape}")
+    before, padding = padded(module, shape)
+    shape = before[-1].shape(shape) if before else shape
     image = (shape[0], 1, shape[1])  # of height 1
-    sides = ((1, *module.stride), (0, *module.padding), (1, *module.dilation))
+    sides = ((1, *module.stride), (0, *padding), (1, *module.dilation))
     op = _convolution(module, image, module.weight.unsqueeze(2), *sides)
     channels, _, length = op.shape(image)
-    return Reshape(shape, image), op, Reshape((channels, 1, length), (channels, length))
+    return *before, Reshape(shape, image), op, Reshape((channels, 1, length), (channels, length))
+
+
+def padded(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, shape: Shape) -> tuple[tuple[Op, ...], tuple[int, ...]]:
+    """The ops that pad the inputs of a layer, and the zeros that the convolution pads itself on each side."""
+    if module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        return (), tuple(module.padding)
+    ends = module._reversed_padding_repeated_twice  # also for "same" and "valid"; the last side first
+    if module.padding_mode == "zeros" and ends[::2] == ends[1::2]:
+        return (), tuple(ends[::2][::-1])
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    return rearrangement(lambda x: F.pad(x, tuple(ends), mode=mode), shape), (0,) * (len(ends) // 2)
 
 
 class ConvTranspose(Affine):

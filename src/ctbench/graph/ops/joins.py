@@ -100,7 +100,9 @@ def _(module: nn.MaxPool2d | nn.MaxPool3d, shape: Shape) -> Op | Sequence[Op]:
     """The entries of each window, and their maximum: along each side, a window has places of its own."""
     sides, pool = (2, F.max_pool2d) if isinstance(module, nn.MaxPool2d) else (3, F.max_pool3d)
     if module.return_indices:
-        raise UnsupportedLayerError(f"MaxPool{sides}d with return_indices=True is not supported: use only the values")
+        raise UnsupportedLayerError(
+            f"MaxPool{sides}d with return_indices=True is not supported: set return_indices=False"
+        )
     if len(shape) != sides + 1:
         raise ValueError(f"the layer takes (channels, {SIDES[sides]}), its input has shape {shape}")
     settings = (module.kernel_size, module.stride, module.padding, module.dilation)

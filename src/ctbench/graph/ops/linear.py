@@ -125,7 +125,7 @@ class BatchNorm(Op):
     2021, section 3.3), and the running statistics are updated. Otherwise it is computed from the running statistics.
     """
 
-    module: nn.BatchNorm1d | nn.BatchNorm2d
+    module: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         raise ValueError("this batch norm has no statistics yet: call freeze(graph, x) first")
@@ -203,13 +203,10 @@ class Moments(torch.autograd.Function):
         return torch.addcmul(by_mean.view_as(mean) / count - slope * mean, slope, x), None
 
 
-@lower.register
-def _(module: nn.BatchNorm1d, shape: Shape) -> Op:
-    return BatchNorm(module)
-
-
-@lower.register
-def _(module: nn.BatchNorm2d, shape: Shape) -> Op:
+@lower.register(nn.BatchNorm1d)
+@lower.register(nn.BatchNorm2d)
+@lower.register(nn.BatchNorm3d)
+def _(module: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, shape: Shape) -> Op:
     return BatchNorm(module)
 
 

@@ -17,7 +17,7 @@ from ctbench.graph.ops.activations import scaled
 from ctbench.graph.ops.along import CUBIC, Weights, along, interpolated, resampled, window_means
 from ctbench.graph.ops.averages import AdaptiveAvgPool2d, AvgPool2d
 from ctbench.graph.ops.base import Op, Shape, UnsupportedLayerError, lower
-from ctbench.graph.ops.convolutions import Conv3d, ConvTranspose2d, ConvTranspose3d
+from ctbench.graph.ops.convolutions import SIDES, Conv3d, ConvTranspose2d, ConvTranspose3d, padded
 from ctbench.graph.ops.moves import Reshape, rearrangement
 
 # the modes of interpolation, and how many sides they have
@@ -172,14 +172,13 @@ def _(module: nn.ConvTranspose1d, shape: Shape) -> Op | Sequence[Op]:
 
 
 @lower.register
-def _(module: nn.Conv3d, shape: Shape) -> Op | Sequence[Op]:
-    if isinstance(module.padding, str) or module.padding_mode != "zeros":
-        raise UnsupportedLayerError(
-            f"Conv3d with padding={module.padding!r}, padding_mode={module.padding_mode!r} is not supported: give the "
-            f"zeros to pad as numbers"
-        )
-    stride, padding, dilation = (numbers(side, 3) for side in (module.stride, module.padding, module.dilation))
-    return Conv3d(module.weight, module.bias, stride, padding, dilation, module.groups, shape)
+def _(module: nn.Conv3d, shape: Shape) -> Sequence[Op]:
+    if len(shape) != 4:
+        raise ValueError(f"the layer takes (channels, {SIDES[3]}), its input has shape {shape}")
+    before, padding = padded(module, shape)
+    shape = before[-1].shape(shape) if before else shape
+    stride, dilation = (numbers(side, 3) for side in (module.stride, module.dilation))
+    return *before, Conv3d(module.weight, module.bias, stride, padding, dilation, module.groups, shape)
 
 
 @lower.register
