@@ -129,21 +129,51 @@ NO_FILE = "it is a folder, but a file is expected: name a file, or choose anothe
         (["train", "nowhere.json"], "nowhere.json: there is no such file or folder: check the path"),
         (["train", "folder.json"], f"folder.json: {NO_FILE}"),
         ([*SHORT, "--out", "file"], f"file: {NO_FOLDER}"),
-        ([*SHORT, "--out", "file/run"], f"file/run: {NO_FOLDER}"),
+        ([*SHORT, "--out", "file/run"], f"file: {NO_FOLDER}"),
         (["certify", "RUN", "--out", "file/a.jsonl"], f"file: {NO_FOLDER}"),
         (
             ["certify", "RUN", "--out", "left.jsonl"],
             f"left.jsonl.unfinished (to become left.jsonl; remove it if it was left over): {NO_FILE}",
         ),
+        (["certify", "nowhere", "--out", "folder.json"], f"folder.json: {NO_FILE}"),
+        (["radius", "nowhere", "--out", "file/a.jsonl"], f"file: {NO_FOLDER}"),
+        (["analyse", "nowhere", "--out", "file/analyses"], f"file: {NO_FOLDER}"),
+        (["report", "nowhere", "--out", "file/pages"], f"file: {NO_FOLDER}"),
+        (["agree", "nowhere", "nowhere", "--difficulty", "file/a.csv"], f"file: {NO_FOLDER}"),
+        (["compare", "nowhere", "--plot", "natural,certified", "--figure", "file/a.png"], f"file: {NO_FOLDER}"),
+        (["curves", "nowhere", "--figure", "folder.png"], f"folder.png: {NO_FILE}"),
         (["vnncomp", "nowhere.csv"], "nowhere.csv: there is no such file or folder: check the path"),
         (["vnncomp", "folder.json"], f"folder.json: {NO_FILE}"),
     ],
 )
 def test_what_the_system_refuses_is_named_with_what_to_do(fails, run, arguments, said):
     Path("file").touch()
-    for name in ("folder.json", "left.jsonl.unfinished"):
+    for name in ("folder.json", "folder.png", "left.jsonl.unfinished"):
         Path(name).mkdir()
     assert fails(*(run if part == "RUN" else part for part in arguments)) == f"ctbench: error: {said}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "nowhere", "--pareto", "natural,certified", "--figure"],
+        ["curves", "nowhere", "--figure"],
+        ["corruptions", "nowhere", "--figure"],
+        ["analyse", "nowhere", "--plot"],
+    ],
+)
+def test_a_picture_of_another_kind_is_refused_before_the_work(fails, arguments):
+    assert f"{arguments[-1]} is a.pdf: give a file that ends in .png or .svg" in fails(*arguments, "a.pdf")
+
+
+@pytest.mark.parametrize("command", ["train", "show", "tune"])
+def test_a_field_that_is_changed_twice_is_refused(fails, command):
+    more = ["--space", "l1=0,1", "--trials", 1, "--out", "study"] if command == "tune" else []
+    twice = ["--set", "epochs=3", "--set", "l1=0", "--set", "epochs=4"]
+    said = "epochs is given twice, by --set epochs=3 and by --set epochs=4: give it once"
+    assert said in fails(command, "digits_ibp", *twice, *more)
+    said = "threat.eps is given twice, by --eps 0.2 and by --set threat.eps=0.1: give it once"
+    assert said in fails(command, "digits_ibp", "--eps", 0.2, "--set", "threat.eps=0.1", *more)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])

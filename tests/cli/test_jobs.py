@@ -1,5 +1,6 @@
 """Jobs of `ctbench certify`: parts that are merged, workers, time limits, and interruptions."""
 
+import errno
 import json
 import os
 import re
@@ -172,7 +173,11 @@ def test_an_impossible_folder_for_open_samples_is_refused_before_anything_is_cer
     Path("file").touch()
     assert "file: it is a file, but a folder is expected" in fails("certify", run, "--export", "file")
     Path("open").mkdir()
-    monkeypatch.setattr("os.access", lambda *_: False)
+
+    def refused(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "no", "open/tmp")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
     assert "open: no permission to read or write it" in fails("certify", run, "--export", "open")
     assert not (run / "certified").exists()
 

@@ -63,6 +63,21 @@ def test_a_module_of_ones_own_is_trained_certified_attacked_and_compared(own, su
     assert "--model MODULE:FUNCTION" in fails("certify", "mine", *data)
 
 
+def test_a_report_shows_the_images_of_data_of_ones_own_if_they_are_given(own, succeeds):
+    given = ("--model", f"{own}:net", "--data-from", f"{own}:data")
+    succeeds("train", "digits_ibp", *SHORT, *given, "--out", "mine", "--quiet")
+    succeeds("certify", "mine", "--data-from", f"{own}:data", "--stages", "fast", "--counterexamples")
+    page = Path("report/run-mine.html")
+    succeeds("report", "mine")
+    assert "own (ctbench report --data-from MODULE:FUNCTION gives them)" in page.read_text()
+    succeeds("report", "mine", "--data-from", f"{own}:other_data")
+    assert "the data that were given (--data-from) are not those of this run" in page.read_text()
+    assert 'alt="test image' not in page.read_text()
+    succeeds("report", "mine", "--data-from", f"{own}:data")
+    assert 'alt="test image' in page.read_text()
+    assert "No test images" not in page.read_text()
+
+
 def test_a_function_of_data_takes_the_place_of_a_data_set(own, succeeds, fails, run):
     options = ("--data-from", f"{own}:data", "--eps", "0.01", "--stages", "fast")
     out = succeeds("certify", f"{own}:net", *options)

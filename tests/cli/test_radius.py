@@ -37,6 +37,13 @@ def test_radius_refuses_a_tolerance_above_the_largest(fails, run):
     assert "tolerance is 0.2" in message
 
 
+@pytest.mark.parametrize("option", ["--largest", "--tolerance"])
+@pytest.mark.parametrize("value", ["-1", "0", "nan", "inf"])
+def test_a_radius_that_is_none_is_named_with_its_option(fails, run, option, value):
+    message = fails("radius", run, f"{option}={value}")
+    assert f"argument {option}: '{value}' is not a radius above 0, e.g. 0.1 or 8/255" in message
+
+
 @pytest.fixture
 def certified(succeeds, run):
     succeeds("certify", run, "--samples", 20, "--eps", "0.01,0.03,0.06")

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from ctbench.cli import demo, main, pictured
 from ctbench.cli.repeating import repeated
 from ctbench.packs.archive import write
 from ctbench.results import RunFolder, jsonl
+from ctbench.results.checking import sealed
 
 
 @pytest.fixture
@@ -24,17 +26,18 @@ def certified(succeeds, run) -> Path:
 
 
 def test_report_writes_pages_about_runs_and_packs(succeeds, certified, tmp_path):
-    succeeds("pack", certified, "-o", tmp_path / "packed.zip")
+    succeeds("train", certified / "recipe.json", "--seed", 1, "--out", "other", "--quiet")
+    succeeds("certify", "other", "--samples", 20, "--stages", "fast", "--eps", "0.1", "--counterexamples")
+    succeeds("pack", "other", "-o", tmp_path / "packed.zip")
     out = succeeds("report", certified, tmp_path / "packed.zip", "--title", "My & runs", "--out", "pages")
     assert out == "pages/index.html: a browser opens this file\n"
     pages = {path.name for path in Path("pages").glob("*.html")}
     assert pages == {"index.html", "curves.html", "agreements.html", "run-run.html", "run-packed.html"}
     assert "<title>My &amp; runs</title>" in Path("pages/index.html").read_text()
-    for name in ("run-run.html", "run-packed.html"):
+    for name, folder in (("run-run.html", certified), ("run-packed.html", Path("other"))):
         words = Path("pages", name).read_text()
-        falsified = sum(
-            record.verdict == "falsified" for record in RunFolder(certified).certification("linf-0.1").read()
-        )
+        records = RunFolder(folder).certification("linf-0.1").read()
+        falsified = sum(record.verdict == "falsified" for record in records)
         assert words.count('alt="the counterexample of sample') == min(falsified, 12) > 0
         assert words.count('alt="the difference') == min(falsified, 12)
         assert "No test images" not in words
@@ -44,6 +47,75 @@ def test_report_writes_pages_about_runs_and_packs(succeeds, certified, tmp_path)
         .with_name("run-run.html")
         .read_text()
     )
+
+
+def test_a_run_and_its_pack_are_shown_once(succeeds, fails, certified):
+    succeeds("pack", certified, "-o", "one.zip")
+    shutil.copyfile("one.zip", "two.zip")
+    said = succeeds("report", "one.zip", certified, "two.zip", "--out", "pages").splitlines()
+    assert said == [
+        f"one.zip is a pack of the run {certified}, which is shown once",
+        f"two.zip is a pack of the run {certified}, which is shown once",
+        "pages/index.html: a browser opens this file",
+    ]
+    assert {path.name for path in Path("pages").glob("run-*.html")} == {"run-run.html"}
+    assert re.search(r"also given as</dt><dd>one\.zip, two\.zip<", Path("pages/run-run.html").read_text())
+    assert "two.zip is a pack of the run one.zip" in succeeds("report", "one.zip", "two.zip", "--out", "pages")
+    assert {path.name for path in Path("pages").glob("run-*.html")} == {"run-one.html"}
+    assert "is given twice" in fails("report", certified, "one.zip", "one.zip", "--out", "pages")
+
+
+def test_a_pack_with_other_records_or_another_recipe(succeeds, certified):
+    succeeds("pack", certified, "-o", "one.zip")
+    succeeds("certify", certified, "--samples", 30, "--stages", "fast", "--eps", "0.1", "--resume", "--counterexamples")
+    said = succeeds("report", certified, "one.zip", "--out", "pages")
+    assert "shown once; its own records in certified/linf-0.1.json, certified/linf-0.1.jsonl are not shown" in said
+    jsonl.write_json(certified / "recipe.json", jsonl.read_json(certified / "recipe.json") | {"source": "another"})
+    assert "pack of" not in succeeds("report", certified, "one.zip", "--out", "pages")
+    assert {path.name for path in Path("pages").glob("run-*.html")} == {"run-run.html", "run-one.html"}
+
+
+def test_a_report_shows_what_was_analysed_and_tested_on_corrupted_images(succeeds, certified):
+    other = Path("runs/other")
+    shutil.copytree(certified, other)
+    for path in (certified, other):
+        succeeds("analyse", path, "--what", "fragmentation,box-growth", "--eps", "0.1", "--samples", 20)
+        succeeds("corruptions", path, "--samples", 20, "--kinds", "fog", "--severities", "1,5")
+    succeeds("report", certified, other, "--out", "pages")
+    page, compared = Path("pages/run-run.html").read_text(), Path("pages/analyses.html").read_text()
+    assert '<h3 id="run-run-analysis-fragmentation">fragmentation</h3>' in page
+    assert "The share of neurons that switch in the region" in page
+    assert "Unstable neurons (share)" in page
+    assert '<h2 id="analysis-box-growth-digits-at-0.1">box-growth: digits, linf eps 0.1</h2>' in compared
+    assert "Corrupted images: digits, ours-20" in compared
+    assert Path("pages/files/run-run-analysis-fragmentation.csv").read_text().startswith("analysis,run,method")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"eps": "x"},
+        {"eps": [0.1]},
+        {"points": [{"x": "y", "values": {"a": 1.0}}, {"x": 1.0, "values": {"a": 1.0}}]},
+        {"points": [{"x": None, "values": {"a": "x", "b": [], "c": {}}}]},
+        {"points": [{"x": None, "values": {"layer 1: a": 1e400, "layer 2: a": 1.0}}]},
+        {"points": [5]},
+        {"start": "x"},
+        {"start": 10**400},
+    ],
+)
+def test_a_pack_with_an_analysis_of_anything_gets_pages_or_one_line(capsys, certified, tmp_path, change):
+    record = {"eps": 0.1, "start": 0, "stop": 2, "digest": "d", "seconds": 1.0, "points": []} | change
+    jsonl.append(tmp_path / "own.jsonl", [sealed(record)])
+    jsonl.write_json(tmp_path / "own.json", sealed({"analysis": [1], "options": 5, "dataset": {}, "train_eps": "x"}))
+    kept = {path.relative_to(certified).as_posix(): path for path in certified.rglob("*.json*") if path.is_file()}
+    write(Path("odd.zip"), kept | {f"analysed/{name}": tmp_path / name for name in ("own.json", "own.jsonl")}, {})
+    status, said = main(["report", "odd.zip", "--out", "x"]), capsys.readouterr()
+    assert status in (0, 2)
+    if status:
+        assert said.err.startswith("ctbench: error: odd.zip")
+        assert said.err.count("\n") == 1
+        assert not Path("x").exists()
 
 
 def test_the_command_of_a_page_repeats_the_records(succeeds, certified, tmp_path):

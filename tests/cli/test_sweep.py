@@ -1,12 +1,13 @@
 """`ctbench sweep`: several recipes, trained, certified and compared, whatever fails."""
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.cli.short import shortened
+from tests.cli.short import TINY, shortened
 
 from ctbench.cli import demo, main, sweep
 from ctbench.cli.arguments.sweep import seeds
@@ -243,6 +244,7 @@ def test_a_method_that_varies_after_its_field_does_not_undo_it():
         (["--grid", "epochs=1", "--grid", "epochs=2"], "epochs is given twice by --set, --grid and --seeds"),
         (["--grid", "epochs=1,2", "--set", "epochs=2"], "epochs is given twice by --set, --grid and --seeds"),
         (["--grid", "seed=1,2", "--seeds", "2"], "seed is given twice by --set, --grid and --seeds"),
+        (["--set", "epochs=1", "--set", "epochs=2"], "epochs is given twice, by --set epochs=1 and by --set epochs=2"),
         (["--grid", "method.ration=0.1,0.2"], "has no field 'ration'"),
         (["--grid", "method.ratio=0.5,1/2"], "method.ratio=0.5 and digits_sabr,method.ratio=1_2 are the same run"),
         (["--grid", "method.ratio=0.1,nan"], "ratio"),
@@ -260,6 +262,20 @@ def test_a_method_that_varies_after_its_field_does_not_undo_it():
 def test_sweep_refuses_changes_before_it_trains(fails, tmp_path, options, expected, dry):
     assert expected in fails("sweep", "digits_sabr", "--out", tmp_path / "new", *options, *dry)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no files, whatever its permissions say")
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_folder_that_takes_no_files_is_named_before_anything_is_trained(fails, dry):
+    said = "no permission to read or write it: change the permissions, or choose another place"
+    assert fails("sweep", "digits_ibp", "--out", "/proc/runs", *dry) == f"ctbench: error: /proc: {said}\n"
+
+
+def test_no_table_is_shown_of_runs_that_all_failed(capsys, tmp_path, here):
+    assert main(["sweep", "digits_ibp", *TINY, "--set", "optimizer.lr=1e30", "--out", str(tmp_path), "--quiet"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "not all of the 1 runs could be trained" in said.err
 
 
 def test_recipes_that_become_the_same_run_are_refused(fails, tmp_path):

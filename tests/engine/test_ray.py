@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from tests.engine import fated
 from tests.engine.clusters import ROOT, Cluster, cluster, kill
 from tests.engine.test_engines import alive
 
-from ctbench.results import Verdict, jsonl
+from ctbench.recipes import recipe
+from ctbench.results import Study, Verdict, jsonl
+from ctbench.tuning import tune
 from ctbench.verify import certify
 
 pytestmark = [
@@ -130,6 +133,37 @@ def test_what_cannot_be_is_refused_in_a_line_each(two_nodes):
     assert "of the Ray cluster, and 9.9 here: install the same version on all nodes" in said["version"]
     assert said["busy"].startswith("ValueError: no worker of 1 CPU could start on the Ray cluster within 2 seconds")
     assert len(said) == 11
+
+
+def test_a_study_on_a_cluster_is_that_of_one_process(two_nodes, tmp_path):
+    changes = ["network.width=2", "network.batch_norm=false", "epochs=2", "train_samples=200", "shi=0", "ramp.end=1"]
+    space, stages = (
+        "robust_weight=0.5,1.0",
+        ["--bound", "interval", "--trial-stages", "interval", "--stages", "interval"],
+    )
+    options = ["--trials", 2, "--samples", 9, "--pruner", "none", "--quiet", "--on", "ray", "--out", tmp_path / "ray"]
+    set_all = [f"--set={change}" for change in changes]
+    with two_nodes.driver(
+        "-m", "ctbench", "tune", "digits_ibp", "--space", space, *set_all, *stages, *options
+    ) as driver:
+        ended_well(driver)
+    here = tune(
+        recipe("digits_ibp").with_changes(changes),
+        [space],
+        out=tmp_path / "here",
+        trials=2,
+        samples=9,
+        pruner="none",
+        bound="interval",
+        trial_stages="interval",
+        stages="interval",
+    )
+    there = Study.read(tmp_path / "ray")
+    assert there.content == here.content
+    assert [replace(trial, seconds=0.0) for trial in there.trials] == [
+        replace(trial, seconds=0.0) for trial in here.trials
+    ]
+    assert [run.weights.read_bytes() for run in there.runs] == [run.weights.read_bytes() for run in here.runs]
 
 
 def swept(folder: Path, on: str) -> list[object]:

@@ -123,12 +123,24 @@ def test_rows_are_separated_by_the_method_and_by_what_differs_within_one(make):
     assert separating(rows, over=("l1", "swa.every")) == ("method",)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("lr", "did you mean optimizer.lr? "), ("metod", "did you mean method? "), ("zzzzz", "")]
+)
+def test_a_field_that_no_run_has_gets_near_ones_and_where_all_are(make, name, meant):
+    with pytest.raises(ValueError, match="no run has the field") as error:
+        groups(make("ibp", 0, 2, optimizer={"lr": 0.1}, **{f"field_{n}": n for n in range(99)}), by=(name,))
+    assert str(error.value) == (
+        f"no run has the field {name!r}: {meant}ctbench show RUN/recipe.json lists the fields of a recipe; besides, "
+        f"there are run, dataset, network, norm, eps, seed"
+    )
+
+
 def test_what_must_not_be_averaged_is_refused(make, tmp_path):
     with pytest.raises(ValueError, match=r"ibp-0-2-100 and ibp-0-3-100 both have seed 0: give each run once"):
         groups(make("ibp", 0, 2), make("ibp", 0, 3))
     with pytest.raises(ValueError, match=r"certified on 10 samples and ibp-1-2-80 on other ones, 8"):
         groups(make("ibp", 3, 2), make("ibp", 1, 2, samples=8))
-    with pytest.raises(ValueError, match=r"no run has the field 'sed': choose from dataset, eps, "):
+    with pytest.raises(ValueError, match=r"no run has the field 'sed': did you mean seed\? ctbench show RUN/recipe"):
         groups(make("ibp", 4, 2), over=("sed",))
     with pytest.raises(ValueError, match=r"differ in epochs"):
         groups(make("ibp", 6, 2), make("ibp", 1, 2, epochs=3))

@@ -236,6 +236,37 @@ def test_a_finished_study_is_only_read(tuned, folder, monkeypatch):
     assert {path: path.read_bytes() for path in folder.path.rglob("*.json*")} == before
 
 
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda lines: [*lines[:1], "garbage\n", *lines[2:]], 2),
+        (lambda lines: [*lines[:2], lines[2].replace("complete", "failed").replace("pruned", "failed")], 3),
+        (lambda lines: lines[:2], 3),
+        (lambda lines: [*lines[:2], lines[2].rstrip()], 3),
+        (lambda lines: [*lines, lines[2]], 4),
+        (lambda lines: [*lines, '{"trial": 3'], 4),
+        (lambda lines: [], 1),
+    ],
+)
+def test_damaged_trials_of_a_finished_study_are_named_and_not_written_again(tuned, folder, damage, line):
+    tuned()
+    folder.trials.write_text("".join(damage(folder.trials.read_text().splitlines(keepends=True))))
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=rf"trials\.jsonl, line {line}: ") as error:
+        tuned()
+    assert "\n" not in str(error.value)
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_study_without_its_journal_loses_no_trial(tuned, folder):
+    tuned()
+    folder.journal.unlink()
+    before = folder.trials.read_bytes()
+    with pytest.raises(ValueError, match=r"trials\.jsonl, line 1: not as the study left it, by journal\.jsonl"):
+        tuned()
+    assert folder.trials.read_bytes() == before
+
+
 def test_a_study_goes_on_with_more_trials_until_it_has_chosen(tuned, folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("ctbench.tuning.searching.Search._choose", lambda _: 1 / 0)

@@ -14,6 +14,8 @@ SHOWN = 20  # indices of samples at most
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.difficulty:
+        check_place(args.difficulty)
     runs = [zoo.working_copy(run) for run in args.runs]
     certifications = [certification_of(run, args.eps) for run in runs]
     places = [files.records.resolve() for files in certifications]
@@ -22,7 +24,6 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{twice} is given twice: a certification agrees with itself, give each once")
     agreement = compare_certifications(certifications, names(runs))
     if args.difficulty:
-        check_place(args.difficulty)
         report.write_difficulties(agreement, args.difficulty)
     if args.csv:
         print(report.agreement_csv(agreement), end="")

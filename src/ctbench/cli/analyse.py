@@ -17,7 +17,7 @@ from ctbench.analyses import Analysis, NetworkOnInputs, analyses
 from ctbench.analyses.corrupted_tests import CorruptedTests
 from ctbench.cli import subjects
 from ctbench.cli.engines import engine
-from ctbench.cli.options import check_place, wide_console
+from ctbench.cli.options import check_changes, check_figure, check_out_folder, check_place, wide_console
 from ctbench.cli.own import called
 from ctbench.cli.subjects import Subject
 from ctbench.datasets import Data
@@ -38,11 +38,12 @@ def run(args: argparse.Namespace) -> None:
     chosen = configured(args.what.split(","), args.changes)
     if len(set(args.eps or ())) < len(args.eps or ()):
         raise ValueError(f"--eps is {','.join(f'{eps:g}' for eps in args.eps)}: name each radius once")
-    for path in (args.csv, args.plot):
-        if path:
-            check_place(path)
-    if args.plot and args.plot.suffix not in (".png", ".svg"):
-        raise ValueError(f"--plot is {args.plot}: give a file that ends in .png or .svg")
+    if args.csv:
+        check_place(args.csv)
+    if args.plot:
+        check_figure("--plot", args.plot)
+    if args.out:
+        check_out_folder(args.out)
     place = engine(args.on, args.device)
     results: dict[str, list[Result]] = {title: [] for title in chosen}
     with progress_bars(quiet=args.quiet) as progress:
@@ -76,6 +77,7 @@ def configured(names: list[str], changes: list[str]) -> dict[str, Asked]:
     """
     if len(set(names)) < len(names):
         raise ValueError(f"--what is {','.join(names)}: name each analysis once")
+    check_changes(changes)
     chosen: dict[str, Asked] = {}
     for name in names:
         if name not in kinds():

@@ -27,6 +27,8 @@ from ctbench.verify import Records, certify_radii, stages_by_name, timeout_of, w
 
 def run(args: argparse.Namespace) -> None:
     place = engine(args.on, args.device, workers=args.workers)  # before data are read
+    if args.out:
+        check_place(args.out)
     eps = args.eps or [None]
     subject = subjects.subject(argparse.Namespace(**{**vars(args), "eps": eps[0]}))
     stages = with_attack(stages_by_name(args.stages), steps=args.attack_steps, restarts=args.attack_restarts)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ctbench import report, zoo
 from ctbench.cli import failures
-from ctbench.cli.options import check_place, wide_console
+from ctbench.cli.options import check_figure, wide_console
 from ctbench.report.drawings import rows_csv
 from ctbench.report.groups import NOTE
 from ctbench.results import Failure
@@ -23,13 +23,14 @@ FORMS: dict[str, tuple[Callable[[list[report.Row]], str], Callable[[list[report.
 
 def run(args: argparse.Namespace) -> None:
     check_options(args)
-    rows = report.rows([zoo.working_copy(run) for run in args.runs])
-    groups = report.grouped(rows, args.group_by, args.over or ["seed"]) if args.group_by else []
     axes = args.plot or args.pareto
-    marks = []
     if axes:
         x, y = two(axes, "--plot" if args.plot else "--pareto")
-        check_place(args.figure)
+        check_figure("--figure", args.figure)
+    rows = report.rows([zoo.working_copy(run) for run in args.runs])
+    groups = report.grouped(rows, args.group_by, args.over or ["seed"]) if args.group_by else []
+    marks = []
+    if axes:
         marks = report.group_marks(groups, x, y) if groups else report.scatter_marks(rows, x, y)
     if groups:
         show_groups(groups, [row.run for row in rows if row.certification is None], form=form(args))

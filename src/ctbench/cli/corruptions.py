@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ctbench import report
 from ctbench.analyses.corrupted_tests import CorruptedTests
-from ctbench.cli.options import check_place, wide_console
+from ctbench.cli.options import check_figure, wide_console
 from ctbench.corruptions import SEVERITIES
 from ctbench.results.runs import names_of
 from ctbench.training import load_run
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     if args.figure:
-        check_place(args.figure)
+        check_figure("--figure", args.figure)
     console = Console(stderr=True, quiet=args.quiet or not Console(stderr=True).is_terminal)
     networks = {}
     with console.status("corruptions") as status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ctbench import zoo
-from ctbench.cli.options import check_place
+from ctbench.cli.options import check_figure
 from ctbench.report.curves import OVER_RADII, OVER_SECONDS, radius_rows, time_rows
 from ctbench.report.drawings import rows_csv
 
@@ -14,7 +14,7 @@ def run(args: argparse.Namespace) -> None:
     folders = [zoo.working_copy(run) for run in args.runs]
     if args.over == "eps" and args.eps is not None:
         raise ValueError("--eps chooses the radius of curves over seconds: add --over seconds, or leave it out")
-    check_place(args.figure)
+    check_figure("--figure", args.figure)
     over_radii = args.over == "eps"
     rows = radius_rows(folders) if over_radii else time_rows(folders, args.eps)
     title = f"accuracy (%) over {'the radius' if over_radii else 'the seconds of a sample'}"

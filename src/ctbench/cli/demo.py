@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ctbench.cli import failures, report
 from ctbench.cli.compare import show
+from ctbench.cli.same_runs import Named
 from ctbench.recipes import recipe
 from ctbench.results import RunFolder
 from ctbench.results.decimals import decimals
@@ -45,5 +46,5 @@ def show_report(folders: list[Path], out: Path) -> None:
     if find_spec("jinja2") is None:
         print("pip install jinja2 to also see these runs as pages: ctbench report RUN...")
         return
-    index = report.write([report.Named(folder=RunFolder(path), path=path) for path in folders], out, title=TITLE)
+    index = report.write([Named(folder=RunFolder(path), path=path) for path in folders], out, title=TITLE)
     print(f"pages about these runs: open {index} in a browser")

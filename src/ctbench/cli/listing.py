@@ -97,11 +97,11 @@ def _members(kind: str) -> list[tuple[str, ...]]:
         "analyses": analyse.kinds,
         "corruptions": corruptions,
     }
-    entries = [(name, _about(member), _fields(member)) for name, member in members[kind]().items()]
+    entries = [(name, about(member), _fields(member)) for name, member in members[kind]().items()]
     return [("name", "about", "fields"), *entries]
 
 
-def _about(member: type) -> str:
+def about(member: type) -> str:
     """The first paragraph of its docstring."""
     return (inspect.getdoc(member) or "").partition("\n\n")[0].replace("\n", " ")
 

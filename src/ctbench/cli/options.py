@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import os
 import sys
+import tempfile
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -105,12 +108,35 @@ def device(text: str) -> str:
 
 
 def check_place(path: Path) -> None:
-    """Raise OSError if a file cannot be written, before hours of work: its folder is a file, or not writable."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    """Raise OSError if a file cannot be written, before hours of work: it is a folder, or as for `check_out_folder`."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    check_out_folder(path.parent)
+
+
+def check_out_folder(folder: Path) -> None:
+    """Raise OSError if a folder cannot be made or takes no files: a part of its path is a file, or not writable."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:  # /proc looks writable, and has no place for files
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise OSError(error.errno if full else errno.EACCES, os.strerror(errno.EACCES), str(there)) from None
+
+
+def check_figure(option: str, path: Path) -> None:
+    """Check in advance that a picture can be written.
+
+    Raises:
+        ValueError: its name is not that of a PNG or SVG file.
+        OSError: as for `check_place`.
+    """
+    if path.suffix not in (".png", ".svg"):
+        raise ValueError(f"{option} is {path}: give a file that ends in .png or .svg")
+    check_place(path)
 
 
 def imported(module: str) -> ModuleType:
@@ -186,9 +212,24 @@ SHORT = {
 
 
 def changes(args: argparse.Namespace) -> list[str]:
-    """The changes of a recipe on the command line, the short forms first."""
-    short = {path: getattr(args, name) for name, (path, _) in SHORT.items()}
-    return [*(f"{path}={value}" for path, value in short.items() if value is not None), *args.changes]
+    """The changes of a recipe on the command line, the short forms first.
+
+    Raises:
+        ValueError: a field is changed twice.
+    """
+    short = {name: value for name in SHORT if (value := getattr(args, name)) is not None}
+    check_changes(args.changes, {SHORT[name][0]: f"--{name} {value}" for name, value in short.items()})
+    return [*(f"{SHORT[name][0]}={value}" for name, value in short.items()), *args.changes]
+
+
+def check_changes(changes: Iterable[str], others: Mapping[str, str] | None = None) -> None:
+    """Raise ValueError if a field is changed twice, by --set PATH=VALUE or by other options (by path)."""
+    given = dict(others or {})
+    for change in changes:
+        path = change.partition("=")[0].strip()
+        if path in given:
+            raise ValueError(f"{path} is given twice, by {given[path]} and by --set {change}: give it once")
+        given[path] = f"--set {change}"
 
 
 def radius(text: str) -> float:
@@ -198,6 +239,14 @@ def radius(text: str) -> float:
         return float(above) / (float(below) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a radius, e.g. 0.1 or 8/255") from None
+
+
+def positive_radius(text: str) -> float:
+    """A radius above 0."""
+    value = radius(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a radius above 0, e.g. 0.1 or 8/255")
+    return value
 
 
 def radii(text: str) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
-from ctbench.datasets import Data, Dataset
+from ctbench.datasets import Data, Dataset, GivenData
 from ctbench.datasets.files import without_downloads
 from ctbench.report.site import SampleImages
 from ctbench.report.site.subjects import Pixels
@@ -15,12 +15,12 @@ from ctbench.training import Recipe
 from ctbench.verify.job import Samples
 
 
-def test_images(folder: RunFolder, root: Path | None) -> SampleImages:
+def test_images(folder: RunFolder, source: Path | Data | None) -> SampleImages:
     """The test images of a run; those that are not here are not downloaded.
 
     Args:
         folder: the run.
-        root: the folder of the data sets; None: as in training.
+        source: the folder of the data sets; None: as in training. Or the data of runs of your own data.
     """
     if not folder.recipe.is_file():
         return SampleImages(lacking="there is no recipe that names them")
@@ -28,13 +28,31 @@ def test_images(folder: RunFolder, root: Path | None) -> SampleImages:
         dataset = Recipe.read(folder.recipe).dataset
     except ValueError:
         return SampleImages(lacking="the recipe cannot be read here")
+    if isinstance(dataset, GivenData):
+        return _given_images(dataset, source)
     try:
         with without_downloads():
-            data = _loaded(dataset, root)
+            data = _loaded(dataset, None if isinstance(source, Data) else source)
     except (ValueError, OSError):
         return SampleImages(
             lacking=f"the data set {dataset.name} is not here (--data, or the variable CTBENCH_DATA, names its folder)"
         )
+    return _images(data)
+
+
+def _given_images(dataset: GivenData, source: Path | Data | None) -> SampleImages:
+    """The test images of a run of your own data, if these are given and are the same."""
+    if not isinstance(source, Data):
+        return SampleImages(
+            lacking="its data are its user's own (ctbench report --data-from MODULE:FUNCTION gives them)"
+        )
+    try:
+        return _images(dataset.recognized(source))
+    except ValueError:
+        return SampleImages(lacking="the data that were given (--data-from) are not those of this run")
+
+
+def _images(data: Data) -> SampleImages:
     return SampleImages(find=partial(_images_of, data), classes=tuple(data.class_names))
 
 

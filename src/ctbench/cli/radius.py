@@ -7,7 +7,7 @@ import statistics
 
 from ctbench.cli import subjects
 from ctbench.cli.engines import engine
-from ctbench.cli.options import wide_console
+from ctbench.cli.options import check_place, wide_console
 from ctbench.progress import progress_bars
 from ctbench.report import Grid
 from ctbench.results import Radii, RadiusFiles, SampleRecord
@@ -20,6 +20,8 @@ ROWS = 8  # radii of the printed curve
 
 def run(args: argparse.Namespace) -> None:
     place = engine(args.on, args.device)  # before data are read
+    if args.out:
+        check_place(args.out)
     subject = subjects.subject(args)
     threat = twice(subject.threat) if args.eps is None else subject.threat
     samples = subject.samples(args.samples)

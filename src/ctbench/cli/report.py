@@ -6,14 +6,28 @@ import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ctbench import zoo
+from ctbench.cli.analyse import kinds
+from ctbench.cli.listing import about
+from ctbench.cli.options import check_out_folder
+from ctbench.cli.own import called
 from ctbench.cli.pictured import test_images
 from ctbench.cli.repeating import repeated
+from ctbench.cli.same_runs import Named, check_once, once, told
+from ctbench.datasets import Data
 from ctbench.packs.archive import PackError, unpack
-from ctbench.report.site import SampleImages, StudySubject, Subject, check_out, environment, page_names, write_report
+from ctbench.report.site import (
+    AnalysisView,
+    SampleImages,
+    StudySubject,
+    Subject,
+    check_out,
+    environment,
+    page_names,
+    write_report,
+)
 from ctbench.report.site.run_page import run_page
 from ctbench.results import RunFolder, Study, StudyFolder
 from ctbench.results.runs import names_of
@@ -22,25 +36,18 @@ PACK = ".zip"
 NO_IMAGES = SampleImages(lacking="the report was made without them (--no-images)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Named:
-    """A run folder, and the path or name by which pages call it."""
-
-    folder: RunFolder
-    path: Path
-    study: Path | None = None  # of a final run
-    packed: bool = False
-
-
 def run(args: argparse.Namespace) -> None:
     environment()
     check_out(args.out)
+    check_out_folder(args.out)
+    data = called(args.data_from, Data) if args.data_from else args.data
     with ExitStack() as stack:
-        named = [each for text in args.subjects for each in _named(text, stack)]
+        given = [each for text in args.subjects for each in _named(text, stack)]
+        named = once(given)
         studies = [Study.read(text) for text in args.subjects if StudyFolder(Path(text)).study.is_file()]
-        index = write(
-            named, args.out, studies=studies, title=args.title, data=args.data, with_images=not args.no_images
-        )
+        index = write(named, args.out, studies=studies, title=args.title, data=data, with_images=not args.no_images)
+        for sentence in told(given, named):
+            print(sentence)
     print(f"{index}: a browser opens this file")
 
 
@@ -50,7 +57,7 @@ def write(
     *,
     studies: Sequence[Study] = (),
     title: str,
-    data: Path | None = None,
+    data: Path | Data | None = None,
     with_images: bool = True,
 ) -> Path:
     """Write a report about runs and studies; returns its first page.
@@ -58,7 +65,7 @@ def write(
     Raises:
         ValueError: a run or a study was given twice, or as for `write_report`.
     """
-    check_once([each.path for each in named])
+    check_once([path for each in named for path in (each.path, *each.also)])
     check_once([study.path for study in studies])
     subjects = list(_subjects(named, data, with_images=with_images))
     pages = page_names([study.path.resolve().name for study in studies], "study")
@@ -76,14 +83,6 @@ def _pages_of(study: Study, named: Sequence[Named], subjects: Sequence[Subject])
         for each, subject in zip(named, subjects, strict=True)
         if each.study == study.path
     }
-
-
-def check_once(paths: Sequence[Path]) -> None:
-    """Raise ValueError if a path is there twice."""
-    places = [path.resolve() for path in paths]
-    twice = next((path for place, path in enumerate(paths) if places[place] in places[:place]), None)
-    if twice is not None:
-        raise ValueError(f"{twice} is given twice: give it once")
 
 
 def _named(text: str, stack: ExitStack) -> list[Named]:
@@ -104,9 +103,9 @@ def _named(text: str, stack: ExitStack) -> list[Named]:
     return [Named(folder=RunFolder(unpacked), path=path, packed=True)]
 
 
-def _subjects(named: Sequence[Named], data: Path | None, *, with_images: bool) -> Iterator[Subject]:
+def _subjects(named: Sequence[Named], data: Path | Data | None, *, with_images: bool) -> Iterator[Subject]:
     names = [_name(text) for text in names_of([each.path for each in named], _short)]
-    pages = page_names(names, "run")
+    pages, views = page_names(names, "run"), _views()
     for each, name, page in zip(named, names, pages, strict=True):
         with _naming_pack(each):
             folder = each.folder
@@ -114,10 +113,24 @@ def _subjects(named: Sequence[Named], data: Path | None, *, with_images: bool) -
                 folder.require()
             command, remark = repeated(folder, name, f"{page.removesuffix('.html')}-recipe.json")
             images = test_images(folder, data) if with_images else NO_IMAGES
-            subject = Subject(folder=folder, name=name, page=page, command=command, remark=remark, images=images)
+            subject = Subject(
+                folder=folder,
+                name=name,
+                page=page,
+                command=command,
+                remark=remark,
+                images=images,
+                views=views,
+                also=tuple(path.name for path in each.also),
+            )
             if each.packed:
                 run_page(subject)  # reads all that pages show
         yield subject
+
+
+def _views() -> dict[str, AnalysisView]:
+    """How to show the analyses of this package, and those of imported modules."""
+    return {name: AnalysisView(about=about(kind), layout=kind.layout) for name, kind in kinds().items()}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from ctbench import report
 from ctbench.cli import compare, failures, show
 from ctbench.cli.engines import check_paths, engine
-from ctbench.cli.options import attack_strength, check_place, strength
+from ctbench.cli.options import attack_strength, check_changes, check_out_folder, strength
 from ctbench.cli.overview import Overview, Step
 from ctbench.cli.pace import Pace, Plan, show_plans
 from ctbench.engine import Engine, Local, Task, TasksFailedError
@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> None:
         return
     errors = work_off(trials, args, place)
     rows = report.rows([args.out / name for name, error in errors.items() if not error])
-    compare.show_rows(rows, form="markdown" if args.markdown else "")
+    if rows:
+        compare.show_rows(rows, form="markdown" if args.markdown else "")
     if len({plan.recipe.seed for plan in planned}) > 1 and rows:
         show_means(rows, planned, args)
     failures.tell(compare.failed_stages(rows), strict=args.strict and not any(errors.values()))
@@ -195,7 +196,7 @@ def check(trials: Sequence[Trial], args: argparse.Namespace) -> None:
         ValueError: a change is not valid, trials are the same run, or a folder holds another run.
         OSError: the folders cannot be made.
     """
-    check_place(args.out / "run")
+    check_out_folder(args.out)
     check_different(trials)
     if not (args.model or args.data_from):  # whose digests are part of the recipe
         for trial in trials:
@@ -239,7 +240,8 @@ def fields(args: argparse.Namespace) -> list[str]:
         ValueError: a field is named twice.
     """
     seeds = [f"seed={','.join(map(str, args.seeds))}"] if args.seeds else []
-    fixed = {change.partition("=")[0] for change in args.changes}
+    check_changes(args.changes)
+    fixed = [change.partition("=")[0] for change in args.changes]
     paths = [*fixed, *(option.partition("=")[0] for option in [*args.grid, *seeds])]
     for path in paths:
         if paths.count(path) > 1:

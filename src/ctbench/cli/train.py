@@ -9,7 +9,7 @@ from collections.abc import Collection
 from torch import nn
 
 from ctbench.cli import show
-from ctbench.cli.options import changes
+from ctbench.cli.options import changes, check_out_folder
 from ctbench.cli.own import called
 from ctbench.datasets import Data
 from ctbench.training import Recipe, train
@@ -24,6 +24,8 @@ def run(args: argparse.Namespace) -> None:
         show.show(recipe, changes(args))
         print(f"would be trained in {args.out or default_folder(recipe)}")
         return
+    if args.out:
+        check_out_folder(args.out)
     if not args.quiet:
         _tell_stretched(start, recipe, changes(args))
     with joined(args.device) as processes:

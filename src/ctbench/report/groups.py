@@ -8,6 +8,7 @@ differ in the fields of `over` alone: a mean over runs that also differ in a hyp
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,12 +69,23 @@ def grouped(rows: Iterable[Row], by: Sequence[str] = ("method",), over: Sequence
         raise ValueError("none of the runs has been certified: run ctbench certify first")
     for name in (*by, *over):
         if all(_value(row, name) is None for row in certified):
-            known = sorted({path for row in certified for path in row.parameters} | {*OWN, "method"})
-            raise ValueError(f"no run has the field {name!r}: choose from {', '.join(known)}")
+            raise ValueError(_unknown(name, sorted({path for row in certified for path in row.parameters})))
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in certified:
         groups.setdefault((*_setting(row), *(_text(row, name) for name in by)), []).append(row)
     return [_group(members, by, over) for members in groups.values()]
+
+
+def _unknown(name: str, paths: Sequence[str]) -> str:
+    """The message for a field that no row has: what it may have meant, and where all fields are."""
+    known = ["method", *OWN, *paths]
+    near = [path for path in known if name and name in path.split(".")]
+    near += difflib.get_close_matches(name, [path for path in known if path not in near], n=4, cutoff=0.6)
+    meant = f"did you mean {' or '.join(near[:4])}? " if near else ""
+    return (
+        f"no run has the field {name!r}: {meant}ctbench show RUN/recipe.json lists the fields of a recipe; "
+        f"besides, there are {', '.join(OWN)}"
+    )
 
 
 def separating(rows: Iterable[Row], over: Sequence[str] = ("seed",)) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ part. Names that begin with "layer" are those of single layers.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -87,6 +88,11 @@ class Measurements:
     def samples(self, eps: float | None = None) -> int:
         """The number of samples at a radius."""
         return sum(record.stop - record.start for record in self._at(eps))
+
+    def digest(self, eps: float | None = None) -> str:
+        """A digest of the samples and their labels at a radius: runs with the same digest were asked about the same."""
+        parts = [f"{record.start} {record.stop} {record.digest}" for record in self._at(eps)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def places(self, eps: float | None = None) -> list[float | None]:
         """The places on the axis at a radius, ascending; None, for no place, is the first."""

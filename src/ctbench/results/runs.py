@@ -276,6 +276,10 @@ class RunFolder:
         """The file of the records of corrupted test images."""
         return self.path / "corrupted" / f"{source}.jsonl"
 
+    def corruptions(self) -> list[Path]:
+        """All records of corrupted test images, sorted by name."""
+        return sorted((self.path / "corrupted").glob("*.jsonl"))
+
     def attacks(self) -> list[Path]:
         """The settings of all records of attacks, sorted by name."""
         return sorted((self.path / "attacked").glob("*.json"))

@@ -6,18 +6,19 @@ trial that is running and that nobody holds was interrupted, and goes on before 
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, zip_longest
 
 import optuna
 from filelock import FileLock, Timeout
 
 from ctbench.engine import Engine, Task
-from ctbench.results import TrialRecord, jsonl
+from ctbench.results import StudyFolder, TrialRecord, jsonl
 from ctbench.time_budget import now
 from ctbench.tuning import choosing, writing
 from ctbench.tuning.journal import opened, trial
@@ -156,17 +157,33 @@ class Search:
         """Write what the study chooses; returns whether it could. Not while another process has a trial in hand.
 
         Raises:
-            ValueError: no trial is complete.
+            ValueError: no trial is complete; or the study has chosen, and its trials are not those of its journal.
         """
         with FileLock(self.plan.folder.lock):
             records = self.records()
+            if self.closed:
+                check_trials(self.plan.folder, records)
+                return True
             writing.write_trials(self.plan, records)
-            if not self.closed and all(each.state != "running" for each in records):
+            if all(each.state != "running" for each in records):
                 chosen, why = choosing.choice(self.plan, records)
                 content = jsonl.read_json(self.plan.folder.study)
                 content |= {"chosen": chosen, "why": why, "importance": choosing.importance(self.plan, records)}
                 jsonl.write_json(self.plan.folder.study, content)
             return self.closed
+
+
+def check_trials(folder: StudyFolder, records: Sequence[TrialRecord]) -> None:
+    """Raise ValueError unless the file of a study's trials holds the records of its journal."""
+    there = [line for _, line in jsonl.lines(folder.trials)]
+    wanted = [json.loads(json.dumps(record.to_json())) for record in records]
+    pairs = enumerate(zip_longest(there, wanted), start=1)
+    line = next((number for number, (found, right) in pairs if json.dumps(found) != json.dumps(right)), None)
+    if line is not None or jsonl.torn(folder.trials):
+        raise ValueError(
+            f"{folder.trials}, line {line or len(there) + 1}: not as the study left it, by {folder.journal.name}; "
+            f"neither file was changed: restore the one that is damaged from a copy"
+        )
 
 
 OUTCOME = ("natural_accuracy", "certified_accuracy", "pruned_at", "error", "seconds")

@@ -6,9 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from ctbench.report.site import SampleImages, StudySubject, Subject, page_names
+from ctbench.report.site import AnalysisView, SampleImages, StudySubject, Subject, page_names
 from ctbench.report.site.subjects import Pixels
-from ctbench.results import Open, RunFolder, SampleRecord, Study, Verdict, jsonl
+from ctbench.results import (
+    CorruptionRecord,
+    Layout,
+    Measurement,
+    Open,
+    PartRecord,
+    RunFolder,
+    SampleRecord,
+    Study,
+    Verdict,
+    append_corruptions,
+    jsonl,
+)
 from ctbench.results.radii import Trial
 
 SAMPLES = 10
@@ -96,6 +108,32 @@ def search(run: RunFolder) -> None:
     )
 
 
+def analyse(run: RunFolder, name: str, *points: Measurement, eps: float = 0.1, **settings: Any) -> None:
+    """Records of an analysis of four samples."""
+    about = {"analysis": name, "options": {}, "run": run.path.name, "dataset": "digits", "method": "ibp"}
+    about |= {"train_eps": 0.1, "norm": "linf", "threat": "Linf(eps=0.0)", "network_digest": "d", "seed": 0}
+    digest = settings.pop("digest", "same")
+    files = run.analysis(name)
+    files.start(about | settings)
+    files.append(PartRecord(eps=eps, start=0, stop=4, digest=digest, seconds=1.0, points=points))
+
+
+def corrupt(run: RunFolder, right: Sequence[int], *, severities: Sequence[int] = (1, 5), **settings: Any) -> None:
+    """Counts on ten clean images, of which nine are right, and on fog and stripes by severity."""
+    path = run.corrupted("ours")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"dataset": "digits", "source": "ours", "seed": 0, "samples": None, "weights": "w"}
+    jsonl.write_json(path.with_suffix(".json"), about | settings)
+    keys = [("clean", None), *((kind, grade) for kind in ("fog", "stripe") for grade in severities)]
+    append_corruptions(
+        path,
+        [
+            CorruptionRecord(corruption=kind, severity=grade, right=count, samples=10)
+            for (kind, grade), count in zip(keys, (9, *right), strict=True)
+        ],
+    )
+
+
 def make_study(folder: Path, *, protocol: str = "held-out", chosen: Sequence[int] | None = (1,)) -> Study:
     """A study of three trials, one of them pruned, with a final run."""
     final = make_run(folder / "final" / "0001-seed-0", "ccccccccfm", method="mtl-ibp")
@@ -135,13 +173,22 @@ def find(records: Sequence[SampleRecord]) -> dict[int, Pixels]:
     return {each.index: np.full((1, 4, 4), 0.5) for each in records}
 
 
+VIEWS = {
+    "fragmentation": AnalysisView(
+        about="Neurons that switch.",
+        layout=Layout(kind="bars", quantities=("sampled",), label="unstable neurons (share)"),
+    ),
+    "tightness": AnalysisView(layout=Layout(kind="scatter", quantities=("tightness",), label="tightness")),
+}
+
+
 def subjects(runs: Sequence[RunFolder], names: Sequence[str] = ()) -> list[Subject]:
     """The runs as a report takes them."""
     names = names or [run.path.name for run in runs]
     pages = page_names(names, "run")
     images = SampleImages(find=find, classes=("zero", "one", "two"))
     return [
-        Subject(folder=run, name=name, page=page, command="ctbench train r", images=images)
+        Subject(folder=run, name=name, page=page, command="ctbench train r", images=images, views=VIEWS)
         for run, name, page in zip(runs, names, pages, strict=True)
     ]
 

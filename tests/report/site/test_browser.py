@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.report.site.runs import certify, make_run, make_study, search, study_subject, subjects
+from tests.report.site.runs import analyse, certify, corrupt, make_run, make_study, search, study_subject, subjects
 
 from ctbench.report.site import write_report
+from ctbench.results import Measurement
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -24,6 +25,13 @@ def site(tmp_path_factory) -> Path:
     runs += [make_run(folder / "mnist", "ccccccccfm", dataset="mnist", method="sabr"), make_run(folder / "waiting", "")]
     certify(runs[0], "cccccfffum", eps=0.2)
     search(runs[0])
+    for place, run in enumerate(runs[:3]):
+        values = [0.1 + 0.1 * place, 0.2, 0.3, 0.4]
+        layers = {f"layer {k}: {kind}": 0.1 * k for k in (1, 2) for kind in ("sampled", "interval")}
+        analyse(run, "fragmentation", Measurement({"sampled": values, "interval": 0.5, **layers}))
+        analyse(run, "tightness", Measurement({"tightness": values}))
+        analyse(run, "growth", *(Measurement({"<b>whole</b>": 3.0 / x}, x) for x in (0.1, 0.5, 1.0)))
+        corrupt(run, [8, 2, 9 - place, 1])
     names = ["first", "second", "third", "<script>alert(1)</script>", "mnist", "waiting"]
     study = study_subject(make_study(folder / "study"))
     return write_report(subjects(runs, names), folder / "site", studies=[study], title="Ours").parent
@@ -213,6 +221,23 @@ def test_bars_say_their_numbers(page, site):
     page.locator("#certification-0-title").scroll_into_view_if_needed()
     page.locator(".stack span").first.hover()
     assert "samples" in page.locator("#tip").inner_text()
+
+
+def test_pictures_of_analyses_say_their_numbers_and_lead_to_the_runs(page, site):
+    page.goto((site / "analyses.html").as_uri())
+    contents = page.locator(".contents a")
+    assert contents.first.inner_text() == "fragmentation: digits, linf eps 0.1"
+    contents.last.click()
+    assert page.url.endswith("#corrupted-ours-digits")
+    charts = page.locator("section[aria-labelledby^=analysis-fragmentation] .chart")
+    bars = charts.first.locator(".series").nth(1)
+    bars.locator("rect").first.hover()
+    assert page.locator("#tip").inner_text() == "second, sampled: 0.275 ± 0.048"
+    bars.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/run-second.html")
+    page.locator("#run-second-analysis-growth").scroll_into_view_if_needed()
+    assert page.get_by_role("img", name="<b>whole</b>: 3 values").is_visible()
 
 
 def test_a_hostile_name_is_text(page, site):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.report.site.runs import certify, make_run, make_study, search, study_subject, subjects
+from tests.report.site.runs import analyse, certify, corrupt, make_run, make_study, search, study_subject, subjects
 
 from ctbench.report.site import write_report
-from ctbench.results import RunFolder, jsonl
+from ctbench.results import Measurement, RunFolder, jsonl
 from ctbench.results.studies import Hindsight, TestedTrial
 
 NASTY = "<script>alert(1)</script>"
@@ -39,6 +39,9 @@ def runs(tmp_path) -> list[RunFolder]:
     certify(made[0], "cccfffffum", eps=0.2)
     certify(made[0], "ccccccccum", eps=0.05)
     search(made[0])
+    for run in made:
+        analyse(run, "fragmentation", Measurement({"sampled": [0.1, 0.2, 0.3, 0.4]}))
+        corrupt(run, [8, 2, 9, 1])
     return [*made, make_run(tmp_path / "mnist", dataset="mnist"), make_run(tmp_path / "waiting", "")]
 
 
@@ -48,7 +51,14 @@ def test_all_links_lead_to_files_of_the_report(runs, tmp_path):
     index = write_report(subjects(runs), out, studies=[study_subject(study)], title="Ours")
     assert index == out / "index.html"
     pages = {path.name: Page(path) for path in out.glob("*.html")}
-    assert {"index.html", "curves.html", "agreements.html", "run-a.html", "study-my-study.html"} <= pages.keys()
+    assert {
+        "index.html",
+        "curves.html",
+        "agreements.html",
+        "analyses.html",
+        "run-a.html",
+        "study-my-study.html",
+    } <= pages.keys()
     for name, page in pages.items():
         for link in page.links:
             if link.startswith("data:"):
@@ -74,6 +84,8 @@ def test_all_texts_are_escaped(tmp_path):
     nasty = make_run(tmp_path / "nasty", method=NASTY, more={"source": NASTY, "network": {"name": NASTY}})
     other = make_run(tmp_path / "other", "ccccccccfm", settings={"threat": NASTY})
     certify(nasty, "ccc", eps=0.2, settings={"threat": NASTY, "network": NASTY})
+    for run in (nasty, other):
+        analyse(run, "own", Measurement({NASTY: [0.1, 0.2, 0.3, 0.4]}), options={NASTY: NASTY}, method=NASTY)
     study = make_study(tmp_path / "study")
     write_report(
         subjects([nasty, other], [NASTY, "o'ther\" | &"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctbench.cli.arguments import subject
-from ctbench.cli.options import Commands, add_data, add_engine, add_stages, add_timeout, radius, seconds
+from ctbench.cli.options import Commands, add_data, add_engine, add_stages, add_timeout, positive_radius, seconds
 
 
 def add_to(commands: Commands) -> None:
@@ -16,13 +16,13 @@ def add_to(commands: Commands) -> None:
     command.add_argument(
         "--largest",
         dest="eps",
-        type=radius,
+        type=positive_radius,
         metavar="EPS",
         help="the largest radius to try, e.g. 0.2 or 8/255 (default: twice the recipe's)",
     )
     command.add_argument(
         "--tolerance",
-        type=radius,
+        type=positive_radius,
         metavar="EPS",
         help="the distance between radii that are tried, at most (default: a 64th of the largest)",
     )

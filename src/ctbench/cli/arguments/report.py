@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctbench.cli.options import Commands, add_data
+from ctbench.cli.options import Commands, add_data, add_data_from
 
 
 def add_to(commands: Commands) -> None:
@@ -27,3 +27,4 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--title", default="Certified training", metavar="T", help="the title (default: %(default)s)")
     command.add_argument("--no-images", action="store_true", help="show no test images; this needs no data")
     add_data(command)
+    add_data_from(command)

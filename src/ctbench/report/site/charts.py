@@ -6,7 +6,7 @@ Each point has a text with its numbers, which a page shows when a pointer or the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ctbench.report.site.tables import File
@@ -37,6 +37,7 @@ class Axis:
     start: float
     stop: float
     log: bool = False
+    whole: bool = False  # whether its values are whole numbers, e.g. of layers
 
     def place(self, value: float) -> float:
         """Where a value lies; values off the scale lie at its ends."""
@@ -50,7 +51,9 @@ class Axis:
 
     @property
     def ticks(self) -> list[Tick]:
-        values = _decades(self.low, self.high) if self.log else _round_values(self.low, self.high)
+        values = _decades(self.low, self.high) if self.log else []
+        if len(values) < 2:  # also of a logarithmic axis between two powers of ten
+            values = _round_values(self.low, self.high, least=1.0 if self.whole else 0.0)
         return [Tick(self.place(value), f"{value:.6g}") for value in values]
 
 
@@ -63,9 +66,9 @@ def _decades(low: float, high: float) -> list[float]:
     return [value for value in values if low * 0.999 <= value <= high * 1.001]
 
 
-def _round_values(low: float, high: float) -> list[float]:
-    """Between about four and seven round numbers from low to high."""
-    step = _step(low, high)
+def _round_values(low: float, high: float, *, least: float = 0.0) -> list[float]:
+    """Between about four and seven round numbers from low to high, or fewer that are `least` apart."""
+    step = max(least, _step(low, high))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(place * step, 12) for place in range(first, last + 1)]
 
@@ -97,7 +100,7 @@ class Series:
     Args:
         name: in the legend.
         points: in the order in which the arrow keys walk over them.
-        kind: "marks", "line" (with marks), "steps" (without), or "bars".
+        kind: "marks", "line" (with marks), "curve" and "steps" (without), or "bars".
         colour: the number of a colour; beyond the last colour, marks have another shape.
         dash: the number of a pattern of its line.
         hollow: whether its marks are hollow, for what others published.
@@ -198,6 +201,8 @@ def chart(
     x: str,
     y: str,
     log_x: bool = False,
+    log_y: bool = False,
+    whole_x: bool = False,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     categories: Sequence[str] = (),
@@ -210,17 +215,17 @@ def chart(
         name, title, note: as for `Chart`.
         series: at least one, with at least one point each.
         x, y: labels of the axes.
-        log_x: whether the x axis is logarithmic.
+        log_x, log_y: whether an axis is logarithmic.
+        whole_x: whether the values of x are whole numbers.
         x_range, y_range: the ends of the axes; None: around the points.
-        categories: texts at x = 0, 1, 2 ... instead of numbers.
+        categories: texts at x = 0, 1, 2 ... instead of numbers; those that are too long for their place are cut off.
         front: points in whose direction to the lower left a line goes around, from left to right.
     """
     points = [point for one in series for point in one.points]
-    xs = _positive(points) if log_x else [point.x for point in points]
-    low, high = x_range or (_around_in_decades(xs) if log_x else _around(xs))
-    across = Axis(label=x, low=low, high=high, start=LEFT, stop=WIDTH - RIGHT, log=log_x)
-    low, high = y_range or _around([point.y for point in points])
-    up = Axis(label=y, low=low, high=high, start=HEIGHT - BOTTOM, stop=TOP)
+    low, high = x_range or _room([point.x for point in points], log=log_x)
+    across = Axis(label=x, low=low, high=high, start=LEFT, stop=WIDTH - RIGHT, log=log_x, whole=whole_x)
+    low, high = y_range or _room([point.y for point in points], log=log_y)
+    up = Axis(label=y, low=low, high=high, start=HEIGHT - BOTTOM, stop=TOP, log=log_y)
     paths = _labelled([_drawn(one, across, up) for one in series])
     return Chart(
         name=name,
@@ -230,12 +235,22 @@ def chart(
         paths=tuple(paths),
         note=note,
         front=_front(front, across, up) if front else "",
-        categories=tuple(Tick(across.place(place), text) for place, text in enumerate(categories)),
+        categories=tuple(
+            Tick(across.place(place), _cut(text, (across.stop - across.start) / len(categories)))
+            for place, text in enumerate(categories)
+        ),
     )
 
 
-def _positive(points: Iterable[Point]) -> list[float]:
-    return [point.x for point in points if point.x > 0] or [1.0]
+def _cut(text: str, width: float) -> str:
+    """A text that fits into a width."""
+    letters = max(2, int(width / LETTER))
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+
+
+def _room(values: Sequence[float], *, log: bool) -> tuple[float, float]:
+    """The ends of an axis around values; a logarithmic one shows those above 0."""
+    return _around_in_decades([value for value in values if value > 0] or [1.0]) if log else _around(values)
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:
@@ -275,7 +290,7 @@ def _drawn(series: Series, x: Axis, y: Axis) -> Path:
     if series.kind == "steps":
         line = "M" + "".join(_stair(points))
     else:
-        line = f"M{' L'.join(places)}" if series.kind == "line" else ""
+        line = f"M{' L'.join(places)}" if series.kind in ("line", "curve") else ""
     return Path(
         name=series.name,
         kind=series.kind,

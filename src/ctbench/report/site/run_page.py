@@ -11,11 +11,13 @@ from typing import Any
 from ctbench.report.comparison import duration
 from ctbench.report.drawings import rows_csv
 from ctbench.report.grid import NOTHING
+from ctbench.report.site.analysis_page import AnalysisPart, own_analyses
 from ctbench.report.site.charts import Chart, Point, Series, chart
+from ctbench.report.site.corruption_page import CorruptionPart, own_corruptions
 from ctbench.report.site.curves import radius_charts
 from ctbench.report.site.pictures import Gallery, counterexamples, hardest
 from ctbench.report.site.subjects import Certified, Subject, slug
-from ctbench.report.site.tables import Cell, File, Table, count, percent, table, text
+from ctbench.report.site.tables import Cell, File, Table, count, files_of, percent, table, text
 from ctbench.results import OUTCOMES, Certification, RadiusFiles, Verdict, jsonl
 from ctbench.results.decimals import decimals
 
@@ -57,8 +59,18 @@ class RunPage:
     training: tuple[Chart, ...]
     metrics: File | None
     radii: tuple[Chart, ...]
+    analyses: tuple[AnalysisPart, ...]
+    corruptions: tuple[CorruptionPart, ...]
     recipe: Table | None
     recipe_file: File | None
+
+    @property
+    def files(self) -> Iterator[File]:
+        """The files that the page links to."""
+        yield from self.overview.files if self.overview else ()
+        yield from (file for file in (self.metrics, self.recipe_file) if file)
+        yield from (part.samples for part in self.parts)
+        yield from files_of([*self.training, *self.radii, *self.analyses, *self.corruptions])
 
 
 def run_page(subject: Subject) -> RunPage:
@@ -73,6 +85,8 @@ def run_page(subject: Subject) -> RunPage:
         training=tuple(_training(name, epochs)),
         metrics=File(f"{name}-metrics.csv", rows_csv(epochs)) if epochs else None,
         radii=tuple(_radii(subject, name)),
+        analyses=tuple(own_analyses(subject)),
+        corruptions=tuple(own_corruptions(subject)),
         recipe=_recipe(subject.recipe) if subject.recipe else None,
         recipe_file=File(f"{name}-recipe.json", json.dumps(subject.recipe, indent=2) + "\n")
         if subject.recipe
@@ -93,6 +107,8 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str]]:
         shown = [f"{key} {versions[key]}" for key in ("ctbench", "torch", "python", "device") if key in versions]
         if shown:
             yield "made with", ", ".join(shown)
+    if subject.also:
+        yield "also given as", ", ".join(subject.also)
 
 
 def _overview(subject: Subject) -> Table:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctbench.report.comparison import Row, rows_of, shown_radius
+from ctbench.report.site.measured import Analysed, AnalysisView, Corrupted
 from ctbench.results import Certification, CertificationFiles, Open, RunFolder, SampleRecord, Verdict, jsonl
 
 Pixels = NDArray[np.float64]  # [C, H, W], in [0, 1]
@@ -108,6 +109,8 @@ class Subject:
         command: the command that repeats it; "" if there is none.
         remark: what is to be said of the command, or why there is none.
         images: its test images.
+        views: how to show analyses, by their names.
+        also: the names of packs of the same run that were given as well.
     """
 
     folder: RunFolder
@@ -116,6 +119,8 @@ class Subject:
     command: str = ""
     remark: str = ""
     images: SampleImages = field(default_factory=SampleImages)
+    views: Mapping[str, AnalysisView] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
     @cached_property
     def certified(self) -> tuple[Certified, ...]:
@@ -136,6 +141,20 @@ class Subject:
         content = jsonl.read_json(self.folder.recipe) if self.folder.recipe.is_file() else {}
         assert isinstance(content, dict), "rows_of has read it"
         return content
+
+    @cached_property
+    def analysed(self) -> tuple[Analysed, ...]:
+        """Its analyses, in the order of their names."""
+        return tuple(filter(None, map(Analysed.read, self.folder.analyses())))
+
+    @cached_property
+    def corrupted(self) -> tuple[Corrupted, ...]:
+        """Its tests on corrupted images, in the order of their names."""
+        return tuple(filter(None, map(Corrupted.read, self.folder.corruptions())))
+
+    def view(self, analysis: str) -> AnalysisView:
+        """How to show an analysis."""
+        return self.views.get(analysis, AnalysisView())
 
     @cached_property
     def epochs(self) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ctbench.report.formats import as_csv, as_latex, as_markdown
 from ctbench.report.grid import NOTHING, Bold
@@ -23,6 +24,18 @@ class File:
     def link(self) -> tuple[str, str]:
         """What the link says, and where it goes."""
         return TITLES[self.name.rpartition(".")[2]], f"{FILES}/{self.name}"
+
+
+class WithFiles(Protocol):
+    """A table, a picture, or a part of a page."""
+
+    @property
+    def files(self) -> Sequence[File]: ...
+
+
+def files_of(parts: Iterable[WithFiles]) -> Iterator[File]:
+    """The files of all parts."""
+    return (file for part in parts for file in part.files)
 
 
 @dataclass(frozen=True)

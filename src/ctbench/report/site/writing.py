@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from ctbench.files import UNFINISHED, naming
 from ctbench.report.site.agreement_page import agreement_pages
+from ctbench.report.site.analysis_page import compared_analyses
 from ctbench.report.site.charts import Chart
+from ctbench.report.site.corruption_page import compared_corruptions
 from ctbench.report.site.curves import radius_charts, time_chart
 from ctbench.report.site.leaderboard import Setting, colours, front_chart, leaderboard, published_table, settings
 from ctbench.report.site.run_page import run_page
 from ctbench.report.site.study_page import StudySubject, study_page
 from ctbench.report.site.subjects import Subject
-from ctbench.report.site.tables import FILES, File, Table
+from ctbench.report.site.tables import FILES, File, Table, files_of
 from ctbench.results import jsonl
 
 if TYPE_CHECKING:
@@ -143,8 +145,10 @@ def report_files(subjects: Sequence[Subject], studies: Sequence[StudySubject], t
     """The names and contents of all files of a report."""
     boards = settings(subjects)
     agreements = agreement_pages(subjects)
+    analyses, corruptions = compared_analyses(subjects), compared_corruptions(subjects)
     menu = [("Leaderboard", "index.html"), ("Fronts and curves", "curves.html")]
     menu += [("Agreements", "agreements.html")] if agreements else []
+    menu += [("Analyses", "analyses.html")] if analyses or corruptions else []
     menu += [(f"Study: {study.name}", study.page) for study in studies]
     about = {
         "title": title,
@@ -159,16 +163,17 @@ def report_files(subjects: Sequence[Subject], studies: Sequence[StudySubject], t
         pages.add("agreements.html", "agreements.html", agreements=agreements)
         for one in agreements:
             pages.link(*one.files, *one.table.files, *one.pairs.files, *one.hard.files)
+    if analyses or corruptions:
+        pages.add("analyses.html", "analyses.html", analyses=analyses, corruptions=corruptions)
+        pages.link(*files_of([*analyses, *corruptions]))
     for subject in subjects:
         run = run_page(subject)
         pages.add(subject.page, "run.html", run=run)
-        pages.link(*(file for one in (*run.training, *run.radii) for file in one.files))
-        pages.link(*(run.overview.files if run.overview else ()))
-        pages.link(*(file for file in (run.metrics, run.recipe_file) if file), *(part.samples for part in run.parts))
+        pages.link(*run.files)
     for study in studies:
         searched = study_page(study)
         pages.add(study.page, "study.html", study=searched)
-        pages.link(*(file for one in searched.tables for file in one.files))
+        pages.link(*files_of(searched.tables))
     return pages.files
 
 
@@ -191,8 +196,8 @@ def _leaderboard(pages: Pages, subjects: Sequence[Subject], found: Sequence[Sett
     radii = radius_charts(subjects, "radii")
     times = [curve for setting in found if (curve := time_chart(setting)) is not None]
     pages.add("curves.html", "curves.html", fronts=fronts, radii=radii, times=times)
-    pages.link(*(file for one in (*fronts, *radii, *times) for file in one.files))
-    pages.link(*(file for table in _tables(boards) for file in table.files))
+    pages.link(*files_of([*fronts, *radii, *times]))
+    pages.link(*files_of(_tables(boards)))
 
 
 def _tables(boards: Sequence[Board]) -> Iterator[Table]:
