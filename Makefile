@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+export PYTHONDONTWRITEBYTECODE :=  # the processes that tests start would compile every module again
+
 .PHONY: demo test check docs bench format clean
 
 demo: $(READY)  ## train, certify and compare three networks on real digits

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ctbench.attacks import PGD
 from ctbench.graph import Graph, freeze, trace
-from ctbench.graph.ops import smooth
 from ctbench.networks import Normalize
 from ctbench.regions import L1, L2, Box, FirstCoordinate, Linf, Polytope, Region, Segments, linf_box
 
@@ -333,12 +332,6 @@ def place(request: pytest.FixtureRequest) -> tuple[Callable[..., Case], Callable
 def regions() -> dict[str, Callable[[Tensor, float], Region]]:
     """Every kind of region by its name."""
     return REGIONS
-
-
-@pytest.fixture
-def rough_slopes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Activations such as GELU take one step towards their best slopes, which are slow to find; any slope is sound."""
-    monkeypatch.setattr(smooth, "ENVELOPE_STEPS", 1)
 
 
 @pytest.fixture(scope="session")

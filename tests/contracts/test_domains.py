@@ -27,8 +27,6 @@ from ctbench.graph.ops import ReLU
 from ctbench.regions import Box, Linf, Region
 from ctbench.specification import margin_rows
 
-pytestmark = pytest.mark.usefixtures("rough_slopes")
-
 DOMAINS = sorted(ours(domains()))
 FEW_STEPS = {"alpha-crown": {"steps": 2}}
 OTHERS: list[tuple[str, dict[str, Any]]] = [

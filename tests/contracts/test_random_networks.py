@@ -236,7 +236,6 @@ SETTINGS: list[tuple[str, dict[str, object]]] = [
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-@pytest.mark.usefixtures("rough_slopes")
 def test_no_point_violates_a_bound_of_a_random_network(regions, hard_points):
     seen: Counter[str] = Counter()
 

@@ -185,8 +185,7 @@ def relaxed_form(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """A form of f(z) relaxed to a form of z: its coefficients, its constant and its upper constant."""
     low, lower_offset, high, upper_offset = lines
-    own = torch.broadcast_shapes(a.shape, low.shape, high.shape) == a.shape  # samples and windows share no form
-    if upper is None and lower_offset is None and own:
+    if upper is None and lower_offset is None and _expands(low, a) and _expands(high, a):
         coefficients, negative = RelaxedCoefficients.apply(a, low, high)  # type: ignore[no-untyped-call]
         return coefficients, constant + inner_product(negative, upper_offset), None
     negative = F.hardtanh(a, -math.inf, 0.0)  # clamp(max=0), whose gradient is slower
@@ -198,6 +197,11 @@ def relaxed_form(
         return torch.addcmul(positive * low, negative, high), constant, None
     upper = upper + inner_product(positive, upper_offset)
     return a * low, constant, upper if lower_offset is None else upper + inner_product(negative, lower_offset)
+
+
+def _expands(tensor: Tensor, like: Tensor) -> bool:
+    """Whether a tensor of as many axes expands to the shape of another: samples and windows share no form."""
+    return all(size in (1, wanted) for size, wanted in zip(tensor.shape, like.shape, strict=True))
 
 
 class RelaxedCoefficients(torch.autograd.Function):

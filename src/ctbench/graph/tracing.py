@@ -1,8 +1,9 @@
 """torch.fx with shapes: the forward runs on proxies that know the shape of their value.
 
-Every value is also computed on the device "meta", which computes shapes alone. So `x.shape`, `len(x)`, `x.dtype` and
-`x.device` are plain Python values in a forward, and it may check and use them. The batch of the trace has the size
-`BATCH`, a prime number that no network has for another reason, so that the reader of the trace recognises it.
+Where a forward asks for a shape, all values so far are computed on the device "meta", which computes shapes alone. So
+`x.shape`, `len(x)`, `x.dtype` and `x.device` are plain Python values in a forward, and it may check and use them. The
+batch of the trace has the size `BATCH`, a prime number that no network has for another reason, so that the reader of
+the trace recognises it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _OF_DEVICE = frozenset({"device", "is_cuda", "is_cpu", "is_mps", "is_meta", "get
 _METHODS = frozenset(
     {"size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_complex", "element_size"}
 )
+_ASKED = _KNOWN | _OF_DEVICE | _METHODS
 
 
 class ArgumentError(ValueError):
@@ -37,16 +39,19 @@ class Proxy(fx.Proxy):
 
     def __init__(self, node: fx.Node, tracer: Tracer) -> None:
         super().__init__(node, tracer)
-        self.example: Any = None  # the value on the device "meta"; None if it is not known
+        self.found: Any = None  # the example, once it is computed
+
+    @property
+    def example(self) -> Any:
+        """The value on the device "meta"; None if it is not known."""
+        tracer: Any = self.tracer
+        tracer.compute_examples()
+        return self.found
 
     def __getattr__(self, k: str) -> Any:
-        example = self.__dict__.get("example")
-        if isinstance(example, Tensor):
-            if k in _KNOWN or k in _METHODS:
-                return getattr(example, k)
-            if k in _OF_DEVICE:
-                tracer: Any = self.tracer
-                return getattr(tracer.like, k)
+        if k in _ASKED and isinstance(self.example, Tensor):
+            tracer: Any = self.tracer
+            return getattr(tracer.like if k in _OF_DEVICE else self.example, k)
         return super().__getattr__(k)
 
     def __len__(self) -> int:
@@ -82,6 +87,7 @@ class Tracer(fx.Tracer):
     def __init__(self, shape: Shape, like: Tensor, is_leaf: Callable[[nn.Module], bool]) -> None:
         super().__init__()
         self.shape, self.like, self.is_leaf = tuple(shape), like, is_leaf
+        self.missing: list[tuple[Proxy, str, Any, Any, Any]] = []  # values without an example, and their calls
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return Proxy(node, self)
@@ -109,8 +115,15 @@ class Tracer(fx.Tracer):
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **options: Any) -> fx.Proxy:
         proxy = super().create_proxy(kind, target, args, kwargs, *rest, **options)
         if isinstance(proxy, Proxy):
-            proxy.example = self._example(kind, target, args, kwargs)
+            args, kwargs = (fx.node.map_aggregate(part, lambda each: each) for part in (args, kwargs))  # copies lists
+            self.missing.append((proxy, kind, target, args, kwargs))
         return proxy
+
+    def compute_examples(self) -> None:
+        """Compute the examples of all values so far: in their order, as a call may write into its arguments."""
+        missing, self.missing = self.missing, []
+        for proxy, *call in missing:
+            proxy.found = self._example(*call)
 
     def _example(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         """The value of a node on the device "meta", or None if it cannot be computed there."""
@@ -141,7 +154,7 @@ class Tracer(fx.Tracer):
 def _known(value: Any) -> Any:
     """A proxy as its example, and a tensor on the device "meta"."""
     if isinstance(value, fx.Proxy):
-        example = getattr(value, "example", None) if isinstance(value, Proxy) else None
+        example = value.found if isinstance(value, Proxy) else None
         if example is None:
             raise LookupError("a value is not known")
         return example

@@ -133,6 +133,11 @@ class Mish(Curve):
         inner = torch.tanh(F.softplus(x))
         return inner + x * torch.sigmoid(x) * (1 - inner.square())
 
+    def curvature(self, x: Tensor) -> Tensor:
+        inner, share = torch.tanh(F.softplus(x)), torch.sigmoid(x)
+        steepness = share * (1 - inner.square())  # of `inner`
+        return steepness * (2 + x * (1 - share - 2 * share * inner))
+
 
 @dataclass(frozen=True)
 class TanhGELU(Curve):
@@ -149,6 +154,12 @@ class TanhGELU(Curve):
         scale = math.sqrt(2 / math.pi)
         inner = torch.tanh(scale * (x + 0.044715 * x.pow(3)))
         return (1 + inner) / 2 + x / 2 * (1 - inner.square()) * scale * (1 + 3 * 0.044715 * x.square())
+
+    def curvature(self, x: Tensor) -> Tensor:
+        scale = math.sqrt(2 / math.pi)
+        inner = torch.tanh(scale * (x + 0.044715 * x.pow(3)))
+        first, second = scale * (1 + 3 * 0.044715 * x.square()), scale * 6 * 0.044715 * x  # derivatives of its argument
+        return (1 - inner.square()) * (first + x / 2 * second - x * inner * first.square())
 
 
 # -------------------------------------------------------------------------------------------------------- layers

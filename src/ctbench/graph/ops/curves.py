@@ -41,19 +41,15 @@ class Curve(Smooth):
         """Whether the function is defined and continuous on [l, u]."""
         return True
 
-    def _valid(self, lower: Tensor, upper: Tensor) -> Tensor | float:
-        """0, or NaN where the function is not defined on all of [l, u]."""
+    def valid(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """0, or NaN where the function is not defined on all of [l, u], or bounds are infinite."""
         inside = self.defined(lower, upper)
-        return torch.where(inside, 0.0, math.nan).to(lower.dtype) if isinstance(inside, Tensor) else 0.0
+        nothing = super().valid(lower, upper)
+        return torch.where(inside, nothing, math.nan) if isinstance(inside, Tensor) else nothing
 
     def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        valid = self._valid(lower, upper)
+        valid = self.valid(lower, upper)
         least, greatest = super().slopes(lower, upper)
-        return least + valid, greatest + valid
-
-    def extremes(self, lower: Tensor, upper: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        valid = self._valid(lower, upper)
-        least, greatest = super().extremes(lower, upper, slope)
         return least + valid, greatest + valid
 
     def error(self, lower: Tensor, upper: Tensor) -> Tensor | float:

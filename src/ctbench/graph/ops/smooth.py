@@ -1,8 +1,8 @@
 """Smooth activations: sigmoid, tanh, GELU, SiLU.
 
 f(z) - s z is extremal at an end of [l, u] or where f'(z) = s. f' is monotone between the inflections of f, so there is
-at most one such point on each branch. It is computed by bisection, or in closed form. Near such a point f(z) - s z is
-flat, so an error of the point affects the value only quadratically.
+at most one such point on each branch. It is computed in closed form, or by steps of Newton inside a bracket. Near such
+a point f(z) - s z is flat, so an error of the point affects the value only quadratically.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.graph.ops.base import EPSILON, Elementwise, Op, Shape, lower
+from ctbench.graph.ops.base import EPSILON, Elementwise, Lines, Op, Shape, lower
 
+NEWTON_STEPS = 15  # twice as many as nearly every point needs; bisections follow
 BISECTIONS = {torch.float32: 30, torch.float64: 60}
-ENVELOPE_STEPS = 20
+ENVELOPE_STEPS = 20  # three times as many as nearly every line needs
+NEARLY = 2.0**-24  # how far a line may be from the best one at the middle, as a share of the width and of the slopes
 FAR = 64.0  # beyond this, each of these functions is a line up to rounding
 
 
@@ -34,6 +35,13 @@ class Smooth(Elementwise):
     @abstractmethod
     def derivative(self, x: Tensor) -> Tensor:
         """f'(x)."""
+
+    def curvature(self, x: Tensor) -> Tensor:
+        """f''(x), to a few digits: on it depends only how fast stationary points are found."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            steepness = self.derivative(x)
+        return torch.autograd.grad(steepness.sum(), x)[0] if steepness.requires_grad else torch.zeros_like(x)
 
     def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         first, last = self.derivative(lower), self.derivative(upper)
@@ -51,50 +59,92 @@ class Smooth(Elementwise):
 
     def extremes(self, lower: Tensor, upper: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         lowest, highest = self.touching(lower, upper, slope)
-        nothing = 0 * (upper - lower)  # NaN for infinite bounds, which certifies nothing
-        return self(lowest) - slope * lowest + nothing, self(highest) - slope * highest + nothing
+        valid = self.valid(lower, upper)
+        return self(lowest) - slope * lowest + valid, self(highest) - slope * highest + valid
+
+    def lines(self, lower: Tensor, upper: Tensor, low: Tensor, high: Tensor) -> Lines:
+        both = torch.stack(torch.broadcast_tensors(low, high))
+        (lowest, highest), valid = self.touching(lower, upper, both), self.valid(lower, upper)
+        lowest, highest = lowest[0], highest[1]
+        return Lines(low, self(lowest) - low * lowest + valid, high, self(highest) - high * highest + valid)
+
+    def valid(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """0, or NaN for infinite bounds, which certifies nothing."""
+        return 0 * (upper - lower)
 
     def touching(self, lower: Tensor, upper: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         """The points of [l, u] at which f(z) - slope z is smallest and largest."""
-        ends = lower + 0 * slope, upper + 0 * slope
+        ends, level = (lower + 0 * slope, upper + 0 * slope), slope.detach()
         lowest, highest = ends[0], ends[0]
-        least = greatest = self(ends[0]) - slope * ends[0]
+        least = greatest = self(ends[0].detach()) - level * ends[0].detach()
         # the ends come first: a branch without a stationary point also returns an end, but without its gradient
-        for point in (ends[1], *self.stationary(lower.detach(), upper.detach(), slope.detach())):
-            value = self(point) - slope * point
+        for point in (ends[1], *self.stationary(lower.detach(), upper.detach(), level)):
+            value = self(point.detach()) - level * point.detach()
             lowest, least = torch.where(value < least, point, lowest), torch.minimum(value, least)
             highest, greatest = torch.where(value > greatest, point, highest), torch.maximum(value, greatest)
         return lowest, highest
 
     def stationary(self, lower: Tensor, upper: Tensor, slope: Tensor) -> Sequence[Tensor]:
         """A point of [l, u] on each branch of f': the one with f' = slope, if there is one."""
-        ends = [_within(lower, upper, place) for place in (-self.tails, *self.inflections, self.tails)]
-        return [self._bisect(begin, end, slope) for begin, end in pairwise(ends)]
+        ends = torch.stack([_within(lower, upper, place) for place in (-self.tails, *self.inflections, self.tails)])
+        ends = ends.view(len(ends), *[1] * (slope.dim() - lower.dim()), *lower.shape)  # [branches + 1, ..., *lower]
+        excess = self.derivative(ends) - slope
+        there = (excess[:-1] < 0) != (excess[1:] < 0)
+        brackets = (part.masked_select(there) for part in (ends[:-1], ends[1:], excess[:-1], excess[1:], slope))
+        return (ends[:-1] + 0 * slope).masked_scatter(there, self._root(*brackets)).unbind()
 
-    def _bisect(self, begin: Tensor, end: Tensor, slope: Tensor) -> Tensor:
-        first, last = begin + 0 * slope, end + 0 * slope
-        begin, end, rising = first, last, self.derivative(last) > self.derivative(first)
-        for _ in range(BISECTIONS[begin.dtype]):
-            middle = (begin + end) / 2
-            below = (self.derivative(middle) > slope) == rising  # whether the point lies below the middle
-            begin, end = torch.where(below, begin, middle), torch.where(below, middle, end)
-        # an end that never moved is the point itself
-        return torch.where(end == last, last, torch.where(begin == first, first, (begin + end) / 2))
+    def _root(self, begin: Tensor, end: Tensor, first: Tensor, last: Tensor, slope: Tensor) -> Tensor:
+        """The points of [begin, end] with f' = slope, all [N]; f' - slope is `first` and `last` at the ends.
+
+        It takes steps of Newton inside the bracket, which become bisections. A point counts as found where f' is
+        `slope` up to rounding: from there to the true point, f(z) - slope z changes by less than `error`.
+        """
+        rising, rounding = first < 0, 8 * _unit(slope) * (1 + slope.abs())
+        point = begin + (end - begin) * (first / (first - last))
+        for step in range(NEWTON_STEPS + BISECTIONS[slope.dtype]):
+            excess = self.derivative(point) - slope
+            is_open = excess.abs() > rounding
+            if not bool(is_open.any()):
+                break
+            beyond = (excess > 0) == rising
+            begin, end = torch.where(beyond, begin, point), torch.where(beyond, point, end)
+            closer = (begin + end) / 2
+            if step < NEWTON_STEPS:
+                newton = point - excess / self.curvature(point)
+                closer = torch.where((newton > begin) & (newton < end), newton, closer)
+            point = torch.where(is_open, closer, point)
+        return point
 
     def tightest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        # the area is smallest for the best line at the middle: it touches f there, or on both sides of it. As the slope
-        # grows, the point of contact moves to the right for a line below f, and to the left for a line above f
+        # the area is smallest for the line that is best at the middle: it touches f there, or on both sides of it. So
+        # over both halves of [l, u], the least distance from the line below to f is 0. The slope for which both are
+        # equal is a root, and a step of Newton towards it takes the slope of the line through both points of contact
         lower, upper = lower.detach(), upper.detach()
         middle, (least, greatest) = (lower + upper) / 2, self.slopes(lower, upper)
-        low, high = (least, greatest), (least, greatest)
+        halves, width, rounding = (
+            (torch.stack([lower, middle]), torch.stack([middle, upper])),
+            upper - lower,
+            self.error,
+        )
+        enough = NEARLY * (greatest - least) * width + rounding(lower, upper) / 32 * _unit(lower) / EPSILON
+        slope = torch.clamp(self.derivative(middle), least, greatest).expand(2, *middle.shape)  # below, and above
         for _ in range(ENVELOPE_STEPS):
-            slope = (low[0] + low[1]) / 2
-            right = self.touching(lower, upper, slope)[0] > middle
-            low = torch.where(right, low[0], slope), torch.where(right, slope, low[1])
-            slope = (high[0] + high[1]) / 2
-            right = self.touching(lower, upper, slope)[1] > middle
-            high = torch.where(right, slope, high[0]), torch.where(right, high[1], slope)
-        return (low[0] + low[1]) / 2, (high[0] + high[1]) / 2
+            below, above = self.touching(*halves, slope.unsqueeze(1))
+            left, right = torch.stack([below[0], above[1]]).unbind(1)
+            gain, run = self(right) - self(left) - slope * (right - left), right - left
+            is_open = gain.abs() > enough
+            if not bool(is_open.any()):
+                break
+            least, greatest = torch.where(gain > 0, slope, least), torch.where(gain > 0, greatest, slope)
+            step = slope + gain / run
+            inside = (step > least) & (step < greatest)
+            slope = torch.where(is_open, torch.where(inside, step, (least + greatest) / 2), slope)
+        return slope[0], slope[1]
+
+
+def _unit(like: Tensor) -> float:
+    """The distance from 1 to the next number."""
+    return torch.finfo(like.dtype).eps
 
 
 def _within(lower: Tensor, upper: Tensor, point: float) -> Tensor:
@@ -162,6 +212,9 @@ class GELU(Smooth):
     def derivative(self, x: Tensor) -> Tensor:
         return (1 + torch.erf(x / math.sqrt(2))) / 2 + x * torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
 
+    def curvature(self, x: Tensor) -> Tensor:
+        return (2 - x.square()) * torch.exp(x.square() / -2) / math.sqrt(2 * math.pi)
+
 
 # where the second derivative of z sigmoid(z) is 0: the root of z tanh(z / 2) = 2
 _SILU_INFLECTION = 2.3993572805154675
@@ -179,6 +232,10 @@ class SiLU(Smooth):
 
     def derivative(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x) * (1 + x * torch.sigmoid(-x))
+
+    def curvature(self, x: Tensor) -> Tensor:
+        share = torch.sigmoid(x)
+        return share * (1 - share) * (2 + x * (1 - 2 * share))
 
 
 @lower.register
