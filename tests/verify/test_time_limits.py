@@ -149,7 +149,7 @@ def test_a_search_that_is_broken_off_knows_its_bounds_and_counterexamples(monkey
 
 @torch.no_grad()
 def test_a_broken_off_split_of_inputs_knows_what_it_has_decided(monkeypatch):
-    given, bounded = problem(12), input_split.crown.bounded
+    given, bounded = problem(12), input_split.inner_boxes
     stage, calls = InputSplit(share=1.0, batch_subproblems=8), []
     whole = stage(given, GENERATOR)
 
@@ -159,7 +159,7 @@ def test_a_broken_off_split_of_inputs_knows_what_it_has_decided(monkeypatch):
             raise OutOfTime
         return bounded(*arguments, **options)
 
-    monkeypatch.setattr(input_split.crown, "bounded", functools.partial(broken, limit=8))
+    monkeypatch.setattr(input_split, "inner_boxes", functools.partial(broken, limit=8))
     cut = stage(given, GENERATOR)
     assert len(calls) == 8
     assert cut.late.any()
@@ -168,7 +168,7 @@ def test_a_broken_off_split_of_inputs_knows_what_it_has_decided(monkeypatch):
     assert (cut.bound <= whole.bound.clamp(min=0)).logical_or(~cut.late).all()
     assert torch.equal(cut.bound[~cut.late] > 0, whole.bound[~cut.late] > 0)
     calls.clear()
-    monkeypatch.setattr(input_split.crown, "bounded", functools.partial(broken, limit=1))
+    monkeypatch.setattr(input_split, "inner_boxes", functools.partial(broken, limit=1))
     with pytest.raises(OutOfTime):
         stage(given, GENERATOR)
 

@@ -76,6 +76,21 @@ def test_bars_of_one_run_are_its_quantities_and_of_several_runs_a_series_each(ru
     ]
 
 
+def test_runs_of_one_name_keep_their_own_layers(runs):
+    for place, run in enumerate(runs[:2]):
+        analyse(run, "a", Measurement({"q": VALUES, **{f"layer {k}: q": float(10 * place + k) for k in (1, 2)}}))
+    alike = [
+        Subject(folder=run.folder, name="same", page=run.page, views=viewed(run, "bars", "q").views)
+        for run in subjects(runs[:2])
+    ]
+    (part,) = compared_analyses(alike)
+    layers = part.charts[-1]
+    assert [[point.text for point in path.points] for path in layers.paths] == [
+        ["same, layer 1: 1", "same, layer 2: 2"],
+        ["same, layer 1: 11", "same, layer 2: 12"],
+    ]
+
+
 def test_lines_leave_out_what_a_logarithmic_axis_has_no_place_for(runs):
     for run in runs[:2]:
         analyse(

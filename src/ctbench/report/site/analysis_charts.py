@@ -32,7 +32,7 @@ class Member:
 
     Args:
         name: of the run.
-        page: that its marks lead to; "" on the page of the run itself.
+        page: that its marks lead to, another one for each run; "" on the page of the run itself.
         measurements: what the analysis measured.
         certified: the certified accuracy at the same radius, in [0, 1], if the run has one.
     """
@@ -151,7 +151,8 @@ def _lines(members: Sequence[Member], drawn: Subtitled) -> Iterator[Chart]:
     """The means over the axis."""
     layout = drawn.layout
 
-    def places(measurements: Measurements, quantity: str) -> Places:
+    def places(one: Member, quantity: str) -> Places:
+        measurements = one.measurements
         axis = [x for x in measurements.places(drawn.eps) if x is not None]
         there = [x for x in axis if quantity in measurements.quantities(drawn.eps, x)]
         return [(x, measurements.mean(quantity, drawn.eps, x)) for x in there]
@@ -177,8 +178,8 @@ def _histograms(members: Sequence[Member], drawn: Subtitled) -> Iterator[Chart]:
     low, high = min(values), max(values)
     width = (high - low) / BINS or 1.0
 
-    def places(measurements: Measurements, quantity: str) -> Places:
-        numbers, counts = _values(measurements, quantity, drawn.eps), [0] * BINS
+    def places(one: Member, quantity: str) -> Places:
+        numbers, counts = _values(one.measurements, quantity, drawn.eps), [0] * BINS
         for value in numbers:
             counts[min(BINS - 1, int((value - low) / width))] += 1
         shares = [100 * count / max(1, len(numbers)) for count in counts]
@@ -236,17 +237,19 @@ def _against_certified(marks: Sequence[tuple[Member, float, float]], quantity: s
 
 def _layers(members: Sequence[Member], drawn: Subtitled) -> Iterator[Chart]:
     """The quantities of single layers; of several runs only those of the figure."""
-    by_layer = [_by_layer(one.measurements, drawn.eps) for one in members]
-    quantities = list(dict.fromkeys(name for one in by_layer for name in one))
+    by_layer = {one.page: _by_layer(one.measurements, drawn.eps) for one in members}
+    quantities = list(dict.fromkeys(name for one in by_layer.values() for name in one))
     if len(members) > 1:
         quantities = [name for name in quantities if name in drawn.layout.quantities]
-    layers = [{layer for means in one.values() for layer in means} for one in by_layer]
+    layers = [{layer for means in one.values() for layer in means} for one in by_layer.values()]
     if max(map(len, layers)) < 2:
         return iter(())
-    whole = all(set(means) == there for one, there in zip(by_layer, layers, strict=True) for means in one.values())
+    whole = all(
+        set(means) == there for one, there in zip(by_layer.values(), layers, strict=True) for means in one.values()
+    )
 
-    def places(measurements: Measurements, quantity: str) -> Places:
-        return sorted(_by_layer(measurements, drawn.eps).get(quantity, {}).items())
+    def places(one: Member, quantity: str) -> Places:
+        return sorted(by_layer[one.page].get(quantity, {}).items())
 
     label, at = drawn.layout.label, place_of(members[0].measurements, drawn.eps)
     where = "" if at is None else f" at {drawn.layout.x_label or 'x'} {at:g}"
@@ -276,7 +279,7 @@ def _curves(
     members: Sequence[Member],
     drawn: Subtitled,
     quantities: Sequence[str],
-    places: Callable[[Measurements, str], Places],
+    places: Callable[[Member, str], Places],
     look: Look,
 ) -> Iterator[Chart]:
     """A picture of all quantities of one run; or a picture for each quantity, of all runs."""
@@ -285,7 +288,7 @@ def _curves(
         series, rows = list[Series](), list[dict[str, str | float]]()
         for colour, (one, quantity) in enumerate((one, name) for one in members for name in shown_here):
             name = one.name if several else quantity
-            points = [place for place in places(one.measurements, quantity) if _fits(place, look)]
+            points = [place for place in places(one, quantity) if _fits(place, look)]
             told = [Point(x=x, y=y, text=f"{name}, {look.x} {x:.4g}: {y:.4g}", href=one.page) for x, y in points]
             if told:
                 kind = "curve" if look.kind == "line" and len(told) > MOST_MARKS else look.kind
