@@ -97,4 +97,4 @@ def test_links_and_files_of_the_site_are_no_remote_loads(kept):
 def test_every_tutorial_and_page_is_in_the_navigation():
     index = (DOCS / "index.md").read_text()
     pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")} - {"index"}
-    assert pages <= set(re.findall(r"^(?:[^<\n]*<)?([\w/-]+)>?$", index, re.MULTILINE))
+    assert pages <= set(re.findall(r"^(?:[^<\n]*<)?([\w./-]+)>?$", index, re.MULTILINE))

@@ -45,8 +45,9 @@ def _reduce(op: Operator) -> TracedValue:
 
 @reads("LpNormalization")
 def _lp_normalization(op: Operator) -> TracedValue:
-    x = op.value()
-    return op.call(F.normalize, x, float(op.attribute("p", 2)), op.axis(op.attribute("axis", -1), len(x.shape)), 0.0)
+    """What has norm 0 stays 0: it is divided by the least norm, the smallest normal number of single precision."""
+    x, least = op.value(), 2.0**-126
+    return op.call(F.normalize, x, float(op.attribute("p", 2)), op.axis(op.attribute("axis", -1), len(x.shape)), least)
 
 
 @reads("TopK")
