@@ -148,6 +148,16 @@ CASES = {
         SIGNAL,
         19,
     ),
+    "MaxPool uneven, rounded up": (
+        [one("MaxPool", kernel_shape=[4], strides=[3], pads=[0, 2], ceil_mode=1), one("ReduceMean", "1", axes=[2])],
+        (1, 3, 6),
+        17,
+    ),
+    "MaxPool with wide pads, rounded up": (
+        [one("MaxPool", kernel_shape=[3], strides=[3], pads=[2, 2], ceil_mode=1), one("ReduceMean", "1", axes=[2])],
+        (1, 3, 6),
+        17,
+    ),
     "MaxPool uneven, dilated": (
         [one("MaxPool", kernel_shape=[3, 2], pads=[0, 1, 2, 0], dilations=[2, 3], strides=[1, 2])],
         IMAGE,

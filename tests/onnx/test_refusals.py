@@ -19,6 +19,18 @@ REFUSALS = {
     "an axis too many": ([one("Gather", ints(0), axis=3)], PAIR, 17, "axis 3 does not exist"),
     "Concat with several samples": ([one("Concat", "x", arr(2, 1, 3), axis=1)], PAIR, 17, "first size must be 1"),
     "a constant for each sample": ([one("Add", arr(2, 2, 3))], PAIR, 17, "its first size must be 1"),
+    "AveragePool SAME dilations": (
+        [one("AveragePool", kernel_shape=[3, 3], auto_pad="SAME_LOWER", dilations=[2, 2])],
+        IMAGE,
+        19,
+        "auto_pad SAME_LOWER with dilations is not supported",
+    ),
+    "MaxPool of padding alone": (
+        [one("MaxPool", kernel_shape=[2, 2], pads=[0, 2, 0, 0])],
+        IMAGE,
+        17,
+        r"a window sees only the padding \[0, 2, 0, 0\]: give smaller pads",
+    ),
     "MaxPool SAME dilations": (
         [one("MaxPool", kernel_shape=[3, 3], auto_pad="SAME_UPPER", dilations=[2, 2])],
         IMAGE,

@@ -101,15 +101,23 @@ def _kernel_axes(x: TracedValue) -> list[int]:
 # ------------------------------------------------------------------------------------------------------- poolings
 
 
+def _pooling_window(op: Operator, x: TracedValue) -> Window:
+    """The window of a pooling. Raises OnnxError for paddings that runtimes refuse, or choose differently."""
+    window, auto = Window.of(op, op.attribute("kernel_shape"), x.shape[2:]), op.attribute("auto_pad", "NOTSET")
+    if auto.startswith("SAME") and window.dilated:
+        raise op.error(f"auto_pad {auto} with dilations is not supported, as runtimes pad it differently: give pads")
+    reach = [d * (k - 1) for d, k in zip(window.dilation, window.kernel, strict=True)]
+    if any(max(pads) > most for *pads, most in zip(window.begin, window.end, reach, strict=True)):
+        raise op.error(f"a window sees only the padding {[*window.begin, *window.end]}: give smaller pads")
+    return window
+
+
 @reads("MaxPool")
 def _max_pool(op: Operator) -> TracedValue:
     x = op.value()
-    window = Window.of(op, op.attribute("kernel_shape"), x.shape[2:])
-    auto = op.attribute("auto_pad", "NOTSET")
-    if auto.startswith("SAME") and window.dilated:
-        raise op.error(f"auto_pad {auto} with dilations is not supported, as runtimes pad it differently: give pads")
+    window = _pooling_window(op, x)
     fits = window.even and all(2 * pad <= size for pad, size in zip(window.begin, window.kernel, strict=True))
-    if not fits and window.dilated:
+    if not fits and (window.dilated or window.rounds_up):  # a layer would keep a last window that sees only padding
         return _greatest(op, x, window)
     if not fits:  # every window that reaches beyond an edge also holds the entry at the edge
         x = _edge_padded(op, x, window.begin, window.end)
@@ -144,7 +152,7 @@ def _edge_padded(op: Operator, x: TracedValue, begin: Shape, end: Shape) -> Trac
 @reads("AveragePool")
 def _average_pool(op: Operator) -> TracedValue:
     x = op.value()
-    window = Window.of(op, op.attribute("kernel_shape"), x.shape[2:])
+    window = _pooling_window(op, x)
     padded, counted = any(window.begin + window.end), bool(op.attribute("count_include_pad", 0))
     if window.dilated or window.rounds_up or not (window.even or counted):
         return _means(op, x, window, counted=counted)

@@ -101,9 +101,10 @@ class Smooth(Elementwise):
         """
         rising, rounding = first < 0, 8 * _unit(slope) * (1 + slope.abs())
         point = begin + (end - begin) * (first / (first - last))
+        point = torch.where(point.isfinite(), point, (begin + end) / 2)
         for step in range(NEWTON_STEPS + BISECTIONS[slope.dtype]):
             excess = self.derivative(point) - slope
-            is_open = excess.abs() > rounding
+            is_open = ~(excess.abs() <= rounding)  # also where it is NaN
             if not bool(is_open.any()):
                 break
             beyond = (excess > 0) == rising
