@@ -45,3 +45,19 @@ def test_a_shape_is_that_of_the_arguments_at_the_call():
             return both[:, : both.shape[1] // 2]
 
     assert trace(Growing(), (3,)).nodes[-1].shape == (3,)
+
+
+def test_the_outputs_of_an_attention_are_unpacked():
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y, _ = self.attention(x, x, x)
+            return self.head((x + y).mean(1))
+
+    torch.manual_seed(0)
+    model, x = Attending().eval(), torch.rand(5, 4, 8)
+    graph = trace(model, (4, 8))
+    torch.testing.assert_close(graph(x), model(x))

@@ -139,16 +139,22 @@ class Tracer(fx.Tracer):
                 if kind == "call_method":
                     return getattr(args[0], target)(*args[1:], **kwargs)
                 if kind == "call_module":
-                    shadow = copy.copy(self.root.get_submodule(target))
-                    if shadow._modules:  # calls of its layers would be recorded in the trace
-                        return None
-                    for kind_of in ("_parameters", "_buffers"):
-                        own = vars(shadow)[kind_of]
-                        vars(shadow)[kind_of] = {name: _known(each) for name, each in own.items()}
-                    return shadow.forward(*args, **kwargs)
+                    module = self.root.get_submodule(target)
+                    if module._modules and not isinstance(module, nn.MultiheadAttention):
+                        return None  # calls of its layers would be recorded in the trace; attention only reads weights
+                    return _shadow(module).forward(*args, **kwargs)
                 return target(*args, **kwargs) if kind == "call_function" else None
         except Exception:  # whatever a layer of a user raises there: its shape stays unknown, which is no fault
             return None
+
+
+def _shadow(module: nn.Module) -> nn.Module:
+    """A copy of a module on the device "meta"."""
+    shadow = copy.copy(module)
+    for kind in ("_parameters", "_buffers"):
+        vars(shadow)[kind] = {name: _known(each) for name, each in vars(module)[kind].items()}
+    vars(shadow)["_modules"] = {name: each and _shadow(each) for name, each in module._modules.items()}
+    return shadow
 
 
 def _known(value: Any) -> Any:
