@@ -1,4 +1,4 @@
-"""A process that has imported ctbench once, and forks another one for each command: so many starts cost one import.
+"""A process that has imported ctbench once, and forks another one for each command. Many starts cost one import.
 
 It reads lines of JSON, the arguments of a command and a file for what the command prints. For each it writes the number
 of the new process, and at its end the exit status. The workers of commands are forked as well. After each write of

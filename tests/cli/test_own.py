@@ -43,9 +43,9 @@ def own(monkeypatch) -> str:
 
 
 def test_a_module_of_ones_own_is_trained_certified_attacked_and_compared(own, succeeds, fails):
-    given = ("--model", f"{own}:net", "--data-from", f"{own}:data")
-    succeeds("train", "digits_ibp", *SHORT, *given, "--out", "mine", "--quiet")
-    again = succeeds("train", "digits_ibp", *SHORT, *given, "--out", "mine", "--quiet", "--resume")
+    own_members = ("--model", f"{own}:net", "--data-from", f"{own}:data")
+    succeeds("train", "digits_ibp", *SHORT, *own_members, "--out", "mine", "--quiet")
+    again = succeeds("train", "digits_ibp", *SHORT, *own_members, "--out", "mine", "--quiet", "--resume")
     assert again == "mine\n"
     data = ("--data-from", f"{own}:data", "--stages", "fast")
     graph = succeeds("certify", "mine", *data, "--out", "graph.jsonl")
@@ -64,8 +64,8 @@ def test_a_module_of_ones_own_is_trained_certified_attacked_and_compared(own, su
 
 
 def test_a_report_shows_the_images_of_data_of_ones_own_if_they_are_given(own, succeeds):
-    given = ("--model", f"{own}:net", "--data-from", f"{own}:data")
-    succeeds("train", "digits_ibp", *SHORT, *given, "--out", "mine", "--quiet")
+    own_members = ("--model", f"{own}:net", "--data-from", f"{own}:data")
+    succeeds("train", "digits_ibp", *SHORT, *own_members, "--out", "mine", "--quiet")
     succeeds("certify", "mine", "--data-from", f"{own}:data", "--stages", "fast", "--counterexamples")
     page = Path("report/run-mine.html")
     succeeds("report", "mine")

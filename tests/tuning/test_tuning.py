@@ -108,6 +108,9 @@ def test_a_damaged_hindsight_is_named(tuned, folder):
     jsonl.write_json(folder.hindsight, {"stages": "interval", "trials": []})
     with pytest.raises(ValueError, match=r"hindsight.json holds.*timeout"):
         Study.read(folder.path)
+    jsonl.write_json(folder.hindsight, {"stages": "interval", "timeout": 60.0, "trials": []})
+    with pytest.raises(ValueError, match="not about the complete trials 0"):
+        Study.read(folder.path)
 
 
 def test_a_trial_that_reads_test_images_fails(tuned, monkeypatch):

@@ -224,12 +224,12 @@ def changes(args: argparse.Namespace) -> list[str]:
 
 def check_changes(changes: Iterable[str], others: Mapping[str, str] | None = None) -> None:
     """Raise ValueError if a field is changed twice, by --set PATH=VALUE or by other options (by path)."""
-    given = dict(others or {})
+    options = dict(others or {})
     for change in changes:
         path = change.partition("=")[0].strip()
-        if path in given:
-            raise ValueError(f"{path} is given twice, by {given[path]} and by --set {change}: give it once")
-        given[path] = f"--set {change}"
+        if path in options:
+            raise ValueError(f"{path} is given twice, by {options[path]} and by --set {change}: give it once")
+        options[path] = f"--set {change}"
 
 
 def radius(text: str) -> float:

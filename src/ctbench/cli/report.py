@@ -42,11 +42,11 @@ def run(args: argparse.Namespace) -> None:
     check_out_folder(args.out)
     data = called(args.data_from, Data) if args.data_from else args.data
     with ExitStack() as stack:
-        given = [each for text in args.subjects for each in _named(text, stack)]
-        named = once(given)
+        runs = [each for text in args.subjects for each in _named(text, stack)]
+        named = once(runs)
         studies = [Study.read(text) for text in args.subjects if StudyFolder(Path(text)).study.is_file()]
         index = write(named, args.out, studies=studies, title=args.title, data=data, with_images=not args.no_images)
-        for sentence in told(given, named):
+        for sentence in told(runs, named):
             print(sentence)
     print(f"{index}: a browser opens this file")
 

@@ -78,9 +78,9 @@ def grouped(rows: Iterable[Row], by: Sequence[str] = ("method",), over: Sequence
 
 def _unknown(name: str, paths: Sequence[str]) -> str:
     """The message for a field that no row has: what it may have meant, and where all fields are."""
-    known = ["method", *OWN, *paths]
-    near = [path for path in known if name and name in path.split(".")]
-    near += difflib.get_close_matches(name, [path for path in known if path not in near], n=4, cutoff=0.6)
+    fields = ["method", *OWN, *paths]
+    near = [path for path in fields if name and name in path.split(".")]
+    near += difflib.get_close_matches(name, [path for path in fields if path not in near], n=4, cutoff=0.6)
     meant = f"did you mean {' or '.join(near[:4])}? " if near else ""
     return (
         f"no run has the field {name!r}: {meant}ctbench show RUN/recipe.json lists the fields of a recipe; "

@@ -173,6 +173,12 @@ class Study:
             with jsonl.named(f"{folder.trials}, line {number}"):
                 trials.append(TrialRecord.from_json(record))
         hindsight = Hindsight.of(jsonl.read_json(folder.hindsight)) if folder.hindsight.exists() else None
+        complete = [trial.trial for trial in trials if trial.state == "complete"]
+        if hindsight is not None and [each.trial for each in hindsight.trials] != complete:
+            raise ValueError(
+                f"{folder.hindsight} is not about the complete trials {', '.join(map(str, complete))}: delete it, and "
+                f"run ctbench tune again"
+            )
         return cls(folder.path, content, tuple(trials), hindsight)
 
     def __repr__(self) -> str:

@@ -288,12 +288,12 @@ def _curves(
         series, rows = list[Series](), list[dict[str, str | float]]()
         for colour, (one, quantity) in enumerate((one, name) for one in members for name in shown_here):
             name = one.name if several else quantity
-            points = [place for place in places(one, quantity) if _fits(place, look)]
-            told = [Point(x=x, y=y, text=f"{name}, {look.x} {x:.4g}: {y:.4g}", href=one.page) for x, y in points]
-            if told:
-                kind = "curve" if look.kind == "line" and len(told) > MOST_MARKS else look.kind
-                series.append(Series(name=name, kind=kind, colour=colour, points=tuple(told)))
-            rows += [{"run": one.name, "quantity": quantity, look.x: x, look.y: y} for x, y in points]
+            pairs = [place for place in places(one, quantity) if _fits(place, look)]
+            points = [Point(x=x, y=y, text=f"{name}, {look.x} {x:.4g}: {y:.4g}", href=one.page) for x, y in pairs]
+            if points:
+                kind = "curve" if look.kind == "line" and len(points) > MOST_MARKS else look.kind
+                series.append(Series(name=name, kind=kind, colour=colour, points=tuple(points)))
+            rows += [{"run": one.name, "quantity": quantity, look.x: x, look.y: y} for x, y in pairs]
         if series:
             only = shown_here[0] if several and len(quantities) > 1 else ""
             highest = max(point.y for one in series for point in one.points)

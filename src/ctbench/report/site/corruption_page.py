@@ -48,10 +48,10 @@ class Ratios:
         return sum(one.right for one in records) / sum(one.samples for one in records) / self.clean
 
     def at(self, severity: int | None = None) -> dict[str, float]:
-        """The ratios of all corruptions, by default on all severities; empty unless each one is known."""
+        """The ratios of all corruptions, by default on all severities; empty unless each one was tested."""
         ratios = {name: self.of(name, severity) for name in self.corruptions}
-        known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
-        return known if len(known) == len(ratios) else {}
+        tested = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+        return tested if len(tested) == len(ratios) else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +128,9 @@ def _own_chart(ratios: Ratios, name: str) -> Iterator[Chart]:
     for title, choose, colour, dash in kinds:
         points = []
         for grade in grades:
-            known = ratios.at(grade)
-            kind = choose(known, key=known.__getitem__) if choose else "mean"
-            ratio = known[kind] if choose else fmean(known.values())
+            by_kind = ratios.at(grade)
+            kind = choose(by_kind, key=by_kind.__getitem__) if choose else "mean"
+            ratio = by_kind[kind] if choose else fmean(by_kind.values())
             points.append(Point(x=grade, y=ratio, text=f"severity {grade}, {kind}: {ratio:.3f}"))
         series.append(Series(name=title, colour=colour, dash=dash, points=tuple(points)))
     yield _over_severity(f"{name}-severities", series)
