@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from tests.planted import KINDS, spiked
 from torch import Tensor, nn
 
-from ctbench.domains import COAP, Zonotope, crown
+from ctbench.domains import COAP, Crown, Zonotope, crown
 from ctbench.domains.linear_form import LinearForm
 from ctbench.graph import Node, freeze, trace
 from ctbench.graph.ops import Max, Reshape
 from ctbench.regions import L2, Box, Linf, Threat
 from ctbench.results import Open, Verdict
 from ctbench.time_budget import Budget
-from ctbench.verify import DEFAULT_STAGES, Bound, Problem, certify
+from ctbench.verify import DEFAULT_STAGES, Bound, Problem, certify, input_split
 from ctbench.verify.defaults import FORWARD_SPLIT
-from ctbench.verify.input_split import Boxes, InputSplit, best_mean, crown_forms
+from ctbench.verify.input_split import Boxes, InputSplit, best_mean, bounded, crown_forms, inner_boxes
 from ctbench.verify.worst_case import worst_case
 
 GENERATOR = torch.Generator()
@@ -352,6 +352,46 @@ def test_both_halves_cover_a_box():
     assert torch.equal(uppers[0][here], lowers[1][here])
     assert torch.equal(uppers[0][~here], (lower + width)[~here])
     assert torch.equal(lowers[1][~here], lower[~here])
+
+
+@pytest.mark.parametrize("domain", [Crown(), Zonotope(fold=500)], ids=lambda domain: domain.name)
+@torch.no_grad()
+def test_inner_boxes_of_a_half_lie_in_those_of_the_whole_and_hold(domain):
+    given = problem("tanh", 3, eps=0.3).proof
+    around = inner_boxes(domain, given.net, given.region)
+    whole, influence, _ = bounded(Boxes.whole(given, around[0]), given, around, domain)
+    halves = whole.halves(whole.place(influence, given.region.hull)[0])
+    after, _, _ = bounded(halves, given, around, domain)
+    points = halves.box.sample(200, torch.Generator().manual_seed(0))
+    assert len(after.inner) == 2
+    for at, box in after.inner.items():
+        assert box.lower.ge(halves.inner[at].lower).all()
+        assert box.upper.le(halves.inner[at].upper).all()
+        assert (box.upper - box.lower).sum() < (halves.inner[at].upper - halves.inner[at].lower).sum()
+        seen = replace(given.net, nodes=given.net.nodes[: at + 1])(points.flatten(0, 1)).view(200, *box.lower.shape)
+        assert (box.lower <= seen.amin(0)).all()
+        assert (seen.amax(0) <= box.upper).all()
+
+
+def test_without_memory_for_inner_boxes_verdicts_are_the_same(monkeypatch):
+    given, kept = problem("relu", 3, eps=0.3), []
+    within = Boxes.within
+
+    def noted(boxes: Boxes, memory: int) -> Boxes:
+        result = within(boxes, memory)
+        kept.append(bool(result.inner))
+        return result
+
+    monkeypatch.setattr(Boxes, "within", noted)
+    before = certified(given, InputSplit())
+    assert all(kept)
+    kept.clear()
+    monkeypatch.setattr(input_split, "HELD_SHARE", 0.0)
+    after = certified(given, InputSplit())
+    assert kept
+    assert not any(kept)
+    assert torch.equal(before[0], after[0])
+    assert torch.equal(before[1], after[1])
 
 
 @torch.no_grad()

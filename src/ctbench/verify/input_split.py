@@ -5,7 +5,8 @@ with the bounds of CROWN (Zhang et al. 2018) on every box:
 
     until no box is open:
         take the boxes with the lowest bounds, of all samples together
-        bound their margins by CROWN, with inner boxes of their own; a box is closed if all margins are positive
+        bound their margins by CROWN, with inner boxes of their own, inside those of the box that was halved;
+        a box is closed if all margins are positive
         falsified if a centre, or the point at which the lowest form is least, has a negative margin
         halve each open box at the coordinate i of the largest (c_i / sum c + 1/16) width_i / whole_i
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -30,7 +32,7 @@ from torch import Tensor
 
 from ctbench import memory_budget
 from ctbench.domains import Crown, Domain, backward, interval, rounding
-from ctbench.domains.backward import Relaxed
+from ctbench.domains.backward import Relaxed, relaxed_readers
 from ctbench.domains.linear_form import LinearForm
 from ctbench.domains.rounding import Losses
 from ctbench.graph import Graph, Lines
@@ -44,6 +46,7 @@ LEAST_SHARE = 1 / 16  # of a coordinate, whatever its influence
 FEWEST, AT_ONCE = 256, 2**18  # boxes of large networks, and values in the boxes of small ones, where calls cost most
 MOST_ENTRIES = 64  # of a maximum at the output, of which means are searched for
 MEAN_STEPS = 12  # of that search
+HELD_SHARE = 1 / 4  # of the memory, for the inner boxes of the open boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +103,11 @@ class InputSplit(Stage):
         budget = problem.allotted(self.share)
         lowest = proof.x.new_full((len(proof),), torch.inf)
         counts, falsified = torch.zeros_like(lowest), torch.zeros_like(lowest, dtype=torch.bool)
-        frontier, witness = Boxes.whole(proof), proof.x.clone()
+        around = inner_boxes(self.inner, proof.net, proof.region)
+        frontier, witness = Boxes.whole(proof, around[0]), proof.x.clone()
         most = min(self.batch_subproblems, max(FEWEST, AT_ONCE // values(proof.net)))
         size = memory_budget.grown(most, proof.x.device, self.memory)
-        around = inner_boxes(self.inner, proof.net, proof.region)
+        held = int(HELD_SHARE * memory_budget.of(proof.x.device, self.memory))
         while len(frontier):
             part, rest = frontier.worst(size)
             try:
@@ -128,7 +132,8 @@ class InputSplit(Stage):
             place, is_divisible = part.place(influence, proof.region.hull)
             is_halved = is_divisible & (part.least <= 0)  # not NaN: no half would mend it
             lowest = part.take(~is_halved).lowest(lowest)
-            frontier = rest.join(part.take(is_halved).halves(place[is_halved]))
+            halves = part.take(is_halved).halves(place[is_halved])
+            frontier = rest.join(halves).within(held)
             budget = budget.charge(part.sample)
             counts += part.sample.bincount(minlength=len(counts))
             # a box that cannot be halved may have a bound that leaves its sample open for good
@@ -146,12 +151,14 @@ class Boxes:
     sample: Tensor  # [N]
     box: Box  # [N, *shape]
     bounds: Tensor  # [N, S]; a half begins with those of the whole
+    inner: Mapping[int, Box] = field(default_factory=dict)  # [N, *node], of pre-activations; likewise; {}: not kept
 
     @classmethod
-    def whole(cls, problem: Problem) -> Boxes:
-        """The regions of all samples of a problem."""
+    def whole(cls, problem: Problem, boxes: list[Box]) -> Boxes:
+        """The regions of all samples of a problem, with the boxes of all nodes."""
         sample = torch.arange(len(problem), device=problem.x.device)
-        return cls(sample, problem.region.hull, torch.full_like(problem.spec[..., 0], -torch.inf))
+        inner = {at: boxes[at] for at in relaxed_readers(problem.net)}
+        return cls(sample, problem.region.hull, torch.full_like(problem.spec[..., 0], -torch.inf), inner)
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -171,12 +178,19 @@ class Boxes:
         return before.scatter_reduce(0, self.sample, self.least, "amin")
 
     def take(self, chosen: Tensor) -> Boxes:
-        return Boxes(self.sample[chosen], self.box.take(chosen), self.bounds[chosen])
+        inner = {at: box.take(chosen) for at, box in self.inner.items()}
+        return Boxes(self.sample[chosen], self.box.take(chosen), self.bounds[chosen], inner)
 
     def join(self, other: Boxes) -> Boxes:
-        corners = ((self.box.lower, other.box.lower), (self.box.upper, other.box.upper))
-        box = Box(*(torch.cat(pair) for pair in corners))
-        return Boxes(torch.cat([self.sample, other.sample]), box, torch.cat([self.bounds, other.bounds]))
+        """These boxes, and then the others; both or neither have inner boxes."""
+        inner = {at: joined(box, other.inner[at]) for at, box in self.inner.items()}
+        sample, bounds = torch.cat([self.sample, other.sample]), torch.cat([self.bounds, other.bounds])
+        return Boxes(sample, joined(self.box, other.box), bounds, inner)
+
+    def within(self, memory: int) -> Boxes:
+        """These boxes, without their inner boxes if these take more bytes than `memory`."""
+        ends = [end for box in self.inner.values() for end in (box.lower, box.upper)]
+        return self if sum(end.nbytes for end in ends) <= memory else replace(self, inner={})
 
     def worst(self, count: int) -> tuple[Boxes, Boxes]:
         """The boxes with the lowest bounds, at most `count`, and the others."""
@@ -202,6 +216,11 @@ class Boxes:
         below = Box(self.box.lower, torch.where(here, self.box.center, self.box.upper))
         above = Box(torch.where(here, self.box.center, self.box.lower), self.box.upper)
         return replace(self, box=below).join(replace(self, box=above))
+
+
+def joined(first: Box, second: Box) -> Box:
+    """The boxes of two batches."""
+    return Box(torch.cat([first.lower, second.lower]), torch.cat([first.upper, second.upper]))
 
 
 def values(graph: Graph) -> int:
@@ -231,7 +250,8 @@ def bounded(
 ) -> tuple[Boxes, Tensor, Tensor]:
     """Boxes with the bounds of CROWN, if these are better, and what its forms say.
 
-    `around` has inner boxes and losses over the whole regions of the samples. `domain` bounds those of the parts.
+    `around` has inner boxes and losses over the whole regions of the samples. `domain` bounds those of the parts, inside
+    the ones that `part` begins with.
 
     Returns:
         The boxes; how much each coordinate counts in the open margins, [N, n]; and the points at which the lowest forms
@@ -242,8 +262,9 @@ def bounded(
     rows = is_closed.to(torch.int8).argsort(dim=1, stable=True)[:, : int((~is_closed).sum(1).max())]
     spec = problem.spec[part.sample.unsqueeze(1), rows]
     boxes, losses = around
-    own = [box.take(part.sample) for box in boxes], [loss.take(part.sample) for loss in losses]
-    form = crown_forms(problem.net, part.box, spec, inner_boxes(domain, problem.net, part.box, own))
+    known = [part.inner[at] if at in part.inner else box.take(part.sample) for at, box in enumerate(boxes)]
+    own = inner_boxes(domain, problem.net, part.box, (known, [loss.take(part.sample) for loss in losses]))
+    form = crown_forms(problem.net, part.box, spec, own)
     bounds = torch.maximum(part.bounds.gather(1, rows), form.minimum(part.region(problem)))
     a, is_open = form.coefficients.flatten(2), (~(bounds > 0)).to(spec.dtype).unsqueeze(2)
     slopes = (a.abs() * is_open).sum(1)
@@ -251,7 +272,8 @@ def bounded(
     influence = F.normalize(slopes, p=1) + F.normalize(speeds, p=1)
     lowest = a[torch.arange(len(part), device=a.device), bounds.argmin(1)].view_as(part.box.lower)
     corner = torch.where(lowest > 0, part.box.lower, part.box.upper)
-    return replace(part, bounds=part.bounds.scatter(1, rows, bounds)), influence, corner
+    inner = {at: own[0][at] for at in part.inner}
+    return replace(part, bounds=part.bounds.scatter(1, rows, bounds), inner=inner), influence, corner
 
 
 def crown_forms(graph: Graph, box: Box, spec: Tensor, own: tuple[list[Box], Losses]) -> LinearForm:
