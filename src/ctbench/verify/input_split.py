@@ -250,8 +250,8 @@ def bounded(
 ) -> tuple[Boxes, Tensor, Tensor]:
     """Boxes with the bounds of CROWN, if these are better, and what its forms say.
 
-    `around` has inner boxes and losses over the whole regions of the samples. `domain` bounds those of the parts, inside
-    the ones that `part` begins with.
+    `around` has inner boxes and losses over the whole regions of the samples. `domain` bounds those of the parts, which
+    lie inside the ones that `part` begins with.
 
     Returns:
         The boxes; how much each coordinate counts in the open margins, [N, n]; and the points at which the lowest forms
