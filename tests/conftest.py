@@ -1,6 +1,7 @@
 """Shared by tests of several parts: a training run of a few hundredths of a second, and real data if available."""
 
 import gc
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests import forked
 
 from ctbench.datasets import Digits
 from ctbench.methods.ibp import IBP
@@ -23,6 +25,16 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+# Workers cost an import of torch each if they are spawned; the tests of spawned workers take the fixture `spawned`.
+multiprocessing.get_context = forked.context  # type: ignore[assignment]
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of this test are spawned, as for users, and not forked."""
+    monkeypatch.setattr(multiprocessing, "get_context", forked.get_context)
 
 
 MNIST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "train-images-idx3-ubyte", "train-labels-idx1-ubyte")

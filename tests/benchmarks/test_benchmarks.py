@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
@@ -29,7 +30,7 @@ def test_every_benchmark_can_be_imported_and_run_by_name():
 
 @pytest.mark.timeout(120)
 def test_an_unknown_benchmark_lists_those_there_are():
-    done = python("-m", "benchmarks", "nonsense")
+    done = forked.run("benchmarks", "nonsense", cwd=ROOT)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"no benchmark is called nonsense; there are {', '.join(NAMES)}\n"

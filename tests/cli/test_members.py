@@ -1,12 +1,11 @@
 """Commands find classes of your own by name, once `--import` has imported their module."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests import own_members
+from tests import forked, own_members
 
 from ctbench.engine import Here
 from ctbench.training import load_run
@@ -124,22 +123,18 @@ def test_a_run_says_which_module_is_missing_and_needs_no_method(succeeds, fails)
     Path(f"{module}.py").write_text(MODULE.replace("your-", "gone-"))
     options = [option.replace("your-", "gone-") for option in SHORT]
 
-    def in_a_process(*arguments: object) -> subprocess.CompletedProcess[str]:
-        call = [sys.executable, "-m", "ctbench", *map(str, arguments)]
-        return subprocess.run(call, capture_output=True, text=True, check=False)
-
-    assert in_a_process("--import", module, *options).returncode == 0
+    assert forked.run("ctbench", "--import", module, *options, cwd=Path.cwd()).returncode == 0
     assert json.loads(Path("user/versions.json").read_text())["modules"] == [module]
-    done = in_a_process("certify", "user", "--samples", 5)
+    done = forked.run("ctbench", "certify", "user", "--samples", 5, cwd=Path.cwd())
     assert done.returncode == 2
     assert f"the run was trained with classes of {module}: import them first (--import {module})" in done.stderr
 
     only_the_method = ["train", "digits_ibp", "--set", "method=gone-method", *SHORT[6:8], "--set", "epochs=2",
                        "--set", "ramp.end=1", "--quiet", "--out", "method"]  # fmt: skip
-    assert in_a_process("--import", module, *only_the_method).returncode == 0
-    done = in_a_process("certify", "method", "--samples", 5, "--stages", "fast")
+    assert forked.run("ctbench", "--import", module, *only_the_method, cwd=Path.cwd()).returncode == 0
+    done = forked.run("ctbench", "certify", "method", "--samples", 5, "--stages", "fast", cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     assert "5 samples" in done.stdout
-    done = in_a_process("train", "method/recipe.json", "--out", "again")
+    done = forked.run("ctbench", "train", "method/recipe.json", "--out", "again", cwd=Path.cwd())
     assert done.returncode == 2
     assert "the name of a method" in done.stderr

@@ -4,14 +4,12 @@ A page runs in a process of its own, in an empty folder where only the run of th
 that `ctbench.train(ctbench.recipe("digits_ibp"), resume=True)` loads it, but trained for few epochs.
 """
 
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 import ctbench
 from ctbench.results import jsonl
@@ -41,9 +39,7 @@ def trained(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "```python" in text])
 def test_the_blocks_of_a_page_run(page, trained, tmp_path):
     (tmp_path / "runs").symlink_to(trained / "runs")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(RUNNER), str(ROOT / page)]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    ran = forked.run(RUNNER, ROOT / page, cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.count(": ran\n") == sum(language == "python" for language, _ in fences(PAGES[page]))
 

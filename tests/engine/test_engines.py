@@ -170,7 +170,7 @@ def test_workers_stay_for_several_runs_and_only_those_of_a_broken_run_are_replac
     assert not any(map(alive, [*second, *third]))
 
 
-def test_what_tasks_print_is_no_result(capfd):
+def test_what_tasks_print_is_no_result(capfd, spawned):
     assert list(Local(workers=1).run([Task("a", tasks.printing)])) == [("a", 1)]
     assert capfd.readouterr().out == "hello\n"
 
@@ -196,8 +196,12 @@ def test_workers_that_cannot_start_are_told_of(monkeypatch):
         list(Local(workers=1).run([Task("a", tasks.count, (1,))]))
 
 
-@pytest.mark.parametrize(("threads", "workers", "each"), [(6, 2, 3), (7, 3, 2), (2, 3, 1)])
-def test_workers_share_the_threads(monkeypatch, threads, workers, each):
+@pytest.mark.parametrize(
+    ("threads", "workers", "each", "start"), [(6, 2, 3, "spawned"), (7, 3, 2, "forked"), (2, 3, 1, "forked")]
+)
+def test_workers_share_the_threads(monkeypatch, request, threads, workers, each, start):
+    if start == "spawned":
+        request.getfixturevalue("spawned")
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     before = os.environ.get("OMP_NUM_THREADS")
     many = [Task(str(number), tasks.surroundings) for number in range(workers)]

@@ -1,12 +1,10 @@
 """Each script in examples/ runs by itself, in an empty folder, and prints what it promises."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,9 +46,7 @@ CHECKS = {check.__name__: check for check in (train_and_certify, your_own_networ
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_an_example_prints_what_it_promises(name, tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "examples" / f"{name}.py")]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    ran = forked.run(ROOT / "examples" / f"{name}.py", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     CHECKS[name](ran.stdout.splitlines())
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests import forked
 
 from ctbench.networks import MLP
 from ctbench.results import CertificationFiles, Verdict, jsonl
@@ -93,9 +94,8 @@ def finished(script: Path, *, processes: int) -> None:
     if processes == 1:
         certify(**job, records=Records(script.with_name("records.jsonl"), resume=True))
     else:
-        with call(script) as process:
-            assert process.communicate()[1] == ""
-        assert process.returncode == 0
+        done = forked.run(script, cwd=script.parent)
+        assert (done.returncode, done.stderr) == (0, "")
     after = records(script)
     assert after[: len(before)] == before
     assert sorted(record["index"] for record in after) == list(range(40))
@@ -108,9 +108,9 @@ def finished(script: Path, *, processes: int) -> None:
 @pytest.mark.timeout(120)
 def test_samples_of_which_every_process_dies_are_told_of_and_the_others_are_certified(script):
     script.with_name("deadly").touch()
-    with call(script) as process:
-        told = process.communicate()[1]
-    assert process.returncode == 1
+    done = forked.run(script, cwd=script.parent)
+    assert done.returncode == 1
+    told = done.stderr
     found = re.search(r"TasksFailedError: 1 task failed \(samples (\d+) to (\d+): 3 workers died of it", told)
     first, last = int(found[1]), int(found[2])
     assert first <= 20 <= last < first + 5
@@ -125,9 +125,8 @@ def test_samples_of_which_every_process_dies_are_told_of_and_the_others_are_cert
 @pytest.mark.timeout(120)
 def test_what_a_process_had_in_hand_when_it_died_is_done_again(script):
     script.with_name("once").touch()
-    with call(script) as process:
-        assert process.communicate()[1] == ""
-    assert process.returncode == 0
+    done = forked.run(script, cwd=script.parent)
+    assert (done.returncode, done.stderr) == (0, "")
     assert script.with_name("tried").stat().st_size == 2
     assert sorted(record["index"] for record in records(script)) == list(range(40))
     finished(script, processes=1)
@@ -159,9 +158,9 @@ def test_a_job_that_is_killed_leaves_no_process_and_no_record_twice(script, whom
 @pytest.mark.timeout(120)
 def test_a_stage_that_raises_in_several_processes_is_told_of_once_by_their_parent(script):
     script.with_name("broken").touch()
-    with call(script) as process:
-        told = process.communicate()[1]
-    assert process.returncode == 0
+    done = forked.run(script, cwd=script.parent)
+    told = done.stderr
+    assert done.returncode == 0
     assert told.count("StageFailedWarning") == 1
     failed = [record["failed"] for record in records(script) if record["failed"]]
     assert failed == [{"fate": "RuntimeError: out of luck"}] * len(failed)
