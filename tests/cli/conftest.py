@@ -1,11 +1,12 @@
 """What tests of commands share: an empty folder to work in, a trained run, and how to run a command."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pooch
 import pytest
+from tests.cli.killable import Forking
 
 from ctbench.cli import main
 from ctbench.networks import MLP
@@ -71,3 +72,11 @@ def fails(capsys) -> Callable[..., str]:
         return said.err
 
     return call
+
+
+@pytest.fixture
+def forking(tmp_path: Path) -> Iterator[Forking]:
+    """Commands in forked processes, which are killed at the end of the test."""
+    started = Forking(tmp_path / "log.txt")
+    yield started
+    started.close()

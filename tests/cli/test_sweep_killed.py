@@ -3,14 +3,12 @@
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.cli.killable import Forking
 from tests.engine.test_engines import alive
 
 from ctbench.recipes import recipe
@@ -29,25 +27,6 @@ Snapshot = tuple[dict[Path, list[bytes]], dict[Path, int]]  # records, and when 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds workers in /proc")
 
 
-@contextmanager
-def sweeping(out: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "ctbench", *map(str, COMMAND), "--out", str(out)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as driver:
-        try:
-            yield driver
-        finally:
-            driver.kill()
-
-
-def workers(driver: int) -> list[int]:
-    """The processes of a driver that are at work, without the helper of multiprocessing."""
-    children = Path(f"/proc/{driver}/task/{driver}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
 def written(out: Path) -> dict[Path, list[bytes]]:
     """The whole lines of all files of records."""
     files = [*out.glob("*/metrics.jsonl"), *out.glob("*/certified/*.jsonl")]
@@ -64,16 +43,16 @@ def complete(out: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in out.glob("*/weights.safetensors")}
 
 
-def kill_at(number: int, driver: subprocess.Popen[str], out: Path, chance: random.Random, *, worker: bool) -> Snapshot:
+def kill_at(number: int, forking: Forking, out: Path, chance: random.Random, *, worker: bool) -> Snapshot:
     """Kill the driver or a worker somewhat after there are this many records; returns what there was before."""
     while sum(map(len, written(out).values())) < number:
-        assert driver.poll() is None, driver.communicate()
+        assert alive(forking.driver), forking.log.read_text()
         time.sleep(0.01)
     time.sleep(chance.random() / 20)
-    crew, before = workers(driver.pid), (kept(out), complete(out))
-    os.kill(chance.choice(crew) if worker else driver.pid, signal.SIGKILL)
+    crew, before = forking.workers(), (kept(out), complete(out))
+    os.kill(chance.choice(crew) if worker else forking.driver, signal.SIGKILL)
     if not worker:
-        driver.communicate()
+        assert forking.ended() == -signal.SIGKILL
         while any(map(alive, crew)):
             time.sleep(0.01)
     return before
@@ -91,22 +70,24 @@ def uninterrupted(tmp_path_factory) -> dict[str, bytes]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [0])
 def test_whatever_is_killed_no_run_is_lost_none_is_trained_twice_and_the_weights_are_the_same(
-    tmp_path, uninterrupted, seed
+    tmp_path, forking, uninterrupted, seed
 ):
     chance, before = random.Random(seed), list[Snapshot]()
     first = chance.randrange(1, RECORDS // 2)
-    with sweeping(tmp_path) as driver:
-        before.append(kill_at(first, driver, tmp_path, chance, worker=True))
-        before.append(kill_at(chance.randrange(first, RECORDS - 5), driver, tmp_path, chance, worker=False))
-    with sweeping(tmp_path) as driver:
-        table, said = driver.communicate()
-        assert driver.returncode == 0, said
-    records, weights = written(tmp_path), complete(tmp_path)
+    out = tmp_path / "sweep"
+    forking.start(*COMMAND, "--out", out)
+    before.append(kill_at(first, forking, out, chance, worker=True))
+    before.append(kill_at(chance.randrange(first, RECORDS - 5), forking, out, chance, worker=False))
+    said_before = len(forking.log.read_text())
+    forking.start(*COMMAND, "--out", out)
+    assert forking.ended() == 0, forking.log.read_text()
+    said = forking.log.read_text()[said_before:]
+    records, weights = written(out), complete(out)
     for kept_before, weights_before in before:
         assert all(records[path][: len(lines)] == lines for path, lines in kept_before.items())
         assert weights_before.items() <= weights.items()
     assert {path.parent.name: path.read_bytes() for path in weights} == uninterrupted
     numbers = [len({record.get("epoch", record.get("index")) for record in jsonl.read(path)}) for path in records]
     assert sorted(numbers) == sorted(map(len, records.values())) == [EPOCHS] * 4 + [SAMPLES] * 4
-    assert all(name in table for name in RUNS)
+    assert all(name in said for name in RUNS)
     assert "not all" not in said

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -50,8 +51,8 @@ def test_a_study_chooses_by_held_out_images_and_tests_its_choice(tuned, folder):
     assert told[-4:] == [(result["folder"], what) for result in study.results for what in ("certify", "complete")]
 
 
-def test_a_study_is_written_to_be_read(tuned, folder):
-    study = tuned()
+def test_a_study_is_written_to_be_read(finished, folder):
+    study = finished
     (best,) = study.chosen
     text, rows = folder.text.read_text(), list(csv.DictReader(folder.table.read_text().splitlines()))
     assert [row["state"] for row in rows] == [trial.state for trial in study.trials]
@@ -120,8 +121,8 @@ def test_a_trial_that_reads_test_images_fails(tuned, monkeypatch):
         tuned(pruner="none")
 
 
-def test_a_run_of_a_study_cannot_be_certified_on_test_images(tuned, folder, tiny):
-    (best,) = tuned().chosen
+def test_a_run_of_a_study_cannot_be_certified_on_test_images(finished, folder):
+    (best,) = finished.chosen
     with pytest.raises(ValueError, match="the test images are withheld"):
         ctbench.certify(load_run(folder.trial(best.trial).path))
     assert not list((folder.trial(best.trial).path / "certified").glob("linf-*"))
@@ -213,6 +214,13 @@ SETTINGS = {"trials": 3, "bound": "interval", "trial_stages": "interval", "stage
 SETTINGS["prune_after"] = 1
 
 
+@pytest.fixture
+def finished(whole, folder):
+    """A copy of it, in the folder of the test."""
+    shutil.copytree(whole.path, folder.path)
+    return Study.read(folder.path)
+
+
 def untimed(study):
     return [replace(trial, seconds=0.0) for trial in study.trials], study.content
 
@@ -231,14 +239,15 @@ def test_a_study_that_was_killed_ends_like_one_that_was_not(place, tiny, folder,
         assert [record["epoch"] for record in metrics] == list(range(1, (trial.pruned_at or 3) + 1))
 
 
-def test_a_finished_study_is_only_read(tuned, folder, monkeypatch):
-    study, before = tuned(), {path: path.read_bytes() for path in folder.path.rglob("*.json*")}
+def test_a_finished_study_is_only_read(tuned, finished, folder, monkeypatch):
+    before = {path: path.read_bytes() for path in folder.path.rglob("*.json*")}
     monkeypatch.setattr("ctbench.tuning.trial.train", None)
     monkeypatch.setattr("ctbench.tuning.finishing.train", None)
-    assert tuned() == study
+    assert tuned() == finished
     assert {path: path.read_bytes() for path in folder.path.rglob("*.json*")} == before
 
 
+@pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
@@ -252,7 +261,6 @@ def test_a_finished_study_is_only_read(tuned, folder, monkeypatch):
     ],
 )
 def test_damaged_trials_of_a_finished_study_are_named_and_not_written_again(tuned, folder, damage, line):
-    tuned()
     folder.trials.write_text("".join(damage(folder.trials.read_text().splitlines(keepends=True))))
     before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=rf"trials\.jsonl, line {line}: ") as error:
@@ -261,8 +269,8 @@ def test_damaged_trials_of_a_finished_study_are_named_and_not_written_again(tune
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.usefixtures("finished")
 def test_a_finished_study_without_its_journal_loses_no_trial(tuned, folder):
-    tuned()
     folder.journal.unlink()
     before = folder.trials.read_bytes()
     with pytest.raises(ValueError, match=r"trials\.jsonl, line 1: not as the study left it, by journal\.jsonl"):
@@ -307,7 +315,7 @@ def test_what_a_kill_left_before_the_study_began_is_no_obstacle(tuned, folder):
 
 
 def test_hyperband_looks_at_the_same_epochs(tuned, tiny):
-    study = tuned(recipe=tiny(epochs=9), trials=4, pruner="hyperband", space=("robust_weight=0:1",))
+    study = tuned(recipe=tiny(epochs=9, train_samples=256), trials=4, pruner="hyperband", space=("robust_weight=0:1",))
     assert [trial for trial in study.trials if trial.state == "complete"]
     for trial in study.trials:
         looked = [epoch for epoch in ("2", "3", "5", "7") if int(epoch) <= (trial.pruned_at or 9)]
@@ -395,8 +403,8 @@ def test_a_refused_folder_is_left_as_it_is(tuned, folder):
     assert [path.name for path in folder.path.iterdir()] == ["notes.txt"]
 
 
-def test_a_damaged_line_of_the_journal_is_named(tuned, folder, tiny):
-    tuned()
+@pytest.mark.usefixtures("finished")
+def test_a_damaged_line_of_the_journal_is_named(tuned, folder):
     lines = folder.journal.read_text().splitlines()
     folder.journal.write_text("\n".join([*lines[:2], "garbage", *lines[3:]]) + "\n")
     with pytest.raises(ValueError, match=r"journal.jsonl, line 3: not a JSON object"):
