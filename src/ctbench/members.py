@@ -60,8 +60,10 @@ def subclasses(base: type[T]) -> Iterator[type[T]]:
 def own_name(kind: type) -> str | None:
     """Return the class attribute `name` that a class defines itself, unless it is a dataclass field or not a string."""
     name = vars(kind).get("name")
+    if not isinstance(name, str):
+        return None
     is_field = dataclasses.is_dataclass(kind) and any(field.name == "name" for field in dataclasses.fields(kind))
-    return name if isinstance(name, str) and not is_field else None
+    return None if is_field else name
 
 
 def required_fields(kind: Any) -> list[str]:

@@ -115,7 +115,7 @@ class Networks:
 
     def recipe(self, network: NetworkOf) -> Recipe:
         """The recipe of a network at this scale."""
-        return self.scale.settings[network.setting].recipe(network.method).with_changes(list(network.changes))
+        return self.scale.settings[network.setting].recipe(network.method, network.changes)
 
     def labels(self, network: NetworkOf) -> dict[str, Value]:
         """The first columns of its rows."""

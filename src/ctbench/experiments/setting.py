@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from ctbench.recipes import recipe
 from ctbench.training import Recipe
@@ -28,7 +29,16 @@ class Setting:
     originals: bool = False
     followed: bool = False
 
-    def recipe(self, method: str) -> Recipe:
-        """The recipe of a method, e.g. "taps" or "taps_original"."""
-        base = recipe(f"{self.prefix}_{method if self.originals else method.removesuffix(ORIGINAL)}")
-        return base.with_changes(list(self.changes))
+    def recipe(self, method: str, changes: tuple[str, ...] = ()) -> Recipe:
+        """The recipe of a method, e.g. "taps" or "taps_original", with more changes after those of the setting."""
+        name = f"{self.prefix}_{method if self.originals else method.removesuffix(ORIGINAL)}"
+        return _changed(name, self.changes, changes)
+
+
+@cache
+def _changed(name: str, *several: tuple[str, ...]) -> Recipe:
+    """A recipe with changes, one group after the other. Tables ask for the same ones thousands of times."""
+    changed = recipe(name)
+    for changes in several:
+        changed = changed.with_changes(list(changes))
+    return changed

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 
 from ctbench.members import modules
@@ -20,6 +20,11 @@ def recipes() -> dict[str, Callable[[], Recipe]]:
     A recipe is a public function without parameters, or an entry of the table `RECIPES`, of a module. Its name in the
     module becomes the recipe's `name`.
     """
+    return dict(_by_name())
+
+
+@cache
+def _by_name() -> dict[str, Callable[[], Recipe]]:
     by_name: dict[str, Callable[[], Recipe]] = {}
     for module in modules(__name__):
         for name, make in _recipes_of(module).items():
@@ -51,7 +56,7 @@ def recipe(name: str) -> Recipe:
     Raises:
         ValueError: there is no such recipe; the message lists similar names.
     """
-    by_name = recipes()
+    by_name = _by_name()
     if name not in by_name:
         raise ValueError(unknown(name))
     return by_name[name]()
@@ -59,7 +64,7 @@ def recipe(name: str) -> Recipe:
 
 def unknown(name: str) -> str:
     """The message for a name or pattern that no recipe has."""
-    longer = [other for other in recipes() if fnmatchcase(other, f"*_{name}")]  # with the prefix of a paper
-    near = list(dict.fromkeys([*longer, *difflib.get_close_matches(name, recipes(), n=4, cutoff=0.4)]))[:4]
+    longer = [other for other in _by_name() if fnmatchcase(other, f"*_{name}")]  # with the prefix of a paper
+    near = list(dict.fromkeys([*longer, *difflib.get_close_matches(name, _by_name(), n=4, cutoff=0.4)]))[:4]
     hint = f"there are {', '.join(near)}, and more" if near else "see the list"
     return f"no recipe is called {name!r}; {hint}: ctbench list recipes"
