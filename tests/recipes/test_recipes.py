@@ -37,6 +37,12 @@ def test_the_package_is_walked():
     assert list(RECIPES) == sorted(RECIPES)
 
 
+def test_what_a_caller_does_with_the_recipes_changes_none_of_them():
+    recipes().clear()
+    assert recipes().keys() == RECIPES.keys()
+    assert find("digits_ibp") == digits_ibp()
+
+
 @pytest.mark.parametrize("setting", TABLES)
 def test_every_column_of_the_tables_has_a_recipe_with_published_accuracies(setting):
     published = [RECIPES[f"{setting}_{method}"]().published for method in EIGHT]
