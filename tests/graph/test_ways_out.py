@@ -35,12 +35,40 @@ FORWARDS = {
         "expand the values first",
         lambda m, x: x[:, 0].unsqueeze(1).expand(-1, 4, -1, -1) * m.with_batch[0],
     ),
-    "a parameter that is subtracted": (lambda m, x: x - m.row, "add it, or multiply", lambda m, x: x + m.row),
-    "a split parameter": (lambda m, x: x * m.pair.unbind(0)[0], "take slices", lambda m, x: x * m.pair[0]),
-    "a copied parameter": (
-        lambda m, x: x * m.row.flip(0),
-        "move the values",
-        lambda m, x: (x.flip(3) * m.row).flip(3),
+    "a mask that depends on the input": (
+        lambda m, x: x.masked_fill(x > 0.5, -math.inf).softmax(3),
+        "fill with a finite number such as -1e4",
+        lambda m, x: x.masked_fill(x > 0.5, -1e4).softmax(3),
+    ),
+    "a mask that leaves nothing": (
+        lambda m, x: (x + torch.tensor([-math.inf])).softmax(3),
+        "leave an entry in each row",
+        lambda m, x: (x + torch.tensor([-math.inf] * 7 + [0.0])).softmax(3),
+    ),
+    "a mask long before the softmax": (
+        lambda m, x: (-x.masked_fill(torch.arange(8) < 2, -math.inf)).softmax(3),
+        "apply the mask right before the softmax",
+        lambda m, x: (-x).masked_fill(torch.arange(8) < 2, -math.inf).softmax(3),
+    ),
+    "a negative multiple of a masked value": (
+        lambda m, x: (x.masked_fill(torch.arange(8) < 2, -math.inf) * -0.5).softmax(3),
+        "right before the softmax",
+        lambda m, x: (x * -0.5).masked_fill(torch.arange(8) < 2, -math.inf).softmax(3),
+    ),
+    "a masked output": (
+        lambda m, x: x[:, 0, 0].masked_fill(torch.arange(8) < 2, -math.inf),
+        "apply the mask right before the softmax",
+        lambda m, x: x[:, 0, 0].masked_fill(torch.arange(8) < 2, -math.inf).softmax(1),
+    ),
+    "random values of a shape": (
+        lambda m, x: x + torch.rand_like(x),
+        "random cannot be certified: .* store them as a buffer",
+        lambda m, x: x + m.with_batch,
+    ),
+    "an RMS norm whose eps is left to the precision": (
+        lambda m, x: F.rms_norm(x, (8,)),
+        r"eps=torch.finfo\(torch.float32\).eps",
+        lambda m, x: F.rms_norm(x, (8,), eps=torch.finfo(torch.float32).eps),
     ),
     "vectors": (
         lambda m, x: x[:, 0, 0] @ x[:, 0].transpose(1, 2),
@@ -69,7 +97,7 @@ FORWARDS = {
         lambda m, x: torch.exp(x * torch.log(x.abs() + 1)),
     ),
     "a power of a parameter": (
-        lambda m, x: m.row**x,
+        lambda m, x: (m.row - 9) ** x,
         r"store the logarithm, and write torch.exp\(x \* log_b\)",
         lambda m, x: torch.exp(x * m.row),
     ),

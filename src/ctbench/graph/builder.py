@@ -39,6 +39,14 @@ class Constant:
     name: str  # e.g. "parameter 'scale' of layers.0 (Block)"
 
 
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """A value some of whose entries are -inf, such as the scores of an attention with a mask. A softmax takes it."""
+
+    value: Value  # with any finite numbers where entries are -inf
+    keep: Tensor  # [*shape]: false where entries are -inf
+
+
 class BatchSize:
     """The size of the batch. It is open in a graph."""
 
@@ -58,6 +66,8 @@ class Builder:
         self.weights_of_means: set[int] = set()  # nodes whose rows, along the last axis, are >= 0 and sum to 1
         # softmaxes, by their nodes: the value that one was computed from, and its axis
         self.softmaxes = dict[int, tuple[Value, int]]()
+        # whether numbers were computed from constants such as parameters, which may change before a graph is frozen
+        self.computes_constants = False
 
     @property
     def input(self) -> Value:
@@ -134,6 +144,11 @@ class Builder:
     def number(self, value: float) -> Tensor:
         """A number as a tensor of the network's precision; in double precision it is exactly the Python number."""
         return torch.as_tensor(value, dtype=self.like.dtype, device=self.like.device)
+
+    def following(self, constant: Tensor) -> Tensor:
+        """A constant of which a function is computed: the graph computes it again whenever it is frozen."""
+        self.computes_constants |= constant.requires_grad
+        return constant
 
     def _on_device(self, op: Op) -> Op:
         return op if isinstance(op, BatchNorm) else converted(op, self.like)
