@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 
@@ -45,9 +46,18 @@ def _reduce(op: Operator) -> TracedValue:
 
 @reads("LpNormalization")
 def _lp_normalization(op: Operator) -> TracedValue:
-    """What has norm 0 stays 0: it is divided by the least norm, the smallest normal number of single precision."""
-    x, least = op.value(), 2.0**-126
-    return op.call(F.normalize, x, float(op.attribute("p", 2)), op.axis(op.attribute("axis", -1), len(x.shape)), least)
+    """x / |x|_p, and undefined where the squares of ONNX Runtime may underflow, which divides by other norms there.
+
+    0 log(|x|_p - t) is 0 above the least norm t, and NaN below it, so bounds there say nothing.
+    """
+    x, p = op.value(), float(op.attribute("p", 2))
+    axis = op.axis(op.attribute("axis", -1), len(x.shape))
+    least = 2.0**-126  # the smallest normal number of single precision
+    if p == 2:  # squares may lose 2^-149 each, so a larger norm of n entries is exact to a few units
+        least = math.sqrt(least * x.shape[axis])
+    length = op.call(torch.linalg.vector_norm, x, p, axis, True)
+    defined = op.call(torch.mul, op.call(torch.log, op.call(torch.sub, length, least)), 0.0)
+    return op.call(torch.add, op.call(F.normalize, x, p, axis, least), defined)
 
 
 @reads("TopK")
