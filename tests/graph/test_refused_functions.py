@@ -119,6 +119,10 @@ REFUSED = {
         "the forward of Reads draws random values, and what is random cannot be certified: leave them out",
     ),
     "little random values": (lambda m, x: x + 1e-12 * torch.rand(8).double(), "the forward of Reads draws random"),
+    "random values of each sample": (
+        lambda m, x: x + torch.randn(x.shape[0], 1, 1, 8, dtype=x.dtype),
+        r"the forward of Reads makes a tensor with other numbers for each sample, e.g. random .* shape \[1, 1, 1, 8\]",
+    ),
     "places that depend on the input": (
         lambda m, x: x.gather(1, x.argmax(1, keepdim=True)),
         "'gather' takes entries at places that depend on the input: .* constant",

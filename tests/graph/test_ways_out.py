@@ -1,6 +1,7 @@
 """The way out that a message offers works: what is refused, what the message says, and what it says to write."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -186,6 +187,57 @@ LAYERS = {
     ),
     "Flatten of the batch": (lambda: nn.Flatten(0), "flatten from dimension 1", lambda: nn.Flatten(1), False),
 }
+
+
+class Sequences(nn.Module):
+    """A layer of sequences, called by a function of the layer and x."""
+
+    def __init__(self, layer: nn.Module, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.call = layer, call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self.layer, x)
+
+
+SEQUENCES = {
+    "attention": (
+        lambda **options: nn.MultiheadAttention(4, 2, **options),
+        lambda layer, x: layer(x, x, x)[0],
+        lambda layer, x: layer(*[x.transpose(0, 1)] * 3)[0].transpose(0, 1),
+    ),
+    "lstm": (
+        lambda **options: nn.LSTM(4, 3, 2, bidirectional=True, **options),
+        lambda layer, x: layer(x)[0],
+        lambda layer, x: layer(x.transpose(0, 1))[0].transpose(0, 1),
+    ),
+    "encoder": (
+        lambda **options: nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(4, 2, 6, **options), 2, nn.LayerNorm(4), enable_nested_tensor=False
+        ),
+        lambda layer, x: layer(x),
+        lambda layer, x: layer(x.transpose(0, 1)).transpose(0, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_the_batch_is_the_dimension_that_a_layer_of_sequences_says(name):
+    layer, plain, transposed = SEQUENCES[name]
+    x = torch.randn(3, 5, 4, dtype=torch.float64)
+    with pytest.raises(
+        ValueError, match=r"batch_first=False, .*: set batch_first=True, or give it x.transpose\(0, 1\)"
+    ):
+        trace(Sequences(layer(), plain).double(), (5, 4))
+    with pytest.raises(
+        ValueError, match=r"whose batch is dimension 1.* with batch_first=True, give values .* dimension 0"
+    ):
+        trace(Sequences(layer(batch_first=True), transposed).double(), (5, 4))
+    for model in (Sequences(layer(batch_first=True), plain), Sequences(layer(), transposed)):
+        model = model.double().eval()
+        lower, upper = bounds(model, Box(x, x))
+        for end in (lower, upper):
+            torch.testing.assert_close(end, model(x).flatten(1), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -538,6 +538,7 @@ def test_a_norm_that_may_underflow_has_no_bounds(p, write):
     tiny = 1e-39 if p == 1 else 1e-23
     assert model(torch.tensor([[3 * tiny, 4 * tiny]]).double()).isnan().all()
     assert model(torch.tensor([[3e-15, 4e-15]]).double()).isfinite().all()
+    assert not model(torch.zeros(1, 2).double()).any()
 
 
 @pytest.mark.parametrize("name", CASES)

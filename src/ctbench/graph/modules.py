@@ -96,7 +96,9 @@ if hasattr(nn, "RMSNorm"):
 
     @reads_module(nn.RMSNorm)
     def _rms_norm(build: Builder, path: str, module: Any, x: Value) -> Value:
-        eps = torch.finfo(build.like.dtype).eps if module.eps is None else module.eps
+        eps = module.eps
+        if eps is None and not build.open:  # a network without tensors has the precision of its inputs
+            eps = torch.finfo(build.like.dtype).eps
         return rms_norm(build, path, x, tuple(module.normalized_shape), module.weight, eps)
 
 

@@ -371,7 +371,7 @@ def rms_norm(build: Builder, path: str, x: Value, shape: Shape, weight: Tensor |
     if eps is None:
         raise UnsupportedLayerError(
             f"'{path}' is an RMS norm whose eps depends on the precision: give a number, e.g. "
-            f"eps=torch.finfo(torch.float32).eps, or use nn.RMSNorm"
+            f"eps=torch.finfo(torch.float32).eps"
         )
     return layer_norm(build, path, x, shape, weight, None, eps, center=False)
 

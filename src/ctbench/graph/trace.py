@@ -14,12 +14,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
-from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.nn.utils import parametrize
 
 from ctbench.graph import masks, spellings
 from ctbench.graph.builder import REMEDY, BatchSize, Builder, Constant, Masked, Turned, Value
@@ -30,9 +28,9 @@ from ctbench.graph.graph import Graph, freeze
 from ctbench.graph.modules import reading_of
 from ctbench.graph.ops import Shape, Shift, UnsupportedLayerError, lower
 from ctbench.graph.ops.moves import BATCH_FIRST
+from ctbench.graph.plain import FINE, check_plain, own_tensor, plain_network, unwrapped
 from ctbench.graph.tracing import BATCH, ArgumentError, Tracer
-
-FINE = (torch.float32, torch.float64)  # the precisions of networks
+from ctbench.networks.selected import SelectionError
 
 
 def trace(model: nn.Module, input_shape: Shape) -> Graph:
@@ -50,7 +48,7 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
             and the network compute different values.
     """
     model = plain_network(model)
-    _check_plain(model)
+    check_plain(model)
     if not any(True for _ in model.children()) and _has_op(model):
         model = nn.Sequential(model)  # fx traces into the root, so a single layer needs a container
     own = own_tensor(model)
@@ -58,7 +56,7 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
     with _test_time(model):
         try:
             traced = Tracer(input_shape, like, _has_op).trace(model)
-        except ArgumentError:
+        except (ArgumentError, SelectionError):
             raise
         except Exception as error:  # a forward may raise any error when it is called with a proxy
             graph = _by_export(model, tuple(input_shape), own, like, error)
@@ -103,89 +101,6 @@ def _read(
     return replace(graph, again=again)
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside `DataParallel`, `DistributedDataParallel` and `torch.compile`, which compute the same."""
-    while (inner := _wrapped(model)) is not None:
-        model = inner
-    return model
-
-
-def plain_network(model: nn.Module) -> nn.Module:
-    """The same. Raises UnsupportedLayerError if a wrapper has hooks, so that it may compute something else."""
-    while (inner := _wrapped(model)) is not None:
-        _check_hooks(model, type(model).__name__, has_own_forward=_is_compiled(model))
-        model = inner
-    return model
-
-
-def _wrapped(model: nn.Module) -> nn.Module | None:
-    """The module that a wrapper of torch hands its inputs to; None for any other module.
-
-    A subclass of a wrapper, or another module with a submodule of that name, may compute something else.
-    """
-    if type(model) in (nn.DataParallel, nn.parallel.DistributedDataParallel):
-        return cast("nn.Module", model.module)
-    return cast("nn.Module", model._orig_mod) if _is_compiled(model) else None
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    """Whether a module is what `torch.compile` made; told by its name, because the import takes seconds."""
-    kind = type(model)
-    return (kind.__module__, kind.__qualname__) == ("torch._dynamo.eval_frame", "OptimizedModule")
-
-
-def _check_plain(model: nn.Module) -> None:
-    """Reject code that a trace does not see, because it is not in the forward of a class, and too low a precision."""
-    for path, module in model.named_modules():
-        where = f"layer '{path}' ({type(module).__name__})" if path else type(module).__name__
-        _check_hooks(module, where)
-        if parametrize.is_parametrized(module):
-            raise UnsupportedLayerError(
-                f"{where} computes its weights: fix them with torch.nn.utils.parametrize.remove_parametrizations"
-            )
-    precisions = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
-    if len(precisions) > 1:
-        raise ValueError(
-            f"the parameters of the network are {', '.join(sorted(map(str, precisions)))}, but a graph has one "
-            f"precision: use model.float() or model.double()"
-        )
-    own = own_tensor(model)
-    for name, tensor in model.named_buffers():
-        if tensor is own and tensor.dtype not in FINE:
-            raise ValueError(f"buffer '{name}' is {tensor.dtype}, too coarse for bounds: use model.float()")
-    for name, tensor in model.named_parameters():
-        if tensor.is_floating_point() and tensor.dtype not in FINE:
-            raise ValueError(f"parameter '{name}' is {tensor.dtype}, too coarse for bounds: use model.float()")
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"parameter '{name}' holds NaN or infinite values")
-    _check_statistics(model)
-
-
-def _check_statistics(model: nn.Module) -> None:
-    """Raise ValueError if the running statistics of a batch norm are NaN or infinite, or a variance is negative."""
-    for path, module in model.named_modules():
-        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-            continue
-        for name, least in (("running_mean", -torch.inf), ("running_var", 0.0)):
-            statistic = getattr(module, name)
-            if statistic is not None and not bool((statistic.isfinite() & (statistic >= least)).all()):
-                place = f"{path}.{name}" if path else name
-                values = "NaN or infinite" if least else "NaN, infinite or negative"
-                raise ValueError(f"buffer '{place}' holds {values} values: restore the weights of this layer")
-
-
-def _check_hooks(module: nn.Module, where: str, *, has_own_forward: bool = False) -> None:
-    """Raise UnsupportedLayerError if a module runs more than the forward of its class.
-
-    `has_own_forward` says that a forward on the instance belongs to the module.
-    """
-    if module._forward_hooks or module._forward_pre_hooks or ("forward" in vars(module) and not has_own_forward):
-        raise UnsupportedLayerError(
-            f"{where} has forward hooks or a forward set on the instance, which bounds do not take into account: "
-            f"remove them (torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, handle.remove())"
-        )
-
-
 def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """A zero in the precision of a network, on its device.
 
@@ -205,13 +120,6 @@ def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     if any(tensor.is_meta for tensor in (like, *model.parameters(), *model.buffers())):
         raise ValueError("the model has tensors on the device 'meta', which have no values: load its weights first")
     return torch.zeros((), dtype=like.dtype, device=like.device)
-
-
-def own_tensor(model: nn.Module) -> torch.Tensor | None:
-    """The tensor that determines the precision of a network, if there is one."""
-    attributes = (value for module in model.modules() for value in vars(module).values())
-    tensors = chain(model.parameters(), model.buffers(), (t for t in attributes if isinstance(t, torch.Tensor)))
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
 
 @torch.no_grad()
@@ -399,8 +307,15 @@ class _Reader:
     def _constant(self, path: str) -> Constant:
         module, tensor = self._attribute(path)
         owner, _, name = path.rpartition(".")
-        if tensor.dim() and len(tensor) == BATCH and bool((tensor == tensor[:1]).all()):
-            tensor = tensor[:1]  # made for each sample of the batch, and the same for all
+        if tensor.dim() and len(tensor) == BATCH:  # made for each sample of the batch
+            if bool((tensor == tensor[:1]).all()):
+                tensor = tensor[:1]
+            elif path in self.kept:
+                raise UnsupportedLayerError(
+                    f"the forward of {type(module).__name__} makes a tensor with other numbers for each sample, e.g. "
+                    f"random ones, which cannot be certified: give all samples the same, of shape "
+                    f"{[1, *tensor.shape[1:]]}"
+                )
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "tensor"
         constant = Constant(tensor, f"{kind} '{name}' of {owner or 'the network'} ({type(module).__name__})")
         if tensor.grad_fn is not None:

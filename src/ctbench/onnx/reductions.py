@@ -46,9 +46,10 @@ def _reduce(op: Operator) -> TracedValue:
 
 @reads("LpNormalization")
 def _lp_normalization(op: Operator) -> TracedValue:
-    """x / |x|_p, and undefined where the squares of ONNX Runtime may underflow, which divides by other norms there.
+    """x / |x|_p, and 0 where the norm is 0. Undefined where the norms of ONNX Runtime may underflow.
 
-    0 log(|x|_p - t) is 0 above the least norm t, and NaN below it, so bounds there say nothing.
+    With h = 1 for norms from the least one t on and otherwise 0, 0 log(h + 1 - sign(|x|_p)) is NaN for norms between 0
+    and t, and otherwise 0.
     """
     x, p = op.value(), float(op.attribute("p", 2))
     axis = op.axis(op.attribute("axis", -1), len(x.shape))
@@ -56,7 +57,9 @@ def _lp_normalization(op: Operator) -> TracedValue:
     if p == 2:  # squares may lose 2^-149 each, so a larger norm of n entries is exact to a few units
         least = math.sqrt(least * x.shape[axis])
     length = op.call(torch.linalg.vector_norm, x, p, axis, True)
-    defined = op.call(torch.mul, op.call(torch.log, op.call(torch.sub, length, least)), 0.0)
+    reached = op.call(torch.where, op.call(torch.ge, length, least), 1.0, 0.0)
+    known = op.call(torch.sub, op.call(torch.add, reached, 1.0), op.call(torch.sign, length))
+    defined = op.call(torch.mul, op.call(torch.log, known), 0.0)
     return op.call(torch.add, op.call(F.normalize, x, p, axis, least), defined)
 
 
