@@ -1,6 +1,7 @@
 """Constants that are computed from parameters follow the training, and an RMS norm keeps the eps of its precision."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -52,6 +53,39 @@ def test_a_frozen_graph_computes_nothing_again():
         model.prototypes.neg_()
     torch.testing.assert_close(frozen(x), before)
     torch.testing.assert_close(freeze(graph, x)[1], -before)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["copy", "pickle"]
+)
+def test_a_copy_follows_the_copy_of_the_network(copied):
+    """Workers get a network and its graph together."""
+    model, x = Prototypes(), torch.randn(8, 4)
+    graph = trace(model, (4,))
+    other, theirs = copied((model, graph))
+    with torch.no_grad():
+        other.prototypes.neg_()
+    for _ in range(2):
+        torch.testing.assert_close(freeze(theirs, x)[1], other.eval()(x))
+        torch.testing.assert_close(freeze(graph, x)[1], model.eval()(x))
+
+
+def test_a_graph_that_is_traced_without_gradients_follows_too():
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shifts = nn.Parameter(torch.rand(2, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x - self.shifts[0]
+
+    model, x = Shifted(), torch.rand(3, 4)
+    with torch.no_grad():
+        graph = trace(model, (4,))
+        model.shifts.add_(1.0)
+    torch.testing.assert_close(freeze(graph, x)[1], model(x))
+    freeze(graph, x)[1].sum().backward()
+    assert model.shifts.grad is not None
 
 
 def test_constants_of_buffers_alone_are_computed_once():

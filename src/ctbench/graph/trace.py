@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -90,15 +90,38 @@ def _read(
     kept: dict[str, torch.Tensor],
 ) -> Graph:
     """The graph of a traced forward; `kept` are the constants that a trace leaves on modules, once they are read."""
-    build = Builder(input_shape, own)
-    graph = _Reader(model, build, constants, kept).read(traced)
-    if not build.computes_constants:
+
+    def read() -> Graph:
+        build = Builder(input_shape, own)
+        graph = _Reader(model, build, constants, kept).read(traced)
+        return replace(graph, again=_Again(model, input_shape, read)) if build.computes_constants else graph
+
+    with torch.enable_grad():  # where no gradients are computed, a view of a parameter does not say that it is one
+        graph = read()
+    if graph.again is None:
         return graph
+    with torch.no_grad():  # it is read again where gradients matter, and tensors with a history cannot be copied
+        return replace(read(), again=graph.again)
 
-    def again() -> Graph:
-        return replace(_read(model, input_shape, own, traced, constants, kept), again=None)
 
-    return replace(graph, again=again)
+@dataclass(eq=False)
+class _Again:
+    """The graph of a forward, read again. A copy or a pickle of it has the network alone, and traces it."""
+
+    model: nn.Module
+    input_shape: Shape
+    read: Callable[[], Graph] | None = None
+
+    def __call__(self) -> Graph:
+        if self.read is None:
+            again = trace(self.model, self.input_shape).again
+            assert isinstance(again, _Again), "the same forward computes the same constants"
+            self.read = again.read
+        assert self.read is not None, "a trace is read"
+        return replace(self.read(), again=None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Again, (self.model, self.input_shape)
 
 
 def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
