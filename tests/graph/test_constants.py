@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench import bounds, certify
-from ctbench.graph import Precisions, freeze, split, trace
+from ctbench.graph import Precisions, UnsupportedLayerError, freeze, split, trace
 from ctbench.graph.ops import BatchNorm
 from ctbench.regions import Box, Linf
 from ctbench.training.processes import Processes, Share, SharedBatchNorm
@@ -120,10 +120,49 @@ def test_a_graph_that_is_not_frozen_is_not_split():
     torch.testing.assert_close(back(front(x)), Prototypes().eval()(x))
 
 
-def test_a_network_of_computed_weights_is_certified():
-    model, x = Prototypes().eval(), torch.randn(6, 4)
+def verdicts(model: nn.Module, x: Tensor) -> set[str]:
     y = model(x).argmax(1)
-    assert [record.verdict.value for record in certify(model, x, y, Linf(1e-4, clip=None)).records] == ["certified"] * 6
+    return {record.verdict.value for record in certify(model, x, y, Linf(1e-4, clip=None)).records}
+
+
+def test_weights_that_torch_rounds_certify_nothing_until_they_are_stored():
+    """A verdict holds in the exact arithmetic of stored weights."""
+
+    class Stored(Prototypes):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(F.normalize(self.norm(self.layer(x))), self.prototypes)
+
+    model, x = Prototypes().eval(), torch.randn(6, 4)
+    with pytest.raises(
+        UnsupportedLayerError, match=r"\(normalize\) computes with parameters .* store it as a parameter"
+    ):
+        verdicts(model, x)
+    with pytest.raises(UnsupportedLayerError, match="torch rounds the result"):
+        bounds(model.double(), Linf(1e-4, clip=None).region(x.double()))
+    stored = Stored().eval()
+    with torch.no_grad():
+        stored.load_state_dict(model.float().state_dict())
+        stored.prototypes.copy_(F.normalize(model.prototypes))
+    assert verdicts(stored, x) == {"certified"}
+
+
+def test_weights_that_torch_does_not_round_certify():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.scale = nn.Linear(4, 3), nn.Parameter(torch.tensor([0.1, 0.2, -0.1]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (1 + self.scale) * self.layer(x) * self.scale.sign().abs() + torch.relu(self.scale * 3)
+
+    torch.manual_seed(0)
+    model, x = Scaled(), torch.randn(4, 4)
+    assert verdicts(model, x) == {"certified"}
+    full = model.double()
+    with torch.no_grad():
+        full.scale.div_(3)  # to digits in the last place, which a sum with 1 loses
+    with pytest.raises(UnsupportedLayerError, match="torch rounds the result"):
+        verdicts(full, x.double())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -293,7 +293,7 @@ def _added_product(
 ) -> Any:
     """beta x + alpha (first @ second)."""
     if isinstance(first, Constant) and isinstance(second, Constant):
-        product: Any = Constant(build.following(first.tensor) @ build.following(second.tensor), first.name)
+        product: Any = Constant(build.compute(path, "matmul", first.tensor @ second.tensor), first.name)
     else:
         product = _matmul(build, path, first, second)
     product = product if alpha == 1 else _multiple(build, path, product, alpha)
@@ -304,7 +304,7 @@ def _added_product(
 
 def _multiple(build: Builder, path: str, x: Any, factor: float) -> Any:
     if isinstance(x, Constant):
-        return Constant(build.following(x.tensor) * factor, x.name)
+        return Constant(build.compute(path, "mul", x.tensor * factor, x.tensor, factor), x.name)
     return _mul(build, path, x, factor)
 
 

@@ -271,8 +271,9 @@ def _times(build: Builder, path: str, share: Any, x: Any) -> Any:
     """A product, of which both factors may be constants."""
     if isinstance(share, Value) or isinstance(x, Value):
         return READINGS[torch.mul](build, path, x, share)
-    number = build.following(x.tensor) if isinstance(x, Constant) else x
-    return Constant(torch.where(share.tensor == 0, 0.0, share.tensor * number), share.name)
+    number = x.tensor if isinstance(x, Constant) else x
+    product = build.compute(path, "mul", share.tensor * number, share.tensor, number)
+    return Constant(torch.where(share.tensor == 0, 0.0, product), share.name)
 
 
 # ------------------------------------------------------------------------------------------- the greatest entry

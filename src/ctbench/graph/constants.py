@@ -75,14 +75,16 @@ def computed(
     if is_random(target):
         raise UnsupportedLayerError(random_values(path, name))
     names = ", ".join(each.name for each in parts([args, kwargs]) if isinstance(each, Constant))
-    build.computes_constants = True
+    build.computes_constants, given = True, (args, kwargs)
 
     def result() -> Any:
+        nonlocal given
         copies = list[Tensor]()
         own_args, own_kwargs = (plain(each, 1, copies) for each in (args, kwargs))
         outcome = (
             getattr(own_args[0], target)(*own_args[1:], **own_kwargs) if is_method else target(*own_args, **own_kwargs)
         )
+        given = own_args, own_kwargs
         if any(copy._version for copy in copies):
             raise UnsupportedLayerError(f"'{path}' ({name}) writes into {names}: compute it before the forward")
         return outcome
@@ -96,6 +98,7 @@ def computed(
     pairs = zip(parts(first), parts(second), strict=True)
     if any(isinstance(a, Tensor) and not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
         raise UnsupportedLayerError(random_values(path, name))
+    build.note_rounding(path, name, *given, first)
     return _constants(first, f"{name} of {names}")
 
 

@@ -12,7 +12,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from ctbench.graph.ops import Conv2d, Input, Op, Scale, ScaledConv2d, Shape
+from ctbench.graph.ops import Conv2d, Input, Op, Scale, ScaledConv2d, Shape, UnsupportedLayerError
 
 State = TypeVar("State")
 
@@ -46,6 +46,7 @@ class Graph:
     )  # whether its numbers take the precision and the device of the inputs for which it is frozen
     # the same graph, with constants that are computed from parameters computed again; None if there are none
     again: Callable[[], Graph] | None = field(default=None, kw_only=True, compare=False, repr=False)
+    rounded: str = field(default="", kw_only=True, compare=False)  # where torch rounded constants that it computed
 
     @property
     def input_shape(self) -> Shape:
@@ -77,7 +78,17 @@ class Graph:
         return changed if dtype == torch.float64 else changed.rounded_outward(False)
 
     def rounded_outward(self, outward: bool = True) -> Graph:
-        """The same graph, with bounds that are rounded outward or not."""
+        """The same graph, with bounds that are rounded outward or not.
+
+        Raises:
+            UnsupportedLayerError: constants are not exact, so no bounds hold in exact arithmetic.
+        """
+        if outward and self.rounded:
+            raise UnsupportedLayerError(
+                f"{self.rounded} computes with parameters or buffers alone, and torch rounds the result: bounds would "
+                f"not hold in the exact arithmetic of stored weights; compute it once, store it as a parameter or a "
+                f"buffer, and use that in the forward"
+            )
         return replace(self, outward=outward)
 
     def detach(self) -> Graph:
@@ -210,7 +221,7 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
         op = converted(op, x) if graph.open else op
         nodes.append(replace(node, op=op))
         values.append(op(*inputs))
-    return Graph(tuple(nodes)), values[-1]
+    return Graph(tuple(nodes), rounded=graph.rounded), values[-1]
 
 
 def converted(op: Op, like: Tensor) -> Op:

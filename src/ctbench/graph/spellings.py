@@ -52,7 +52,8 @@ def _with_alpha(reading: Reading) -> Reading:
 
     def scaled(build: Builder, path: str, first: Any, second: Any, *, alpha: float = 1) -> Any:
         if alpha != 1 and isinstance(second, Constant):
-            second = Constant(alpha * build.following(second.tensor), second.name)
+            scaled_by = build.compute(path, "mul", alpha * second.tensor, alpha, second.tensor)
+            second = Constant(scaled_by, second.name)
         elif alpha != 1:
             second = (
                 second * alpha if isinstance(second, int | float) else READINGS[torch.mul](build, path, second, alpha)
