@@ -125,6 +125,11 @@ def softmax(values: list[Any]) -> list[Any]:
     return [term / sum(terms) for term in terms]
 
 
+def masked_softmax(values: list[Any], place: int) -> list[Any]:
+    shares = softmax(values[:place] + values[place + 1 :])
+    return [*shares[:place], mpf(0), *shares[place:]]
+
+
 def normalised(values: list[Any], eps: float, *, center: bool = True) -> list[Any]:
     middle = sum(values) / len(values) if center else 0
     moved = [value - middle for value in values]
@@ -169,6 +174,18 @@ EXAMPLES = {
     "cube and tanh": Example(2, lambda x: (x * x * x).tanh(), lambda v: [mpmath.tanh(z**3) for z in v]),
     "root of a square": Example(
         2, lambda x: (x * x + 1e-9).sqrt(), lambda v: [mpmath.sqrt(z * z + mpf(1e-9)) for z in v]
+    ),
+    "roots of absolute values": Example(
+        2,
+        lambda x: torch.cat([x.abs().sqrt(), (x.abs() + x.square()) ** 1.5], 1),
+        lambda v: [mpmath.sqrt(abs(z)) for z in v] + [(abs(z) + z * z) ** mpf(1.5) for z in v],
+    ),
+    "threshold": Example(2, lambda x: F.threshold(x, 0.1, 0.7), lambda v: [z if z > mpf(0.1) else mpf(0.7) for z in v]),
+    "masked softmax": Example(
+        4, lambda x: (x + torch.tensor([0, 0, -math.inf, 0])).softmax(1), lambda v: masked_softmax(v, 2)
+    ),
+    "lerp": Example(
+        2, lambda x: x.lerp(x.flip(1), 0.3), lambda v: [z + mpf(0.3) * (w - z) for z, w in zip(v, v[::-1], strict=True)]
     ),
     "steps and products": Example(2, lambda x: x.floor() * x, lambda v: [mpmath.floor(z) * z for z in v]),
     "large fan-in": Example(200, lambda x: x[:, :1] - x.sum(1, keepdim=True), lambda v: [v[0] - sum(v)]),

@@ -107,3 +107,40 @@ def test_gradients_of_planes_are_finite():
     assert lower.grad.isfinite().all()
     assert upper.grad.isfinite().all()
     assert lower.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.AdaptiveMaxPool1d(3), (2, 7)),
+        (nn.AdaptiveMaxPool1d(1), (2, 4)),
+        (nn.AdaptiveMaxPool2d((4, None)), (2, 6, 5)),
+        (nn.AdaptiveMaxPool2d(2), (1, 4, 6)),
+        (nn.AdaptiveMaxPool2d((7, 9)), (1, 3, 4)),
+        (nn.AdaptiveMaxPool3d((2, 3, 1)), (1, 3, 4, 2)),
+    ],
+)
+def test_adaptive_poolings_are_maxima_of_their_windows(layer, shape):
+    select, greatest = lower(layer, shape)
+    x = rand(3, *shape)
+    assert torch.equal(greatest(select(x)), layer(x))
+    assert greatest.shape(select.shape(shape)) == tuple(layer(x).shape[1:])
+    places = torch.arange(1.0, 1 + math.prod(shape)).view(1, *shape)
+    entries = select(places)
+    if greatest.repeats is not None:
+        entries = entries.masked_fill(greatest.repeats, 0.0)
+    for window in entries.flatten(2)[0].T:  # each entry counts once
+        counted = window[window > 0]
+        assert len(counted.unique()) == len(counted)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (nn.AdaptiveMaxPool2d(2, return_indices=True), (1, 4, 4), "set return_indices=False"),
+        (nn.AdaptiveMaxPool1d(2), (1, 4, 4), r"takes \(channels, .*\), its input has shape \(1, 4, 4\)"),
+    ],
+)
+def test_adaptive_poolings_that_are_refused(layer, shape, message):
+    with pytest.raises(ValueError, match=message):
+        lower(layer, shape)

@@ -188,6 +188,23 @@ def powers(z: Tensor) -> Tensor:
     return torch.cat([(z.abs() + 0.3) ** exponents, 2**z, F.normalize(z, p=1), z.logsumexp(1, True)], 1)
 
 
+def masked_attention(z: Tensor) -> Tensor:
+    rows = z.unflatten(1, (4, 2))
+    scores = (rows @ rows.transpose(1, 2)).masked_fill(torch.ones(4, 4, dtype=torch.bool).triu(1), -math.inf)
+    return (scores.softmax(-1) @ rows).flatten(1)
+
+
+class SequencesFirst(nn.Module):
+    """A transformer and a recurrent layer whose batch is dimension 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.gru, self.head = nn.TransformerEncoderLayer(4, 2, 6, 0.0), nn.GRU(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.gru(self.encoder(x.transpose(0, 1)))[0][-1])
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "layer norm": lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3)),
     "group norm": lambda: nn.Sequential(
@@ -215,6 +232,14 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         nn.Conv1d(3, 5, 2), nn.LocalResponseNorm(3, alpha=0.5), nn.Flatten(), nn.Linear(15, 3)
     ),
     "sorted values": lambda: Reduced(lambda z: torch.cat([z.topk(3, 1)[0], z.sort(1).values[:, :2]], 1)),
+    "roots of absolute values": lambda: Reduced(
+        lambda z: torch.cat([z.abs().sqrt(), (z.square() + z.abs()) ** 1.5], 1)
+    ),
+    "masked attention": lambda: Reduced(masked_attention),
+    "sequences first": SequencesFirst,
+    "thresholds and uneven maxima": lambda: Reduced(
+        lambda z: torch.cat([F.threshold(z, 0.1, 0.5), F.adaptive_max_pool1d(z.unsqueeze(1), 3).squeeze(1)], 1)
+    ),
     "gru of 5 steps": lambda: Steps(nn.GRU),
     "lstm of 5 steps": lambda: Steps(nn.LSTM),
 }

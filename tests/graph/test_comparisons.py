@@ -34,6 +34,7 @@ FORWARDS = {
     "whole numbers": lambda z: (3 * z).trunc() + (4 * z).int() + (5 * z).round(),
     "equal": lambda z: ((3 * z).round() == 1.0).float(),
     "not equal": lambda z: (3 * z).floor() != (2 * z).floor(),
+    "thresholds": lambda z: F.threshold(z, 0.1, 20.0) + torch.threshold(z, -0.3, -0.3) + F.threshold(z, 0.5, 0.25),
     "count": lambda z: (z.view(-1, 2, 3) > 0).float().sum((1, 2)).unsqueeze(1),
 }
 

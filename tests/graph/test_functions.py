@@ -5,7 +5,7 @@ import operator
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.graph import nonlinear_examples
+from tests.graph import constant_examples, nonlinear_examples
 from tests.graph.forwards import SHAPE, build
 
 from ctbench.graph import comparisons, freeze, trace, walk_forward
@@ -83,6 +83,10 @@ EXAMPLES = {
     "clamp from below by place": lambda m, x: x.clamp(0.1),
     "clip from above": lambda m, x: x.clip(max=0.1),
     "F.dropout": lambda m, x: F.dropout(x, 0.5, m.training),
+    "dropouts of channels": lambda m, x: (
+        F.dropout3d(F.dropout2d(x, 0.5, m.training).unsqueeze(1), training=False).squeeze(1)
+        + F.dropout1d(x.flatten(2), training=m.training).view(-1, 4, 6, 8)
+    ),
     "F.avg_pool2d": lambda m, x: F.avg_pool2d(x, 3, stride=2, padding=1),
     "F.avg_pool2d of unequal sides": lambda m, x: F.avg_pool2d(x, [2, 3], [1, 2]),
     "F.adaptive_avg_pool2d": lambda m, x: F.adaptive_avg_pool2d(x, 1),
@@ -213,10 +217,10 @@ EXAMPLES = {
 }
 
 
-EXAMPLES |= nonlinear_examples.EXAMPLES
+EXAMPLES |= nonlinear_examples.EXAMPLES | constant_examples.EXAMPLES
 
-# sizes are known while a forward is traced, unless a layer of a user hides them; the others change the precision
-APART = {"size", "dim", "float"}
+# sizes are known while a forward is traced, unless a layer of a user hides them
+APART = {"size", "dim"}
 
 
 def _tracer() -> Tracer:

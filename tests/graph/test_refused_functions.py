@@ -79,10 +79,6 @@ REFUSED = {
     "//=": (lambda m, x: operator.ifloordiv(1 * x, 2), r"'ifloordiv' .* is not supported" + REGISTER),
     "%=": (lambda m, x: operator.imod(1 * x, 2), r"'imod' .* is not supported" + REGISTER),
     # ways to call
-    "alpha of a parameter": (
-        lambda m, x: torch.add(x, m.row, alpha=2),
-        r"'add' multiplies parameter 'row' of the network \(Reads\) by alpha: .* would not follow its training",
-    ),
     "amax of everything": (lambda m, x: x.amax(), f"'amax': amax {CALLED}" + REGISTER),
     "cat of other ranks": (lambda m, x: torch.cat([x, x[:, 0]], 3), f"'cat': cat {CALLED}" + REGISTER),
     "parts as a whole": (lambda m, x: x.chunk(2, 1), f"'flatten': flatten {CALLED}" + REGISTER),
@@ -107,25 +103,41 @@ REFUSED = {
     "twice the batch": (lambda m, x: x.view(x.size(0) * 2, -1), "computes 2 times the size of the batch"),
     "too few entries": (lambda m, x: x * m.bias, r"shape \(4, 6, 8\) with parameter 'bias' .* of shape \(5,\)"),
     "one for each sample": (lambda m, x: x + torch.ones(4, 4, 6, 8), "broadcast to the values, without the batch"),
-    "a function of a parameter": (
-        lambda m, x: x * m.scale.exp(),
-        f"'exp': exp with parameter 'scale' of the network .Reads. {CALLED}" + REGISTER,
+    "a function that torch cannot compute": (
+        lambda m, x: x * torch.cat([m.row, m.pair]),
+        "'cat': torch cannot compute cat of parameter 'row' of the network .Reads., parameter 'pair' .*Tensors must",
     ),
-    "a sum of parameters": (lambda m, x: x * (m.row + m.table[0]), "'row' of the network .* parameter '0' of table"),
-    "a multiple of a parameter": (
-        lambda m, x: x * (m.row * 2),
-        "'mul' computes with parameter 'row' .* and 2, but neither",
+    "a function that writes into a parameter": (
+        lambda m, x: x * F.relu(m.row, inplace=True),
+        r"'relu' \(relu\) writes into parameter 'row' of the network .*: compute it before the forward",
     ),
-    "a layer of a parameter": (lambda m, x: x * F.relu(m.row), f"'relu': relu with parameter 'row' .* {CALLED}"),
-    "a parameter less": (
-        lambda m, x: x - m.row,
-        "'sub' subtracts or divides by parameter 'row' .*: add it, or multiply",
+    "random values": (lambda m, x: x + torch.randn_like(x), r"'randn_like' .* draws random values, .* cannot be cert"),
+    "random values of a parameter": (lambda m, x: x * torch.rand_like(m.row), "'rand_like' .* draws random values"),
+    "a parameter with dropout": (lambda m, x: x * F.dropout(m.row), "'dropout' .* draws random values"),
+    "random values without a value": (
+        lambda m, x: x + torch.randn(8, dtype=x.dtype),
+        "the forward of Reads draws random values, and what is random cannot be certified: leave them out",
     ),
-    "by a parameter": (lambda m, x: x / m.row, "'truediv' subtracts or divides by parameter 'row' .*: add it, or"),
-    "a copied parameter": (lambda m, x: x * m.row.flip(0), "'flip' copies parameter 'row' of the network .*: move the"),
-    "a split parameter": (
-        lambda m, x: x[:, 0] * m.pair.unbind(0)[0],
-        "'unbind' splits parameter 'pair' .*: take slices",
+    "little random values": (lambda m, x: x + 1e-12 * torch.rand(8).double(), "the forward of Reads draws random"),
+    "random values of each sample": (
+        lambda m, x: x + torch.randn(x.shape[0], 1, 1, 8, dtype=x.dtype),
+        r"the forward of Reads makes a tensor with other numbers for each sample, e.g. random .* shape \[1, 1, 1, 8\]",
+    ),
+    "places that depend on the input": (
+        lambda m, x: x.gather(1, x.argmax(1, keepdim=True)),
+        "'gather' takes entries at places that depend on the input: .* constant",
+    ),
+    "parts of a mask": (
+        lambda m, x: F.log_softmax(x.masked_fill(torch.arange(8) < 2, -math.inf), 3),
+        r"'log_softmax' \(log_softmax\) takes values some of which are -inf, because of a mask: only a softmax",
+    ),
+    "a mask that does not fit": (
+        lambda m, x: x.masked_fill(torch.ones(2, 4, 6, 8, dtype=torch.bool), -math.inf),
+        r"'masked_fill' masks values of shape \(4, 6, 8\) by .* must broadcast to the values, without the batch",
+    ),
+    "windows with places": (
+        lambda m, x: F.adaptive_max_pool2d(x, 2, return_indices=True)[0],
+        "adaptive_max_pool2d_with_indices" + REGISTER,
     ),
     "parameters outside of the forward": (
         lambda m, x: x * dict(m.named_parameters())["row"].exp(),
@@ -140,6 +152,12 @@ WRONG = {
     "x * nan": (lambda m, x: x * math.nan, "'mul' computes with nan, which is not finite"),
     "x + inf": (lambda m, x: x + math.inf, "'add' computes with inf"),
     "x / nan": (lambda m, x: x / math.nan, "'truediv' computes with nan"),
+    "weights with -inf": (
+        lambda m, x: F.linear(x, torch.full((2, 8), -math.inf, dtype=x.dtype)),
+        "tensor .* holds NaN or infinite values",
+    ),
+    "inf in a mask": (lambda m, x: (x + torch.tensor(math.inf)).softmax(3), "tensor .* holds NaN or infinite values"),
+    "x + -inf": (lambda m, x: x + -math.inf, "'add' computes with -inf"),
     "x + nan in a tensor": (lambda m, x: x + torch.tensor(math.nan), "tensor .* holds NaN or infinite values"),
     "cat of other shapes": (lambda m, x: torch.cat([x, x[:, :, 1:]], 1), r"'cat' \(Concat\): .* cannot be joined"),
     "a dimension too many": (lambda m, x: x.mean(7), "'mean': there is no dimension 7 in batches"),
@@ -185,10 +203,8 @@ def test_a_function_in_a_module_of_the_network_is_named_with_its_path():
     model = nn.Sequential(nn.Identity(), nn.Sequential(build(lambda m, x: torch.digamma(m.one * x))))
     with pytest.raises(UnsupportedLayerError, match=r"'1\.0\.digamma' \(call_function digamma\) is not supported"):
         trace(model, SHAPE)
-    model[1][0].function = lambda m, x: x * m.one.exp()
-    with pytest.raises(
-        UnsupportedLayerError, match=r"with parameter 'one' of 1\.0 \(Reads\) is called in a way that is not supported"
-    ):
+    model[1][0].function = lambda m, x: x.amax() * m.one
+    with pytest.raises(UnsupportedLayerError, match=r"'1\.0\.amax': amax is called in a way that is not supported"):
         trace(model, SHAPE)
     model[1][0].function = lambda m, x: x * m.one
     assert [node.name for node in trace(model, SHAPE).nodes] == ["input", "0", "1.0.mul", "1.0.flatten"]

@@ -150,7 +150,7 @@ def test_modes_stay_as_they_were():
     assert False in before
     trace(model, (3,))
     assert [module.training for module in model.modules()] == before
-    model.append(nn.Softmin(1))
+    model.append(nn.Hardshrink())
     with pytest.raises(UnsupportedLayerError):
         trace(model, (3,))
     assert [module.training for module in model.modules()] == [*before, True]
@@ -171,9 +171,9 @@ def test_a_branch_on_the_mode_takes_the_test_side():
 
 
 def test_an_unsupported_layer_is_named_with_its_path_type_and_remedy():
-    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Softmin(1)))
+    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Hardshrink()))
     message = (
-        r"layer '1\.0' \(Softmin\): layer type torch\.nn\.\S*\.Softmin is not supported: "
+        r"layer '1\.0' \(Hardshrink\): layer type torch\.nn\.\S*\.Hardshrink is not supported: "
         r".*@ctbench\.graph\.lower\.register"
     )
     with pytest.raises(UnsupportedLayerError, match=message):

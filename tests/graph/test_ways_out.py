@@ -1,6 +1,7 @@
 """The way out that a message offers works: what is refused, what the message says, and what it says to write."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -35,12 +36,40 @@ FORWARDS = {
         "expand the values first",
         lambda m, x: x[:, 0].unsqueeze(1).expand(-1, 4, -1, -1) * m.with_batch[0],
     ),
-    "a parameter that is subtracted": (lambda m, x: x - m.row, "add it, or multiply", lambda m, x: x + m.row),
-    "a split parameter": (lambda m, x: x * m.pair.unbind(0)[0], "take slices", lambda m, x: x * m.pair[0]),
-    "a copied parameter": (
-        lambda m, x: x * m.row.flip(0),
-        "move the values",
-        lambda m, x: (x.flip(3) * m.row).flip(3),
+    "a mask that depends on the input": (
+        lambda m, x: x.masked_fill(x > 0.5, -math.inf).softmax(3),
+        "fill with a finite number such as -1e4",
+        lambda m, x: x.masked_fill(x > 0.5, -1e4).softmax(3),
+    ),
+    "a mask that leaves nothing": (
+        lambda m, x: (x + torch.tensor([-math.inf])).softmax(3),
+        "leave an entry in each row",
+        lambda m, x: (x + torch.tensor([-math.inf] * 7 + [0.0])).softmax(3),
+    ),
+    "a mask long before the softmax": (
+        lambda m, x: (-x.masked_fill(torch.arange(8) < 2, -math.inf)).softmax(3),
+        "apply the mask right before the softmax",
+        lambda m, x: (-x).masked_fill(torch.arange(8) < 2, -math.inf).softmax(3),
+    ),
+    "a negative multiple of a masked value": (
+        lambda m, x: (x.masked_fill(torch.arange(8) < 2, -math.inf) * -0.5).softmax(3),
+        "right before the softmax",
+        lambda m, x: (x * -0.5).masked_fill(torch.arange(8) < 2, -math.inf).softmax(3),
+    ),
+    "a masked output": (
+        lambda m, x: x[:, 0, 0].masked_fill(torch.arange(8) < 2, -math.inf),
+        "apply the mask right before the softmax",
+        lambda m, x: x[:, 0, 0].masked_fill(torch.arange(8) < 2, -math.inf).softmax(1),
+    ),
+    "random values of a shape": (
+        lambda m, x: x + torch.rand_like(x),
+        "random cannot be certified: .* store them as a buffer",
+        lambda m, x: x + m.with_batch,
+    ),
+    "an RMS norm whose eps is left to the precision": (
+        lambda m, x: F.rms_norm(x, (8,)),
+        r"eps=torch.finfo\(torch.float32\).eps",
+        lambda m, x: F.rms_norm(x, (8,), eps=torch.finfo(torch.float32).eps),
     ),
     "vectors": (
         lambda m, x: x[:, 0, 0] @ x[:, 0].transpose(1, 2),
@@ -69,7 +98,7 @@ FORWARDS = {
         lambda m, x: torch.exp(x * torch.log(x.abs() + 1)),
     ),
     "a power of a parameter": (
-        lambda m, x: m.row**x,
+        lambda m, x: (m.row - 9) ** x,
         r"store the logarithm, and write torch.exp\(x \* log_b\)",
         lambda m, x: torch.exp(x * m.row),
     ),
@@ -158,6 +187,57 @@ LAYERS = {
     ),
     "Flatten of the batch": (lambda: nn.Flatten(0), "flatten from dimension 1", lambda: nn.Flatten(1), False),
 }
+
+
+class Sequences(nn.Module):
+    """A layer of sequences, called by a function of the layer and x."""
+
+    def __init__(self, layer: nn.Module, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.call = layer, call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self.layer, x)
+
+
+SEQUENCES = {
+    "attention": (
+        lambda **options: nn.MultiheadAttention(4, 2, **options),
+        lambda layer, x: layer(x, x, x)[0],
+        lambda layer, x: layer(*[x.transpose(0, 1)] * 3)[0].transpose(0, 1),
+    ),
+    "lstm": (
+        lambda **options: nn.LSTM(4, 3, 2, bidirectional=True, **options),
+        lambda layer, x: layer(x)[0],
+        lambda layer, x: layer(x.transpose(0, 1))[0].transpose(0, 1),
+    ),
+    "encoder": (
+        lambda **options: nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(4, 2, 6, **options), 2, nn.LayerNorm(4), enable_nested_tensor=False
+        ),
+        lambda layer, x: layer(x),
+        lambda layer, x: layer(x.transpose(0, 1)).transpose(0, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_the_batch_is_the_dimension_that_a_layer_of_sequences_says(name):
+    layer, plain, transposed = SEQUENCES[name]
+    x = torch.randn(3, 5, 4, dtype=torch.float64)
+    with pytest.raises(
+        ValueError, match=r"batch_first=False, .*: set batch_first=True, or give it x.transpose\(0, 1\)"
+    ):
+        trace(Sequences(layer(), plain).double(), (5, 4))
+    with pytest.raises(
+        ValueError, match=r"whose batch is dimension 1.* with batch_first=True, give values .* dimension 0"
+    ):
+        trace(Sequences(layer(batch_first=True), transposed).double(), (5, 4))
+    for model in (Sequences(layer(batch_first=True), plain), Sequences(layer(), transposed)):
+        model = model.double().eval()
+        lower, upper = bounds(model, Box(x, x))
+        for end in (lower, upper):
+            torch.testing.assert_close(end, model(x).flatten(1), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", LAYERS)

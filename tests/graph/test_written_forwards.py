@@ -141,6 +141,37 @@ def test_one_of_several_inputs_varies():
         torch.testing.assert_close(upper, model(x), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Selected(Two()), r"Two.forward takes \(image: .*, facts: .*\).*, given are none besides the first"),
+        (lambda: Selected(Two(), given={"fact": 1}), r"given are 'fact' besides the first argument .* given=\{'mask'"),
+        (lambda: Selected(Two(), argument="x", given={"facts": 1}), "given are 'facts' besides 'x'"),
+    ],
+)
+def test_arguments_that_a_network_does_not_have_are_said_at_once(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "there"),
+    [
+        ("a dict", "z", "a dict of 'logits', 'features'"),
+        ("a dict", 0, "a dict of 'logits', 'features'"),
+        ("a tuple", 2, "a tuple of 2"),
+        ("a list", "logits", "a list of 2"),
+        ("a named tuple", "z", "a Pair with 'logits', 'features'"),
+        ("an object", "z", "a Answer with 'logits', 'features'"),
+    ],
+)
+def test_an_output_that_a_network_does_not_have_is_said(name, output, there):
+    model = Selected(Wrap(lambda m, x: RESULTS[name][0](m.second(x.flatten(1)), x)), output=output)
+    for call in (lambda: model(torch.rand(1, 2, 3)), lambda: trace(model, (2, 3))):
+        with pytest.raises(ValueError, match=rf"^the network has no output {output!r}: it returns {there}; choose one"):
+            call()
+
+
 def test_one_score_is_two_logits():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Flatten(), nn.Linear(6, 1)), torch.rand(4, 2, 3)
@@ -149,6 +180,32 @@ def test_one_score_is_two_logits():
         certify(model, x, y, eps=0.0)
     assert [record.verdict.value for record in certify(TwoClasses(model), x, y, eps=0.0).records] == ["certified"] * 4
     check(TwoClasses(nn.Sequential(nn.Flatten(), nn.Linear(6, 1))), 2, 3)
+
+
+class Cells(nn.Module):
+    """Cells whose first states are zeros and ones in the shape of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.lstm, self.rnn = nn.GRUCell(3, 4), nn.LSTMCell(4, 4), nn.RNNCell(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, c = x.new_zeros(x.shape[0], 4), torch.ones(len(x), 4, dtype=x.dtype)
+        last = torch.full_like(x[:, 0, :2], 0.5)
+        for step in range(2):
+            h = self.gru(x[:, step], h)
+            h, c = self.lstm(h, (h, c))
+            last = self.rnn(h, last)
+        return last
+
+
+def test_states_of_cells_may_be_constants():
+    torch.manual_seed(0)
+    check(Cells(), 2, 3)
+    model = Wrap(lambda m, x: m.cell(x[:, 0], x.new_zeros(1, 4)))
+    model.cell = nn.RNNCell(3, 5)
+    with pytest.raises(ValueError, match=r"'cell' starts from .* of shape \[1, 4\]: give the state of one .* \[1, 5\]"):
+        trace(model, (2, 3))
 
 
 def test_a_forward_that_asks_for_a_tensor_is_exported():

@@ -1,6 +1,7 @@
 """Every operator computes what ONNX Runtime computes, for any batch, and so does its graph."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -21,10 +22,12 @@ from tests.onnx.nodes import (
 )
 from torch import nn
 
+from ctbench import bounds
 from ctbench.graph import Precisions, freeze, trace
 from ctbench.graph.ops import AlongAxis
 from ctbench.onnx import load_onnx
 from ctbench.onnx.table import OPERATORS
+from ctbench.regions import Box
 
 
 def single(name: str) -> tuple:
@@ -51,6 +54,16 @@ CASES = {
     "Conv SAME_UPPER": ([one("Conv", arr(4, 3, 4, 3), auto_pad="SAME_UPPER", strides=[2, 3])], IMAGE, 17),
     "Conv SAME_LOWER": ([one("Conv", arr(4, 3, 4, 3), auto_pad="SAME_LOWER", strides=[2, 3])], IMAGE, 17),
     "Conv 1d": ([one("Conv", arr(4, 3, 3), arr(4), pads=[1, 1], strides=[2])], SIGNAL, 17),
+    "Conv SAME that skips an entry": (
+        [one("Conv", arr(4, 3, 1, 2), auto_pad="SAME_LOWER", strides=[2, 4])],
+        (1, 3, 8, 8),
+        17,
+    ),
+    "MaxPool with pads in the place of SAME": (
+        [one("MaxPool", kernel_shape=[1, 2], pads=[0, 0, 0, 0], strides=[2, 3])],
+        (1, 3, 8, 9),
+        17,
+    ),
     "Conv 1d SAME_UPPER": ([one("Conv", arr(4, 3, 4), auto_pad="SAME_UPPER", strides=[2])], SIGNAL, 17),
     "ConvTranspose": (
         [one("ConvTranspose", arr(3, 2, 3, 3), arr(2), strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 0])],
@@ -508,6 +521,24 @@ def test_an_operator_computes_what_onnxruntime_computes(name, batch, write, refe
     assert_close(torch.cat([model(one) for one in x.split(1)]), expected)
     assert_close(model(x), expected)
     assert_close(copy.deepcopy(model).double()(x.double()), expected)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_a_norm_that_may_underflow_has_no_bounds(p, write):
+    """ONNX Runtime makes a unit vector of (3e-23, 4e-23) that is 3 % too long, and 0 of smaller ones."""
+    model = load_onnx(write(one("LpNormalization", p=p), shape=(1, 2))).double()
+    for domain in ("interval", "zonotope", "crown-ibp", "crown", "alpha-crown"):
+        lower, upper = bounds(model, Box(torch.full((1, 2), -1e-3).double(), torch.ones(1, 2).double()), domain=domain)
+        assert (lower == -math.inf).all(), domain
+        assert (upper == math.inf).all(), domain
+        low, high = torch.tensor([[[0.2, -0.1]], [[0.3, 0.1]]], dtype=torch.float64)
+        lower, upper = bounds(model, Box(low, high), domain=domain)
+        assert (lower > -2).all(), domain
+        assert (upper < 2).all(), domain
+    tiny = 1e-39 if p == 1 else 1e-23
+    assert model(torch.tensor([[3 * tiny, 4 * tiny]]).double()).isnan().all()
+    assert model(torch.tensor([[3e-15, 4e-15]]).double()).isfinite().all()
+    assert not model(torch.zeros(1, 2).double()).any()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,5 +1,6 @@
 """Writing: ONNX Runtime, and the network that is read again, compute the same as the written network, for any batch."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -61,6 +62,11 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "root": lambda x: (x.abs() + 1).sqrt(),
     "square": torch.square,
     "power": lambda x: (x.abs() + 1) ** 1.5,
+    "root of what is not negative": lambda x: x.abs().sqrt(),
+    "masked softmax": lambda x: x.masked_fill(torch.arange(5, device=x.device) > 3, -math.inf).softmax(-1),
+    "threshold": lambda x: F.threshold(x, 0.1, 0.7),
+    "adaptive maxima": lambda x: F.adaptive_max_pool2d(x, (4, 2)),
+    "entries at places": lambda x: x.take_along_dim(torch.tensor([[[[1, 0]]]]), 3),
     "reciprocal": lambda x: 1 / (x.abs() + 1),
     "softplus": lambda x: F.softplus(x, threshold=100),
     "softsign": F.softsign,
@@ -245,7 +251,7 @@ def test_a_failure_leaves_the_old_file(tmp_path):
     save_onnx(nn.Linear(4, 2), path, (4,))
     before = path.read_bytes()
     with pytest.raises(UnsupportedLayerError):
-        save_onnx(nn.Sequential(nn.Softmin(1)), path, (4,))
+        save_onnx(nn.Sequential(nn.Hardshrink()), path, (4,))
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tests.planted import KINDS, spiked
 from torch import Tensor, nn
 
+from ctbench.attacks import PGD
 from ctbench.domains import COAP, Crown, Zonotope, crown
 from ctbench.domains.linear_form import LinearForm
 from ctbench.graph import Node, freeze, trace
@@ -266,6 +267,21 @@ def test_the_point_where_a_form_is_least_is_a_corner():
     found = InputSplit(max_subproblems=1)(given, GENERATOR)
     assert found.witness.tolist() == [[0.25, 0.75]]
     assert found.bound.item() == pytest.approx(-0.4)
+
+
+@torch.no_grad()
+def test_a_descent_leaves_the_box_where_it_begins(monkeypatch):
+    """|x_1 - 0.31| + |x_2 - 0.31| - 0.02 is negative far from the corners and the centre of [-1, 1]^2."""
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    model[0].weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
+    model[0].bias.copy_(torch.tensor([-0.31, 0.31, -0.31, 0.31]))
+    model[2].weight.copy_(torch.tensor([[1.0] * 4, [0.0] * 4]))
+    model[2].bias.copy_(torch.tensor([-0.02, 0.0]))
+    x = torch.zeros(1, 2).double()
+    given = Problem.of_labels(freeze(trace(model, (2,)), x)[0].detach(), x, torch.tensor([0]), Linf(eps=1.0, clip=None))
+    assert certified(given, InputSplit(max_subproblems=1))[1].all()
+    monkeypatch.setattr(input_split, "DESCENT", PGD(steps=0, clean_start=True))
+    assert not certified(given, InputSplit(max_subproblems=1))[1].any()
 
 
 def test_inputs_that_do_not_count_are_not_halved():

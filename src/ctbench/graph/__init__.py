@@ -13,8 +13,9 @@ from ctbench.graph.graph import (
     walk_forward,
 )
 from ctbench.graph.ops import Affine, Elementwise, Lines, Op, UnsupportedLayerError, lower
+from ctbench.graph.plain import unwrapped
 from ctbench.graph.precisions import Precisions, Twin
-from ctbench.graph.trace import precision, trace, unwrapped
+from ctbench.graph.trace import precision, trace
 
 __all__ = [
     "Affine",

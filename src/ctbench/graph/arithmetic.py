@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctbench.graph import compositions
-from ctbench.graph.builder import REMEDY, Builder, Constant, Value
+from ctbench.graph import compositions, masks
+from ctbench.graph.builder import REMEDY, Builder, Constant, Masked, Value
 from ctbench.graph.functions import Reading, described, dims_of_sample, hardtanh, reads
 from ctbench.graph.ops import ClampEach, Concat, Conv2d, Linear, Max, Mean, Scale, Shift, UnsupportedLayerError
 from ctbench.graph.ops.along import total
@@ -35,45 +35,84 @@ def _in_place(reading: Reading) -> Reading:
 
 
 @reads(torch.add, operator.add, "add")
-def _add(build: Builder, path: str, first: Any, second: Any) -> Value:
+def _add(build: Builder, path: str, first: Any, second: Any) -> Any:
     if isinstance(first, Value) and isinstance(second, Value):
         return compositions.added(build, path, first, second)
+    if isinstance(first, Masked) or isinstance(second, Masked) or masks.is_mask(first) or masks.is_mask(second):
+        return _masked_sum(build, path, first, second)
     value, constant, _ = told_apart(build, path, first, second)
     return build.append(path, Shift(constant), value)
 
 
+def _masked_sum(build: Builder, path: str, first: Any, second: Any) -> Any:
+    """A sum with operands that have entries of -inf."""
+    terms, seen = list[Any](), list[Constant]()
+    for term in (first, second):
+        if isinstance(term, Masked):
+            terms.append(term.value)
+            seen.append(Constant(term.keep, "the mask of a value"))
+        elif masks.is_mask(term) and isinstance(term, Constant):
+            finite, keep = masks.split(build, term)
+            terms.append(finite)
+            seen.append(keep)
+        else:
+            terms.append(term)
+    result = _add(build, path, *terms)
+    for keep in seen:
+        result = masks.without(build, path, result, keep)
+    return result
+
+
 @reads(torch.sub, operator.sub, "sub")
-def _sub(build: Builder, path: str, first: Any, second: Any) -> Value:
+def _sub(build: Builder, path: str, first: Any, second: Any) -> Any:
     if isinstance(second, Value):
         return _add(build, path, first, _negative(build, path, second))
-    value, constant, name = told_apart(build, path, first, second)
-    return build.append(path, Shift(-_fixed(path, constant, name)), value)
+    value, constant, _ = told_apart(build, path, first, second)
+    return build.append(path, Shift(-build.following(constant)), value)
 
 
 @reads(torch.mul, operator.mul, "mul")
-def _mul(build: Builder, path: str, first: Any, second: Any) -> Value:
+def _mul(build: Builder, path: str, first: Any, second: Any) -> Any:
     if isinstance(first, Value) and isinstance(second, Value):
         return compositions.product(build, path, first, second)
+    if isinstance(first, Masked) or isinstance(second, Masked):
+        return _masked_multiple(build, path, _mul, first, second)
     value, constant, _ = told_apart(build, path, first, second)
     return build.append(path, Scale(constant, torch.zeros_like(constant)), value)
 
 
+def _masked_multiple(build: Builder, path: str, reading: Reading, first: Any, second: Any) -> Masked:
+    """The multiple of a value that has entries of -inf."""
+    masked, factor = (first, second) if isinstance(first, Masked) else (second, first)
+    number = factor.tensor.detach() if isinstance(factor, Constant) else factor
+    if not isinstance(number, int | float | Tensor) or not bool(torch.as_tensor(number > 0).all()):
+        raise UnsupportedLayerError(
+            f"'{path}' multiplies values some of which are -inf by {described(factor)}: give positive numbers, or "
+            f"apply the mask later, right before the softmax"
+        )
+    result = reading(build, path, masked.value, factor)
+    return Masked(result, masked.keep.expand(result.shape))
+
+
 @reads(torch.div, operator.truediv, "div")
-def _div(build: Builder, path: str, first: Any, second: Any) -> Value:
+def _div(build: Builder, path: str, first: Any, second: Any) -> Any:
+    if isinstance(first, Masked):
+        return _masked_multiple(build, path, _div, first, second)
     if isinstance(second, Value):
         return _mul(build, path, first, compositions.power(build, path, second, -1.0))
-    value, constant, name = told_apart(build, path, first, second)
-    factor = 1 / _fixed(path, constant, name)
+    value, constant, _ = told_apart(build, path, first, second)
+    factor = 1 / build.following(constant)
     if not bool(factor.isfinite().all()):
         raise ValueError(f"'{path}' divides by 0, or by a number so small that its inverse is not finite")
     zeros = torch.zeros_like(factor)
-    halves = torch.frexp(factor).mantissa.abs() == 0.5  # a quotient by a power of two is exact
+    halves = torch.frexp(factor.detach()).mantissa.abs() == 0.5  # a quotient by a power of two is exact
     return build.append(path, Scale(factor, zeros, None if bool(halves.all()) else zeros), value)
 
 
 @reads(torch.neg, operator.neg, "neg")
 def _negative(build: Builder, path: str, x: Value) -> Value:
-    return _mul(build, path, x, -1.0)
+    result: Value = _mul(build, path, x, -1.0)
+    return result
 
 
 for _operator, _reading in {
@@ -123,15 +162,6 @@ def _apart(path: str, value: Value, name: str, constant: Tensor) -> str:
         f"'{path}' joins values of shape {value.shape} with {name} of shape {tuple(constant.shape)}: it must broadcast "
         f"to the values, without the batch; expand the values first if they have fewer axes"
     )
-
-
-def _fixed(path: str, constant: Tensor, name: str) -> Tensor:
-    """A constant without gradient: a value that is computed from a parameter would not follow its training."""
-    if constant.requires_grad:
-        raise UnsupportedLayerError(
-            f"'{path}' subtracts or divides by {name}: add it, or multiply with it, so that training reaches it"
-        )
-    return constant
 
 
 # --------------------------------------------------------------------------------------- means, joins, maxima
@@ -255,6 +285,34 @@ def _matmul(build: Builder, path: str, x: Any, weight: Any) -> Value:
         column = build.append(path, Linear(weight.tensor.unsqueeze(0), None), x)
         return compositions.squeezed(build, path, column, len(x.shape) - 1)
     return _times(build, path, x, weight.tensor.mT)
+
+
+@reads(torch.addmm, "addmm", torch.baddbmm, "baddbmm")
+def _added_product(
+    build: Builder, path: str, x: Any, first: Any, second: Any, *, beta: float = 1, alpha: float = 1
+) -> Any:
+    """beta x + alpha (first @ second)."""
+    if isinstance(first, Constant) and isinstance(second, Constant):
+        product: Any = Constant(build.compute(path, "matmul", first.tensor @ second.tensor), first.name)
+    else:
+        product = _matmul(build, path, first, second)
+    product = product if alpha == 1 else _multiple(build, path, product, alpha)
+    if beta == 0:
+        return product
+    return _add(build, path, x if beta == 1 else _multiple(build, path, x, beta), product)
+
+
+def _multiple(build: Builder, path: str, x: Any, factor: float) -> Any:
+    if isinstance(x, Constant):
+        return Constant(build.compute(path, "mul", x.tensor * factor, x.tensor, factor), x.name)
+    return _mul(build, path, x, factor)
+
+
+@reads(torch.lerp, "lerp")
+def _lerp(build: Builder, path: str, start: Any, end: Any, weight: Any) -> Any:
+    """start + weight (end - start)."""
+    change = _mul(build, path, _sub(build, path, end, start), weight)
+    return _add(build, path, start, change)
 
 
 def _times(build: Builder, path: str, x: Value, weight: Tensor) -> Value:

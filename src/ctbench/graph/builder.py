@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ctbench.graph.exactness import is_exact
 from ctbench.graph.graph import Graph, Node, converted
 from ctbench.graph.ops import BatchNorm, Dropout, Input, Op, Reshape, Shape, UnsupportedLayerError, lower, rearrangement
 
@@ -39,6 +41,14 @@ class Constant:
     name: str  # e.g. "parameter 'scale' of layers.0 (Block)"
 
 
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """A value some of whose entries are -inf, such as the scores of an attention with a mask. A softmax takes it."""
+
+    value: Value  # with any finite numbers where entries are -inf
+    keep: Tensor  # [*shape]: false where entries are -inf
+
+
 class BatchSize:
     """The size of the batch. It is open in a graph."""
 
@@ -58,6 +68,9 @@ class Builder:
         self.weights_of_means: set[int] = set()  # nodes whose rows, along the last axis, are >= 0 and sum to 1
         # softmaxes, by their nodes: the value that one was computed from, and its axis
         self.softmaxes = dict[int, tuple[Value, int]]()
+        # whether numbers were computed from constants such as parameters, which may change before a graph is frozen
+        self.computes_constants = False
+        self.rounded = ""  # where torch rounded numbers that it computed from constants
 
     @property
     def input(self) -> Value:
@@ -71,7 +84,7 @@ class Builder:
             needed.update(self.nodes[at].inputs if at in needed else ())
         place = {at: number for number, at in enumerate(sorted(needed))}
         nodes = (replace(self.nodes[at], inputs=tuple(place[i] for i in self.nodes[at].inputs)) for at in place)
-        return Graph(tuple(nodes), open=self.open)
+        return Graph(tuple(nodes), open=self.open, rounded=self.rounded)
 
     def layer(self, path: str, module: nn.Module, value: Value) -> Value:
         """Append the ops that a layer is lowered to."""
@@ -134,6 +147,22 @@ class Builder:
     def number(self, value: float) -> Tensor:
         """A number as a tensor of the network's precision; in double precision it is exactly the Python number."""
         return torch.as_tensor(value, dtype=self.like.dtype, device=self.like.device)
+
+    def following(self, constant: Tensor) -> Tensor:
+        """A constant of which a function is computed: the graph computes it again whenever it is frozen."""
+        self.computes_constants |= constant.requires_grad
+        return constant
+
+    def compute(self, path: str, name: str, result: Tensor, *operands: Tensor | float) -> Tensor:
+        """The result of a function of constants, which is computed again whenever the graph is frozen."""
+        self.computes_constants |= result.requires_grad
+        self.note_rounding(path, name, operands, {}, result)
+        return result
+
+    def note_rounding(self, path: str, name: str, args: Any, kwargs: dict[str, Any], result: Any) -> None:
+        """Remember that torch may have rounded what it computed from constants."""
+        if not self.rounded and not is_exact(name, tuple(args), kwargs, result):
+            self.rounded = f"'{path}' ({name})"
 
     def _on_device(self, op: Op) -> Op:
         return op if isinstance(op, BatchNorm) else converted(op, self.like)

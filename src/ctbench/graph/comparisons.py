@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctbench.graph import compositions as compose
-from ctbench.graph.builder import Builder, Constant, Value
-from ctbench.graph.functions import READINGS, dims_of_sample, reads
+from ctbench.graph import masks
+from ctbench.graph.builder import Builder, Constant, Masked, Value
+from ctbench.graph.functions import READINGS, described, dims_of_sample, reads
 from ctbench.graph.ops import (
     Abs,
     Add,
@@ -166,6 +167,17 @@ def _ne(build: Builder, path: str, first: Any, second: Any) -> Value:
     return _not(build, path, _eq(build, path, first, second))
 
 
+@reads(F.threshold, torch.threshold)
+def _threshold(build: Builder, path: str, x: Value, threshold: float, value: float, inplace: bool = False) -> Value:
+    """x where it is above a threshold t, otherwise a value v: max(x, t) + (v - t) h(t - x)."""
+    result = build.append(path, Clamp(float(threshold), math.inf), x)
+    if value != threshold:
+        below = _le(build, path, x, threshold)
+        jump = compose.scaled(build, path, below, float(Fraction(value) - Fraction(threshold)))
+        result = compose.added(build, path, result, jump)
+    return build.written(result, x) if inplace else result
+
+
 # ------------------------------------------------------------------------------------------------ truth values
 
 
@@ -208,8 +220,12 @@ def _truths(build: Builder, path: str, first: Any, second: Any) -> list[Value]:
 
 
 @reads(torch.where, "where")
-def _where(build: Builder, path: str, condition: Any, first: Any, second: Any) -> Value:
+def _where(build: Builder, path: str, condition: Any, first: Any, second: Any) -> Any:
     """second + condition (first - second)."""
+    if _is_minus_infinity(first) and not _is_minus_infinity(second):
+        return _masked(build, path, second, condition, keeping=False)
+    if _is_minus_infinity(second) and not _is_minus_infinity(first):
+        return _masked(build, path, first, condition, keeping=True)
     add, multiply = READINGS[torch.add], READINGS[torch.mul]
     if all(isinstance(each, int | float) for each in (first, second)):
         # torch makes tensors of both numbers, in its default type and not in that of the network
@@ -230,8 +246,25 @@ def _where(build: Builder, path: str, condition: Any, first: Any, second: Any) -
 
 
 @reads(torch.masked_fill, "masked_fill")
-def _masked_fill(build: Builder, path: str, x: Any, mask: Any, value: Any) -> Value:
+def _masked_fill(build: Builder, path: str, x: Any, mask: Any, value: Any) -> Any:
     return _where(build, path, mask, value, x)
+
+
+def _is_minus_infinity(x: Any) -> bool:
+    if isinstance(x, Constant):
+        return x.tensor.is_floating_point() and bool((x.tensor == -math.inf).all())
+    return isinstance(x, float) and x == -math.inf
+
+
+def _masked(build: Builder, path: str, x: Any, mask: Any, *, keeping: bool) -> Value | Masked:
+    """The value with -inf where a mask is true, or with `keeping` where it is false."""
+    if not isinstance(mask, Constant) or not isinstance(x, Value | Masked):
+        raise UnsupportedLayerError(
+            f"'{path}' fills {described(x)} with -inf where {described(mask)} says: give a mask that does not "
+            f"depend on the input, or fill with a finite number such as -1e4"
+        )
+    keep = mask.tensor.bool()
+    return masks.without(build, path, x, Constant(keep if keeping else ~keep, mask.name))
 
 
 def _times(build: Builder, path: str, share: Any, x: Any) -> Any:
@@ -239,7 +272,8 @@ def _times(build: Builder, path: str, share: Any, x: Any) -> Any:
     if isinstance(share, Value) or isinstance(x, Value):
         return READINGS[torch.mul](build, path, x, share)
     number = x.tensor if isinstance(x, Constant) else x
-    return Constant(torch.where(share.tensor == 0, 0.0, share.tensor * number), share.name)
+    product = build.compute(path, "mul", share.tensor * number, share.tensor, number)
+    return Constant(torch.where(share.tensor == 0, 0.0, product), share.name)
 
 
 # ------------------------------------------------------------------------------------------- the greatest entry

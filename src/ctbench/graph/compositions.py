@@ -39,6 +39,7 @@ from ctbench.graph.ops import (
 from ctbench.graph.ops.along import Weights, centred, differences, total
 from ctbench.graph.ops.base import UnsupportedLayerError
 from ctbench.graph.ops.curves import CAP
+from ctbench.graph.signs import has_no_negative
 
 # ------------------------------------------------------------------------------------------------------- shapes
 
@@ -125,7 +126,12 @@ def summed(build: Builder, path: str, x: Value, dim: int) -> Value:
 def power(build: Builder, path: str, x: Value, exponent: float) -> Value:
     if exponent == 0:
         return given(build, path, torch.ones(x.shape, dtype=build.like.dtype, device=build.like.device), x)
-    return x if exponent == 1 else build.append(path, Power(float(exponent)), x)
+    if exponent == 1:
+        return x
+    op = Power(float(exponent))
+    if not op.whole and not isinstance(build.nodes[x.index].op, Known) and has_no_negative(build, x):
+        x = build.append(path, Known(0.0, math.inf), x)
+    return build.append(path, op, x)
 
 
 def product(build: Builder, path: str, first: Value, second: Value) -> Value:

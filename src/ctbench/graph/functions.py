@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctbench.graph.builder import BatchSize, Builder, Constant, Turned, Value, located
+from ctbench.graph.builder import BatchSize, Builder, Constant, Masked, Turned, Value, located
 from ctbench.graph.ops import (
     Absolute,
     Shape,
@@ -75,7 +75,10 @@ def _upsample(
 
 def _dropout(p: float = 0.5, training: bool = True, inplace: bool = False) -> nn.Module:
     if training:
-        raise UnsupportedLayerError("a dropout that is always on has no eval mode: give training=self.training")
+        raise UnsupportedLayerError(
+            "a dropout that is always on draws random values, and what is random cannot be certified: give "
+            "training=self.training"
+        )
     return nn.Dropout(p, inplace)
 
 
@@ -114,7 +117,10 @@ _LAYERS: dict[Callable[..., nn.Module], tuple[Any, ...]] = {
     _max_pool(nn.MaxPool1d): (F.max_pool1d,),
     _max_pool(nn.MaxPool2d): (F.max_pool2d,),
     _max_pool(nn.MaxPool3d): (F.max_pool3d,),
-    _dropout: (F.dropout,),
+    nn.AdaptiveMaxPool1d: (F.adaptive_max_pool1d,),
+    nn.AdaptiveMaxPool2d: (F.adaptive_max_pool2d,),
+    nn.AdaptiveMaxPool3d: (F.adaptive_max_pool3d,),
+    _dropout: (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d),
 }
 for _layer, _targets in _LAYERS.items():
     reads(*_targets)(as_layer(_layer))
@@ -123,17 +129,23 @@ for _layer, _targets in _LAYERS.items():
 # ------------------------------------------------------------------------------ functions as moves of entries
 
 
-def _as_move(function: Callable[..., Any], *, copies: bool = False) -> Reading:
+def moves(*targets: Any, function: Callable[..., Any], copies: bool = False) -> None:
+    """Register a function that only moves entries as the meaning of functions, or of methods by name."""
+    MOVES.update(targets)
+    reads(*targets)(_as_move(function, copies=copies))
+
+
+def _as_move(function: Callable[..., Any], *, copies: bool) -> Reading:
     def reading(build: Builder, path: str, x: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(x, Constant):
-            return moved(path, x, function(x.tensor, *_sized(args, 1), **_sized(kwargs, 1)))
+            return moved(build, x, lambda tensor: function(tensor, *plain(args, 1), **plain(kwargs, 1)))
         if not isinstance(x, Value | Turned):
             return function(x, *args, **kwargs)  # an entry of a plain tuple, such as a shape
         value, axis = (x.value, x.axis) if isinstance(x, Turned) else (x, 0)
 
         def move(tensor: Tensor) -> Any:
             inner = tensor.movedim(0, axis) if axis else tensor
-            return function(inner, *_sized(args, len(tensor)), **_sized(kwargs, len(tensor)))
+            return function(inner, *plain(args, len(tensor)), **plain(kwargs, len(tensor)))
 
         if function not in _PARTS:
             return _turned(build, path, move, value, copies)
@@ -156,32 +168,36 @@ def _turned(build: Builder, path: str, move: Callable[[Tensor], Any], x: Value, 
     return Turned(build.move(path, lambda t: move(t).movedim(places[0], 0), x, copies=copies), places[0])
 
 
-def moved(path: str, constant: Constant, result: Any) -> Any:
-    """The result of a move on a constant. For a parameter it must be a view, so that it follows the training."""
-    parameter = constant.tensor.requires_grad
+def moved(build: Builder, constant: Constant, function: Callable[[Tensor], Any]) -> Any:
+    """The result of a move on a constant, as constants. Of a parameter it is a view, if torch gives one."""
+    result = function(constant.tensor)
     if isinstance(result, tuple):
-        if parameter:  # torch does not allow training through several views that one call returns
-            raise UnsupportedLayerError(f"'{path}' splits {constant.name}: take slices of it, one by one")
-        return tuple(moved(path, constant, part) for part in result)
-    if parameter and result.untyped_storage().data_ptr() != constant.tensor.untyped_storage().data_ptr():
-        raise UnsupportedLayerError(
-            f"'{path}' copies {constant.name}, but a copy would not follow its training: move the values instead, or "
-            f"store the parameter in the shape in which it is used"
-        )
+        # torch does not allow training through several views that one call returns
+        parts = function(build.following(constant.tensor).clone()) if constant.tensor.requires_grad else result
+        return tuple(Constant(part, constant.name) for part in parts)
+    if result.untyped_storage().data_ptr() != constant.tensor.untyped_storage().data_ptr():
+        build.following(constant.tensor)
     return Constant(result, constant.name)
 
 
-def _sized(value: Any, batch: int) -> Any:
-    """The arguments, with the size of the batch as a number and constants as tensors."""
+def plain(value: Any, batch: int, copies: list[Tensor] | None = None) -> Any:
+    """The arguments, with the size of the batch as a number and constants as tensors.
+
+    If there is a list for `copies`, constants are copied, and the copies are added to it.
+    """
     if isinstance(value, BatchSize):
         return batch
     if isinstance(value, Constant):
-        return value.tensor
+        if copies is None:
+            return value.tensor
+        copies.append(value.tensor.clone())
+        return copies[-1]
     if isinstance(value, tuple | list):
-        return type(value)(_sized(item, batch) for item in value)
-    return {key: _sized(item, batch) for key, item in value.items()} if isinstance(value, dict) else value
+        return type(value)(plain(item, batch, copies) for item in value)
+    return {key: plain(item, batch, copies) for key, item in value.items()} if isinstance(value, dict) else value
 
 
+MOVES = set[Any]()  # functions and methods that only move entries
 _PARTS = (torch.Tensor.chunk, torch.Tensor.split, torch.Tensor.unbind)
 _MOVES = (
     *("flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "swapaxes", "movedim"),
@@ -190,14 +206,14 @@ _MOVES = (
 )
 for _name in _MOVES:
     _targets = (_name, getattr(torch, _name)) if hasattr(torch, _name) else (_name,)
-    reads(*_targets)(_as_move(getattr(torch.Tensor, _name)))
-reads(operator.getitem)(_as_move(operator.getitem))
+    moves(*_targets, function=getattr(torch.Tensor, _name))
+moves(operator.getitem, function=operator.getitem)
 for _function in (F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle):
-    reads(_function)(_as_move(_function))
-reads(F.pad)(_as_move(F.pad, copies=True))
-reads(torch.broadcast_to, "broadcast_to")(_as_move(torch.broadcast_to))
-reads(torch.index_select, "index_select")(_as_move(torch.Tensor.index_select, copies=True))
-reads(torch.clone, "clone")(_as_move(torch.clone, copies=True))
+    moves(_function, function=_function)
+moves(F.pad, function=F.pad, copies=True)
+moves(torch.broadcast_to, "broadcast_to", function=torch.broadcast_to)
+moves(torch.index_select, "index_select", function=torch.Tensor.index_select, copies=True)
+moves(torch.clone, "clone", function=torch.clone, copies=True)
 
 
 # ---------------------------------------------------------------------------------------------- plain numbers
@@ -218,7 +234,7 @@ def _getattr(build: Builder, path: str, x: Any, attribute: str) -> Any:
     if attribute == "mT" and isinstance(x, Value):
         return build.move(path, lambda tensor: tensor.mT, x)
     if attribute in ("T", "mT") and isinstance(x, Constant):
-        return moved(path, x, getattr(x.tensor, attribute))
+        return moved(build, x, lambda tensor: getattr(tensor, attribute))
     if attribute in ("values", "indices") and isinstance(x, Sequence):
         return getattr(x, attribute)
     raise UnsupportedLayerError(
@@ -235,6 +251,8 @@ def _dim(build: Builder, path: str, x: Any) -> int:
 def _sizes(x: Any) -> tuple[Any, ...]:
     if isinstance(x, Constant):
         return tuple(x.tensor.shape)
+    if isinstance(x, Masked):
+        return _sizes(x.value)
     if isinstance(x, Turned):
         return (*x.value.shape[: x.axis], BatchSize(), *x.value.shape[x.axis :])
     return (BatchSize(), *x.shape)
@@ -248,7 +266,11 @@ def described(value: Any) -> str:
         return value.name
     if isinstance(value, Turned):
         return f"a value whose batch is dimension {value.axis}: move it back to 0 first"
-    return {Value: "a value of the network", BatchSize: "the size of the batch"}.get(type(value), f"{value!r}")
+    return {
+        Value: "a value of the network",
+        Masked: "a value with entries of -inf",
+        BatchSize: "the size of the batch",
+    }.get(type(value), f"{value!r}")
 
 
 def dims_of_sample(path: str, dim: int | Sequence[int] | None, shape: Shape) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from ctbench.graph.ops import Conv2d, Input, Op, Scale, ScaledConv2d, Shape
+from ctbench.graph.ops import Conv2d, Input, Op, Scale, ScaledConv2d, Shape, UnsupportedLayerError
 
 State = TypeVar("State")
 
@@ -44,6 +44,9 @@ class Graph:
     open: bool = field(
         default=False, kw_only=True
     )  # whether its numbers take the precision and the device of the inputs for which it is frozen
+    # the same graph, with constants that are computed from parameters computed again; None if there are none
+    again: Callable[[], Graph] | None = field(default=None, kw_only=True, compare=False, repr=False)
+    rounded: str = field(default="", kw_only=True, compare=False)  # where torch rounded constants that it computed
 
     @property
     def input_shape(self) -> Shape:
@@ -75,7 +78,17 @@ class Graph:
         return changed if dtype == torch.float64 else changed.rounded_outward(False)
 
     def rounded_outward(self, outward: bool = True) -> Graph:
-        """The same graph, with bounds that are rounded outward or not."""
+        """The same graph, with bounds that are rounded outward or not.
+
+        Raises:
+            UnsupportedLayerError: constants are not exact, so no bounds hold in exact arithmetic.
+        """
+        if outward and self.rounded:
+            raise UnsupportedLayerError(
+                f"{self.rounded} computes with parameters or buffers alone, and torch rounds the result: bounds would "
+                f"not hold in the exact arithmetic of stored weights; compute it once, store it as a parameter or a "
+                f"buffer, and use that in the forward"
+            )
         return replace(self, outward=outward)
 
     def detach(self) -> Graph:
@@ -140,8 +153,10 @@ def split(graph: Graph, at: int) -> tuple[Graph, Graph]:
     """Cut a graph after node `at`: back(front(x)) is the output of the graph, and node `at` is the input of the back.
 
     Raises:
-        ValueError: a branch bypasses the cut.
+        ValueError: a branch bypasses the cut; or the graph is not frozen, and computes constants from parameters.
     """
+    if graph.again is not None:
+        raise ValueError("this graph computes constants from parameters when it is frozen: call freeze(graph, x) first")
     at = range(len(graph.nodes))[at]
     cut, later = graph.nodes[at], graph.nodes[at + 1 :]
     for node in later:
@@ -186,13 +201,14 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
     step use the same map. With `training` these are the statistics of x (with gradients; the running statistics are
     updated once), otherwise the running statistics. The train or eval mode of the module has no effect. Statistics are
     computed in float32 if autocast has converted the values to half precision. The numbers of a network without tensors
-    get the precision of x.
+    get the precision of x. Constants that the forward computes from parameters are computed again, with gradients.
 
     Raises:
         ValueError: x does not have the input shape of the graph.
     """
     if tuple(x.shape[1:]) != graph.input_shape:
         raise ValueError(f"the network takes inputs of shape {graph.input_shape}, these have {tuple(x.shape[1:])}")
+    graph = graph if graph.again is None else graph.again()
     nodes, values = [graph.nodes[0]], [x]
     for node in graph.nodes[1:]:
         inputs = [values[i] for i in node.inputs]
@@ -205,7 +221,7 @@ def freeze(graph: Graph, x: Tensor, *, training: bool = False) -> tuple[Graph, T
         op = converted(op, x) if graph.open else op
         nodes.append(replace(node, op=op))
         values.append(op(*inputs))
-    return Graph(tuple(nodes)), values[-1]
+    return Graph(tuple(nodes), rounded=graph.rounded), values[-1]
 
 
 def converted(op: Op, like: Tensor) -> Op:

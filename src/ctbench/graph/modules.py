@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ctbench.graph import compositions as compose
-from ctbench.graph.builder import Builder, Value
-from ctbench.graph.functions import READINGS
+from ctbench.graph.builder import Builder, Constant, Turned, Value
+from ctbench.graph.functions import READINGS, described
 from ctbench.graph.nonlinear import group_norm, layer_norm, mask, rms_norm
 from ctbench.graph.ops import Concat, UnsupportedLayerError
 
@@ -56,6 +56,17 @@ def _softmax(build: Builder, path: str, module: nn.Softmax, x: Value) -> Value:
     return READINGS[torch.softmax](build, path, x, module.dim)  # type: ignore[no-any-return]
 
 
+@reads_module(nn.Softmin)
+def _softmin(build: Builder, path: str, module: nn.Softmin, x: Value) -> Value:
+    return READINGS[nn.functional.softmin](build, path, x, module.dim)  # type: ignore[no-any-return]
+
+
+@reads_module(nn.Threshold)
+def _threshold(build: Builder, path: str, module: nn.Threshold, x: Value) -> Value:
+    settings = (module.threshold, module.value, module.inplace)
+    return READINGS[nn.functional.threshold](build, path, x, *settings)  # type: ignore[no-any-return]
+
+
 @reads_module(nn.LogSoftmax)
 def _log_softmax(build: Builder, path: str, module: nn.LogSoftmax, x: Value) -> Value:
     return READINGS[torch.log_softmax](build, path, x, module.dim)  # type: ignore[no-any-return]
@@ -85,7 +96,10 @@ if hasattr(nn, "RMSNorm"):
 
     @reads_module(nn.RMSNorm)
     def _rms_norm(build: Builder, path: str, module: Any, x: Value) -> Value:
-        return rms_norm(build, path, x, tuple(module.normalized_shape), module.weight, module.eps)
+        eps = module.eps
+        if eps is None and not build.open:  # a network without tensors has the precision of its inputs
+            eps = torch.finfo(build.like.dtype).eps
+        return rms_norm(build, path, x, tuple(module.normalized_shape), module.weight, eps)
 
 
 @reads_module(nn.GLU)
@@ -113,26 +127,49 @@ def _local_response_norm(build: Builder, path: str, module: nn.LocalResponseNorm
 # ------------------------------------------------------------------------------------- attention and transformers
 
 
+def _batch_first(path: str, module: Any, x: Any) -> Value:
+    """What a layer takes, with the batch as dimension 0; without batch_first, a layer takes it as dimension 1."""
+    if module.batch_first:
+        if not isinstance(x, Value):
+            raise UnsupportedLayerError(
+                f"layer '{path}' ({type(module).__name__}) takes {described(x)}: with batch_first=True, give values of "
+                f"the network with the batch as dimension 0"
+            )
+        return x
+    if not isinstance(x, Turned) or x.axis != 1:
+        raise UnsupportedLayerError(
+            f"layer '{path}' ({type(module).__name__}) has batch_first=False, so it takes the samples of a batch as a "
+            f"sequence: set batch_first=True, or give it x.transpose(0, 1), and transpose its output back"
+        )
+    return x.value
+
+
+def _turned(module: Any, x: Value) -> Value | Turned:
+    """What a layer returns: without batch_first, the batch is dimension 1."""
+    return x if module.batch_first else Turned(x, 1)
+
+
 @reads_module(nn.MultiheadAttention)
 def _multihead(
     build: Builder,
     path: str,
     module: nn.MultiheadAttention,
-    query: Value,
-    key: Value,
-    value: Value,
+    query: Any,
+    key: Any,
+    value: Any,
     key_padding_mask: Any = None,
     need_weights: bool = True,
     attn_mask: Any = None,
     average_attn_weights: bool = True,
     is_causal: bool = False,
-) -> tuple[Value, Value | None]:
+) -> tuple[Value | Turned, Value | None]:
     weights = module.in_proj_weight
-    if not module.batch_first or module.bias_k is not None or module.add_zero_attn or weights is None:
+    if module.bias_k is not None or module.add_zero_attn or weights is None:
         raise UnsupportedLayerError(
-            f"layer '{path}' (MultiheadAttention) must have batch_first=True, equal kdim and vdim, and neither "
-            f"add_bias_kv nor add_zero_attn"
+            f"layer '{path}' (MultiheadAttention) must have equal kdim and vdim, and neither add_bias_kv nor "
+            f"add_zero_attn"
         )
+    query, key, value = (_batch_first(path, module, x) for x in (query, key, value))
     if key_padding_mask is not None:
         raise UnsupportedLayerError(f"layer '{path}' (MultiheadAttention) has a key_padding_mask: give attn_mask")
     size, biases = module.embed_dim, module.in_proj_bias
@@ -149,7 +186,8 @@ def _multihead(
     scale = 1 / math.sqrt(size // module.num_heads)
     mixed, shares = compose.attention(build, path, queries, keys, values, scale, seen)
     output = module.out_proj
-    result = compose.times_matrix(build, path, compose.merged_heads(build, path, mixed), output.weight, output.bias)
+    merged = compose.merged_heads(build, path, mixed)
+    result = _turned(module, compose.times_matrix(build, path, merged, output.weight, output.bias))
     if not need_weights:
         return result, None
     if average_attn_weights:
@@ -162,17 +200,22 @@ def _encoder_layer(
     build: Builder,
     path: str,
     module: nn.TransformerEncoderLayer,
-    x: Value,
+    x: Any,
     src_mask: Any = None,
     src_key_padding_mask: Any = None,
     is_causal: bool = False,
-) -> Value:
+) -> Value | Turned:
     if src_key_padding_mask is not None:
         raise UnsupportedLayerError(f"layer '{path}' (TransformerEncoderLayer) has a padding mask: give src_mask")
 
+    attention: Any = module.self_attn
+    x = _batch_first(path, attention, x)
+
     def attended(x: Value) -> Value:
         options = {"need_weights": False, "attn_mask": src_mask, "is_causal": is_causal}
-        return _multihead(build, f"{path}.self_attn", module.self_attn, x, x, x, **options)[0]  # type: ignore[no-any-return]
+        rows = _turned(attention, x)
+        result = _multihead(build, f"{path}.self_attn", attention, rows, rows, rows, **options)[0]
+        return _batch_first(path, attention, result)
 
     def fed_forward(x: Value) -> Value:
         hidden = called(build, f"{path}.linear1", module.linear1, x)
@@ -185,21 +228,37 @@ def _encoder_layer(
             x = compose.added(build, path, x, part(called(build, f"{path}.{name}", norm, x)))
         else:
             x = called(build, f"{path}.{name}", norm, compose.added(build, path, x, part(x)))
-    return x
+    return _turned(attention, x)
 
 
 @reads_module(nn.TransformerEncoder)
 def _encoder(
-    build: Builder, path: str, module: nn.TransformerEncoder, x: Value, mask: Any = None, *args: Any, **options: Any
-) -> Value:
-    for place, layer in enumerate(module.layers):
+    build: Builder, path: str, module: nn.TransformerEncoder, x: Any, mask: Any = None, *args: Any, **options: Any
+) -> Value | Turned:
+    layers: Any = module.layers
+    for place, layer in enumerate(layers):
         x = _encoder_layer(build, f"{path}.layers.{place}", layer, x, mask, *args, **options)
-    return x if module.norm is None else called(build, f"{path}.norm", module.norm, x)
+    if module.norm is None:
+        return x  # type: ignore[no-any-return]
+    attention = layers[-1].self_attn
+    return _turned(attention, called(build, f"{path}.norm", module.norm, _batch_first(path, attention, x)))
 
 
 # ------------------------------------------------------------------------------------------------- recurrent networks
 
 Gates = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # weights of the input, of the state, and their biases
+
+
+def _state(build: Builder, path: str, size: int, given: Any, x: Value) -> Value:
+    """A state of a cell: zeros if none is given, and a constant, of one sample, as a value."""
+    if isinstance(given, Constant):
+        if tuple(given.tensor.shape) not in ((1, size), (size,)):
+            raise UnsupportedLayerError(
+                f"'{path}' starts from {given.name} of shape {list(given.tensor.shape)}: give the state of one sample, "
+                f"[1, {size}]"
+            )
+        return compose.given(build, path, given.tensor.reshape(size).to(build.like), x)
+    return _zeros(build, path, size, x) if given is None else given
 
 
 def _zeros(build: Builder, path: str, size: int, like: Value) -> Value:
@@ -267,29 +326,30 @@ _KINDS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 @reads_module(nn.RNNCell)
 def _rnn_cell(build: Builder, path: str, module: nn.RNNCell, x: Value, hx: Any = None) -> Value:
-    state = _zeros(build, path, module.hidden_size, x) if hx is None else hx
+    state = _state(build, path, module.hidden_size, hx, x)
     return _rnn_step(build, path, _gates(module), x, state, _KINDS[module.nonlinearity])
 
 
 @reads_module(nn.GRUCell)
 def _gru_cell(build: Builder, path: str, module: nn.GRUCell, x: Value, hx: Any = None) -> Value:
-    state = _zeros(build, path, module.hidden_size, x) if hx is None else hx
+    state = _state(build, path, module.hidden_size, hx, x)
     return _gru_step(build, path, _gates(module), x, state)
 
 
 @reads_module(nn.LSTMCell)
 def _lstm_cell(build: Builder, path: str, module: nn.LSTMCell, x: Value, hx: Any = None) -> tuple[Value, Value]:
-    zeros = [_zeros(build, path, module.hidden_size, x) for _ in range(2)] if hx is None else hx
-    return _lstm_step(build, path, _gates(module), x, *zeros)
+    given = (None, None) if hx is None else hx
+    return _lstm_step(build, path, _gates(module), x, *(_state(build, path, module.hidden_size, h, x) for h in given))
 
 
 @reads_module(nn.RNN, nn.GRU, nn.LSTM)
-def _recurrent(build: Builder, path: str, module: Any, x: Value, hx: Any = None) -> tuple[Value, Any]:
+def _recurrent(build: Builder, path: str, module: Any, x: Any, hx: Any = None) -> tuple[Value | Turned, Any]:
     """The states of the last layer for all steps, [steps, features]; the last states of all layers, as a tuple."""
-    if not module.batch_first or getattr(module, "proj_size", False) or hx is not None or len(x.shape) != 2:
+    x = _batch_first(path, module, x)
+    if getattr(module, "proj_size", False) or hx is not None or len(x.shape) != 2:
         raise UnsupportedLayerError(
-            f"layer '{path}' ({type(module).__name__}) must have batch_first=True, proj_size=0, no initial state, and "
-            f"inputs [batch, steps, features]"
+            f"layer '{path}' ({type(module).__name__}) must have proj_size=0, no initial state, and inputs [batch, "
+            f"steps, features]"
         )
     steps, lasts, cells = x.shape[0], list[Value](), list[Value]()
     directions = ("", "_reverse") if module.bidirectional else ("",)
@@ -313,7 +373,8 @@ def _recurrent(build: Builder, path: str, module: Any, x: Value, hx: Any = None)
             sides.append(states[:: -1 if direction else 1])
         rows = [_joined(build, path, [side[step] for side in sides], 0) for step in range(steps)]
         x = _stacked(build, path, rows)
-    return x, (tuple(lasts), tuple(cells)) if isinstance(module, nn.LSTM) else tuple(lasts)
+    ends: Any = (tuple(lasts), tuple(cells)) if isinstance(module, nn.LSTM) else tuple(lasts)
+    return _turned(module, x), ends
 
 
 def _joined(build: Builder, path: str, values: list[Value], dim: int) -> Value:

@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctbench.graph import compositions as compose
+from ctbench.graph import masks
 from ctbench.graph.arithmetic import told_apart
-from ctbench.graph.builder import Builder, Constant, Value
+from ctbench.graph.builder import Builder, Constant, Masked, Value
 from ctbench.graph.functions import as_layer, described, dims_of_sample, moved, reads
 from ctbench.graph.ops import (
     Atan,
@@ -124,12 +125,12 @@ def _powers(build: Builder, path: str, x: Value, exponents: Tensor) -> Value:
 def _exponential(build: Builder, path: str, base: Constant | float, x: Value) -> Value:
     """b^x = exp(x log b), for constants b > 0."""
     value, constant, name = told_apart(build, path, base, x)
-    if constant.requires_grad or not bool((constant > 0).all()):
+    if not bool((constant > 0).all()):
         raise UnsupportedLayerError(
-            f"'{path}' is a power of {name}: give positive numbers without gradient; of a parameter b, store the "
-            f"logarithm, and write torch.exp(x * log_b)"
+            f"'{path}' is a power of {name}: give positive numbers; of a parameter b, which may become negative, store "
+            f"the logarithm, and write torch.exp(x * log_b)"
         )
-    factor = constant.double().log().to(constant.dtype)
+    factor = build.following(constant).double().log().to(constant.dtype)
     zeros = torch.zeros_like(factor)  # the factor is rounded
     return build.append(path, Exp(), build.append(path, Scale(factor, zeros, zeros), value))
 
@@ -234,7 +235,7 @@ def _einsum(build: Builder, path: str, equation: str, *operands: Any) -> Value:
     parts = [
         build.move(path, partial(aligned, names[1:], 1), operand)
         if isinstance(operand, Value)
-        else moved(path, operand, aligned(names, 0, operand.tensor))
+        else moved(build, operand, partial(aligned, names, 0))
         for names, operand in zip(letters, operands, strict=True)
     ]
     if all(isinstance(part, Value) for part in parts):
@@ -252,12 +253,21 @@ def _einsum(build: Builder, path: str, equation: str, *operands: Any) -> Value:
 
 @reads(torch.softmax, F.softmax, "softmax")
 def _softmax(
-    build: Builder, path: str, x: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+    build: Builder, path: str, x: Value | Masked, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
 ) -> Value:
+    if isinstance(x, Masked):
+        place = _one_dim(path, dim, x.value.shape)
+        masks.check_rows(path, x.keep, place)
+        return compose.softmax(build, path, x.value, place, x.keep)
     place = _one_dim(path, dim, x.shape)
     result = compose.softmax(build, path, x, place)
     build.softmaxes[result.index] = (x, place)
     return result
+
+
+@reads(F.softmin)
+def _softmin(build: Builder, path: str, x: Value, dim: int | None = None, *options: Any, **named: Any) -> Value:
+    return _softmax(build, path, compose.scaled(build, path, x, -1.0), dim, *options, **named)
 
 
 @reads(torch.log_softmax, F.log_softmax, "log_softmax")
@@ -360,7 +370,8 @@ if hasattr(F, "rms_norm"):
 def rms_norm(build: Builder, path: str, x: Value, shape: Shape, weight: Tensor | None, eps: float | None) -> Value:
     if eps is None:
         raise UnsupportedLayerError(
-            f"'{path}' is an RMS norm whose eps depends on the precision: give a number, e.g. eps=1e-6"
+            f"'{path}' is an RMS norm whose eps depends on the precision: give a number, e.g. "
+            f"eps=torch.finfo(torch.float32).eps"
         )
     return layer_norm(build, path, x, shape, weight, None, eps, center=False)
 

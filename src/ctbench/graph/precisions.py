@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ctbench.graph.graph import Graph, freeze
-from ctbench.graph.trace import plain_network, precision, trace
+from ctbench.graph.plain import own_tensor, plain_network
+from ctbench.graph.trace import precision, trace
 
 T = TypeVar("T")
 
@@ -50,12 +51,18 @@ class Precisions(Twin[Graph]):
 
 
 def doubled(model: nn.Module) -> nn.Module:
-    """A copy of a network in double precision, including tensors that are plain attributes of its modules."""
+    """A copy of a network in double precision, including tensors that are plain attributes of its modules.
+
+    An RMS norm without an eps has that of the precision of the network.
+    """
     try:
         double = copy.deepcopy(model).double()
     except TypeError as error:  # of an attribute such as a lock or an open file
         raise ValueError(f"the network cannot be copied ({error}): remove this attribute of its modules") from None
+    own = own_tensor(model)
     for module in double.modules():
+        if own is not None and hasattr(nn, "RMSNorm") and isinstance(module, nn.RMSNorm) and module.eps is None:
+            module.eps = torch.finfo(own.dtype).eps
         for name, value in list(vars(module).items()):
             if isinstance(value, Tensor) and value.is_floating_point():
                 setattr(module, name, value.double())

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from ctbench.graph import compositions as compose
-from ctbench.graph.builder import Builder, Value
+from ctbench.graph.builder import Builder, Constant, Value
 from ctbench.graph.functions import READINGS, dims_of_sample, reads
 from ctbench.graph.ops import Abs, Clamp, Concat, Exp, Known, Log, UnsupportedLayerError
 from ctbench.graph.ops.along import total
@@ -135,13 +135,23 @@ def _normalize(
 @reads(F.cosine_similarity, torch.cosine_similarity)
 def _cosine(build: Builder, path: str, first: Any, second: Any, dim: int = 1, eps: float = 1e-8) -> Value:
     like = first if isinstance(first, Value) else second
-    sides = [
-        side if isinstance(side, Value) else compose.given(build, path, side.tensor[0].to(build.like), like)
-        for side in (first, second)
-    ]
+    sides = [side if isinstance(side, Value) else _beside(build, path, side, like) for side in (first, second)]
     (place,) = dims_of_sample(path, dim, sides[0].shape)
     units = [unit_vectors(build, path, side, place, eps) for side in sides]
     return compose.summed(build, path, compose.product(build, path, *units), place)
+
+
+def _beside(build: Builder, path: str, constant: Constant, like: Value) -> Value:
+    """A constant as a value with as many axes as another value."""
+    tensor, rank = constant.tensor.to(build.like), len(like.shape)
+    if tensor.dim() == rank + 1 and len(tensor) == 1:
+        tensor = tensor[0]
+    if tensor.dim() > rank:
+        raise UnsupportedLayerError(
+            f"'{path}' compares values of shape {like.shape} with {constant.name} of shape {list(tensor.shape)}: give "
+            f"a constant that broadcasts to the values, without the batch or with a batch of 1"
+        )
+    return compose.given(build, path, tensor.view((1,) * (rank - tensor.dim()) + tuple(tensor.shape)), like)
 
 
 @reads(F.pairwise_distance, torch.pairwise_distance)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from ctbench.graph import arithmetic, comparisons, nonlinear, orders, reductions  # noqa: F401  they fill the table
-from ctbench.graph.builder import Builder, Constant, Value
+from ctbench.graph import arithmetic, comparisons, constants, nonlinear, orders, reductions  # noqa: F401  they fill the table
+from ctbench.graph.builder import Builder, Constant, Masked, Value
 from ctbench.graph.functions import READINGS, Reading, described, reads
 from ctbench.graph.ops import UnsupportedLayerError
 from ctbench.graph.orders import Ordered
@@ -38,7 +39,10 @@ def _in_place(reading: Reading) -> Reading:
             raise UnsupportedLayerError(
                 f"'{path}' writes into {described(first)}: compute it before the forward, and store it as a buffer"
             )
-        return build.written(reading(build, path, first, *args, **kwargs), first)
+        result = reading(build, path, first, *args, **kwargs)
+        if isinstance(result, Masked):
+            return replace(result, value=build.written(result.value, first))
+        return build.written(result, first)
 
     return writing
 
@@ -48,12 +52,8 @@ def _with_alpha(reading: Reading) -> Reading:
 
     def scaled(build: Builder, path: str, first: Any, second: Any, *, alpha: float = 1) -> Any:
         if alpha != 1 and isinstance(second, Constant):
-            if second.tensor.requires_grad:
-                raise UnsupportedLayerError(
-                    f"'{path}' multiplies {second.name} by alpha: the product would not follow its training, store the "
-                    f"parameter with its factor"
-                )
-            second = Constant(alpha * second.tensor, second.name)
+            scaled_by = build.compute(path, "mul", alpha * second.tensor, alpha, second.tensor)
+            second = Constant(scaled_by, second.name)
         elif alpha != 1:
             second = (
                 second * alpha if isinstance(second, int | float) else READINGS[torch.mul](build, path, second, alpha)
@@ -107,9 +107,16 @@ reads(torch.min, "min")(_extreme(READINGS[torch.minimum], -1.0))
 @reads("to", "type_as", "float", "double")
 def _cast(build: Builder, path: str, x: Any, *args: Any, **kwargs: Any) -> Any:
     """Another type or device. In exact arithmetic, another floating point type changes nothing."""
-    kinds = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.dtype)]
+    given = (*args, *kwargs.values())
+    kinds = [each for each in given if isinstance(each, torch.dtype)]
+    if not kinds and any(isinstance(each, torch.device | str) for each in given):
+        return x
+    if isinstance(x, Constant) and not x.tensor.is_floating_point():
+        return Constant(x.tensor.to(kinds[0] if kinds else build.like.dtype), x.name)
     if not kinds or kinds[0].is_floating_point:
         return x
+    if isinstance(x, Constant):
+        return Constant(build.following(x.tensor).to(kinds[0]), x.name)
     if kinds[0] not in (torch.bool, torch.int32, torch.int64):
         raise UnsupportedLayerError(f"'{path}' converts values to {kinds[0]}: give torch.int64 or torch.bool")
     return (comparisons.truth if kinds[0] is torch.bool else comparisons.whole)(build, path, x)

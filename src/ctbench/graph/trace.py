@@ -11,27 +11,26 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from itertools import chain
-from typing import Any, cast
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.nn.utils import parametrize
 
-from ctbench.graph import spellings
-from ctbench.graph.builder import REMEDY, BatchSize, Builder, Constant, Turned, Value
+from ctbench.graph import masks, spellings
+from ctbench.graph.builder import REMEDY, BatchSize, Builder, Constant, Masked, Turned, Value
+from ctbench.graph.constants import computed, constants_only, is_in_place, is_random, random_values
 from ctbench.graph.exporting import exported
 from ctbench.graph.functions import Reading
 from ctbench.graph.graph import Graph, freeze
 from ctbench.graph.modules import reading_of
 from ctbench.graph.ops import Shape, Shift, UnsupportedLayerError, lower
 from ctbench.graph.ops.moves import BATCH_FIRST
+from ctbench.graph.plain import FINE, check_plain, own_tensor, plain_network, unwrapped
 from ctbench.graph.tracing import BATCH, ArgumentError, Tracer
-
-FINE = (torch.float32, torch.float64)  # the precisions of networks
+from ctbench.networks.selected import SelectionError
 
 
 def trace(model: nn.Module, input_shape: Shape) -> Graph:
@@ -49,119 +48,80 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
             and the network compute different values.
     """
     model = plain_network(model)
-    _check_plain(model)
+    check_plain(model)
     if not any(True for _ in model.children()) and _has_op(model):
         model = nn.Sequential(model)  # fx traces into the root, so a single layer needs a container
-    own = _own(model)
+    own = own_tensor(model)
     like = torch.zeros(()) if own is None else torch.zeros((), dtype=own.dtype, device=own.device)
     with _test_time(model):
-        build = Builder(tuple(input_shape), own)
         try:
             traced = Tracer(input_shape, like, _has_op).trace(model)
-        except ArgumentError:
+        except (ArgumentError, SelectionError):
             raise
         except Exception as error:  # a forward may raise any error when it is called with a proxy
-            graph = _by_export(model, build, like, error)
+            graph = _by_export(model, tuple(input_shape), own, like, error)
         else:
-            graph = _Reader(model, build).read(traced)
+            graph = _read(model, tuple(input_shape), own, traced, model, {})
         _check_agreement(model, graph)
     return graph
 
 
-def _by_export(model: nn.Module, build: Builder, like: torch.Tensor, error: Exception) -> Graph:
+def _by_export(
+    model: nn.Module, input_shape: Shape, own: torch.Tensor | None, like: torch.Tensor, error: Exception
+) -> Graph:
     """The graph from torch.export, after torch.fx has raised an error."""
     try:
-        traced, constants = exported(model, build.input.shape, like)
+        traced, constants = exported(model, input_shape, like)
     except Exception as second:  # torch.export raises errors of many types
         reasons = [" ".join(str(each).split())[:300] for each in (error, second)]
         raise ValueError(
             f"{type(model).__name__}.forward cannot be traced ({reasons[0]}), and torch.export cannot export it "
             f"({reasons[1]}): it must not branch on values of its input"
         ) from error
-    return _Reader(model, build, constants).read(traced)
+    return _read(model, input_shape, own, traced, constants, {})
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside `DataParallel`, `DistributedDataParallel` and `torch.compile`, which compute the same."""
-    while (inner := _wrapped(model)) is not None:
-        model = inner
-    return model
+def _read(
+    model: nn.Module,
+    input_shape: Shape,
+    own: torch.Tensor | None,
+    traced: fx.Graph,
+    constants: nn.Module,
+    kept: dict[str, torch.Tensor],
+) -> Graph:
+    """The graph of a traced forward; `kept` are the constants that a trace leaves on modules, once they are read."""
+
+    def read() -> Graph:
+        build = Builder(input_shape, own)
+        graph = _Reader(model, build, constants, kept).read(traced)
+        return replace(graph, again=_Again(model, input_shape, read)) if build.computes_constants else graph
+
+    with torch.enable_grad():  # where no gradients are computed, a view of a parameter does not say that it is one
+        graph = read()
+    if graph.again is None:
+        return graph
+    with torch.no_grad():  # it is read again where gradients matter, and tensors with a history cannot be copied
+        return replace(read(), again=graph.again)
 
 
-def plain_network(model: nn.Module) -> nn.Module:
-    """The same. Raises UnsupportedLayerError if a wrapper has hooks, so that it may compute something else."""
-    while (inner := _wrapped(model)) is not None:
-        _check_hooks(model, type(model).__name__, has_own_forward=_is_compiled(model))
-        model = inner
-    return model
+@dataclass(eq=False)
+class _Again:
+    """The graph of a forward, read again. A copy or a pickle of it has the network alone, and traces it."""
 
+    model: nn.Module
+    input_shape: Shape
+    read: Callable[[], Graph] | None = None
 
-def _wrapped(model: nn.Module) -> nn.Module | None:
-    """The module that a wrapper of torch hands its inputs to; None for any other module.
+    def __call__(self) -> Graph:
+        if self.read is None:
+            again = trace(self.model, self.input_shape).again
+            assert isinstance(again, _Again), "the same forward computes the same constants"
+            self.read = again.read
+        assert self.read is not None, "a trace is read"
+        return replace(self.read(), again=None)
 
-    A subclass of a wrapper, or another module with a submodule of that name, may compute something else.
-    """
-    if type(model) in (nn.DataParallel, nn.parallel.DistributedDataParallel):
-        return cast("nn.Module", model.module)
-    return cast("nn.Module", model._orig_mod) if _is_compiled(model) else None
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    """Whether a module is what `torch.compile` made; told by its name, because the import takes seconds."""
-    kind = type(model)
-    return (kind.__module__, kind.__qualname__) == ("torch._dynamo.eval_frame", "OptimizedModule")
-
-
-def _check_plain(model: nn.Module) -> None:
-    """Reject code that a trace does not see, because it is not in the forward of a class, and too low a precision."""
-    for path, module in model.named_modules():
-        where = f"layer '{path}' ({type(module).__name__})" if path else type(module).__name__
-        _check_hooks(module, where)
-        if parametrize.is_parametrized(module):
-            raise UnsupportedLayerError(
-                f"{where} computes its weights: fix them with torch.nn.utils.parametrize.remove_parametrizations"
-            )
-    precisions = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
-    if len(precisions) > 1:
-        raise ValueError(
-            f"the parameters of the network are {', '.join(sorted(map(str, precisions)))}, but a graph has one "
-            f"precision: use model.float() or model.double()"
-        )
-    own = _own(model)
-    for name, tensor in model.named_buffers():
-        if tensor is own and tensor.dtype not in FINE:
-            raise ValueError(f"buffer '{name}' is {tensor.dtype}, too coarse for bounds: use model.float()")
-    for name, tensor in model.named_parameters():
-        if tensor.is_floating_point() and tensor.dtype not in FINE:
-            raise ValueError(f"parameter '{name}' is {tensor.dtype}, too coarse for bounds: use model.float()")
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"parameter '{name}' holds NaN or infinite values")
-    _check_statistics(model)
-
-
-def _check_statistics(model: nn.Module) -> None:
-    """Raise ValueError if the running statistics of a batch norm are NaN or infinite, or a variance is negative."""
-    for path, module in model.named_modules():
-        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-            continue
-        for name, least in (("running_mean", -torch.inf), ("running_var", 0.0)):
-            statistic = getattr(module, name)
-            if statistic is not None and not bool((statistic.isfinite() & (statistic >= least)).all()):
-                place = f"{path}.{name}" if path else name
-                values = "NaN or infinite" if least else "NaN, infinite or negative"
-                raise ValueError(f"buffer '{place}' holds {values} values: restore the weights of this layer")
-
-
-def _check_hooks(module: nn.Module, where: str, *, has_own_forward: bool = False) -> None:
-    """Raise UnsupportedLayerError if a module runs more than the forward of its class.
-
-    `has_own_forward` says that a forward on the instance belongs to the module.
-    """
-    if module._forward_hooks or module._forward_pre_hooks or ("forward" in vars(module) and not has_own_forward):
-        raise UnsupportedLayerError(
-            f"{where} has forward hooks or a forward set on the instance, which bounds do not take into account: "
-            f"remove them (torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, handle.remove())"
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Again, (self.model, self.input_shape)
 
 
 def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -176,7 +136,7 @@ def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
-    own = _own(unwrapped(model))
+    own = own_tensor(unwrapped(model))
     if own is None and x.is_floating_point() and x.dtype not in FINE:
         raise ValueError(f"the inputs are {x.dtype}, too coarse for bounds: give x.float() or x.double()")
     like = x if own is None else own
@@ -185,23 +145,19 @@ def precision(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return torch.zeros((), dtype=like.dtype, device=like.device)
 
 
-def _own(model: nn.Module) -> torch.Tensor | None:
-    """The tensor that determines the precision of a network, if there is one."""
-    attributes = (value for module in model.modules() for value in vars(module).values())
-    tensors = chain(model.parameters(), model.buffers(), (t for t in attributes if isinstance(t, torch.Tensor)))
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
-
-
 @torch.no_grad()
 def _check_agreement(model: nn.Module, graph: Graph) -> None:
-    own = _own(model)
+    own = own_tensor(model)
     like = torch.zeros((), dtype=torch.float64) if own is None else own
     x = torch.rand(4, *graph.input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
     x[2:] = 4 * x[2:] - 2  # inside and outside the pixel range, so that a ReLU at the input is tested on both sides
+    drawn = torch.get_rng_state()
     try:
         expected, logits = model(x.clone()).to(x), freeze(graph, x)[1]
     except RuntimeError as error:  # from torch, if the forward was written for another batch size
         raise ValueError(f"{type(model).__name__} cannot take 4 inputs of shape {graph.input_shape}: {error}") from None
+    if not torch.equal(drawn, torch.get_rng_state()):
+        _check_not_random(model, x, expected)
     scale = float(expected.abs().nan_to_num().max())
     tolerance = max(1.0, scale) * (1e-9 if like.dtype == torch.float64 else 1e-3)
     if expected.dim() != 2 and expected.shape[:1] == x.shape[:1]:
@@ -212,9 +168,20 @@ def _check_agreement(model: nn.Module, graph: Graph) -> None:
             f"the forward must take batches of any size, sample by sample"
         )
     if not torch.allclose(logits, expected.to(logits), rtol=0, atol=tolerance, equal_nan=True):
+        _check_not_random(model, x, expected)
         raise ValueError(
             f"the graph of {type(model).__name__} and the network compute different values: look for ops that are "
             f"registered wrongly, and for a forward that changes its input"
+        )
+
+
+def _check_not_random(model: nn.Module, x: torch.Tensor, expected: torch.Tensor) -> None:
+    """Raise UnsupportedLayerError if the network computes other values when it is called again."""
+    again = model(x.clone()).to(expected).reshape(expected.shape)
+    if not torch.equal(again.nan_to_num(), expected.nan_to_num()):
+        raise UnsupportedLayerError(
+            f"the forward of {type(model).__name__} draws random values, and what is random cannot be certified: leave "
+            f"them out in eval mode (if self.training: ...), or draw them once and store them as a buffer"
         )
 
 
@@ -272,9 +239,9 @@ _ARITHMETIC = (
 class _Reader:
     """Reads a traced forward node by node into a graph."""
 
-    def __init__(self, model: nn.Module, build: Builder, constants: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module, build: Builder, constants: nn.Module, kept: dict[str, torch.Tensor]) -> None:
         self.model, self.build = model, build
-        self.constants = model if constants is None else constants  # the module that a trace has left constants on
+        self.constants, self.kept = constants, kept  # the module that a trace leaves constants on, and these
         self.values: dict[fx.Node, Any] = {}
 
     def read(self, traced: fx.Graph) -> Graph:
@@ -284,6 +251,8 @@ class _Reader:
             if node.op == "output":
                 return self.finish(args[0])
             self.values[node] = self.value(node, args, kwargs)
+            if is_in_place(node.target) and isinstance(node.args[0], fx.Node):
+                self.values[node.args[0]] = self.values[node]  # x.relu_() as a statement: x is what was written
         raise AssertionError("a traced graph ends in its output")
 
     def _meaning(self, arg: Any) -> Any:
@@ -305,6 +274,8 @@ class _Reader:
             (result,) = result  # torch.export returns a list
         if isinstance(result, Turned):
             raise ValueError(f"the output cannot be read: a forward must return a tensor {BATCH_FIRST}")
+        if isinstance(result, Masked):
+            raise ValueError("the output has entries of -inf, because of a mask: return finite numbers, e.g. a softmax")
         if not isinstance(result, Value):
             raise ValueError(
                 f"the network must return one tensor, its forward returns {type(result).__name__}{_choice(result)}"
@@ -323,6 +294,7 @@ class _Reader:
         if node.op == "call_module":
             inputs = (*args, *kwargs.values())
             module = self.model.get_submodule(target)
+            masks.check_layer(module, inputs)
             if len(inputs) == 1 and isinstance(inputs[0], Constant):
                 inputs = args = (self._repeated(target, inputs[0]),)
                 kwargs = {}
@@ -356,24 +328,37 @@ class _Reader:
         return self.build.append(path, Shift(constant.tensor[0].to(self.build.like)), value)
 
     def _constant(self, path: str) -> Constant:
+        module, tensor = self._attribute(path)
+        owner, _, name = path.rpartition(".")
+        if tensor.dim() and len(tensor) == BATCH:  # made for each sample of the batch
+            if bool((tensor == tensor[:1]).all()):
+                tensor = tensor[:1]
+            elif path in self.kept:
+                raise UnsupportedLayerError(
+                    f"the forward of {type(module).__name__} makes a tensor with other numbers for each sample, e.g. "
+                    f"random ones, which cannot be certified: give all samples the same, of shape "
+                    f"{[1, *tensor.shape[1:]]}"
+                )
+        kind = "parameter" if isinstance(tensor, nn.Parameter) else "tensor"
+        constant = Constant(tensor, f"{kind} '{name}' of {owner or 'the network'} ({type(module).__name__})")
+        if tensor.grad_fn is not None:
+            raise UnsupportedLayerError(
+                f"{constant.name} is computed from parameters, but it would not follow their training"
+            )
+        return constant
+
+    def _attribute(self, path: str) -> tuple[nn.Module, torch.Tensor]:
+        """A tensor of a module, by its path, and the module."""
         owner, _, name = path.rpartition(".")
         try:  # where it is an attribute of the network, it is a parameter or a buffer that training may change
             module = self.model.get_submodule(owner)
             tensor: torch.Tensor = getattr(module, name)
         except AttributeError:
             module = self.constants.get_submodule(owner)
-            tensor = getattr(module, name)
-        if tensor.dim() and len(tensor) == BATCH and bool((tensor == tensor[:1]).all()):
-            tensor = tensor[:1]  # made for each sample of the batch, and the same for all
-        kind = "parameter" if isinstance(tensor, nn.Parameter) else "tensor"
-        constant = Constant(tensor, f"{kind} '{name}' of {owner or 'the network'} ({type(module).__name__})")
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{constant.name} holds NaN or infinite values")
-        if tensor.grad_fn is not None:
-            raise UnsupportedLayerError(
-                f"{constant.name} is computed from parameters, but it would not follow their training"
-            )
-        return constant
+            tensor = self.kept[path] if path in self.kept else getattr(module, name)
+        if not isinstance(tensor, nn.Parameter) and name not in module._buffers:
+            self.kept[path] = tensor
+        return module, tensor
 
     def _call(self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         scopes = list(node.meta.get("nn_module_stack", {}).values())
@@ -381,8 +366,13 @@ class _Reader:
         name = getattr(target, "__name__", target)
         constants = [arg.name for arg in (*args, *kwargs.values()) if isinstance(arg, Constant)]
         operands = f" with {', '.join(constants)}" if constants else ""
+        masks.check_taken(path, str(name), target, args, kwargs)
+        if constants_only(target, args, kwargs):
+            return computed(self.build, path, str(name), node.op == "call_method", target, args, kwargs)
         reading = spellings.find(target)
         if reading is None:
+            if is_random(target):
+                raise UnsupportedLayerError(random_values(path, str(name)))
             raise UnsupportedLayerError(
                 f"'{path}' ({node.op} {name}){operands} is not supported{_others(node)}: {REMEDY}"
             )

@@ -8,11 +8,16 @@ TwoClasses(model)                                                 one score z as
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+class SelectionError(ValueError):
+    """A network does not have the arguments, or the output, that were chosen."""
 
 
 class Selected(nn.Module):
@@ -26,7 +31,8 @@ class Selected(nn.Module):
         given: the other arguments, by name. A tensor is that of one sample, [1, *shape], and the same for all samples.
 
     Raises:
-        ValueError: a given tensor has several samples.
+        ValueError: a given tensor has several samples; or the forward of the network does not take these arguments; or,
+            when it is called, its result has no such output.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class Selected(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.output, self.argument = model, output, argument
+        _check_arguments(model, argument, given or {})
         self.plain = dict[str, Any]()
         self.tensors = list[str]()
         for name, value in (given or {}).items():
@@ -55,11 +62,42 @@ class Selected(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         given = {name: getattr(self, f"given_{name}") for name in self.tensors} | self.plain
         result: Any = self.model(x, **given) if self.argument is None else self.model(**{self.argument: x}, **given)
-        if self.output is None:
-            return result  # type: ignore[no-any-return]
-        if isinstance(self.output, str) and not isinstance(result, Mapping):
-            return getattr(result, self.output)  # type: ignore[no-any-return]
-        return result[self.output]  # type: ignore[no-any-return]
+        return result if self.output is None else _chosen(result, self.output)  # type: ignore[no-any-return]
+
+
+def _check_arguments(model: nn.Module, argument: str | None, given: Mapping[str, Any]) -> None:
+    """Raise SelectionError if a forward does not take these arguments."""
+    signature = inspect.signature(model.forward)
+    varied = {} if argument is None else {argument: None}
+    try:
+        signature.bind(*(() if varied else (None,)), **varied, **given)
+    except TypeError as error:
+        raise SelectionError(
+            f"{type(model).__name__}.forward takes {signature}, given are "
+            f"{', '.join(map(repr, given)) or 'none'} besides "
+            f"{'the first argument' if argument is None else repr(argument)} ({error}): name its arguments, as in "
+            f"given={{'mask': mask}}"
+        ) from None
+
+
+def _chosen(result: Any, output: int | str) -> Any:
+    """One of the outputs of a network. Raises SelectionError if there is no such output."""
+    if isinstance(result, Mapping):
+        if output in result:
+            return result[output]
+        there = f"a dict of {', '.join(map(repr, result))}"
+    elif isinstance(output, str):
+        if hasattr(result, output):
+            return getattr(result, output)
+        names = getattr(result, "_fields", None) or list(getattr(result, "__dict__", {}))
+        named = f" with {', '.join(map(repr, names))}" if names and not isinstance(result, Tensor) else ""
+        there = f"a {type(result).__name__}{named}"
+        there += f" of {len(result)}" if isinstance(result, tuple | list) and not named else ""
+    elif not isinstance(result, tuple | list) or -len(result) <= output < len(result):
+        return result[output]
+    else:
+        there = f"a {type(result).__name__} of {len(result)}"
+    raise SelectionError(f"the network has no output {output!r}: it returns {there}; choose one of these as output=...")
 
 
 class TwoClasses(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 
@@ -45,9 +46,21 @@ def _reduce(op: Operator) -> TracedValue:
 
 @reads("LpNormalization")
 def _lp_normalization(op: Operator) -> TracedValue:
-    """What has norm 0 stays 0: it is divided by the least norm, the smallest normal number of single precision."""
-    x, least = op.value(), 2.0**-126
-    return op.call(F.normalize, x, float(op.attribute("p", 2)), op.axis(op.attribute("axis", -1), len(x.shape)), least)
+    """x / |x|_p, and 0 where the norm is 0. Undefined where the norms of ONNX Runtime may underflow.
+
+    With h = 1 for norms from the least one t on and otherwise 0, 0 log(h + 1 - sign(|x|_p)) is NaN for norms between 0
+    and t, and otherwise 0.
+    """
+    x, p = op.value(), float(op.attribute("p", 2))
+    axis = op.axis(op.attribute("axis", -1), len(x.shape))
+    least = 2.0**-126  # the smallest normal number of single precision
+    if p == 2:  # squares may lose 2^-149 each, so a larger norm of n entries is exact to a few units
+        least = math.sqrt(least * x.shape[axis])
+    length = op.call(torch.linalg.vector_norm, x, p, axis, True)
+    reached = op.call(torch.where, op.call(torch.ge, length, least), 1.0, 0.0)
+    known = op.call(torch.sub, op.call(torch.add, reached, 1.0), op.call(torch.sign, length))
+    defined = op.call(torch.mul, op.call(torch.log, known), 0.0)
+    return op.call(torch.add, op.call(F.normalize, x, p, axis, least), defined)
 
 
 @reads("TopK")

@@ -6,6 +6,7 @@ their own, and the pooling goes over these axes.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,9 +45,16 @@ class Window:
         auto = op.attribute("auto_pad", "NOTSET")
         if auto in ("SAME_UPPER", "SAME_LOWER"):
             missing = [
-                max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
+                (-(-n // s) - 1) * s + d * (k - 1) + 1 - n
                 for n, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)
             ]
+            # ONNX Runtime refuses poolings that skip the last entries, and shifts convolutions that skip three or more
+            if min(missing) < {"Conv": -2, "ConvTranspose": -math.inf}.get(op.kind, 0):
+                raise op.error(
+                    f"auto_pad {auto} with strides {[*stride]} above the kernel {[*kernel]} is not supported, as "
+                    f"runtimes read it differently: give pads"
+                )
+            missing = [max(n, 0) for n in missing]
             less, more = tuple(n // 2 for n in missing), tuple(n - n // 2 for n in missing)
             begin, end = (less, more) if auto == "SAME_UPPER" else (more, less)
         else:

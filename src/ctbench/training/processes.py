@@ -76,7 +76,10 @@ class Processes:
             replace(node, op=SharedBatchNorm(node.op.module, share)) if isinstance(node.op, BatchNorm) else node
             for node in graph.nodes
         )
-        return replace(graph, nodes=tuple(nodes))
+        again = graph.again
+        return replace(
+            graph, nodes=tuple(nodes), again=None if again is None else lambda: self.synchronised(again(), share)
+        )
 
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replace the gradients of the parameters by their sums over the processes, all in one message."""

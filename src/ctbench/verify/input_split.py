@@ -7,7 +7,8 @@ with the bounds of CROWN (Zhang et al. 2018) on every box:
         take the boxes with the lowest bounds, of all samples together
         bound their margins by CROWN, with inner boxes of their own, inside those of the box that was halved;
         a box is closed if all margins are positive
-        falsified if a centre, or the point at which the lowest form is least, has a negative margin
+        falsified if a centre has a negative margin, or a point on a descent through the region that begins where the
+        lowest form of a box is least
         halve each open box at the coordinate i of the largest (c_i / sum c + 1/16) width_i / whole_i
 
 with whole_i the width of the region, and c_i = (s_i / sum s + g_i / sum g) whole_i: s_i is the sum of |a_i| over the
@@ -31,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctbench import memory_budget
+from ctbench.attacks import PGD
 from ctbench.domains import Crown, Domain, backward, interval, rounding
 from ctbench.domains.backward import Relaxed, relaxed_readers
 from ctbench.domains.linear_form import LinearForm
@@ -46,6 +48,7 @@ LEAST_SHARE = 1 / 16  # of a coordinate, whatever its influence
 FEWEST, AT_ONCE = 256, 2**18  # boxes of large networks, and values in the boxes of small ones, where calls cost most
 MOST_ENTRIES = 64  # of a maximum at the output, of which means are searched for
 MEAN_STEPS = 12  # of that search
+DESCENT = PGD(steps=5, step_size=1.0, decay_at=(0.4, 0.8), decay=0.3, clean_start=True)
 HELD_SHARE = 1 / 4  # of the memory, for the inner boxes of the open boxes
 
 
@@ -125,7 +128,7 @@ class InputSplit(Stage):
                 continue
             part, influence, corner = result
             owners = proof.select(part.sample)
-            for points in (part.box.center, corner):
+            for points in (part.box.center, DESCENT(owners.violation, owners.region, corner)):
                 points, is_counterexample = owners.counterexamples(owners.region.project(points))
                 samples = part.sample[is_counterexample]
                 falsified[samples], witness[samples] = True, points[is_counterexample]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +111,31 @@ def _(module: nn.MaxPool2d | nn.MaxPool3d, shape: Shape) -> Op | Sequence[Op]:
         count = pool(torch.zeros(1, *shape), kernel, stride, padding, dilation, module.ceil_mode).shape[2:]
     except RuntimeError as error:  # from torch, if the windows do not fit
         raise ValueError(f"the windows do not fit inputs of shape {shape} ({error})") from None
-    axes = [_places(*side) for side in zip(shape[1:], count, kernel, stride, padding, dilation, strict=True)]
+    sizes = zip(shape[1:], count, kernel, stride, padding, dilation, strict=True)
+    return _maxima([_places(*side) for side in sizes], shape)
+
+
+@lower.register(nn.AdaptiveMaxPool1d)
+@lower.register(nn.AdaptiveMaxPool2d)
+@lower.register(nn.AdaptiveMaxPool3d)
+def _(module: nn.AdaptiveMaxPool1d | nn.AdaptiveMaxPool2d | nn.AdaptiveMaxPool3d, shape: Shape) -> Sequence[Op]:
+    """The maxima of windows of two sizes, if a side is not divided evenly."""
+    sides = 1 if isinstance(module, nn.AdaptiveMaxPool1d) else 2 if isinstance(module, nn.AdaptiveMaxPool2d) else 3
+    if module.return_indices:
+        raise UnsupportedLayerError(
+            f"AdaptiveMaxPool{sides}d with return_indices=True is not supported: set return_indices=False"
+        )
+    if len(shape) != sides + 1:
+        raise ValueError(f"the layer takes (channels, {SIDES[sides]}), its input has shape {shape}")
+    counts: Any = module.output_size
+    counts = (counts,) * sides if counts is None or isinstance(counts, int) else tuple(counts)
+    sizes = zip(shape[1:], counts, strict=True)
+    return _maxima([_shares(size, size if count is None else count) for size, count in sizes], shape)
+
+
+def _maxima(axes: Sequence[tuple[Tensor, Tensor]], shape: Shape) -> tuple[Op, Op]:
+    """The entries of windows and their maxima: along each side the places of windows, and whether these count."""
+    sides = len(axes)
     place, is_inside = torch.zeros((), dtype=torch.int64), torch.ones((), dtype=torch.bool)
     for number, (at, inside) in enumerate(axes):
         axis = [1] * (2 * sides)  # the kernel's sides, then those of the output
@@ -139,4 +163,16 @@ def _places(size: int, count: int, kernel: int, stride: int, padding: int, dilat
     if not bool(inside.any(0).all()):
         raise ValueError(f"a window of {kernel} with dilation {dilation} sees only the padding of a side of {size}")
     first = place.gather(0, inside.to(torch.int8).argmax(0, keepdim=True))
+    return torch.where(inside, place, first), inside
+
+
+def _shares(size: int, count: int) -> tuple[Tensor, Tensor]:
+    """The places of `count` windows that share a side, and whether they count; both [largest window, count].
+
+    A window goes from floor(i size / count) to ceil((i + 1) size / count); a smaller one repeats its first place.
+    """
+    part = torch.arange(count)
+    first, end = part * size // count, ((part + 1) * size + count - 1) // count
+    place = first + torch.arange(int((end - first).max())).unsqueeze(1)
+    inside = place < end
     return torch.where(inside, place, first), inside
