@@ -62,7 +62,7 @@ FEW = {
     "graph/comparisons.py": (1, TRACED),
     "graph/ops/activations.py": (2, TRACED),
     "graph/ops/along.py": (2, TRACED),
-    "graph/ops/joins.py": (6, TRACED),
+    "graph/ops/joins.py": (8, TRACED),
     "graph/ops/moves.py": (2, TRACED),
     "graph/ops/resampling.py": (2, TRACED),
     "networks/transformer.py": (1, "a parameter of a network that is being made, which follows it to its device"),

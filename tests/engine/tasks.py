@@ -13,8 +13,9 @@ def count(number: int) -> Iterator[int]:
     yield from range(number)
 
 
-def added(kept: Tensor, number: float) -> Iterator[tuple[Tensor, int, int]]:
+def added(kept: Tensor, number: float, pause: float = 0.0) -> Iterator[tuple[Tensor, int, int]]:
     """The sum, the process, and the address of the kept value: the same for all tasks of a process that keeps it."""
+    time.sleep(pause)
     yield kept + number, os.getpid(), kept.data_ptr()
 
 

@@ -38,7 +38,8 @@ def test_all_results_of_all_tasks_come_in_the_order_of_each_task(place):
 
 def test_a_kept_value_is_loaded_once_by_each_worker_and_others_do_not_take_its_place():
     ones, twos = Kept(torch.ones(3)), Kept(torch.full((3,), 2.0))
-    both = [Task(f"{name}{n}", tasks.added, (n,), kept) for n in range(6) for name, kept in (("a", ones), ("b", twos))]
+    values = (("a", ones), ("b", twos))  # with a pause, in which the second worker begins
+    both = [Task(f"{name}{n}", tasks.added, (n, 0.1), kept) for n in range(6) for name, kept in values]
     addresses = dict[tuple[int, str], set[int]]()
     for key, (total, process, address) in Local(workers=2).run(both):
         assert total.tolist() == [(1.0 if key[0] == "a" else 2.0) + int(key[1:])] * 3

@@ -1,6 +1,7 @@
 """Tracing values that are written into: they are read as changed, or refused."""
 
 import operator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -197,3 +198,96 @@ def test_an_input_that_is_overwritten_is_read_as_changed():
 
     torch.manual_seed(0)
     check(Wrap(forward), 2, 3)
+
+
+def far(x: Tensor) -> Tensor:
+    """0 at the inputs that a check would try, and large elsewhere."""
+    return 100 * F.relu(x.flatten(1).sum(1) - 20)
+
+
+def padded(m: Wrap, x: Tensor) -> Tensor:
+    result = x.new_full((x.shape[0], 8), 0.5)
+    result[:, 1:7] = x.flatten(1)
+    return result * m.first(x.flatten(1)).sum(1, keepdim=True)
+
+
+def into_zeros(m: Wrap, x: Tensor) -> Tensor:
+    result = torch.zeros_like(x)
+    result[:, 0] = x[:, 1]
+    result[:, 1, 1:] += far(x).unsqueeze(1)
+    return result
+
+
+def column(h: Tensor, value: Tensor) -> None:
+    h[:, 0] = value
+
+
+def sum_in_a_column(h: Tensor, value: Tensor) -> None:
+    h[:, 0] += value
+
+
+def columns(h: Tensor, value: Tensor) -> None:
+    h[..., 0:4:2] = value.unsqueeze(1)
+
+
+def number(h: Tensor, value: Tensor) -> None:
+    h[:, -1] = 0.5
+
+
+def view(h: Tensor, value: Tensor) -> None:
+    h.unsqueeze(1)[:, 0, 1] = value
+
+
+def by_the_function(h: Tensor, value: Tensor) -> None:
+    torch.Tensor.add_(h[:, 0], value)
+
+
+def several(h: Tensor, value: Tensor) -> None:
+    h[:, 0] += value
+    h[:, 1:3] *= 2
+    h[:, 0] -= h[:, 1]
+    torch.relu_(h)
+
+
+def one_sample(h: Tensor, value: Tensor) -> None:
+    h[0] = 0.5
+
+
+def where_negative(h: Tensor, value: Tensor) -> None:
+    h[h < 0] = 0.0
+
+
+def hidden(write: Callable[[Tensor, Tensor], None]) -> Callable[[Wrap, Tensor], Tensor]:
+    def forward(m: Wrap, x: Tensor) -> Tensor:
+        h = m.first(x.flatten(1))
+        write(h, far(x))
+        return m.second(h)
+
+    return forward
+
+
+def into_the_input(m: Wrap, x: Tensor) -> Tensor:
+    x[:, 0, 1] = far(x)
+    return m.first(x.flatten(1))
+
+
+WRITES = (column, sum_in_a_column, columns, number, view, by_the_function, several)
+PLACES = {write.__name__: hidden(write) for write in WRITES} | {
+    forward.__name__: forward for forward in (padded, into_zeros, into_the_input)
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_write_at_places_is_read(name):
+    """Also far from the random inputs of a check: a write that is left out would bound another network."""
+    torch.manual_seed(0)
+    model = Wrap(PLACES[name]).double()
+    graph = trace(model, (2, 3))
+    x = 20 * torch.randn(200, 2, 3, dtype=torch.float64)
+    assert not torch.allclose(far(x), torch.zeros(200, dtype=torch.float64))
+    torch.testing.assert_close(graph(x), model(x.clone()).flatten(1))
+
+
+@pytest.mark.parametrize("write", [one_sample, where_negative])
+def test_other_writes_are_refused(write):
+    assert refusal(Wrap(hidden(write))) is not None

@@ -40,7 +40,7 @@ def test_the_package_is_walked():
 def test_what_a_caller_does_with_the_recipes_changes_none_of_them():
     recipes().clear()
     assert recipes().keys() == RECIPES.keys()
-    assert find("digits_ibp") == digits_ibp()
+    assert find("digits_ibp") == RECIPES["digits_ibp"]()
 
 
 @pytest.mark.parametrize("setting", TABLES)

@@ -85,7 +85,10 @@ def _masked_multiple(build: Builder, path: str, reading: Reading, first: Any, se
     """The multiple of a value that has entries of -inf."""
     masked, factor = (first, second) if isinstance(first, Masked) else (second, first)
     number = factor.tensor.detach() if isinstance(factor, Constant) else factor
-    if not isinstance(number, int | float | Tensor) or not bool(torch.as_tensor(number > 0).all()):
+    is_positive = (
+        bool((number > 0).all()) if isinstance(number, Tensor) else isinstance(number, int | float) and number > 0
+    )
+    if not is_positive:
         raise UnsupportedLayerError(
             f"'{path}' multiplies values some of which are -inf by {described(factor)}: give positive numbers, or "
             f"apply the mask later, right before the softmax"

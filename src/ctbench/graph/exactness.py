@@ -33,7 +33,8 @@ def is_exact(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: A
     if kwargs or len(args) != 2 or not all(map(_is_double, (*args, result))):
         return False
     error = _ERRORS.get(name)
-    return error is not None and bool((error(*(torch.as_tensor(each).to(result) for each in args)) == 0).all())
+    operands = (torch.as_tensor(each, dtype=torch.float64, device=result.device) for each in args)
+    return error is not None and bool((error(*operands) == 0).all())
 
 
 def _is_rounded_type(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ctbench.graph import arithmetic, comparisons, constants, nonlinear, orders, reductions  # noqa: F401  they fill the table
+from ctbench.graph import arithmetic, comparisons, constants, nonlinear, orders, reductions, scatters  # noqa: F401  they fill the table
 from ctbench.graph.builder import Builder, Constant, Masked, Value
 from ctbench.graph.functions import READINGS, Reading, described, reads
 from ctbench.graph.ops import UnsupportedLayerError
