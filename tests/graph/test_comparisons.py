@@ -1,5 +1,7 @@
 """Comparisons, choices and whole numbers: values are torch's, bounds hold, and a tie proves nothing."""
 
+import operator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -136,3 +138,16 @@ def test_what_is_refused(forward, message, monkeypatch):
     monkeypatch.setitem(FORWARDS, "refused", forward)
     with pytest.raises(UnsupportedLayerError, match=message):
         trace(Forward("refused"), (6,))
+
+
+@pytest.mark.parametrize("join", [operator.and_, operator.or_, operator.xor, torch.logical_and])
+def test_a_truth_value_that_is_joined_can_be_used_again(join):
+    """Far from the random inputs of a check, too, where both truth values are alike."""
+
+    class Joined(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = x > 0.1, x < 10
+            return 2 * first.to(x.dtype) + join(first, second).to(x.dtype)
+
+    x = torch.tensor([[-3.0, 0.05, 0.2, 9.0, 11.0, 20.0]]).double()
+    assert torch.equal(trace(Joined(), (6,))(x), Joined()(x))

@@ -38,12 +38,35 @@ def test_it_says_exact_only_where_whole_numbers_agree(name):
     assert 300 < said < 900
 
 
-def test_other_functions_are_exact_if_they_move_or_compare():
+def test_functions_that_choose_numbers_are_exact_in_double_precision():
     x = torch.rand(3, dtype=torch.float64)
     assert is_exact("sort", (x,), {}, tuple(x.sort()))
+    assert is_exact(torch.maximum, (x, x), {}, x)
     assert is_exact("gt", (x, 0.5), {}, x > 0.5)
-    assert is_exact("sum", (torch.arange(3),), {}, torch.arange(3).sum())  # of whole numbers
-    assert not is_exact("normalize", (x,), {}, x / x.norm())
-    assert not is_exact("add", (x, x), {"alpha": 0.1}, x + 0.1 * x)
-    assert not is_exact("add", (x.float(), x.float()), {}, x.float() + x.float())  # checked in double precision alone
+    assert is_exact("sum", (torch.arange(3),), {}, torch.arange(3).sum())
     assert is_exact("item", (x[0],), {}, x[0].item())
+
+
+def clamp(x: Tensor) -> Tensor:
+    """A function of somebody else."""
+    return (x + 1e16) - 1e16
+
+
+X, LARGE = torch.rand(3, dtype=torch.float64), torch.tensor([2**53 + 1])
+ROUNDED = {
+    "a division": ("normalize", (X,), {}, X / X.norm()),
+    "a factor": ("add", (X, X), {"alpha": 0.1}, X + 0.1 * X),
+    "single precision": ("add", (X.float(), X.float()), {}, X.float() + X.float()),
+    "a cast": ("clamp", (X,), {"min": 0.0}, X.float()),
+    "decimals": (torch.round, (X,), {"decimals": 1}, X.round(decimals=1)),
+    "another function of that name": (clamp, (X,), {}, clamp(X)),
+    "a large whole number": ("mul", (X * 0, 2**53 + 1), {}, X * 0 + (2**53 + 1)),
+    "large whole numbers": (torch.cat, ([LARGE, X],), {}, torch.cat([LARGE, X])),
+    "complex numbers": ("abs", (torch.complex(X, X),), {}, torch.complex(X, X).abs()),
+    "single precision by default": (torch.where, (X > 0.5, 0.1, 0.7), {}, torch.where(X > 0.5, 0.1, 0.7)),
+}
+
+
+@pytest.mark.parametrize("call", ROUNDED.values(), ids=ROUNDED)
+def test_what_may_be_rounded_is_not_exact(call):
+    assert not is_exact(*call)

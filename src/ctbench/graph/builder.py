@@ -153,16 +153,16 @@ class Builder:
         self.computes_constants |= constant.requires_grad
         return constant
 
-    def compute(self, path: str, name: str, result: Tensor, *operands: Tensor | float) -> Tensor:
+    def compute(self, path: str, method: str, result: Tensor, *operands: Tensor | float) -> Tensor:
         """The result of a function of constants, which is computed again whenever the graph is frozen."""
         self.computes_constants |= result.requires_grad
-        self.note_rounding(path, name, operands, {}, result)
+        self.note_rounding(path, method, operands, {}, result)
         return result
 
-    def note_rounding(self, path: str, name: str, args: Any, kwargs: dict[str, Any], result: Any) -> None:
+    def note_rounding(self, path: str, target: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
         """Remember that torch may have rounded what it computed from constants."""
-        if not self.rounded and not is_exact(name, tuple(args), kwargs, result):
-            self.rounded = f"'{path}' ({name})"
+        if not self.rounded and not is_exact(target, tuple(args), kwargs, result):
+            self.rounded = f"'{path}' ({getattr(target, '__name__', target)})"
 
     def _on_device(self, op: Op) -> Op:
         return op if isinstance(op, BatchNorm) else converted(op, self.like)

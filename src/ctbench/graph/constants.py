@@ -53,9 +53,9 @@ def is_random(target: Any) -> bool:
 
 
 def is_in_place(target: Any) -> bool:
-    """Whether a function writes into its first argument, e.g. torch.relu_, or x.add_(y)."""
+    """Whether a function writes into its first argument, e.g. torch.relu_, or x.add_(y); operator.and_ does not."""
     name = name_of(target)
-    return name.endswith("_") and not name.endswith("__")
+    return name.endswith("_") and not name.endswith("__") and getattr(operator, name, None) is not target
 
 
 def constants_only(target: Any, args: Any, kwargs: Any) -> bool:
@@ -98,7 +98,7 @@ def computed(
     pairs = zip(parts(first), parts(second), strict=True)
     if any(isinstance(a, Tensor) and not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
         raise UnsupportedLayerError(random_values(path, name))
-    build.note_rounding(path, name, *given, first)
+    build.note_rounding(path, target, *given, first)
     return _constants(first, f"{name} of {names}")
 
 

@@ -2,47 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-# functions that choose, compare, order or move entries, or change signs
+# functions and methods of torch that choose, compare, order or move entries, or change signs
 _CHOOSING = {
     *("abs", "absolute", "neg", "negative", "sign", "maximum", "minimum", "max", "min", "amax", "amin", "clamp"),
     *("clamp_min", "clamp_max", "relu", "where", "masked_fill", "tril", "triu", "floor", "ceil", "trunc", "round"),
-    *("eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "logical_xor", "isfinite"),
-    *("and_", "or_", "xor", "invert", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not"),
-    *("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "argmax", "argmin", "argsort"),
     *("sort", "topk", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "repeat", "tile", "flip", "roll"),
-    *("repeat_interleave", "diag", "diagonal", "contiguous", "clone", "detach", "bool", "long", "int", "one_hot"),
-    *("gather", "take_along_dim", "index_select", "meshgrid", "is_floating_point", "numel", "nonzero", "item"),
+    *("repeat_interleave", "diag", "diagonal", "contiguous", "clone", "detach", "gather", "take_along_dim"),
+    *("index_select", "meshgrid", "nonzero", "item", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones"),
+    *("new_full", "double"),
 }
+_WHOLE = 2**53  # whole numbers up to here are numbers in double precision
 _SPLITTER = 2.0**27 + 1  # of 53 bits into halves (Veltkamp; Dekker 1971)
 _LARGEST, _SMALLEST = 2.0**480, 2.0**-480  # of factors whose halves and products neither overflow nor underflow
 
 
-def is_exact(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
-    """Whether a function of the name `name`, called with these tensors and numbers, has not rounded its result.
+def is_exact(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
+    """Whether torch has computed this without rounding, in double precision. In doubt it has not.
 
-    Sums, differences and products in double precision are checked entry by entry, by their rounding errors.
+    Functions that only choose numbers are exact, and so are truth values and whole numbers. The rounding errors of
+    sums, differences and products are computed entry by entry.
+
+    Args:
+        target: a function of torch, or the name of a method.
+        args: its arguments, tensors and numbers.
+        kwargs: its arguments that were given by name.
+        result: what it has returned.
     """
-    if name in _CHOOSING or not any(map(_is_rounded_type, result if isinstance(result, tuple | list) else [result])):
+    numbers = [each for each in _parts([args, kwargs, result]) if _is_real(each)]
+    if not any(map(_is_real, _parts(result))):
         return True
-    if kwargs or len(args) != 2 or not all(map(_is_double, (*args, result))):
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    if not (isinstance(target, str) or any(getattr(place, name, None) is target for place in _PLACES)):
+        return False  # a function of somebody else
+    if not all(map(_is_double, numbers)) or not all(map(_is_small, _parts([args, kwargs]))):
         return False
+    if name in _CHOOSING:
+        return "decimals" not in kwargs
     error = _ERRORS.get(name)
+    if error is None or kwargs or len(args) != 2 or not isinstance(result, Tensor):
+        return False
     operands = (torch.as_tensor(each, dtype=torch.float64, device=result.device) for each in args)
-    return error is not None and bool((error(*operands) == 0).all())
+    return bool((error(*operands) == 0).all())
 
 
-def _is_rounded_type(value: Any) -> bool:
-    return isinstance(value, float) or (isinstance(value, Tensor) and value.is_floating_point())
+_PLACES = (torch, F, Tensor, operator)
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """The tensors and numbers in nested tuples, lists and dicts."""
+    if isinstance(value, tuple | list):
+        for each in value:
+            yield from _parts(each)
+    elif isinstance(value, dict):
+        yield from _parts(list(value.values()))
+    else:
+        yield value
+
+
+def _is_real(value: Any) -> bool:
+    """Whether it is no truth value, whole number or setting: a number that may be rounded."""
+    if isinstance(value, Tensor):
+        return value.is_floating_point() or value.is_complex()
+    return isinstance(value, float | complex)
 
 
 def _is_double(value: Any) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.dtype == torch.float64)
+    return value.dtype == torch.float64 if isinstance(value, Tensor) else isinstance(value, float)
+
+
+def _is_small(value: Any) -> bool:
+    """Whether double precision has all whole numbers of a value."""
+    if isinstance(value, Tensor):
+        return value.is_floating_point() or value.is_complex() or bool((value.abs() <= _WHOLE).all())
+    return not isinstance(value, int) or abs(value) <= _WHOLE
 
 
 def _error_of_sum(first: Tensor, second: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class Graph:
         """
         if outward and self.rounded:
             raise UnsupportedLayerError(
-                f"{self.rounded} computes with parameters or buffers alone, and torch rounds the result: bounds would "
+                f"{self.rounded} computes with parameters alone, and torch rounds the result: bounds would "
                 f"not hold in the exact arithmetic of stored weights; compute it once, store it as a parameter or a "
                 f"buffer, and use that in the forward"
             )

@@ -112,7 +112,10 @@ def _cast(build: Builder, path: str, x: Any, *args: Any, **kwargs: Any) -> Any:
     if not kinds and any(isinstance(each, torch.device | str) for each in given):
         return x
     if isinstance(x, Constant) and not x.tensor.is_floating_point():
-        return Constant(x.tensor.to(kinds[0] if kinds else build.like.dtype), x.name)
+        result = x.tensor.to(kinds[0] if kinds else build.like.dtype)
+        if not torch.equal(result.to(x.tensor.dtype), x.tensor):
+            build.note_rounding(path, "to", (), {}, result)
+        return Constant(result, x.name)
     if not kinds or kinds[0].is_floating_point:
         return x
     if isinstance(x, Constant):
