@@ -261,6 +261,11 @@ CASES = {
         IMAGE,
         18,
     ),
+    "GatherElements": (
+        [one("GatherElements", ints(*range(-6, 6)).repeat(14).reshape(1, 4, 7, 6)[:, ::-1] % 3 - 1, axis=1)],
+        IMAGE,
+        17,
+    ),
     "Gather": ([one("Gather", ints(2, 0, 0), axis=1)], IMAGE, 17),
     "Gather one": ([one("Gather", np.array(-1, dtype=np.int64), axis=2)], IMAGE, 17),
     "Pad": ([one("Pad", ints(0, 0, 1, 0, 0, 1, 2, 3))], IMAGE, 17),
@@ -298,6 +303,16 @@ CASES = {
     "Shrink": ([one("Shrink", lambd=0.25, bias=0.25)], IMAGE, 17),
     "Pow": ([one("Pow", scalar(2.0)), one("Pow", "1", scalar(1.5))], IMAGE, 17),
     # softmax and normalisation
+    "a mask before a Softmax": (
+        [one("Add", np.where(np.tri(7, 6) > 0, arr(7, 6), -np.inf).astype(np.float32)), one("Softmax", "1", axis=-1)],
+        IMAGE,
+        17,
+    ),
+    "a choice of -inf before a Softmax": (
+        [one("Where", np.tri(7, 6) > 0, "x", scalar(-np.inf)), one("Softmax", "1", axis=-1)],
+        IMAGE,
+        17,
+    ),
     "Softmax": ([one("Softmax", axis=1)], IMAGE, 17),
     "an old Softmax of vectors": ([one("Softmax")], VECTOR, 11),
     "an old Softmax of the last axis": ([one("Softmax", axis=3), one("LogSoftmax", "1", axis=-1)], IMAGE, 11),

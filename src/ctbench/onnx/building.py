@@ -211,14 +211,18 @@ class Operator:
         return self.attribute(name) if constant is None else constant.tolist()
 
     def weight(self, index: int) -> Tensor:
-        """A constant input as a tensor of weights, in the precision of the network."""
+        """A constant input as a tensor of weights, in the precision of the network.
+
+        Only sums and choices may have entries of -inf: masks before a softmax.
+        """
         constant = self.constant(index)
         if constant is None:
             raise self.error(f"its input {index} is missing")
         if str(constant.dtype) not in FLOATS:
             raise self.error(f"its input {index} holds {constant.dtype}: convert the network to float32")
         weight = torch.tensor(np.asarray(constant, dtype=np.float64)).to(self.building.dtype)
-        if not bool(weight.isfinite().all()):
+        is_damaged = weight.isnan() | weight.isposinf() | (weight.isneginf() & (self.kind not in ("Add", "Where")))
+        if bool(is_damaged.any()):
             raise self.error(f"its input {index} holds NaN or infinite values: the file is damaged")
         return weight
 

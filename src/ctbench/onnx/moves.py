@@ -115,6 +115,17 @@ def _gather(op: Operator) -> TracedValue:
     return _reshaped(op, op.at(x, axis, table.flatten().tolist()), shape)
 
 
+@reads("GatherElements")
+def _gather_elements(op: Operator) -> TracedValue:
+    x, entries = op.value(), np.array(op.setting("indices", 1), dtype=np.int64)
+    axis = op.axis(op.attribute("axis", 0), len(x.shape))
+    shape = (1, *x.shape[1:axis], *entries.shape[axis : axis + 1], *x.shape[axis + 1 :])
+    if axis == 0 or entries.shape != shape:
+        raise op.across(f"it takes entries along axis {axis} at places of shape {entries.shape}, not {shape}")
+    places = torch.tensor(np.where(entries < 0, entries + x.shape[axis], entries))
+    return op.call(torch.take_along_dim, x, op.buffer(1, places), axis)
+
+
 @reads("Concat")
 def _concat(op: Operator) -> TracedValue:
     x = next(value for value in op.inputs if isinstance(value, TracedValue))
