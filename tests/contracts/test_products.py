@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ctbench import bounds
 from ctbench.attacks import PGD
 from ctbench.domains import backward, domain, interval, rounding, zonotope
 from ctbench.graph import Graph, freeze, trace, walk_forward
@@ -411,3 +412,21 @@ def test_the_rounding_of_a_product_covers_its_corners():
     x, y = (torch.maximum(a.abs(), b.abs()) for a, b in (first, second))
     cost = rounding._value(Product(), (200,), x.unsqueeze(0), y.unsqueeze(0))
     assert (cost >= 2.0**-53 * x * y).all()
+
+
+@torch.no_grad()
+def test_single_precision_keeps_the_small_ends_of_large_exponentials():
+    """Scores between -70 and 70: the centre of a sum of their exponentials would lose what is below 1e20."""
+
+    class Attention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (torch.softmax(1.3 * x @ x.mT, -1) @ x).flatten(1)
+
+    torch.manual_seed(0)
+    center = torch.randn(20, 4, 3)
+    box = Box(center - 2, center + 2)
+    lower, upper = bounds(Attention(), box, domain="interval")
+    corners = torch.where(torch.rand(30, 20, 4, 3) < 0.5, box.lower, box.upper)
+    outputs = Attention()(corners.flatten(0, 1)).view(30, 20, 12)
+    assert (lower <= outputs + 1e-5).all()
+    assert (outputs <= upper + 1e-5).all()

@@ -29,7 +29,20 @@ from ctbench.domains.linear_form import Form, LinearForm
 from ctbench.domains.rounding import Losses
 from ctbench.domains.unsupported import no_rule
 from ctbench.graph import Affine, Elementwise, Graph, Node, Op, walk_forward
-from ctbench.graph.ops import Add, Concat, Conv2d, Linear, Max, Product, Refined, Reshape, Scale, Select, Shift
+from ctbench.graph.ops import (
+    Add,
+    AlongAxis,
+    Concat,
+    Conv2d,
+    Linear,
+    Max,
+    Product,
+    Refined,
+    Reshape,
+    Scale,
+    Select,
+    Shift,
+)
 from ctbench.regions import Box, L2Ball, Region
 
 # the last layer is merged once per distinct set of forms if at least this many samples share a set on average, and if
@@ -223,6 +236,12 @@ def _image(op: Op, *inputs: Box) -> Box:
 @_image.register
 def _(op: Affine, box: Box) -> Box:
     return Box.around(op(box.center), op.magnitude(box.radius))
+
+
+@_image.register
+def _(op: AlongAxis, box: Box) -> Box:
+    """A centre would lose the small end of a large exponential, of which softmaxes take sums."""
+    return Box(op(box.lower), op(box.upper)) if op.rises else Box.around(op(box.center), op.magnitude(box.radius))
 
 
 @_image.register

@@ -25,6 +25,7 @@ class AlongAxis(Affine):
 
     weight: Tensor  # [out, in]
     dim: int  # of the shape without the batch
+    rises: bool = False  # whether it is known that no weight is negative
 
     @classmethod
     def of(cls, weights: Weights, size: int, dim: int) -> AlongAxis:
@@ -32,7 +33,7 @@ class AlongAxis(Affine):
         matrix = torch.zeros(len(weights), size, dtype=torch.float64)
         for row, terms in zip(matrix, weights, strict=True):
             row[list(terms)] = torch.tensor([float(weight) for weight in terms.values()], dtype=torch.float64)
-        return cls(matrix, dim)
+        return cls(matrix, dim, rises=all(weight >= 0 for terms in weights for weight in terms.values()))
 
     def _along(self, x: Tensor, weight: Tensor, dim: int) -> Tensor:
         return (x.movedim(dim, -1) @ weight.T).movedim(-1, dim)
