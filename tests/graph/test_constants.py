@@ -88,6 +88,31 @@ def test_a_graph_that_is_traced_without_gradients_follows_too():
     assert model.shifts.grad is not None
 
 
+@pytest.mark.parametrize("max_norm", [None, 1.0])
+def test_embeddings_of_positions_follow_the_training(max_norm):
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.positions, self.layer = nn.Embedding(5, 4, max_norm=max_norm), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x + self.positions(torch.arange(x.shape[1], device=x.device))).flatten(1)
+
+    torch.manual_seed(0)
+    model, x = Positions(), torch.randn(3, 5, 4)
+    if max_norm is not None:
+        with pytest.raises(UnsupportedLayerError, match=r"max_norm=1\.0, so it changes its weights"):
+            trace(model, (5, 4))
+        return
+    graph = trace(model, (5, 4))
+    freeze(graph, x)[1].square().sum().backward()
+    gradient = model.positions.weight.grad.clone()
+    model.zero_grad()
+    model(x).square().sum().backward()
+    torch.testing.assert_close(gradient, model.positions.weight.grad)
+    assert verdicts(model, x) == {"certified"}
+
+
 def test_constants_of_buffers_alone_are_computed_once():
     class Buffers(nn.Module):
         def __init__(self) -> None:

@@ -10,7 +10,7 @@ from tests.graph.forwards import Wrap, check
 from torch import Tensor, nn
 
 from ctbench import bounds, certify
-from ctbench.graph import trace
+from ctbench.graph import UnsupportedLayerError, trace
 from ctbench.networks import Selected, TwoClasses
 
 FORWARDS = {
@@ -232,3 +232,31 @@ def test_a_forward_that_branches_on_values_says_what_stopped_both():
 def test_multiples_of_the_batch_are_refused():
     with pytest.raises(ValueError, match="computes 2 times the size of the batch"):
         trace(Wrap(lambda m, x: m.first(x.reshape(len(x) * 2, 3))), (2, 3))
+
+
+class FromZeros(nn.Module):
+    """A recurrent layer that begins with states which its forward makes."""
+
+    def __init__(self, kind: type[nn.Module], first: float = 0.0, **options) -> None:
+        super().__init__()
+        self.layer, self.first = kind(3, 4, batch_first=True, **options), first
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_full((1, x.shape[0], 4), self.first)
+        states = (state, torch.zeros_like(state)) if isinstance(self.layer, nn.LSTM) else state
+        return self.layer(x, states)[0][:, -1]
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_a_recurrent_layer_may_begin_with_zeros_that_the_forward_makes(kind):
+    torch.manual_seed(0)
+    model, x = FromZeros(kind).double(), torch.randn(5, 6, 3, dtype=torch.float64)
+    torch.testing.assert_close(trace(model, (6, 3))(x), model(x))
+    with pytest.raises(UnsupportedLayerError, match="must begin with states of 0"):
+        trace(FromZeros(kind, first=0.5), (6, 3))
+
+
+def test_a_recurrent_layer_with_projections_says_what_to_do():
+    model = nn.Sequential(nn.LSTM(3, 4, batch_first=True, proj_size=2))
+    with pytest.raises(UnsupportedLayerError, match="has proj_size=2: set it to 0, and add a linear layer"):
+        trace(model, (6, 3))

@@ -342,15 +342,25 @@ def _lstm_cell(build: Builder, path: str, module: nn.LSTMCell, x: Value, hx: Any
     return _lstm_step(build, path, _gates(module), x, *(_state(build, path, module.hidden_size, h, x) for h in given))
 
 
+def _are_zeros(state: Any) -> bool:
+    """Whether the first states of a layer are those that it has by default."""
+    states = state if isinstance(state, tuple | list) else [state]
+    return all(
+        each is None or (isinstance(each, Constant) and not each.tensor.requires_grad and not bool(each.tensor.any()))
+        for each in states
+    )
+
+
 @reads_module(nn.RNN, nn.GRU, nn.LSTM)
 def _recurrent(build: Builder, path: str, module: Any, x: Any, hx: Any = None) -> tuple[Value | Turned, Any]:
     """The states of the last layer for all steps, [steps, features]; the last states of all layers, as a tuple."""
-    x = _batch_first(path, module, x)
-    if getattr(module, "proj_size", False) or hx is not None or len(x.shape) != 2:
-        raise UnsupportedLayerError(
-            f"layer '{path}' ({type(module).__name__}) must have proj_size=0, no initial state, and inputs [batch, "
-            f"steps, features]"
-        )
+    x, where = _batch_first(path, module, x), f"layer '{path}' ({type(module).__name__})"
+    if getattr(module, "proj_size", False):
+        raise UnsupportedLayerError(f"{where} has proj_size={module.proj_size}: set it to 0, and add a linear layer")
+    if len(x.shape) != 2:
+        raise UnsupportedLayerError(f"{where} takes values [batch, steps, features], a sample here has shape {x.shape}")
+    if not _are_zeros(hx):
+        raise UnsupportedLayerError(f"{where} must begin with states of 0, which it does if it is called without any")
     steps, lasts, cells = x.shape[0], list[Value](), list[Value]()
     directions = ("", "_reverse") if module.bidirectional else ("",)
     for layer in range(module.num_layers):

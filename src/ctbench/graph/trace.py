@@ -23,7 +23,7 @@ from ctbench.graph import masks, spellings
 from ctbench.graph.builder import REMEDY, BatchSize, Builder, Constant, Masked, Turned, Value
 from ctbench.graph.constants import computed, constants_only, is_in_place, is_random, random_values
 from ctbench.graph.exporting import exported
-from ctbench.graph.functions import Reading
+from ctbench.graph.functions import Reading, moved
 from ctbench.graph.graph import Graph, freeze
 from ctbench.graph.modules import reading_of
 from ctbench.graph.ops import Shape, Shift, UnsupportedLayerError, lower
@@ -295,6 +295,8 @@ class _Reader:
             inputs = (*args, *kwargs.values())
             module = self.model.get_submodule(target)
             masks.check_layer(module, inputs)
+            if isinstance(module, nn.Embedding) and len(inputs) == 1 and isinstance(inputs[0], Constant):
+                return self._embedded(target, module, inputs[0].tensor)
             if len(inputs) == 1 and isinstance(inputs[0], Constant):
                 inputs = args = (self._repeated(target, inputs[0]),)
                 kwargs = {}
@@ -311,6 +313,15 @@ class _Reader:
         if target in _ARITHMETIC and all(isinstance(arg, int | float) for arg in args):
             return target(*args)
         return self._call(node, target, args, kwargs)
+
+    def _embedded(self, path: str, module: nn.Embedding, places: torch.Tensor) -> Any:
+        """The rows of an embedding at constant places, e.g. those of all positions."""
+        if module.max_norm is not None:
+            raise UnsupportedLayerError(
+                f"layer '{path}' (Embedding) has max_norm={module.max_norm}, so it changes its weights: set it to None"
+            )
+        weight = Constant(module.weight, f"parameter 'weight' of {path} (Embedding)")
+        return moved(self.build, weight, lambda rows: rows[places])
 
     def _repeated(self, path: str, constant: Constant) -> Value:
         """A constant [1, *shape] as a value of the network: zeros that are made of the input, plus the constant."""
