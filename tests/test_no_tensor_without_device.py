@@ -41,6 +41,7 @@ ON_THE_CPU = {
     "networks/normalize.py": "constants of a network that is being made, which follow it to its device",
     "onnx/building.py": FILE,
     "onnx/comparisons.py": FILE,
+    "onnx/moves.py": FILE,
     "onnx/operators.py": FILE,
     "onnx/recurrent.py": FILE,
     "onnx/replaying.py": FILE,

@@ -38,6 +38,14 @@ TAKEN = {
     "torch.take_along_dim": lambda m, x: torch.take_along_dim(x, PLACES, dim=2),
     "take_along_dim": lambda m, x: x.take_along_dim(PLACES[:, :, :, :1], 2),
 }
+PLACED = {
+    "torch.select_scatter": lambda m, x: torch.select_scatter(x, 2 * x[:, 0], 1, 2),
+    "select_scatter": lambda m, x: x.select_scatter(x[:, :, :, 3] * x[:, :, :, 0], -1, 3),
+    "torch.slice_scatter": lambda m, x: torch.slice_scatter(x, m.pair[:1, :1] * x[:, 2:], 1, 0, 2),
+    "slice_scatter": lambda m, x: x.slice_scatter(x[:, :, :3], dim=2, start=0, end=6, step=2),
+    "torch.diagonal_scatter": lambda m, x: torch.diagonal_scatter(x, x[:, :, 0].transpose(1, 2), 0, 1, 2),
+    "diagonal_scatter": lambda m, x: x.diagonal_scatter(torch.zeros_like(x[..., 0]), 1, dim1=2, dim2=3),
+}
 # functions of parameters, which follow the training
 COMPUTED = {
     "weights of length 1": lambda m, x: F.linear(x, F.normalize(m.weight)),
@@ -79,4 +87,4 @@ MASKED = {
     "a mask of an attention": lambda m, x: F.scaled_dot_product_attention(x, x, x, attn_mask=SCORES),
     "a mask of another type": lambda m, x: (scores(x).masked_fill(CAUSAL, -math.inf) * m.std).double().softmax(-1),
 }
-EXAMPLES = SHAPED | TAKEN | COMPUTED | MASKED
+EXAMPLES = SHAPED | TAKEN | PLACED | COMPUTED | MASKED
