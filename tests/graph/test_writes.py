@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tests.graph.forwards import Wrap, check, refusal
 from torch import Tensor, nn
 
-from ctbench.graph import trace
+from ctbench.graph import UnsupportedLayerError, trace
 
 # Reading these as if they were out of place would bound another network than the module.
 IN_PLACE = {
@@ -291,3 +291,17 @@ def test_a_write_at_places_is_read(name):
 @pytest.mark.parametrize("write", [one_sample, where_negative])
 def test_other_writes_are_refused(write):
     assert refusal(Wrap(hidden(write))) is not None
+
+
+def test_a_forward_that_writes_into_its_buffers_is_refused():
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.ones(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.scale += 0.5
+            return x * self.scale
+
+    with pytest.raises(UnsupportedLayerError, match="writes into 'scale', so its next call may compute something else"):
+        trace(Counted(), (6,))

@@ -151,11 +151,19 @@ def _check_agreement(model: nn.Module, graph: Graph) -> None:
     like = torch.zeros((), dtype=torch.float64) if own is None else own
     x = torch.rand(4, *graph.input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
     x[2:] = 4 * x[2:] - 2  # inside and outside the pixel range, so that a ReLU at the input is tested on both sides
-    drawn = torch.get_rng_state()
+    tensors = (*model.named_buffers(), *model.named_parameters())
+    drawn, stored = torch.get_rng_state(), [each for each in tensors if not each[1].is_inference()]
+    versions = [tensor._version for _, tensor in stored]
     try:
         expected, logits = model(x.clone()).to(x), freeze(graph, x)[1]
     except RuntimeError as error:  # from torch, if the forward was written for another batch size
         raise ValueError(f"{type(model).__name__} cannot take 4 inputs of shape {graph.input_shape}: {error}") from None
+    changed = [name for (name, tensor), version in zip(stored, versions, strict=True) if tensor._version != version]
+    if changed:
+        raise UnsupportedLayerError(
+            f"the forward of {type(model).__name__} writes into '{changed[0]}', so its next call may compute something "
+            f"else: leave that out in eval mode (if self.training: ...)"
+        )
     if not torch.equal(drawn, torch.get_rng_state()):
         _check_not_random(model, x, expected)
     scale = float(expected.abs().nan_to_num().max())
