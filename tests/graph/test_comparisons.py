@@ -151,3 +151,9 @@ def test_a_truth_value_that_is_joined_can_be_used_again(join):
 
     x = torch.tensor([[-3.0, 0.05, 0.2, 9.0, 11.0, 20.0]]).double()
     assert torch.equal(trace(Joined(), (6,))(x), Joined()(x))
+
+
+@pytest.mark.parametrize(("threshold", "value"), [(0.0, -float("inf")), (float("nan"), 0.0), (1e308, -1e308)])
+def test_a_threshold_has_finite_numbers(threshold, value):
+    with pytest.raises(UnsupportedLayerError, match="give smaller numbers"):
+        trace(nn.Sequential(nn.Threshold(threshold, value)), (3,))

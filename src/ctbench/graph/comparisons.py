@@ -170,6 +170,10 @@ def _ne(build: Builder, path: str, first: Any, second: Any) -> Value:
 @reads(F.threshold, torch.threshold)
 def _threshold(build: Builder, path: str, x: Value, threshold: float, value: float, inplace: bool = False) -> Value:
     """x where it is above a threshold t, otherwise a value v: max(x, t) + (v - t) h(t - x)."""
+    if not math.isfinite(value - threshold):
+        raise UnsupportedLayerError(
+            f"'{path}' has the threshold {threshold} and the value {value}: give smaller numbers"
+        )
     result = build.append(path, Clamp(float(threshold), math.inf), x)
     if value != threshold:
         below = _le(build, path, x, threshold)

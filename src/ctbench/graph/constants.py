@@ -75,22 +75,20 @@ def computed(
     if is_random(target):
         raise UnsupportedLayerError(random_values(path, name))
     names = ", ".join(each.name for each in parts([args, kwargs]) if isinstance(each, Constant))
-    build.computes_constants, given = True, (args, kwargs)
+    build.computes_constants = True
 
-    def result() -> Any:
-        nonlocal given
+    def called() -> tuple[Any, Any, Any]:
+        """The result, and the arguments as torch gets them: copies, into which the function must not write."""
         copies = list[Tensor]()
         own_args, own_kwargs = (plain(each, 1, copies) for each in (args, kwargs))
-        outcome = (
-            getattr(own_args[0], target)(*own_args[1:], **own_kwargs) if is_method else target(*own_args, **own_kwargs)
-        )
-        given = own_args, own_kwargs
+        function = getattr(own_args[0], target) if is_method else target
+        result = function(*own_args[1 if is_method else 0 :], **own_kwargs)
         if any(copy._version for copy in copies):
             raise UnsupportedLayerError(f"'{path}' ({name}) writes into {names}: compute it before the forward")
-        return outcome
+        return result, own_args, own_kwargs
 
     try:
-        first, second = result(), result()
+        (first, own_args, own_kwargs), (second, _, _) = called(), called()
     except UnsupportedLayerError:
         raise
     except Exception as error:  # whatever torch raises for these arguments
@@ -98,7 +96,7 @@ def computed(
     pairs = zip(parts(first), parts(second), strict=True)
     if any(isinstance(a, Tensor) and not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
         raise UnsupportedLayerError(random_values(path, name))
-    build.note_rounding(path, target, *given, first)
+    build.note_rounding(path, target, own_args, own_kwargs, first)
     return _constants(first, f"{name} of {names}")
 
 
