@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds workers i
 def written(out: Path) -> dict[Path, list[bytes]]:
     """The whole lines of all files of records."""
     files = [*out.glob("*/metrics.jsonl"), *out.glob("*/certified/*.jsonl")]
-    return {path: path.read_bytes().rpartition(b"\n")[0].split(b"\n") for path in files}
+    return {path: path.read_bytes().rpartition(b"\n")[0].splitlines() for path in files}
 
 
 def kept(out: Path) -> dict[Path, list[bytes]]:
