@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctbench import bounds, certify
 from ctbench.graph import Precisions, UnsupportedLayerError, freeze, split, trace
-from ctbench.graph.ops import BatchNorm
+from ctbench.graph.ops import BatchNorm, Known
 from ctbench.regions import Box, Linf
 from ctbench.training.processes import Processes, Share, SharedBatchNorm
 
@@ -208,3 +208,16 @@ def test_an_rms_norm_has_the_eps_of_the_precision_of_its_network(dtype, affine):
 def test_an_rms_norm_without_an_eps_needs_a_network_with_a_precision():
     with pytest.raises(ValueError, match=r"whose eps depends on the precision: give a number, e.g. eps=torch.finfo"):
         trace(nn.Sequential(nn.RMSNorm(4, elementwise_affine=False)), (4,))
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_a_factor_that_training_may_make_negative_is_not_known_to_be_positive(is_trained):
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(4), requires_grad=is_trained)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.abs() * self.factor) ** 1.5
+
+    assert any(isinstance(node.op, Known) for node in trace(Scaled(), (4,)).nodes) is not is_trained

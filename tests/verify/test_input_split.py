@@ -400,6 +400,7 @@ def test_without_memory_for_inner_boxes_verdicts_are_the_same(monkeypatch):
 
     monkeypatch.setattr(Boxes, "within", noted)
     before = certified(given, InputSplit())
+    assert kept
     assert all(kept)
     kept.clear()
     monkeypatch.setattr(input_split, "HELD_SHARE", 0.0)

@@ -7,13 +7,14 @@ torch.zeros_like(x)           the zeros of one sample, [1, *shape]
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ctbench.graph.builder import BatchSize, Builder, Constant, Masked, Turned, Value
+from ctbench.graph.exactness import parts
 from ctbench.graph.functions import MOVES, READINGS, Reading, moves, plain, reads
 from ctbench.graph.ops import UnsupportedLayerError
 
@@ -29,17 +30,6 @@ _RANDOM = {
     *("alpha_dropout", "feature_alpha_dropout", "feature_dropout", "gumbel_softmax"),
     *("empty_like", "new_empty", "new_empty_strided"),  # whatever the memory holds
 }
-
-
-def parts(value: Any) -> Iterator[Any]:
-    """The arguments in nested tuples, lists and dicts."""
-    if isinstance(value, tuple | list):
-        for each in value:
-            yield from parts(each)
-    elif isinstance(value, dict):
-        yield from parts(list(value.values()))
-    else:
-        yield value
 
 
 def name_of(target: Any) -> str:
@@ -60,10 +50,10 @@ def is_in_place(target: Any) -> bool:
 
 def constants_only(target: Any, args: Any, kwargs: Any) -> bool:
     """Whether a call takes constants, and no value of the network, so that torch can compute it."""
-    given = list(parts([args, kwargs]))
-    if not any(isinstance(each, Constant) for each in given):
+    arguments = list(parts([args, kwargs]))
+    if not any(isinstance(each, Constant) for each in arguments):
         return False
-    if any(isinstance(each, Value | Turned | Masked | BatchSize) for each in given):
+    if any(isinstance(each, Value | Turned | Masked | BatchSize) for each in arguments):
         return False
     return target not in _WRITING and not is_in_place(target) and target not in MOVES and target not in _READ
 

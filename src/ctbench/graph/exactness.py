@@ -17,7 +17,7 @@ _CHOOSING = {
     *("sort", "topk", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "repeat", "tile", "flip", "roll"),
     *("repeat_interleave", "diag", "diagonal", "contiguous", "clone", "detach", "gather", "take_along_dim"),
     *("index_select", "meshgrid", "nonzero", "item", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones"),
-    *("new_full", "double"),
+    "new_full",
 }
 _WHOLE = 2**53  # whole numbers up to here are numbers in double precision
 _SPLITTER = 2.0**27 + 1  # of 53 bits into halves (Veltkamp; Dekker 1971)
@@ -36,13 +36,13 @@ def is_exact(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result:
         kwargs: its arguments that were given by name.
         result: what it has returned.
     """
-    numbers = [each for each in _parts([args, kwargs, result]) if _is_real(each)]
-    if not any(map(_is_real, _parts(result))):
+    numbers = [each for each in parts([args, kwargs, result]) if _is_real(each)]
+    if not any(map(_is_real, parts(result))):
         return True
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
     if not (isinstance(target, str) or any(getattr(place, name, None) is target for place in _PLACES)):
         return False  # a function of somebody else
-    if not all(map(_is_double, numbers)) or not all(map(_is_small, _parts([args, kwargs]))):
+    if not all(map(_is_double, numbers)) or not all(map(_is_small, parts([args, kwargs]))):
         return False
     if name in _CHOOSING:
         return "decimals" not in kwargs
@@ -56,13 +56,13 @@ def is_exact(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result:
 _PLACES = (torch, F, Tensor, operator)
 
 
-def _parts(value: Any) -> Iterator[Any]:
+def parts(value: Any) -> Iterator[Any]:
     """The tensors and numbers in nested tuples, lists and dicts."""
     if isinstance(value, tuple | list):
         for each in value:
-            yield from _parts(each)
+            yield from parts(each)
     elif isinstance(value, dict):
-        yield from _parts(list(value.values()))
+        yield from parts(list(value.values()))
     else:
         yield value
 

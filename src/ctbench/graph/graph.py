@@ -44,7 +44,7 @@ class Graph:
     open: bool = field(
         default=False, kw_only=True
     )  # whether its numbers take the precision and the device of the inputs for which it is frozen
-    # the same graph, with constants that are computed from parameters computed again; None if there are none
+    # makes the graph anew, with constants of what the parameters are now; None if no constant depends on them
     again: Callable[[], Graph] | None = field(default=None, kw_only=True, compare=False, repr=False)
     rounded: str = field(default="", kw_only=True, compare=False)  # where torch rounded constants that it computed
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ctbench.graph import compositions as compose
 from ctbench.graph.builder import Builder, Constant, Masked, Value
-from ctbench.graph.constants import is_in_place, parts
+from ctbench.graph.constants import is_in_place
+from ctbench.graph.exactness import parts
 from ctbench.graph.functions import MOVES
 from ctbench.graph.ops import UnsupportedLayerError
 

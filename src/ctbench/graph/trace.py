@@ -329,7 +329,7 @@ class _Reader:
                 f"layer '{path}' (Embedding) has max_norm={module.max_norm}, so it changes its weights: set it to None"
             )
         weight = Constant(module.weight, f"parameter 'weight' of {path} (Embedding)")
-        return moved(self.build, weight, lambda rows: rows[places])
+        return moved(self.build, weight, lambda rows: rows[places.to(rows.device)])
 
     def _repeated(self, path: str, constant: Constant) -> Value:
         """A constant [1, *shape] as a value of the network: zeros that are made of the input, plus the constant."""

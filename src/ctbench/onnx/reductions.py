@@ -58,9 +58,9 @@ def _lp_normalization(op: Operator) -> TracedValue:
         least = math.sqrt(least * x.shape[axis])
     length = op.call(torch.linalg.vector_norm, x, p, axis, True)
     reached = op.call(torch.where, op.call(torch.ge, length, least), 1.0, 0.0)
-    known = op.call(torch.sub, op.call(torch.add, reached, 1.0), op.call(torch.sign, length))
-    defined = op.call(torch.mul, op.call(torch.log, known), 0.0)
-    return op.call(torch.add, op.call(F.normalize, x, p, axis, least), defined)
+    is_defined = op.call(torch.sub, op.call(torch.add, reached, 1.0), op.call(torch.sign, length))
+    nan_elsewhere = op.call(torch.mul, op.call(torch.log, is_defined), 0.0)
+    return op.call(torch.add, op.call(F.normalize, x, p, axis, least), nan_elsewhere)
 
 
 @reads("TopK")

@@ -48,6 +48,7 @@ LEAST_SHARE = 1 / 16  # of a coordinate, whatever its influence
 FEWEST, AT_ONCE = 256, 2**18  # boxes of large networks, and values in the boxes of small ones, where calls cost most
 MOST_ENTRIES = 64  # of a maximum at the output, of which means are searched for
 MEAN_STEPS = 12  # of that search
+# from one point of each box, by steps that begin as long as the radius of the region
 DESCENT = PGD(steps=5, step_size=1.0, decay_at=(0.4, 0.8), decay=0.3, clean_start=True)
 HELD_SHARE = 1 / 4  # of the memory, for the inner boxes of the open boxes
 
@@ -265,8 +266,8 @@ def bounded(
     rows = is_closed.to(torch.int8).argsort(dim=1, stable=True)[:, : int((~is_closed).sum(1).max())]
     spec = problem.spec[part.sample.unsqueeze(1), rows]
     boxes, losses = around
-    known = [part.inner[at] if at in part.inner else box.take(part.sample) for at, box in enumerate(boxes)]
-    own = inner_boxes(domain, problem.net, part.box, (known, [loss.take(part.sample) for loss in losses]))
+    outer = [part.inner[at] if at in part.inner else box.take(part.sample) for at, box in enumerate(boxes)]
+    own = inner_boxes(domain, problem.net, part.box, (outer, [loss.take(part.sample) for loss in losses]))
     form = crown_forms(problem.net, part.box, spec, own)
     bounds = torch.maximum(part.bounds.gather(1, rows), form.minimum(part.region(problem)))
     a, is_open = form.coefficients.flatten(2), (~(bounds > 0)).to(spec.dtype).unsqueeze(2)
