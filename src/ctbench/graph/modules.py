@@ -338,8 +338,8 @@ def _gru_cell(build: Builder, path: str, module: nn.GRUCell, x: Value, hx: Any =
 
 @reads_module(nn.LSTMCell)
 def _lstm_cell(build: Builder, path: str, module: nn.LSTMCell, x: Value, hx: Any = None) -> tuple[Value, Value]:
-    given = (None, None) if hx is None else hx
-    return _lstm_step(build, path, _gates(module), x, *(_state(build, path, module.hidden_size, h, x) for h in given))
+    states = [_state(build, path, module.hidden_size, each, x) for each in ((None, None) if hx is None else hx)]
+    return _lstm_step(build, path, _gates(module), x, *states)
 
 
 def _are_zeros(state: Any) -> bool:

@@ -107,9 +107,9 @@ reads(torch.min, "min")(_extreme(READINGS[torch.minimum], -1.0))
 @reads("to", "type_as", "float", "double")
 def _cast(build: Builder, path: str, x: Any, *args: Any, **kwargs: Any) -> Any:
     """Another type or device. In exact arithmetic, another floating point type changes nothing."""
-    given = (*args, *kwargs.values())
-    kinds = [each for each in given if isinstance(each, torch.dtype)]
-    if not kinds and any(isinstance(each, torch.device | str) for each in given):
+    options = (*args, *kwargs.values())
+    kinds = [each for each in options if isinstance(each, torch.dtype)]
+    if not kinds and any(isinstance(each, torch.device | str) for each in options):
         return x
     if isinstance(x, Constant) and not x.tensor.is_floating_point():
         result = x.tensor.to(kinds[0] if kinds else build.like.dtype)
