@@ -2,7 +2,8 @@
 
 At the scale of the papers they are the recipes `robustacc_*`. At the others, radii on MNIST stand for those on all data
 sets, in the networks of `mnist_small_l2_*`. At the small scale these learn 10,000 images in 5 epochs of small batches,
-because an epoch of COAP on 60,000 takes minutes. The tiny scale has half the radius on the digits, and a tenth of it on segments.
+because an epoch of COAP on 60,000 takes minutes. The tiny scale has half the radius on the digits, and a tenth of it on
+segments.
 
 "Certified defences can hurt generalisation" has more radii in the l2 norm, up to 1.5 on MNIST. Its text does not give
 those on TinyImageNet: half of and twice the radius of the other paper are our choice.
