@@ -46,6 +46,7 @@ QUICK = replace(
     splits=(0, 1),
     samples=12,
     certified=12,
+    few=5,
     exact=2,
     points=2,
     seeds=2,
@@ -97,6 +98,15 @@ def test_after_the_deadline_nothing_is_trained(tmp_path):
     with pytest.raises(NotInTimeError, match="the time was over before: train digits_ibp"):
         late.run(NetworkOf("mnist_01", "ibp"))
     assert not (tmp_path / "late").exists()
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True)], ids=["few-first", "all-first"])
+def test_few_images_are_the_first_of_the_same_records(tmp_path, order):
+    networks = Networks(scale=QUICK, folder=tmp_path)
+    ibp = NetworkOf("mnist_01", "ibp")
+    done = {few: networks.certification(ibp, few=few) for few in order}
+    assert (len(done[True]), len(done[False])) == (5, 12)
+    assert list(done[True]) == list(done[False])[:5]
 
 
 @pytest.mark.parametrize("scale", NETWORK_SCALES.values(), ids=lambda scale: scale.name)

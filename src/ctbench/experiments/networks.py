@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -195,20 +196,24 @@ class Networks:
         """The first test images, [N, *shape], and their labels, [N]; all if `samples` is None."""
         return run.recipe.dataset.load(self.data).test[:samples]
 
-    def certification(self, network: NetworkOf, stages: str | None = None) -> Certification:
+    def certification(self, network: NetworkOf, stages: str | None = None, *, few: bool = False) -> Certification:
         """The certification of the first test images at the radius of its setting.
 
         Args:
             network: the network.
             stages: the cascade; None is that of the scale, or the fast one for methods without proofs.
+            few: whether to certify `scale.few` images, where most of them take the whole time limit.
         """
-        return self.certification_files(network, stages).read()
+        files = self.certification_files(network, stages, few=few)
+        return files.read().only(np.arange(len(self.images(self.run(network), self._certified(few))[1])))
 
-    def certification_files(self, network: NetworkOf, stages: str | None = None) -> CertificationFiles:
-        """The same, as files."""
+    def certification_files(
+        self, network: NetworkOf, stages: str | None = None, *, few: bool = False
+    ) -> CertificationFiles:
+        """The same, as files; they may have records of more images."""
         run = self.run(network)
         stages = stages or ("fast" if network.method in UNCERTIFIED else self.scale.stages)
-        x, y = self.images(run, self.scale.certified)
+        x, y = self.images(run, self._certified(few))
         files = run.folder.certification(f"{run.recipe.threat.name}-{run.recipe.threat.eps:.10g}-{stages}")
         if len(files.read()) < len(x):
             self._begin(f"certify {run.recipe.name}, {stages}", network)
@@ -230,6 +235,9 @@ class Networks:
         if len(files.read()) < len(x):
             raise NotInTimeError(f"the certification of {run.recipe.name} is not complete")
         return files
+
+    def _certified(self, few: bool) -> int | None:
+        return self.scale.few if few else self.scale.certified
 
     def analysis(
         self, network: NetworkOf, asked: Analysis, *, eps: float | None = None, samples: int | None = None

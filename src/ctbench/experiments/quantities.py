@@ -73,12 +73,14 @@ class Accuracies(Quantity):
 
     Args:
         stages: the cascade; None is that of the scale.
+        few: whether to certify few images, where most of them take the whole time limit.
     """
 
     stages: str | None = None
+    few: bool = False
 
     def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
-        certification = networks.certification(network, self.stages)
+        certification = networks.certification(network, self.stages, few=self.few)
         return [
             {
                 "natural": 100 * certification.natural_accuracy,

@@ -117,7 +117,7 @@ FIGURES = (
     NetworkFigure(
         number="figure-6",
         networks=varied(SETTING, method="sabr_original", field="method.ratio", name="lambda", values=RATIOS),
-        table=Each(Accuracies()),
+        table=Each(Accuracies(few=True)),
         drawing=Curves(x="lambda", values=("natural", "adversarial", "certified", "deeppoly", "box")),
         claim="as lambda falls, natural accuracy rises and the share that boxes certify falls; "
         "with a complete verifier the best lambda lies inside",

@@ -36,6 +36,7 @@ class NetworkScale:
         splits: the numbers of ReLUs in the classifier of TAPS.
         samples: the number of test images of an analysis; None for all.
         certified: the number of test images that are certified; None for all.
+        few: the same, where a figure has networks that are hard to certify.
         exact: the number of test images for exact programs.
         stages: the cascade of certified networks; those of standard and adversarial training have the fast one.
         timeout: the seconds for each image.
@@ -55,6 +56,7 @@ class NetworkScale:
     splits: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
     samples: int | None = None
     certified: int | None = None
+    few: int | None = None
     exact: int | None = None
     stages: str = "complete"
     timeout: float = 1000.0
@@ -95,6 +97,7 @@ TINY_NETWORKS = NetworkScale(
     splits=(0, 1, 3),
     samples=60,
     certified=60,
+    few=60,
     exact=6,
     stages="fast",
     timeout=2.0,
@@ -115,6 +118,7 @@ SMALL_NETWORKS = NetworkScale(
     splits=(0, 1, 2, 3, 4),
     samples=1000,
     certified=1000,
+    few=200,
     exact=40,
     timeout=5.0,
     points=5,
