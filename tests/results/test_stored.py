@@ -1,12 +1,14 @@
 """Records that stay in their file: the same as in memory, without the memory."""
 
+import os
+import time
 import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, jsonl
+from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict, checking, jsonl
 
 
 def record(index: int, verdict: Verdict = Verdict.CERTIFIED, **more) -> SampleRecord:
@@ -58,6 +60,25 @@ def test_a_file_that_was_edited_after_it_was_opened_is_refused(files):
     files.records.write_bytes(b"".join((third, second, first, *others)))
     with pytest.raises(ValueError, match="sample 7 in place of sample 4: it was edited"):
         list(stored)
+
+
+@pytest.mark.parametrize("seconds", [0, 3600], ids=["just-written", "an-hour-old"])
+def test_a_file_is_checked_once_unless_it_changes(files, monkeypatch, seconds):
+    count = []
+    monkeypatch.setattr(checking, "checksum", lambda record, real=checking.checksum: count.append(1) or real(record))
+    past = time.time() - seconds
+    os.utime(files.records, (past, past))
+    stored, lines = files.open(), 5
+    assert len(count) == lines
+    whole = list(stored)
+    assert len(count) == (lines if seconds else lines + len(stored))
+    assert whole == list(files.read())
+    edited = files.records.read_bytes().replace(b"0.25", b"0.26", 1)
+    files.records.write_bytes(edited)
+    with pytest.raises(ValueError, match=r"byte 0: .*it was edited"):
+        stored[3]
+    with pytest.raises(ValueError, match=r"byte 0: .*it was edited"):
+        list(stored.only(np.array([7])))
 
 
 def test_a_record_takes_a_few_bytes(tmp_path):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ctbench.report.drawings import Curves
-from ctbench.results import Certification, CertificationFiles, Radii, RunFolder, SampleRecord, Verdict
+from ctbench.results import Certification, Radii, RunFolder, SampleRecord, Verdict
 
 Rows = list[dict[str, Any]]
 ACCURACIES = ("certified", "adversarial")
@@ -106,13 +106,13 @@ def _times_of(folder: RunFolder, eps: float | None) -> Rows:
         folder.require()
         at = "" if eps is None else f" at eps {eps:g}"
         raise ValueError(f"{folder.path} has no certification{at}: run ctbench certify first")
-    return [row for files in chosen for row in _over_time(folder, files)]
+    return [row for each in chosen for row in times_of(folder.path.name, each.read_settings(), each.open())]
 
 
-def _over_time(folder: RunFolder, files: CertificationFiles) -> Iterator[dict[str, Any]]:
-    settings, records = files.read_settings(), files.open()
+def times_of(run: str, settings: Mapping[str, Any], records: Certification) -> Iterator[dict[str, Any]]:
+    """The same rows of one certification, with this name of its run."""
     radius = settings["eps"] if isinstance(settings["eps"], int | float) else "by feature"
-    about = {"run": folder.path.name, "setting": f"{settings.get('dataset', '-')}, {settings.get('norm')} eps {radius}"}
+    about = {"run": run, "setting": f"{settings.get('dataset', '-')}, {settings.get('norm')} eps {radius}"}
     decided = np.fromiter(
         ((_seconds(r), r.verdict is Verdict.CERTIFIED) for r in records if r.verdict is not Verdict.UNKNOWN),
         dtype=[("seconds", np.float64), ("proved", np.bool_)],

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ctbench.results.certification import Certification
 from ctbench.results.decimals import decimals
 from ctbench.results.runs import CertificationFiles, RunFolder
 from ctbench.results.verdicts import Verdict
@@ -117,30 +118,40 @@ def _phi(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float | None:
     return (both * neither - only_first * only_second) / math.sqrt(sums) if sums else None
 
 
-def compare_certifications(files: Sequence[CertificationFiles], names: Sequence[str] = ()) -> Agreement:
+def compare_certifications(
+    files: Sequence[CertificationFiles], names: Sequence[str] = (), contents: Sequence[Certification] = ()
+) -> Agreement:
     """The agreement of certifications of the same samples and regions.
 
     Args:
         files: their files.
         names: a name for each; by default the path of its records.
+        contents: the records of each, if they are open already.
 
     Raises:
         FileNotFoundError: a file does not exist.
         ValueError: there are fewer than two, one is damaged, or they differ in data set, norm, eps, threat model or
             samples; the message names the first difference.
     """
-    contents = [_Columns.of(each) for each in files]
-    for one, other in pairwise(contents):
+    read = contents or map(_opened, files)
+    columns = [_Columns.of(each, records) for each, records in zip(files, read, strict=True)]
+    for one, other in pairwise(columns):
         _check_same_settings(one.files, one.settings, other.files, other.settings)
         _check_same_samples(one, other)
     none = np.empty(0, dtype=np.int64)
-    indices, labels = (contents[0].indices, contents[0].labels) if contents else (none, none)
+    indices, labels = (columns[0].indices, columns[0].labels) if columns else (none, none)
     return Agreement(
         names=tuple(names or [str(each.records) for each in files]),
         indices=tuple(indices.tolist()),
         labels=tuple(labels.tolist()),
-        certified=np.array([each.certified for each in contents]),
+        certified=np.array([each.certified for each in columns]),
     )
+
+
+def _opened(files: CertificationFiles) -> Certification:
+    if not files.records.is_file():
+        raise FileNotFoundError(f"there is no file {files.records}")
+    return files.open()
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +166,8 @@ class _Columns:
     certified: NDArray[np.bool_]  # [N]
 
     @classmethod
-    def of(cls, files: CertificationFiles) -> _Columns:
-        if not files.records.is_file():
-            raise FileNotFoundError(f"there is no file {files.records}")
-        settings, certification = files.read_settings(), files.open()
+    def of(cls, files: CertificationFiles, certification: Certification) -> _Columns:
+        settings = files.read_settings()
         size = len(certification)
         labels, certified = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.bool_)
         digests = np.empty(size, dtype="S64")

@@ -95,20 +95,31 @@ class SampleRecord:
         return replace(record, decided_at=source[0], decided_seconds=source[1])
 
     def to_json(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.compare}
+        return {part.name: getattr(self, part.name) for part in IN_FILES}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> SampleRecord:
         """Raises ValueError if the record is not one of a certification, or contradicts itself, and says how."""
-        required = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls) if f.compare}
-        faults = [f"it lacks {name!r}" for name, needed in required.items() if needed and name not in record]
-        faults += [f"it has {name!r}, which is unknown" for name in record if name not in (*required, CHECKSUM, *OLD)]
-        refuse(*faults)
+        lacking, strange = NEEDED - record.keys(), record.keys() - READ
+        refuse(
+            *(f"it lacks {name!r}" for name in sorted(lacking)),
+            *(f"it has {name!r}, which is unknown" for name in sorted(strange)),
+        )
         check(record)
+        return cls.of_checked(record)
+
+    @classmethod
+    def of_checked(cls, record: dict[str, Any]) -> SampleRecord:
+        """The same of a record that was checked before."""
         content = {name: value for name, value in unsealed(record).items() if name not in OLD}
         verdict, why = Verdict(record["verdict"]), record.get("open")
         content |= {"verdict": verdict, "open": None if why is None else Open(why)}
         return cls(**({**content, **_why_open(record)} if verdict is Verdict.UNKNOWN and why is None else content))
+
+
+IN_FILES = [part for part in fields(SampleRecord) if part.compare]
+NEEDED = {part.name for part in IN_FILES if part.default is MISSING and part.default_factory is MISSING}
+READ = {*(part.name for part in IN_FILES), CHECKSUM, *OLD}
 
 
 def _why_open(record: Mapping[str, Any]) -> dict[str, Any]:

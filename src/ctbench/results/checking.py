@@ -198,7 +198,8 @@ def _attempts(value: Any) -> bool:
 
 
 def _one_of(words: Sequence[str]) -> Kind:
-    return ", ".join(words), lambda value: value in list(words)
+    known = [*words]  # of text that JSON may have anything else in the place of, so not a set
+    return ", ".join(words), lambda value: value in known
 
 
 TEXT: Kind = ("a text", lambda value: isinstance(value, str))

@@ -36,7 +36,7 @@ from ctbench.results.certification import Certification, SampleRecord
 from ctbench.results.checking import EARLIER, check_settings, sealed
 from ctbench.results.files import RecordFiles, differences
 from ctbench.results.radii import RadiusFiles
-from ctbench.results.stored import Stored, checked, latest
+from ctbench.results.stored import FileState, Stored, checked, latest
 
 SAMPLES = "samples"  # of settings: the range of samples that were to be certified, [start, stop]
 EFFORT = ("stages", "timeout")  # the settings that another attempt at unknown samples may raise
@@ -64,7 +64,7 @@ class CertificationFiles(RecordFiles):
         return Certification(tuple(records[place] for place in latest(enumerate(records), self.records)[1]))
 
     def open(self) -> Certification:
-        """The same, but the records stay in the file: each takes 8 bytes of memory, and is read when it is asked for.
+        """The same, but the records stay in the file: each takes 16 bytes of memory, and is read when it is asked for.
 
         Raises:
             ValueError: as `read`.
@@ -72,7 +72,8 @@ class CertificationFiles(RecordFiles):
         return Certification(self._stored())
 
     def _stored(self) -> Stored:
-        return Stored(self.records, *latest(self._lines(), self.records))
+        state = FileState.settled(self.records)  # before the first one is read
+        return Stored(self.records, *latest(self._lines(), self.records), state=state)
 
     def _lines(self) -> Iterator[tuple[int, SampleRecord]]:
         """All records, also those that were replaced, each with its first byte."""

@@ -1,13 +1,18 @@
-"""Records that stay in their file: memory holds only where each one begins."""
+"""Records that stay in their file: memory holds only where each one begins.
+
+Each is checked when the file is opened. Later, a record is checked again unless the file is still the same.
+"""
 
 from __future__ import annotations
 
+import os
+import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import eq
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +23,46 @@ from ctbench.results.checking import check_seal
 from ctbench.results.verdicts import Verdict
 
 NEVER = 2**62  # an attempt that no attempt follows
+MOMENTS_NS = 2 * 10**9  # longer than the clock of any file system stands still
+
+
+class FileState(NamedTuple):
+    """What changes when a file is written, unless it was written within the last moments."""
+
+    inode: int
+    size: int
+    written_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileState:
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+    @classmethod
+    def settled(cls, path: Path) -> FileState | None:
+        """The state of a file; None if there is none, or if another write may leave the time of the last one."""
+        if not path.exists():
+            return None
+        state = cls.of(path.stat())
+        return state if time.time_ns() - state.written_ns > MOMENTS_NS else None
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Records in a file, in an order. Each is read and checked whenever it is asked for.
+    """Records in a file, in an order. Each is read whenever it is asked for.
 
     Args:
         path: the file. Lines may be added to it while its records are read.
         indices: the indices of the samples, [N].
         offsets: where their records begin, in bytes, [N]; -1: a record is not in the file.
         missing: gives the records that are not in the file, by their positions.
+        state: that of the file before all its records were checked; None: they are checked again.
     """
 
     path: Path
     indices: NDArray[np.int64]
     offsets: NDArray[np.int64]
     missing: Callable[[int], SampleRecord] | None = None
+    state: FileState | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -46,25 +74,30 @@ class Stored:
 
     def __getitem__(self, position: int) -> SampleRecord:
         with self.path.open("rb") as file:
-            return self._read(file, position)
+            return self._read(file, position, self._reader(file))
 
     def __iter__(self) -> Iterator[SampleRecord]:
         with self.path.open("rb") as file:
+            reader = self._reader(file)
             for position in range(len(self)):
-                yield self._read(file, position)
+                yield self._read(file, position, reader)
 
     def at(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> Stored:
         """Some of the records."""
-        return Stored(self.path, self.indices[positions], self.offsets[positions])
+        return Stored(self.path, self.indices[positions], self.offsets[positions], state=self.state)
 
-    def _read(self, file: BinaryIO, position: int) -> SampleRecord:
+    def _reader(self, file: BinaryIO) -> Callable[[jsonl.Record], SampleRecord]:
+        same = self.state is not None and FileState.of(os.fstat(file.fileno())) == self.state
+        return SampleRecord.of_checked if same else checked
+
+    def _read(self, file: BinaryIO, position: int, reader: Callable[[jsonl.Record], SampleRecord]) -> SampleRecord:
         offset = int(self.offsets[position])
         if offset < 0:
             assert self.missing is not None, "what is not in the file is given"
             return self.missing(position)
         file.seek(offset)
         with jsonl.named(f"{self.path}, byte {offset}"):
-            record = checked(jsonl.parsed(file.readline()))
+            record = reader(jsonl.parsed(file.readline()))
             if record.index != self.indices[position]:
                 raise ValueError(f"sample {record.index} in place of sample {self.indices[position]}: it was edited")
             return record

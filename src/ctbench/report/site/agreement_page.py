@@ -55,7 +55,11 @@ def _groups(subjects: Sequence[Subject]) -> Iterator[list[tuple[Subject, Certifi
 
 
 def _page(members: Sequence[tuple[Subject, Certified]], page: str) -> AgreementPage:
-    agreement = compare_certifications([one.files for _, one in members], [subject.name for subject, _ in members])
+    agreement = compare_certifications(
+        [one.files for _, one in members],
+        [subject.name for subject, _ in members],
+        [one.records for _, one in members],
+    )
     first, name = members[0][1], page.removesuffix(".html")
     title = f"{first.row.dataset}, {first.title}"
     subject = next((one for one, _ in members if not one.images.lacking), members[0][0])

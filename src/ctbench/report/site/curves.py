@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ctbench.report.curves import radius_rows, time_rows
+from ctbench.report.curves import radius_rows, times_of
 from ctbench.report.drawings import rows_csv
 from ctbench.report.site.charts import COLOURS, Chart, Point, Series, chart
 from ctbench.report.site.leaderboard import Setting
@@ -85,13 +85,11 @@ def _told(row: dict[str, Any], x: str, accuracy: str) -> str:
 
 def time_chart(setting: Setting) -> Chart | None:
     """Accuracies over seconds of all runs of a setting; None if no sample was decided."""
-    rows = []
+    rows = list[dict[str, Any]]()
     for entry in setting.entries:
         for subject, one in entry.members:
             if isinstance(one.row.eps, int | float):
-                found = time_rows([subject.folder.path], one.row.eps)
-                norm = f"{one.row.dataset}, {one.row.norm} "
-                rows += [{**row, "run": subject.name} for row in found if row["setting"].startswith(norm)]
+                rows += times_of(subject.name, one.settings, one.records)
     if not rows:
         return None
     name = f"seconds-{setting.name}"
