@@ -41,12 +41,14 @@ def test_report_writes_pages_about_runs_and_packs(succeeds, certified, tmp_path)
         assert words.count('alt="the counterexample of sample') == min(falsified, 12) > 0
         assert words.count('alt="the difference') == min(falsified, 12)
         assert "No test images" not in words
-    assert (
-        "--no-images"
-        in Path(succeeds("report", certified, "--no-images", "--out", "bare").split(":")[0])
-        .with_name("run-run.html")
-        .read_text()
-    )
+    succeeds("report", certified, "--no-images", "--no-samples", "--out", "bare")
+    bare = Path("bare/run-run.html").read_text()
+    assert "--no-images" in bare
+    samples = "run-run-linf-0.1-samples.csv"
+    assert samples in Path("pages/run-run.html").read_text()
+    assert Path("pages/files", samples).is_file()
+    assert samples not in bare
+    assert not Path("bare/files", samples).exists()
 
 
 def test_a_run_and_its_pack_are_shown_once(succeeds, fails, certified):

@@ -45,7 +45,15 @@ def run(args: argparse.Namespace) -> None:
         runs = [each for text in args.subjects for each in _named(text, stack)]
         named = once(runs)
         studies = [Study.read(text) for text in args.subjects if StudyFolder(Path(text)).study.is_file()]
-        index = write(named, args.out, studies=studies, title=args.title, data=data, with_images=not args.no_images)
+        index = write(
+            named,
+            args.out,
+            studies=studies,
+            title=args.title,
+            data=data,
+            with_images=not args.no_images,
+            with_samples=not args.no_samples,
+        )
         for sentence in told(runs, named):
             print(sentence)
     print(f"{index}: a browser opens this file")
@@ -59,6 +67,7 @@ def write(
     title: str,
     data: Path | Data | None = None,
     with_images: bool = True,
+    with_samples: bool = True,
 ) -> Path:
     """Write a report about runs and studies; returns its first page.
 
@@ -67,7 +76,7 @@ def write(
     """
     check_once([path for each in named for path in (each.path, *each.also)])
     check_once([study.path for study in studies])
-    subjects = list(_subjects(named, data, with_images=with_images))
+    subjects = list(_subjects(named, data, with_images=with_images, with_samples=with_samples))
     pages = page_names([study.path.resolve().name for study in studies], "study")
     searched = [
         StudySubject(study=study, name=study.path.resolve().name, page=page, runs=_pages_of(study, named, subjects))
@@ -103,7 +112,9 @@ def _named(text: str, stack: ExitStack) -> list[Named]:
     return [Named(folder=RunFolder(unpacked), path=path, packed=True)]
 
 
-def _subjects(named: Sequence[Named], data: Path | Data | None, *, with_images: bool) -> Iterator[Subject]:
+def _subjects(
+    named: Sequence[Named], data: Path | Data | None, *, with_images: bool, with_samples: bool
+) -> Iterator[Subject]:
     names = [_name(text) for text in names_of([each.path for each in named], _short)]
     pages, views = page_names(names, "run"), _views()
     for each, name, page in zip(named, names, pages, strict=True):
@@ -122,6 +133,7 @@ def _subjects(named: Sequence[Named], data: Path | Data | None, *, with_images: 
                 images=images,
                 views=views,
                 also=tuple(path.name for path in each.also),
+                with_samples=with_samples,
             )
             if each.packed:
                 run_page(subject)  # reads all that pages show

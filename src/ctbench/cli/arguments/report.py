@@ -26,5 +26,8 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("--title", default="Certified training", metavar="T", help="the title (default: %(default)s)")
     command.add_argument("--no-images", action="store_true", help="show no test images; this needs no data")
+    command.add_argument(
+        "--no-samples", action="store_true", help="write no table of all samples of a certification, 70 bytes each"
+    )
     add_data(command)
     add_data_from(command)

@@ -45,7 +45,7 @@ class Part:
     shares: tuple[Share, ...]
     tables: tuple[Table, ...]
     galleries: tuple[Gallery, ...]
-    samples: File  # all records
+    samples: File | None  # all records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class RunPage:
         """The files that the page links to."""
         yield from self.overview.files if self.overview else ()
         yield from (file for file in (self.metrics, self.recipe_file) if file)
-        yield from (part.samples for part in self.parts)
+        yield from (part.samples for part in self.parts if part.samples)
         yield from files_of([*self.training, *self.radii, *self.analyses, *self.corruptions])
 
 
@@ -149,7 +149,6 @@ def _part(subject: Subject, certified: Certified, name: str) -> Part:
     facts += [(key, str(settings[key])) for key in ("threat", "timeout", "precision", "rounding") if key in settings]
     facts += [("stages", ", ".join(map(str, settings["stages"])))] if settings.get("stages") else []
     found = [counterexamples(certified, subject.images), hardest(certified, subject.images)]
-    file = f"{name}-{slug(certified.files.records.stem)}-samples.csv"
     return Part(
         certified=certified,
         anchor=f"certification-{place}",
@@ -157,13 +156,14 @@ def _part(subject: Subject, certified: Certified, name: str) -> Part:
         shares=tuple(_shares(certified.records)),
         tables=(_stages(certified.records), _classes(subject, certified.records)),
         galleries=tuple(gallery for gallery in found if gallery is not None),
-        samples=File(file, rows_csv([_sample(record) for record in certified.records.to_dicts()])),
+        samples=_samples(certified.records, name, slug(certified.files.records.stem)) if subject.with_samples else None,
     )
 
 
-def _sample(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record that are single numbers or texts."""
-    return {key: value for key, value in record.items() if not isinstance(value, dict)}
+def _samples(records: Certification, name: str, place: str) -> File:
+    """The fields of all records that are single numbers or texts."""
+    rows = [{key: value for key, value in one.items() if not isinstance(value, dict)} for one in records.to_dicts()]
+    return File(f"{name}-{place}-samples.csv", rows_csv(rows))
 
 
 def _shares(job: Certification) -> Iterator[Share]:

@@ -111,6 +111,7 @@ class Subject:
         images: its test images.
         views: how to show analyses, by their names.
         also: the names of packs of the same run that were given as well.
+        with_samples: whether its page links to a table of all its samples.
     """
 
     folder: RunFolder
@@ -121,6 +122,7 @@ class Subject:
     images: SampleImages = field(default_factory=SampleImages)
     views: Mapping[str, AnalysisView] = field(default_factory=dict)
     also: tuple[str, ...] = ()
+    with_samples: bool = True
 
     @cached_property
     def certified(self) -> tuple[Certified, ...]:
