@@ -30,7 +30,12 @@ def at_budgets(*axes: Sequence[str], of: Sequence[str] = tuple(IN_BALLS)) -> Cho
     def choice(scale: NetworkScale) -> list[NetworkOf]:
         settings = scale.distinct(*(setting for axis in axes for setting in scale.some(axis)))
         return [
-            NetworkOf(setting, IN_BALLS[title], about={"method": title})
+            NetworkOf(
+                setting,
+                IN_BALLS[title],
+                changes=scale.adversarial if title == "AT" else (),
+                about={"method": title},
+            )
             for setting in settings
             for title in of
             if not (title == "COAP" and setting.startswith("tinyimagenet"))

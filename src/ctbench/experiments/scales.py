@@ -32,6 +32,7 @@ class NetworkScale:
         sweep: changes of trainings that vary a field of a recipe.
         deep: changes of trainings that vary the split of TAPS: a network with several splits.
         shallow: changes of trainings whose worst cases are computed by exact programs.
+        adversarial: changes of adversarial training in balls, with De Bartolomeis et al.
         small_box: changes of SABR where its paper shows a network with a ratio of 0.05.
         splits: the numbers of ReLUs in the classifier of TAPS.
         samples: the number of test images of an analysis; None for all.
@@ -52,6 +53,7 @@ class NetworkScale:
     sweep: tuple[str, ...] = ()
     deep: tuple[str, ...] = ()
     shallow: tuple[str, ...] = ()
+    adversarial: tuple[str, ...] = ()
     small_box: tuple[str, ...] = ()
     splits: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
     samples: int | None = None
@@ -115,6 +117,7 @@ SMALL_NETWORKS = NetworkScale(
     | small_budgets(),
     sweep=("train_samples=20000", "epochs=5", "ramp.end=3", "optimizer.milestones=[4]"),
     deep=('network={"name": "cnn5", "width": 4, "hidden": 64}',),
+    adversarial=('ramp={"name": "linear", "start": 0, "end": 2.5}',),  # at linf 0.3 and 0.4 it learns nothing otherwise
     splits=(0, 1, 2, 3, 4),
     samples=1000,
     certified=1000,
