@@ -100,7 +100,27 @@ def test_several_radii_have_to_be_named():
         found.mean("each", 0.1, x=2.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OfOthers(Analysis):
+    """Measures something else than the samples."""
+
+    name: ClassVar[str] = "of-others"
+    what: str = "one"
+
+    def measure(self, part):
+        return {"one": [measurement({"q": part.x[:1].flatten(1).mean(1)})], "none": [{"q": 1.0}]}[self.what]
+
+
+def test_a_measurement_that_does_not_fit_the_samples_is_never_a_record():
+    with pytest.raises(ValueError, match="'of-others' measured 1 numbers 'q' of 6 samples: `measure` must give one"):
+        OfOthers()(network("mlp"), inputs(6), eps=0.1)
+    with pytest.raises(ValueError, match=r"'of-others' measured a dict: `measure` must return a list of `measurement"):
+        OfOthers(what="none")(network("mlp"), inputs(6), eps=0.1)
+
+
 def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="x is a ndarray and y a ndarray: give tensors"):
+        Utilisation()(network("mlp"), inputs().numpy(), eps=0.1)
     with pytest.raises(ValueError, match="seed is -1"):
         NetworkOnInputs.of(network("mlp"), inputs(), seed=-1)
     with pytest.raises(ValueError, match="label 9 of sample 0 is out of range"):

@@ -53,7 +53,7 @@ def test_batches_count_by_their_size():
 
 
 def test_a_method_is_needed():
-    with pytest.raises(ValueError, match="there is no training method"):
+    with pytest.raises(ValueError, match="method is None: give a training method"):
         GradientAlignment()(network("mlp"), inputs(), labels(), eps=0.1)
     assert cosine(torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])) == pytest.approx(24 / 25)
     frozen = network("mlp")

@@ -53,6 +53,8 @@ def test_taps_shows_its_margins():
 
 def test_a_method_is_needed_and_the_seed_decides():
     model, x, y = network("cnn"), inputs(), labels()
-    with pytest.raises(ValueError, match="there is no training method"):
+    with pytest.raises(ValueError, match="method is None: give a training method"):
         OwnAccuracy()(model, x, y, eps=0.1)
+    with pytest.raises(ValueError, match="method is 'ibp': give a training method"):
+        own_accuracy(model, "ibp", x, y, eps=0.1)
     assert own_accuracy(model, SABR(), x, y, eps=0.1, seed=3) is not None

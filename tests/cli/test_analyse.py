@@ -124,7 +124,8 @@ def test_runs_stand_side_by_side_with_csv_and_figures(succeeds, run, tmp_path):
     names = ["it-fragmentation", "it-states", "it-tightness", "it-box-growth", "it-centres"]
     assert [line for line in out.splitlines() if line.startswith("figures/")] == [f"figures/{n}.svg" for n in names]
     assert all(Path(f"figures/{name}.{kind}").stat().st_size for name in names for kind in ("svg", "csv"))
-    assert "tightness and certified accuracy at eps 0.05, 2 runs: correlation" in out
+    assert "tightness and certified accuracy at eps 0.05, 1 run: correlation -" in out
+    assert "tightness: other was certified at eps 0.05, but not on all 40 samples here: give --samples" in out
     table = list(csv.DictReader(Path("numbers.csv").read_text().splitlines()))
     assert {line["analysis"] for line in table} == set(what.split(","))
     assert {line["run"] for line in table} == {"run", "other"}
@@ -314,7 +315,7 @@ def test_a_figure_needs_something_to_show(succeeds, fails, run, capsys):
     assert status == 2
     assert "no run was certified at the radius of its analysis" in capsys.readouterr().err
     out = succeeds("analyse", run, *QUICK, "--plot", "it.png")
-    assert "tightness has no figure: no run was certified at its radius" in out
+    assert "tightness has no figure: no run was certified on these samples at its radius" in out
     assert Path("it-fragmentation.png").is_file()
 
 

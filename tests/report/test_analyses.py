@@ -92,14 +92,15 @@ def test_correlations_with_certified_and_adversarial_accuracy(tmp_path):
     values = {2: 0.1, 5: 0.5, 8: 0.6}
     results = [
         result(
-            record([Measurement({"own accuracy": value})]),
+            record([Measurement({"own accuracy": value})], stop=10),
             folder=certified(tmp_path / str(share), share),
             run=str(share),
         )
         for share, value in values.items()
     ]
-    results.append(result(record([Measurement({"own accuracy": 1.0})]), folder=tmp_path / "uncertified"))
-    results.append(result(record([Measurement({"own accuracy": 1.0})]), folder=tmp_path / "2", network_digest="other"))
+    whole = record([Measurement({"own accuracy": 1.0})], stop=10)
+    results.append(result(whole, folder=tmp_path / "uncertified"))
+    results.append(result(whole, folder=tmp_path / "2", network_digest="other"))
     pairs = beside_accuracies(results, "own accuracy")
     assert [(p.accuracy, p.accuracies) for p in pairs] == [
         ("certified", (0.2, 0.5, 0.8)),
@@ -109,6 +110,22 @@ def test_correlations_with_certified_and_adversarial_accuracy(tmp_path):
     assert pairs[0].correlation == pytest.approx(0.15 / math.sqrt(0.14 * 0.18))
     assert str(pairs[0]).endswith("3 runs: correlation 0.9449, difference -0.1000 +- 0.1000")
     assert pairs[0].runs == ("2", "5", "8")
+
+
+def test_accuracies_are_those_of_the_samples_of_the_analysis(tmp_path):
+    folder = certified(tmp_path / "run", 3)
+    measured = [Measurement({"own accuracy": 0.5})]
+    few = result(record(measured, start=2, stop=6), folder=folder)
+    (pairs, _) = beside_accuracies([few], "own accuracy")
+    assert pairs.accuracies == (0.25,)  # of the samples 2 to 5 only 2 is certified
+    assert "one,ibp,0.1,0.1,,certified accuracy,0.25,,,4" in as_csv([("own", few)], accuracies=True)
+    assert "certified accuracy" not in as_csv([("own", few)])
+    assert not few.certified_elsewhere(0.1)
+    more = result(record(measured, start=2, stop=12), folder=folder)  # 10 and 11 were not certified
+    assert beside_accuracies([more], "own accuracy") == []
+    assert more.certified_elsewhere(0.1)
+    nowhere = result(record(measured), folder=tmp_path / "uncertified")
+    assert not nowhere.certified_elsewhere(0.1)
 
 
 def test_one_run_has_no_correlation(tmp_path):

@@ -72,7 +72,7 @@ class NetworkOnInputs:
         cls, model: nn.Module, x: Tensor, y: Tensor | None = None, *, first: int = 0, seed: int = 0
     ) -> NetworkOnInputs:
         """Raises UnsupportedLayerError or ValueError if the network, inputs or labels are not suitable."""
-        check_samples(x, x.new_zeros(len(x)) if y is None else y)
+        check_samples(x, x if y is None else y)
         if not 0 <= seed < 2**31:
             raise ValueError(f"seed is {seed!r}: it must be a whole number in [0, 2^31)")
         precisions = Precisions.of(model, x[:1])
@@ -255,7 +255,24 @@ def _record(asked: tuple[Analysis, NetworkOnInputs], threat: Threat, key: Key) -
     begin, part = time.perf_counter(), pair.part(key[1], key[2], threat)
     points = tuple(analysis.measure(part))
     seconds = time.perf_counter() - begin
+    _check(analysis, points, len(part.x))
     yield PartRecord(eps=key[0], start=key[1], stop=key[2], digest=part.digest(), seconds=seconds, points=points)
+
+
+def _check(analysis: Analysis, points: Sequence[Measurement], samples: int) -> None:
+    """Raise ValueError if a measurement of an analysis does not fit the samples, before it is written."""
+    for point in points:
+        if not isinstance(point, Measurement):
+            raise ValueError(
+                f"the analysis {analysis.name!r} measured a {type(point).__name__}: `measure` must return a list of "
+                f"`measurement(...)`"
+            )
+        for name, values in point.values.items():
+            if isinstance(values, Sequence) and len(values) != samples:
+                raise ValueError(
+                    f"the analysis {analysis.name!r} measured {len(values)} numbers {name!r} of {samples} samples: "
+                    f"`measure` must give one number for each sample, or a single number"
+                )
 
 
 def analyses() -> dict[str, type[Analysis]]:

@@ -47,8 +47,8 @@ class GradientAlignment(Analysis):
     attack: attacks.Attack = field(default_factory=lambda: SABR().attack)
 
     def measure(self, part: Part) -> list[Measurement]:
-        if self.method is None:
-            raise ValueError("there is no training method: give one, e.g. GradientAlignment(method=IBP())")
+        if not isinstance(self.method, Method):
+            raise ValueError(f"method is {self.method!r}: give a training method, e.g. GradientAlignment(method=IBP())")
         with torch.enable_grad():  # a graph of its own for each gradient: its norms are made of parameters
             net = part.with_gradients()
             robust = _gradients(part, self.method(net, part.batch(net)).per_sample.mean())

@@ -44,8 +44,8 @@ class OwnAccuracy(Analysis):
     method: Method | None = None
 
     def measure(self, part: Part) -> list[Measurement]:
-        if self.method is None:
-            raise ValueError("there is no training method: give one, e.g. OwnAccuracy(method=TAPS())")
+        if not isinstance(self.method, Method):
+            raise ValueError(f"method is {self.method!r}: give a training method, e.g. OwnAccuracy(method=TAPS())")
         correct = self.method(part.net, part.batch(part.net)).correct
         right = part.net(part.x).argmax(1) == part.y
         return [measurement({"own accuracy": correct.to(torch.float64), "natural accuracy": right.to(torch.float64)})]

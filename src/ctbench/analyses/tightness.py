@@ -165,8 +165,12 @@ def _quotient(small: Tensor, large: Tensor) -> Tensor:
     return (small.clamp(min=LEAST) / large.clamp(min=LEAST)).mean(1)
 
 
-def tightness(model: nn.Module, x: Tensor, y: Tensor, *, at_eps: bool = False, **where: Unpack[Where]) -> Measurements:
+def tightness(
+    model: nn.Module, x: Tensor, y: Tensor | None = None, *, at_eps: bool = False, **where: Unpack[Where]
+) -> Measurements:
     """The quantities "tightness" and "at eps" of each input, [N, *shape], with labels [N]; `where` as for `Analysis`.
+
+    Without labels, the margins are those of the class that the network answers.
 
     Raises ValueError as `Tightness` does.
     """

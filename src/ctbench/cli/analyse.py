@@ -29,6 +29,7 @@ from ctbench.report import analyses as tables
 from ctbench.report import analysis_figures
 from ctbench.report.analyses import Result
 from ctbench.results import AnalysisFiles, RunFolder
+from ctbench.results.decimals import decimals
 from ctbench.training import Recipe, Run, codec
 
 Asked = Analysis | CorruptedTests
@@ -201,6 +202,18 @@ def _show(chosen: dict[str, Asked], results: dict[str, list[Result]]) -> None:
         if layout and layout.kind == "scatter":
             for pairs in tables.beside_accuracies(results[title], layout.quantities[0]):
                 print(pairs)
+            _tell_of_others(title, results[title])
+
+
+def _tell_of_others(title: str, results: list[Result]) -> None:
+    """Say which runs were certified, but on other samples."""
+    for result in results:
+        for eps in result.measurements.radii:
+            if result.certified_elsewhere(eps):
+                print(
+                    f"{title}: {result.labels[0]} was certified at eps {decimals(eps)}, but not on all "
+                    f"{result.measurements.samples(eps)} samples here: give --samples"
+                )
 
 
 def _draw(chosen: dict[str, Asked], results: dict[str, list[Result]], path: Path) -> None:
@@ -215,9 +228,10 @@ def _draw(chosen: dict[str, Asked], results: dict[str, list[Result]], path: Path
             and layout.kind == "scatter"
             and not tables.beside_accuracies(results[title], *layout.quantities)
         ):
-            print(f"{title} has no figure: no run was certified at its radius (ctbench certify)")
+            print(f"{title} has no figure: no run was certified on these samples at its radius (ctbench certify)")
             continue
         place = path if len(drawn) == 1 else path.with_stem(f"{path.stem}-{title}")
         analysis_figures.draw(results[title], layout, title, place)
-        write_whole(place.with_suffix(".csv"), tables.as_csv((title, result) for result in results[title]).encode())
+        numbers = tables.as_csv(((title, result) for result in results[title]), accuracies=layout.kind == "scatter")
+        write_whole(place.with_suffix(".csv"), numbers.encode())
         print(place)

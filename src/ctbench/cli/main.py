@@ -124,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ctbench: error: {' '.join(explained(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interruption:
-        message = str(interruption) or "interrupted; finished results are kept, --resume continues from there"
+        onward = "--resume continues from there" if "resume" in args else "the same command continues from there"
+        message = str(interruption) or f"interrupted; finished results are kept, {onward}"
         print(f"ctbench: {message}", file=sys.stderr)
         return 130
     return status or 0

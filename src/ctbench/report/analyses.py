@@ -17,6 +17,7 @@ from ctbench.results.runs import names_of
 
 LAYER = "layer "  # how the names of quantities of single layers begin
 MOST_PLACES = 12  # a table has no row for the places of an axis with more of them; CSV files and figures have all
+ACCURACIES = ("certified", "adversarial")
 HEADINGS = ("run", "method", "train eps", "eps", "samples")
 
 
@@ -50,15 +51,22 @@ class Result:
         )
 
     def certification(self, eps: float) -> Certification | None:
-        """The certification of this network at a radius with the most records; None if there is none."""
+        """What was certified of this network at a radius, on the samples of the analysis; None unless all were."""
+        return self.measurements.certified(self._certifications(eps), eps)
+
+    def certified_elsewhere(self, eps: float) -> bool:
+        """Whether this network was certified at a radius, but not on all samples of the analysis."""
+        return bool(self._certifications(eps)) and self.certification(eps) is None
+
+    def _certifications(self, eps: float) -> list[Certification]:
         folder = RunFolder(self.folder) if self.folder else None
         certifications = list[Certification]()
         for files in folder.certifications() if folder else []:
             about = files.read_settings()
-            same = all(about.get(name) == self.settings.get(name) for name in ("network_digest", "norm"))
+            same = all(about.get(name) == self.settings.get(name) for name in ("network_digest", "norm", "dataset"))
             if same and about.get("eps") == eps:
                 certifications.append(files.open())
-        return max(certifications, key=len, default=None)
+        return certifications
 
 
 def table(title: str, results: Sequence[Result], x_label: str = "x") -> Grid:
@@ -99,8 +107,11 @@ def _rows(result: Result) -> Iterator[tuple[tuple[str, ...], float | None, dict[
             yield (*result.labels, decimals(eps, 4), str(measurements.samples(eps))), x, means
 
 
-def as_csv(results: Iterable[tuple[str, Result]]) -> str:
-    """A line for each number, of analyses by their titles: mean, standard deviation and error, and sample count."""
+def as_csv(results: Iterable[tuple[str, Result]], *, accuracies: bool = False) -> str:
+    """A line for each number, of analyses by their titles: mean, standard deviation and error, and sample count.
+
+    With `accuracies` there are also those of the samples at this radius, if they were certified.
+    """
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     columns = ("mean", "standard deviation", "standard error", "samples")
@@ -115,6 +126,10 @@ def as_csv(results: Iterable[tuple[str, Result]]) -> str:
                     cells = ["" if number != number else f"{number:.6g}" for number in numbers]
                     place = "" if x is None else f"{x:.6g}"
                     out.writerow([title, *result.labels, f"{eps:.6g}", place, name, *cells, summary.count])
+            if accuracies and (job := result.certification(eps)):
+                for kind in ACCURACIES:
+                    share = f"{getattr(job, f'{kind}_accuracy'):.6g}"
+                    out.writerow([title, *result.labels, f"{eps:.6g}", "", f"{kind} accuracy", share, "", "", len(job)])
     return text.getvalue()
 
 
@@ -150,7 +165,7 @@ class Pairs:
 
 
 def beside_accuracies(results: Sequence[Result], quantity: str) -> list[Pairs]:
-    """A quantity and the accuracies of the runs that were certified at the same radius, radius by radius."""
+    """A quantity and the accuracies of the runs that were certified on its samples at its radius, radius by radius."""
     pairs = list[Pairs]()
     for eps in sorted({eps for result in results for eps in result.measurements.radii}):
         shown = [result for result in results if eps in result.measurements.radii]
@@ -159,7 +174,7 @@ def beside_accuracies(results: Sequence[Result], quantity: str) -> list[Pairs]:
             continue
         runs = tuple(result.labels[0] for result, _ in certified)
         values = tuple(result.measurements.mean(quantity, eps) for result, _ in certified)
-        for kind in ("certified", "adversarial"):
+        for kind in ACCURACIES:
             accuracies = tuple(getattr(job, f"{kind}_accuracy") for _, job in certified)
             pairs.append(Pairs(eps, quantity, kind, runs, values, accuracies))
     return pairs

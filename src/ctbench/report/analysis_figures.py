@@ -120,7 +120,8 @@ def _scatter(results: Sequence[Result], layout: Layout) -> Figure:
     pairs = [pairs for pairs in beside_accuracies(results, quantity) if pairs.accuracy == "certified"]
     if not pairs:
         raise ValueError(
-            "no run was certified at the radius of its analysis: run ctbench certify with this --eps first"
+            "no run was certified at the radius of its analysis, on the same samples: run ctbench certify with this "
+            "--eps and --samples first"
         )
     figure, axes = panels(len(pairs))
     for axis, these in zip(axes, pairs, strict=True):

@@ -10,12 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ctbench.results import jsonl
+from ctbench.results.certification import Certification
 from ctbench.results.checking import CHECKSUM, checksum, sealed, unsealed
 from ctbench.results.decimals import decimals
 from ctbench.results.files import RecordFiles, differences
@@ -88,6 +92,20 @@ class Measurements:
     def samples(self, eps: float | None = None) -> int:
         """The number of samples at a radius."""
         return sum(record.stop - record.start for record in self._at(eps))
+
+    def indices(self, eps: float | None = None) -> NDArray[np.int64]:
+        """The indices of the samples at a radius, ascending."""
+        parts = [np.arange(record.start, record.stop) for record in self._at(eps)]
+        return np.unique(np.concatenate([*parts, np.empty(0, dtype=np.int64)]))
+
+    def certified(self, certifications: Iterable[Certification], eps: float) -> Certification | None:
+        """The records of the samples that were measured at a radius, of the certification that proves most of them.
+
+        None if no certification has all these samples: accuracies of others would not be comparable.
+        """
+        samples = self.indices(eps)
+        there = [job for one in certifications if len(job := one.only(samples)) == len(samples) > 0]
+        return max(there, key=lambda job: job.certified_accuracy, default=None)
 
     def digest(self, eps: float | None = None) -> str:
         """A digest of the samples and their labels at a radius: runs with the same digest were asked about the same."""

@@ -79,7 +79,10 @@ class RecordFiles:
             return True
         if exist != (True, True):
             there, missing = (self.records, self.settings) if exist[0] else (self.settings, self.records)
-            raise ValueError(f"{there} exists, but not {missing.name} next to it: choose another place")
+            raise ValueError(
+                f"{there} exists, but not {missing.name} next to it: restore this file, or remove the other one to "
+                f"begin again, or choose another place (--out)"
+            )
         return False
 
     def _check_name(self) -> None:

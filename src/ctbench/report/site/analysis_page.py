@@ -183,14 +183,14 @@ def _at(one: Analysed, eps: float) -> Analysed:
 
 
 def _certified(subject: Subject, one: Analysed, eps: float) -> float | None:
-    """The certified accuracy of the same network on the same data, at the same radius; of several, on most samples."""
+    """The certified accuracy of the same network on the same samples, at the same radius; None if it is not known."""
     names = ("network_digest", "norm", "dataset")
     same = [
         certified.records
         for certified in subject.certified
         if certified.row.eps == eps and all(certified.settings.get(name) == one.settings.get(name) for name in names)
     ]
-    records = max(same, key=len, default=None)
+    records = one.measurements.certified(same, eps)
     return records.certified_accuracy if records else None
 
 
