@@ -1,5 +1,7 @@
 """Errors of estimates of the worst-case loss: signs, and exact losses against a search over vertices."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -30,6 +32,24 @@ def test_intervals_overestimate_and_pgd_underestimates(loss, seed):
     assert errors.mean("|interval|") == errors.mean("interval") > 0.01
     assert errors.mean("|pgd|") == -errors.mean("pgd")
     assert errors.mean("|taps|") < errors.mean("|interval|")
+
+
+@pytest.mark.parametrize("loss", ["margin", "cross-entropy"])
+def test_a_program_that_misses_what_an_attack_finds_is_an_error(loss, monkeypatch):
+    model, x, y = small()
+    name = "least" if loss == "margin" else "worst_case"
+    real = getattr(worst_case, name)
+
+    def wrong(*arguments, **options):
+        minimum = real(*arguments, **options)
+        if loss == "margin":
+            return replace(minimum, lower=minimum.lower + 5, upper=minimum.upper + 5)
+        raised = [replace(one, lower=one.lower + 5, upper=one.upper + 5) for one in minimum.margins]
+        return replace(minimum, margins=tuple(raised))
+
+    monkeypatch.setattr(worst_case, name, wrong)
+    with pytest.raises(ArithmeticError, match=r"an attack reaches the loss .* at sample \d of a part, and the integer"):
+        loss_errors(model, x, y, eps=0.3, loss=loss)
 
 
 def test_the_exact_loss_is_at_a_point_and_no_point_is_worse():

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from ctbench import load_run, save_onnx
-from ctbench.analyses import Fragmentation, Tightness, fragmentation, own_accuracy, tightness
+from ctbench.analyses import Fragmentation, OwnAccuracy, Tightness, fragmentation, own_accuracy, tightness
 from ctbench.cli import main
+from ctbench.cli.analyse import _of_run
 from ctbench.datasets import Spheres
 from ctbench.methods.ibp import IBP
 from ctbench.methods.taps import TAPS
 from ctbench.networks import MLP
+from ctbench.recipes import recipe
 from ctbench.regions import Linf
 from ctbench.report.analyses import Result
 from ctbench.results import AnalysisFiles, jsonl
@@ -298,6 +300,15 @@ def test_other_places_and_settings_are_refused(succeeds, fails, run):
     assert "was made under other settings (seed was 0, now 1): choose another place (--out)" in message
     (run / "analysed" / "states.json").unlink()
     assert "states.jsonl exists, but not states.json next to it" in fails("analyse", run, "--what", "states")
+
+
+def test_a_scheduled_method_is_that_of_the_end_of_training():
+    trained = recipe("mnist_small_l2_crown_ibp")
+    assert trained.method.beta == 1
+    assert _of_run(OwnAccuracy(), trained).method.beta == trained.final_method.beta == 0
+    assert _of_run(OwnAccuracy(method=IBP()), trained).method == IBP()
+    plain = recipe("digits_ibp")
+    assert plain.final_method == plain.method
 
 
 def test_a_copied_run_keeps_its_records(succeeds, run, monkeypatch):

@@ -203,7 +203,9 @@ def test_records_of_other_trials_are_refused(succeeds, fails, measured, monkeypa
 def test_a_closed_form_writes_its_numbers_its_picture_and_whether_the_claim_holds(succeeds):
     folder = Path("out/sabr/tiny")
     first, *places = succeeds("reproduce", "sabr", "figure-4", *QUICK).splitlines()
-    assert first.startswith("figure-4: the claim holds here: tangent 0.0347, mean radius 0.362 (means; 60 of 60)")
+    assert first.startswith(
+        "figure-4: the claim holds here: tangent 0.0347, mean radius 0.362 (means; so in 60 of 60 rows)"
+    )
     assert places == [f"{folder}/figure-4.csv", f"{folder}/figure-4.txt", f"{folder}/figure-4.png"]
     assert (folder / "figure-4.txt").read_text().startswith("Claim: after a ReLU whose inputs are mostly negative")
     with (folder / "figure-4.csv").open() as file:

@@ -96,10 +96,26 @@ GAPS = [
 ]
 
 
+def test_what_cannot_be_judged_is_said():
+    both = All(Less("y", {"method": "IBP"}, {"method": "SABR"}), Less("w", {"method": "IBP"}, {"method": "SABR"}))
+    assert str(both(ROWS)).startswith("the claim holds here, as far as it can be judged: y is 1 (IBP)")
+    opposite = All(Less("y", {"method": "SABR"}, {"method": "IBP"}), Less("w", {"method": "IBP"}, {"method": "SABR"}))
+    assert str(opposite(ROWS)).startswith("the claim does not hold here: y is 4 (SABR)")
+    assert not Less("y", {"method": "IBP"}, {"method": "SABR"})(ROWS).partly
+
+
+def test_exceptions_of_the_paper_do_not_count():
+    rows = [*ROWS, *OTHER]
+    claim = {"these": {"method": "IBP"}, "than": {"method": "SABR"}}
+    assert not Less("y", **claim)(rows).holds
+    assert Less("y", **claim, but={"setting": "b"})(rows).holds
+    assert not Less("y", **claim, but={"setting": "a"})(rows).holds
+
+
 def test_a_gap_that_widens():
     wide = Widens("error", "eps", {"method": "COAP"}, {"method": "AT"})
     assert str(wide(GAPS)) == (
-        "the claim holds here: the gap in error (COAP over AT) goes from 1 to 2 as eps goes from 0.5 to 1 at a"
+        "the claim holds here: the difference in error (COAP - AT) goes from 1 to 2 as eps goes from 0.5 to 1 at a"
     )
     assert Widens("error", "eps", {"method": "AT"}, {"method": "COAP"})(GAPS).holds is False
     assert wide([{**row, "eps": -row["eps"]} for row in GAPS]).holds is False  # from 2 to 1: above 0, but it shrinks

@@ -88,8 +88,15 @@ class LossErrors(Analysis):
         if not isinstance(part.region, Box):
             raise ValueError(f"the threat model is {part.threat.name}: integer programs take boxes, choose linf")
         estimates = self._estimates(part)
-        worst = self._worst(part)
-        exact = torch.where(worst.isnan(), worst, torch.maximum(worst, estimates["pgd"]))  # to the gap of the program
+        worst, most = self._worst(part)
+        attacked = estimates["pgd"]
+        if bool((attacked > most + 1e-9 * (1 + most.abs())).any()):
+            place = int((attacked - most).nan_to_num(-math.inf).argmax())
+            raise ArithmeticError(
+                f"an attack reaches the loss {float(attacked[place])!r} at sample {place} of a part, and the integer "
+                f"program says that {float(most[place])!r} is the worst: please report this network"
+            )
+        exact = torch.maximum(worst, attacked)  # a point in the gap of the program may be worse than its own one
         errors = {name: estimates[name] - exact for name in ESTIMATES}
         sizes = {f"|{name}|": errors[name].abs() for name in ESTIMATES}
         return [measurement({**errors, **sizes, "exact": exact, "open": worst.isnan().double()})]
@@ -109,26 +116,31 @@ class LossErrors(Analysis):
             "pgd": loss(margins(plain(attacked), part.y)),
         }
 
-    def _worst(self, part: Part) -> Tensor:
-        """The exact worst-case losses, [B]; NaN where the time was not enough."""
+    def _worst(self, part: Part) -> tuple[Tensor, Tensor]:
+        """The worst losses at points that programs found, and upper bounds, [B] each; NaN if time was not enough."""
         graph = part.proof.map(Tensor.cpu)
         box = part.threat.region(part.x.double().cpu()).hull
         spec = margin_rows(part.y.cpu(), graph.classes, dtype=torch.float64)
-        losses = list[Tensor]()
+        losses = list[tuple[Tensor, Tensor]]()
         for index, rows in enumerate(spec):
             one = box.take(torch.tensor([index]))
             losses.append(self._worst_of_one(graph, one, rows, int(part.y[index])))
-        return torch.cat(losses).to(part.x.device)
+        found, most = (torch.cat(side).to(part.x.device) for side in zip(*losses, strict=True))
+        return found, most
 
-    def _worst_of_one(self, graph: Graph, box: Box, rows: Tensor, y: int) -> Tensor:
+    def _worst_of_one(self, graph: Graph, box: Box, rows: Tensor, y: int) -> tuple[Tensor, Tensor]:
         inner = crown.boxes(graph, box)
         if self.loss == "margin":
             minima = [worst_case.least(graph, box, rows, inner, timeout=self.seconds)]
         else:
             minima = list(worst_case.worst_case(graph, box, y, inner, timeout=self.seconds).margins)
         if any(one.status != worst_case.OPTIMAL for one in minima):
-            return torch.full((1,), torch.nan, dtype=torch.float64)
-        return LOSSES[self.loss](torch.tensor([[one.upper for one in minima]], dtype=torch.float64))
+            return 2 * (torch.full((1,), torch.nan, dtype=torch.float64),)
+        loss = LOSSES[self.loss]
+        found, least = (
+            torch.tensor([[getattr(one, side) for one in minima]], dtype=torch.float64) for side in ("upper", "lower")
+        )
+        return loss(found), loss(least)
 
 
 def loss_errors(

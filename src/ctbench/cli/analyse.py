@@ -153,12 +153,12 @@ def _on_corrupted_images(
 
 
 def _of_run(asked: Analysis, recipe: Recipe | None) -> Analysis:
-    """The analysis with the training method of the run, if it takes one and has none."""
+    """The analysis with the training method of the run, as at the end of training, if it takes one and has none."""
     if not any(field.name == "method" for field in fields(asked)) or getattr(asked, "method") is not None:  # noqa: B009
         return asked
     if recipe is None:
         raise ValueError(f"{asked.name} needs a training method: give --set {asked.name}.method=NAME, or a run folder")
-    return replace(asked, method=recipe.method)  # type: ignore[call-arg]
+    return replace(asked, method=recipe.final_method)  # type: ignore[call-arg]
 
 
 def _about(subject: Subject, recipe: Recipe | None) -> dict[str, Any]:

@@ -26,17 +26,20 @@ class Finding:
 
     holds: bool | None  # None: there is nothing to compare
     numbers: str
+    partly: bool = False  # whether a part of the claim has nothing to compare
 
     def __str__(self) -> str:
         if self.holds is None:
             return f"the claim cannot be judged here: {self.numbers}"
-        return f"the claim {'holds' if self.holds else 'does not hold'} here: {self.numbers}"
+        limit = ", as far as it can be judged" if self.partly and self.holds else ""
+        return f"the claim {'holds' if self.holds else 'does not hold'} here{limit}: {self.numbers}"
 
 
 def together(findings: Sequence[Finding]) -> Finding:
-    """Several findings as one, which holds if all of them do."""
+    """Several findings as one, which holds if all of them do that can be judged."""
     judged = [finding.holds for finding in findings if finding.holds is not None]
-    return Finding(all(judged) if judged else None, "; ".join(finding.numbers for finding in findings))
+    partly = len(judged) < len(findings) or any(finding.partly for finding in findings)
+    return Finding(all(judged) if judged else None, "; ".join(finding.numbers for finding in findings), partly)
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,19 @@ class Grouped(ABC):
     Args:
         by: the columns whose values make a group.
         where: the rows that count.
+        but: the rows among them that do not count, e.g. an exception that the paper names.
     """
 
     by: tuple[str, ...] = ("setting",)
     where: Where | None = None
+    but: Where | None = None
 
     def __call__(self, rows: Sequence[Numbers]) -> Finding:
         groups: dict[tuple[Any, ...], list[Numbers]] = {}
+        exceptions = chosen(rows, self.but) if self.but else []
         for row in chosen(rows, self.where or {}):
+            if any(row is one for one in exceptions):
+                continue
             groups.setdefault(tuple(row.get(name) for name in self.by), []).append(row)
         return together([self._named(key, self.judge(group)) for key, group in groups.items()] or [_NOTHING])
 
@@ -80,7 +88,7 @@ class Grouped(ABC):
             for name, value in zip(self.by, key, strict=True)
             if value is not None
         )
-        return Finding(finding.holds, f"{finding.numbers} at {shown}" if shown else finding.numbers)
+        return Finding(finding.holds, f"{finding.numbers} at {shown}" if shown else finding.numbers, finding.partly)
 
 
 _NOTHING = Finding(None, "no row has these numbers")
@@ -125,7 +133,9 @@ class Below(Grouped):
         right = sum(low < high for low, high in usable)
         low, high = (shortly(statistics.fmean(side)) for side in zip(*usable, strict=True))
         text = f"{self.low} {low}, {self.high} {high}"
-        return Finding(right == len(usable), text if len(usable) == 1 else f"{text} (means; {right} of {len(usable)})")
+        return Finding(
+            right == len(usable), text if len(usable) == 1 else f"{text} (means; so in {right} of {len(usable)} rows)"
+        )
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,7 @@ class Rises(Grouped):
 
 @dataclass(frozen=True)
 class Widens(Grouped):
-    """By how much a quantity is larger for some rows than for others: the gap grows along an axis, and is above 0.
+    """A quantity is larger for some rows than for others, and the difference grows along an axis.
 
     Args:
         quantity: its column.
@@ -167,9 +177,9 @@ class Widens(Grouped):
         if len(gaps) < 2:
             return _NOTHING
         (start, first), *_, (stop, last) = gaps
-        names = " over ".join(_shown(where) for where in (self.these, self.than))
-        text = f"the gap in {self.quantity} ({names}) goes from {shortly(first)} to {shortly(last)} as {self.along} "
-        return Finding(last > max(first, 0.0), f"{text}goes from {shortly(start)} to {shortly(stop)}")
+        names = " - ".join(_shown(where) for where in (self.these, self.than))
+        text = f"the difference in {self.quantity} ({names}) goes from {shortly(first)} to {shortly(last)} as "
+        return Finding(last > max(first, 0.0), f"{text}{self.along} goes from {shortly(start)} to {shortly(stop)}")
 
 
 @dataclass(frozen=True)
@@ -217,7 +227,7 @@ class PeaksInside(Grouped):
 
 @dataclass(frozen=True)
 class SuperLinear(Grouped):
-    """A quantity grows faster than in proportion to an axis: at its end d log / d log is above 1."""
+    """A quantity grows faster than in proportion to an axis: somewhere on it d log / d log is above 1."""
 
     quantity: str
     along: str

@@ -26,6 +26,7 @@ from ctbench import zoo
 from ctbench.analyses import Analysis, NetworkOnInputs
 from ctbench.analyses.corrupted_tests import OURS, CorruptedTests
 from ctbench.attacks import adversarial_accuracy
+from ctbench.datasets.published_corruptions import published_kind
 from ctbench.engine import Engine, Here
 from ctbench.experiments.following import Following
 from ctbench.experiments.scales import LARGE_RADII, SMALL_RADII, NetworkScale
@@ -69,6 +70,13 @@ Tell = Callable[[str], None]
 
 class NotInTimeError(ValueError):
     """The time of the command was over before a network was trained, certified or analysed."""
+
+
+def _shown_corruptions(source: str) -> tuple[str, ...]:
+    """The corruptions in figures; none for all of the source. CTBench leaves out snow of CIFAR-10-C (Figure 9)."""
+    if source == OURS or "snow" not in published_kind(source).kinds:
+        return ()
+    return tuple(name for name in published_kind(source).kinds if name != "snow")
 
 
 def _silent(_: str) -> None:
@@ -252,7 +260,7 @@ class Networks:
         """
         run, samples = self.run(network), self.scale.samples if samples is None else samples
         if any(part.name == "method" and getattr(asked, "method") is None for part in fields(asked)):  # noqa: B009
-            asked = replace(asked, method=run.recipe.method)  # type: ignore[call-arg]
+            asked = replace(asked, method=run.recipe.final_method)  # type: ignore[call-arg]
         threat = replace(run.recipe.threat, eps=run.recipe.threat.eps if eps is None else eps)
         x, y = self.images(run, samples)
         pair = NetworkOnInputs.of(run.model, x, y)
@@ -284,7 +292,7 @@ class Networks:
         """
         run = self.run(network)
         source = OURS if self.scale.corruptions == OURS else f"{run.recipe.dataset.name}-c"
-        return CorruptedTests(source=source)(
+        return CorruptedTests(source=source, kinds=_shown_corruptions(source))(
             run,
             root=self.data,
             samples=self.scale.samples,

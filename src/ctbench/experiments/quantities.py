@@ -250,6 +250,8 @@ class LayerGrowth(Quantity):
 class Errors(Quantity):
     """The errors of estimates of the worst-case loss against exact programs: a row for each estimate and image.
 
+    Images whose programs did not end have no row: "open" is their share.
+
     Args:
         own: only the estimate that the network was trained with.
     """
@@ -258,9 +260,12 @@ class Errors(Quantity):
 
     def rows(self, networks: Networks, network: NetworkOf) -> list[Numbers]:
         errors = networks.analysis(network, LossErrors(), samples=networks.scale.exact)
+        undecided = errors.mean("open")
         names = [ESTIMATE[network.method.removesuffix(ORIGINAL)]] if self.own else list(ESTIMATES)
         return [
-            {"estimate": name, "error": error, "|error|": abs(error)} for name in names for error in errors.values(name)
+            {"estimate": name, "error": error, "|error|": abs(error), "open": undecided}
+            for name in names
+            for error in errors.values(name)
         ]
 
 
@@ -340,11 +345,13 @@ class Estimated(Table):
         groups: dict[str, list[NetworkOf]] = {}
         for network in figure:
             groups.setdefault(networks.recipe(network).dataset.title, []).append(network)
-        tables = {name: self.table(networks, group) for name, group in groups.items()}
+        tables = {
+            name: [{**row, "data": name} for row in self.table(networks, group)] for name, group in groups.items()
+        }
         return [*itertools.chain(*tables.values()), *(self._summary(name, rows) for name, rows in tables.items())]
 
     def _summary(self, name: str, rows: list[Numbers]) -> Numbers:
-        summary: Numbers = {"setting": f"{name}, all networks", "networks": len(rows)}
+        summary: Numbers = {"setting": f"{name}, all networks", "data": name, "networks": len(rows)}
         for other in self.of:
             pairs = [(row[self.estimate], row[other]) for row in rows]
             both = [(float(a), float(b)) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float)]

@@ -191,7 +191,10 @@ FIGURES = (
     _table(
         "table-5",
         "cifar10",
-        "adversarial training has the smallest standard and robust error, except FAST-IBP's robust error at linf 8/255",
-        All(*(Lowest(error, "AT", where=HERE) for error in BARS.values)),
+        "adversarial training has the smallest standard and robust error, except the robust error at linf 8/255",
+        All(
+            Lowest("standard error", "AT", where=HERE),
+            Lowest("robust error", "AT", where=HERE, but={"data": "cifar10", "norm": "linf", "eps": 8 / 255}),
+        ),
     ),
 )

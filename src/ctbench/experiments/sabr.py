@@ -20,6 +20,7 @@ from ctbench.report.drawings import Curves, Scatter
 TITLE = "Certified training: small boxes are all you need"
 SETTING = "cifar10_2"  # of all figures that show one network of each method
 RATIOS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+LARGEST = {"setting": "CIFAR-10, eps 8/255"}
 IBP, SABR, PGD, HERE = called("ibp"), called("sabr"), called("pgd"), {"by": "here"}
 
 
@@ -49,8 +50,8 @@ BETTER = All(*(Less(kind, IBP, SABR, where=HERE) for kind in ("natural", "certif
 FIGURES = (
     _published(
         "table-1",
-        "SABR has a higher natural accuracy than l-infinity-distance nets",
-        All(Less("natural", {"method": "l-infinity-distance net"}, {**SABR, **HERE})),
+        "SABR has a higher natural accuracy than l-infinity-distance nets, except on CIFAR-10 at 8/255",
+        All(Less("natural", {"method": "l-infinity-distance net"}, {**SABR, **HERE}, but=LARGEST)),
         SETTINGS[:4],
         ["Müller et al. 2023"],
     ),

@@ -230,6 +230,11 @@ class Recipe:
         return StepSettings(self._scheduled(*values), epoch, number, eps)
 
     @property
+    def final_method(self) -> Method:
+        """The training method with the values that schedules have at their end."""
+        return self._scheduled(*(schedule.end_value for schedule in self.schedules)).method
+
+    @property
     def final_eps(self) -> float:
         """The final radius of training."""
         return self.threat.eps if self.train_eps is None else self.train_eps
