@@ -7,7 +7,8 @@ of Müller et al. and Table 1 of Mao et al. also have the results of others, e.g
 l-infinity-distance nets. `by` says whose network it is, `paper` and `table` where the numbers were read.
 
 CTBench's Table 1 marks the certified accuracy of PGD and EDAC as about 0, because none of the first ten samples was
-certified: there is no value here. Its natural accuracy of standard training holds for all radii of a data set. The
+certified: there is no value here. In the text that was read, its row of PGD on TinyImageNet has 33.41 next to 33.16,
+without a column: this adversarial accuracy is uncertain. Its natural accuracy of standard training holds for all radii of a data set. The
 arXiv versions that papers cite have the names of the later publications, e.g. Müller et al. 2022 that of 2023.
 
     published_result("mnist", "linf", 0.1, "IBP", paper="CTBench").accuracies
