@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Numbers = Mapping[str, Any]
+FEW_LABELS = 4  # as many fit into a panel without hiding its lines
 BINS = 40
 HERE = "here"  # the `by` of rows that were measured; others are published
 
@@ -70,7 +71,7 @@ class Drawing(ABC):
             self.show(axis, group)
             if self.panel:
                 axis.set_title(_cell(key[0]), fontsize=9)
-        _legend(axes[0])
+        _legend(figure, axes[0])
         save(figure, title, path)
 
     def panels(self, groups: Mapping[tuple[Any, ...], list[Numbers]]) -> tuple[Figure, list[Axes]]:
@@ -180,7 +181,7 @@ class Curves(Drawing):
                     "label": name,
                 }
                 axis.plot(xs, ys, style, drawstyle="steps-post" if self.steps else "default", **drawn)
-        axis.set(xlabel=self.x, ylabel=self.values[0] if len(self.values) == 1 else "")
+        axis.set(xlabel=self.x, ylabel=self.values[0] if len(self.values) == 1 else _common(self.values))
         if self.log:
             axis.set(xscale="log", yscale="log")
         elif self.log_x:
@@ -287,9 +288,18 @@ def _labelled(name: str, value: Any) -> str:
     return _cell(value) if isinstance(value, str) else f"{name} {_cell(value)}"
 
 
-def _legend(axis: Axes) -> None:
-    """A legend with each label once, if there are labels."""
+def _common(names: Sequence[str]) -> str:
+    """The last word that several names share, e.g. "error"; "" if they share none."""
+    last = {name.rpartition(" ")[2] for name in names}
+    return last.pop() if len(last) == 1 else ""
+
+
+def _legend(figure: Figure, axis: Axes) -> None:
+    """A legend with each label once, if there are labels: many of them stand below the panels."""
     handles, labels = axis.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
-    if once:
+    if len(once) > FEW_LABELS:
+        columns = 3 * len(figure.axes)
+        figure.legend(once.values(), once.keys(), frameon=False, fontsize=6, loc="outside lower center", ncols=columns)
+    elif once:
         axis.legend(once.values(), once.keys(), frameon=False, fontsize=6)

@@ -8,8 +8,9 @@ l-infinity-distance nets. `by` says whose network it is, `paper` and `table` whe
 
 CTBench's Table 1 marks the certified accuracy of PGD and EDAC as about 0, because none of the first ten samples was
 certified: there is no value here. In the text that was read, its row of PGD on TinyImageNet has 33.41 next to 33.16,
-without a column: this adversarial accuracy is uncertain. Its natural accuracy of standard training holds for all radii of a data set. The
-arXiv versions that papers cite have the names of the later publications, e.g. Müller et al. 2022 that of 2023.
+without a column: this adversarial accuracy is uncertain. Its natural accuracy of standard training holds for all radii
+of a data set. The arXiv versions that papers cite have the names of the later publications, e.g. Müller et al. 2022
+that of 2023.
 
     published_result("mnist", "linf", 0.1, "IBP", paper="CTBench").accuracies
     [result for result in published_results() if result.method == "SortNet"]
