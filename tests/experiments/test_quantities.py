@@ -74,7 +74,8 @@ def test_how_well_a_quantity_estimates_another_over_all_networks_of_a_data_set(s
         for setting, seed in (("mnist_01", 1), ("mnist_01", 2), ("mnist_03", 6))
     ]
     *rows, summary = Estimated(Own(), "own", ("natural", "constant"))(small, networks)
-    assert rows == Own()(small, networks)
+    assert rows == [{**row, "data": "mnist"} for row in Own()(small, networks)]
+    assert summary["data"] == "mnist"
     assert summary["setting"] == "mnist, all networks"
     assert summary["networks"] == 3
     assert summary["correlation with natural"] == pytest.approx(1.0)
