@@ -9,11 +9,12 @@ import pytest
 from ctbench.analyses.box_growth import SHARES, box_growth
 from ctbench.analyses.neurons import neuron_states
 from ctbench.attacks import Evaluation
+from ctbench.datasets.published_corruptions import published_kind
 from ctbench.domains import coap
 from ctbench.experiments import PAPERS, NetworkFigure, NetworkOf, Networks, figures
 from ctbench.experiments.budgets import MORE, SEGMENTS, STAND_IN, keys, tiny_budgets
 from ctbench.experiments.following import Following
-from ctbench.experiments.networks import NotInTimeError
+from ctbench.experiments.networks import NotInTimeError, _shown_corruptions
 from ctbench.experiments.quantities import Each, LayerGrowth, RobustErrors, UnstableNeurons
 from ctbench.experiments.scales import NETWORK_SCALES, SETTINGS, TINY_NETWORKS
 from ctbench.experiments.setting import Setting
@@ -80,7 +81,6 @@ def test_a_figure_has_numbers_a_finding_and_a_picture(name, shared, tmp_path):
     with (tmp_path / f"{figure.number}.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows
-
     assert "no row has these numbers" not in finding.numbers or name in WITHOUT_ALL_NUMBERS
 
 
@@ -115,6 +115,11 @@ def test_few_images_are_the_first_of_the_same_records(tmp_path, order):
     done = {few: networks.certification(ibp, few=few) for few in order}
     assert (len(done[True]), len(done[False])) == (5, 12)
     assert list(done[True]) == list(done[False])[:5]
+
+
+def test_snow_is_left_out_where_it_is_a_corruption():
+    assert set(published_kind("cifar10-c").kinds) - set(_shown_corruptions("cifar10-c")) == {"snow"}
+    assert _shown_corruptions("mnist-c") == _shown_corruptions("ours") == ()
 
 
 @pytest.mark.parametrize("scale", NETWORK_SCALES.values(), ids=lambda scale: scale.name)

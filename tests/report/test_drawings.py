@@ -2,6 +2,7 @@
 
 import pytest
 
+from ctbench.report import drawings
 from ctbench.report.drawings import Bars, Curves, HeatMap, Histogram, Scatter, rows_csv
 
 ROWS = [
@@ -57,6 +58,24 @@ def test_lines_go_through_the_points_and_leave_out_texts():
         [[0.5, 0.5], [1, 1], [2, 2]],
         [[0.5, 1], [1, 2], [2, 4]],
     ]
+
+
+def test_values_with_the_same_last_word_name_the_axis():
+    rows = [{"x": x, "standard error": x, "robust error": 2 * x} for x in (1.0, 2.0)]
+    errors = ("standard error", "robust error")
+    assert shown(Curves(x="x", values=errors), rows).get_ylabel() == "error"
+    assert shown(Curves(x="x", values=(*errors, "x")), rows).get_ylabel() == ""
+
+
+@pytest.mark.parametrize(("methods", "outside"), [(2, False), (3, True)])
+def test_a_long_legend_stands_below_the_panels(methods, outside, tmp_path, monkeypatch):
+    rows = [{"method": str(number), "x": x, "y": x + number, "z": x} for number in range(methods) for x in (1.0, 2.0)]
+    figures = []
+    monkeypatch.setattr(drawings, "save", lambda figure, title, path: figures.append(figure))
+    Curves(x="x", values=("y", "z"), series=("method",), panel=None).draw(rows, "title", tmp_path / "it.png")
+    (figure,) = figures
+    assert bool(figure.legends) is outside
+    assert (figure.axes[0].get_legend() is None) is outside
 
 
 def test_published_marks_are_hollow():

@@ -50,6 +50,7 @@ def _largest_violation(margins: Tensor) -> Tensor:
     return -margins.amin(1)
 
 
+ROUNDING = 1e-9  # of the loss at a point, which is computed in double precision
 LOSSES: dict[Loss, Callable[[Tensor], Tensor]] = {"margin": _largest_violation, "cross-entropy": robust_cross_entropy}
 
 
@@ -66,6 +67,7 @@ class LossErrors(Analysis):
     Raises:
         ValueError: an option is out of range; when called, if the regions are not boxes, or the network is not
             piecewise linear.
+        ContradictionError: when called, if an attack finds a larger loss than the upper bound of a program.
     """
 
     name: ClassVar[str] = "loss-errors"
@@ -89,14 +91,8 @@ class LossErrors(Analysis):
             raise ValueError(f"the threat model is {part.threat.name}: integer programs take boxes, choose linf")
         estimates = self._estimates(part)
         worst, most = self._worst(part)
-        attacked = estimates["pgd"]
-        if bool((attacked > most + 1e-9 * (1 + most.abs())).any()):
-            place = int((attacked - most).nan_to_num(-math.inf).argmax())
-            raise ArithmeticError(
-                f"an attack reaches the loss {float(attacked[place])!r} at sample {place} of a part, and the integer "
-                f"program says that {float(most[place])!r} is the worst: please report this network"
-            )
-        exact = torch.maximum(worst, attacked)  # a point in the gap of the program may be worse than its own one
+        _check_attacks(estimates["pgd"], most)
+        exact = torch.maximum(worst, estimates["pgd"])  # the attack may find a worse point in the gap of the program
         errors = {name: estimates[name] - exact for name in ESTIMATES}
         sizes = {f"|{name}|": errors[name].abs() for name in ESTIMATES}
         return [measurement({**errors, **sizes, "exact": exact, "open": worst.isnan().double()})]
@@ -117,7 +113,7 @@ class LossErrors(Analysis):
         }
 
     def _worst(self, part: Part) -> tuple[Tensor, Tensor]:
-        """The worst losses at points that programs found, and upper bounds, [B] each; NaN if time was not enough."""
+        """The worst losses that programs found at points, and their upper bounds, [B] each; NaN if time ran out."""
         graph = part.proof.map(Tensor.cpu)
         box = part.threat.region(part.x.double().cpu()).hull
         spec = margin_rows(part.y.cpu(), graph.classes, dtype=torch.float64)
@@ -129,18 +125,27 @@ class LossErrors(Analysis):
         return found, most
 
     def _worst_of_one(self, graph: Graph, box: Box, rows: Tensor, y: int) -> tuple[Tensor, Tensor]:
+        """The two losses of one input, [1] each, on the CPU, where programs are solved; rows [K-1, K]."""
         inner = crown.boxes(graph, box)
         if self.loss == "margin":
             minima = [worst_case.least(graph, box, rows, inner, timeout=self.seconds)]
         else:
             minima = list(worst_case.worst_case(graph, box, y, inner, timeout=self.seconds).margins)
         if any(one.status != worst_case.OPTIMAL for one in minima):
-            return 2 * (torch.full((1,), torch.nan, dtype=torch.float64),)
-        loss = LOSSES[self.loss]
-        found, least = (
-            torch.tensor([[getattr(one, side) for one in minima]], dtype=torch.float64) for side in ("upper", "lower")
+            return rows.new_full((1,), torch.nan), rows.new_full((1,), torch.nan)
+        found, least = (rows.new_tensor([[getattr(one, side) for one in minima]]) for side in ("upper", "lower"))
+        return LOSSES[self.loss](found), LOSSES[self.loss](least)
+
+
+def _check_attacks(attacked: Tensor, most: Tensor) -> None:
+    """Raise ContradictionError if an attack's loss, [B], is above its proved upper bound, [B]; NaN bounds nothing."""
+    above = attacked > most + ROUNDING * (1 + most.abs())
+    if bool(above.any()):
+        place = int(above.int().argmax())
+        raise worst_case.ContradictionError(
+            f"an attack reaches the loss {float(attacked[place])!r} at sample {place} of a part, and the integer "
+            f"program says that {float(most[place])!r} is the worst: this is an error of the library"
         )
-        return loss(found), loss(least)
 
 
 def loss_errors(

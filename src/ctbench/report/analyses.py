@@ -7,17 +7,18 @@ import io
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ctbench.report.grid import Grid
 from ctbench.results import AnalysisFiles, Certification, Measurements, RunFolder
+from ctbench.results.certification import ROBUST_ACCURACIES
 from ctbench.results.decimals import decimals
 from ctbench.results.runs import names_of
 
 LAYER = "layer "  # how the names of quantities of single layers begin
 MOST_PLACES = 12  # a table has no row for the places of an axis with more of them; CSV files and figures have all
-ACCURACIES = ("certified", "adversarial")
 HEADINGS = ("run", "method", "train eps", "eps", "samples")
 
 
@@ -59,13 +60,18 @@ class Result:
         return bool(self._certifications(eps)) and self.certification(eps) is None
 
     def _certifications(self, eps: float) -> list[Certification]:
+        return [job for radius, job in self._certified if radius == eps]
+
+    @cached_property
+    def _certified(self) -> list[tuple[Any, Certification]]:
+        """The radii and the records of all certifications of this network on its data."""
         folder = RunFolder(self.folder) if self.folder else None
-        certifications = list[Certification]()
+        certifications = list[tuple[Any, Certification]]()
         for files in folder.certifications() if folder else []:
             about = files.read_settings()
             same = all(about.get(name) == self.settings.get(name) for name in ("network_digest", "norm", "dataset"))
-            if same and about.get("eps") == eps:
-                certifications.append(files.open())
+            if same:
+                certifications.append((about.get("eps"), files.open()))
         return certifications
 
 
@@ -127,7 +133,7 @@ def as_csv(results: Iterable[tuple[str, Result]], *, accuracies: bool = False) -
                     place = "" if x is None else f"{x:.6g}"
                     out.writerow([title, *result.labels, f"{eps:.6g}", place, name, *cells, summary.count])
             if accuracies and (job := result.certification(eps)):
-                for kind in ACCURACIES:
+                for kind in ROBUST_ACCURACIES:
                     share = f"{getattr(job, f'{kind}_accuracy'):.6g}"
                     out.writerow([title, *result.labels, f"{eps:.6g}", "", f"{kind} accuracy", share, "", "", len(job)])
     return text.getvalue()
@@ -174,7 +180,7 @@ def beside_accuracies(results: Sequence[Result], quantity: str) -> list[Pairs]:
             continue
         runs = tuple(result.labels[0] for result, _ in certified)
         values = tuple(result.measurements.mean(quantity, eps) for result, _ in certified)
-        for kind in ACCURACIES:
+        for kind in ROBUST_ACCURACIES:
             accuracies = tuple(getattr(job, f"{kind}_accuracy") for _, job in certified)
             pairs.append(Pairs(eps, quantity, kind, runs, values, accuracies))
     return pairs

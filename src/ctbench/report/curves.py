@@ -18,12 +18,12 @@ import numpy as np
 
 from ctbench.report.drawings import Curves
 from ctbench.results import Certification, Radii, RunFolder, SampleRecord, Verdict
+from ctbench.results.certification import ROBUST_ACCURACIES
 
 Rows = list[dict[str, Any]]
-ACCURACIES = ("certified", "adversarial")
 MOST = 200  # points of a curve over seconds
-OVER_RADII = Curves(x="eps", values=ACCURACIES, series=("run",))
-OVER_SECONDS = Curves(x="seconds", values=ACCURACIES, series=("run",), log_x=True, steps=True, marker="")
+OVER_RADII = Curves(x="eps", values=ROBUST_ACCURACIES, series=("run",))
+OVER_SECONDS = Curves(x="seconds", values=ROBUST_ACCURACIES, series=("run",), log_x=True, steps=True, marker="")
 
 
 def radius_rows(folders: Iterable[Path]) -> Rows:
@@ -110,7 +110,7 @@ def _times_of(folder: RunFolder, eps: float | None) -> Rows:
 
 
 def times_of(run: str, settings: Mapping[str, Any], records: Certification) -> Iterator[dict[str, Any]]:
-    """The same rows of one certification, with this name of its run."""
+    """The rows of `time_rows` for one certification: the name of its run, its settings and its records."""
     radius = settings["eps"] if isinstance(settings["eps"], int | float) else "by feature"
     about = {"run": run, "setting": f"{settings.get('dataset', '-')}, {settings.get('norm')} eps {radius}"}
     decided = np.fromiter(

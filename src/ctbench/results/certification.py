@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key")
 COMPACT = ("label", "prediction", "verdict", "open", "stage", "bound", "seconds")  # columns of `to_pandas`
+ROBUST_ACCURACIES = ("certified", "adversarial")  # the bounds of robust accuracy from below and from above
 OLD = ("late",)  # fields of earlier records, which are read and no longer written
 
 
@@ -110,7 +111,7 @@ class SampleRecord:
 
     @classmethod
     def of_checked(cls, record: dict[str, Any]) -> SampleRecord:
-        """The same of a record that was checked before."""
+        """The record of a line that was checked before: nothing is checked again."""
         content = {name: value for name, value in unsealed(record).items() if name not in OLD}
         verdict, why = Verdict(record["verdict"]), record.get("open")
         content |= {"verdict": verdict, "open": None if why is None else Open(why)}

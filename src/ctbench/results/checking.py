@@ -198,7 +198,7 @@ def _attempts(value: Any) -> bool:
 
 
 def _one_of(words: Sequence[str]) -> Kind:
-    known = [*words]  # of text that JSON may have anything else in the place of, so not a set
+    known = [*words]  # not a set: a value that was read may be a list, which has no hash
     return ", ".join(words), lambda value: value in known
 
 

@@ -23,11 +23,11 @@ from ctbench.results.checking import check_seal
 from ctbench.results.verdicts import Verdict
 
 NEVER = 2**62  # an attempt that no attempt follows
-MOMENTS_NS = 2 * 10**9  # longer than the clock of any file system stands still
+LATELY_NS = 3 * 10**9  # file systems round times, the coarsest to 2 seconds
 
 
 class FileState(NamedTuple):
-    """What changes when a file is written, unless it was written within the last moments."""
+    """By what a file that was written again differs from before."""
 
     inode: int
     size: int
@@ -39,11 +39,11 @@ class FileState(NamedTuple):
 
     @classmethod
     def settled(cls, path: Path) -> FileState | None:
-        """The state of a file; None if there is none, or if another write may leave the time of the last one."""
+        """The state of a file; None if there is no file, or it was written so lately that its time may not change."""
         if not path.exists():
             return None
         state = cls.of(path.stat())
-        return state if time.time_ns() - state.written_ns > MOMENTS_NS else None
+        return state if time.time_ns() - state.written_ns > LATELY_NS else None
 
 
 @dataclass(frozen=True, eq=False)
