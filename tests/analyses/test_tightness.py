@@ -109,3 +109,8 @@ def test_radii_are_clipped_with_the_data_range():
 def test_other_regions_are_refused():
     with pytest.raises(ValueError, match="the threat model is l2: tightness divides radii of boxes"):
         tightness(network("mlp"), inputs(), labels(), threat=L2(eps=0.1))
+
+
+def test_margins_without_radii_have_no_tightness():
+    with pytest.raises(ValueError, match="eps is 0: the radii of margins are 0"):
+        tightness(network("mlp"), inputs(), labels(), eps=0.0)

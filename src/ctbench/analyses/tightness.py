@@ -133,7 +133,7 @@ class Tightness(Analysis):
         at_eps: also divide the radii of the network's own margins, by CROWN and by intervals.
 
     Raises:
-        ValueError: when called, if the regions are not boxes.
+        ValueError: when called, if the regions are not boxes, or eps is 0.
     """
 
     name: ClassVar[str] = "tightness"
@@ -143,6 +143,8 @@ class Tightness(Analysis):
     def measure(self, part: Part) -> list[Measurement]:
         if not isinstance(part.region, Box):
             raise ValueError(f"the threat model is {part.threat.name}: tightness divides radii of boxes, take linf")
+        if part.threat.eps == 0:
+            raise ValueError("eps is 0: the radii of margins are 0, and have no quotient, give a radius above 0")
         parts = part.split(2 * crown.footprint(part.net, 2 * part.spec.shape[1]))
         return [measurement(joined([self._quotients(some) for some in parts]))]
 

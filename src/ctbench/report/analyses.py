@@ -13,6 +13,7 @@ from typing import Any
 
 from ctbench.report.grid import Grid
 from ctbench.results import AnalysisFiles, Certification, Measurements, RunFolder
+from ctbench.results.analysed import COMPARABLE
 from ctbench.results.certification import ROBUST_ACCURACIES
 from ctbench.results.decimals import decimals
 from ctbench.results.runs import names_of
@@ -69,7 +70,7 @@ class Result:
         certifications = list[tuple[Any, Certification]]()
         for files in folder.certifications() if folder else []:
             about = files.read_settings()
-            same = all(about.get(name) == self.settings.get(name) for name in ("network_digest", "norm", "dataset"))
+            same = all(about.get(name) == self.settings.get(name) for name in COMPARABLE)
             if same:
                 certifications.append((about.get("eps"), files.open()))
         return certifications

@@ -25,6 +25,7 @@ from ctbench.results.decimals import decimals
 from ctbench.results.files import RecordFiles, differences
 
 Values = float | Sequence[float | None]
+COMPARABLE = ("network_digest", "norm", "dataset")  # settings that an analysis and a certification share
 NEEDED = ("eps", "start", "stop", "digest", "seconds", "points")
 
 

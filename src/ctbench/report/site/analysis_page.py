@@ -16,6 +16,7 @@ from ctbench.report.site.measured import Analysed
 from ctbench.report.site.subjects import Subject, page_names
 from ctbench.report.site.tables import Cell, File, Table, files_of, number, percent, table, text
 from ctbench.results import Measurements
+from ctbench.results.analysed import COMPARABLE
 from ctbench.results.decimals import decimals
 
 METHOD = "method"  # the option of an analysis that is the training method of its run
@@ -184,11 +185,11 @@ def _at(one: Analysed, eps: float) -> Analysed:
 
 def _certified(subject: Subject, one: Analysed, eps: float) -> float | None:
     """The certified accuracy of the same network on the same samples, at the same radius; None if it is not known."""
-    names = ("network_digest", "norm", "dataset")
     same = [
         certified.records
         for certified in subject.certified
-        if certified.row.eps == eps and all(certified.settings.get(name) == one.settings.get(name) for name in names)
+        if certified.row.eps == eps
+        and all(certified.settings.get(name) == one.settings.get(name) for name in COMPARABLE)
     ]
     records = one.measurements.certified(same, eps)
     return records.certified_accuracy if records else None
