@@ -58,7 +58,7 @@ ON_THE_CPU = {
 # files with a few such places: how many, and why
 FEW = {
     "analyses/box_growth.py": (1, "the bins of a histogram, whose values are moved to the CPU"),
-    "analyses/loss_errors.py": (3, "integer programs are built and solved by the CPU, of a copy of the network there"),
+    "analyses/loss_errors.py": (1, "integer programs are built and solved by the CPU, of a copy of the network there"),
     "graph/builder.py": (2, OPEN),
     "graph/comparisons.py": (1, TRACED),
     "graph/ops/activations.py": (2, TRACED),
