@@ -280,6 +280,7 @@ def test_segments_differ_between_seeds_and_are_nested_in_k(tmp_path):
     }
     assert all(recipe.seed == recipe.threat.seed for recipe in shown)
     assert {(recipe.method.name, recipe.train_samples, recipe.epochs) for recipe in shown} == {
-        ("line-search", 2000, 3), ("coap", 2000, 3),
+        ("line-search", 5000, 3), ("coap", 5000, 3),
     }  # fmt: skip
+    assert all(recipe.method.attack.points == 21 for recipe in shown if recipe.method.name == "line-search")
     assert all(recipe.method.projections is None for recipe in shown if recipe.method.name == "coap")

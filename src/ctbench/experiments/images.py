@@ -48,11 +48,12 @@ def on_segments(dataset: str, *of: str) -> Choice:
     """Each of some methods on segments along k directions, with several seeds."""
 
     def choice(scale: NetworkScale) -> list[NetworkOf]:
+        own = {"AT": scale.line_search}
         return [
             NetworkOf(
                 f"{dataset}-segments",
                 ON_SEGMENTS[title],
-                changes=(f"threat.count={count}", f"threat.seed={seed}", f"seed={seed}"),
+                changes=(*own.get(title, ()), f"threat.count={count}", f"threat.seed={seed}", f"seed={seed}"),
                 about={"method": title, "k": count, "seed": seed},
             )
             for title in of

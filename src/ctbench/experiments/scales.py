@@ -33,6 +33,7 @@ class NetworkScale:
         deep: changes of trainings that vary the split of TAPS: a network with several splits.
         shallow: changes of trainings whose worst cases are computed by exact programs.
         adversarial: changes of adversarial training in balls, with De Bartolomeis et al.
+        line_search: the same on segments.
         small_box: changes of SABR where its paper shows a network with a ratio of 0.05.
         splits: the numbers of ReLUs in the classifier of TAPS.
         samples: the number of test images of an analysis; None for all.
@@ -54,6 +55,7 @@ class NetworkScale:
     deep: tuple[str, ...] = ()
     shallow: tuple[str, ...] = ()
     adversarial: tuple[str, ...] = ()
+    line_search: tuple[str, ...] = ()
     small_box: tuple[str, ...] = ()
     splits: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
     samples: int | None = None
@@ -118,6 +120,7 @@ SMALL_NETWORKS = NetworkScale(
     sweep=("train_samples=20000", "epochs=5", "ramp.end=3", "optimizer.milestones=[4]"),
     deep=('network={"name": "cnn5", "width": 4, "hidden": 64}',),
     adversarial=('ramp={"name": "linear", "start": 0, "end": 2.5}',),  # at linf 0.3 and 0.4 it learns nothing otherwise
+    line_search=("method.attack.points=21",),
     splits=(0, 1, 2, 3, 4),
     samples=1000,
     certified=1000,
