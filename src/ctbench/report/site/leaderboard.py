@@ -15,7 +15,7 @@ from ctbench.report.intervals import Spread
 from ctbench.report.scatter import ACCURACIES
 from ctbench.report.site.charts import Chart, Point, Series, chart, percents
 from ctbench.report.site.subjects import Certified, Subject, page_names, settings_of
-from ctbench.report.site.tables import Cell, Line, Remark, Table, count, percent, text
+from ctbench.report.site.tables import Cell, Line, Remark, Table, count, mean, percent, text
 from ctbench.results import PublishedResult, Verdict, published_results
 from ctbench.results.decimals import decimals
 
@@ -232,10 +232,7 @@ def _runs(entry: Entry) -> Cell:
 
 
 def _mean(entry: Entry, rivals: Sequence[Entry], accuracy: str) -> Cell:
-    spread = entry.spread(accuracy)
-    others = [other.spread(accuracy) for other in rivals if other is not entry]
-    shown = f"{spread.mean:.2f}" + ("" if spread.half is None else f" ± {spread.half:.2f}")
-    return Cell(text=shown, value=spread.mean, bold=bool(others) and all(map(spread.is_above, others)))
+    return mean(entry.spread(accuracy), [other.spread(accuracy) for other in rivals if other is not entry])
 
 
 def _time(seconds: float | None) -> Cell:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ctbench.report.formats import as_csv, as_latex, as_markdown
 from ctbench.report.grid import NOTHING, Bold
+from ctbench.report.intervals import Spread
 
 FILES = "files"  # the folder of tables and other files
 TITLES = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX", "json": "JSON"}
@@ -82,6 +83,14 @@ def percent(share: float | None, *, bar: bool = False) -> Cell:
     if share is None:
         return Cell(text=NOTHING)
     return Cell(text=f"{100 * share:.2f}", value=100 * share, share=share if bar else None)
+
+
+def mean(spread: Spread | None, others: Sequence[Spread] = ()) -> Cell:
+    """A mean with half the width of its interval, bold if the interval lies above those of all others."""
+    if spread is None:
+        return Cell(text=NOTHING)
+    shown = f"{spread.mean:.2f}" + ("" if spread.half is None else f" ± {spread.half:.2f}")
+    return Cell(text=shown, value=spread.mean, bold=bool(others) and all(map(spread.is_above, others)))
 
 
 def count(number: int) -> Cell:

@@ -17,6 +17,7 @@ from ctbench.report.site.corruption_page import compared_corruptions
 from ctbench.report.site.curves import radius_charts, time_chart
 from ctbench.report.site.leaderboard import Setting, colours, front_chart, leaderboard, published_table, settings
 from ctbench.report.site.run_page import run_page
+from ctbench.report.site.studies_page import studies_tables
 from ctbench.report.site.study_page import StudySubject, study_page
 from ctbench.report.site.subjects import Subject
 from ctbench.report.site.tables import FILES, File, Table, files_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 LIST = "report.json"  # the names of all files of a report
+STUDIES = "studies.html"
 FORMAT = "ctbench report 1"
 OURS = re.compile(rf"(?:{FILES}/)?[a-z0-9][a-z0-9.-]*\.(?:html|csv|md|tex|json)")  # the names of files that we write
 
@@ -149,7 +151,7 @@ def report_files(subjects: Sequence[Subject], studies: Sequence[StudySubject], t
     menu = [("Leaderboard", "index.html"), ("Fronts and curves", "curves.html")]
     menu += [("Agreements", "agreements.html")] if agreements else []
     menu += [("Analyses", "analyses.html")] if analyses or corruptions else []
-    menu += [(f"Study: {study.name}", study.page) for study in studies]
+    menu += [("Studies", STUDIES)] if len(studies) > 1 else [(f"Study: {study.name}", study.page) for study in studies]
     about = {
         "title": title,
         "pages": menu,
@@ -170,6 +172,10 @@ def report_files(subjects: Sequence[Subject], studies: Sequence[StudySubject], t
         run = run_page(subject)
         pages.add(subject.page, "run.html", run=run)
         pages.link(*run.files)
+    if len(studies) > 1:
+        tables = studies_tables(studies)
+        pages.add(STUDIES, STUDIES, tables=tables)
+        pages.link(*files_of(tables))
     for study in studies:
         searched = study_page(study)
         pages.add(study.page, "study.html", study=searched)
