@@ -92,3 +92,12 @@ def test_cells_of_a_heat_map_have_their_numbers():
 def test_csv_has_all_columns_and_leaves_missing_cells_empty():
     text = rows_csv([{"method": "IBP", "y": 1 / 3}, {"method": "a, b", "z": None, "w": 2}])
     assert text == 'method,y,z,w\nIBP,0.333333,,\n"a, b",,,2\n'
+
+
+def test_bars_are_standard_errors_of_several_rows():
+    rows = [{"x": 1.0, "y": 2.0}, {"x": 1.0, "y": 4.0}, {"x": 1.0, "y": 6.0}, {"x": 2.0, "y": 5.0}]
+    (bars,) = shown(Curves(x="x", values=("y",), errors=True), rows).collections
+    ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+    assert ends == [pytest.approx([4 - 2 / 3**0.5, 4 + 2 / 3**0.5]), [5, 5]]
+    assert not shown(Curves(x="x", values=("y",)), rows).collections
+    assert not shown(Curves(x="x", values=("y",), errors=True), rows[-1:]).collections

@@ -65,8 +65,8 @@ def on_segments(dataset: str, *of: str) -> Choice:
 
 
 def curves(x: str, values: Sequence[str], panel: str | None = None) -> Drawing:
-    """Quantities over an axis, a colour for each method."""
-    return Curves(x=x, values=tuple(values), series=("method",), panel=panel)
+    """Quantities over an axis, a colour for each method, with standard errors over the seeds."""
+    return Curves(x=x, values=tuple(values), series=("method",), panel=panel, errors=True)
 
 
 def gap(number: str, networks: Choice, along: str, claim: str) -> NetworkFigure:

@@ -96,6 +96,12 @@ def _mean(rows: Sequence[Numbers], column: str) -> float:
     return statistics.fmean(values) if values else math.nan
 
 
+def _standard_error(rows: Sequence[Numbers], column: str) -> float:
+    """The standard error of the mean, s / sqrt(n); 0 for a single row."""
+    values = [row[column] for row in rows if isinstance(row.get(column), int | float)]
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bars(Drawing):
     """Groups of bars.
@@ -155,6 +161,7 @@ class Curves(Drawing):
         log: whether both axes are logarithmic.
         log_x: whether the axis of x is.
         steps: whether a height stays until the next x.
+        errors: whether bars show the standard error of a mean of several rows, e.g. over seeds.
     """
 
     x: str
@@ -163,17 +170,18 @@ class Curves(Drawing):
     log: bool = False
     log_x: bool = False
     steps: bool = False
+    errors: bool = False
     marker: str = "."
 
     def show(self, axis: Axes, rows: Sequence[Numbers]) -> None:
         for number, (key, line) in enumerate(by_columns(rows, self.series).items()):
             for style, value in zip(cycle(STYLES), self.values):
                 places = sorted(by_columns([row for row in line if row.get(self.x) is not None], (self.x,)).items())
-                points = [(place[0], _mean(those, value)) for place, those in places]
-                shown = [(x, y) for x, y in points if not math.isnan(y)]
+                points = [(place[0], _mean(those, value), _standard_error(those, value)) for place, those in places]
+                shown = [point for point in points if not math.isnan(point[1])]
                 name = ", ".join([*(_cell(part) for part in key), *([value] if len(self.values) > 1 else [])])
                 colour = number if self.series else self.values.index(value)
-                xs, ys = [x for x, _ in shown], [y for _, y in shown]
+                xs, ys, bars = ([point[part] for point in shown] for part in range(3))
                 drawn: dict[str, Any] = {
                     "color": f"C{colour % 10}",
                     "marker": self.marker,
@@ -181,6 +189,8 @@ class Curves(Drawing):
                     "label": name,
                 }
                 axis.plot(xs, ys, style, drawstyle="steps-post" if self.steps else "default", **drawn)
+                if self.errors and any(bars):
+                    axis.errorbar(xs, ys, yerr=bars, fmt="none", ecolor=drawn["color"], elinewidth=0.8, capsize=2)
         axis.set(xlabel=self.x, ylabel=self.values[0] if len(self.values) == 1 else _common(self.values))
         if self.log:
             axis.set(xscale="log", yscale="log")
