@@ -11,75 +11,111 @@ from pathlib import Path
 from typing import Any
 
 from ctbench.experiments.networks import TITLES
-from ctbench.report.intervals import Spread
+from ctbench.report.formats import as_markdown
+from ctbench.report.grid import Bold
+from ctbench.report.intervals import Spread, place
 from ctbench.results import Study, TrialRecord
 
 DOCS = Path(__file__).parent
 FOLDER = DOCS / "figures" / "tuned"
-PAGE = DOCS / "tuned_methods.md"
+PAGES = (DOCS / "tuned_methods.md", FOLDER / "README.md")
 RADII = ("0.1", "0.3")
 METHODS = ("ibp", "crown_ibp", "sabr", "taps", "staps", "mtl_ibp", "pgd")
-ACCURACIES = ("natural_accuracy", "adversarial_accuracy", "certified_accuracy")
+ACCURACIES = ("natural", "adversarial", "certified")
 WORDS = {"l1": "L1", "robust_weight": "robust weight", "lr": "learning rate"}
-BLOCK = re.compile(r"(<!-- from the studies: ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+IN_HINDSIGHT = (
+    "method",
+    "certified %, held-out images, `fast`",
+    "certified %, test images, one run, `fast`",
+    "place",
+    "certified %, mean over seeds",
+    "place",
+)
+START, END = "<!-- from the studies: ", "<!-- end -->"
+BLOCK = re.compile(rf"({START}([^\n]+) -->\n)(?:(?!{START}).)*?({END})", re.DOTALL)
 
 Studies = Mapping[str, Study]  # by the title of the method
 
 
 def studies(radius: str) -> Studies:
-    """The finished studies at a radius."""
+    """The studies at a radius.
+
+    Raises:
+        ValueError: one is not finished, or a final run of it failed.
+    """
     folders = {TITLES[method]: FOLDER / f"{radius}-{method}" for method in METHODS}
-    return {title: Study.read(folder) for title, folder in folders.items() if folder.is_dir()}
+    found = {title: Study.read(folder) for title, folder in folders.items() if folder.is_dir()}
+    for study in found.values():
+        if not study.finished or any("error" in result for result in study.results):
+            raise ValueError(f"{study.path} is not finished, or a final run failed: run ctbench tune again")
+    return found
 
 
-def results(of: Studies) -> str:
+def tables() -> dict[str, str]:
+    """The text of each table by its name."""
+    texts = {"all": _list_of_studies()}
+    for radius in RADII:
+        by_method = studies(radius)
+        texts[f"results at {radius}"] = _results(by_method)
+        texts[f"seeds at {radius}"] = _seeds(by_method)
+        texts[f"hindsight at {radius}"] = _hindsight(by_method)
+    return texts
+
+
+def _results(by_method: Studies) -> str:
     """The means over the seeds with their intervals; bold where an interval lies above all others."""
-    spreads = {title: {name: _spread(study, name) for name in ACCURACIES} for title, study in of.items()}
-    lines = ["| method | natural % | adversarial % | certified % | chosen |", "| --- | ---: | ---: | ---: | --- |"]
-    for title, study in of.items():
-        others = [spreads[other] for other in spreads if other != title]
-        cells = [_interval(spreads[title][name], [other[name] for other in others]) for name in ACCURACIES]
-        lines.append(f"| {' | '.join([title, *cells, _in_words(_chosen(study).parameters)])} |")
-    return _text(lines)
+    spreads = {title: [_spread(study, name) for name in ACCURACIES] for title, study in by_method.items()}
+    rows = []
+    for title, study in by_method.items():
+        others = zip(*(spread for other, spread in spreads.items() if other != title), strict=True)
+        rivals = list(others) or [()] * len(ACCURACIES)
+        means = [_interval(own, those) for own, those in zip(spreads[title], rivals, strict=True)]
+        rows.append([title, *means, _in_words(_chosen(study).parameters)])
+    return as_markdown(("method", *(f"{name} %" for name in ACCURACIES), "chosen"), rows, texts=(0, 4))
 
 
-def hindsight(of: Studies) -> str:
+def _seeds(by_method: Studies) -> str:
+    """The certified accuracy of each final run."""
+    parts = []
+    for title, study in by_method.items():
+        shares = [f"{100 * result['certified_accuracy']:.2f}" for result in study.results]
+        parts.append(f"- {title}: {', '.join(shares)} %")
+    return "\n".join(parts)
+
+
+def _hindsight(by_method: Studies) -> str:
     """What a choice by test images would have reported, and the places of the methods by both numbers."""
-    reported = {title: 100 * study.hindsight.best.certified_accuracy for title, study in of.items() if study.hindsight}
-    means = {title: _spread(of[title], "certified_accuracy").mean for title in reported}
-    lines = ["| method | held-out images | test images, one run | place | mean over seeds | place |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for title in reported:
-        held_out = 100 * _chosen(of[title]).accuracies[1]
-        by_test, mean = (
-            f"{reported[title]:.2f} | {_place(title, reported)}",
-            f"{means[title]:.2f} | {_place(title, means)}",
-        )
-        lines.append(f"| {title} | {held_out:.2f} | {by_test} | {mean} |")
-    return _text(lines)
+    best = {title: study.hindsight.best for title, study in by_method.items() if study.hindsight}
+    reported = {title: 100 * trial.certified_accuracy for title, trial in best.items()}
+    means = {title: _spread(by_method[title], "certified").mean for title in best}
+    rows = []
+    for title, trial in best.items():
+        chosen = _chosen(by_method[title])
+        name = title if trial.trial == chosen.trial else f"{title} (another trial)"
+        rows.append([name, f"{100 * chosen.accuracies[1]:.2f}"])
+        for numbers in (reported, means):
+            rows[-1] += [f"{numbers[title]:.2f}", str(place(numbers[title], numbers.values()))]
+    return as_markdown(IN_HINDSIGHT, rows, texts=(0,))
 
 
-def listed() -> str:
-    """The list of all studies."""
+def _list_of_studies() -> str:
     lines = []
     for radius in RADII:
         links = [f"[{title}]({study.path.name}/study.md)" for title, study in studies(radius).items()]
         lines.append(f"- eps {radius}: {', '.join(links)}")
-    return _text(lines)
+    return "\n".join(lines)
 
 
-def _spread(study: Study, name: str) -> Spread:
+def _spread(study: Study, accuracy: str) -> Spread:
     """Of an accuracy in percent, over the final runs."""
-    return Spread.of([100 * result[name] for result in study.results])
+    return Spread.of([100 * result[f"{accuracy}_accuracy"] for result in study.results])
 
 
 def _interval(spread: Spread, others: Sequence[Spread]) -> str:
     ends = spread.within(0, 100)
     assert ends is not None, "a single run has no interval"
-    mean = f"{spread.mean:.2f}"
-    if others and all(spread.is_above(other) for other in others):
-        mean = f"**{mean}**"
-    return f"{mean} ({ends[0]:.2f} to {ends[1]:.2f})"
+    words = f"{spread.mean:.2f} ({ends[0]:.2f} to {ends[1]:.2f})"
+    return Bold(words) if spread.is_above_all(others) else words
 
 
 def _chosen(study: Study) -> TrialRecord:
@@ -96,28 +132,22 @@ def _in_words(parameters: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _place(title: str, accuracies: Mapping[str, float]) -> int:
-    """1 for the highest; equal ones share a place."""
-    return 1 + sum(other > accuracies[title] for other in accuracies.values())
-
-
-def _text(lines: Sequence[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
-
-
 def filled(text: str) -> str:
-    """A page with its tables as the studies are now."""
-    tables = {"all": listed()}
-    for radius in RADII:
-        tables |= {
-            f"results at {radius}": results(studies(radius)),
-            f"hindsight at {radius}": hindsight(studies(radius)),
-        }
-    return BLOCK.sub(lambda block: f"{block[1]}\n{tables[block[2]]}\n{block[3]}", text)
+    """A page with its tables as the studies are now.
+
+    Raises:
+        ValueError: a table has no end, or its name is not known.
+    """
+    texts, found = tables(), BLOCK.findall(text)
+    if not len(found) == text.count(START) == text.count(END):
+        raise ValueError(f"not each {START}NAME --> has an {END}")
+    if unknown := {name for _, name, _ in found} - texts.keys():
+        raise ValueError(f"there are no tables {', '.join(sorted(unknown))}: expected {', '.join(texts)}")
+    return BLOCK.sub(lambda block: f"{block[1]}\n{texts[block[2]]}\n\n{block[3]}", text)
 
 
 def main() -> None:
-    for page in (PAGE, FOLDER / "README.md"):
+    for page in PAGES:
         page.write_text(filled(page.read_text()))
 
 

@@ -282,5 +282,7 @@ def test_segments_differ_between_seeds_and_are_nested_in_k(tmp_path):
     assert {(recipe.method.name, recipe.train_samples, recipe.epochs) for recipe in shown} == {
         ("line-search", 5000, 3), ("coap", 5000, 3),
     }  # fmt: skip
+    assert {(recipe.threat.eps, recipe.accumulate) for recipe in shown} == {(5.0, 1)}
+    assert all(ALL[f"robust-accuracy {number}"].drawing.error_bars for number in ("2b", "5c", "8a", "9a"))
     assert all(recipe.method.attack.points == 21 for recipe in shown if recipe.method.name == "line-search")
     assert all(recipe.method.projections is None for recipe in shown if recipe.method.name == "coap")

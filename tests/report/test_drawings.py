@@ -1,6 +1,8 @@
 """Pictures and CSV files of rows."""
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from ctbench.report import drawings
 from ctbench.report.drawings import Bars, Curves, HeatMap, Histogram, Scatter, rows_csv
@@ -95,9 +97,15 @@ def test_csv_has_all_columns_and_leaves_missing_cells_empty():
 
 
 def test_bars_are_standard_errors_of_several_rows():
-    rows = [{"x": 1.0, "y": 2.0}, {"x": 1.0, "y": 4.0}, {"x": 1.0, "y": 6.0}, {"x": 2.0, "y": 5.0}]
-    (bars,) = shown(Curves(x="x", values=("y",), errors=True), rows).collections
-    ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
-    assert ends == [pytest.approx([4 - 2 / 3**0.5, 4 + 2 / 3**0.5]), [5, 5]]
+    rows = [{"x": 1.0, "y": y, "z": 2 * y} for y in (2.0, 4.0, 6.0)] + [{"x": 2.0, "y": 5.0, "z": 9.0}]
+    axis = shown(Curves(x="x", values=("y", "z"), error_bars=True), rows)
+    bars, ends = axis.collections, []
+    for collection in bars:
+        several, single = collection.get_segments()
+        assert not np.isfinite(single).any()  # a single row has no standard error
+        ends.append(several[:, 1].tolist())
+    error = 2 / 3**0.5
+    assert ends == [pytest.approx([4 - error, 4 + error]), pytest.approx([8 - 2 * error, 8 + 2 * error])]
+    assert [to_hex(bar.get_color()[0]) for bar in bars] == [to_hex(line.get_color()) for line in axis.lines[:4:3]]
     assert not shown(Curves(x="x", values=("y",)), rows).collections
-    assert not shown(Curves(x="x", values=("y",), errors=True), rows[-1:]).collections
+    assert not shown(Curves(x="x", values=("y",), error_bars=True), rows[-1:]).collections

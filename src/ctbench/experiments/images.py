@@ -48,12 +48,14 @@ def on_segments(dataset: str, *of: str) -> Choice:
     """Each of some methods on segments along k directions, with several seeds."""
 
     def choice(scale: NetworkScale) -> list[NetworkOf]:
-        own = {"AT": scale.line_search}
         return [
             NetworkOf(
                 f"{dataset}-segments",
                 ON_SEGMENTS[title],
-                changes=(*own.get(title, ()), f"threat.count={count}", f"threat.seed={seed}", f"seed={seed}"),
+                changes=(
+                    *(scale.line_search if title == "AT" else ()),
+                    *(f"threat.count={count}", f"threat.seed={seed}", f"seed={seed}"),
+                ),
                 about={"method": title, "k": count, "seed": seed},
             )
             for title in of
@@ -66,7 +68,7 @@ def on_segments(dataset: str, *of: str) -> Choice:
 
 def curves(x: str, values: Sequence[str], panel: str | None = None) -> Drawing:
     """Quantities over an axis, a colour for each method, with standard errors over the seeds."""
-    return Curves(x=x, values=tuple(values), series=("method",), panel=panel, errors=True)
+    return Curves(x=x, values=tuple(values), series=("method",), panel=panel, error_bars=True)
 
 
 def gap(number: str, networks: Choice, along: str, claim: str) -> NetworkFigure:

@@ -33,7 +33,7 @@ class NetworkScale:
         deep: changes of trainings that vary the split of TAPS: a network with several splits.
         shallow: changes of trainings whose worst cases are computed by exact programs.
         adversarial: changes of adversarial training in balls, with De Bartolomeis et al.
-        line_search: the same on segments.
+        line_search: changes of adversarial training on segments: fewer points of the line search.
         small_box: changes of SABR where its paper shows a network with a ratio of 0.05.
         splits: the numbers of ReLUs in the classifier of TAPS.
         samples: the number of test images of an analysis; None for all.

@@ -97,9 +97,9 @@ def _mean(rows: Sequence[Numbers], column: str) -> float:
 
 
 def _standard_error(rows: Sequence[Numbers], column: str) -> float:
-    """The standard error of the mean, s / sqrt(n); 0 for a single row."""
+    """The standard error of the mean, s / sqrt(n); NaN, which draws nothing, for a single row."""
     values = [row[column] for row in rows if isinstance(row.get(column), int | float)]
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,7 @@ class Curves(Drawing):
         log: whether both axes are logarithmic.
         log_x: whether the axis of x is.
         steps: whether a height stays until the next x.
-        errors: whether bars show the standard error of a mean of several rows, e.g. over seeds.
+        error_bars: whether to show the standard error of a mean of several rows, e.g. over seeds.
     """
 
     x: str
@@ -170,7 +170,7 @@ class Curves(Drawing):
     log: bool = False
     log_x: bool = False
     steps: bool = False
-    errors: bool = False
+    error_bars: bool = False
     marker: str = "."
 
     def show(self, axis: Axes, rows: Sequence[Numbers]) -> None:
@@ -189,7 +189,7 @@ class Curves(Drawing):
                     "label": name,
                 }
                 axis.plot(xs, ys, style, drawstyle="steps-post" if self.steps else "default", **drawn)
-                if self.errors and any(bars):
+                if self.error_bars and any(bar > 0 for bar in bars):
                     axis.errorbar(xs, ys, yerr=bars, fmt="none", ecolor=drawn["color"], elinewidth=0.8, capsize=2)
         axis.set(xlabel=self.x, ylabel=self.values[0] if len(self.values) == 1 else _common(self.values))
         if self.log:

@@ -190,7 +190,7 @@ def _cells(group: Group, groups: Sequence[Group]) -> list[str]:
     rivals = [other for other in groups if other.setting == group.setting and other is not group]
     for name in ACCURACIES:
         spread: Spread = getattr(group, name)
-        best = bool(rivals) and all(spread.is_above(getattr(other, name)) for other in rivals)
+        best = spread.is_above_all([getattr(other, name) for other in rivals])
         mean = f"{spread.mean:.2f}"
         ends = spread.within(0, 100)
         cells.append(Bold(mean) if best else mean)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -52,6 +52,15 @@ class Spread:
         """Whether the interval lies above that of the other; False if one of them has none."""
         mine, its = self.interval, other.interval
         return mine is not None and its is not None and mine[0] > its[1]
+
+    def is_above_all(self, others: Collection[Spread]) -> bool:
+        """Whether there are others, and the interval lies above those of all."""
+        return bool(others) and all(map(self.is_above, others))
+
+
+def place(number: float, numbers: Iterable[float]) -> int:
+    """The place of a number among others, 1 for the highest; equal ones, but for rounding, share a place."""
+    return 1 + sum(other > number and not math.isclose(other, number, rel_tol=1e-9) for other in numbers)
 
 
 @cache

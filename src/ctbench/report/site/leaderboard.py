@@ -15,7 +15,7 @@ from ctbench.report.intervals import Spread
 from ctbench.report.scatter import ACCURACIES
 from ctbench.report.site.charts import Chart, Point, Series, chart, percents
 from ctbench.report.site.subjects import Certified, Subject, page_names, settings_of
-from ctbench.report.site.tables import Cell, Line, Remark, Table, count, mean, percent, text
+from ctbench.report.site.tables import OTHER_SAMPLES, Cell, Line, Remark, Table, count, mean_cell, percent, text
 from ctbench.results import PublishedResult, Verdict, published_results
 from ctbench.results.decimals import decimals
 
@@ -188,7 +188,7 @@ def leaderboard(setting: Setting) -> Table:
     headings = (*ACCURATE, *(("attacked %",) if attacked else ()), *ABOUT)
     lines = [_line(entry, order, attacked=attacked) for entry in order]
     several = len({one.records.indices.tobytes() for entry in order for _, one in entry.members}) > 1
-    notes = ["Rows are not all of the same samples: compare those with care."] if several else []
+    notes = [OTHER_SAMPLES] if several else []
     notes += [NOTE] if any(len(entry.members) > 1 for entry in order) else []
     return Table(
         name=f"leaderboard-{setting.name}",
@@ -232,7 +232,7 @@ def _runs(entry: Entry) -> Cell:
 
 
 def _mean(entry: Entry, rivals: Sequence[Entry], accuracy: str) -> Cell:
-    return mean(entry.spread(accuracy), [other.spread(accuracy) for other in rivals if other is not entry])
+    return mean_cell(entry.spread(accuracy), [other.spread(accuracy) for other in rivals if other is not entry])
 
 
 def _time(seconds: float | None) -> Cell:

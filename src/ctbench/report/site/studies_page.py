@@ -1,124 +1,178 @@
-"""The page of several studies: their choices on the test images, and what a choice by these would have given."""
+"""The page of several studies: their choices on the test images, and what a choice by test images would have given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ctbench.report.comparison import shown_radius
 from ctbench.report.grid import NOTHING
-from ctbench.report.intervals import Spread
-from ctbench.report.site.study_page import HELD_OUT, TEST_DATA, StudySubject
-from ctbench.report.site.subjects import slug
-from ctbench.report.site.tables import Cell, Line, Remark, Table, count, mean, percent, text
+from ctbench.report.intervals import Spread, place
+from ctbench.report.site.study_page import HELD_OUT, StudySubject
+from ctbench.report.site.subjects import page_names
+from ctbench.report.site.tables import OTHER_SAMPLES, Cell, Line, Remark, Table, count, mean_cell, percent, text
 from ctbench.results import TrialRecord
+from ctbench.results.studies import TestedTrial
 
-ON_TEST_DATA = Remark("chosen on test data", TEST_DATA)
-HEADINGS = (
-    "study",
-    "trial",
-    "remarks",
-    "natural %",
-    "certified %",
-    "place",
-    "certified %, compared images",
-    "certified %, best trial on test images",
-    "its place",
+BEFORE = ("study", "recipe", "trial", "remarks", "runs", "natural %", "certified %", "place")
+AFTER = ("in hindsight: trial", "certified %, one run", "place in hindsight")
+TEXTS = tuple(BEFORE.index(name) for name in ("study", "recipe", "remarks", "runs"))
+MEANS = "Means over the final runs of a choice on test images, ± half the width of a 95 % interval."
+LATER = (
+    "In hindsight: the trial with the highest certified accuracy on the test images; one run, trained without the "
+    "held-out images and certified by the stages {stages}. The places can differ even if the same trial is best."
 )
-MEAN, BEST = HEADINGS.index("certified %"), HEADINGS.index("certified %, best trial on test images")
-SEVERAL = "Rows are not all of the same samples: compare those with care."
-NOTE = (
-    "Means over the final runs of a choice on test images, ± half the width of a 95 % interval. The best trial on test "
-    "images is what a table would report whose hyper-parameters were chosen on these, with one run."
-)
+Key = tuple[str, str, float, str]  # data set, norm and radius for the order, and all in which rows of a table agree
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenTrial:
     """A chosen trial of a study; None if nothing is chosen yet."""
 
     subject: StudySubject
     trial: TrialRecord | None
 
     @property
-    def setting(self) -> str:
-        """The data set, the norm and the radius."""
-        recipe = self.subject.study.content["recipe"]
-        threat = recipe["threat"]
-        return f"{recipe['dataset']['name']}, {threat['name']}, eps {shown_radius(threat.get('eps'))}"
+    def content(self) -> Any:
+        return self.subject.study.content
+
+    @property
+    def key(self) -> Key:
+        """Rows with the same key are compared."""
+        dataset, threat = self.content["recipe"]["dataset"]["name"], self.content["recipe"]["threat"]
+        eps, settings = threat.get("eps"), self.content["settings"]
+        same: list[Any] = [
+            {name: value for name, value in threat.items() if name != "seed"},
+            self.subject.study.protocol,
+        ]
+        same += [settings.get(name) for name in ("stages", "timeout", "samples")]
+        radius = float(eps) if isinstance(eps, int | float) else float("inf")
+        return dataset, threat["name"], radius, json.dumps(same, sort_keys=True)
+
+    @property
+    def title(self) -> str:
+        """Of the table of this row."""
+        recipe, settings = self.content["recipe"], self.content["settings"]
+        parts = [
+            recipe["dataset"]["name"],
+            recipe["threat"]["name"],
+            f"eps {shown_radius(recipe['threat'].get('eps'))}",
+        ]
+        parts += [] if self.subject.study.protocol == HELD_OUT else ["chosen on test data"]
+        stages, timeout = settings.get("stages"), settings.get("timeout")
+        verifier = f"stages {stages}" if stages else ""
+        verifier += f", {timeout:g} s for each image" if timeout else ""
+        return ", ".join([*parts, *([verifier] if verifier else [])])
 
     @cached_property
     def results(self) -> list[dict[str, Any]]:
-        """Those of its final runs, without those that failed."""
-        results = [each for each in self.subject.study.results if "error" not in each]
-        return [each for each in results if self.trial is not None and each["trial"] == self.trial.trial]
+        """The results of its final runs that did not fail."""
+        return [result for result in self._of_trial if "error" not in result]
+
+    @property
+    def _of_trial(self) -> list[dict[str, Any]]:
+        every = self.subject.study.results
+        return [result for result in every if self.trial is not None and result["trial"] == self.trial.trial]
+
+    @property
+    def runs(self) -> int:
+        """How many final runs there are to be."""
+        return int(self.content["settings"].get("seeds") or len(self._of_trial))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all final runs have results."""
+        return bool(self.results) and len(self.results) == self.runs
 
     def spread(self, accuracy: str) -> Spread | None:
-        """In percent."""
-        return Spread.of([100 * each[f"{accuracy}_accuracy"] for each in self.results]) if self.results else None
+        """The spread of an accuracy over its final runs, in percent."""
+        return Spread.of([100 * result[f"{accuracy}_accuracy"] for result in self.results]) if self.results else None
 
     @property
     def mean(self) -> float | None:
-        spread = self.spread("certified")
+        """The mean certified accuracy in percent; None unless all runs have results."""
+        spread = self.spread("certified") if self.complete else None
         return None if spread is None else spread.mean
 
     @property
-    def best(self) -> float | None:
-        """The certified accuracy of the best trial on the test images, in percent."""
+    def best(self) -> TestedTrial | None:
+        """What a choice by test images would have taken; None if it is not known or would have been a front."""
         hindsight = self.subject.study.hindsight
-        return None if hindsight is None or not hindsight.trials else 100 * hindsight.best.certified_accuracy
+        if hindsight is None or not hindsight.trials or self.subject.study.objective != "certified":
+            return None
+        return hindsight.best
+
+    @property
+    def remarks(self) -> Iterator[Remark]:
+        failed = len(self._of_trial) - len(self.results)
+        if failed:
+            yield Remark(
+                "failed runs", "final runs that failed do not count: the mean is of the others, and has no place"
+            )
+        if len(self._of_trial) < self.runs or self.trial is None:
+            yield Remark("unfinished", "final runs are still to come, so the row has no place")
 
 
 def studies_tables(subjects: Sequence[StudySubject]) -> list[Table]:
-    """A table for each setting, the highest mean certified accuracy first."""
-    groups: dict[str, list[Choice]] = {}
-    for choice in _choices(subjects):
-        groups.setdefault(choice.setting, []).append(choice)
-    return [_table(setting, groups[setting]) for setting in sorted(groups)]
+    """A table for each setting, protocol and verifier; the highest mean certified accuracy first."""
+    groups: dict[Key, list[ChosenTrial]] = {}
+    for chosen in _chosen(subjects):
+        groups.setdefault(chosen.key, []).append(chosen)
+    tables = [groups[key] for key in sorted(groups)]
+    names = page_names((rows[0].title for rows in tables), "studies")
+    return [_table(name.removesuffix(".html"), rows) for name, rows in zip(names, tables, strict=True)]
 
 
-def _choices(subjects: Sequence[StudySubject]) -> Iterator[Choice]:
+def _chosen(subjects: Iterable[StudySubject]) -> Iterator[ChosenTrial]:
     for subject in subjects:
         for trial in subject.study.chosen or (None,):
-            yield Choice(subject, trial)
+            yield ChosenTrial(subject, trial)
 
 
-def _table(setting: str, choices: Sequence[Choice]) -> Table:
-    order = sorted(choices, key=lambda choice: -1.0 if choice.mean is None else choice.mean, reverse=True)
-    several = len({result["samples"] for choice in choices for result in choice.results}) > 1
+def _table(name: str, rows: Sequence[ChosenTrial]) -> Table:
+    order = sorted(rows, key=lambda row: row.mean if row.mean is not None else -1.0, reverse=True)
+    samples = {result["samples"] for row in rows for result in row.results}
+    stages = {row.subject.study.hindsight.stages for row in rows if row.subject.study.hindsight is not None}
+    notes = [OTHER_SAMPLES] if len(samples) > 1 else []
+    notes += [MEANS, *([LATER.format(stages=", ".join(sorted(stages)))] if stages else [])]
     return Table(
-        name=slug("studies", setting),
-        caption=setting,
-        headings=HEADINGS,
-        texts=(0, 2),
-        lines=tuple(_line(choice, order) for choice in order),
-        note=f"{SEVERAL} {NOTE}" if several else NOTE,
-        order=MEAN,
+        name=name,
+        caption=rows[0].title,
+        headings=(*BEFORE, f"certified %, {rows[0].content['compared_on']} images", *AFTER),
+        texts=TEXTS,
+        lines=tuple(_line(row, order) for row in order),
+        note=" ".join(notes),
+        order=BEFORE.index("certified %"),
     )
 
 
-def _line(choice: Choice, every: Sequence[Choice]) -> Line:
-    subject, trial = choice.subject, choice.trial
-    remarks = () if subject.study.protocol == HELD_OUT else (ON_TEST_DATA,)
-    certified = [spread for other in every if other is not choice and (spread := other.spread("certified"))]
+def _line(row: ChosenTrial, every: Sequence[ChosenTrial]) -> Line:
+    subject, trial, remarks = row.subject, row.trial, tuple(row.remarks)
+    ranked = [other for other in every if other.mean is not None]
+    best = {id(other): other.best.certified_accuracy for other in ranked if other.best is not None}
+    means = [other.mean for other in ranked if other.mean is not None]
+    compared = len(best) == len(ranked) and id(row) in best
     cells = (
         Cell(text=subject.name, links=((subject.name, subject.page),)),
+        text(row.content["name"]),
         text(NOTHING) if trial is None else count(trial.trial),
         Cell(text=", ".join(one.word for one in remarks) or NOTHING, remarks=remarks),
-        mean(choice.spread("natural")),
-        mean(choice.spread("certified"), certified),
-        _place(choice.mean, [other.mean for other in every]),
+        text(f"{len(row.results)} of {row.runs}"),
+        _mean(row, ranked, "natural"),
+        _mean(row, ranked, "certified"),
+        text(NOTHING) if row.mean is None else count(place(row.mean, means)),
         percent(None if trial is None else trial.certified_accuracy),
-        percent(None if choice.best is None else choice.best / 100),
-        _place(choice.best, [other.best for other in every]),
+        text(NOTHING) if row.best is None else count(row.best.trial),
+        percent(None if row.best is None else row.best.certified_accuracy),
+        count(place(best[id(row)], best.values())) if compared else text(NOTHING),
     )
     return Line(cells=cells)
 
 
-def _place(number: float | None, numbers: Sequence[float | None]) -> Cell:
-    """1 for the highest; equal ones share a place."""
-    if number is None:
-        return text(NOTHING)
-    return count(1 + sum(other is not None and other > number for other in numbers))
+def _mean(row: ChosenTrial, ranked: Sequence[ChosenTrial], accuracy: str) -> Cell:
+    """A mean, bold if all runs have results and its interval lies above those of all other studies."""
+    others = [spread for other in ranked if other.subject is not row.subject and (spread := other.spread(accuracy))]
+    return mean_cell(row.spread(accuracy), others if row.complete else ())

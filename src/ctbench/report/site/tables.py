@@ -11,6 +11,7 @@ from ctbench.report.grid import NOTHING, Bold
 from ctbench.report.intervals import Spread
 
 FILES = "files"  # the folder of tables and other files
+OTHER_SAMPLES = "Rows are not all of the same samples: compare those with care."
 TITLES = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX", "json": "JSON"}
 
 
@@ -85,12 +86,12 @@ def percent(share: float | None, *, bar: bool = False) -> Cell:
     return Cell(text=f"{100 * share:.2f}", value=100 * share, share=share if bar else None)
 
 
-def mean(spread: Spread | None, others: Sequence[Spread] = ()) -> Cell:
+def mean_cell(spread: Spread | None, others: Collection[Spread] = ()) -> Cell:
     """A mean with half the width of its interval, bold if the interval lies above those of all others."""
     if spread is None:
         return Cell(text=NOTHING)
     shown = f"{spread.mean:.2f}" + ("" if spread.half is None else f" ± {spread.half:.2f}")
-    return Cell(text=shown, value=spread.mean, bold=bool(others) and all(map(spread.is_above, others)))
+    return Cell(text=shown, value=spread.mean, bold=spread.is_above_all(others))
 
 
 def count(number: int) -> Cell:
