@@ -79,8 +79,7 @@ def test_places_by_the_mean_and_in_hindsight(tmp_path):
         "study": "honest",
         "recipe": "digits_mtl_ibp",
         "trial": "1",
-        "remarks": "-",
-        "runs": "2 of 2",
+        "final runs": "2",
         "natural %": "96.00 ± 12.71",  # t of one degree of freedom, 12.706, times sqrt(2) / sqrt(2)
         "certified %": "93.00 ± 0.00",
         "place": "1",
@@ -95,7 +94,7 @@ def test_places_by_the_mean_and_in_hindsight(tmp_path):
     assert table.headings[table.order] == "certified %"
     assert "stages fast" in table.note
     assert table.lines[0].cells[0].links == (("honest", "study-honest.html"),)
-    assert [table.headings[place] for place in table.texts] == ["study", "recipe", "remarks", "runs"]
+    assert [table.headings[place] for place in table.texts] == ["study", "recipe", "final runs"]
 
 
 def test_a_mean_is_bold_if_its_interval_lies_above_all_others(tmp_path):
@@ -163,11 +162,11 @@ def test_runs_that_failed_or_are_to_come_take_no_place(tmp_path):
     (table,) = studies_tables([waiting, failed, unfinished, good])
     shown = {row["study"]: row for row in rows(table)}
     assert next(iter(shown)) == "good"
-    assert {name: (row["runs"], row["remarks"], row["place"]) for name, row in shown.items()} == {
-        "good": ("2 of 2", "-", "1"),
-        "failed": ("1 of 2", "failed runs", "-"),
-        "unfinished": ("1 of 2", "unfinished", "-"),
-        "waiting": ("0 of 1", "unfinished", "-"),
+    assert {name: (row["final runs"], row["place"]) for name, row in shown.items()} == {
+        "good": ("2", "1"),
+        "failed": ("1 of 2 failed", "-"),
+        "unfinished": ("1 of 2 to come", "-"),
+        "waiting": ("1 of 1 to come", "-"),
     }
     assert shown["failed"]["certified %"] == "99.00"
     assert (shown["good"]["place in hindsight"], shown["failed"]["place in hindsight"]) == ("1", "-")

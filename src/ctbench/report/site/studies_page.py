@@ -17,9 +17,9 @@ from ctbench.report.site.tables import OTHER_SAMPLES, Cell, Line, Remark, Table,
 from ctbench.results import TrialRecord
 from ctbench.results.studies import TestedTrial
 
-BEFORE = ("study", "recipe", "trial", "remarks", "runs", "natural %", "certified %", "place")
+BEFORE = ("study", "recipe", "trial", "final runs", "natural %", "certified %", "place")
 AFTER = ("in hindsight: trial", "certified %, one run", "place in hindsight")
-TEXTS = tuple(BEFORE.index(name) for name in ("study", "recipe", "remarks", "runs"))
+TEXTS = tuple(BEFORE.index(name) for name in ("study", "recipe", "final runs"))
 MEANS = "Means over the final runs of a choice on test images, ± half the width of a 95 % interval."
 LATER = (
     "In hindsight: the trial with the highest certified accuracy on the test images; one run, trained without the "
@@ -80,7 +80,7 @@ class ChosenTrial:
     @property
     def runs(self) -> int:
         """How many final runs there are to be."""
-        return int(self.content["settings"].get("seeds") or len(self._of_trial))
+        return int(self.content["settings"].get("seeds") or max(1, len(self._of_trial)))
 
     @property
     def complete(self) -> bool:
@@ -107,13 +107,13 @@ class ChosenTrial:
 
     @property
     def remarks(self) -> Iterator[Remark]:
+        """Why the row has no place."""
         failed = len(self._of_trial) - len(self.results)
+        coming = self.runs - len(self._of_trial)
         if failed:
-            yield Remark(
-                "failed runs", "final runs that failed do not count: the mean is of the others, and has no place"
-            )
-        if len(self._of_trial) < self.runs or self.trial is None:
-            yield Remark("unfinished", "final runs are still to come, so the row has no place")
+            yield Remark(f"{failed} of {self.runs} failed", "the mean is that of the others, so the row has no place")
+        if coming:
+            yield Remark(f"{coming} of {self.runs} to come", "the study is not finished, so the row has no place")
 
 
 def studies_tables(subjects: Sequence[StudySubject]) -> list[Table]:
@@ -159,8 +159,7 @@ def _line(row: ChosenTrial, every: Sequence[ChosenTrial]) -> Line:
         Cell(text=subject.name, links=((subject.name, subject.page),)),
         text(row.content["name"]),
         text(NOTHING) if trial is None else count(trial.trial),
-        Cell(text=", ".join(one.word for one in remarks) or NOTHING, remarks=remarks),
-        text(f"{len(row.results)} of {row.runs}"),
+        Cell(text=", ".join(one.word for one in remarks) or str(row.runs), remarks=remarks),
         _mean(row, ranked, "natural"),
         _mean(row, ranked, "certified"),
         text(NOTHING) if row.mean is None else count(place(row.mean, means)),
