@@ -96,5 +96,8 @@ def test_links_and_files_of_the_site_are_no_remote_loads(kept):
 
 def test_every_tutorial_and_page_is_in_the_navigation():
     index = (DOCS / "index.md").read_text()
-    pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")} - {"index"}
-    assert pages <= set(re.findall(r"^(?:[^<\n]*<)?([\w./-]+)>?$", index, re.MULTILINE))
+    pages = {path.relative_to(DOCS) for path in DOCS.rglob("*.md") if not path.is_relative_to(DOCS / "pages")}
+    studies = {path for path in pages if path.match("figures/tuned/*/study.md")}
+    named = set(re.findall(r"^(?:[^<\n]*<)?([\w./-]+)>?$", index, re.MULTILINE))
+    assert {path.with_suffix("").as_posix() for path in pages - studies - {Path("index.md")}} <= named
+    assert re.search(r"^:glob:\n\*/study$", (DOCS / "figures" / "tuned" / "README.md").read_text(), re.MULTILINE)
