@@ -50,6 +50,8 @@ def test_intervals_of_wide_boxes_are_far_above_crown_and_grow_faster():
 
 
 def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="eps is 0: boxes of no radius do not grow"):
+        loss_growth(network("cnn"), inputs(), labels(), eps=0.0)
     with pytest.raises(ValueError, match=r"shares are \(2.0,\): boxes around adversarial points lie in the region"):
         LossGrowth(shares=(2.0,), adversarial=True)
     with pytest.raises(ValueError, match=r"shares are \(\)"):

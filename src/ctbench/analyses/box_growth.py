@@ -55,9 +55,14 @@ class BoxGrowth(Analysis):
         check_shares(self.shares)
 
     def measure(self, part: Part) -> list[Measurement]:
-        if not part.threat.eps:
-            raise ValueError("eps is 0: boxes of no radius do not grow, give a radius above 0")
+        check_radius(part)
         return [measurement(_rates(part, share), share) for share in self.shares]
+
+
+def check_radius(part: Part) -> None:
+    """Raise ValueError if there are no shares of the radius, because it is 0."""
+    if not part.threat.eps:
+        raise ValueError("eps is 0: boxes of no radius do not grow, give a radius above 0")
 
 
 def check_shares(shares: tuple[float, ...]) -> None:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ctbench import attacks
 from ctbench.analyses.base import Analysis, Part, Where, joined, measurement
-from ctbench.analyses.box_growth import check_shares
+from ctbench.analyses.box_growth import check_radius, check_shares
 from ctbench.domains import crown, interval
 from ctbench.methods.sabr import SABR, small_box
 from ctbench.regions import Region
@@ -49,7 +49,7 @@ class LossGrowth(Analysis):
         attack: the search for this point, and for the largest loss in a box; by default SABR's.
 
     Raises:
-        ValueError: a share is not a number above 0.
+        ValueError: a share is not a number above 0; when called, if eps is 0.
     """
 
     name: ClassVar[str] = "loss-growth"
@@ -67,6 +67,7 @@ class LossGrowth(Analysis):
             raise ValueError(f"shares are {self.shares}: boxes around adversarial points lie in the region, give <= 1")
 
     def measure(self, part: Part) -> list[Measurement]:
+        check_radius(part)
         numbers = 2 * crown.footprint(part.net, part.spec.shape[1])
         parts = [self._losses(some) for some in part.split(numbers)]
         return [measurement(joined([losses[share] for losses in parts]), share) for share in self.shares]
