@@ -22,6 +22,7 @@ PAGES = (DOCS / "tuned_methods.md", FOLDER / "README.md")
 RADII = ("0.1", "0.3")
 METHODS = ("ibp", "crown_ibp", "sabr", "taps", "staps", "mtl_ibp", "pgd")
 ACCURACIES = ("natural", "adversarial", "certified")
+BASE, COMPARED = "IBP", ("natural", "certified")  # the method and the accuracies of differences
 WORDS = {"l1": "L1", "robust_weight": "robust weight", "lr": "learning rate"}
 IN_HINDSIGHT = (
     "method",
@@ -58,6 +59,7 @@ def tables() -> dict[str, str]:
         by_method = studies(radius)
         texts[f"results at {radius}"] = _results(by_method)
         texts[f"seeds at {radius}"] = _seeds(by_method)
+        texts[f"differences at {radius}"] = _differences(by_method)
         texts[f"hindsight at {radius}"] = _hindsight(by_method)
     return texts
 
@@ -78,9 +80,27 @@ def _seeds(by_method: Studies) -> str:
     """The certified accuracy of each final run."""
     parts = []
     for title, study in by_method.items():
-        shares = [f"{100 * result['certified_accuracy']:.2f}" for result in study.results]
-        parts.append(f"- {title}: {', '.join(shares)} %")
+        shares = ", ".join(f"{share:.2f}" for share in _shares(study, "certified"))
+        parts.append(f"- {title}: {shares} %")
     return "\n".join(parts)
+
+
+def _differences(by_method: Studies) -> str:
+    """The mean differences to IBP between runs of one seed, with their intervals; bold where these do not contain 0."""
+    rows = []
+    for title, study in by_method.items():
+        if title != BASE:
+            pairs = [list(zip(_shares(study, name), _shares(by_method[BASE], name), strict=True)) for name in COMPARED]
+            rows.append([title, *(_difference([one - other for one, other in each]) for each in pairs)])
+    return as_markdown(("method", *(f"{name}, points" for name in COMPARED)), rows, texts=(0,))
+
+
+def _difference(numbers: Sequence[float]) -> str:
+    spread = Spread.of(numbers)
+    assert spread.interval is not None, "a single seed has no interval"
+    low, high = spread.interval
+    words = f"{spread.mean:+.2f} ({low:+.2f} to {high:+.2f})"
+    return Bold(words) if low > 0 or high < 0 else words
 
 
 def _hindsight(by_method: Studies) -> str:
@@ -108,7 +128,12 @@ def _list_of_studies() -> str:
 
 def _spread(study: Study, accuracy: str) -> Spread:
     """Of an accuracy in percent, over the final runs."""
-    return Spread.of([100 * result[f"{accuracy}_accuracy"] for result in study.results])
+    return Spread.of(_shares(study, accuracy))
+
+
+def _shares(study: Study, accuracy: str) -> list[float]:
+    """An accuracy of the final runs in percent, in the order of their seeds."""
+    return [100 * result[f"{accuracy}_accuracy"] for result in sorted(study.results, key=lambda each: each["seed"])]
 
 
 def _interval(spread: Spread, others: Sequence[Spread]) -> str:

@@ -159,3 +159,11 @@ def test_what_must_not_be_averaged_is_refused(make, tmp_path):
 def test_weights_that_were_selected_on_test_data_are_a_group_of_their_own(make):
     found = groups(make("ibp", 0, 2), make("ibp", 1, 3, select="test"))
     assert [group.label for group in found] == ["ibp", "ibp (selected on test data)"]
+
+
+def test_sabr_and_taps_on_small_boxes_are_two_methods(make):
+    staps = {"name": "sabr", "inner": {"name": "taps"}}
+    found = groups(
+        *(make("sabr", seed, 4) for seed in range(2)), *(make("sabr", seed, 6, method=staps) for seed in range(2))
+    )
+    assert [(group.label, group.certified.mean) for group in found] == [("sabr", 40.0), ("staps", 60.0)]

@@ -30,6 +30,7 @@ from ctbench.report import analysis_figures
 from ctbench.report.analyses import Result
 from ctbench.results import AnalysisFiles, RunFolder
 from ctbench.results.decimals import decimals
+from ctbench.results.runs import method_name
 from ctbench.training import Recipe, Run, codec
 
 Asked = Analysis | CorruptedTests
@@ -166,7 +167,7 @@ def _about(subject: Subject, recipe: Recipe | None) -> dict[str, Any]:
         "run": subject.folder.path.name,
         "dataset": subject.dataset,
         "network": subject.network,
-        "method": recipe.method.name if recipe else None,
+        "method": method_name(recipe.to_json()["method"]) if recipe else None,
         "train_eps": recipe.final_eps if recipe else None,
         "norm": subject.threat.name,
         "threat": repr(replace(subject.threat, eps=0.0)),

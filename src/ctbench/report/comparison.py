@@ -11,7 +11,7 @@ from ctbench.report.formats import as_csv, as_latex, as_markdown
 from ctbench.report.grid import NOTHING, Grid
 from ctbench.results import OUTCOMES, Attacked, Certification, Failure, RunFolder, Verdict, jsonl, read_attacked
 from ctbench.results.decimals import decimals
-from ctbench.results.runs import names_of
+from ctbench.results.runs import method_name, names_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +162,7 @@ def _names(recipe: Path) -> dict[str, Any]:
     own = content.get("network", {}).get("module")  # of a module of your own, the class
     return (
         {part: str(content.get(part, {}).get("name", "-")) for part in parts}
+        | {"method": method_name(content.get("method", {}))}
         | ({"network": str(own).rpartition(".")[2]} if own else {})
         | {"select": content.get("select", "-"), "seed": content.get("seed")}
     )

@@ -38,6 +38,7 @@ from ctbench.results.files import RecordFiles, differences
 from ctbench.results.radii import RadiusFiles
 from ctbench.results.stored import FileState, Stored, checked, latest
 
+TOGETHER = {("sabr", "taps"): "staps"}  # a method, the one inside it, and what papers call both
 SAMPLES = "samples"  # of settings: the range of samples that were to be certified, [start, stop]
 EFFORT = ("stages", "timeout")  # the settings that another attempt at unknown samples may raise
 
@@ -174,6 +175,12 @@ class CertificationFiles(RecordFiles):
             self.start(settings[0] if samples is None else {**settings[0], SAMPLES: samples}, resume=False)
             jsonl.rewrite(self.records, map(_sealed, merged))
         return self.open()
+
+
+def method_name(method: Mapping[str, Any]) -> str:
+    """The name of the method in the content of recipe.json, or what papers call it with the one inside: "staps"."""
+    name, inner = str(method.get("name", "-")), method.get("inner")
+    return TOGETHER.get((name, str(inner.get("name"))), name) if isinstance(inner, Mapping) else name
 
 
 def region_name(norm: str, eps: float) -> str:

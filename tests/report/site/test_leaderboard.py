@@ -121,10 +121,20 @@ def test_dominated_runs_are_faint(tmp_path):
 
 
 def test_a_part_of_a_recipe_is_named_and_not_listed(tmp_path):
-    inner = ({"name": "ibp"}, {"name": "taps", "steps": 10, "scale": 1.0})
+    inner = ({"name": "ibp"}, {"name": "crown-ibp", "slope": "same"})
     runs = [
         make_run(tmp_path / one["name"], method="sabr", more={"method": {"name": "sabr", "inner": one}})
         for one in inner
     ]
     (setting,) = settings(subjects(runs))
-    assert {entry.label for entry in setting.entries} == {"sabr, method.inner ibp", "sabr, method.inner taps"}
+    assert {entry.label for entry in setting.entries} == {"sabr, method.inner ibp", "sabr, method.inner crown-ibp"}
+
+
+def test_taps_on_small_boxes_has_its_own_name(tmp_path):
+    inner = ({"name": "ibp"}, {"name": "taps", "scale": 1.0})
+    runs = [
+        make_run(tmp_path / one["name"], method="sabr", more={"method": {"name": "sabr", "inner": one}})
+        for one in inner
+    ]
+    (setting,) = settings(subjects(runs))
+    assert {(entry.method, entry.label) for entry in setting.entries} == {("sabr", "sabr"), ("staps", "staps")}
