@@ -26,6 +26,7 @@ toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_title = f"ctbench {release}"
 html_copy_source = False
+html_extra_path = ["pages"]  # reports that `ctbench report` wrote; their folders are those of the site
 html_theme_options = {"navigation_with_keys": True}
 
 

@@ -1,6 +1,7 @@
 """The pages about tuned methods say what the studies say, and the final runs of the studies are there."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -34,6 +35,22 @@ def test_every_study_is_listed_and_in_a_table():
     for folder in FOLDERS:
         radius, _, method = folder.name.partition("-")
         assert f"| {TITLES[method]} | " in TABLES[f"results at {radius}"]
+
+
+def test_the_report_has_a_page_for_each_study_and_final_run():
+    folder = DOCS / "pages" / "tuned"
+    files = json.loads((folder / "report.json").read_text())["files"]
+    assert sorted(files) == sorted(
+        p.relative_to(folder).as_posix() for p in folder.rglob("*.*") if p.name != "report.json"
+    )
+    names = [study.name.replace("_", "-") for study in FOLDERS]
+    assert {f"study-{name}.html" for name in names} == {file for file in files if re.fullmatch("study-.*html", file)}
+    runs = [
+        f"run-{name}-{run.path.name}.html"
+        for name, path in zip(names, FOLDERS, strict=True)
+        for run in Study.read(path).runs
+    ]
+    assert sorted(runs) == sorted(file for file in files if re.fullmatch("run-.*html", file))
 
 
 @pytest.mark.parametrize(

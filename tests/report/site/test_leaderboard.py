@@ -138,3 +138,15 @@ def test_taps_on_small_boxes_has_its_own_name(tmp_path):
     ]
     (setting,) = settings(subjects(runs))
     assert {(entry.method, entry.label) for entry in setting.entries} == {("sabr", "sabr"), ("staps", "staps")}
+
+
+def test_what_a_remark_says_of_its_row_is_not_said_of_all(tmp_path):
+    runs = [
+        make_run(tmp_path / letters, letters, method=method) for letters, method in (("ctfm", "ibp"), ("tttf", "pgd"))
+    ]
+    (setting,) = settings(subjects(runs))
+    table = leaderboard(setting)
+    said = [one.said for line in table.lines for cell in line.cells for one in cell.remarks if one.word == "timeouts"]
+    late = "samples ran out of time, so they do not count as certified"
+    assert said == [f"{late}: 1", f"{late}: 3"]
+    assert [one.meaning for one in table.remarks if one.word == "timeouts"] == [late]

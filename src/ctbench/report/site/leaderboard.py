@@ -82,14 +82,14 @@ class Entry:
             meaning = "the weights or the hyper-parameters were chosen by their accuracy on the test images: optimistic"
             remarks.append(Remark("chosen on test data", meaning))
         if unfinished := [one.unfinished for one in every if one.unfinished]:
-            remarks.append(Remark("unfinished", f"certified on {', '.join(unfinished)} samples so far"))
+            remarks.append(Remark("unfinished", "not all samples are certified yet", f"{', '.join(unfinished)} so far"))
         if any(one.bounds_only for one in every):
             meaning = "no stage searched until each sample was decided: a complete verifier may certify more"
             remarks.append(Remark("incomplete verifier", meaning))
         if late := sum(one.out_of_time for one in every):
-            remarks.append(Remark("timeouts", f"{late} samples ran out of time, so they do not count as certified"))
+            remarks.append(Remark("timeouts", "samples ran out of time, so they do not count as certified", str(late)))
         if failed := dict.fromkeys(failure.stage for one in every for failure in one.records.failures):
-            remarks.append(Remark("errors", f"stages failed on samples: {', '.join(failed)}"))
+            remarks.append(Remark("errors", "stages failed on samples", ", ".join(failed)))
         return tuple(remarks)
 
 

@@ -42,11 +42,17 @@ def files_of(parts: Iterable[WithFiles]) -> Iterator[File]:
 
 @dataclass(frozen=True)
 class Remark:
-    """A short word in a table, and what it means."""
+    """A short word in a table, what it means, and what it says of its row."""
 
     word: str
     meaning: str
+    detail: str = ""
     plain: bool = False  # whether it is no reason for care
+
+    @property
+    def said(self) -> str:
+        """The meaning, and what it says of its row."""
+        return f"{self.meaning}: {self.detail}" if self.detail else self.meaning
 
 
 @dataclass(frozen=True, kw_only=True)
