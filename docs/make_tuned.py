@@ -45,11 +45,11 @@ def studies(radius: str) -> Studies:
         ValueError: one is not finished, or a final run of it failed.
     """
     folders = {TITLES[method]: FOLDER / f"{radius}-{method}" for method in METHODS}
-    found = {title: Study.read(folder) for title, folder in folders.items() if folder.is_dir()}
-    for study in found.values():
+    by_title = {title: Study.read(folder) for title, folder in folders.items() if folder.is_dir()}
+    for study in by_title.values():
         if not study.finished or any("error" in result for result in study.results):
             raise ValueError(f"{study.path} is not finished, or a final run failed: run ctbench tune again")
-    return found
+    return by_title
 
 
 def tables() -> dict[str, str]:

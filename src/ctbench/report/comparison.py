@@ -168,6 +168,11 @@ def _names(recipe: Path) -> dict[str, Any]:
     )
 
 
+def setting_title(dataset: str, norm: str, eps: float | list[Any] | None) -> str:
+    """A data set, a norm and a radius, as a heading."""
+    return f"{dataset}, {norm}, eps {shown_radius(eps)}"
+
+
 def shown_radius(eps: float | list[Any] | None) -> str:
     """A radius in a table."""
     if eps is None:

@@ -59,7 +59,7 @@ class Spread:
 
 
 def place(number: float, numbers: Iterable[float]) -> int:
-    """The place of a number among others, 1 for the highest; equal ones, but for rounding, share a place."""
+    """The place of a number among numbers, 1 for the highest. Numbers that differ by rounding alone share a place."""
     return 1 + sum(other > number and not math.isclose(other, number, rel_tol=1e-9) for other in numbers)
 
 

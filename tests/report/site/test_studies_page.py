@@ -132,6 +132,7 @@ def test_what_cannot_be_compared_stands_in_tables_of_their_own(other, tmp_path):
     assert len(tables) == 2
     assert all(row["place"] == "1" for table in tables for row in rows(table))
     assert len({table.name for table in tables}) == 2  # of their files
+    assert len({table.caption for table in tables}) == 2
 
 
 def test_seeds_of_segments_do_not_part_studies(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ctbench.report.comparison import duration, shown_radius
+from ctbench.report.comparison import duration, setting_title, shown_radius
 from ctbench.report.drawings import rows_csv
 from ctbench.report.fronts import dominates
 from ctbench.report.grid import NOTHING
@@ -105,7 +105,7 @@ class Setting:
 
     @property
     def title(self) -> str:
-        return f"{self.dataset}, {self.norm}, eps {shown_radius(self.eps)}"
+        return setting_title(self.dataset, self.norm, self.eps)
 
     @property
     def published(self) -> list[PublishedResult]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ctbench.report.comparison import shown_radius
+from ctbench.report.comparison import setting_title
 from ctbench.report.grid import NOTHING
 from ctbench.report.intervals import Spread, place
 from ctbench.report.site.study_page import HELD_OUT, StudySubject
@@ -56,16 +56,15 @@ class ChosenTrial:
     def title(self) -> str:
         """Of the table of this row."""
         recipe, settings = self.content["recipe"], self.content["settings"]
+        threat, samples, timeout = recipe["threat"], settings.get("samples"), settings.get("timeout")
         parts = [
-            recipe["dataset"]["name"],
-            recipe["threat"]["name"],
-            f"eps {shown_radius(recipe['threat'].get('eps'))}",
+            setting_title(recipe["dataset"]["name"], threat["name"], threat.get("eps")),
+            "" if self.subject.study.protocol == HELD_OUT else "chosen on test data",
+            f"{samples} images" if samples else "",
+            f"stages {settings['stages']}" if settings.get("stages") else "",
+            f"{timeout:g} s for each image" if timeout else "",
         ]
-        parts += [] if self.subject.study.protocol == HELD_OUT else ["chosen on test data"]
-        stages, timeout = settings.get("stages"), settings.get("timeout")
-        verifier = f"stages {stages}" if stages else ""
-        verifier += f", {timeout:g} s for each image" if timeout else ""
-        return ", ".join([*parts, *([verifier] if verifier else [])])
+        return ", ".join(filter(None, parts))
 
     @cached_property
     def results(self) -> list[dict[str, Any]]:
