@@ -49,6 +49,16 @@ def test_other_settings_are_refused(files):
         files.start({**SETTINGS, "seed": 1})
 
 
+@pytest.mark.parametrize("name", ["run", "method"])
+def test_another_name_of_the_same_network_keeps_its_records(files, name):
+    files.start(SETTINGS | {name: "old", "network_digest": "a"})
+    files.append(record(0, 2))
+    assert files.start(SETTINGS | {name: "new", "network_digest": "a"}).records == (record(0, 2),)
+    assert files.read_settings()[name] == "new"
+    with pytest.raises(ValueError, match="network_digest was 'a', now 'b'"):
+        files.start(SETTINGS | {name: "new", "network_digest": "b"})
+
+
 def test_damaged_files_are_refused(files):
     files.start(SETTINGS)
     jsonl.append(files.records, [sealed({"eps": 0.1})])

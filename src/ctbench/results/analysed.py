@@ -25,6 +25,7 @@ from ctbench.results.decimals import decimals
 from ctbench.results.files import RecordFiles, differences
 
 Values = float | Sequence[float | None]
+LABELS = ("run", "method")  # settings that name what was analysed; its digest says whether it is the same
 COMPARABLE = ("network_digest", "norm", "dataset")  # settings that an analysis and a certification share
 NEEDED = ("eps", "start", "stop", "digest", "seconds", "points")
 
@@ -250,8 +251,8 @@ class AnalysisFiles(RecordFiles):
     def start(self, settings: dict[str, Any]) -> Measurements:
         """Prepare the files for `append`; returns the existing records, from which the analysis continues.
 
-        The name of the run may differ, as a folder that was renamed or copied keeps its records; the new one is
-        written.
+        The names of the run and of its method may differ, as a folder that was renamed or copied keeps its records; the
+        new ones are written.
 
         Raises:
             ValueError: there are records that were made under other settings.
@@ -262,13 +263,14 @@ class AnalysisFiles(RecordFiles):
             jsonl.write_json(self.settings, sealed(settings))
         before = self.read_settings()
         now = json.loads(json.dumps(settings))
-        different = differences({**before, "run": now.get("run")}, {"run": None, **now})
+        labels = {name: now.get(name) for name in LABELS}
+        different = differences(before | labels, now | labels)
         if different:
             raise ValueError(
                 f"{self.records} was made under other settings ({different}): choose another place (--out)"
             )
         measurements = self.read()
-        if before.get("run") != settings.get("run"):
+        if any(before.get(name) != labels[name] for name in LABELS):
             jsonl.write_json(self.settings, sealed(settings))
         jsonl.rewrite(self.records, jsonl.read(self.records))  # without a record that was truncated by a kill
         return measurements
