@@ -71,6 +71,7 @@ def test_other_settings_are_refused(succeeds, fails, run):
 )
 def test_corruptions_says_in_one_line_why_it_cannot(fails, run, tmp_path, options, said):
     assert said in fails("corruptions", run, "--samples", 5, "--data", tmp_path, *options)
+    assert not (run / "corrupted").exists()
 
 
 def test_published_images_of_another_data_set_are_not_looked_for(run, tmp_path):

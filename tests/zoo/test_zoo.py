@@ -10,8 +10,10 @@ import torch
 
 import ctbench
 from ctbench import zoo
+from ctbench.analyses.corrupted_tests import CorruptedTests
 from ctbench.cli import main
 from ctbench.results import RunFolder
+from ctbench.verify import Bound
 
 SMALL = "zoo:mnist_small_ibp"
 
@@ -59,7 +61,7 @@ def test_a_command_works_on_a_copy(tmp_path, monkeypatch):
     copy = zoo.working_copy(SMALL)
     assert copy == Path("runs/zoo/mnist_small_ibp")
     (copy / "note").touch()
-    assert zoo.working_copy(SMALL) == copy
+    assert zoo.working_copy(SMALL) == zoo.working_copy(zoo.located(SMALL)) == copy
     assert (copy / "note").exists()
     (copy / "weights.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match=r"mnist_small_ibp is not a copy of zoo:mnist_small_ibp: move it"):
@@ -78,3 +80,16 @@ def test_a_network_of_the_zoo_is_certified_like_a_run(tmp_path, monkeypatch, cap
     assert str(folder.path) in capsys.readouterr().out
     assert main(["compare", SMALL, "--markdown"]) == 0
     assert "| mnist_small_ibp |" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("real_mnist")
+def test_from_python_records_are_written_to_a_copy_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = ctbench.load_run(SMALL)
+    before = sorted(run.folder.path.iterdir())
+    ctbench.certify(run, torch.rand(2, 1, 28, 28), torch.tensor([0, 1]), stages=[Bound(domain="interval")])
+    CorruptedTests(kinds=("fog",), severities=(1,))(run, samples=3)
+    copy = RunFolder(Path("runs/zoo/mnist_small_ibp"))
+    assert len(copy.certification("linf-0.1").read()) == 2
+    assert copy.corrupted("ours-3").is_file()
+    assert sorted(run.folder.path.iterdir()) == before

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from ctbench import zoo
 from ctbench.analyses.generalisation import CorruptedSet, accuracies, our_sets, published_sets
 from ctbench.corruptions import SEVERITIES
 from ctbench.datasets import Augmentation, Data, Images
@@ -82,7 +83,8 @@ class CorruptedTests:
             root: the folder of the data sets, as for `Dataset.load`; data that the run was given are in memory.
             samples: the number of images of each test set; None: all.
             device: where to compute.
-            place: the run folder of the records; None is that of the run.
+            place: the run folder of the records; None is that of the run, or a copy in runs/zoo of a network of the
+                zoo.
             begin: called before something is computed.
 
         Raises:
@@ -93,8 +95,11 @@ class CorruptedTests:
         """
         clean = self._clean(run, root, samples)
         sets = list(self.sets(clean, run.recipe.dataset.augmentation, root=root, samples=samples))
-        path = (place or run.folder).corrupted(self.source if samples is None else f"{self.source}-{samples}")
+        place = place or RunFolder(zoo.working_copy(run.folder.path))
+        path = place.corrupted(self.source if samples is None else f"{self.source}-{samples}")
         wanted = [(CLEAN, None), *(one.key for one in sets)]
+        if self.source != OURS and not read_corruptions(path).keys() >= set(wanted):
+            published_kind(self.source).located(root)  # nothing is written if there are no images
         with locks.alone(path.with_suffix(".lock"), path):
             _start(path, self._settings(run, samples))
             done = read_corruptions(path)

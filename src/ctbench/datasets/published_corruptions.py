@@ -82,11 +82,20 @@ class PublishedCorruption(Dataset):
             FileNotFoundError: they are missing and cannot be downloaded, or the archive or folder lacks a file.
             ValueError: a file has unexpected content.
         """
-        path = files.locate(root, self.name, (self.folder, self.remote.name), self.remote)
+        path = self.located(root)
         if path.name == self.remote.name:
             self.remote.check(path)
         images = self.read(path)
         return replace(images, inputs=self.augmentation.center(images.inputs))
+
+    @classmethod
+    def located(cls, root: Path | None = None) -> Path:
+        """The folder or archive of the data set. Download the archive if both are missing.
+
+        Raises:
+            FileNotFoundError: they are missing and cannot be downloaded.
+        """
+        return files.locate(root, cls.name, (cls.folder, cls.remote.name), cls.remote)
 
     @abstractmethod
     def read(self, path: Path) -> Images:

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from ctbench import zoo
 from ctbench.datasets import Data, Dataset
 from ctbench.networks import Architecture, Given
 from ctbench.regions import Threat
@@ -57,6 +58,8 @@ def samples_of(run: TrainedRun, x: Tensor | None, y: Tensor | None) -> tuple[Ten
 def records_of(run: TrainedRun, threat: Threat) -> Records:
     """Records in the folder of a run, under the name that `ctbench certify` uses, and which it can resume.
 
+    Those of a network of the zoo are in a copy of it, in runs/zoo.
+
     Raises:
         ValueError: the regions have a radius for each feature, so that they have no name.
     """
@@ -64,7 +67,8 @@ def records_of(run: TrainedRun, threat: Threat) -> Records:
         raise ValueError(
             "the records of a radius for each feature have no name of their own: give records=Records(path)"
         )
-    files = run.folder.certification(region_name(threat.name, float(threat.eps)))
+    folder = RunFolder(zoo.working_copy(run.folder.path))
+    files = folder.certification(region_name(threat.name, float(threat.eps)))
     return Records(files.records, resume=True, about=about(run.recipe))
 
 

@@ -5,7 +5,7 @@
     ctbench certify zoo:mnist_small_sabr --samples 100        # records in runs/zoo/mnist_small_sabr
 
 Each is a run folder, made by the recipe of its name. `README.md` in this folder says how, and `SHA256SUMS` holds the
-digests of their weights. A command that writes records works on a copy in runs/zoo.
+digests of their weights. What writes records works on a copy in runs/zoo.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ def digests() -> dict[str, str]:
 
 
 def working_copy(path: str | PathLike[str], folder: Path = Path("runs/zoo")) -> Path:
-    """The run folder that a command may write to: for "zoo:NAME" a copy, in `folder`; otherwise the path itself.
+    """The run folder that records may be written to: the path itself, or a copy in `folder` of a network of the zoo.
 
-    An existing copy is used as it is.
+    The network is named as "zoo:NAME" or by its folder of the package. An existing copy is used as it is.
 
     Raises:
         FileNotFoundError, ValueError: as for `located`.
         ValueError: there is another network in the place of the copy.
     """
     source = located(path)
-    if not is_entry(path):
+    if source.parent != HERE:
         return source
     copy = folder / source.name
     weights = copy / "weights.safetensors"
@@ -72,5 +72,5 @@ def working_copy(path: str | PathLike[str], folder: Path = Path("runs/zoo")) -> 
         shutil.copytree(source, unfinished, dirs_exist_ok=True)
         unfinished.rename(copy)
     elif not weights.is_file() or weights.read_bytes() != (source / weights.name).read_bytes():
-        raise ValueError(f"{copy} is not a copy of {fspath(path)}: move it, or work in another folder")
+        raise ValueError(f"{copy} is not a copy of {PREFIX}{source.name}: move it, or work in another folder")
     return copy
