@@ -49,7 +49,7 @@ def test_a_program_that_misses_what_an_attack_finds_is_an_error(loss, monkeypatc
 
     monkeypatch.setattr(worst_case, name, wrong)
     with pytest.raises(
-        worst_case.ContradictionError, match=r"an attack reaches the loss .* at sample \d of a part, and the integer"
+        worst_case.FalseBoundError, match=r"an attack reaches the loss .* at sample \d of a part, and the integer"
     ):
         loss_errors(model, x, y, eps=0.3, loss=loss)
 

@@ -21,7 +21,7 @@ from ctbench.verify import Milp, certify, worst_case
 from ctbench.verify.highs import Solution, Solver
 from ctbench.verify.integer_program import Program
 from ctbench.verify.linear_program import LinearProgram
-from ctbench.verify.worst_case import ContradictionError
+from ctbench.verify.worst_case import FalseBoundError
 
 Layers = list[tuple[list[list[float]], list[float]]]  # weights and biases
 
@@ -155,7 +155,7 @@ def test_a_bound_above_the_value_at_a_point_is_an_error():
     c = torch.eye(CLASSES).double()[0]
     if at_point(graph, c, box.center[0]) > model[-1].bias[0]:
         c = -c
-    with pytest.raises(ContradictionError, match="is above the value"):
+    with pytest.raises(FalseBoundError, match="is above the value"):
         worst_case.minimum(graph, box, c, wrong, timeout=30)
 
 

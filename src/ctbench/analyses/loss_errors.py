@@ -67,7 +67,7 @@ class LossErrors(Analysis):
     Raises:
         ValueError: an option is out of range; when called, if the regions are not boxes, or the network is not
             piecewise linear.
-        ContradictionError: when called, if an attack finds a larger loss than the upper bound of a program.
+        FalseBoundError: when called, if an attack finds a larger loss than the upper bound of a program.
     """
 
     name: ClassVar[str] = "loss-errors"
@@ -138,11 +138,11 @@ class LossErrors(Analysis):
 
 
 def _check_attacks(attacked: Tensor, most: Tensor) -> None:
-    """Raise ContradictionError if an attack's loss, [B], is above its proved upper bound, [B]; NaN bounds nothing."""
+    """Raise FalseBoundError if an attack's loss, [B], is above its proved upper bound, [B]; NaN bounds nothing."""
     above = attacked > most + ROUNDING * (1 + most.abs())
     if bool(above.any()):
         place = int(above.int().argmax())
-        raise worst_case.ContradictionError(
+        raise worst_case.FalseBoundError(
             f"an attack reaches the loss {float(attacked[place])!r} at sample {place} of a part, and the integer "
             f"program says that {float(most[place])!r} is the worst: this is an error of the library"
         )

@@ -12,12 +12,11 @@ from filelock import FileLock
 from ctbench.engine import Engine, Task
 from ctbench.results import RunFolder, Study, StudyFolder, jsonl
 from ctbench.results.runs import region_name
-from ctbench.training import Recipe, load_run, train
+from ctbench.training import Recipe, train
 from ctbench.tuning import writing
 from ctbench.tuning.plan import Plan
+from ctbench.tuning.testing import Test
 from ctbench.tuning.trial import Begun, Outcome, Place, Watch, alone
-from ctbench.verify import Records, certify, stages_by_name
-from ctbench.verify.trained import about
 
 Final = tuple[int, int]  # the number of a trial, and a seed
 
@@ -39,8 +38,9 @@ def finish(plan: Plan, engine: Engine, place: Place, watch: Watch) -> None:
             for seed in range(plan.recipe.seed, plan.recipe.seed + plan.seeds)
         }
         errors = _trained(plan, finals, engine, place, watch)
+        test = Test(plan, plan.stages, plan.seconds, plan.about, engine, place, watch)
         content["results"] = [
-            _result(plan, final, recipe, errors.get(final, ""), engine, place, watch, unfinished=len(finals) - number)
+            _result(test, final, recipe, errors.get(final, ""), unfinished=len(finals) - number)
             for number, (final, recipe) in enumerate(finals.items())
         ]
         jsonl.write_json(plan.folder.study, content | {"finished": True})
@@ -80,37 +80,15 @@ def train_final(study: StudyFolder, folder: RunFolder, recipe: Recipe, place: Pl
             yield " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _result(
-    plan: Plan,
-    final: Final,
-    recipe: Recipe,
-    error: str,
-    engine: Engine,
-    place: Place,
-    watch: Watch,
-    *,
-    unfinished: int,
-) -> dict[str, Any]:
+def _result(test: Test, final: Final, recipe: Recipe, error: str, *, unfinished: int) -> dict[str, Any]:
     """The entry of study.json for a final run: certify its test images."""
-    folder = plan.folder.final(*final)
-    entry: dict[str, Any] = {"trial": final[0], "seed": final[1], "folder": _name(plan, final)}
+    folder, name = test.plan.folder.final(*final), _name(test.plan, final)
+    entry: dict[str, Any] = {"trial": final[0], "seed": final[1], "folder": name}
     if error:
-        watch(_name(plan, final), Outcome(state="failed", error=error))
+        test.watch(name, Outcome(state="failed", error=error))
         return entry | {"error": error}
     files = folder.certification(region_name(recipe.threat.name, recipe.threat.eps))
-    x, y = recipe.dataset.load(place.data).test[: plan.samples]
-    watch(_name(plan, final), Begun("certify", files.records, len(x), unfinished))
-    certification = certify(
-        load_run(folder.path).model.to(engine.home),
-        x,
-        y,
-        recipe.threat,
-        stages=stages_by_name(plan.stages),
-        timeout=plan.seconds,
-        records=Records(files.records, resume=True, about=about(recipe) | plan.about),
-        engine=engine,
-    )
-    watch(_name(plan, final), Outcome(state="complete", certified_accuracy=certification.certified_accuracy))
+    certification = test(name, recipe, folder, files.records, unfinished=unfinished)
     return entry | {
         "samples": len(certification),
         "natural_accuracy": certification.natural_accuracy,

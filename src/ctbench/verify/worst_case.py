@@ -49,8 +49,8 @@ ABOVE, BELOW = "Interrupted by user", "Target for objective reached"  # the boun
 ENDS = (OPTIMAL, LATE, ABOVE, BELOW)
 
 
-class ContradictionError(ArithmeticError):
-    """A lower bound is above the value at a point: neither counts."""
+class FalseBoundError(ArithmeticError):
+    """A bound and the value at a point cannot both be true: neither counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,7 +268,7 @@ class Search:
 
     def check(self, lower: float) -> None:
         if lower > self.best:
-            raise ContradictionError(
+            raise FalseBoundError(
                 f"the lower bound {lower} is above the value {self.best} at a point of the box: the inner boxes may "
                 f"not be sound, or this is an error of the library; the bound is discarded"
             )
