@@ -80,7 +80,7 @@ def test_runs_are_filled_and_published_marks_hollow(make, monkeypatch, tmp_path)
     assert len(axis.collections) == len(marks)
     filled = [each for each in axis.collections if len(each.get_facecolors())]
     assert [each.get_offsets().tolist() for each in filled] == [[[100.0, 50.0]]]
-    assert sorted(text.get_text() for text in axis.texts) == sorted(mark.label for mark in marks)
+    assert sorted(text.get_text() for text in axis.texts if text.get_text()) == sorted(mark.label for mark in marks)
     legend = [text.get_text() for text in axis.get_legend().get_texts()]
     assert sorted(legend) == sorted({mark.by or "runs" for mark in marks})
 

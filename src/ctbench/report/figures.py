@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP"
+TITLE_SIZE = 10  # points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +179,7 @@ def save(figure: Figure, title: str, path: Path) -> None:
 
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"{path} is neither a .png nor a .svg file: choose a name that ends in one of them")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=TITLE_SIZE)
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": title}):  # otherwise the names within an SVG are random
         figure.savefig(path, dpi=150, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})

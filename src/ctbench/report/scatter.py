@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctbench.report.comparison import Row
-from ctbench.report.figures import panels, save
+from ctbench.report.figures import TITLE_SIZE, panels, save
+from ctbench.report.labels import Label, draw_labels
 from ctbench.results import Certification, published_results
 from ctbench.results.decimals import decimals
 
@@ -37,8 +38,10 @@ COLORS = (
     "tab:olive",
     "tab:cyan",
 )
+OF_RUNS = ("o", OURS)
 FAINT = 0.3  # of dominated runs
-SIDES = ((1, 1), (-1, -1), (-1, 1), (1, -1))  # of labels
+
+Styles = Mapping[str, tuple[str, str]]  # marker and colour by the work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +138,24 @@ def draw_scatter(marks: Sequence[Mark], x: str, y: str, path: Path, *, front: bo
         if front:
             _draw_front(axis, [mark for mark in here if not mark.by and not mark.dominated_by])
         axis.set(title=setting, xlabel=f"{x} accuracy (%)", ylabel=f"{y} accuracy (%)")
-    save(figure, f"{y} over {x} accuracy; hollow: published", path)
+    title = f"{y} over {x} accuracy; hollow: published"
+    figure.suptitle(title, fontsize=TITLE_SIZE)  # its room is no place for labels
+    for axis, setting in zip(axes, settings, strict=True):
+        draw_labels(axis, [_label(mark, styles) for mark in marks if mark.panel == setting])
+    save(figure, title, path)
+
+
+def _label(mark: Mark, styles: Styles) -> Label:
+    _, color = styles.get(mark.by, OF_RUNS)
+    return Label(
+        text=mark.label,
+        x=mark.x,
+        y=mark.y,
+        size=6 if mark.by else 8,
+        color=color,
+        alpha=FAINT if mark.dominated_by else 1.0,
+        bars=mark.spread,
+    )
 
 
 def _draw_front(axis: Axes, best: Sequence[Mark]) -> None:
@@ -147,10 +167,10 @@ def _draw_front(axis: Axes, best: Sequence[Mark]) -> None:
     axis.set(xlim=(left, right), ylim=(bottom, top))
 
 
-def _draw_panel(axis: Axes, marks: list[Mark], styles: Mapping[str, tuple[str, str]]) -> None:
+def _draw_panel(axis: Axes, marks: list[Mark], styles: Styles) -> None:
     works = set[str]()
-    for place, mark in enumerate(sorted(marks, key=lambda mark: (mark.x, mark.y))):
-        marker, color = styles.get(mark.by, ("o", OURS))
+    for mark in marks:
+        marker, color = styles.get(mark.by, OF_RUNS)
         strength = FAINT if mark.dominated_by else 1.0
         if mark.spread is not None:
             across, up = mark.spread
@@ -167,17 +187,6 @@ def _draw_panel(axis: Axes, marks: list[Mark], styles: Mapping[str, tuple[str, s
             label=None if mark.by in works else mark.by or "runs",
         )
         works.add(mark.by)
-        across, up = SIDES[place % len(SIDES)]  # neighbours get their labels on different sides
-        axis.annotate(
-            mark.label,
-            (mark.x, mark.y),
-            xytext=(4 * across, 7 * up - 3),
-            textcoords="offset points",
-            ha="left" if across > 0 else "right",
-            fontsize=6 if mark.by else 8,
-            color=color,
-            alpha=strength,
-        )
     axis.margins(0.12)
     axis.grid(alpha=0.3)
     for handle in axis.legend(fontsize=6, frameon=False).legend_handles:
