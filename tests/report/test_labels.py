@@ -90,3 +90,18 @@ def test_a_label_at_the_edge_stays_inside(corner):
     box, frame = texts[label.text], axis.get_window_extent()
     assert frame.x0 <= box.x0 < box.x1 <= frame.x1
     assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+
+
+def test_a_label_without_a_line_is_nearest_to_its_own_mark():
+    places = {"sabr": (0.0, 0.0), "crown-ibp": (0.14, 0.05), "ibp": (-0.05, 0.3), "taps": (0.1, -0.2)}
+    labels = [Label(text=name, x=x, y=y, size=8, color="k") for name, (x, y) in places.items()]
+    axis, texts = drawn(labels)
+    joined = {text.xy for text in axis.texts if not text.get_text()}
+    alone = [label for label in labels if (label.x, label.y) not in joined]
+    assert alone
+    for label in alone:
+        box = texts[label.text]
+        gaps = [
+            math.hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - y, 0, y - box.y1)) for x, y in points(axis, labels)
+        ]
+        assert min(gaps) == gaps[labels.index(label)]

@@ -21,6 +21,7 @@ NEAR = 11  # points: a label that is farther away has a line
 MARK = 3  # points: half the width of a mark
 AROUND = 1.5  # points: the empty space around a label
 HIDDEN_LABEL, HIDDEN_MARK, CROSSED_LABEL, HIDDEN_BAR = 1000.0, 300.0, 300.0, 30.0  # costs, in points of distance
+WRONG_MARK = 300.0  # of a label without a line that is nearer to another mark
 
 Box = NDArray[np.float64]  # [left, bottom, right, top] in pixels
 
@@ -123,16 +124,20 @@ def _places(text: Text, point: NDArray[np.float64], scale: float, frame: Box) ->
 def _cost(
     place: _Place, point: NDArray[np.float64], labels: NDArray[np.float64], marks: Box, bars: NDArray[np.float64]
 ) -> float:
-    """The price of a place: the distance, and what the label and its line hide."""
-    line = np.linspace(point, place.end, 20)
-    crossed = sum(_crosses(line, box) for box in labels) if place.distance > NEAR else 0
-    return (
+    """The price of a place: the distance, and what the label and its line hide, or leave unclear."""
+    cost = (
         place.distance
         + HIDDEN_LABEL * _hidden(place.box, labels)
         + HIDDEN_MARK * _hidden(place.box, marks)
-        + CROSSED_LABEL * crossed
         + HIDDEN_BAR * _hidden(place.box, bars)
     )
+    if place.distance > NEAR:
+        line = np.linspace(point, place.end, 20)
+        return cost + CROSSED_LABEL * sum(_crosses(line, box) for box in labels)
+    others = (marks[:, :2] + marks[:, 2:]) / 2
+    ends = np.clip(others, place.box[:2], place.box[2:])
+    nearer = np.linalg.norm(others - ends, axis=1) <= 1.5 * math.dist(point, place.end)
+    return cost + WRONG_MARK * bool(nearer.any())
 
 
 def _hidden(box: Box, others: NDArray[np.float64]) -> int:
