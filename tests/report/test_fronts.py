@@ -65,7 +65,15 @@ def test_each_setting_has_its_front():
 
 def group(label: str, natural: list[float], certified: list[float], eps=0.1) -> Group:
     spreads = {"natural": Spread.of(natural), "adversarial": Spread.of(certified), "certified": Spread.of(certified)}
-    about = {"dataset": "mnist", "network": "cnn7", "norm": "linf", "eps": eps, "samples": 100}
+    about = {
+        "dataset": "mnist",
+        "network": "cnn7",
+        "norm": "linf",
+        "eps": eps,
+        "samples": 100,
+        "threat": "",
+        "samples_digest": "",
+    }
     return Group(**about, by=(("method", label),), runs=tuple(map(str, range(len(natural)))), **spreads)
 
 
@@ -78,6 +86,14 @@ def test_groups_are_means_with_intervals_beside_published_results():
     assert {one.label for one in marks if one.by == "CTBench"} >= {"IBP", "MTL-IBP"}
     with pytest.raises(ValueError, match="'speed' is not an accuracy"):
         group_marks([], "natural", "speed")
+
+
+@pytest.mark.parametrize(("about", "said"), [(("t", "other"), "samples"), (("other", "s"), "threat models")])
+def test_a_front_does_not_compare_what_was_certified_for_something_else(about, said):
+    ours = [mark("a", 99, 90, about=("t", "s")), mark("b", 98, 80, about=("t", "s"))]
+    assert len(fronts([*ours, mark("c", 97, 85, by="them")])) == 1
+    with pytest.raises(ValueError, match=f"b and d were certified for different {said}, so a front does not compare"):
+        fronts([*ours, mark("d", 97, 70, about=about)])
 
 
 def test_tables_and_pictures_of_fronts(tmp_path):

@@ -1,6 +1,7 @@
 """Runs over seeds: means and intervals, bold only where no interval overlaps, and what must not be averaged."""
 
 import re
+from collections.abc import Mapping
 from io import StringIO
 
 import pytest
@@ -19,7 +20,15 @@ def make(tmp_path):
     """A run of a method and a seed with this many certified samples of ten."""
 
     def make(
-        method: str, seed: int, certified: int, /, *, samples: int = 10, eps: float = 0.1, **recipe: object
+        method: str,
+        seed: int,
+        certified: int,
+        /,
+        *,
+        samples: int = 10,
+        eps: float = 0.1,
+        settings: Mapping[str, object] | None = None,
+        **recipe: object,
     ) -> RunFolder:
         run = RunFolder(tmp_path / f"{method}-{seed}-{certified}-{samples}{len(recipe)}")
         run.path.mkdir(exist_ok=True)
@@ -27,7 +36,7 @@ def make(tmp_path):
         jsonl.write_json(run.recipe, content | recipe)
         files = run.certification(f"linf-{eps:g}")
         about = {"norm": "linf", "eps": eps, "dataset": "digits", "network": "cnn3", "samples": [0, samples]}
-        files.start(about, resume=False)
+        files.start(about | (settings or {}), resume=False)
         files.append([record(i, "certified" if i < certified else "unknown") for i in range(samples)])
         return run
 
@@ -36,6 +45,15 @@ def make(tmp_path):
 
 def groups(*runs: RunFolder, **options) -> list[Group]:
     return grouped(report.rows([run.path for run in runs]), **options)
+
+
+def spread_around(make, *, eps: float = 0.1, **certified: int) -> list[RunFolder]:
+    """Three runs of each method, of 100 samples, with one certified sample less, as many, and one more."""
+    return [
+        make(method, seed, count + seed - 1, samples=100, eps=eps)
+        for method, count in certified.items()
+        for seed in range(3)
+    ]
 
 
 def test_runs_of_a_method_are_one_group(make):
@@ -47,31 +65,61 @@ def test_runs_of_a_method_are_one_group(make):
 
 
 def test_the_best_is_bold_only_if_its_interval_overlaps_no_other(make):
-    clear = [*(make("ibp", seed, 2) for seed in range(3)), *(make("sabr", seed, 9) for seed in range(3))]
+    clear = spread_around(make, ibp=20, sabr=90)
     headings, (ibp, sabr) = group_cells(groups(*clear))
     place = headings.index("certified %")
     assert (ibp[place], sabr[place]) == ("20.00", "90.00")
     assert (isinstance(ibp[place], Bold), isinstance(sabr[place], Bold)) == (False, True)
     natural = headings.index("natural %")
     assert not isinstance(sabr[natural], Bold), "a tie is not bold"
-    overlapping = [*clear[3:], make("taps", 0, 7), make("taps", 1, 10)]
+    overlapping = [*clear[3:], make("taps", 3, 70, samples=100), make("taps", 4, 100, samples=100)]
     assert not any(isinstance(cell, Bold) for line in group_cells(groups(*overlapping))[1] for cell in line)
-    single = [*clear[3:], make("taps", 0, 1)]
+    single = [*clear[3:], make("taps", 5, 10, samples=100)]
     assert not any(isinstance(cell, Bold) for line in group_cells(groups(*single))[1] for cell in line)
+    equal = [*clear[3:], *(make("taps", seed, 10, samples=100) for seed in range(3))]
+    assert not any(isinstance(cell, Bold) for line in group_cells(groups(*equal))[1] for cell in line)
+    others = [*clear[3:], *(make("taps", seed, 1 + seed) for seed in range(3))]
+    assert not any(isinstance(cell, Bold) for line in group_cells(groups(*others))[1] for cell in line), "other samples"
     alone = group_cells(groups(*clear[3:]))[1]
     assert not any(isinstance(cell, Bold) for line in alone for cell in line)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("stages", ["BranchAndBound()"]), ("timeout", 9.0), ("threat", "Linf(eps=0.1, clip=None)")],
+)
+def test_other_verifications_are_not_averaged(make, name, value):
+    alike = {"stages": ["Bound(domain=Interval())"], "timeout": 5.0, "threat": "Linf(eps=0.1, clip=(0, 1))"}
+    runs = [make("ibp", 0, 5, settings=alike), make("ibp", 1, 6, settings=alike)]
+    assert groups(*runs)[0].certified == Spread.of([50.0, 60.0])
+    other = make("ibp", 2, 7, settings=alike | {name: value})
+    with pytest.raises(
+        ValueError, match=f"are one group, but their certifications differ in {name}: certify them alike"
+    ):
+        groups(*runs, other)
+
+
+def test_an_attempt_that_is_not_at_its_end_is_not_averaged(make):
+    stages = [["Bound(domain=Interval())"], ["Bound(domain=Interval())", "BranchAndBound()"]]
+    runs = [make("ibp", seed, 5, settings={"stages": stages[0], "timeout": 5.0}) for seed in (0, 1)]
+    assert groups(*runs)[0].certified.count == 2
+    files = runs[0].certification("linf-0.1")
+    kept = {name: value for name, value in files.read_settings().items() if name != "checksum"}
+    files.start(kept | {"stages": stages[1]}, resume=True)
+    with pytest.raises(ValueError, match="ibp-0-5-100 is certified on 5 of 10 samples: finish it"):
+        groups(*runs)
+
+
 def test_other_settings_are_no_rivals(make):
-    runs = [*(make("ibp", seed, 2) for seed in range(2)), *(make("sabr", seed, 9, eps=0.2) for seed in range(2))]
+    runs = [*spread_around(make, ibp=20), *spread_around(make, eps=0.2, sabr=90)]
     assert not any(isinstance(cell, Bold) for line in group_cells(groups(*runs))[1] for cell in line)
 
 
 def test_tables_say_how_the_interval_is_made(make):
-    found = groups(*(make("ibp", seed, 2) for seed in range(2)), *(make("sabr", seed, 9) for seed in range(2)))
+    found = groups(*spread_around(make, ibp=20, sabr=90))
     text = report.groups_markdown(found)
-    assert "| **90.00** | 0.00 | 90.00 to 90.00 |" in text
-    assert "| 20.00 | 0.00 | 20.00 to 20.00 |" in text
+    assert "| **90.00** | 1.00 | 87.52 to 92.48 |" in text
+    assert "| 20.00 | 1.00 | 17.52 to 22.48 |" in text
     assert text.endswith(NOTE)
     assert "Student's t" in NOTE
     console = Console(file=StringIO(), width=300, force_terminal=True, color_system="standard")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ class Row:
     training_seconds: float | None
     attacked: Attacked | None = None  # what attacks found, if there were any
     wanted: int | None = None  # the number of samples that were to be certified, if the settings say it
-    attempt: int = 0  # the last attempt of the certification
+    efforts: tuple[Mapping[str, Any], ...] = ({},)  # the stages and the time limit of each attempt, the last one now
+    threat: str = ""  # the threat model of the certification, as text
     parameters: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, by their paths
     selected_on_test: bool = False  # whether the weights were selected by their accuracy on the test images
     seed: Any = None  # of the recipe
@@ -46,14 +49,37 @@ class Row:
         """The stages that failed."""
         return self.certification.failures if self.certification else ()
 
-    def _samples(self) -> str:
-        """The number of samples; of an unfinished certification also the number that is wanted, e.g. "40 of 100"."""
+    @property
+    def unfinished(self) -> str:
+        """How many samples are decided, or had their time in the last attempt, e.g. "40 of 100"; "" if all."""
         if self.certification is None:
-            return "-"
-        unknown = self.certification.tally.attempts
-        again = sum(number for attempt, number in unknown.items() if attempt < self.attempt)
+            return ""
+        again = sum(number for attempt, number in self._unknown.items() if attempt < len(self.efforts) - 1)
         done, wanted = len(self.certification) - again, self.wanted or len(self.certification)
-        return f"{done} of {wanted}" if done < wanted else str(done)
+        return f"{done} of {wanted}" if done < wanted else ""
+
+    @property
+    def bounds_only(self) -> bool:
+        """Whether there are unknown samples for which no stage searched until they were decided."""
+        return any(_tries_once(self.efforts[attempt]) for attempt, number in self._unknown.items() if number)
+
+    @property
+    def verification(self) -> dict[str, str]:
+        """What else certifications that are averaged have in common: threat model, stages and time limit."""
+        return {"threat": self.threat} | {name: repr(value) for name, value in self.efforts[-1].items()}
+
+    @cached_property
+    def samples(self) -> str:
+        """A digest of all samples: their places, inputs and labels; of places alone if an input is not known."""
+        assert self.certification is not None, "only a certification has samples"
+        records = [(record.index, record.digest, record.label) for record in self.certification]
+        known = all(digest for _, digest, _ in records)
+        return hashlib.sha256(repr(records if known else [index for index, _, _ in records]).encode()).hexdigest()
+
+    @property
+    def _unknown(self) -> Mapping[int, int]:
+        """The numbers of unknown samples by the attempt that left them so."""
+        return self.certification.tally.attempts if self.certification else {}
 
     def cells(self) -> list[str]:
         job = self.certification
@@ -65,7 +91,7 @@ class Row:
             self.named_method,
             self.norm,
             shown_radius(self.eps),
-            self._samples(),
+            self.unfinished or (str(len(job)) if job else "-"),
             *("-" if share is None else f"{100 * share:.2f}" for share in shares),
             *(str(job.outcomes[outcome]) if job else "-" for outcome in UNKNOWN),
             ", ".join(failure.stage for failure in self.failures) or "-",
@@ -97,6 +123,13 @@ NAMED = ("dataset", "network", "method")  # parts of a recipe whose names have c
 TOLD = ("name", "source", "published", "seed")  # fields of a recipe that are no hyper-parameters
 DISCREPANCIES = ("natural discrepancy", "attacked discrepancy")  # of the attacked samples, if there are any
 TEXTS = 5  # the first columns hold text, the others numbers
+TRY_ONCE = ("Bound(", "Falsify(")  # how the descriptions of stages begin that do not search
+
+
+def _tries_once(effort: Mapping[str, Any]) -> bool:
+    """Whether all stages try each sample once."""
+    stages = effort.get("stages")
+    return isinstance(stages, list) and all(str(stage).startswith(TRY_ONCE) for stage in stages)
 
 
 def rows(folders: Iterable[Path]) -> list[Row]:
@@ -145,7 +178,8 @@ def rows_of(folder: RunFolder, name: str) -> list[Row]:
                 certification=files.open(),
                 attacked=attacked,
                 wanted=files.wanted,
-                attempt=len(files.attempts) - 1,
+                efforts=tuple(files.attempts),
+                threat=str(settings.get("threat", "")),
             )
         )
     return rows

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ctbench.report.drawings import Numbers
 from ctbench.report.grid import Grid
@@ -54,7 +55,7 @@ def fronts(marks: Sequence[Mark], reference: Point = (0.0, 0.0)) -> list[Front]:
         reference: the point above which areas are measured, in percent, below 100.
 
     Raises:
-        ValueError: the reference point is not in [0, 100).
+        ValueError: the reference point is not in [0, 100), or ours are about different samples or threat models.
     """
     if not all(0 <= value < 100 for value in reference):
         raise ValueError(f"the reference point is {reference}: give two percents in [0, 100), e.g. 0,0")
@@ -63,10 +64,21 @@ def fronts(marks: Sequence[Mark], reference: Point = (0.0, 0.0)) -> list[Front]:
     for setting in dict.fromkeys(mark.panel for mark in marks):
         here = [mark for mark in marks if mark.panel == setting]
         ours = [mark for mark in here if not mark.by]
+        _check_comparable(ours)
         told = [_told(mark, ours) if not mark.by else mark for mark in here]
         share = hypervolume([(mark.x, mark.y) for mark in ours], reference) / most
         found.append(Front(setting, tuple(told), share))
     return found
+
+
+def _check_comparable(marks: Sequence[Mark]) -> None:
+    for one, other in pairwise(marks):
+        if one.about != other.about:
+            different = "samples" if one.about[0] == other.about[0] else "threat models"
+            raise ValueError(
+                f"{one.label} and {other.label} were certified for different {different}, so a front does not compare "
+                f"them: certify the same, or leave one out"
+            )
 
 
 def _told(mark: Mark, ours: Sequence[Mark]) -> Mark:
@@ -100,6 +112,7 @@ def group_marks(groups: Sequence[Group], x: str, y: str) -> list[Mark]:
                     y=up.mean,
                     spread=spread,
                     runs=len(group.runs),
+                    about=(group.threat, group.samples_digest),
                 )
             )
     settings = dict.fromkeys((mark.dataset, mark.norm, mark.eps) for mark in ours)

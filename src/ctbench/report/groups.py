@@ -35,6 +35,8 @@ class Group:
     network: str
     norm: str
     eps: Any  # the radius, or nested lists with a radius for each feature
+    threat: str  # the threat model, as text
+    samples_digest: str  # which samples were certified
     by: tuple[tuple[str, str], ...]  # the names and values of the group
     runs: tuple[str, ...]
     samples: int  # of each run
@@ -44,8 +46,12 @@ class Group:
 
     @property
     def setting(self) -> tuple[Any, ...]:
-        """What groups that can be compared have in common."""
+        """What groups have in common whose results are shown together."""
         return self.dataset, self.norm, self.eps
+
+    def is_comparable(self, other: Group) -> bool:
+        """Whether both are about the same regions of the same samples."""
+        return (self.threat, self.samples_digest) == (other.threat, other.samples_digest)
 
     @property
     def label(self) -> str:
@@ -124,11 +130,10 @@ def _text(row: Row, name: str) -> str:
 def _group(rows: list[Row], by: Sequence[str], over: Sequence[str]) -> Group:
     first = rows[0]
     for row in rows:
-        done = len(_samples(row))
-        if row.wanted and done < row.wanted:
+        if row.unfinished:
             raise ValueError(
-                f"{row.run} is certified on {done} of {row.wanted} samples: finish it (ctbench certify --resume), or "
-                f"leave it out"
+                f"{row.run} is certified on {row.unfinished} samples: finish it (ctbench certify --resume), or leave "
+                f"it out"
             )
     for other in rows[1:]:
         different = _differences(first, other, over)
@@ -139,10 +144,16 @@ def _group(rows: list[Row], by: Sequence[str], over: Sequence[str]) -> Group:
                 f"{first.run} and {other.run} are one group, but differ in {', '.join(different)}: add it to "
                 f"--group-by, or to --over"
             )
-        if _samples(first) != _samples(other):
+        if first.samples != other.samples:
             raise ValueError(
-                f"{first.run} is certified on {len(_samples(first))} samples and {other.run} on other ones, "
-                f"{len(_samples(other))}: certify the same samples"
+                f"{first.run} is certified on {_count(first)} samples and {other.run} on other ones, "
+                f"{_count(other)}: certify the same samples"
+            )
+        unlike = [name for name, value in first.verification.items() if value != other.verification.get(name)]
+        if unlike:
+            raise ValueError(
+                f"{first.run} and {other.run} are one group, but their certifications differ in {', '.join(unlike)}: "
+                f"certify them alike, or leave one out"
             )
     seen: dict[tuple[str, ...], str] = {}
     for row in rows:
@@ -157,18 +168,21 @@ def _group(rows: list[Row], by: Sequence[str], over: Sequence[str]) -> Group:
         network=first.network,
         norm=first.norm,
         eps=first.eps,
+        threat=first.threat,
+        samples_digest=first.samples,
         by=tuple((name, _text(first, name)) for name in by),
         runs=tuple(row.run for row in rows),
-        samples=len(_samples(first)),
+        samples=_count(first),
         natural=natural,
         adversarial=adversarial,
         certified=certified,
     )
 
 
-def _samples(row: Row) -> list[int]:
+def _count(row: Row) -> int:
+    """The number of certified samples."""
     assert row.certification is not None, "only certified rows are grouped"
-    return list(row.certification.indices.tolist())
+    return len(row.certification)
 
 
 def _percent(row: Row, name: str) -> float:
@@ -188,9 +202,10 @@ def _cells(group: Group, groups: Sequence[Group]) -> list[str]:
     cells = [*values, group.dataset, group.network, group.norm, shown_radius(group.eps)]
     cells += [str(len(group.runs)), str(group.samples)]
     rivals = [other for other in groups if other.setting == group.setting and other is not group]
+    comparable = all(map(group.is_comparable, rivals))
     for name in ACCURACIES:
         spread: Spread = getattr(group, name)
-        best = spread.is_above_all([getattr(other, name) for other in rivals])
+        best = comparable and spread.is_above_all([getattr(other, name) for other in rivals])
         mean = f"{spread.mean:.2f}"
         ends = spread.within(0, 100)
         cells.append(Bold(mean) if best else mean)

@@ -49,9 +49,12 @@ class Spread:
         return None if ends is None else (max(low, ends[0]), min(high, ends[1]))
 
     def is_above(self, other: Spread) -> bool:
-        """Whether the interval lies above that of the other; False if one of them has none."""
+        """Whether the interval lies above that of the other.
+
+        False if one of them has none, or a width of 0: equal numbers of a few runs do not say that all runs are equal.
+        """
         mine, its = self.interval, other.interval
-        return mine is not None and its is not None and mine[0] > its[1]
+        return mine is not None and its is not None and bool(self.half and other.half) and mine[0] > its[1]
 
     def is_above_all(self, others: Collection[Spread]) -> bool:
         """Whether there are others, and the interval lies above those of all."""

@@ -57,6 +57,7 @@ class Mark:
     by: str = ""  # whose published result it is; "" for a run
     spread: tuple[float, float] | None = None  # half the width of the intervals of x and y, of a mean over runs
     runs: int = 1
+    about: tuple[str, str] = ("", "")  # the threat model as text, and a digest of the samples; nothing if published
     dominated_by: str = ""  # the label of a mark that is at least as high in x and y, and higher in one
 
     @property
@@ -95,6 +96,7 @@ def _of_runs(rows: Iterable[Row], x: str, y: str) -> Iterator[Mark]:
                 label=row.run,
                 x=_percent(row.certification, x),
                 y=_percent(row.certification, y),
+                about=(row.threat, row.samples),
             )
 
 

@@ -21,7 +21,7 @@ def site(tmp_path_factory) -> Path:
     """A report about runs with seeds, radii, published results and a hostile name, and a study."""
     folder = tmp_path_factory.mktemp("browser")
     runs = [make_run(folder / f"ibp-{seed}", "c" * (6 + seed) + "ffum"[: 4 - seed], seed=seed) for seed in range(3)]
-    runs += [make_run(folder / "pgd", "fffffffffm", method="pgd", settings={"stages": ["Bound(domain=Interval())"]})]
+    runs += [make_run(folder / "pgd", "ffffffffum", method="pgd", settings={"stages": ["Bound(domain=Interval())"]})]
     runs += [make_run(folder / "mnist", "ccccccccfm", dataset="mnist", method="sabr"), make_run(folder / "waiting", "")]
     certify(runs[0], "cccccfffum", eps=0.2)
     search(runs[0])

@@ -5,7 +5,7 @@ import io
 
 from tests.report.site.runs import make_run, subjects
 
-from ctbench.report.site.leaderboard import colours, front_chart, leaderboard, published_table, settings
+from ctbench.report.site.leaderboard import colours, front_chart, front_csv, leaderboard, published_table, settings
 
 NO_SEARCH = {"stages": ["Bound(domain=Interval())", "Falsify(attack=PGD())"]}
 
@@ -33,9 +33,9 @@ def test_runs_that_differ_in_their_seeds_are_one_row_with_an_interval(tmp_path):
 
 
 def test_only_an_interval_above_all_others_is_bold(tmp_path):
-    methods = {"a": (8, 8, 8), "b": (5, 5, 5), "c": (8,)}
+    methods = {"a": (79, 80, 81), "b": (49, 50, 51), "c": (80,)}
     runs = [
-        make_run(tmp_path / f"{method}-{seed}", "c" * good + "f" * (10 - good), method=method, seed=seed)
+        make_run(tmp_path / f"{method}-{seed}", "c" * good + "f" * (100 - good), method=method, seed=seed)
         for method, goods in methods.items()
         for seed, good in enumerate(goods)
     ]
@@ -55,11 +55,57 @@ def test_runs_with_other_recipes_samples_or_effort_are_not_averaged(tmp_path):
         make_run(tmp_path / "b", seed=1, more={"epochs": 5}),
         make_run(tmp_path / "c", "ccc", seed=2),
         make_run(tmp_path / "d", seed=3, settings={"timeout": 9.0}),
-        make_run(tmp_path / "e", seed=0),  # the same seed as a
+        make_run(tmp_path / "e", seed=4, settings={"stages": ["BranchAndBound()"]}),
+        make_run(tmp_path / "f", seed=5, settings={"threat": "Linf(eps=0.1, clip=None)"}),
+        make_run(tmp_path / "g", seed=6),  # like a, but for its seed
     ]
     (setting,) = settings(subjects(runs))
-    assert sorted(len(entry.members) for entry in setting.entries) == [1, 1, 1, 1, 1]
+    assert [[subject.name for subject, _ in entry.members] for entry in setting.entries if len(entry.members) > 1] == [
+        ["a", "g"]
+    ]
+    assert len(setting.entries) == 6
     assert "not all of the same samples" in leaderboard(setting).note
+
+
+def test_runs_of_one_seed_are_not_averaged(tmp_path):
+    (setting,) = settings(subjects([make_run(tmp_path / name, seed=0) for name in "ab"]))
+    assert [len(entry.members) for entry in setting.entries] == [1, 1]
+
+
+def test_other_samples_are_neither_bold_nor_on_one_front(tmp_path):
+    runs = [make_run(tmp_path / f"a-{n}", "c" * n + "m" * (100 - n), method="a", seed=n) for n in (49, 50, 51)]
+    runs += [make_run(tmp_path / f"b-{n}", "c" * n + "m" * (20 - n), method="b", seed=n) for n in (17, 18, 19)]
+    (setting,) = settings(subjects(runs))
+    table = leaderboard(setting)
+    assert "not all of the same samples" in table.note
+    assert not any(cell.bold for line in table.lines for cell in line.cells)
+    picture = front_chart(setting, {"a": 0, "b": 1})
+    assert "not all of the same samples" in picture.note
+    assert picture.front == ""
+    assert "no" not in [row["on the front"] for row in csv.DictReader(io.StringIO(front_csv(setting)))]
+
+
+def test_an_unfinished_second_attempt_keeps_the_remarks(tmp_path):
+    bounds = {"stages": ["Bound(domain=Interval())"]}
+    runs = [make_run(tmp_path / f"a-{seed}", "ccccuuuu", seed=seed, settings=bounds) for seed in (0, 1)]
+    files = runs[0].certification("linf-0.1")
+    kept = {name: value for name, value in files.read_settings().items() if name != "checksum"}
+    files.start(kept | {"stages": [*kept["stages"], "BranchAndBound()"]}, resume=True)
+    (setting,) = settings(subjects(runs))
+    remarks = [[remark.word for remark in entry.remarks] for entry in setting.entries]
+    assert sorted(remarks) == [["incomplete verifier"], ["unfinished", "incomplete verifier"]]
+
+
+def test_fields_tell_rows_apart_and_files_have_all_of_them(tmp_path):
+    recipes = [
+        {"l1": k, "lr": k + 1, "epochs": k + 2, "batch_size": k + 3, "shi": shi} for k, shi in ((0, 1), (1, 1), (1, 2))
+    ]
+    runs = [make_run(tmp_path / f"r{place}", more=more) for place, more in enumerate(recipes)]
+    (setting,) = settings(subjects(runs))
+    assert len({entry.label for entry in setting.entries}) == 3
+    assert [entry.detail.endswith("… 2 more") for entry in setting.entries] == [True, False, False]
+    rows = list(csv.DictReader(io.StringIO(leaderboard(setting).csv)))
+    assert all("more" not in row["method"] and "shi" in row["method"] for row in rows)
 
 
 def test_each_data_set_norm_and_radius_has_its_own_table(tmp_path):

@@ -98,8 +98,8 @@ def test_places_by_the_mean_and_in_hindsight(tmp_path):
 
 
 def test_a_mean_is_bold_if_its_interval_lies_above_all_others(tmp_path):
-    high = subject(tmp_path, "high", [0.9, 0.9], natural=[0.90, 0.94])
-    low = subject(tmp_path, "low", [0.8, 0.81], natural=[0.98, 0.98])
+    high = subject(tmp_path, "high", [0.9, 0.902], natural=[0.90, 0.94])
+    low = subject(tmp_path, "low", [0.8, 0.802], natural=[0.98, 0.98])
     (table,) = studies_tables([low, high])
     assert bold(table) == {("high", "certified %")}
     (table,) = studies_tables([low, high, subject(tmp_path, "wide", [0.85, 0.95])])
@@ -182,16 +182,16 @@ def test_places_in_hindsight_need_the_hindsight_of_all(tmp_path):
 
 
 def test_a_front_has_a_row_for_each_choice_with_its_own_runs(tmp_path):
-    front = subject(tmp_path, "front", [0.9, 0.9], 0.95, chosen=(0, 1), objective="pareto")
+    front = subject(tmp_path, "front", [0.9, 0.91], 0.95, chosen=(0, 1), objective="pareto")
     for result in front.study.content["results"]:
         if result["trial"] == 0:
-            result["certified_accuracy"] = 0.8
-    (table,) = studies_tables([front, subject(tmp_path, "low", [0.5, 0.5])])
+            result["certified_accuracy"] -= 0.1
+    (table,) = studies_tables([front, subject(tmp_path, "low", [0.5, 0.51])])
     found = [(row["study"], row["trial"], row["certified %"], row["in hindsight: trial"]) for row in rows(table)]
     assert found == [
-        ("front", "1", "90.00 ± 0.00", "-"),
-        ("front", "0", "80.00 ± 0.00", "-"),
-        ("low", "1", "50.00 ± 0.00", "-"),
+        ("front", "1", "90.50 ± 6.35", "-"),
+        ("front", "0", "80.50 ± 6.35", "-"),
+        ("low", "1", "50.50 ± 6.35", "-"),
     ]
     assert bold(table) == {("front", "certified %")}  # both choices lie above the other study
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,12 +31,13 @@ ABOUT = ("samples", "remarks", "runs", "network", "train", "certify a sample")
 LONGEST = 26  # letters of a label in a picture
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Entry:
     """A line of the leaderboard: a run, or runs that differ in their seeds alone."""
 
     method: str
-    detail: str  # the fields of its recipe in which entries of this method differ
+    fields: str  # of its recipe, in which entries of this method differ
+    detail: str  # the first of them, or all if these do not tell entries apart
     members: tuple[tuple[Subject, Certified], ...]
 
     @property
@@ -44,12 +46,22 @@ class Entry:
         return f"{self.method}, {self.detail}" if self.detail else self.method
 
     @property
+    def full_label(self) -> str:
+        """The method and all fields."""
+        return f"{self.method}, {self.fields}" if self.fields else self.method
+
+    @property
     def row(self) -> Any:
         return self.members[0][1].row
 
     def spread(self, accuracy: str) -> Spread:
         """In percent."""
         return Spread.of([100 * getattr(one.records, f"{accuracy}_accuracy") for _, one in self.members])
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """Natural and certified accuracy, in percent."""
+        return self.spread("natural").mean, self.spread("certified").mean
 
     @property
     def samples(self) -> int:
@@ -83,7 +95,7 @@ class Entry:
             remarks.append(Remark("chosen on test data", meaning))
         if unfinished := [one.unfinished for one in every if one.unfinished]:
             remarks.append(Remark("unfinished", "not all samples are certified yet", f"{', '.join(unfinished)} so far"))
-        if any(one.bounds_only for one in every):
+        if any(one.row.bounds_only for one in every):
             meaning = "no stage searched until each sample was decided: a complete verifier may certify more"
             remarks.append(Remark("incomplete verifier", meaning))
         if late := sum(one.out_of_time for one in every):
@@ -106,6 +118,17 @@ class Setting:
     @property
     def title(self) -> str:
         return setting_title(self.dataset, self.norm, self.eps)
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether all entries are about the same samples and the same threat model."""
+        return len({(one.row.threat, one.samples) for entry in self.entries for _, one in entry.members}) < 2
+
+    def dominates(self, one: Entry, other: Entry) -> bool:
+        """Whether an entry is on the front before another one, both of the same samples and threat model."""
+        first, second = one.members[0][1], other.members[0][1]
+        same = (first.row.threat, first.samples) == (second.row.threat, second.samples)
+        return same and dominates(one.place, other.place)
 
     @property
     def published(self) -> list[PublishedResult]:
@@ -138,18 +161,25 @@ def _entries(members: Sequence[tuple[Subject, Certified]]) -> tuple[Entry, ...]:
     for member in members:
         groups.setdefault(_alike(member[1]), []).append(member)
     parts = [part for group in groups.values() for part in _by_seed(group)]
+    methods, fields = [part[0][1].row.method for part in parts], _fields(parts)
+    short = [", ".join(each[:3]) + (f", … {len(each) - 3} more" if len(each) > 3 else "") for each in fields]
+    same = Counter(zip(methods, short, strict=True))
     return tuple(
-        Entry(method=part[0][1].row.method, detail=detail, members=tuple(part))
-        for detail, part in zip(_details(parts), parts, strict=True)
+        Entry(
+            method=method,
+            fields=", ".join(each),
+            detail=detail if same[method, detail] == 1 else ", ".join(each),
+            members=tuple(part),
+        )
+        for method, each, detail, part in zip(methods, fields, short, parts, strict=True)
     )
 
 
 def _alike(certified: Certified) -> tuple[Any, ...]:
     """What runs that differ in their seeds alone have in common."""
     row = certified.row
-    effort = [repr(certified.settings.get(name)) for name in ("stages", "timeout", "attack")]
     recipe = repr(sorted(row.parameters.items(), key=lambda item: item[0]))
-    return row.network, row.named_method, recipe, *effort, certified.records.indices.tobytes(), certified.samples
+    return row.network, row.named_method, recipe, *row.verification.items(), row.samples
 
 
 def _by_seed(group: list[tuple[Subject, Certified]]) -> list[list[tuple[Subject, Certified]]]:
@@ -160,10 +190,10 @@ def _by_seed(group: list[tuple[Subject, Certified]]) -> list[list[tuple[Subject,
     return [group] if together else [[member] for member in group]
 
 
-def _details(parts: Sequence[Sequence[tuple[Subject, Certified]]]) -> list[str]:
+def _fields(parts: Sequence[Sequence[tuple[Subject, Certified]]]) -> list[list[str]]:
     """For each part the fields of its recipe in which parts of its method differ."""
     firsts = [part[0][1].row for part in parts]
-    details = []
+    fields = []
     for row in firsts:
         rivals = [other for other in firsts if other.method == row.method]
         paths = dict.fromkeys(path for other in rivals for path in other.parameters)
@@ -171,10 +201,8 @@ def _details(parts: Sequence[Sequence[tuple[Subject, Certified]]]) -> list[str]:
         parts_of = [path.removesuffix("name") for path in differ if path.endswith(".name")]  # each says what is in it
         inside = [path for path in differ if path.endswith(".name") or not path.startswith(tuple(parts_of))]
         values = {path.removesuffix(".name"): row.parameters.get(path) for path in inside}
-        fields = [f"{path} {_value(value)}" for path, value in values.items() if value is not None]
-        more = f", … {len(fields) - 3} more" if len(fields) > 3 else ""
-        details.append(", ".join(fields[:3]) + more)
-    return details
+        fields.append([f"{path} {_value(value)}" for path, value in values.items() if value is not None])
+    return fields
 
 
 def _value(value: Any) -> str:
@@ -186,9 +214,8 @@ def leaderboard(setting: Setting) -> Table:
     order = sorted(setting.entries, key=lambda entry: [-entry.spread(name).mean for name in ("certified", "natural")])
     attacked = any(one.row.attacked for entry in order for _, one in entry.members)
     headings = (*ACCURATE, *(("attacked %",) if attacked else ()), *ABOUT)
-    lines = [_line(entry, order, attacked=attacked) for entry in order]
-    several = len({one.records.indices.tobytes() for entry in order for _, one in entry.members}) > 1
-    notes = [OTHER_SAMPLES] if several else []
+    lines = [_line(entry, order if setting.is_comparable else [], attacked=attacked) for entry in order]
+    notes = [] if setting.is_comparable else [OTHER_SAMPLES]
     notes += [NOTE] if any(len(entry.members) > 1 for entry in order) else []
     return Table(
         name=f"leaderboard-{setting.name}",
@@ -248,7 +275,7 @@ def _numbers(entry: Entry) -> dict[str, Any]:
         "dataset": row.dataset,
         "norm": row.norm,
         "eps": row.eps,
-        "method": entry.label,
+        "method": entry.full_label,
         "network": row.network,
         "runs": " ".join(subject.name for subject, _ in entry.members),
         "seeds": len(entry.members),
@@ -307,8 +334,8 @@ def front_chart(setting: Setting, numbers: dict[str, int]) -> Chart | None:
     """Certified over natural accuracy; None if there is no single radius, or only one mark."""
     if not isinstance(setting.eps, int | float):
         return None
-    places = [(entry.spread("natural").mean, entry.spread("certified").mean) for entry in setting.entries]
-    ours = [_entry_point(entry, place, places) for entry, place in zip(setting.entries, places, strict=True)]
+    best = _front(setting)
+    ours = [_entry_point(entry, beaten=entry not in best) for entry in setting.entries]
     others = list(dict.fromkeys(point for each in setting.published for point in _published_points(each)))
     by_method: dict[str, list[Point]] = {}
     for entry, point in zip(setting.entries, ours, strict=True):
@@ -328,20 +355,26 @@ def front_chart(setting: Setting, numbers: dict[str, int]) -> Chart | None:
         y="certified accuracy (%)",
         x_range=percents([(one.x, one.spread[0] if one.spread else 0.0) for one in ours], [one.x for one in others]),
         y_range=percents([(one.y, one.spread[1] if one.spread else 0.0) for one in ours], [one.y for one in others]),
-        front=[place for place in places if not any(dominates(other, place) for other in places)],
-        note=f"{FRONT_NOTE} {PUBLISHED_NOTE}" if others else FRONT_NOTE,
+        front=[entry.place for entry in best] if setting.is_comparable else (),
+        note=" ".join(
+            [FRONT_NOTE, *([PUBLISHED_NOTE] if others else []), *([] if setting.is_comparable else [OTHER_SAMPLES])]
+        ),
     ).with_numbers(front_csv(setting))
 
 
-def _entry_point(entry: Entry, place: tuple[float, float], places: Sequence[tuple[float, float]]) -> Point:
+def _front(setting: Setting) -> list[Entry]:
+    """The entries that no other one dominates."""
+    return [one for one in setting.entries if not any(setting.dominates(other, one) for other in setting.entries)]
+
+
+def _entry_point(entry: Entry, *, beaten: bool) -> Point:
     natural, certified = entry.spread("natural"), entry.spread("certified")
     half = (natural.half, certified.half)
     seeds = f", mean of {len(entry.members)} seeds" if len(entry.members) > 1 else ""
     said = [f"{name} {_with_half(spread)} %" for name, spread in (("natural", natural), ("certified", certified))]
-    beaten = any(dominates(other, place) for other in places)
     return Point(
-        x=place[0],
-        y=place[1],
+        x=natural.mean,
+        y=certified.mean,
         text=f"{entry.label}{seeds}: {', '.join(said)}{', dominated' if beaten else ', on the front'}",
         label=entry.label if len(entry.label) <= LONGEST else entry.method,
         href=entry.members[0][0].page,
@@ -364,10 +397,9 @@ def _published_points(result: PublishedResult) -> Iterator[Point]:
 
 def front_csv(setting: Setting) -> str:
     """The numbers of the chart."""
-    places = [(entry.spread("natural").mean, entry.spread("certified").mean) for entry in setting.entries]
+    best = _front(setting)
     rows = [
-        _numbers(entry) | {"by": "here", "on the front": "no" if any(dominates(o, place) for o in places) else "yes"}
-        for entry, place in zip(setting.entries, places, strict=True)
+        _numbers(entry) | {"by": "here", "on the front": "yes" if entry in best else "no"} for entry in setting.entries
     ]
     about = {"dataset": setting.dataset, "norm": setting.norm, "eps": setting.eps}
     rows += [

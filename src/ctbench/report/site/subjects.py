@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,6 @@ from ctbench.results import Certification, CertificationFiles, Open, RunFolder, 
 
 Pixels = NDArray[np.float64]  # [C, H, W], in [0, 1]
 FindImages = Callable[[Sequence[SampleRecord]], Mapping[int, Pixels]]
-LIMITED = ("Bound(", "Falsify(")  # how the descriptions of stages begin that try each sample once
 
 
 def _no_images(records: Sequence[SampleRecord]) -> Mapping[int, Pixels]:
@@ -69,29 +67,17 @@ class Certified:
 
     @property
     def unfinished(self) -> str:
-        """How many of the samples have records, e.g. "40 of 100"; "" if all have."""
-        done, wanted = len(self.records), self.row.wanted
-        return f"{done} of {wanted}" if wanted is not None and done < wanted else ""
+        """How many samples are decided, or had their time in the last attempt, e.g. "40 of 100"; "" if all."""
+        return self.row.unfinished
 
-    @cached_property
+    @property
     def samples(self) -> str:
-        """A digest of all samples, their inputs and their labels; "" if an input is not known."""
-        digest = hashlib.sha256()
-        for record in self.records:
-            if not record.digest:
-                return ""
-            digest.update(f"{record.index} {record.digest} {record.label}\n".encode())
-        return digest.hexdigest()
+        """A digest of all samples."""
+        return self.row.samples
 
     def in_memory(self) -> Certified:
         """The same with its records in memory, for what looks at them several times."""
         return replace(self, row=replace(self.row, certification=Certification(tuple(self.records))))
-
-    @property
-    def bounds_only(self) -> bool:
-        """Whether no stage searches until a sample is decided."""
-        stages = self.settings.get("stages")
-        return isinstance(stages, list) and all(str(stage).startswith(LIMITED) for stage in stages)
 
     @property
     def out_of_time(self) -> int:

@@ -11,7 +11,7 @@ from ctbench.report.grid import NOTHING, Bold
 from ctbench.report.intervals import Spread
 
 FILES = "files"  # the folder of tables and other files
-OTHER_SAMPLES = "Rows are not all of the same samples: compare those with care."
+OTHER_SAMPLES = "Rows are not all of the same samples and regions: compare those with care."
 TITLES = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX", "json": "JSON"}
 
 
