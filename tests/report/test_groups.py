@@ -93,9 +93,7 @@ def test_other_verifications_are_not_averaged(make, name, value):
     runs = [make("ibp", 0, 5, settings=alike), make("ibp", 1, 6, settings=alike)]
     assert groups(*runs)[0].certified == Spread.of([50.0, 60.0])
     other = make("ibp", 2, 7, settings=alike | {name: value})
-    with pytest.raises(
-        ValueError, match=f"are one group, but their certifications differ in {name}: certify them alike"
-    ):
+    with pytest.raises(ValueError, match=f"one group, but their certifications differ in {name}: certify them alike"):
         groups(*runs, other)
 
 

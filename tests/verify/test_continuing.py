@@ -49,6 +49,22 @@ def test_only_unknown_samples_are_tried_again(problem, tmp_path):
     ] * sum(record.stage == "branch-and-bound" for record in second)
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_continuation_that_is_over_at_once_keeps_what_was_known(problem, tmp_path, in_memory):
+    path = tmp_path / "linf.jsonl"
+    first = certify(*problem, eps=EPS, stages=FAST, records=Records(path))
+    again = Records(path, resume=True, in_memory=in_memory)
+    second = certify(*problem, eps=EPS, stages=THOROUGH, total=1e-9, records=again)
+    assert (second.natural_accuracy, second.adversarial_accuracy) == (
+        first.natural_accuracy,
+        first.adversarial_accuracy,
+    )
+    assert [record.prediction for record in second] == [record.prediction for record in first]
+    open_ones = [record for record in second if record.verdict is Verdict.UNKNOWN]
+    assert open_ones
+    assert not any(record.finished for record in open_ones)
+
+
 def test_a_continuation_that_is_killed_goes_on(problem, tmp_path):
     files = CertificationFiles(tmp_path / "linf.jsonl")
     first = certify(*problem, eps=EPS, stages=FAST, records=Records(files.records))

@@ -71,12 +71,16 @@ class SampleRecord:
         return self.verdict.value if self.open is None else f"{self.verdict} ({self.open})"
 
     def after(self, earlier: SampleRecord) -> SampleRecord:
-        """The record of another attempt at a sample that `earlier` left unknown: the seconds are those of both."""
+        """The record of another attempt at a sample that `earlier` left unknown: the seconds are those of both.
+
+        If the job was over before this attempt came to the sample, the prediction is the earlier one.
+        """
         best = max((bound for bound in (self.bound, earlier.bound) if bound is not None), default=None)
         spent = Counter(earlier.stage_seconds)
         spent.update(self.stage_seconds)
         return replace(
             self,
+            prediction=earlier.prediction if self.open is Open.JOB_OVER and self.prediction < 0 else self.prediction,
             bound=best if self.verdict in (Verdict.CERTIFIED, Verdict.UNKNOWN) else self.bound,
             seconds=self.seconds + earlier.seconds,
             stage_seconds=dict(spent),

@@ -155,10 +155,10 @@ class Writer:
         return Certification(self._stored(np.flatnonzero(self.done)))
 
     def certification(self, missing: Callable[[int], SampleRecord]) -> Certification:
-        """The records of all samples; `missing` makes those of samples that nobody has tried, by their places."""
+        """The records of all samples; `missing` makes those of samples that this attempt has not tried, by place."""
 
         def unfinished(place: int) -> SampleRecord:
-            return self.held[place] if place in self.held else missing(place)
+            return self.held[place] if place in self.held else self._joined(missing(place))
 
         if self.records.in_memory:
             return Certification(tuple(unfinished(place) for place in range(len(self.done))))
