@@ -18,7 +18,7 @@ def test_compare_draws_one_accuracy_over_another(succeeds, fails, run):
     assert Path("figures/plot.svg").read_text().startswith("<?xml")
     succeeds("compare", run, "--plot", "natural,adversarial")
     assert Path("compare.png").is_file()
-    assert "--plot is 'natural': give two accuracies" in fails("compare", run, "--plot", "natural")
+    assert "--plot is 'natural': give two different accuracies" in fails("compare", run, "--plot", "natural")
 
 
 @pytest.fixture
@@ -62,9 +62,12 @@ def test_compare_shows_means_over_seeds_and_fronts(succeeds, fails, seeds, run, 
         (["--plot", "natural,certified", "--pareto", "natural,certified"], "give one of them"),
         (["--over", "seed"], "give --group-by as well"),
         (["--reference", "0,0"], "give --pareto as well"),
+        (["--reference", "nan,0", "--pareto", "natural,certified"], "give two percents in [0, 100), e.g. 90,0"),
+        (["--pareto", "natural,natural"], "give two different accuracies, e.g. natural,certified"),
+        (["--figure", "x.png"], "--figure is where a picture goes: say what it shows by --plot X,Y or --pareto X,Y"),
         (["--reference", "0"], "is not two percents"),
         (["--group-by", "method,"], "has an empty name"),
-        (["--pareto", "natural"], "--pareto is 'natural': give two accuracies"),
+        (["--pareto", "natural"], "--pareto is 'natural': give two different accuracies"),
     ],
     ids=" ".join,
 )

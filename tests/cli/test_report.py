@@ -62,6 +62,10 @@ def test_a_run_and_its_pack_are_shown_once(succeeds, fails, certified):
     ]
     assert {path.name for path in Path("pages").glob("run-*.html")} == {"run-run.html"}
     assert re.search(r"also given as</dt><dd>one\.zip, two\.zip<", Path("pages/run-run.html").read_text())
+    shutil.copytree(certified, "copy")  # the same network with other records
+    shutil.rmtree("copy/certified")
+    for order in (("copy", certified), (certified, "copy")):
+        assert succeeds("report", *order, "one.zip", "--out", "pages").splitlines()[0] == said[0]
     assert "two.zip is a pack of the run one.zip" in succeeds("report", "one.zip", "two.zip", "--out", "pages")
     assert {path.name for path in Path("pages").glob("run-*.html")} == {"run-one.html"}
     assert "is given twice" in fails("report", certified, "one.zip", "one.zip", "--out", "pages")

@@ -23,6 +23,7 @@ FORMS: dict[str, tuple[Callable[[list[report.Row]], str], Callable[[list[report.
 
 def run(args: argparse.Namespace) -> None:
     check_options(args)
+    args.figure = args.figure or Path("compare.png")
     axes = args.plot or args.pareto
     if axes:
         x, y = two(axes, "--plot" if args.plot else "--pareto")
@@ -48,17 +49,21 @@ def check_options(args: argparse.Namespace) -> None:
     """Raise ValueError if options do not go together."""
     if args.plot and args.pareto:
         raise ValueError("--plot and --pareto both draw one accuracy over another: give one of them")
+    if args.figure and not (args.plot or args.pareto):
+        raise ValueError("--figure is where a picture goes: say what it shows by --plot X,Y or --pareto X,Y")
     if args.over and not args.group_by:
         raise ValueError("--over says what runs of a group differ in: give --group-by as well, e.g. --group-by method")
     if args.reference and not args.pareto:
         raise ValueError("--reference is the reference point of a hypervolume: give --pareto as well")
+    if args.reference and not all(0 <= value < 100 for value in args.reference):
+        raise ValueError(f"--reference is {args.reference}: give two percents in [0, 100), e.g. 90,0")
 
 
 def two(axes: str, option: str) -> tuple[str, str]:
     """The two accuracies of a picture. Raises ValueError if there are not two."""
     x, comma, y = axes.partition(",")
-    if not comma:
-        raise ValueError(f"{option} is {axes!r}: give two accuracies, e.g. natural,certified")
+    if not comma or x == y:
+        raise ValueError(f"{option} is {axes!r}: give two different accuracies, e.g. natural,certified")
     return x, y
 
 

@@ -37,19 +37,19 @@ def once(named: Sequence[Named]) -> list[Named]:
     """The runs without packs of a run that is also given as a folder, or as an earlier pack.
 
     Two runs are the same if their weights have the same bytes and their recipes the same content. Two folders are never
-    taken for one run: a copy may have been made to have other records.
+    taken for one run: a copy may have been made to have other records. A pack belongs to the one with its records.
     """
     if not any(each.packed for each in named):
         return list(named)
-    kept, first = list[Named](), dict[tuple[str, str], int]()
+    kept, places = list[Named](), dict[tuple[str, str], list[int]]()
     for each in sorted(named, key=lambda each: each.packed):
         same = _identity(each.folder)
-        if each.packed and same in first:
-            place = first[same]
+        equal = places.setdefault(same, []) if same is not None else []
+        if each.packed and equal:
+            place = min(equal, key=lambda place: len(_different(kept[place].folder, each.folder)))
             kept[place] = replace(kept[place], also=(*kept[place].also, each.path))
         else:
-            if same is not None:
-                first.setdefault(same, len(kept))
+            equal.append(len(kept))
             kept.append(each)
     order = {each.path: place for place, each in enumerate(named)}
     return sorted(kept, key=lambda each: order[each.path])
@@ -76,10 +76,15 @@ def told(given: Sequence[Named], shown: Sequence[Named]) -> Iterator[str]:
     folders = {each.path: each.folder for each in given}
     for run in shown:
         for pack in run.also:
-            here, there = _records(run.folder), _records(folders[pack])
-            different = sorted(name for name in there if here.get(name) != there[name])
+            different = _different(run.folder, folders[pack])
             but = f"; its own records in {', '.join(different)} are not shown" if different else ""
             yield f"{pack} is a pack of the run {run.path}, which is shown once{but}"
+
+
+def _different(run: RunFolder, pack: RunFolder) -> list[str]:
+    """The files of records of a pack that a run lacks, or has with another content."""
+    here, there = _records(run), _records(pack)
+    return sorted(name for name in there if here.get(name) != there[name])
 
 
 def _records(folder: RunFolder) -> dict[str, str]:

@@ -245,7 +245,7 @@ def fields(args: argparse.Namespace) -> list[str]:
     paths = [*fixed, *(option.partition("=")[0] for option in [*args.grid, *seeds])]
     for path in paths:
         if paths.count(path) > 1:
-            raise ValueError(f"{path} is given twice by --set, --grid and --seeds: name each field once")
+            raise ValueError(f"{path} is named twice by --set, --grid or --seeds: name each field once")
     return [*args.grid, *seeds]
 
 

@@ -29,7 +29,7 @@ def as_markdown(headings: Sequence[str], rows: Cells, *, texts: Collection[int])
 
 
 def _markdown(cells: Sequence[str]) -> list[str]:
-    plain = [" ".join(cell.split()).replace("|", r"\|") for cell in cells]
+    plain = [" ".join(cell.split()).replace("|", r"\|").replace("<", "&lt;") for cell in cells]  # never a tag of HTML
     return [f"**{text}**" if isinstance(cell, Bold) else text for cell, text in zip(cells, plain, strict=True)]
 
 

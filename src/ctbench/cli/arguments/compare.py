@@ -45,6 +45,5 @@ def add_to(commands: Commands) -> None:
         "--figure",
         type=Path,
         metavar="FILE",
-        default=Path("compare.png"),
-        help="where --plot and --pareto draw, .png or .svg (default: %(default)s)",
+        help="where --plot or --pareto draws, .png or .svg (default: compare.png)",
     )
