@@ -11,6 +11,7 @@ from ctbench.datasets import corrupted
 from ctbench.graph import Precisions
 from ctbench.onnx import save_onnx
 from ctbench.packs import archive, check
+from ctbench.regions import Linf
 from ctbench.results import RunFolder, jsonl
 from ctbench.results.checking import sealed, unsealed
 from ctbench.training import load_run
@@ -203,7 +204,7 @@ def test_the_records_of_a_search_for_radii_are_checked(run):
     loaded = load_run(run.path)
     x, y = loaded.recipe.dataset.load().test[:4]
     files = RunFolder(run.path).radii("linf-0.1")
-    radii(loaded.model, x, y, loaded.recipe.threat, tolerance=0.02, records=Records(files.records))
+    radii(loaded.model, x, y, Linf(0.1), tolerance=0.02, records=Records(files.records))
     assert failed(run.path) == []
     lines = jsonl.read(files.records)
     wrong = next(line for line in lines if line["verdict"] == "falsified")

@@ -125,7 +125,7 @@ def test_a_pack_without_a_manifest_or_with_other_files_is_refused(zipped, tmp_pa
         entries = {name: file.read(name) for name in file.namelist()}
     more = zip_of(tmp_path / "b.zip", entries | {"certified/more.json": b"{}"})
     assert "certified/more.json is in the pack, but not in manifest.json" in only(more)
-    changed = zip_of(tmp_path / "c.zip", entries | {"recipe.json": b"{}"})
+    changed = zip_of(tmp_path / "c.zip", entries | {"recipe.json": entries["recipe.json"][::-1]})
     assert "the SHA-256 of recipe.json is not that in manifest.json" in only(changed)
 
 

@@ -156,7 +156,7 @@ def compare_with_manifest(folder: Path, manifest: Mapping[str, Any]) -> int:
     """Compare the files of an unpacked pack with its manifest; returns their number.
 
     Raises:
-        PackError: a file is missing, is not in the manifest, or has another digest.
+        PackError: a file is missing, is not in the manifest, or has another size or digest.
     """
     files = manifest["files"]
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
@@ -165,6 +165,9 @@ def compare_with_manifest(folder: Path, manifest: Mapping[str, Any]) -> int:
     for name in sorted(there - files.keys()):
         raise PackError(f"{name} is in the pack, but not in {MANIFEST}")
     for name in sorted(there):
+        size, said = (folder / name).stat().st_size, files[name]["bytes"]
+        if size != said:
+            raise PackError(f"{name} has {size} bytes, and {said} in {MANIFEST}: one of the two was changed")
         if _digest(folder / name) != files[name]["sha256"]:
             raise PackError(f"the SHA-256 of {name} is not that in {MANIFEST}: the file was changed")
     return len(there)

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from ctbench import zoo
 from ctbench.datasets import Data
-from ctbench.packs import records
+from ctbench.packs import records, searches
+from ctbench.packs.again import Again
 from ctbench.packs.archive import DATA, MANIFEST, unpack
 from ctbench.packs.claims import Claim, ClaimError, claim
 from ctbench.packs.digests import about_data
-from ctbench.packs.network import load, same_as_onnx
+from ctbench.packs.network import is_exported, load, same_as_onnx, weights_of
 from ctbench.packs.packing import data_of
-from ctbench.packs.records import Again
 from ctbench.packs.subject import Subject
 from ctbench.results import RunFolder, jsonl
 from ctbench.training import Run
@@ -116,7 +116,7 @@ class Check:
         for files in self.folder.certifications():
             yield from records.claims(files, self._name(files.records), self.subject, self.again)
         for search in self.folder.searches():
-            yield from records.radius_claims(search, self._name(search.records), self.subject, self.again)
+            yield from searches.claims(search, self._name(search.records), self.subject, self.again)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder.path).as_posix()
@@ -131,8 +131,7 @@ class Check:
 
     def _weights(self) -> str:
         self.run = load(self.folder)
-        weights = sum(parameter.numel() for parameter in self.run.model.parameters())
-        return f"{weights} weights of the network of the recipe, {self.run.recipe.network.name}"
+        return weights_of(self.run)
 
     def _data(self) -> str:
         """Whether the test images are those of the pack; a run folder says nothing except by its records."""
@@ -153,6 +152,8 @@ class Check:
 
     def _onnx(self) -> str:
         assert self.subject is not None, "the data were read"
+        if is_exported(self.subject.run):
+            return "it is itself the network that the records are about, so its logits were compared with no others"
         count = min(IMAGES, len(self.subject.data.test))
         chosen = Again(samples=count, seed=self.again.seed, timeout=None).chosen(range(len(self.subject.data.test)), "")
         return same_as_onnx(self.folder.exported, self.subject.run.model, self.subject.batch(chosen)[0])

@@ -1,48 +1,26 @@
-"""Checks of the records of one certification: counts, inputs, predictions, counterexamples, and proofs made again."""
+"""Checks of the records of one certification: samples, inputs, predictions, counterexamples, proofs."""
 
 from __future__ import annotations
 
 import math
-import random
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ctbench.packs.again import Again, attack_again, prove_again
 from ctbench.packs.claims import Claim, ClaimError, claim
+from ctbench.packs.predictions import check_predictions
+from ctbench.packs.stated import check_name, samples_of
 from ctbench.packs.subject import Subject
 from ctbench.regions import Threat
 from ctbench.results import Certification, CertificationFiles, SampleRecord, Verdict
-from ctbench.results.radii import RadiusFiles, Trial
-from ctbench.verify import certify
 
-NAMED = re.compile(r"(?P<norm>[a-z0-9]+)-(?P<eps>[0-9][0-9.e+-]*)")  # the name of the records of a norm and a radius
 NEAR = 1e-9  # how far from its region a point may lie because of rounding; it is replayed at the nearest point inside
-OUTCOMES = "natural {:.2f} %, adversarial {:.2f} %, certified {:.2f} %"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Again:
-    """How records are certified again.
-
-    Args:
-        samples: the number of samples of each file, chosen at random; 0 for none.
-        seed: of the choice.
-        timeout: seconds for each sample.
-    """
-
-    samples: int
-    seed: int
-    timeout: float | None
-
-    def chosen(self, indices: Sequence[int], about: str) -> list[int]:
-        """Some of the indices, ascending."""
-        count = min(self.samples, len(indices))
-        return sorted(random.Random(f"{self.seed} {about}").sample(list(indices), count))
+OUTCOMES = "natural {:.2f} %, adversarial {:.2f} % as said, certified {:.2f} %"
 
 
 def claims(files: CertificationFiles, about: str, subject: Subject, again: Again) -> Iterator[Claim]:
@@ -56,6 +34,8 @@ def claims(files: CertificationFiles, about: str, subject: Subject, again: Again
     yield claim(about, check.predictions)
     yield claim(about, check.counterexamples)
     yield claim(about, check.proofs)
+    if check.certification.counts[Verdict.UNKNOWN]:
+        yield claim(about, check.attacks)
 
 
 @dataclass(eq=False)
@@ -75,41 +55,24 @@ class _Check:
         self.subject = self.subject.of(settings.get("dataset", self.subject.title))
         self.subject.check_settings(settings)
         self.threat = self.subject.threat_of(settings)
-        named = NAMED.fullmatch(self.files.records.stem)
-        if named and (named["norm"], _float(named["eps"])) != (self.threat.name, self.threat.eps):
-            raise ClaimError(f"its settings say {self.threat.name} eps {self.threat.eps!r}, its name says otherwise")
+        check_name(self.files.records.stem, self.threat)
         return f"{self.threat.name} eps {self.threat.eps!r}, of this network and of {self.subject.title}"
 
     def records(self) -> str:
         """Whether each sample has one record, about its image."""
-        certification, ends = self.files.read(), self.files.read_settings().get("samples")
-        indices = [record.index for record in certification]
-        if not indices:
-            raise ClaimError("it has no records")
-        wanted = range(*ends) if ends else range(indices[0], indices[-1] + 1)
-        missing = sorted(set(wanted) - set(indices))
-        if missing:
-            raise ClaimError(f"it lacks {len(missing)} of {len(wanted)} samples, e.g. sample {missing[0]}")
+        certification = self.files.read()
+        wanted = samples_of(tuple(certification), self.files.read_settings())
         self.subject.check_inputs(tuple(certification))
         self.certification = certification
         total = len(self.subject.data.test)
         rates = (certification.natural_accuracy, certification.adversarial_accuracy, certification.certified_accuracy)
         rest = f"{certification.counts[Verdict.UNKNOWN]} unknown"
         shares = OUTCOMES.format(*(100 * rate for rate in rates))
-        return f"samples {indices[0]} to {indices[-1]} of {total} test images, each once: {shares}, {rest}"
+        return f"samples {wanted[0]} to {wanted[-1]} of {total} test images, each once: {shares}, {rest}"
 
     def predictions(self) -> str:
         """Whether the network is right at the clean inputs where the records say it, and wrong where they say that."""
-        for record, sign, predicted in self.subject.signs(tuple(self.certification)):
-            wrong = record.verdict is Verdict.MISCLASSIFIED
-            if (sign < 0 and (not wrong or record.right)) or (sign > 0 and wrong):
-                raise ClaimError(
-                    f"sample {record.index} is {record.verdict} with prediction {record.prediction}, but the network "
-                    f"predicts {predicted} and its label is {record.label}"
-                )
-            if record.verdict is Verdict.CERTIFIED and sign == 0:
-                raise ClaimError(f"sample {record.index} is certified, but two logits are equal at the clean input")
-        return f"the predictions of all {len(self.certification)} samples are as said"
+        return check_predictions(self.subject, tuple(self.certification), f"{len(self.certification)} samples")
 
     def counterexamples(self) -> str:
         """Whether the points that were kept lie in their regions, and are counterexamples there, exactly."""
@@ -138,16 +101,34 @@ class _Check:
             raise ClaimError(f"the network is right at the counterexample of sample {index}")
 
     def proofs(self) -> str:
-        """Whether a random part of the samples is certified again, in double precision.
+        """Whether a random part of the certified samples is certified again, in double precision.
 
-        Samples that are falsified without a counterexample are also tried, and must not be certified.
+        A random part of the falsified samples is also tried if no counterexamples were kept, and must not be certified.
         """
         assert self.threat is not None, "the settings were checked first"
-        certified = self._with(Verdict.CERTIFIED)
-        kept = any(self.files.counterexamples.glob("*.npy"))
-        chosen = self.again.chosen(certified + ([] if kept else self._with(Verdict.FALSIFIED)), self.about)
-        prove_again(self.subject, self.threat, [self._by_index[index] for index in chosen], self.again)
-        return f"{len(set(chosen) & set(certified))} of {len(certified)} certified samples were certified again"
+        certified, falsified = self._with(Verdict.CERTIFIED), self._with(Verdict.FALSIFIED)
+        if any(self.files.counterexamples.glob("*.npy")):
+            falsified = []
+        chosen = self.again.chosen(certified, self.about)
+        tried = self.again.chosen(falsified, self.about)
+        found = prove_again(self.subject, self.threat, [self._by_index[index] for index in chosen + tried], self.again)
+        said = f"{len(chosen)} of {len(certified)} certified samples were certified again"
+        if not falsified:
+            return said
+        again = f"{found[Verdict.FALSIFIED, Verdict.FALSIFIED]} of {len(falsified)} falsified samples"
+        return f"{said}; {again} were falsified again, {len(tried)} were tried, none was certified"
+
+    def attacks(self) -> str:
+        """What an attack finds on a random part of the unknown samples: they bound the adversarial accuracy."""
+        assert self.threat is not None, "the settings were checked first"
+        unknown = self._with(Verdict.UNKNOWN)
+        chosen = self.again.chosen(unknown, self.about)
+        falsified = attack_again(self.subject, self.threat, chosen, self.again)
+        accuracy = self.certification.adversarial_accuracy - falsified / len(self.certification)
+        return (
+            f"of {len(unknown)} unknown samples an attack tried {len(chosen)}, and falsified {falsified}: with these, "
+            f"the adversarial accuracy is {100 * accuracy:.2f} %; nothing proves that it is not lower"
+        )
 
     @property
     def _by_index(self) -> dict[int, SampleRecord]:
@@ -155,58 +136,6 @@ class _Check:
 
     def _with(self, verdict: Verdict) -> list[int]:
         return [record.index for record in self.certification if record.verdict is verdict]
-
-
-def prove_again(subject: Subject, threat: Threat, records: Sequence[SampleRecord], again: Again) -> None:
-    """Certify samples again in double precision, and compare the verdicts.
-
-    Raises:
-        ClaimError: a certified sample is not certified now, or a falsified one is.
-    """
-    if not records:
-        return
-    x, y = subject.batch([record.index for record in records])
-    results = certify(subject.double, x, y, threat, timeout=again.timeout, seed=again.seed)
-    for record, result in zip(records, results, strict=True):
-        said, now = record.verdict, result.verdict
-        if said is Verdict.CERTIFIED and now is Verdict.UNKNOWN:
-            raise ClaimError(
-                f"sample {record.index} is certified, but this was not proved again ({result.reason}): give more time"
-            )
-        if (said is Verdict.CERTIFIED) != (now is Verdict.CERTIFIED):
-            raise ClaimError(f"sample {record.index} is {said} in the records, but it is {now}")
-
-
-def radius_claims(files: RadiusFiles, about: str, subject: Subject, again: Again) -> Iterator[Claim]:
-    """The claims of a search for radii."""
-    trials = list[Trial]()
-
-    def read() -> str:
-        nonlocal subject
-        settings = files.read_settings()
-        subject = subject.of(settings.get("dataset", subject.title))
-        subject.check_settings(settings)
-        subject.threat_of(settings)
-        trials.extend(files.trials())
-        subject.check_inputs([trial.record for trial in trials])
-        return f"{len(trials)} trials of {len(files.read())} samples, of this network and of {subject.title}"
-
-    def prove() -> str:
-        threat = subject.threat_of(files.read_settings())
-        best = {sample.index: sample.certified for sample in files.read() if sample.certified}
-        chosen = again.chosen(sorted(best), about)
-        by_eps: dict[float, list[SampleRecord]] = {}
-        for eps, record in trials:
-            if record.index in chosen and best[record.index] == eps and record.verdict is Verdict.CERTIFIED:
-                by_eps.setdefault(eps, []).append(record)
-        for eps, records in by_eps.items():
-            prove_again(subject, replace(threat, eps=eps), records, again)
-        return f"{len(chosen)} of {len(best)} samples were certified again at their largest radius"
-
-    found = claim(about, read)
-    yield found
-    if found.holds:
-        yield claim(about, prove)
 
 
 def read_point(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -225,10 +154,3 @@ def read_point(path: Path, shape: tuple[int, ...]) -> Tensor:
     if point.dtype != np.float64 or point.shape != shape or not np.isfinite(point).all():
         raise ClaimError(f"{path.name} does not hold finite doubles of shape {shape} but {point.dtype} {point.shape}")
     return torch.from_numpy(point)
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,22 @@ from ctbench.packs.claims import ClaimError
 from ctbench.regions import Threat
 from ctbench.regions.lookup import threat
 from ctbench.results import SampleRecord
+from ctbench.specification import margin_rows
 from ctbench.training import Run
 from ctbench.verify import Problem
 from ctbench.verify.job import Samples
 
 CHUNK = 256  # samples at a time
+
+
+class CleanOutput(NamedTuple):
+    """What the network says at the clean input of a record, in exact arithmetic where the sign is known."""
+
+    record: SampleRecord
+    sign: float  # of the least margin of the label: 1, 0 or -1, NaN if it is not known
+    predicted: int  # the class with the greatest logit in double precision
+    is_finite: bool  # whether all logits are
+    fits: float  # 1 if the class that the record predicts has the greatest logit, -1 if not, NaN if it is not known
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,14 +121,30 @@ class Subject:
                     label = f"label {record.label}, the image has {int(samples.y[place])}"
                     raise ClaimError(f"the record of sample {record.index} is about another image or label ({label})")
 
-    def signs(self, records: Sequence[SampleRecord]) -> Iterator[tuple[SampleRecord, float, int]]:
-        """For each record the sign of the least margin at its clean input, exactly, NaN if not known; and the class."""
+    def clean(self, records: Sequence[SampleRecord]) -> Iterator[CleanOutput]:
+        """What the network says at the clean input of each record.
+
+        Raises:
+            ClaimError: a record predicts a class that the network does not have.
+        """
         for part in _parts(records):
             problem = self.problem([record.index for record in part], self.run.recipe.threat)
+            said = torch.tensor([_stated_class(record, problem.net.classes) for record in part])
             with torch.no_grad():
-                classes = self.double(problem.x).argmax(1).tolist()
-                signs = problem.signs(problem.x).tolist()
-            yield from zip(part, signs, classes, strict=True)
+                logits = self.double(problem.x)
+                signs = problem.signs(problem.x)
+                of_said = replace(problem, spec=margin_rows(said, problem.net.classes, dtype=problem.x.dtype))
+                lower, upper = of_said.least_margin(problem.x)
+            fits = torch.where(lower > 0, 1.0, torch.where(upper < 0, -1.0, torch.nan))
+            columns = signs, logits.argmax(1), torch.isfinite(logits).all(1), fits
+            yield from map(CleanOutput, part, *(column.tolist() for column in columns))
+
+
+def _stated_class(record: SampleRecord, classes: int) -> int:
+    """The class that a record predicts; its label if it predicts none."""
+    if record.prediction >= classes:
+        raise ClaimError(f"sample {record.index} has prediction {record.prediction}, the network has {classes} classes")
+    return record.label if record.prediction == -1 else record.prediction
 
 
 def _parts(records: Sequence[SampleRecord]) -> Iterator[Sequence[SampleRecord]]:

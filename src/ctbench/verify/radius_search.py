@@ -76,6 +76,23 @@ class Bracket:
         return None
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The radii that are tried."""
+
+    largest: float
+    number: int  # of radii
+
+    @property
+    def tolerance(self) -> float:
+        """The distance of two neighbours."""
+        return self.largest / self.number
+
+    def eps(self, radius: int) -> float:
+        """The radius with a number from 1 to n."""
+        return self.largest if radius == self.number else self.largest * radius / self.number
+
+
 def radii(
     model: nn.Module | TrainedRun,
     x: Tensor | None = None,
@@ -146,7 +163,7 @@ def radii(
     job = Job.of(model, x, y, threat=threat, cascade=cascade, seed=seed)
     number = math.ceil(largest / tolerance * (1 - 1e-9))
     search = Search(job, Samples(range(records.first, records.first + len(x)), x, y), number)
-    settings = {**records.about, **job.settings(), "largest": largest, "tolerance": largest / number}
+    settings = {**records.about, **job.settings(), "largest": largest, "tolerance": Grid(largest, number).tolerance}
     size = engine.size()  # raises, before files are written, if there is nowhere to work
     with _trials(records, settings, len(x)) as (files, trials):
         search.resume(trials)
@@ -233,7 +250,7 @@ class Search:
 
     def eps(self, radius: int) -> float:
         """The radius with a number from 1 to n."""
-        return self.job.threat.eps if radius == self.number else self.job.threat.eps * radius / self.number
+        return Grid(self.job.threat.eps, self.number).eps(radius)
 
     def resume(self, trials: list[Trial]) -> None:
         """Take in trials of an earlier search under the same settings.
