@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from ctbench.cli.overview import Overview, Step, duration
+from ctbench.cli.overview import Overview, Step, rounded_duration
 from ctbench.results import CertificationFiles, jsonl
 
 
@@ -93,4 +93,4 @@ def test_a_file_that_cannot_be_read_is_told_in_its_row(tmp_path):
 
 @pytest.mark.parametrize(("seconds", "text"), [(59.4, "59 s"), (90, "1.5 min"), (5400, "1.5 h")])
 def test_durations_in_words(seconds, text):
-    assert duration(seconds) == text
+    assert rounded_duration(seconds) == text

@@ -16,6 +16,16 @@ def test_trials_are_looked_at_from_the_full_radius_on(plan, tiny):
     assert plan(objective="pareto").looks == ()
 
 
+def test_a_pruner_that_was_asked_for_is_used_or_refused(plan, tiny):
+    assert [plan(**each).pruned_by for each in ({}, {"objective": "pareto"})] == ["median", "none"]
+    assert plan(objective="pareto", pruner="none").pruned_by == "none"
+    assert plan(pruner="hyperband").to_json()["settings"]["pruner"] == "hyperband"
+    full_at_the_end = tiny(epochs=3, ramp=SmoothRamp(start=0, end=3))
+    assert plan(recipe=full_at_the_end).pruned_by == "median"  # by default it has nothing to do
+    with pytest.raises(ValueError, match="pruner is 'median', but the radius is not full before the last epoch, 3"):
+        plan(recipe=full_at_the_end, pruner="median")
+
+
 def test_a_trial_has_no_test_images_and_a_final_run_has_all_training_images(plan, tiny):
     made = plan(recipe=tiny(validation=0.2), seed=3)
     trial, final = made.trial({"robust_weight": "0.5"}), made.final({"robust_weight": "0.5"}, seed=8)
@@ -49,6 +59,11 @@ def test_the_protocol_on_test_data_is_in_every_name(plan):
         ({"objective": "natural"}, "objective is 'natural': give one of certified, pareto"),
         ({"protocol": "test"}, "protocol is 'test': give one of held-out, ctbench-test-data"),
         ({"pruner": "early"}, "pruner is 'early'"),
+        (
+            {"pruner": "median", "objective": "pareto"},
+            "pruner is 'median', but the objective 'pareto' needs all",
+        ),
+        ({"pruner": "hyperband", "objective": "pareto"}, "pruner is 'hyperband', but the objective 'pareto' needs"),
         ({"seeds": 0}, "seeds is 0"),
         ({"validation": 1.0}, "validation is 1.0: it is a share of the training set"),
         ({"validation": 0.0}, "validation is 0.0: it is a share of the training set"),

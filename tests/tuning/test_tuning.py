@@ -15,7 +15,7 @@ from ctbench.results import CertificationFiles, RunFolder, Study, jsonl
 from ctbench.results.studies import Hindsight, TestedTrial
 from ctbench.training import load_run
 from ctbench.training.trainer import Trainer
-from ctbench.tuning import choosing, finishing, searching, testing, tune, writing
+from ctbench.tuning import choosing, final_certification, finishing, searching, tune, writing
 from ctbench.tuning import trial as trials
 from ctbench.tuning.plan import Plan
 from ctbench.verify import stages_by_name
@@ -81,7 +81,7 @@ def test_a_study_looks_back_at_its_trials_on_the_test_images(tuned, folder, monk
         assert tested.natural_accuracy == expected.natural_accuracy
         assert CertificationFiles(folder.hindsight_of(trial.trial)).read_settings()["selected_on"] == "test"
     assert "In hindsight" in folder.text.read_text()
-    monkeypatch.setattr(testing, "certify", None)
+    monkeypatch.setattr(final_certification, "certify", None)
     assert tuned(pruner="none", hindsight=True) == study  # what is there is not done again
 
 
@@ -198,7 +198,7 @@ PLACES = {
     "when the trials are written": (writing, "write_trials", 2),
     "before the choice": (choosing, "choice", 1),
     "in the final training": (finishing, "train", 1),
-    "before the test": (testing, "certify", 1),
+    "before the test": (final_certification, "certify", 1),
     "before the results": (writing, "write_text", 1),
 }
 

@@ -114,7 +114,7 @@ class Overview:
             self.steps.pop(run, None)
             self.ended[run] = not error
             begun = self.begun.pop(run, None)
-        after = "" if begun is None else f" after {duration(time.monotonic() - begun)}"
+        after = "" if begun is None else f" after {rounded_duration(time.monotonic() - begun)}"
         if error or not self.console.is_terminal:
             said = f"failed{after}: {error}" if error else f"{result}{after}"
             self._line(f"{run}: {said} ({self.counts()})")
@@ -164,11 +164,11 @@ def _of_samples(done: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 def _left(done: Sequence[Mapping[str, Any]], total: int) -> str:
     """The time that a step needs at the pace of its records, in words."""
     seconds = sum(record.get("seconds", 0.0) for record in done)
-    return duration(seconds / len(done) * max(0, total - len(done)))
+    return rounded_duration(seconds / len(done) * max(0, total - len(done)))
 
 
-def duration(seconds: float) -> str:
-    """Seconds below a minute, then minutes, then hours."""
+def rounded_duration(seconds: float) -> str:
+    """Seconds as text: whole seconds below a minute, then minutes, then hours, with one decimal."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from ctbench.cli.options import wide_console
-from ctbench.cli.overview import duration
+from ctbench.cli.overview import rounded_duration
 from ctbench.report import Grid
 from ctbench.results import CertificationFiles, RunFolder, Verdict, jsonl
 from ctbench.results.files import differences
@@ -177,9 +177,9 @@ class Pace:
         if training is None:
             return "unknown until one epoch has run"
         if certification is None:
-            trained = f"{duration(training)} of training, then " if training else ""
+            trained = f"{rounded_duration(training)} of training, then " if training else ""
             return f"{trained}unknown until one sample is certified"
-        return duration(training + certification)
+        return rounded_duration(training + certification)
 
 
 def show_plans(plans: Sequence[Plan], pace: Pace, *, workers: int) -> None:
@@ -198,10 +198,12 @@ def summary(plans: Sequence[Plan], pace: Pace, workers: int) -> Iterator[str]:
     if not times:
         yield "the time left is unknown until one epoch has run and one sample is certified"
         return
-    at_once = f", about {duration(max(*times, sum(times) / workers))} with {workers} at a time" if workers > 1 else ""
+    at_once = (
+        f", about {rounded_duration(max(*times, sum(times) / workers))} with {workers} at a time" if workers > 1 else ""
+    )
     unknown = len(parts) - len(times)
     besides = f", besides {_runs(unknown)} whose time is unknown" if unknown else ""
-    yield f"about {duration(sum(times))} of work left{at_once}{besides}"
+    yield f"about {rounded_duration(sum(times))} of work left{at_once}{besides}"
 
 
 def _runs(number: int) -> str:

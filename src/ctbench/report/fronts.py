@@ -16,13 +16,8 @@ from ctbench.report.drawings import Numbers
 from ctbench.report.grid import Grid
 from ctbench.report.groups import Group
 from ctbench.report.scatter import ACCURACIES, Mark, published_marks
-
-Point = tuple[float, float]
-
-
-def dominates(first: Point, second: Point) -> bool:
-    """Whether the first point is at least as high as the second in both values, and higher in one."""
-    return first[0] >= second[0] and first[1] >= second[1] and first != second
+from ctbench.results.fronts import Point
+from ctbench.results.fronts import dominates as dominates
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:

@@ -59,8 +59,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from ctbench.results import jsonl
+from ctbench.results.fronts import dominates
 from ctbench.results.runs import RunFolder
 
+IMPORTANCE = (  # what the values of "importance" in study.json are
+    "The share of each parameter in what makes a trial one of the best in certified accuracy, by {evaluator}."
+)
 State = Literal["running", "complete", "pruned", "failed"]
 
 
@@ -91,6 +95,11 @@ class TrialRecord:
 
     def to_json(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def ending(self) -> str:
+        """How the trial ended, in words; "running" if it has not."""
+        return f"pruned after epoch {self.pruned_at}" if self.pruned_at else self.error or self.state
 
     @property
     def accuracies(self) -> tuple[float, float]:
@@ -193,6 +202,12 @@ class Study:
         return str(self.content["objective"])
 
     @property
+    def trials_by_state(self) -> str:
+        """How many trials have each state, in words, e.g. "3 complete, 2 pruned"; "" if there are none."""
+        states = [trial.state for trial in self.trials]
+        return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+
+    @property
     def finished(self) -> bool:
         return bool(self.content["finished"])
 
@@ -284,12 +299,12 @@ class StudyFolder:
 def front(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The complete trials that no other one beats: at least as high in both accuracies, and higher in one."""
     complete = [trial for trial in trials if trial.state == "complete"]
+    return [trial for trial in complete if not any(dominates(o.accuracies, trial.accuracies) for o in complete)]
 
-    def beaten(trial: TrialRecord) -> bool:
-        natural, certified = trial.accuracies
-        return any(
-            other.accuracies[0] >= natural and other.accuracies[1] >= certified and other.accuracies != trial.accuracies
-            for other in complete
-        )
 
-    return [trial for trial in complete if not beaten(trial)]
+def values_in_words(values: Mapping[str, Any]) -> str:
+    """The values of a parameter in study.json, in words: its choices, or its range."""
+    if "choices" in values:
+        return ", ".join(map(str, values["choices"]))
+    kinds = [word for key, word in (("log", "logarithmic"), ("whole", "whole numbers")) if values.get(key)]
+    return f"{values['low']:g} to {values['high']:g}" + (f" ({', '.join(kinds)})" if kinds else "")

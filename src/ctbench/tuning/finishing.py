@@ -14,8 +14,8 @@ from ctbench.results import RunFolder, Study, StudyFolder, jsonl
 from ctbench.results.runs import region_name
 from ctbench.training import Recipe, train
 from ctbench.tuning import writing
+from ctbench.tuning.final_certification import FinalCertification
 from ctbench.tuning.plan import Plan
-from ctbench.tuning.testing import Test
 from ctbench.tuning.trial import Begun, Outcome, Place, Watch, alone
 
 Final = tuple[int, int]  # the number of a trial, and a seed
@@ -38,7 +38,7 @@ def finish(plan: Plan, engine: Engine, place: Place, watch: Watch) -> None:
             for seed in range(plan.recipe.seed, plan.recipe.seed + plan.seeds)
         }
         errors = _trained(plan, finals, engine, place, watch)
-        test = Test(plan, plan.stages, plan.seconds, plan.about, engine, place, watch)
+        test = FinalCertification(plan, plan.stages, plan.seconds, plan.about, engine, place, watch)
         content["results"] = [
             _result(test, final, recipe, errors.get(final, ""), unfinished=len(finals) - number)
             for number, (final, recipe) in enumerate(finals.items())
@@ -80,7 +80,7 @@ def train_final(study: StudyFolder, folder: RunFolder, recipe: Recipe, place: Pl
             yield " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _result(test: Test, final: Final, recipe: Recipe, error: str, *, unfinished: int) -> dict[str, Any]:
+def _result(test: FinalCertification, final: Final, recipe: Recipe, error: str, *, unfinished: int) -> dict[str, Any]:
     """The entry of study.json for a final run: certify its test images."""
     folder, name = test.plan.folder.final(*final), _name(test.plan, final)
     entry: dict[str, Any] = {"trial": final[0], "seed": final[1], "folder": name}

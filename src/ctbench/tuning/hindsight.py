@@ -11,8 +11,8 @@ from ctbench.engine import Engine
 from ctbench.results import Study, TrialRecord, jsonl
 from ctbench.results.studies import TestedTrial
 from ctbench.tuning import writing
+from ctbench.tuning.final_certification import FinalCertification
 from ctbench.tuning.plan import Plan
-from ctbench.tuning.testing import Test
 from ctbench.tuning.trial import Place, Watch
 from ctbench.verify import timeout_of
 
@@ -26,7 +26,7 @@ def look_back(plan: Plan, engine: Engine, place: Place, watch: Watch) -> None:
         study = Study.read(plan.folder.path)
         if study.hindsight is not None:
             return
-        test = Test(
+        test = FinalCertification(
             plan, plan.trial_stages, timeout_of(plan.trial_stages), {"selected_on": "test"}, engine, place, watch
         )
         trials = [trial for trial in study.trials if trial.state == "complete"]
@@ -36,7 +36,7 @@ def look_back(plan: Plan, engine: Engine, place: Place, watch: Watch) -> None:
         writing.write_text(Study.read(plan.folder.path))
 
 
-def _tested(test: Test, trial: TrialRecord, *, unfinished: int) -> TestedTrial:
+def _tested(test: FinalCertification, trial: TrialRecord, *, unfinished: int) -> TestedTrial:
     plan, number = test.plan, trial.trial
     certification = test(
         f"trial {number} in hindsight",

@@ -71,8 +71,8 @@ def directions(plan: Plan) -> list[StudyDirection]:
 
 def pruner(plan: Plan) -> BasePruner:
     """Which trials to give up."""
-    if plan.pruner == "median":
+    if plan.pruned_by == "median":
         return MedianPruner(n_startup_trials=plan.prune_after)
-    if plan.pruner == "hyperband" and plan.looks:
+    if plan.pruned_by == "hyperband":
         return HyperbandPruner(min_resource=plan.looks[0], max_resource=plan.recipe.epochs)
     return NopPruner()

@@ -35,7 +35,8 @@ class Plan:
         protocol: "held-out": compare trials on images that are held out of the training set; "ctbench-test-data": on
             the test images, as CTBench did, so that the results on them are optimistic.
         validation: the share of the training set that is held out, in (0, 1); None is that of the recipe, or 0.1.
-        pruner: how bad trials are found early: "median", "hyperband" or "none". The front needs all trials.
+        pruner: how bad trials are found early: "median", "hyperband" or "none"; None is "median", but "none" for the
+            objective "pareto", because the front needs all trials.
         prune_after: the complete trials that the median pruner waits for.
         bound: the stages that pruning looks at, e.g. "crown-ibp".
         trial_stages: the stages that compare trials.
@@ -54,7 +55,7 @@ class Plan:
     objective: Objective = "certified"
     protocol: Protocol = "held-out"
     validation: float | None = None
-    pruner: Pruner = "median"
+    pruner: Pruner | None = None
     prune_after: int = 5
     bound: str = "crown-ibp"
     trial_stages: str = "fast"
@@ -65,7 +66,8 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        kinds = (("objective", Objective), ("protocol", Protocol), ("pruner", Pruner))
+        kinds = [("objective", Objective), ("protocol", Protocol)]
+        kinds += [("pruner", Pruner)] if self.pruner is not None else []
         for name, kind in kinds:
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(get_args(kind))}")
@@ -76,11 +78,30 @@ class Plan:
             raise ValueError(f"validation is {self.share}: it is a share of the training set, in (0, 1), e.g. 0.1")
         if self.recipe.select == "test" and self.protocol == "held-out":
             raise ValueError("the recipe selects an epoch by test images, which a study must not see: set select=last")
-        if self.objective == "pareto" and self.pruner != "none":
-            object.__setattr__(self, "pruner", "none")
         for text in (self.bound, self.trial_stages, self.stages):
             stages_by_name(text)
         object.__setattr__(self, "space", self.space.checked(self.recipe))
+        self._check_pruner()
+
+    def _check_pruner(self) -> None:
+        """Raise ValueError if a pruner was asked for that this study cannot use."""
+        if self.pruner in (None, "none"):
+            return
+        if self.objective == "pareto":
+            raise ValueError(
+                f"pruner is {self.pruner!r}, but the objective 'pareto' needs all trials: leave the pruner out, or "
+                f"give 'none'"
+            )
+        if not self.looks:
+            raise ValueError(
+                f"pruner is {self.pruner!r}, but the radius is not full before the last epoch, {self.recipe.epochs}: "
+                f"there is no epoch after which trials can be compared; leave the pruner out, or give 'none'"
+            )
+
+    @property
+    def pruned_by(self) -> Pruner:
+        """The pruner, also if none was asked for."""
+        return self.pruner or ("none" if self.objective == "pareto" else "median")
 
     @property
     def share(self) -> float:
@@ -95,7 +116,7 @@ class Plan:
     @cached_property
     def looks(self) -> tuple[int, ...]:
         """The epochs after which trials are looked at: from the end of the growth of the radius on, evenly."""
-        if self.pruner == "none":
+        if self.pruned_by == "none":
             return ()
         first, last = max(1, math.ceil(self.recipe.ramp.end)), self.recipe.epochs
         return tuple(sorted({first + (last - first) * look // LOOKS for look in range(LOOKS)} - {last}))
@@ -134,9 +155,9 @@ class Plan:
         """The entries of study.json that say what the study is."""
         settings = {
             name: getattr(self, name)
-            for name in ("pruner", "prune_after", "bound", "trial_stages", "stages", "samples", "seeds", "seed")
+            for name in ("prune_after", "bound", "trial_stages", "stages", "samples", "seeds", "seed")
         }
-        held_out = {"validation": self.share if self.protocol == "held-out" else None}
+        held_out = {"validation": self.share if self.protocol == "held-out" else None, "pruner": self.pruned_by}
         return {
             "name": self.recipe.name,
             "recipe": self.recipe.to_json(),

@@ -34,7 +34,7 @@ def tune(
     objective: Objective = "certified",
     protocol: Protocol = "held-out",
     validation: float | None = None,
-    pruner: Pruner = "median",
+    pruner: Pruner | None = None,
     prune_after: int = 5,
     bound: str = "crown-ibp",
     trial_stages: str = "fast",

@@ -9,6 +9,7 @@ from typing import Any
 
 from ctbench.files import write_whole
 from ctbench.results import Study, StudyFolder, TrialRecord, jsonl
+from ctbench.results.studies import IMPORTANCE, values_in_words
 from ctbench.tuning.plan import Plan
 
 MARKS = {
@@ -63,7 +64,8 @@ def text(study: Study) -> str:
         "",
         f"Protocol: `{study.protocol}`. {MARKS[study.protocol]}",
         "",
-        f"Objective: {study.objective}. {_counted(study)}",
+        f"Objective: {study.objective}. {len(study.trials)} of {content['trials']} trials: "
+        f"{study.trials_by_state or 'none has begun'}.",
         "",
         "## Chosen",
         "",
@@ -82,7 +84,7 @@ def text(study: Study) -> str:
         "",
         "## Settings",
         "",
-        *_table([{"parameter": name, "values": _values(values)} for name, values in content["space"].items()]),
+        *_table([{"parameter": name, "values": values_in_words(values)} for name, values in content["space"].items()]),
         "",
         *_table([_setting(name, value) for name, value in content["settings"].items()]),
     ]
@@ -93,12 +95,6 @@ def _setting(name: str, value: object) -> dict[str, str]:
     """The row of a setting, in the words of the options of `ctbench tune`."""
     option = "search_seed" if name == "seed" else name
     return {"setting": option, "value": "all" if name == "samples" and value is None else str(value)}
-
-
-def _counted(study: Study) -> str:
-    states = [trial.state for trial in study.trials]
-    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    return f"{len(states)} of {study.content['trials']} trials: {', '.join(counts) or 'none has begun'}."
 
 
 def _results(study: Study) -> list[dict[str, str]]:
@@ -149,7 +145,6 @@ def _hindsight(study: Study) -> list[str]:
 
 def _shown(trial: TrialRecord) -> dict[str, str]:
     """A row for a trial."""
-    ending = f"pruned after epoch {trial.pruned_at}" if trial.pruned_at else trial.error or trial.state
     bounds = ", ".join(f"{epoch}: {_percent(value)}" for epoch, value in trial.bounds.items())
     return {
         "trial": str(trial.trial),
@@ -159,7 +154,7 @@ def _shown(trial: TrialRecord) -> dict[str, str]:
         "natural %": _percent(trial.natural_accuracy),
         "certified %": _percent(trial.certified_accuracy),
         "bound % after epoch": bounds,
-        "end": ending,
+        "end": trial.ending,
         "seconds": f"{trial.seconds:.1f}",
     }
 
@@ -174,14 +169,7 @@ def _importance(content: Mapping[str, Any] | None) -> list[str]:
     if content["evaluator"] is None:
         return [f"Not computed: {content['reason']}."]
     rows = [{"parameter": name, "share": f"{share:.2f}"} for name, share in content["values"].items()]
-    return [f"By {content['evaluator']}, for certified accuracy.", "", *_table(rows)]
-
-
-def _values(values: Mapping[str, Any]) -> str:
-    if "choices" in values:
-        return ", ".join(values["choices"])
-    kinds = [kind for kind, named in (("logarithmic", values["log"]), ("whole numbers", values["whole"])) if named]
-    return f"{values['low']:g} to {values['high']:g}" + (f" ({', '.join(kinds)})" if kinds else "")
+    return [IMPORTANCE.format(evaluator=content["evaluator"]), "", *_table(rows)]
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -57,8 +57,7 @@ def add_to(commands: Commands) -> None:
     command.add_argument(
         "--pruner",
         choices=("median", "hyperband", "none"),
-        default="median",
-        help="how bad trials are found early (default: median; none with --objective pareto)",
+        help="how bad trials are found early (default: median; with --objective pareto none, the only choice there)",
     )
     command.add_argument(
         "--prune-after",

@@ -14,7 +14,7 @@ from ctbench.report.site.subjects import slug
 from ctbench.report.site.tables import Cell, Line, Remark, Table, percent, table, text
 from ctbench.results import Study, TrialRecord
 from ctbench.results.decimals import decimals
-from ctbench.results.studies import Hindsight, front
+from ctbench.results.studies import IMPORTANCE, Hindsight, front, values_in_words
 
 HELD_OUT = "held-out"
 CHOSEN = Remark("chosen", "trained again on the whole training set, and tested", plain=True)
@@ -88,7 +88,9 @@ def study_page(subject: StudySubject) -> StudyPage:
         importance=_importance(values, str(importance["evaluator"]), name) if values else None,
         unimportant="" if values else f"Not computed: {importance.get('reason', 'there are no values')}.",
         space=_pairs(
-            "Values that were tried", "parameter", {key: _range(value) for key, value in content["space"].items()}
+            "Values that were tried",
+            "parameter",
+            {key: values_in_words(value) for key, value in content["space"].items()},
         ),
         settings=_pairs("Settings", "setting", content["settings"]),
     )
@@ -99,13 +101,12 @@ def _sentence(words: str) -> str:
 
 
 def _facts(study: Study) -> Iterator[tuple[str, str]]:
-    states = [trial.state for trial in study.trials]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    counts = study.trials_by_state
     yield "recipe", str(study.content["name"])
     yield "protocol", study.protocol
     yield "compared on", f"{study.content['compared_on']} images"
     yield "objective", study.objective
-    yield "trials", f"{len(states)} of {study.content['trials']}" + (f": {counts}" if counts else "")
+    yield "trials", f"{len(study.trials)} of {study.content['trials']}" + (f": {counts}" if counts else "")
     yield "finished", "yes" if study.finished else "no"
     yield "time of all trials", duration(sum(trial.seconds for trial in study.trials))
 
@@ -121,7 +122,7 @@ def _trials(study: Study, name: str) -> Table:
         cells = (
             Cell(text=str(trial.trial), value=trial.trial),
             Cell(text=", ".join(one.word for one in remarks) or NOTHING, remarks=tuple(remarks)),
-            text(_ending(trial)),
+            text(trial.ending),
             percent(trial.natural_accuracy),
             percent(trial.certified_accuracy),
             *(_parameter(trial.parameters.get(path)) for path in parameters),
@@ -155,10 +156,6 @@ def _parameter(value: Any) -> Cell:
     if _is_number(value):
         return Cell(text=decimals(value, 4), value=float(value))
     return text(NOTHING if value is None else value)
-
-
-def _ending(trial: TrialRecord) -> str:
-    return f"pruned after epoch {trial.pruned_at}" if trial.pruned_at else trial.error or trial.state
 
 
 def _results(subject: StudySubject, name: str) -> Table:
@@ -302,15 +299,8 @@ def _told(trial: TrialRecord) -> str:
 
 def _importance(values: Mapping[str, float], evaluator: str, name: str) -> Table:
     rows = [[text(path), percent(share, bar=True)] for path, share in sorted(values.items(), key=lambda item: -item[1])]
-    note = f"The share of the variation of certified accuracy over the trials, by {evaluator}."
+    note = IMPORTANCE.format(evaluator=evaluator)
     return table("Importance of parameters", ("parameter", "importance %"), rows, name=f"{name}-importance", note=note)
-
-
-def _range(values: Mapping[str, Any]) -> str:
-    if "choices" in values:
-        return ", ".join(map(str, values["choices"]))
-    kinds = [word for key, word in (("log", "logarithmic"), ("whole", "whole numbers")) if values.get(key)]
-    return f"{values['low']:g} to {values['high']:g}" + (f" ({', '.join(kinds)})" if kinds else "")
 
 
 def _pairs(caption: str, heading: str, values: Mapping[str, Any]) -> Table:

@@ -16,7 +16,7 @@ from ctbench.verify.trained import about
 
 
 @dataclass(frozen=True)
-class Test:
+class FinalCertification:
     """How runs of a study are certified on its test images.
 
     Args:
