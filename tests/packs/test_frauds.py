@@ -1,22 +1,26 @@
 """Frauds that are planted in a run: `check` finds each of them, in the run and in a pack with a manifest that fits."""
 
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from tests.packs.conftest import NAME, failed, first, forge, forge_settings, records_of, repacked
+from torch import nn
 
 from ctbench.datasets import corrupted
 from ctbench.graph import Precisions
 from ctbench.onnx import save_onnx
 from ctbench.packs import archive, check
-from ctbench.regions import Linf
-from ctbench.results import RunFolder, jsonl
+from ctbench.results import RunFolder, Verdict, jsonl
 from ctbench.results.checking import sealed, unsealed
-from ctbench.training import load_run
-from ctbench.verify import Records, certify, radii
+from ctbench.training import load_run, tensor_files
+from ctbench.verify import Problem, Records, certify, certify_radii, stages_by_name
 from ctbench.verify.job import Samples
+
+OPEN = {"verdict": "unknown", "open": "not decided", "bound": -0.01, "reason": ""}
 
 
 def a_record_is_edited(run, other):
@@ -132,7 +136,80 @@ def the_network_of_the_recipe_is_another(run, other):
     jsonl.write_json(run.recipe, recipe)
 
 
+def a_misclassified_sample_has_another_wrong_class(run, other):
+    def edit(records):
+        record = first(records, "misclassified")
+        classes = {record["label"], record["prediction"]}
+        record.update(prediction=next(number for number in range(10) if number not in classes))
+
+    forge(run, edit)
+
+
+def a_misclassified_sample_has_a_class_that_is_none(run, other):
+    forge(run, lambda records: first(records, "misclassified").update(prediction=10))
+
+
+def a_certified_sample_is_called_unknown_without_a_prediction(run, other):
+    forge(run, lambda records: first(records, "certified").update(OPEN, prediction=-1))
+
+
+def a_certified_sample_is_called_cut_off(run, other):
+    cut_off = OPEN | {"open": "job over", "reason": "the time is over", "prediction": -1}
+    forge(run, lambda records: first(records, "certified").update(cut_off))
+
+
+def a_misclassified_sample_is_called_unknown(run, other):
+    def edit(records):
+        record = first(records, "misclassified")
+        record.update(OPEN, stage="crown", prediction=record["label"])
+
+    forge(run, edit)
+
+
+def a_robust_sample_is_called_falsified(run, other):
+    """No counterexamples are kept."""
+    shutil.rmtree(run.certification(NAME).counterexamples)
+    forge(run, lambda records: first(records, "certified").update(verdict="falsified", bound=None, stage="pgd"))
+
+
+def its_settings_leave_out_a_sample(run, other):
+    forge_settings(run, samples=[0, 39])
+
+
+def the_file_has_the_name_of_another_radius(run, other):
+    for path in run.certification(NAME).records.parent.iterdir():
+        path.rename(path.with_name(path.name.replace("0.05", "0.15")))
+
+
+def the_file_has_the_name_of_another_radius_and_more(run, other):
+    for path in run.certification(NAME).records.parent.iterdir():
+        path.rename(path.with_name(path.name.replace("0.05", "0.15-more")))
+
+
+def a_counterexample_lies_just_beyond_the_ball(run, other):
+    path = sorted(run.certification(NAME).counterexamples.iterdir())[0]
+    point = np.load(path)
+    x = load_run(run.path).recipe.dataset.load().test[int(path.stem) : int(path.stem) + 1][0][0].double().numpy()
+    place = np.unravel_index(np.argmax(point - x), x.shape)
+    assert point[place] > x[place] + 0.049
+    point[place] = x[place] + 0.05 + 1e-6
+    np.save(path, point)
+
+
 FRAUDS = [
+    (a_misclassified_sample_has_another_wrong_class, "but the network predicts"),
+    (a_misclassified_sample_has_a_class_that_is_none, "has prediction 10, the network has 10 classes"),
+    (
+        a_certified_sample_is_called_unknown_without_a_prediction,
+        "is unknown with prediction -1, but the network",
+    ),
+    (a_certified_sample_is_called_cut_off, "it lacks 1 of 40 samples"),
+    (a_misclassified_sample_is_called_unknown, "but the network predicts"),
+    (a_robust_sample_is_called_falsified, "is falsified in the records, but it is certified"),
+    (its_settings_leave_out_a_sample, "it has sample 39, and its settings say samples 0 to 38"),
+    (the_file_has_the_name_of_another_radius, "its name says otherwise"),
+    (the_file_has_the_name_of_another_radius_and_more, "its name says otherwise"),
+    (a_counterexample_lies_just_beyond_the_ball, "lies outside its region"),
     (a_record_is_edited, "it was edited"),
     (a_falsified_sample_is_called_certified, "is certified in the records, but it is falsified"),
     (its_counterexample_stays, "which the records do not call falsified"),
@@ -200,17 +277,96 @@ def test_exchanged_onnx_files_and_data_are_found_in_a_pack(run, other, zipped, t
     assert any("does not say what its records are about" in line for line in failed(tmp_path / "no_data.zip"))
 
 
-def test_the_records_of_a_search_for_radii_are_checked(run):
+def a_slightly_different_network(run: RunFolder) -> nn.Module:
+    """Its logits differ by less than a hundredth of the largest one."""
+    model, x = load_run(run.path).model, load_run(run.path).recipe.dataset.load().test[:100][0]
+    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.no_grad():
+        last.bias[0] += 0.003 * model(x).abs().max().clamp(min=1.0)
+    return model
+
+
+def test_a_slightly_different_onnx_file_is_found(run):
+    save_onnx(a_slightly_different_network(run), run.exported, (1, 8, 8))
+    assert any("it is another network: on 100 test images" in line for line in failed(run.path))
+
+
+def all_logits_are_equal(run: RunFolder) -> None:
+    """The weights are 0, and the records say that they are about this network."""
+    tensors, about = tensor_files.read(run.weights)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    run.weights.write_bytes(safetensors.torch.save(zeros, metadata=about))
+    model, x = load_run(run.path).model, load_run(run.path).recipe.dataset.load().test[:1][0]
+    forge_settings(run, network_digest=Precisions.of(model, x).proof.digest())
+
+
+@pytest.mark.parametrize("verdict", ["certified", "misclassified"])
+def test_a_verdict_needs_a_strict_sign_at_the_clean_input(verdict, run):
+    all_logits_are_equal(run)
+    index = first(records_of(run), verdict)["index"]
+    forge(run, lambda records: [record for record in records if record["index"] == index])
+    forge_settings(run, samples=[index, index + 1])
+    told = failed(run.path, samples=0)
+    assert any("but two logits are equal at the clean input" in line for line in told), told
+
+
+@pytest.mark.parametrize("verdict", ["certified", "misclassified"])
+def test_a_verdict_needs_a_sign_that_is_known(verdict, run, monkeypatch):
+    monkeypatch.setattr(Problem, "signs", lambda self, points: torch.full((len(points),), torch.nan))
+    index = first(records_of(run), verdict)["index"]
+    forge(run, lambda records: [record for record in records if record["index"] == index])
+    forge_settings(run, samples=[index, index + 1])
+    assert any("rounding leaves open whether the network is right" in line for line in failed(run.path, samples=0))
+
+
+def test_predictions_that_rounding_leaves_open_are_counted(run):
+    """All logits are equal: the class that is predicted is a matter of order."""
+    all_logits_are_equal(run)
+    index = first(records_of(run), "falsified")["index"]
+    shutil.rmtree(run.certification(NAME).counterexamples)
+    forge(run, lambda records: [record for record in records if record["index"] == index])
+    forge_settings(run, samples=[index, index + 1])
+    said = [str(claim) for claim in check(run.path, samples=0) if claim.holds]
+    assert any("the predictions of 0 of 1 samples are as said; rounding leaves 1 open" in line for line in said), said
+
+
+def test_what_an_attack_finds_on_unknown_samples_is_said(run):
+    """Falsified samples that are called unknown are no false proof, but the adversarial accuracy seems higher."""
+    honest = run.certification(NAME).read()
+    shutil.rmtree(run.certification(NAME).counterexamples)
+    forge(run, lambda records: [{**r, **OPEN} if r["verdict"] == "falsified" else r for r in records])
+    said = [str(claim) for claim in check(run.path, samples=40, seed=0)]
+    number, accuracy = honest.counts[Verdict.FALSIFIED], 100 * honest.adversarial_accuracy
+    line = f"of {number} unknown samples an attack tried {number}, and falsified {number}: with these, the adversarial"
+    assert any(f"{line} accuracy is {accuracy:.2f} %; nothing proves that it is not lower" in each for each in said), (
+        said
+    )
+
+
+def test_falsified_samples_without_points_are_tried_again(run):
+    number = run.certification(NAME).read().counts[Verdict.FALSIFIED]
+    shutil.rmtree(run.certification(NAME).counterexamples)
+    said = [str(claim) for claim in check(run.path, samples=40, seed=0) if claim.holds]
+    again = f"{number} of {number} falsified samples were falsified again, {number} were tried, none was certified"
+    assert any(again in line for line in said), said
+
+
+def test_a_run_is_checked_after_an_interruption_and_after_its_end(run):
     loaded = load_run(run.path)
-    x, y = loaded.recipe.dataset.load().test[:4]
-    files = RunFolder(run.path).radii("linf-0.1")
-    radii(loaded.model, x, y, Linf(0.1), tolerance=0.02, records=Records(files.records))
+    x, y = loaded.recipe.dataset.load().test[:8]
+    places = {eps: run.certification(f"linf-{eps:.10g}").records for eps in (0.02, 8 / 255)}
+    about = {"dataset": "digits", "network": "mlp"}
+
+    def certify_some(**options: Any) -> None:
+        records = {eps: Records(path, resume=True, about=about) for eps, path in places.items()}
+        certify_radii(loaded.model, x, y, eps=list(places), records=records, **options)
+
+    certify_some(total=1e-9, stages=stages_by_name("interval"))
+    assert any("it has no records" in line for line in failed(run.path))
+    certify_some(stages=stages_by_name("interval"))
     assert failed(run.path) == []
-    lines = jsonl.read(files.records)
-    wrong = next(line for line in lines if line["verdict"] == "falsified")
-    wrong.update(verdict="certified", bound=0.3)
-    jsonl.rewrite(files.records, [sealed(unsealed(line)) for line in lines])
-    assert any("radii/linf-0.1.jsonl" in line for line in failed(run.path))
+    certify_some()
+    assert failed(run.path) == []
 
 
 def test_records_about_corrupted_images_are_checked_on_these_images(run):

@@ -82,6 +82,11 @@ def test_two_entries_of_one_name_are_refused(tmp_path):
     assert "two entries 'recipe.json'" in only(tmp_path / "a.zip")
 
 
+def test_two_entries_of_one_name_on_some_file_systems_are_refused(tmp_path):
+    entries = {"certified/a.json": b"{}", "certified/A.json": b"[]"}
+    assert "two entries 'certified/A.json'" in only(zip_of(tmp_path / "a.zip", entries))
+
+
 def test_other_compressions_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as file:
         file.writestr("recipe.json", "{}")
@@ -127,6 +132,10 @@ def test_a_pack_without_a_manifest_or_with_other_files_is_refused(zipped, tmp_pa
     assert "certified/more.json is in the pack, but not in manifest.json" in only(more)
     changed = zip_of(tmp_path / "c.zip", entries | {"recipe.json": entries["recipe.json"][::-1]})
     assert "the SHA-256 of recipe.json is not that in manifest.json" in only(changed)
+    manifest = json.loads(entries["manifest.json"])
+    manifest["files"]["recipe.json"]["bytes"] += 1
+    sizes = zip_of(tmp_path / "d.zip", entries | {"manifest.json": json.dumps(manifest).encode()})
+    assert "in manifest.json: one of the two was changed" in only(sizes)
 
 
 def infinite_weights(run):

@@ -1,10 +1,11 @@
 """Check a pack or a run folder: each claim that it makes, looked at again.
 
 What is checked: the digests of all files; that the weights are those of the recipe's network, and that the ONNX file
-is the same network; that the data are those that the records are about; that each sample has one record; the
-predictions at the clean inputs, exactly; the counterexamples, exactly; and a random part of the proofs, made again in
-double precision.
-What is not checked: how the network was trained, how long it took, and records of attacks, analyses and corruptions.
+is the same network; that the data are those that the records are about; that each sample has one record, and in a
+search for radii all trials that its bisection asks for; the predictions at the clean inputs, exactly; the
+counterexamples, exactly; and a random part of the proofs, made again in double precision.
+What is not checked: how the network was trained, how long it took, and records of attacks, analyses and corruptions. An
+adversarial accuracy is an upper bound that nothing proves: an attack on unknown samples shows how much lower it is.
 """
 
 from __future__ import annotations

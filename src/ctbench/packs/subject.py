@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ctbench.datasets import Data, corrupted
 from ctbench.graph import Precisions
 from ctbench.graph.precisions import doubled
+from ctbench.networks import Given
 from ctbench.packs.claims import ClaimError
 from ctbench.regions import Threat
 from ctbench.regions.lookup import threat
@@ -24,6 +25,10 @@ from ctbench.verify import Problem
 from ctbench.verify.job import Samples
 
 CHUNK = 256  # samples at a time
+OWN = (
+    "a normalisation of a module of your own is rounded in network.onnx, which is checked: certify the run as load_run "
+    "gives it without the module"
+)
 
 
 class CleanOutput(NamedTuple):
@@ -104,7 +109,10 @@ class Subject:
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise ClaimError if settings of records are about another network or range of samples."""
         if settings.get("network_digest") != self.digest:
-            raise ClaimError("its records are about another network than these weights: the network_digest differs")
+            hint = f"; {OWN}" if isinstance(self.run.recipe.network, Given) else ""
+            raise ClaimError(
+                f"its records are about another network than these weights: the network_digest differs{hint}"
+            )
         ends = settings.get("samples")
         if ends is not None and not 0 <= ends[0] < ends[1] <= len(self.data.test):
             raise ClaimError(f"its samples are {ends}, and there are {len(self.data.test)} test images")
