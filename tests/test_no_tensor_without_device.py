@@ -68,6 +68,7 @@ FEW = {
     "graph/ops/resampling.py": (2, TRACED),
     "networks/transformer.py": (1, "a parameter of a network that is being made, which follows it to its device"),
     "graph/trace.py": (4, f"the probe is drawn on the CPU, the same for all devices; {OPEN}"),
+    "packs/network.py": (1, FILE),
     "packs/records.py": (1, f"{FILE}; the point is moved to the inputs"),
     "regions/box.py": (1, "radii for each feature are only checked, on the CPU, before there is an input"),
     "regions/segments.py": (2, "directions are made on the CPU, the same for all devices, and moved to the inputs"),

@@ -196,7 +196,13 @@ def a_counterexample_lies_just_beyond_the_ball(run, other):
     np.save(path, point)
 
 
+def the_file_has_the_name_of_another_norm(run, other):
+    for path in run.certification(NAME).records.parent.iterdir():
+        path.rename(path.with_name(path.name.replace("linf", "l2")))
+
+
 FRAUDS = [
+    (the_file_has_the_name_of_another_norm, "its name says otherwise"),
     (a_misclassified_sample_has_another_wrong_class, "but the network predicts"),
     (a_misclassified_sample_has_a_class_that_is_none, "has prediction 10, the network has 10 classes"),
     (
@@ -317,6 +323,10 @@ def test_a_verdict_needs_a_sign_that_is_known(verdict, run, monkeypatch):
     forge(run, lambda records: [record for record in records if record["index"] == index])
     forge_settings(run, samples=[index, index + 1])
     assert any("rounding leaves open whether the network is right" in line for line in failed(run.path, samples=0))
+
+
+def test_a_proof_that_takes_too_long_does_not_hold(run):
+    assert any("was not proved again" in line and "give more time" in line for line in failed(run.path, timeout=1e-6))
 
 
 def test_predictions_that_rounding_leaves_open_are_counted(run):

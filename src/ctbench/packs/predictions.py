@@ -31,12 +31,12 @@ def _unknown(outputs: Iterable[CleanOutput]) -> int:
     """The number of predictions that rounding leaves open."""
     count = 0
     for output in outputs:
-        _check(output)
+        check_output(output)
         count += output.is_finite and math.isnan(output.fits)
     return count
 
 
-def _check(output: CleanOutput) -> None:
+def check_output(output: CleanOutput) -> None:
     """Raise ClaimError if a record does not fit what the network says at its clean input."""
     record, sign = output.record, output.sign
     is_wrong = record.verdict is Verdict.MISCLASSIFIED

@@ -137,7 +137,8 @@ class Subject:
         """
         for part in _parts(records):
             problem = self.problem([record.index for record in part], self.run.recipe.threat)
-            said = torch.tensor([_stated_class(record, problem.net.classes) for record in part])
+            classes = [_stated_class(record, problem.net.classes) for record in part]
+            said = torch.tensor(classes, device=problem.x.device)
             with torch.no_grad():
                 logits = self.double(problem.x)
                 signs = problem.signs(problem.x)
