@@ -18,7 +18,8 @@ from ctbench.report.site.curves import radius_curves, time_chart
 from ctbench.report.site.leaderboard import Setting, colours, front_chart, leaderboard, published_table, settings
 from ctbench.report.site.run_page import run_page
 from ctbench.report.site.studies_page import studies_tables
-from ctbench.report.site.study_page import StudySubject, study_page
+from ctbench.report.site.study_page import study_page
+from ctbench.report.site.study_subject import StudySubject
 from ctbench.report.site.subjects import Subject
 from ctbench.report.site.tables import FILES, File, Table, files_of
 from ctbench.results import jsonl
