@@ -179,9 +179,10 @@ def test_a_dry_run_knows_the_pace_of_the_folder(succeeds, tmp_path, here):
 def test_other_certifications_of_the_runs_are_not_in_the_means(succeeds, tmp_path, here):
     command = ["sweep", "digits_standard", "--grid", "seed=0,1", "--out", tmp_path, "--stages", "fast", "--markdown"]
     succeeds(*command, "--samples", 3)
+    succeeds(*command, "--samples", 3, "--attack-steps", 1)
     succeeds("certify", tmp_path / "digits_standard,seed=1", "--eps", 0.01, "--samples", 2, "--stages", "fast")
     out = succeeds(*command, "--samples", 3)
-    assert len([line for line in out.splitlines() if line.startswith("| digits_standard,")]) == 3
+    assert len([line for line in out.splitlines() if line.startswith("| digits_standard,")]) == 5
     assert [line.split("|")[1:8] for line in out.splitlines() if line.startswith("| standard")] == [
         [" standard ", " digits ", " cnn3 ", " linf ", " 0.1 ", " 2 ", " 3 "]
     ]

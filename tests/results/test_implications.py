@@ -4,8 +4,10 @@ import itertools
 
 import pytest
 
+from ctbench.members import members
+from ctbench.regions import Linf, RandomSegments, Threat
 from ctbench.results import SampleRecord, Verdict
-from ctbench.results.implications import ContradictionError, by_halves, implied
+from ctbench.results.implications import NESTED, ContradictionError, by_halves, implied, relation
 
 RADII = (0.1, 0.2, 0.3)
 
@@ -93,3 +95,32 @@ def test_an_unknown_sample_was_decided_nowhere():
     content = record(Verdict.UNKNOWN, bound=None).to_json()
     with pytest.raises(ValueError, match=r"decided_at is 0\.2, but unknown needs null"):
         SampleRecord.from_json(content | {"decided_at": 0.2, "decided_seconds": 1.0})
+
+
+def settings(threat):
+    """What a certification writes of a threat model."""
+    same = {"network_digest": "n", "precision": "torch.float32", "rounding": "outward", "replayed": False}
+    return {**same, "norm": threat.name, "eps": threat.eps, "threat": repr(threat)}
+
+
+def test_settings_tell_nested_regions_as_threat_models_do():
+    nested = {name for name, kind in members(Threat).items() if vars(kind).get("nested")}
+    assert {members(Threat)[name].__name__ for name in nested} == {*NESTED}
+    for name in nested:
+        small, large = (members(Threat)[name](eps) for eps in (0.1, 0.25))
+        assert small.is_inside(large)
+        assert relation(settings(small)) == relation(settings(large)) is not None
+    assert relation(settings(RandomSegments(0.1, count=2))) is None
+
+
+@pytest.mark.parametrize("name", ["network_digest", "precision", "rounding", "replayed"])
+def test_settings_that_differ_or_lack_are_not_related(name):
+    here = settings(Linf(0.1))
+    assert relation({**here, name: "other"}) not in (None, relation(here))
+    assert relation({key: value for key, value in here.items() if key != name}) is None
+
+
+def test_another_data_range_or_a_radius_for_each_feature_is_not_related():
+    assert relation(settings(Linf(0.1, clip=None))) != relation(settings(Linf(0.1)))
+    assert relation({**settings(Linf(0.1)), "eps": [0.1, 0.2]}) is None
+    assert relation({**settings(Linf(0.1)), "eps": 0.15}) is None

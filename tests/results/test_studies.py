@@ -4,11 +4,12 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from ctbench.results import Study, StudyFolder, TrialRecord, jsonl
-from ctbench.results.studies import ENTRIES, front
+from ctbench.results.studies import ENTRIES, Hindsight, TestedTrial, front, values_in_words
 
 
 def record(trial, state="complete", natural=None, certified=None):
@@ -78,6 +79,23 @@ def test_a_record_with_another_field_is_refused(written):
     jsonl.append(written.trials, [{**record(2).to_json(), "accuracy": 1.0}])
     with pytest.raises(ValueError, match=r"trials\.jsonl, line 3: not the record of a trial: accuracy"):
         Study.read(written.path)
+
+
+def test_hindsight_takes_the_first_of_equal_trials():
+    trials = (TestedTrial(0, 9, 0.9, 0.4), TestedTrial(1, 9, 0.8, 0.5), TestedTrial(2, 9, 0.8, 0.5))
+    assert Hindsight("fast", 60.0, trials).best.trial == 1
+    assert Hindsight("fast", 60.0, (*trials, TestedTrial(3, 9, 0.9, 0.5))).best.trial == 3
+
+
+def test_trials_and_their_values_are_told_in_words(written):
+    study = Study.read(written.path)
+    assert study.trials_by_state == "1 pruned, 1 complete"
+    assert [trial.ending for trial in study.trials] == ["pruned after epoch 2", "complete"]
+    assert replace(study.trials[1], state="failed", error="it diverged").ending == "it diverged"
+    assert values_in_words({"choices": ["0.5", "1"]}) == "0.5, 1"
+    whole = {"low": 1, "high": 8, "log": True, "whole": True}
+    assert values_in_words(whole) == "1 to 8 (logarithmic, whole numbers)"
+    assert values_in_words(whole | {"log": False, "whole": False}) == "1 to 8"
 
 
 def test_the_front_has_no_trial_that_another_one_beats():

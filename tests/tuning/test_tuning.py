@@ -18,7 +18,7 @@ from ctbench.training.trainer import Trainer
 from ctbench.tuning import choosing, final_certification, finishing, searching, tune, writing
 from ctbench.tuning import trial as trials
 from ctbench.tuning.plan import Plan
-from ctbench.verify import stages_by_name
+from ctbench.verify import stages_by_name, timeout_of
 
 
 def test_a_study_chooses_by_held_out_images_and_tests_its_choice(tuned, folder):
@@ -312,6 +312,30 @@ def test_what_a_kill_left_before_the_study_began_is_no_obstacle(tuned, folder):
     folder.lock.touch()
     (folder.path / "study.json.unfinished").touch()
     assert tuned(trials=1).finished
+
+
+@pytest.mark.parametrize(("seed", "order"), [(0, ["1.0", "0"]), (1, ["0", "1.0"])])
+def test_a_bad_trial_is_pruned_at_its_first_look_once_a_better_one_is_complete(tuned, tiny, folder, seed, order):
+    """Training without robust loss proves nothing: this trial is given up, unless it comes first."""
+    study = tuned(recipe=tiny(epochs=6), space=("robust_weight=0,1.0",), trials=2, seed=seed)
+    assert [trial.parameters["robust_weight"] for trial in study.trials] == order
+    first, second = study.trials
+    assert (first.state, list(first.bounds)) == ("complete", ["2", "3", "4", "5"])
+    if order[0] == "0":
+        assert (second.state, second.pruned_at) == ("complete", None)
+    else:
+        assert first.bounds["2"] > second.bounds["2"]
+        assert (second.state, second.pruned_at, list(second.bounds)) == ("pruned", 2, ["2"])
+        assert len(jsonl.read(folder.trial(1).metrics)) == 2
+        assert (second.certified_accuracy, study.chosen) == (None, (first,))
+
+
+def test_final_runs_are_certified_by_stages_of_their_own(tuned, folder):
+    study = tuned(trials=1, trial_stages="interval", stages="crown", timeout=7.0)
+    (final,), (trial,) = (run.certifications() for run in (study.runs[0], folder.trial(0)))
+    stages = [[repr(stage) for stage in stages_by_name(name)] for name in ("crown", "interval")]
+    assert [each.read_settings()["stages"] for each in (final, trial)] == stages
+    assert [each.read_settings()["timeout"] for each in (final, trial)] == [7.0, timeout_of("interval")]
 
 
 def test_hyperband_looks_at_the_same_epochs(tuned, tiny):

@@ -70,6 +70,25 @@ def test_an_open_sample_is_decided_by_a_radius_that_comes_later(problem, tmp_pat
     assert all((record.decided_at, record.seconds > 0) == (0.3, True) for record in tried)
 
 
+def test_what_follows_after_a_second_attempt_is_of_this_attempt(problem, tmp_path):
+    def proving(eps):
+        return lambda problem: Findings(
+            bound=problem.x.new_full((len(problem),), 1.0 if problem.region.radius.amax() > eps else -1.0)
+        )
+
+    places = {eps: Records(tmp_path / f"{eps}.jsonl", resume=True) for eps in (0.1, 0.2, 0.3)}
+    stages = [Proving(look=proving(1.0), called="first"), Proving(look=proving(0.25), called="second")]
+    for attempt in (1, 2):
+        together = certify_radii(*problem, Linf(0.1, clip=None), eps=places, stages=stages[:attempt], records=places)
+    for eps, certification in together.items():
+        files = CertificationFiles(tmp_path / f"{eps}.jsonl")
+        assert files.read() == certification
+        proved = [record for record in certification if record.verdict is Verdict.CERTIFIED]
+        assert len(proved) == sum(record.right for record in certification) > 0
+        assert {record.attempt for record in proved} == {1}
+        assert {record.decided_at for record in proved} == {None if eps == 0.3 else 0.3}
+
+
 @pytest.mark.parametrize("first", [0, 50])
 def test_records_may_stay_in_their_files(problem, tmp_path, first):
     """Verdicts that follow replace open samples in the files as in memory; a second job adds nothing."""

@@ -7,16 +7,34 @@ misclassified       at each radius, because the regions contain the input
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ctbench.results.certification import SampleRecord
 from ctbench.results.verdicts import Verdict
 
 Records = Mapping[int, SampleRecord]  # by the index of the sample
+NESTED = ("Linf", "L2", "L1")  # the threat models whose regions are nested, by the beginning of their descriptions
+SAME = ("network_digest", "precision", "rounding", "replayed", "norm")  # settings, besides the threat model
 
 
 class ContradictionError(ValueError):
     """Two verdicts cannot both be true."""
+
+
+def relation(settings: Mapping[str, Any]) -> tuple[object, ...] | None:
+    """What the settings of two certifications have in common if verdicts of one can imply verdicts of the other.
+
+    It is all that decides what a verdict means, except the radius and the effort. The samples must also be the same,
+    by their digests. None if the settings do not say enough, or the regions are not known to be nested.
+    """
+    threat, eps = str(settings.get("threat")), settings.get("eps")
+    if not isinstance(eps, int | float) or not threat.startswith(tuple(f"{name}(" for name in NESTED)):
+        return None
+    shape, radii = re.subn(rf"\beps={re.escape(repr(eps))}(?=[,)])", "eps", threat)
+    same = [settings.get(name) for name in SAME]
+    return None if radii != 1 or None in same else (shape, *same)
 
 
 def implied(at: float, records: Mapping[float, Records]) -> dict[int, SampleRecord]:

@@ -87,8 +87,9 @@ def certify(
     dataset: str = "digits",
     eps: float = 0.1,
     settings: Mapping[str, Any] | None = None,
+    name: str = "",
 ) -> None:
-    files = run.certification(f"linf-{eps:g}")
+    files = run.certification(name or f"linf-{eps:g}")
     about = {"norm": "linf", "eps": eps, "threat": f"Linf(eps={eps})", "dataset": dataset, "network": "cnn3"}
     stages = ["Bound(domain=Interval())", "BranchAndBound()"]
     files.start(
@@ -141,7 +142,7 @@ def make_study(folder: Path, *, protocol: str = "held-out", chosen: Sequence[int
     accuracies = {"natural_accuracy": 0.9, "adversarial_accuracy": 0.8, "certified_accuracy": 0.8}
     content = {
         "name": "digits_mtl_ibp",
-        "recipe": jsonl.read_json(final.recipe),
+        "recipe": jsonl.read_json(final.recipe) | {"threat": {"name": "linf", "eps": 0.1}},
         "protocol": protocol,
         "compared_on": "validation" if protocol == "held-out" else "test",
         "objective": "certified",
@@ -150,7 +151,7 @@ def make_study(folder: Path, *, protocol: str = "held-out", chosen: Sequence[int
         "trials": 3,
         "chosen": None if chosen is None else list(chosen),
         "why": "" if chosen is None else "Trial 1 has the highest certified accuracy.",
-        "importance": {"evaluator": "fANOVA", "values": {"method.alpha": 0.75, "l1": 0.25}},
+        "importance": {"evaluator": "PED-ANOVA", "values": {"method.alpha": 0.75, "l1": 0.25}},
         "results": [] if chosen is None else [result | accuracies],
         "finished": chosen is not None,
     }

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from tests.report.site.runs import make_study
 
 from ctbench.report.site import write_report
 from ctbench.report.site.studies_page import studies_tables
-from ctbench.report.site.study_page import StudySubject
+from ctbench.report.site.study_subject import StudySubject
 from ctbench.results.studies import Hindsight, TestedTrial
 
 LINF = {"name": "linf", "eps": 0.1}
@@ -31,8 +32,12 @@ def subject(
     settings: dict | None = None,
     **content,
 ):
-    """A study whose chosen trials have final runs of these certified accuracies, and the best trial in hindsight."""
+    """A study whose chosen trials have final runs of these certified accuracies, and the best trial in hindsight.
+
+    The records of these runs are not there.
+    """
     study = make_study(folder / name, protocol=protocol, chosen=chosen)
+    shutil.rmtree(folder / name / "final")
     results = [
         {"trial": trial, "seed": seed, "folder": f"final/{trial:04d}-seed-{seed}", "samples": 100}
         | {"natural_accuracy": above, "adversarial_accuracy": 0.5, "certified_accuracy": share}

@@ -4,7 +4,7 @@ write_report([subject(RunFolder(path), path.name)], Path("report"))
 """
 
 from ctbench.report.site.measured import AnalysisView
-from ctbench.report.site.study_page import StudySubject
+from ctbench.report.site.study_subject import StudySubject
 from ctbench.report.site.subjects import SampleImages, Subject, page_names
 from ctbench.report.site.writing import check_out, environment, write_report
 

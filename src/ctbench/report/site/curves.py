@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ctbench.report.curves import radius_rows, times_of
+from ctbench.report.curves import NoSampleInCommonError, RadiusSeries, radius_series, times_of
 from ctbench.report.drawings import rows_csv
 from ctbench.report.site.charts import COLOURS, Chart, Point, Series, chart
 from ctbench.report.site.leaderboard import Setting
@@ -16,36 +17,45 @@ LEAST = 2  # radii, besides the natural accuracy at radius 0
 Rows = list[dict[str, Any]]
 
 
-def over_radii(subjects: Sequence[Subject]) -> dict[str, Rows]:
-    """Rows of accuracies over the radius by their data set and norm, of runs with several radii or searches."""
-    groups: dict[str, Rows] = {}
+@dataclass(frozen=True, kw_only=True)
+class RadiusCurves:
+    """Accuracies over the radius.
+
+    Args:
+        charts: a picture for each data set and norm.
+        lacking: a sentence for each curve that cannot be drawn.
+    """
+
+    charts: tuple[Chart, ...]
+    lacking: tuple[str, ...]
+
+
+def radius_curves(subjects: Sequence[Subject], name: str) -> RadiusCurves:
+    """The curves of runs that are certified at several radii, or have searches for radii."""
+    groups, lacking = dict[str, Rows](), list[str]()
     for subject in subjects:
-        for row in _radii_of(subject):
-            groups.setdefault(row["setting"], []).append(row)
-    return groups
-
-
-def _radii_of(subject: Subject) -> Rows:
-    if len(subject.certified) < LEAST and not subject.folder.searches():
-        return []
-    try:
-        rows = radius_rows([subject.folder.path])
-    except ValueError:  # certifications at several radii without a sample in common have no curve
-        return []
-    own = subject.folder.path.name
-    named = [{**row, "run": subject.name + row["run"].removeprefix(own)} for row in rows]
-    long = {row["run"] for row in named if sum(other["run"] == row["run"] for other in named) > LEAST}
-    return [row for row in named if row["run"] in long]
-
-
-def radius_charts(subjects: Sequence[Subject], name: str) -> list[Chart]:
-    """A picture for each data set and norm."""
-    groups = over_radii(subjects)
-    names = page_names(groups, name)
-    return [
+        for series in radius_series(subject.folder):
+            try:
+                rows = _named(subject, series)
+            except NoSampleInCommonError as error:
+                lacking.append(f"{subject.name} has no curve at {error.at}: {error.reason}.")
+                continue
+            for row in rows:
+                groups.setdefault(row["setting"], []).append(row)
+    pages = page_names(groups, name)
+    charts = [
         curve_chart(page.removesuffix(".html"), f"Accuracy over the radius: {setting}", rows, "eps")
-        for page, (setting, rows) in zip(names, groups.items(), strict=True)
+        for page, (setting, rows) in zip(pages, groups.items(), strict=True)
     ]
+    return RadiusCurves(charts=tuple(charts), lacking=tuple(lacking))
+
+
+def _named(subject: Subject, series: RadiusSeries) -> Rows:
+    """The rows of a series, with the name of its run in the report; none if it has fewer than two radii besides 0."""
+    if not series.is_curve:
+        return []
+    own, rows = subject.folder.path.name, series.rows()
+    return [{**row, "run": subject.name + row["run"].removeprefix(own)} for row in rows] if len(rows) > LEAST else []
 
 
 def curve_chart(name: str, title: str, rows: Rows, x: str) -> Chart:

@@ -14,7 +14,7 @@ from ctbench.report.grid import NOTHING
 from ctbench.report.site.analysis_page import AnalysisPart, own_analyses
 from ctbench.report.site.charts import Chart, Point, Series, chart
 from ctbench.report.site.corruption_page import CorruptionPart, own_corruptions
-from ctbench.report.site.curves import radius_charts
+from ctbench.report.site.curves import RadiusCurves, radius_curves
 from ctbench.report.site.pictures import Gallery, counterexamples, hardest
 from ctbench.report.site.subjects import Certified, Subject, slug
 from ctbench.report.site.tables import Cell, File, Table, count, files_of, percent, table, text
@@ -59,6 +59,7 @@ class RunPage:
     training: tuple[Chart, ...]
     metrics: File | None
     radii: tuple[Chart, ...]
+    without_curves: tuple[str, ...]  # why there are no curves over the radius
     analyses: tuple[AnalysisPart, ...]
     corruptions: tuple[CorruptionPart, ...]
     recipe: Table | None
@@ -77,6 +78,7 @@ def run_page(subject: Subject) -> RunPage:
     """The page of a run."""
     name = subject.page.removesuffix(".html")
     epochs = [{key: value for key, value in epoch.items() if _finite(value)} for epoch in subject.epochs]
+    curves = radius_curves([subject], f"{name}-radii")
     return RunPage(
         subject=subject,
         facts=tuple(_facts(subject)),
@@ -84,7 +86,8 @@ def run_page(subject: Subject) -> RunPage:
         parts=tuple(_part(subject, certified, name) for certified in subject.certified),
         training=tuple(_training(name, epochs)),
         metrics=File(f"{name}-metrics.csv", rows_csv(epochs)) if epochs else None,
-        radii=tuple(_radii(subject, name)),
+        radii=tuple(_radii(subject, curves, name)),
+        without_curves=curves.lacking,
         analyses=tuple(own_analyses(subject)),
         corruptions=tuple(own_corruptions(subject)),
         recipe=_recipe(subject.recipe) if subject.recipe else None,
@@ -257,9 +260,9 @@ def _course(epochs: Sequence[Mapping[str, float]], column: str, place: int, fact
     return Series(name=name, points=tuple(points), colour=place)
 
 
-def _radii(subject: Subject, name: str) -> Iterator[Chart]:
+def _radii(subject: Subject, curves: RadiusCurves, name: str) -> Iterator[Chart]:
     """Accuracies over the radius, and a histogram for each search for radii."""
-    yield from radius_charts([subject], f"{name}-radii")
+    yield from curves.charts
     for search in subject.folder.searches():
         yield _histogram(search, name)
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from ctbench.report.comparison import duration
 from ctbench.report.grid import NOTHING
 from ctbench.report.site.charts import Chart, Point, Series, chart, percents
+from ctbench.report.site.study_subject import (
+    ACCURACIES,
+    DIFFERENCE,
+    HELD_OUT,
+    MEANS,
+    RECORDS_DIFFER,
+    StudySubject,
+)
 from ctbench.report.site.subjects import slug
-from ctbench.report.site.tables import Cell, Line, Remark, Table, percent, table, text
+from ctbench.report.site.tables import Cell, Line, Remark, Table, count, mean_cell, percent, table, text
 from ctbench.results import Study, TrialRecord
 from ctbench.results.decimals import decimals
 from ctbench.results.studies import IMPORTANCE, Hindsight, front, values_in_words
 
-HELD_OUT = "held-out"
 CHOSEN = Remark("chosen", "trained again on the whole training set, and tested", plain=True)
 BY_TEST = Remark("best on test", "what a choice by test images would have taken", plain=True)
 ON_FRONT = Remark("front", "no other trial is at least as good in both accuracies and better in one", plain=True)
@@ -28,23 +34,6 @@ HELD_OUT_NOTE = "Trials were compared on images held out of the training set; th
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySubject:
-    """A study of the report.
-
-    Args:
-        study: its files.
-        name: in the menu.
-        page: the name of its page.
-        runs: the pages of its final runs, by their folders.
-    """
-
-    study: Study
-    name: str
-    page: str
-    runs: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
 class StudyPage:
     """All that the page of a study shows."""
 
@@ -53,6 +42,7 @@ class StudyPage:
     note: str
     facts: tuple[tuple[str, str], ...]
     why: str
+    means: Table | None
     results: Table | None
     trials: Table
     charts: tuple[Chart, ...]
@@ -65,7 +55,8 @@ class StudyPage:
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables that have files."""
-        return tuple(each for each in (self.results, self.trials, self.hindsight, self.importance) if each is not None)
+        every = (self.means, self.results, self.trials, self.hindsight, self.importance)
+        return tuple(each for each in every if each is not None)
 
 
 def study_page(subject: StudySubject) -> StudyPage:
@@ -81,6 +72,7 @@ def study_page(subject: StudySubject) -> StudyPage:
         note=HELD_OUT_NOTE if held_out else "",
         facts=tuple(_facts(study)),
         why=_sentence(str(content["why"])) or "Nothing is chosen yet: trials are still to come.",
+        means=_means(subject, name) if study.results else None,
         results=_results(subject, name) if study.results else None,
         trials=_trials(study, name),
         charts=tuple(_charts(study, name)),
@@ -158,6 +150,28 @@ def _parameter(value: Any) -> Cell:
     return text(NOTHING if value is None else value)
 
 
+def _means(subject: StudySubject, name: str) -> Table:
+    """A row for each chosen trial: the means over its final runs."""
+    rows = [
+        [
+            text(NOTHING) if chosen.trial is None else count(chosen.trial.trial),
+            chosen.runs_cell,
+            *(mean_cell(chosen.spread(accuracy)) for accuracy in ACCURACIES),
+        ]
+        for chosen in subject.chosen
+    ]
+    headings = ("trial", "final runs", *(f"{accuracy} %" for accuracy in ACCURACIES))
+    return table("The choice on test images", headings, rows, texts=[1], name=f"{name}-means", note=MEANS)
+
+
+def _end(subject: StudySubject, result: Mapping[str, Any]) -> Cell:
+    """Whether a final run failed; else whether its records say the same."""
+    said = subject.differences.get(result["folder"])
+    if said is None:
+        return text(result.get("error") or "tested")
+    return Cell(text=RECORDS_DIFFER, remarks=(Remark(RECORDS_DIFFER, DIFFERENCE, said),))
+
+
 def _results(subject: StudySubject, name: str) -> Table:
     """The final runs: their accuracies on the test images next to those of their trials."""
     study = subject.study
@@ -171,7 +185,7 @@ def _results(subject: StudySubject, name: str) -> Table:
         rows.append(
             [
                 Cell(text=folder, links=((folder, page),) if page else ()),
-                text(result.get("error") or "tested"),
+                _end(subject, result),
                 Cell(text=str(result["trial"]), value=result["trial"]),
                 Cell(text=str(result["seed"]), value=result["seed"]),
                 *(percent(share) for pair in zip(compared, tested, strict=True) for share in pair),
@@ -180,15 +194,13 @@ def _results(subject: StudySubject, name: str) -> Table:
         )
     on = study.content["compared_on"]
     compared_to = [f"{kind} %, {where}" for kind in ("natural", "certified") for where in (on, "test")]
-    means = [result["certified_accuracy"] for result in study.results if "certified_accuracy" in result]
-    note = f"Mean certified accuracy of the final runs on test images: {100 * fmean(means):.2f} %." if means else ""
     return table(
         f"The choice: {on} against test images",
         ("final run", "end", "trial", "seed", *compared_to, "certified: difference"),
         rows,
         texts=range(2),
         name=f"{name}-results",
-        note=note,
+        note=" ".join(f"{folder}: {said}." for folder, said in subject.differences.items()),
     )
 
 

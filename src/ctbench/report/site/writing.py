@@ -14,11 +14,12 @@ from ctbench.report.site.agreement_page import agreement_pages
 from ctbench.report.site.analysis_page import compared_analyses
 from ctbench.report.site.charts import Chart
 from ctbench.report.site.corruption_page import compared_corruptions
-from ctbench.report.site.curves import radius_charts, time_chart
+from ctbench.report.site.curves import radius_curves, time_chart
 from ctbench.report.site.leaderboard import Setting, colours, front_chart, leaderboard, published_table, settings
 from ctbench.report.site.run_page import run_page
 from ctbench.report.site.studies_page import studies_tables
-from ctbench.report.site.study_page import StudySubject, study_page
+from ctbench.report.site.study_page import study_page
+from ctbench.report.site.study_subject import StudySubject
 from ctbench.report.site.subjects import Subject
 from ctbench.report.site.tables import FILES, File, Table, files_of
 from ctbench.results import jsonl
@@ -199,10 +200,10 @@ def _leaderboard(pages: Pages, subjects: Sequence[Subject], found: Sequence[Sett
     waiting = [subject for subject in subjects if not subject.certified]
     pages.add("index.html", "index.html", boards=boards, runs=subjects, waiting=waiting)
     fronts = [board.front for board in boards if board.front]
-    radii = radius_charts(subjects, "radii")
+    radii = radius_curves(subjects, "radii")
     times = [curve for setting in found if (curve := time_chart(setting)) is not None]
     pages.add("curves.html", "curves.html", fronts=fronts, radii=radii, times=times)
-    pages.link(*files_of([*fronts, *radii, *times]))
+    pages.link(*files_of([*fronts, *radii.charts, *times]))
     pages.link(*files_of(_tables(boards)))
 
 
