@@ -3,6 +3,7 @@
 from ctbench.report.agreement import agreement_csv, agreement_markdown, agreement_tables, write_difficulties
 from ctbench.report.comparison import Row, csv_lines, latex, markdown, rows, table
 from ctbench.report.figures import Panel, Plot, Point, as_csv, draw, points
+from ctbench.report.frames import to_pandas
 from ctbench.report.fronts import Front, front_rows, front_table, fronts, group_marks
 from ctbench.report.generalisation import Ratios, draw_heat_map, ratio_csv, ratio_markdown, ratio_rows, ratio_table
 from ctbench.report.grid import Grid
@@ -47,5 +48,6 @@ __all__ = [
     "scatter_marks",
     "separating",
     "table",
+    "to_pandas",
     "write_difficulties",
 ]

@@ -347,11 +347,7 @@ class Certification:
         Raises:
             ValueError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ValueError(f"pandas is not there ({error}): pip install pandas, or use to_dicts()") from None
-        table = pd.json_normalize(self.to_dicts())
+        table = pandas_module(", or use to_dicts()").json_normalize(self.to_dicts())
         return table if details or not len(table) else table.set_index("index")[[*COMPACT]]
 
     def _by_stage(self, key: Callable[[Kind], Key]) -> dict[str, dict[Key, int]]:
@@ -373,6 +369,22 @@ class Certification:
 
     def _share(self, chosen: Callable[[Kind], bool]) -> float:
         return self.tally.grouped(chosen)[True] / len(self) if len(self) else 0.0
+
+
+def pandas_module(instead: str = "") -> Any:
+    """pandas, which is not needed otherwise.
+
+    Args:
+        instead: what else the message may say to do.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ValueError(f"pandas is not there ({error}): pip install pandas{instead}") from None
+    return pandas
 
 
 def _listed(numbers: Mapping[str, float], form: str) -> str:

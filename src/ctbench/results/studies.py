@@ -96,6 +96,12 @@ class TrialRecord:
     def to_json(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def row(self) -> dict[str, Any]:
+        """The fields, with a column for each parameter and each bound."""
+        content = self.to_json()
+        parameters, bounds = content.pop("parameters"), content.pop("bounds")
+        return {**content, **parameters, **{f"bound after epoch {epoch}": value for epoch, value in bounds.items()}}
+
     @property
     def ending(self) -> str:
         """How the trial ended, in words; "running" if it has not."""

@@ -35,20 +35,12 @@ def begun(plan: Plan, trials: int) -> dict[str, Any]:
 def write_trials(plan: Plan, records: Sequence[TrialRecord]) -> None:
     """Write trials.jsonl and trials.csv."""
     jsonl.rewrite(plan.folder.trials, (record.to_json() for record in records))
-    rows = [_row(record) for record in records]
+    rows = [record.row() for record in records]
     text = io.StringIO()
     table = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
     table.writeheader()
     table.writerows(rows)
     write_whole(plan.folder.table, text.getvalue().encode())
-
-
-def _row(record: TrialRecord) -> dict[str, Any]:
-    """A record as a row: parameters and bounds have columns of their own."""
-    row = record.to_json()
-    parameters, bounds = row.pop("parameters"), row.pop("bounds")
-    columns: dict[str, Any] = {f"bound after epoch {epoch}": value for epoch, value in bounds.items()}
-    return {**row, **parameters, **columns}
 
 
 def write_text(study: Study) -> None:
