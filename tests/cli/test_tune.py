@@ -105,6 +105,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path, monkeypatch, capsys):
         (["--space", "threat.eps=0.1,0.2"], "threat.eps is the same in all trials"),
         (["--space", "l1=0,1", "l1=2,3"], "l1 is in the space twice"),
         ([*SPACE, "--trials", "0"], "'0' is not a whole number of 1 or more"),
+        ([*SPACE, "--pruner", "median", "--objective", "pareto"], "the objective 'pareto' needs all trials"),
         ([*SPACE, "--validation", "1"], "validation is 1.0"),
         ([*SPACE, "--set", "select=test"], "set select=last"),
         ([*SPACE, "--total=-1"], "'-1' is not a number of seconds"),
