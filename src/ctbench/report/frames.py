@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctbench.report.comparison import DISCREPANCIES, HEADINGS, UNKNOWN, Row, with_differences
 from ctbench.report.fronts import Front, front_rows
-from ctbench.report.groups import ACCURACIES, Group
+from ctbench.report.groups import ACCURACIES, Group, group_numbers
 from ctbench.results import Radii, Study
 from ctbench.results.certification import pandas_module
 
@@ -91,17 +91,7 @@ def _row(row: Row) -> Numbers:
 
 
 def _groups(groups: Sequence[Group]) -> list[Numbers]:
-    return [_group(group) for group in groups]
-
-
-def _group(group: Group) -> Numbers:
-    numbers: Numbers = dict(group.by) | {"data": group.dataset, "network": group.network, "norm": group.norm}
-    numbers |= {"eps": group.eps, "runs": len(group.runs), "samples": group.samples}
-    for name in ACCURACIES:
-        spread = getattr(group, name)
-        low, high = spread.within(0, 100) or (None, None)
-        numbers |= {f"{name} %": spread.mean, f"{name} s": spread.deviation, f"{name} from": low, f"{name} to": high}
-    return numbers
+    return [group_numbers(group) for group in groups]
 
 
 def _marks(fronts: Sequence[Front]) -> list[Numbers]:

@@ -16,8 +16,7 @@ from ctbench.report.drawings import Numbers
 from ctbench.report.grid import Grid
 from ctbench.report.groups import Group
 from ctbench.report.scatter import ACCURACIES, Mark, published_marks
-from ctbench.results.fronts import Point
-from ctbench.results.fronts import dominates as dominates
+from ctbench.results.fronts import Point, dominates
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:

@@ -234,18 +234,20 @@ def groups_latex(groups: Sequence[Group]) -> str:
 
 def groups_csv(groups: Sequence[Group]) -> str:
     """The groups as CSV, with the ends of each interval, and nothing where there is no value."""
-    rows = []
-    for group in groups:
-        row: dict[str, Any] = dict(group.by) | {
-            name: getattr(group, name) for name in ("dataset", "network", "norm", "eps")
-        }
-        row |= {"runs": len(group.runs), "samples": group.samples}
-        for name in ACCURACIES:
-            spread: Spread = getattr(group, name)
-            low, high = spread.within(0, 100) or (None, None)
-            row |= {f"{name} %": spread.mean, f"{name} s": spread.deviation, f"{name} from": low, f"{name} to": high}
-        rows.append(row)
-    return rows_csv(rows)
+    return rows_csv([group_numbers(group) for group in groups])
+
+
+def group_numbers(group: Group) -> dict[str, Any]:
+    """The columns of a group as numbers and texts, None where there is no value."""
+    row: dict[str, Any] = dict(group.by) | {
+        name: getattr(group, name) for name in ("dataset", "network", "norm", "eps")
+    }
+    row |= {"runs": len(group.runs), "samples": group.samples}
+    for name in ACCURACIES:
+        spread: Spread = getattr(group, name)
+        low, high = spread.within(0, 100) or (None, None)
+        row |= {f"{name} %": spread.mean, f"{name} s": spread.deviation, f"{name} from": low, f"{name} to": high}
+    return row
 
 
 def _texts(headings: Sequence[str]) -> range:

@@ -10,7 +10,6 @@ from typing import Any
 
 from ctbench.report.comparison import duration, setting_title, shown_radius
 from ctbench.report.drawings import rows_csv
-from ctbench.report.fronts import dominates
 from ctbench.report.grid import NOTHING
 from ctbench.report.intervals import Spread
 from ctbench.report.scatter import ACCURACIES
@@ -19,6 +18,7 @@ from ctbench.report.site.subjects import Certified, Subject, page_names, setting
 from ctbench.report.site.tables import OTHER_SAMPLES, Cell, Line, Remark, Table, count, mean_cell, percent, text
 from ctbench.results import PublishedResult, Verdict, published_results
 from ctbench.results.decimals import decimals
+from ctbench.results.fronts import dominates
 
 NOTE = (
     "± is half the width of a 95 % interval of the mean over seeds (Student's t): how training varies. A value is bold "
