@@ -68,12 +68,15 @@ def forge_settings(run: Path, **changes: Any) -> None:
     jsonl.write_json(path, sealed(unsealed(jsonl.read_json(path)) | changes))
 
 
-def searched_again(trials: list[dict[str, Any]], index: int, verdict: str) -> list[dict[str, Any]]:
-    """The trials, with those of one sample that a search makes if each has this verdict."""
+def searched_again(
+    trials: list[dict[str, Any]], index: int, verdict: str, above: tuple[int, str] = (GRID.number, "")
+) -> list[dict[str, Any]]:
+    """The trials, with those that a search makes of one sample if all have this verdict, or another above a step."""
     trial = next(trial for trial in trials if trial["index"] == index)
     bracket, new = Bracket(GRID.number + 1), list[dict[str, Any]]()
     while (radius := bracket.next()) is not None:
-        line = trial | LINES[verdict] | {"eps": GRID.eps(radius), "prediction": trial["label"], "reason": ""}
+        said = LINES[verdict if radius <= above[0] else above[1]]
+        line = trial | said | {"eps": GRID.eps(radius), "prediction": trial["label"], "reason": ""}
         new.append(line)
         bracket.learn(radius, line["verdict"])
     return [trial for trial in trials if trial["index"] != index] + new
@@ -159,6 +162,23 @@ def a_robust_sample_is_called_falsified(run):
     forge(run, lambda trials: searched_again(trials, ROBUST, "falsified"))
 
 
+def certified_steps(run) -> int:
+    """The largest certified radius of the weak sample, in steps; the next one is falsified."""
+    sample = files_of(run).read().samples[WEAK]
+    assert sample.falsified == pytest.approx(sample.certified + GRID.tolerance)
+    return round(sample.certified / GRID.tolerance)
+
+
+def a_certified_radius_is_one_step_larger(run):
+    steps = certified_steps(run)
+    forge(run, lambda trials: searched_again(trials, WEAK, "certified", (steps + 1, "falsified")))
+
+
+def a_falsified_radius_is_one_step_smaller(run):
+    steps = certified_steps(run)
+    forge(run, lambda trials: searched_again(trials, WEAK, "certified", (steps - 1, "falsified")))
+
+
 def a_robust_sample_stands_in_place_of_a_weak_one(run):
     def edit(trials):
         good = [trial | {"index": WEAK} for trial in trials if trial["index"] == ROBUST]
@@ -211,6 +231,8 @@ FRAUDS = [
     (a_robust_sample_is_called_misclassified, "but the network predicts"),
     (a_weak_sample_is_called_certified, "is certified in the records, but it is falsified"),
     (a_robust_sample_is_called_falsified, "is falsified in the records, but it is certified"),
+    (a_certified_radius_is_one_step_larger, "is certified in the records, but it is falsified"),
+    (a_falsified_radius_is_one_step_smaller, "is falsified in the records, but it is certified"),
     (a_robust_sample_stands_in_place_of_a_weak_one, "is about another image or label"),
     (the_network_is_another, "the network_digest differs"),
     (the_radius_is_another, "these do not agree"),
