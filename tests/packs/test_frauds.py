@@ -75,6 +75,11 @@ def a_counterexample_is_the_clean_image(run, other):
     np.save(path, x)
 
 
+def a_counterexample_has_no_number(run, other):
+    path = sorted(run.certification(NAME).counterexamples.iterdir())[0]
+    path.rename(path.with_name("abc.npy"))
+
+
 def a_counterexample_is_missing(run, other):
     sorted(run.certification(NAME).counterexamples.iterdir())[0].unlink()
 
@@ -225,7 +230,8 @@ FRAUDS = [
     (eps_is_changed_everywhere, "is certified in the records, but it is falsified"),
     (a_counterexample_is_moved_out_of_the_ball, "lies outside its region"),
     (a_counterexample_is_the_clean_image, "the network is right at the counterexample"),
-    (a_counterexample_is_missing, "is missing"),
+    (a_counterexample_is_missing, "is missing: certify again with --counterexamples, or remove the folder"),
+    (a_counterexample_has_no_number, "abc.npy in the folder of the counterexamples has not the number of a sample"),
     (a_sample_is_missing, "it lacks 1 of 40 samples, e.g. sample 7"),
     (a_sample_is_there_twice, "has two records"),
     (a_good_sample_stands_in_place_of_a_bad_one, "is about another image or label"),

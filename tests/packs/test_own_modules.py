@@ -119,6 +119,13 @@ def test_a_layer_that_computes_its_matrix_is_honest(tiny, tmp_path):
     assert "2 of 4 tensors of weights.safetensors are in the graph" in said_of(folder, "weights.safetensors")
 
 
+def test_a_matrix_that_the_graph_holds_transposed_is_the_same(tiny, tmp_path):
+    """A layer that is applied to each row is a product in the graph."""
+    folder = trained(tiny, nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Flatten(), nn.Linear(32, 10)), tmp_path / "own")
+    assert failed(folder.path, samples=3) == []
+    assert "4 of 4 tensors of weights.safetensors are in the graph" in said_of(folder, "weights.safetensors")
+
+
 def test_a_recipe_that_is_rewritten_does_not_hide_exchanged_weights(own, run, zipped, tmp_path):
     """The recipe says that the network is a module of somebody's own, so that it is read from network.onnx."""
     shutil.unpack_archive(zipped, tmp_path / "unpacked")

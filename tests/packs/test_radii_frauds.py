@@ -71,15 +71,12 @@ def forge_settings(run: Path, **changes: Any) -> None:
 def searched_again(
     trials: list[dict[str, Any]], index: int, verdict: str, above: tuple[int, str] = (GRID.number, "")
 ) -> list[dict[str, Any]]:
-    """The trials, with those of one sample that a search makes if each has this verdict, or another one above a step."""
+    """The trials, with those that a search makes of one sample if all have this verdict, or another above a step."""
     trial = next(trial for trial in trials if trial["index"] == index)
     bracket, new = Bracket(GRID.number + 1), list[dict[str, Any]]()
     while (radius := bracket.next()) is not None:
-        line = (
-            trial
-            | LINES[verdict if radius <= above[0] else above[1]]
-            | {"eps": GRID.eps(radius), "prediction": trial["label"], "reason": ""}
-        )
+        said = LINES[verdict if radius <= above[0] else above[1]]
+        line = trial | said | {"eps": GRID.eps(radius), "prediction": trial["label"], "reason": ""}
         new.append(line)
         bracket.learn(radius, line["verdict"])
     return [trial for trial in trials if trial["index"] != index] + new

@@ -77,7 +77,12 @@ class _Check:
     def counterexamples(self) -> str:
         """Whether the points that were kept lie in their regions, and are counterexamples there, exactly."""
         falsified = self._with(Verdict.FALSIFIED)
-        points = {int(path.stem): path for path in self.files.counterexamples.glob("*.npy")}
+        paths = list(self.files.counterexamples.glob("*.npy"))
+        if unnamed := [path.name for path in paths if not path.stem.isdecimal()]:
+            raise ClaimError(
+                f"{unnamed[0]} in the folder of the counterexamples has not the number of a sample as name"
+            )
+        points = {int(path.stem): path for path in paths}
         if others := sorted(points.keys() - set(falsified)):
             raise ClaimError(
                 f"there is a counterexample of sample {others[0]}, which the records do not call falsified"
@@ -85,7 +90,10 @@ class _Check:
         if not points:
             return f"no counterexamples were kept of {len(falsified)} falsified samples"
         if missing := sorted(set(falsified) - points.keys()):
-            raise ClaimError(f"the counterexample of sample {missing[0]} is missing")
+            raise ClaimError(
+                f"the counterexample of sample {missing[0]} is missing: certify again with --counterexamples, or "
+                f"remove the folder {self.files.counterexamples.name}, so that a random part is falsified again"
+            )
         for index in falsified:
             self._replay(index, points[index])
         return f"all {len(falsified)} counterexamples lie in their regions, and the network is wrong there"
