@@ -75,11 +75,6 @@ def a_counterexample_is_the_clean_image(run, other):
     np.save(path, x)
 
 
-def a_counterexample_has_no_number(run, other):
-    path = sorted(run.certification(NAME).counterexamples.iterdir())[0]
-    path.rename(path.with_name("abc.npy"))
-
-
 def a_counterexample_is_missing(run, other):
     sorted(run.certification(NAME).counterexamples.iterdir())[0].unlink()
 
@@ -231,7 +226,6 @@ FRAUDS = [
     (a_counterexample_is_moved_out_of_the_ball, "lies outside its region"),
     (a_counterexample_is_the_clean_image, "the network is right at the counterexample"),
     (a_counterexample_is_missing, "is missing: certify again with --counterexamples, or remove the folder"),
-    (a_counterexample_has_no_number, "abc.npy in the folder of the counterexamples has not the number of a sample"),
     (a_sample_is_missing, "it lacks 1 of 40 samples, e.g. sample 7"),
     (a_sample_is_there_twice, "has two records"),
     (a_good_sample_stands_in_place_of_a_bad_one, "is about another image or label"),
@@ -252,6 +246,15 @@ def test_a_fraud_is_found_in_a_run_and_in_its_pack(plant, message, run, other, z
     assert all("\n" not in line for line in told)
     again = failed(repacked(run, zipped, tmp_path / "forged.zip"))
     assert any(message in line for line in again), again
+
+
+def test_a_counterexample_without_the_number_of_a_sample_is_told(run):
+    folder = run.certification(NAME).counterexamples
+    shutil.copyfile(sorted(folder.iterdir())[0], folder / "abc.npy")
+    assert any(
+        "abc.npy in the folder of the counterexamples has not the number of a sample" in line
+        for line in failed(run.path)
+    )
 
 
 def test_an_honest_run_and_its_pack_hold(run, zipped):
