@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,7 @@ class _Check:
         falsified = self._with(Verdict.FALSIFIED)
         paths = list(self.files.counterexamples.glob("*.npy"))
         if unnamed := [path.name for path in paths if not path.stem.isdecimal()]:
-            raise ClaimError(
-                f"{unnamed[0]} in the folder of the counterexamples has not the number of a sample as name"
-            )
+            raise ClaimError(f"the counterexample {unnamed[0]} is not named by the number of its sample: remove it")
         points = {int(path.stem): path for path in paths}
         if others := sorted(points.keys() - set(falsified)):
             raise ClaimError(
@@ -129,16 +128,17 @@ class _Check:
     def attacks(self) -> str:
         """What an attack finds on a random part of the unknown samples: they bound the adversarial accuracy."""
         assert self.threat is not None, "the settings were checked first"
-        unknown = self._with(Verdict.UNKNOWN)
+        unknown = [index for index in self._with(Verdict.UNKNOWN) if self._by_index[index].right]
         chosen = self.again.chosen(unknown, self.about)
         falsified = attack_again(self.subject, self.threat, chosen, self.again)
         accuracy = self.certification.adversarial_accuracy - falsified / len(self.certification)
         return (
-            f"of {len(unknown)} unknown samples an attack tried {len(chosen)}, and falsified {falsified}: with these, "
-            f"the adversarial accuracy is {100 * accuracy:.2f} %; nothing proves that it is not lower"
+            f"of {len(unknown)} unknown samples with the right prediction an attack tried {len(chosen)}, and falsified "
+            f"{falsified}: with these, the adversarial accuracy is {100 * accuracy:.2f} %; nothing proves that it is "
+            f"not lower"
         )
 
-    @property
+    @cached_property
     def _by_index(self) -> dict[int, SampleRecord]:
         return {record.index: record for record in self.certification}
 
